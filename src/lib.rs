@@ -1,0 +1,19 @@
+//! covey: an etcd-compatible store whose boxes form a cluster by themselves.
+//!
+//! The modules stand in rank order: each imports only from those above it. `ARCHITECTURE.md` beside this file is the map.
+
+#[cfg(all(
+    not(debug_assertions),
+    any(
+        feature = "planted-ack-before-sync",
+        feature = "planted-forget-applied",
+        feature = "planted-skip-dir-sync"
+    )
+))]
+compile_error!("planted bugs are for the simulator's own tests");
+
+// R0: values
+pub mod ids;
+pub mod limits;
+pub mod prng;
+pub mod time;

@@ -1,0 +1,81 @@
+//! Every bound of the product in one place, with the relations between them asserted at compile time.
+//!
+//! Owns: the numbers. Must never: read configuration (settings that replace a default live in `config`, and
+//! are checked there against the bounds here). Read by every room.
+
+use std::time::Duration;
+
+/// Default of `--max-request-bytes`: the largest proposal, in bytes as encoded (etcd's default).
+pub const REQUEST_BYTES: usize = 1_572_864;
+/// The largest value that `--max-request-bytes` may be set to; a proposal must fit one WAL batch.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What a gRPC message may exceed `--max-request-bytes` by before it is refused unread (etcd's slack).
+pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+/// Default of `--max-txn-ops` (etcd's default).
+pub const TXN_OPS: usize = 128;
+/// How deep transactions may nest; bounds the recursion of validation, encoding and apply. prost reads 100 nested messages, and a nested
+/// transaction is two.
+pub const TXN_DEPTH_MAX: usize = 40;
+
+/// Default of `--quota-backend-bytes` (etcd's default).
+pub const QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// What a put costs against the quota beyond its key and value, in bytes.
+pub const PUT_OVERHEAD_BYTES: u64 = 256;
+/// The NOSPACE alarm is lifted once bytes in use fall below this share of the quota, in percent.
+pub const QUOTA_CLEAR_PERCENT: u64 = 95;
+
+/// Size of a WAL segment in bytes.
+pub const WAL_SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
+/// Bytes of proposals that one WAL batch collects before it is closed; one proposal above it goes alone.
+pub const WAL_BATCH_BYTES: usize = 1024 * 1024;
+/// The active generation of the overlay is frozen and folded into the store at this many bytes.
+pub const OVERLAY_BYTES: usize = 4 * 1024 * 1024;
+/// A dirty overlay is folded after this much quiet, so that a restart has little to replay.
+pub const OVERLAY_IDLE: Duration = Duration::from_secs(300);
+/// Default page cache of the store in bytes. A fold is written in stages of a third of it, so it need not hold a whole fold; twice as
+/// much saves 1 % of the bytes written and costs 9 MB of memory.
+pub const STORE_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of applied log entries that stay in memory for followers.
+pub const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Proposals that may wait for consensus; one more is refused with "too many requests" (etcd's gap).
+pub const PROPOSALS_PENDING_MAX: usize = 5000;
+/// Bytes of proposals that may wait for consensus.
+pub const PROPOSALS_PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of requests that may be under way from clients and not be complete yet, on all connections together.
+pub const REQUESTS_ARRIVING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Linearizable reads that may wait for their read index.
+pub const READS_PENDING_MAX: usize = 20_000;
+/// Committed bytes that may wait for the applier before new proposals are held back.
+pub const UNAPPLIED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Keys that a reader copies out of the overlay under one lock.
+pub const OVERLAY_READ_CHUNK: usize = 256;
+/// Versions that one slice of physical compaction removes (etcd's default batch).
+pub const COMPACTION_SLICE: usize = 1000;
+/// The pause between two slices of physical compaction (etcd's default).
+pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// Rows that one slice of the scrub checks.
+pub const SCRUB_SLICE: usize = 2048;
+/// The pause between two slices of the scrub: a walk over a million changes takes under half an hour.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(1);
+/// The rest between two walks of the scrub.
+pub const SCRUB_REST: Duration = Duration::from_hours(24);
+
+/// Default heartbeat interval (etcd's default).
+pub const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Default election timeout (etcd's default).
+pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest a proposal or a linearizable read may take on the server: 5 s and two election timeouts.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+const _: () = {
+    assert!(REQUEST_BYTES <= REQUEST_BYTES_MAX);
+    assert!((WAL_BATCH_BYTES as u64) < WAL_SEGMENT_BYTES);
+    assert!(STORE_CACHE_BYTES >= OVERLAY_BYTES);
+    assert!(OVERLAY_BYTES >= 2 * REQUEST_BYTES);
+    assert!(PROPOSALS_PENDING_BYTES_MAX >= REQUEST_BYTES_MAX);
+    assert!(QUOTA_CLEAR_PERCENT < 100);
+    assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
+};
