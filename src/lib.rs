@@ -17,3 +17,6 @@ pub mod ids;
 pub mod limits;
 pub mod prng;
 pub mod time;
+// R1: what crosses the wire and the log
+pub mod command;
+pub mod wire;

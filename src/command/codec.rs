@@ -1,0 +1,463 @@
+//! The bytes of a log entry: versioned, compact, and read back without copying keys and values.
+//!
+//! Owns: the encoding of [`Envelope`]. Must never: change the meaning of a byte that has been written; a new shape takes a new
+//! version or a new tag. Driven by `node`: encodes before proposing, decodes when applying.
+//!
+//! ```text
+//! entry    = version:u8 (1)  boot:u64 LE  seq:varint  tag:u8  body
+//! bytes    = length:varint  raw            varint = LEB128, at most 10 bytes
+//! i64      = zigzag varint                 list   = count:varint  items
+//! ```
+
+use bytes::{Buf, Bytes};
+
+use super::{
+    Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope,
+    KeyRange, LeaseChange, MemberAttributes, Op, Put, Range, RangeEnd, Sort, SortOrder, SortTarget, Txn,
+};
+use crate::ids::{LeaseId, MemberId, ProposalId};
+use crate::limits::TXN_DEPTH_MAX;
+
+/// The version that this build writes, and the only one it reads.
+pub const VERSION: u8 = 1;
+
+/// Bytes that are no log entry of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// Written by another version of covey.
+    #[error("log entry has format version {found}; this build reads version {VERSION}")]
+    UnsupportedVersion {
+        /// The version byte found.
+        found: u8,
+    },
+    /// The bytes end inside a field.
+    #[error("log entry is cut short")]
+    Truncated,
+    /// Bytes follow the last field.
+    #[error("log entry has {0} bytes after its end")]
+    TrailingBytes(usize),
+    /// A tag or number that this version does not define.
+    #[error("log entry has an undefined {what} {value}")]
+    Undefined {
+        /// Which field.
+        what: &'static str,
+        /// What it holds.
+        value: u64,
+    },
+    /// Text that is not UTF-8.
+    #[error("log entry has text that is not UTF-8")]
+    NotText,
+    /// Transactions nested deeper than any request may.
+    #[error("log entry nests transactions deeper than {TXN_DEPTH_MAX}")]
+    TooDeep,
+}
+
+/// The bytes of `envelope`.
+pub fn encode(envelope: &Envelope) -> Bytes {
+    let mut out = Writer(Vec::with_capacity(64));
+    out.0.push(VERSION);
+    out.0.extend_from_slice(&envelope.id.boot.to_le_bytes());
+    out.varint(envelope.id.seq);
+    match &envelope.command {
+        Command::Put(put) => {
+            out.0.push(1);
+            out.put(put);
+        }
+        Command::DeleteRange(delete) => {
+            out.0.push(2);
+            out.delete(delete);
+        }
+        Command::Txn(txn) => {
+            out.0.push(3);
+            out.txn(txn);
+        }
+        Command::Compact { revision } => {
+            out.0.push(4);
+            out.signed(*revision);
+        }
+        Command::Alarm { action, alarm } => {
+            out.0.push(5);
+            out.0.push(match action {
+                AlarmAction::Activate => 1,
+                AlarmAction::Deactivate => 2,
+            });
+            out.varint(alarm.member.0);
+            out.0.push(match alarm.kind {
+                AlarmKind::NoSpace => 1,
+                AlarmKind::Corrupt => 2,
+            });
+        }
+        Command::Publish(member) => {
+            out.0.push(6);
+            out.member(member);
+        }
+    }
+    Bytes::from(out.0)
+}
+
+/// Reads what [`encode`] wrote. Keys and values share `bytes`.
+pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
+    let mut input = Reader(bytes);
+    let version = input.byte()?;
+    if version != VERSION {
+        return Err(CodecError::UnsupportedVersion { found: version });
+    }
+    let id = ProposalId { boot: input.fixed_u64()?, seq: input.varint()? };
+    let command = match input.byte()? {
+        1 => Command::Put(input.put()?),
+        2 => Command::DeleteRange(input.delete()?),
+        3 => Command::Txn(input.txn(0)?),
+        4 => Command::Compact { revision: input.signed()? },
+        5 => input.alarm()?,
+        6 => Command::Publish(input.member()?),
+        tag => return Err(undefined("command", tag)),
+    };
+    match input.0.len() {
+        0 => Ok(Envelope { id, command }),
+        rest => Err(CodecError::TrailingBytes(rest)),
+    }
+}
+
+fn undefined(what: &'static str, value: u8) -> CodecError {
+    CodecError::Undefined { what, value: u64::from(value) }
+}
+
+/// The seven low bits, which one byte of a varint carries.
+fn low_bits(value: u64) -> u8 {
+    value.to_le_bytes()[0] & 0x7f
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(low_bits(value) | 0x80);
+            value >>= 7;
+        }
+        self.0.push(low_bits(value));
+    }
+
+    fn signed(&mut self, value: i64) {
+        self.varint(((value << 1) ^ (value >> 63)).cast_unsigned());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.varint(bytes.len() as u64);
+        self.0.reserve(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn range(&mut self, range: &KeyRange) {
+        self.bytes(&range.start);
+        match &range.end {
+            RangeEnd::Single => self.0.push(0),
+            RangeEnd::Unbounded => self.0.push(1),
+            RangeEnd::Before(end) => {
+                self.0.push(2);
+                self.bytes(end);
+            }
+        }
+    }
+
+    fn put(&mut self, put: &Put) {
+        let keep_lease = put.lease == LeaseChange::Keep;
+        self.0.push(u8::from(put.prev_kv) | u8::from(put.value.is_none()) << 1 | u8::from(keep_lease) << 2);
+        self.bytes(&put.key);
+        if let Some(value) = &put.value {
+            self.bytes(value);
+        }
+        if let LeaseChange::Set(lease) = put.lease {
+            self.signed(lease.0);
+        }
+    }
+
+    fn delete(&mut self, delete: &DeleteRange) {
+        self.0.push(u8::from(delete.prev_kv));
+        self.range(&delete.range);
+    }
+
+    fn read(&mut self, read: &Range) {
+        self.range(&read.range);
+        self.0.push(u8::from(read.keys_only) | u8::from(read.count_only) << 1);
+        self.0.push(read.sort.target as u8);
+        self.0.push(read.sort.order as u8);
+        for number in [
+            read.limit,
+            read.revision,
+            read.min_mod_revision,
+            read.max_mod_revision,
+            read.min_create_revision,
+            read.max_create_revision,
+        ] {
+            self.signed(number);
+        }
+    }
+
+    fn compare(&mut self, compare: &Compare) {
+        self.range(&compare.range);
+        self.0.push(compare.result as u8);
+        let (tag, number) = match &compare.target {
+            CompareTarget::Version(number) => (0, *number),
+            CompareTarget::Create(number) => (1, *number),
+            CompareTarget::Mod(number) => (2, *number),
+            CompareTarget::Lease(number) => (4, *number),
+            CompareTarget::Value(value) => {
+                self.0.push(3);
+                return self.bytes(value);
+            }
+            CompareTarget::Unknown => return self.0.push(255),
+        };
+        self.0.push(tag);
+        self.signed(number);
+    }
+
+    fn ops(&mut self, ops: &[Op]) {
+        self.varint(ops.len() as u64);
+        for op in ops {
+            match op {
+                Op::Range(read) => {
+                    self.0.push(1);
+                    self.read(read);
+                }
+                Op::Put(put) => {
+                    self.0.push(2);
+                    self.put(put);
+                }
+                Op::DeleteRange(delete) => {
+                    self.0.push(3);
+                    self.delete(delete);
+                }
+                Op::Txn(txn) => {
+                    self.0.push(4);
+                    self.txn(txn);
+                }
+            }
+        }
+    }
+
+    fn txn(&mut self, txn: &Txn) {
+        self.varint(txn.compare.len() as u64);
+        for compare in &txn.compare {
+            self.compare(compare);
+        }
+        self.ops(&txn.success);
+        self.ops(&txn.failure);
+    }
+
+    fn texts(&mut self, texts: &[String]) {
+        self.varint(texts.len() as u64);
+        for text in texts {
+            self.bytes(text.as_bytes());
+        }
+    }
+
+    fn member(&mut self, member: &MemberAttributes) {
+        self.varint(member.member.0);
+        self.bytes(member.name.as_bytes());
+        self.texts(&member.peer_urls);
+        self.texts(&member.client_urls);
+        self.varint(member.incarnation);
+        self.0.extend_from_slice(&member.boot_nonce.to_le_bytes());
+    }
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn byte(&mut self) -> Result<u8, CodecError> {
+        self.0.try_get_u8().map_err(|_| CodecError::Truncated)
+    }
+
+    fn fixed_u64(&mut self) -> Result<u64, CodecError> {
+        self.0.try_get_u64_le().map_err(|_| CodecError::Truncated)
+    }
+
+    fn varint(&mut self) -> Result<u64, CodecError> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(CodecError::Undefined { what: "number", value: bits });
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(CodecError::Undefined { what: "number", value })
+    }
+
+    fn signed(&mut self) -> Result<i64, CodecError> {
+        let value = self.varint()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, CodecError> {
+        let length = usize::try_from(self.varint()?).map_err(|_| CodecError::Truncated)?;
+        if length > self.0.len() {
+            return Err(CodecError::Truncated);
+        }
+        Ok(self.0.split_to(length))
+    }
+
+    fn text(&mut self) -> Result<String, CodecError> {
+        String::from_utf8(self.bytes()?.to_vec()).map_err(|_| CodecError::NotText)
+    }
+
+    /// A list's length; every item takes at least a byte, so a length beyond the rest is a lie and allocates nothing.
+    fn count(&mut self) -> Result<usize, CodecError> {
+        let count = usize::try_from(self.varint()?).map_err(|_| CodecError::Truncated)?;
+        if count > self.0.len() { Err(CodecError::Truncated) } else { Ok(count) }
+    }
+
+    fn range(&mut self) -> Result<KeyRange, CodecError> {
+        let start = self.bytes()?;
+        let end = match self.byte()? {
+            0 => RangeEnd::Single,
+            1 => RangeEnd::Unbounded,
+            2 => RangeEnd::Before(self.bytes()?),
+            tag => return Err(undefined("interval end", tag)),
+        };
+        Ok(KeyRange { start, end })
+    }
+
+    fn flags(&mut self, defined: u8) -> Result<u8, CodecError> {
+        let flags = self.byte()?;
+        if flags & !defined != 0 { Err(undefined("flag", flags)) } else { Ok(flags) }
+    }
+
+    fn put(&mut self) -> Result<Put, CodecError> {
+        let flags = self.flags(0b111)?;
+        let key = self.bytes()?;
+        let value = if flags & 0b010 == 0 { Some(self.bytes()?) } else { None };
+        let lease =
+            if flags & 0b100 == 0 { LeaseChange::Set(LeaseId(self.signed()?)) } else { LeaseChange::Keep };
+        Ok(Put { key, value, lease, prev_kv: flags & 0b001 != 0 })
+    }
+
+    fn delete(&mut self) -> Result<DeleteRange, CodecError> {
+        let flags = self.flags(0b1)?;
+        Ok(DeleteRange { range: self.range()?, prev_kv: flags != 0 })
+    }
+
+    fn read(&mut self) -> Result<Range, CodecError> {
+        let range = self.range()?;
+        let flags = self.flags(0b11)?;
+        let target = match self.byte()? {
+            0 => SortTarget::Key,
+            1 => SortTarget::Version,
+            2 => SortTarget::Create,
+            3 => SortTarget::Mod,
+            4 => SortTarget::Value,
+            tag => return Err(undefined("sort target", tag)),
+        };
+        let order = match self.byte()? {
+            0 => SortOrder::None,
+            1 => SortOrder::Ascend,
+            2 => SortOrder::Descend,
+            tag => return Err(undefined("sort order", tag)),
+        };
+        Ok(Range {
+            range,
+            sort: Sort { target, order },
+            keys_only: flags & 0b01 != 0,
+            count_only: flags & 0b10 != 0,
+            limit: self.signed()?,
+            revision: self.signed()?,
+            min_mod_revision: self.signed()?,
+            max_mod_revision: self.signed()?,
+            min_create_revision: self.signed()?,
+            max_create_revision: self.signed()?,
+        })
+    }
+
+    fn compare(&mut self) -> Result<Compare, CodecError> {
+        let range = self.range()?;
+        let result = match self.byte()? {
+            0 => CompareResult::Equal,
+            1 => CompareResult::Greater,
+            2 => CompareResult::Less,
+            3 => CompareResult::NotEqual,
+            255 => CompareResult::Unknown,
+            tag => return Err(undefined("compare result", tag)),
+        };
+        let target = match self.byte()? {
+            0 => CompareTarget::Version(self.signed()?),
+            1 => CompareTarget::Create(self.signed()?),
+            2 => CompareTarget::Mod(self.signed()?),
+            3 => CompareTarget::Value(self.bytes()?),
+            4 => CompareTarget::Lease(self.signed()?),
+            255 => CompareTarget::Unknown,
+            tag => return Err(undefined("compare target", tag)),
+        };
+        Ok(Compare { range, result, target })
+    }
+
+    fn ops(&mut self, depth: usize) -> Result<Vec<Op>, CodecError> {
+        let count = self.count()?;
+        let mut ops = Vec::new();
+        for _ in 0..count {
+            ops.push(match self.byte()? {
+                1 => Op::Range(self.read()?),
+                2 => Op::Put(self.put()?),
+                3 => Op::DeleteRange(self.delete()?),
+                4 => Op::Txn(self.txn(depth + 1)?),
+                tag => return Err(undefined("operation", tag)),
+            });
+        }
+        Ok(ops)
+    }
+
+    fn txn(&mut self, depth: usize) -> Result<Txn, CodecError> {
+        if depth > TXN_DEPTH_MAX {
+            return Err(CodecError::TooDeep);
+        }
+        let compares = self.count()?;
+        let mut compare = Vec::new();
+        for _ in 0..compares {
+            compare.push(self.compare()?);
+        }
+        Ok(Txn { compare, success: self.ops(depth)?, failure: self.ops(depth)? })
+    }
+
+    fn alarm(&mut self) -> Result<Command, CodecError> {
+        let action = match self.byte()? {
+            1 => AlarmAction::Activate,
+            2 => AlarmAction::Deactivate,
+            tag => return Err(undefined("alarm action", tag)),
+        };
+        let member = MemberId(self.varint()?);
+        let kind = match self.byte()? {
+            1 => AlarmKind::NoSpace,
+            2 => AlarmKind::Corrupt,
+            tag => return Err(undefined("alarm", tag)),
+        };
+        Ok(Command::Alarm { action, alarm: Alarm { member, kind } })
+    }
+
+    fn texts(&mut self) -> Result<Vec<String>, CodecError> {
+        let count = self.count()?;
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            texts.push(self.text()?);
+        }
+        Ok(texts)
+    }
+
+    fn member(&mut self) -> Result<MemberAttributes, CodecError> {
+        Ok(MemberAttributes {
+            member: MemberId(self.varint()?),
+            name: self.text()?,
+            peer_urls: self.texts()?,
+            client_urls: self.texts()?,
+            incarnation: self.varint()?,
+            boot_nonce: self.fixed_u64()?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "codec_test.rs"]
+mod tests;

@@ -1,0 +1,212 @@
+//! What goes into the raft log and what comes out of applying it.
+//!
+//! Owns: the domain types of requests and results, and (in `codec`) the versioned bytes of a log entry.
+//! Must never: depend on protobuf types (they stop at the edge) or on state. Built by `api` and `node`, consumed
+//! by `machine`.
+
+pub mod codec;
+mod key_range;
+mod txn;
+
+use bytes::Bytes;
+
+pub use key_range::{KeyBounds, KeyRange, RangeEnd};
+pub use txn::{
+    Compare, CompareResult, CompareTarget, DeleteRange, LeaseChange, Op, Put, Range, Sort, SortOrder,
+    SortTarget, Txn,
+};
+
+use crate::ids::{LeaseId, MemberId, ProposalId, Revision};
+
+/// A log entry's content: a command and who waits for its result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The proposal that this entry carries.
+    pub id: ProposalId,
+    /// What to do.
+    pub command: Command,
+}
+
+/// A change of the replicated state. Applying it is a function of the state and of these fields alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Sets one key.
+    Put(Put),
+    /// Deletes an interval of keys.
+    DeleteRange(DeleteRange),
+    /// Compares, then runs one of two branches, all in one revision.
+    Txn(Txn),
+    /// Forgets what is older than the newest version at this revision, for each key.
+    Compact {
+        /// The revision to compact to; still readable afterwards.
+        revision: i64,
+    },
+    /// Raises or clears an alarm of a member.
+    Alarm {
+        /// Whether it is raised or cleared.
+        action: AlarmAction,
+        /// Which alarm of which member.
+        alarm: Alarm,
+    },
+    /// A member's name and client URLs, published at each of its starts.
+    Publish(MemberAttributes),
+}
+
+/// What a member tells the cluster about itself at each start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberAttributes {
+    /// Whose attributes these are.
+    pub member: MemberId,
+    /// The member's `--name`.
+    pub name: String,
+    /// Where peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+    /// How often the member has started.
+    pub incarnation: u64,
+    /// The random nonce of this start.
+    pub boot_nonce: u64,
+}
+
+/// Whether an alarm is raised or cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmAction {
+    /// Raise it; raising a raised one changes nothing.
+    Activate,
+    /// Clear it; clearing an absent one changes nothing and returns nothing.
+    Deactivate,
+}
+
+/// The kinds of alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    /// The store's quota is exhausted: writes that take space are refused.
+    NoSpace,
+    /// Members disagree about their data: all writes are refused.
+    Corrupt,
+}
+
+/// A raised alarm: which kind, at which member. Ordered for listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// The member that the alarm is about.
+    pub member: MemberId,
+    /// What is wrong.
+    pub kind: AlarmKind,
+}
+
+/// A key and what the store knows of its version at some revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key; never empty.
+    pub key: Bytes,
+    /// The value; empty is a legal value.
+    pub value: Bytes,
+    /// The revision of the put that made the key exist.
+    pub create_revision: Revision,
+    /// The revision of the last put.
+    pub mod_revision: Revision,
+    /// Puts since the key exists, from 1.
+    pub version: i64,
+    /// The lease the key is attached to, or [`LeaseId::NONE`].
+    pub lease: LeaseId,
+}
+
+/// The answer to a [`Range`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The keys found, in the order asked for.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the limit cut something off.
+    pub more: bool,
+    /// Keys in the interval, whatever the limit and the revision filters.
+    pub count: i64,
+}
+
+/// The answer to a [`Put`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutResult {
+    /// The version before, where asked for and existing.
+    pub previous: Option<KeyValue>,
+}
+
+/// The answer to a [`DeleteRange`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteResult {
+    /// How many keys were deleted.
+    pub deleted: i64,
+    /// The versions before in key order, where asked for.
+    pub previous: Vec<KeyValue>,
+}
+
+/// The answer to a [`Txn`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TxnResult {
+    /// Whether all compares held, so that the success branch ran.
+    pub succeeded: bool,
+    /// One result for each operation of the branch that ran, in order, with the revision after it.
+    pub responses: Vec<(Revision, OpResult)>,
+}
+
+/// The answer to one [`Op`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpResult {
+    /// Of a range.
+    Range(RangeResult),
+    /// Of a put.
+    Put(PutResult),
+    /// Of a delete.
+    DeleteRange(DeleteResult),
+    /// Of a nested transaction.
+    Txn(TxnResult),
+}
+
+/// The result of an applied command, with the store's revision right after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The store's revision after the command.
+    pub revision: Revision,
+    /// What the command answers, or why it was turned down without changing anything.
+    pub outcome: Result<Outcome, Rejection>,
+}
+
+/// What a command answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of [`Command::Put`].
+    Put(PutResult),
+    /// Of [`Command::DeleteRange`].
+    DeleteRange(DeleteResult),
+    /// Of [`Command::Txn`].
+    Txn(TxnResult),
+    /// Of [`Command::Compact`]: it is in effect for reads; removal follows.
+    Compact,
+    /// Of [`Command::Alarm`]: the alarms that were raised or cleared.
+    Alarm(Vec<Alarm>),
+    /// Of [`Command::Publish`].
+    Publish,
+}
+
+/// Why a command or a read was turned down; nothing was changed. Mapped to etcd's code and text in `api`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// `ignore_value` or `ignore_lease` on a key that does not exist.
+    #[error("key not found")]
+    KeyNotFound,
+    /// The lease that a put names does not exist.
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    /// The revision is below the compacted one.
+    #[error("required revision has been compacted")]
+    Compacted,
+    /// The revision is above the current one.
+    #[error("required revision is a future revision")]
+    FutureRevision,
+    /// The NOSPACE alarm is raised and the command takes space.
+    #[error("database space exceeded")]
+    NoSpace,
+    /// The CORRUPT alarm is raised.
+    #[error("corrupt cluster")]
+    Corrupt,
+}
