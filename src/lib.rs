@@ -20,3 +20,6 @@ pub mod time;
 // R1: what crosses the wire and the log
 pub mod command;
 pub mod wire;
+// R2: the disk
+pub mod disk;
+pub mod wal;
