@@ -22,4 +22,5 @@ pub mod command;
 pub mod wire;
 // R2: the disk
 pub mod disk;
+pub mod store;
 pub mod wal;

@@ -1,0 +1,164 @@
+//! Reading the state on disk at one point in time.
+//!
+//! Owns: lookups by key and by id, and the counts. Must never: write, or answer with a row whose checksum does not
+//! fit. Driven by `mvcc` through a view, on any thread.
+
+use std::fmt;
+
+use bytes::Bytes;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata};
+
+use super::error::StoreError;
+use super::scan::{Changes, Heads, VersionsAt};
+use super::schema::{
+    HIST, HIST_NAME, HIST_ROW_BYTES, HistKey, ID_BYTES, ID_FIRST, LIVE, LIVE_NAME, REV, REV_NAME, RevRow,
+    hist_key, id_key, last_of, parse_change, parse_hist, parse_hist_key, parse_live,
+};
+use super::types::{Change, Head, Meta};
+use crate::command::{KeyRange, KeyValue, RangeEnd};
+use crate::ids::{Revision, VersionId};
+
+pub(super) const MALFORMED: &str = "checksum or form does not fit";
+pub(super) const MISSING: &str = "row is missing";
+
+/// The state as of one commit. Later commits do not show through it.
+///
+/// Reads at a revision are meant for revisions at or above [`Meta::compacted`]; below that the answer depends on how
+/// far removal has come. Keys are compared as bytes. Every method fails with [`StoreError::Damaged`] on a row that
+/// cannot be what was written, and with [`StoreError::Io`] where the disk does not answer.
+pub struct Base {
+    pub(super) meta: Meta,
+    pub(super) rev: ReadOnlyTable<&'static [u8; ID_BYTES], &'static [u8]>,
+    pub(super) live: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) hist: ReadOnlyTable<HistKey, &'static [u8; HIST_ROW_BYTES]>,
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Base").field("meta", &self.meta).finish_non_exhaustive()
+    }
+}
+
+impl Base {
+    /// The tables keep the transaction alive.
+    pub(super) fn open(txn: &ReadTransaction, meta: Meta) -> Result<Self, StoreError> {
+        Ok(Self { meta, rev: txn.open_table(REV)?, live: txn.open_table(LIVE)?, hist: txn.open_table(HIST)? })
+    }
+
+    /// The facts as of this commit.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The current version of `key`; `None` where it does not exist.
+    pub fn head(&self, key: &[u8]) -> Result<Option<Head>, StoreError> {
+        let Some(row) = self.live.get(key)? else {
+            return Ok(None);
+        };
+        let head = parse_live(key, row.value());
+        head.map(Some).ok_or_else(|| StoreError::damaged(LIVE_NAME, key, MALFORMED))
+    }
+
+    /// The newest change of `key` at or below `at`, and whether it is a tombstone.
+    pub fn version_at(&self, key: &[u8], at: Revision) -> Result<Option<(VersionId, bool)>, StoreError> {
+        match self.head(key)? {
+            Some(head) if head.id.main <= at => Ok(Some((head.id, false))),
+            _ => self.superseded_at(key, at),
+        }
+    }
+
+    /// The newest row of `hist` for `key` at or below `at`.
+    pub(super) fn superseded_at(
+        &self,
+        key: &[u8],
+        at: Revision,
+    ) -> Result<Option<(VersionId, bool)>, StoreError> {
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        hist_key(&mut low, key, ID_FIRST);
+        hist_key(&mut high, key, last_of(at));
+        let newest = self.hist.range::<&[u8]>(low.as_slice()..=high.as_slice())?.next_back();
+        let Some(row) = newest else {
+            return Ok(None);
+        };
+        let (raw_key, row) = row?;
+        let (_, id, tombstone) = parse_hist_row(raw_key.value(), *row.value())?;
+        Ok(Some((id, tombstone)))
+    }
+
+    /// The change at `id`, which must be one that another table named: a missing row is damage.
+    pub fn change(&self, id: VersionId) -> Result<Change, StoreError> {
+        let key = id_key(id);
+        let row = self.rev.get(&key)?.ok_or_else(|| StoreError::damaged(REV_NAME, &key, MISSING))?;
+        parse_change(id, row.value()).ok_or_else(|| StoreError::damaged(REV_NAME, &key, MALFORMED))
+    }
+
+    /// The key-value pair of a head of `key`.
+    pub fn value(&self, key: &Bytes, head: &Head) -> Result<KeyValue, StoreError> {
+        let raw = id_key(head.id);
+        let damaged = |what| StoreError::damaged(REV_NAME, &raw, what);
+        let row = self.rev.get(&raw)?.ok_or_else(|| damaged(MISSING))?;
+        let parsed = RevRow::parse(head.id, row.value()).ok_or_else(|| damaged(MALFORMED))?;
+        let put = parsed.put.filter(|put| parsed.key == key && put.head == *head);
+        let put = put.ok_or_else(|| damaged("is not the version that the live table names"))?;
+        Ok(KeyValue {
+            key: key.clone(),
+            value: Bytes::copy_from_slice(put.value),
+            create_revision: head.create_revision,
+            mod_revision: head.id.main,
+            version: head.version,
+            lease: head.lease,
+        })
+    }
+
+    /// The keys in `range` that exist, ascending.
+    pub fn heads(&self, range: &KeyRange) -> Result<Heads<'_>, StoreError> {
+        Heads::new(self, range)
+    }
+
+    /// How many keys in `range` exist, without copying them; at once for the whole key space.
+    pub fn count_live(&self, range: &KeyRange) -> Result<u64, StoreError> {
+        // No key is empty, so the lowest possible one is a single zero byte.
+        if range.end == RangeEnd::Unbounded && matches!(range.start.as_ref(), [] | [0]) {
+            return Ok(self.live.len()?);
+        }
+        let Some(bounds) = range.bounds() else {
+            return Ok(0);
+        };
+        let mut count = 0;
+        for row in self.live.range::<&[u8]>(bounds)? {
+            row?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The keys in `range` that existed at `at`, ascending, each with its version there.
+    pub fn versions_at(&self, range: &KeyRange, at: Revision) -> Result<VersionsAt<'_>, StoreError> {
+        VersionsAt::new(self, range, at)
+    }
+
+    /// How many keys in `range` existed at `at`, without copying them.
+    pub fn count_at(&self, range: &KeyRange, at: Revision) -> Result<u64, StoreError> {
+        let mut versions = self.versions_at(range, at)?;
+        let mut count = 0;
+        while versions.advance()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The retained changes from `from` through the last of `to`, in the order they were made.
+    pub fn changes(&self, from: VersionId, to: Revision) -> Result<Changes<'_>, StoreError> {
+        Changes::new(self, from, to)
+    }
+}
+
+/// The parts of a row of `hist`.
+pub(super) fn parse_hist_row(
+    raw_key: &[u8],
+    row: [u8; HIST_ROW_BYTES],
+) -> Result<(&[u8], VersionId, bool), StoreError> {
+    let parsed = parse_hist(raw_key, row).zip(parse_hist_key(raw_key));
+    let (tombstone, (key, id)) = parsed.ok_or_else(|| StoreError::damaged(HIST_NAME, raw_key, MALFORMED))?;
+    Ok((key, id, tombstone))
+}

@@ -1,0 +1,222 @@
+//! A power cut at every call to the disk once the file is created: what opens again is the state before or after the commit that
+//! was under way, whole.
+//!
+//! The story: a store is created, founded, filled, compacted to the end and filled again while the disk records every
+//! call. For each prefix of the record four disks are made, which differ in what became of the writes that no sync had
+//! covered yet: all there, none there, some there, some there in part (sectors of 512 bytes).
+
+use super::error::StoreError;
+use redb::Database;
+
+use super::scrub::ScrubCursor;
+use super::testing::{Call, Disk, Dump, SMALL, apply, at, batch, delete, dump, founded, open, put};
+use super::types::Meta;
+use super::writer::{Store, StoreOptions};
+use crate::ids::{Revision, VersionId};
+use crate::prng::Prng;
+
+const SECTOR_BYTES: usize = 512;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsynced {
+    Kept,
+    Lost,
+    Some,
+    Torn,
+}
+
+/// The disk after a power cut behind the first `cut` calls.
+fn after_power_cut(calls: &[Call], unsynced: Unsynced, random: &mut Prng) -> Vec<u8> {
+    let synced = calls.iter().rposition(|call| matches!(call, Call::Sync)).map_or(0, |last| last + 1);
+    let mut bytes = Vec::new();
+    for call in &calls[..synced] {
+        apply(&mut bytes, call);
+    }
+    for call in &calls[synced..] {
+        let keep = match unsynced {
+            Unsynced::Kept => true,
+            Unsynced::Lost => false,
+            Unsynced::Some => random.one_in(2),
+            Unsynced::Torn => {
+                if let Call::Write { offset, data } = call {
+                    for (at, sector) in data.chunks(SECTOR_BYTES).enumerate() {
+                        if random.one_in(2) {
+                            let offset = offset + (at * SECTOR_BYTES) as u64;
+                            apply(&mut bytes, &Call::Write { offset, data: sector.to_vec() });
+                        }
+                    }
+                    continue;
+                }
+                random.one_in(2)
+            }
+        };
+        if keep {
+            apply(&mut bytes, call);
+        }
+    }
+    bytes
+}
+
+/// What a run left durable: after how many calls it was sure, and what it was.
+struct Milestone {
+    calls: usize,
+    state: Dump,
+}
+
+/// So small that a fold takes several transactions, and pages are written before the commit.
+const TINY: StoreOptions = StoreOptions { cache_bytes: 256 << 10 };
+
+fn record() -> (Vec<Call>, Vec<Milestone>) {
+    let disk = Disk::default();
+    let mut milestones: Vec<Milestone> = Vec::new();
+    let mut note = |store: &Store| {
+        let calls = disk.calls();
+        let noted = milestones.last().map_or(0, |last| last.calls);
+        // Without a sync nothing new is sure.
+        if calls[noted..].iter().any(|call| matches!(call, Call::Sync)) {
+            milestones.push(Milestone { calls: calls.len(), state: dump(store) });
+        }
+    };
+    let mut store = Store::open(disk.clone(), TINY).unwrap();
+    note(&store);
+    store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
+    note(&store);
+    for round in 0..3_i64 {
+        let first = 2 + round * 40;
+        let mut changes: Vec<(VersionId, _)> = (0..40)
+            .map(|n| (at(first + n, 0), put(format!("key {}", n % 30), vec![7; 100], first + n, 1)))
+            .collect();
+        changes.push((at(first + 39, 1), delete(format!("key {round}"))));
+        let mut batch = batch(&store, changes);
+        batch.meta.compacted = Revision(if round == 1 { first + 30 } else { batch.meta.compacted.0 });
+        store.fold(&batch).unwrap();
+        note(&store);
+        while round == 1 && !store.compact_slice(6).unwrap().finished {
+            note(&store);
+        }
+        note(&store);
+    }
+    (disk.calls(), milestones)
+}
+
+#[test]
+fn a_power_cut_at_any_call_leaves_the_state_before_or_after_the_commit() {
+    let (calls, milestones) = record();
+    let mut random = Prng::new(1);
+    let (mut old, mut new) = (0, 0);
+    for cut in milestones[0].calls..=calls.len() {
+        let sure = milestones.iter().rposition(|milestone| milestone.calls <= cut).unwrap();
+        let before = &milestones[sure].state;
+        let after = milestones.get(sure + 1).map(|milestone| &milestone.state);
+        for unsynced in [Unsynced::Kept, Unsynced::Lost, Unsynced::Some, Unsynced::Torn] {
+            let image = after_power_cut(&calls[..cut], unsynced, &mut random);
+            if unsynced == Unsynced::Some {
+                assert_opens_without_repair(&image, cut);
+            }
+            let store = Store::open(Disk::holding(image), TINY).unwrap_or_else(|error| {
+                panic!("cut behind call {cut}, unsynced writes {unsynced:?}: {error}");
+            });
+            let found = dump(&store);
+            old += usize::from(&found == before);
+            new += usize::from(Some(&found) == after);
+            assert!(&found == before || Some(&found) == after, "cut behind call {cut}, {unsynced:?}");
+        }
+    }
+    assert!(old > 0 && new > 0, "both outcomes were met");
+}
+
+/// A repair reads the whole file, twice.
+fn assert_opens_without_repair(image: &[u8], cut: usize) {
+    let mut builder = Database::builder();
+    let opened = builder
+        .set_repair_callback(redb::RepairSession::abort)
+        .create_with_backend(Disk::holding(image.to_vec()));
+    assert!(opened.is_ok(), "cut behind call {cut}: {opened:?}");
+}
+
+/// A crash between two slices may leave changes removed and the rows that name them not; the next walk finds what is
+/// left, and only that.
+#[test]
+fn a_compaction_that_was_cut_off_goes_on_after_opening() {
+    let mut random = Prng::new(2);
+    let (calls, milestones) = record();
+    let finished = |state: &Dump| {
+        state
+            .meta
+            .as_ref()
+            .is_some_and(|meta| meta.compacted > Revision(0) && meta.compaction_finished == meta.compacted)
+    };
+    let done = milestones.iter().position(|milestone| finished(&milestone.state)).unwrap();
+    let begun = milestones
+        .iter()
+        .position(|milestone| milestone.state.meta.as_ref().is_some_and(|meta| meta.compacted > Revision(0)));
+    let begun = begun.unwrap();
+    assert!(done > begun + 3, "some of its slices were durable before the last");
+    for cut in milestones[begun].calls..milestones[done].calls {
+        let disk = Disk::holding(after_power_cut(&calls[..cut], Unsynced::Some, &mut random));
+        let mut store = Store::open(disk.clone(), TINY).unwrap();
+        let again = store.compact_slice(7).unwrap();
+        drop(store);
+        let mut store = Store::open(disk, TINY).unwrap();
+        while !store.compact_slice(7).unwrap().finished {}
+        assert_eq!(dump(&store), milestones[done].state, "cut behind call {cut}, first slice {again:?}");
+        let (mut cursor, mut rows) = (Some(ScrubCursor::default()), 0);
+        while let Some(from) = cursor {
+            let progress = store.scrub_slice(from, 100).unwrap();
+            (cursor, rows) = (progress.next, rows + progress.rows);
+        }
+        assert_eq!(
+            rows,
+            2 * milestones[done].state.changes.len(),
+            "each change is in rev, and in live or hist"
+        );
+    }
+}
+
+#[test]
+fn a_file_has_its_name_only_when_it_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    // What a creation leaves that a power cut ended: a file of the right length without redb's mark.
+    std::fs::write(directory.path().join("store.redb.new"), vec![0; 73728]).unwrap();
+    let mut store = Store::open_file(&path, SMALL).unwrap();
+    assert!(!store.is_initialised());
+    store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
+    let names = std::fs::read_dir(directory.path()).unwrap();
+    assert_eq!(names.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["store.redb"]);
+    assert!(matches!(Store::open_file(&path, SMALL), Err(StoreError::AlreadyOpen)));
+    assert_eq!(store.file_bytes(), std::fs::metadata(&path).unwrap().len());
+    drop(store);
+    let store = Store::open_file(&path, SMALL).unwrap();
+    assert!(store.is_initialised() && store.meta().revision == Revision(1));
+}
+
+#[test]
+fn a_refused_write_or_sync_poisons_the_store_and_loses_nothing() {
+    let disk = Disk::default();
+    let mut store = founded(&disk);
+    let first = batch(&store, (2..40).map(|n| (at(n, 0), put(format!("{n}"), "v", n, 1))).collect());
+    store.fold(&first).unwrap();
+    let (image, before) = (disk.bytes(), dump(&store));
+    let second = batch(&store, (40..80).map(|n| (at(n, 0), put(format!("{n}"), "v", n, 1))).collect());
+    drop(store);
+    let mut outcomes = [0, 0];
+    for healthy in 0.. {
+        let disk = Disk::holding(image.clone());
+        let mut store = open(&disk);
+        disk.fail_after(healthy);
+        match store.fold(&second) {
+            Ok(()) => break,
+            Err(error) => assert!(matches!(error, StoreError::Io(_)) && error.is_fatal(), "{error}"),
+        }
+        assert!(matches!(store.fold(&second), Err(StoreError::Poisoned)));
+        assert!(matches!(store.base(), Err(StoreError::Poisoned)));
+        assert!(matches!(store.compact_slice(1), Err(StoreError::Poisoned)));
+        drop(store);
+        let found = dump(&open(&Disk::holding(disk.bytes())));
+        let new = found.meta.as_ref().map(|meta| meta.revision) == Some(second.meta.revision);
+        outcomes[usize::from(new)] += 1;
+        assert!(new || found == before, "failure behind call {healthy}");
+    }
+    assert!(outcomes[0] > 2, "{outcomes:?}");
+}

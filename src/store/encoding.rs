@@ -1,0 +1,157 @@
+//! The primitives that rows are made of: LEB128 numbers, length-prefixed bytes, and a CRC32C seal.
+//!
+//! Owns: reading and writing them. Must never: panic on what it reads. Driven by `schema` and `facts`.
+
+use bytes::Bytes;
+
+/// The length of a seal in bytes.
+pub const SEAL_BYTES: usize = 4;
+
+/// Appends `number` in groups of seven bits, lowest first.
+pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    out.push(number.to_le_bytes()[0]);
+}
+
+/// Appends the length of `bytes` and the bytes.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Ends a row: a checksum over the row's key and all that `row` holds, so that a row under a wrong key is damage too.
+pub fn seal(key: &[u8], row: &mut Vec<u8>) {
+    let sum = checksum(key, row);
+    row.extend_from_slice(&sum);
+}
+
+/// The body of a sealed row; `None` where the seal does not fit.
+pub fn unseal<'a>(key: &[u8], row: &'a [u8]) -> Option<&'a [u8]> {
+    let (body, sum) = row.split_last_chunk::<SEAL_BYTES>()?;
+    (*sum == checksum(key, body)).then_some(body)
+}
+
+/// The seal of a row.
+pub fn checksum(key: &[u8], body: &[u8]) -> [u8; SEAL_BYTES] {
+    crc32c::crc32c_append(crc32c::crc32c(key), body).to_le_bytes()
+}
+
+/// Reads a row's body from the front; every method answers `None` where the bytes end early or mean nothing.
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub const fn new(body: &'a [u8]) -> Self {
+        Self { rest: body }
+    }
+
+    pub fn u8(&mut self) -> Option<u8> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*head)
+    }
+
+    pub fn varint(&mut self) -> Option<u64> {
+        let mut number = 0_u64;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// A number that is never negative where it is written.
+    pub fn count(&mut self) -> Option<i64> {
+        i64::try_from(self.varint()?).ok()
+    }
+
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        let (head, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(head)
+    }
+
+    pub fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+
+    /// A list of items, each read by `item`. The count is not trusted with memory.
+    pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = self.varint()?;
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Some(items)
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Confirms that nothing is left.
+    pub fn end(&self) -> Option<()> {
+        self.rest.is_empty().then_some(())
+    }
+}
+
+/// Where `part` lies in `whole`, of which it must be a slice, as shared bytes.
+pub fn share(whole: &Bytes, part: &[u8]) -> Bytes {
+    whole.slice_ref(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_overlong_ones_do_not() {
+        for number in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+            let mut out = Vec::new();
+            put_varint(&mut out, number);
+            let mut reader = Reader::new(&out);
+            assert_eq!(reader.varint(), Some(number));
+            assert_eq!(reader.end(), Some(()));
+            for cut in 0..out.len() {
+                assert_eq!(Reader::new(&out[..cut]).varint(), None);
+            }
+        }
+        assert_eq!(Reader::new(&[0xff; 11]).varint(), None);
+        let mut beyond = [0x80; 10];
+        beyond[9] = 0x02;
+        assert_eq!(Reader::new(&beyond).varint(), None, "bit 65 does not fit");
+    }
+
+    #[test]
+    fn a_seal_covers_key_and_body() {
+        let mut row = b"body".to_vec();
+        seal(b"key", &mut row);
+        assert_eq!(unseal(b"key", &row), Some(&b"body"[..]));
+        assert_eq!(unseal(b"kez", &row), None);
+        for bit in 0..row.len() * 8 {
+            let mut flipped = row.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(unseal(b"key", &flipped), None);
+        }
+        assert_eq!(unseal(b"key", &row[..3]), None);
+    }
+}

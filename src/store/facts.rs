@@ -1,0 +1,234 @@
+//! The bytes of [`Meta`]: the row "facts" of the table `meta`.
+//!
+//! Owns: its encoding. Must never: change the meaning of a byte that was written; a new shape takes a new [`FACTS_VERSION`]. Driven
+//! by the store's commits and by opening.
+//!
+//! ```text
+//! row      = version:u8 (1)  applied  applied_term  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
+//!            compaction_finished  bytes_in_use  alarms:list  members:list  seal       numbers are varints
+//! conf     = voters:list  learners:list  voters_outgoing:list  learners_next:list (of u64 LE)  auto_leave:u8
+//! alarm    = member:u64 LE  kind:u8 (1 no space, 2 corrupt)
+//! member   = id:u64 LE  attributes.member:u64 LE  name:text  peer_urls:list of text  client_urls:list of text
+//!            incarnation  boot_nonce:u64 LE
+//! ```
+
+use super::encoding::{Reader, put_bytes, put_varint, seal, unseal};
+use super::error::StoreError;
+use super::schema::{FACTS_KEY, META_NAME};
+use super::types::{ConfState, Meta};
+use crate::command::{Alarm, AlarmKind, MemberAttributes};
+use crate::ids::{LogIndex, MemberId, Revision, Term};
+
+/// The version of the row.
+pub const FACTS_VERSION: u8 = 1;
+
+const FLAG_EVER_COMPACTED: u8 = 1;
+const ALARM_NO_SPACE: u8 = 1;
+const ALARM_CORRUPT: u8 = 2;
+
+/// The row of `meta`.
+pub fn encode(meta: &Meta) -> Vec<u8> {
+    let mut out = vec![FACTS_VERSION];
+    put_varint(&mut out, meta.applied.0);
+    put_varint(&mut out, meta.applied_term.0);
+    for list in [
+        &meta.conf_state.voters,
+        &meta.conf_state.learners,
+        &meta.conf_state.voters_outgoing,
+        &meta.conf_state.learners_next,
+    ] {
+        put_list(&mut out, list, |out, member| put_member_id(out, *member));
+    }
+    out.push(u8::from(meta.conf_state.auto_leave));
+    put_revision(&mut out, meta.revision);
+    put_revision(&mut out, meta.compacted);
+    out.push(if meta.ever_compacted { FLAG_EVER_COMPACTED } else { 0 });
+    put_revision(&mut out, meta.compaction_finished);
+    put_varint(&mut out, meta.bytes_in_use);
+    put_list(&mut out, &meta.alarms, |out, alarm| {
+        put_member_id(out, alarm.member);
+        out.push(match alarm.kind {
+            AlarmKind::NoSpace => ALARM_NO_SPACE,
+            AlarmKind::Corrupt => ALARM_CORRUPT,
+        });
+    });
+    put_list(&mut out, &meta.members, |out, (id, attributes)| {
+        put_member_id(out, *id);
+        put_attributes(out, attributes);
+    });
+    seal(FACTS_KEY.as_bytes(), &mut out);
+    out
+}
+
+/// Reads the row back.
+pub fn decode(row: &[u8]) -> Result<Meta, StoreError> {
+    let damaged = |what| StoreError::damaged(META_NAME, FACTS_KEY.as_bytes(), what);
+    let body = unseal(FACTS_KEY.as_bytes(), row).ok_or_else(|| damaged("checksum does not fit"))?;
+    let mut reader = Reader::new(body);
+    match reader.u8() {
+        Some(FACTS_VERSION) => {}
+        Some(found) => {
+            let (found, supported) = (u32::from(found), u32::from(FACTS_VERSION));
+            return Err(StoreError::UnsupportedVersion { found, supported });
+        }
+        None => return Err(damaged("empty")),
+    }
+    parse(reader).ok_or_else(|| damaged("malformed"))
+}
+
+fn parse(mut reader: Reader<'_>) -> Option<Meta> {
+    let applied = LogIndex(reader.varint()?);
+    let applied_term = Term(reader.varint()?);
+    let conf_state = ConfState {
+        voters: reader.list(member_id)?,
+        learners: reader.list(member_id)?,
+        voters_outgoing: reader.list(member_id)?,
+        learners_next: reader.list(member_id)?,
+        auto_leave: flag(reader.u8()?)?,
+    };
+    let meta = Meta {
+        applied,
+        applied_term,
+        conf_state,
+        revision: Revision(reader.count()?),
+        compacted: Revision(reader.count()?),
+        ever_compacted: flag(reader.u8()?)?,
+        compaction_finished: Revision(reader.count()?),
+        bytes_in_use: reader.varint()?,
+        alarms: reader.list(alarm)?,
+        members: reader.list(|reader| Some((member_id(reader)?, attributes(reader)?)))?,
+    };
+    reader.end()?;
+    Some(meta)
+}
+
+fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut put: impl FnMut(&mut Vec<u8>, &T)) {
+    put_varint(out, items.len() as u64);
+    for item in items {
+        put(out, item);
+    }
+}
+
+fn put_revision(out: &mut Vec<u8>, revision: Revision) {
+    assert!(revision >= Revision(0), "revisions are counted from 0");
+    put_varint(out, revision.0.unsigned_abs());
+}
+
+fn put_member_id(out: &mut Vec<u8>, member: MemberId) {
+    out.extend_from_slice(&member.0.to_le_bytes());
+}
+
+fn put_attributes(out: &mut Vec<u8>, attributes: &MemberAttributes) {
+    put_member_id(out, attributes.member);
+    put_bytes(out, attributes.name.as_bytes());
+    put_list(out, &attributes.peer_urls, |out, url| put_bytes(out, url.as_bytes()));
+    put_list(out, &attributes.client_urls, |out, url| put_bytes(out, url.as_bytes()));
+    put_varint(out, attributes.incarnation);
+    out.extend_from_slice(&attributes.boot_nonce.to_le_bytes());
+}
+
+fn flag(byte: u8) -> Option<bool> {
+    match byte {
+        0 => Some(false),
+        FLAG_EVER_COMPACTED => Some(true),
+        _ => None,
+    }
+}
+
+fn member_id(reader: &mut Reader<'_>) -> Option<MemberId> {
+    Some(MemberId(u64::from_le_bytes(reader.array()?)))
+}
+
+fn alarm(reader: &mut Reader<'_>) -> Option<Alarm> {
+    let member = member_id(reader)?;
+    let kind = match reader.u8()? {
+        ALARM_NO_SPACE => AlarmKind::NoSpace,
+        ALARM_CORRUPT => AlarmKind::Corrupt,
+        _ => return None,
+    };
+    Some(Alarm { member, kind })
+}
+
+fn attributes(reader: &mut Reader<'_>) -> Option<MemberAttributes> {
+    Some(MemberAttributes {
+        member: member_id(reader)?,
+        name: reader.text()?,
+        peer_urls: reader.list(Reader::text)?,
+        client_urls: reader.list(Reader::text)?,
+        incarnation: reader.varint()?,
+        boot_nonce: u64::from_le_bytes(reader.array()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Meta {
+        let attributes = MemberAttributes {
+            member: MemberId(7),
+            name: "box".into(),
+            peer_urls: vec!["https://a:1".into(), String::new()],
+            client_urls: vec!["https://b:2".into()],
+            incarnation: 3,
+            boot_nonce: u64::MAX,
+        };
+        Meta {
+            applied: LogIndex(u64::MAX),
+            applied_term: Term(300),
+            conf_state: ConfState {
+                voters: vec![MemberId(1), MemberId(u64::MAX)],
+                learners: vec![MemberId(2)],
+                voters_outgoing: vec![MemberId(3)],
+                learners_next: vec![MemberId(4), MemberId(5)],
+                auto_leave: true,
+            },
+            revision: Revision(i64::MAX),
+            compacted: Revision(9),
+            ever_compacted: true,
+            compaction_finished: Revision(8),
+            bytes_in_use: 1 << 40,
+            alarms: vec![
+                Alarm { member: MemberId(1), kind: AlarmKind::NoSpace },
+                Alarm { member: MemberId(1), kind: AlarmKind::Corrupt },
+            ],
+            members: vec![(MemberId(7), attributes)],
+        }
+    }
+
+    #[test]
+    fn facts_come_back() {
+        for meta in [Meta::default(), full()] {
+            assert_eq!(decode(&encode(&meta)).unwrap(), meta);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_or_a_missing_byte_is_damage() {
+        let row = encode(&full());
+        for bit in 0..row.len() * 8 {
+            let mut flipped = row.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&flipped).unwrap_err().is_damage());
+        }
+        for cut in 0..row.len() {
+            assert!(decode(&row[..cut]).unwrap_err().is_damage());
+        }
+    }
+
+    #[test]
+    fn sealed_nonsense_is_damage_and_a_newer_row_is_refused_by_name() {
+        let row = encode(&full());
+        let body = &row[..row.len() - 4];
+        let resealed = |mut body: Vec<u8>| {
+            seal(FACTS_KEY.as_bytes(), &mut body);
+            decode(&body).unwrap_err()
+        };
+        for cut in 0..body.len() {
+            assert!(resealed(body[..cut].to_vec()).is_damage());
+        }
+        assert!(resealed([body, b"x"].concat()).is_damage(), "bytes after the end");
+        let newer = [&[FACTS_VERSION + 1], &body[1..]].concat();
+        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 2, supported: 1 }));
+    }
+}

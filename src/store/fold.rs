@@ -1,0 +1,210 @@
+//! Folding: the changes of a frozen generation become rows.
+//!
+//! Owns: which rows a change adds, replaces and removes. Must never: commit, or drop a version (compaction does).
+//! Driven by [`super::Store::fold`].
+//!
+//! The index tables are written in key order, one descent per key: at random they would cost eight times the bytes.
+//!
+//! ```text
+//! before: live k -> 5         changes: (8,0) put k   (9,0) delete k   (9,1) put k
+//! after:  live k -> (9,1)     hist: (k,5,0)  (k,8,0)  (k,9,0 tombstone)
+//! ```
+
+use std::ops::Bound;
+
+use redb::{Database, Durability, Table, WriteTransaction};
+
+use super::base::MALFORMED;
+use super::error::StoreError;
+use super::schema::{
+    HIST, HIST_ROW_BYTES, HistKey, ID_BYTES, LIVE, LIVE_NAME, REV, hist_key, id_key, parse_live, write_hist,
+    write_live, write_rev,
+};
+use super::types::{Change, ChangeKind, FoldBatch, Head, Meta};
+use crate::ids::VersionId;
+
+/// redb's page size.
+const PAGE_BYTES: usize = 4096;
+
+/// What a row adds to its key and value in its page, rounded up.
+const ROW_OVERHEAD_BYTES: usize = 64;
+
+/// How finely a transaction's room is handed out.
+const PIECES_PER_STAGE: usize = 8;
+
+/// The facts after `batch`, having checked that it continues `before`.
+pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
+    let after = &batch.meta;
+    assert!(after.applied >= before.applied, "the applied index does not go back");
+    assert!(after.revision >= before.revision, "the revision does not go back");
+    assert!(after.compacted >= before.compacted, "the compacted revision does not go back");
+    assert!(after.ever_compacted || !before.ever_compacted, "a compaction is not forgotten");
+    assert!(after.compacted <= after.revision, "nothing is compacted before it happened");
+    assert!(batch.changes.is_sorted_by(|(a, _), (b, _)| a < b), "changes ascend");
+    if let (Some((first, _)), Some((last, _))) = (batch.changes.first(), batch.changes.last()) {
+        assert!(first.main > before.revision, "a change is folded once");
+        assert!(last.main <= after.revision, "the revision is that of the last change, or above");
+    }
+    let added: u64 = batch.changes.iter().map(|(_, change)| change.stored_bytes()).sum();
+    Meta {
+        bytes_in_use: before.bytes_in_use + added,
+        compaction_finished: before.compaction_finished,
+        ..after.clone()
+    }
+}
+
+/// Writes the rows of the changes of `batch`, and answers the transaction that the facts belong into, not committed yet.
+///
+/// A transaction is closed early, not durably, when the pages that it may have changed reach `dirty_bytes_max`. On
+/// disk nothing of it counts before the last one. But redb visits every changed page once more when it commits, and by
+/// then it has written out those that its write buffer had no room for: a fold in one piece that outgrows the buffer
+/// writes every page twice.
+pub fn write_changes(
+    database: &Database,
+    batch: &FoldBatch,
+    dirty_bytes_max: usize,
+) -> Result<WriteTransaction, StoreError> {
+    let mut stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
+    let mut rest = batch.changes.as_slice();
+    while !rest.is_empty() {
+        let (piece, cost) = take_piece(rest, dirty_bytes_max, |(_, change)| revision_cost(change));
+        stages = stages.with_room(cost)?;
+        append_revisions(&stages.txn, &rest[..piece])?;
+        rest = &rest[piece..];
+    }
+    // The sort is stable, so the changes of a key stay in order.
+    let mut by_key: Vec<&(VersionId, Change)> = batch.changes.iter().collect();
+    by_key.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
+    let keys: Vec<&[&(VersionId, Change)]> = by_key.chunk_by(|(_, a), (_, b)| a.key == b.key).collect();
+    let mut rest = keys.as_slice();
+    while !rest.is_empty() {
+        let (piece, cost) = take_piece(rest, dirty_bytes_max, |of_key| {
+            of_key.len() * index_row_cost(&of_key[0].1) + INDEX_KEY_COST
+        });
+        stages = stages.with_room(cost)?;
+        let mut index = Index::open(&stages.txn)?;
+        for of_key in &rest[..piece] {
+            index.write_key(of_key)?;
+        }
+        rest = &rest[piece..];
+    }
+    Ok(stages.txn)
+}
+
+/// What a key costs at worst, in bytes of changed pages: a page of `live` and one of `hist` that no other key of the batch is in.
+const INDEX_KEY_COST: usize = 2 * PAGE_BYTES;
+
+/// What a row of `rev` costs: itself, and what its page leaves empty.
+fn revision_cost(change: &Change) -> usize {
+    let value = match &change.kind {
+        ChangeKind::Put { value, .. } => value.len(),
+        ChangeKind::Delete => 0,
+    };
+    (change.key.len() + value) * 3 / 2 + ROW_OVERHEAD_BYTES
+}
+
+/// What each further row of a key costs in the index tables.
+fn index_row_cost(change: &Change) -> usize {
+    change.key.len() * 3 / 2 + ROW_OVERHEAD_BYTES
+}
+
+/// How many items from the front to write in one go, and what they cost: some, up to a share of `dirty_bytes_max`.
+fn take_piece<T>(items: &[T], dirty_bytes_max: usize, cost: impl Fn(&T) -> usize) -> (usize, usize) {
+    let mut sum = 0;
+    for (taken, item) in items.iter().enumerate() {
+        let with_it = sum + cost(item);
+        if taken > 0 && with_it > dirty_bytes_max / PIECES_PER_STAGE {
+            return (taken, sum);
+        }
+        sum = with_it;
+    }
+    (items.len(), sum)
+}
+
+/// The transactions of one fold, one after the other.
+struct Stages<'db> {
+    database: &'db Database,
+    txn: WriteTransaction,
+    dirty_bytes: usize,
+    dirty_bytes_max: usize,
+}
+
+impl Stages<'_> {
+    /// Goes on to the next transaction where the present one has no room for `cost` bytes.
+    fn with_room(mut self, cost: usize) -> Result<Self, StoreError> {
+        if self.dirty_bytes > 0 && self.dirty_bytes + cost > self.dirty_bytes_max {
+            self.txn.set_durability(Durability::None)?;
+            self.txn.commit()?;
+            self.txn = self.database.begin_write()?;
+            self.dirty_bytes = 0;
+        }
+        self.dirty_bytes += cost;
+        Ok(self)
+    }
+}
+
+/// `rev` grows at its end only, so a cursor there fills page after page without searching.
+fn append_revisions(txn: &WriteTransaction, changes: &[(VersionId, Change)]) -> Result<(), StoreError> {
+    let mut rev = txn.open_table(REV)?;
+    let mut end = rev.upper_bound_mut(Bound::<&[u8; ID_BYTES]>::Unbounded)?;
+    let mut row = Vec::new();
+    for (id, change) in changes {
+        write_rev(&mut row, *id, change);
+        end.insert_before(&id_key(*id), row.as_slice())?;
+    }
+    end.close()?;
+    Ok(())
+}
+
+/// The two index tables, open for writing, and buffers that the rows are built in.
+struct Index<'txn> {
+    live: Table<'txn, &'static [u8], &'static [u8]>,
+    hist: Table<'txn, HistKey, &'static [u8; HIST_ROW_BYTES]>,
+    row: Vec<u8>,
+    hist_key: Vec<u8>,
+}
+
+impl<'txn> Index<'txn> {
+    fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
+        let (live, hist) = (txn.open_table(LIVE)?, txn.open_table(HIST)?);
+        Ok(Self { live, hist, row: Vec::new(), hist_key: Vec::new() })
+    }
+
+    /// The changes of one key, ascending: the last one is what `live` says of it, what was before goes to `hist`.
+    fn write_key(&mut self, changes: &[&(VersionId, Change)]) -> Result<(), StoreError> {
+        let Some((last, change)) = changes.last() else {
+            return Ok(());
+        };
+        let key = change.key.as_ref();
+        let previous = match &change.kind {
+            ChangeKind::Put { create_revision, version, lease, .. } => {
+                let (create_revision, version, lease) = (*create_revision, *version, *lease);
+                write_live(&mut self.row, key, &Head { id: *last, create_revision, version, lease });
+                self.live.insert(key, self.row.as_slice())?
+            }
+            ChangeKind::Delete => self.live.remove(key)?,
+        };
+        let damaged = |what| StoreError::damaged(LIVE_NAME, key, what);
+        let replaced = previous.map(|row| parse_live(key, row.value()).ok_or_else(|| damaged(MALFORMED)));
+        if let Some(head) = replaced.transpose()? {
+            if head.id >= *last {
+                return Err(damaged("is above the revision of the store"));
+            }
+            self.retain(key, head.id, false)?;
+        }
+        for (id, change) in changes {
+            let tombstone = change.kind == ChangeKind::Delete;
+            if tombstone || id != last {
+                self.retain(key, *id, tombstone)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn retain(&mut self, key: &[u8], id: VersionId, tombstone: bool) -> Result<(), StoreError> {
+        hist_key(&mut self.hist_key, key, id);
+        let row = write_hist(&self.hist_key, tombstone);
+        self.hist.insert(self.hist_key.as_slice(), &row)?;
+        Ok(())
+    }
+}

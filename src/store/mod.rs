@@ -1,0 +1,43 @@
+//! The state on disk: every change that is retained, and what is current, in one redb file.
+//!
+//! Owns: the file `store.redb`, its schema, its commits, and the removal of what was compacted. Must never: judge a
+//! request, know the overlay, or look at a clock. Driven by the checkpoint thread ([`Store`]) and read by `mvcc`
+//! ([`Base`]).
+//!
+//! ```text
+//! types     what is stored, as values               schema, facts, encoding   the bytes of it
+//! writer    opening and commits (Store)             base, scan                reading (Base)
+//! fold      changes become rows                     compact, scrub            in slices, between folds
+//! ```
+
+mod backend;
+mod base;
+mod compact;
+mod encoding;
+mod error;
+mod facts;
+mod fold;
+mod scan;
+mod schema;
+mod scrub;
+mod types;
+mod writer;
+
+#[cfg(test)]
+mod crash_test;
+#[cfg(test)]
+mod damage_test;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod testing;
+
+pub use backend::{IoCounts, Meter};
+pub use base::Base;
+pub use compact::CompactionProgress;
+pub use error::{StoreError, WHOLE_FILE};
+pub use scan::{Changes, Heads, VersionsAt};
+pub use schema::FORMAT_VERSION;
+pub use scrub::{ScrubCursor, ScrubProgress};
+pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Meta};
+pub use writer::{Store, StoreOptions, is_engine_source};

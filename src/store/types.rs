@@ -1,0 +1,128 @@
+//! What the store keeps, as values: changes, heads of keys, small tables, and the batch that one fold commits.
+//!
+//! Owns: the shapes and their relations. Must never: know redb or bytes on disk (`schema` does).
+//! Built by `mvcc` when a generation is frozen, read back through `Base`.
+
+use bytes::Bytes;
+
+use crate::command::{Alarm, KeyValue, MemberAttributes};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
+
+/// One change of one key; with its [`VersionId`] it is a row of the `rev` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key that changed.
+    pub key: Bytes,
+    /// What it became.
+    pub kind: ChangeKind,
+}
+
+/// What a change made of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It has this value.
+    Put {
+        /// The value.
+        value: Bytes,
+        /// The revision of the put that made the key exist.
+        create_revision: Revision,
+        /// Puts since the key exists, from 1.
+        version: i64,
+        /// The lease, or [`LeaseId::NONE`].
+        lease: LeaseId,
+    },
+    /// It is gone (a tombstone).
+    Delete,
+}
+
+impl Change {
+    /// The key-value pair that this change made at `id`; `None` for a tombstone.
+    pub fn key_value(&self, id: VersionId) -> Option<KeyValue> {
+        match &self.kind {
+            ChangeKind::Put { value, create_revision, version, lease } => Some(KeyValue {
+                key: self.key.clone(),
+                value: value.clone(),
+                create_revision: *create_revision,
+                mod_revision: id.main,
+                version: *version,
+                lease: *lease,
+            }),
+            ChangeKind::Delete => None,
+        }
+    }
+
+    /// What a row of this change counts against the quota, in bytes.
+    pub fn stored_bytes(&self) -> u64 {
+        let value = match &self.kind {
+            ChangeKind::Put { value, .. } => value.len(),
+            ChangeKind::Delete => 0,
+        };
+        (self.key.len() + value) as u64 + crate::limits::PUT_OVERHEAD_BYTES
+    }
+}
+
+/// The current version of a key without its value: a row of the `live` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Where the change is in the `rev` table.
+    pub id: VersionId,
+    /// The revision of the put that made the key exist.
+    pub create_revision: Revision,
+    /// Puts since the key exists, from 1.
+    pub version: i64,
+    /// The lease, or [`LeaseId::NONE`].
+    pub lease: LeaseId,
+}
+
+/// The replicated facts that are one value each, and the raft position that the store's content equals.
+///
+/// `applied` and everything else here change in the same commit: a store is always the state after exactly
+/// the entries up to `applied`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The last log entry whose effect is in the store.
+    pub applied: LogIndex,
+    /// That entry's term.
+    pub applied_term: Term,
+    /// The configuration of the cluster as of `applied`.
+    pub conf_state: ConfState,
+    /// The current revision.
+    pub revision: Revision,
+    /// Reads below this are refused; 0 when never compacted.
+    pub compacted: Revision,
+    /// Whether a compaction was ever accepted (one to revision 0 is, once).
+    pub ever_compacted: bool,
+    /// The compacted revision up to which removal has finished; trails `compacted`.
+    pub compaction_finished: Revision,
+    /// Bytes of all retained changes ([`Change::stored_bytes`]).
+    pub bytes_in_use: u64,
+    /// Raised alarms, sorted.
+    pub alarms: Vec<Alarm>,
+    /// Members that have published themselves, by id.
+    pub members: Vec<(MemberId, MemberAttributes)>,
+}
+
+/// Raft's configuration: who votes and who listens. Mirrors raft's own type so that raft's stays in `consensus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfState {
+    /// Voters of the incoming (or only) configuration.
+    pub voters: Vec<MemberId>,
+    /// Members that receive the log without voting.
+    pub learners: Vec<MemberId>,
+    /// Voters of the outgoing configuration while a joint change is under way.
+    pub voters_outgoing: Vec<MemberId>,
+    /// Outgoing voters that become learners when the joint change ends.
+    pub learners_next: Vec<MemberId>,
+    /// Whether the joint change ends by itself.
+    pub auto_leave: bool,
+}
+
+/// Everything that one fold commits: the changes of a frozen generation in order of [`VersionId`], and the facts as of
+/// its last entry. `bytes_in_use` and `compaction_finished` of `meta` are the store's own business and ignored.
+#[derive(Clone, Debug)]
+pub struct FoldBatch {
+    /// The changes, ascending by id, each id above every one in the store.
+    pub changes: Vec<(VersionId, Change)>,
+    /// The facts after them.
+    pub meta: Meta,
+}

@@ -1,0 +1,387 @@
+//! The state on disk as a handle: opening, founding, and the commits that change it.
+//!
+//! Owns: the redb database, as its single writer, and the facts as of the last commit. Must never: be used again after a failed
+//! commit, or take part in a read (a [`Base`] does). Driven by the checkpoint thread through `node`.
+//!
+//! # What a crash leaves
+//!
+//! Every commit that matters syncs twice: the new pages and the new commit slot first, then the byte that makes the
+//! slot the current one (redb's two-phase commit, which quick repair requires). A crash before the second sync leaves
+//! the state before the commit, whole; after it the state after. The file is never read through on opening: the
+//! allocator's state is in the commit.
+//!
+//! # Damaged pages
+//!
+//! Rows carry checksums of their own, which [`Base`] checks. redb does not check the pages around them when it reads,
+//! and it may panic on a page that it cannot have written. While opening, such a panic is caught and returned as
+//! [`StoreError::Damaged`]. Later, and wherever the program is built to abort on panics (the release profile), a panic
+//! hook at process level has to name the store and end the process with a code of its own; [`is_engine_source`] tells
+//! it whose panic it was. Going on is never right.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use redb::backends::FileBackend;
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableError, WriteTransaction};
+use rustix::fs::{Advice, fadvise};
+
+use super::backend::{IoCounts, Meter, Metered};
+use super::base::{Base, MALFORMED};
+use super::compact::Walk;
+use super::encoding::{SEAL_BYTES, seal, unseal};
+use super::error::StoreError;
+use super::schema::{FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LIVE, META, META_NAME, REV};
+use super::types::{FoldBatch, Meta};
+use super::{facts, fold};
+
+/// The share of the cache that one transaction's changed pages may take: redb's write buffer is half of it, and branch
+/// pages and redb's own tables are on top of what a fold counts.
+const DIRTY_SHARE_OF_CACHE: usize = 3;
+
+/// Added to the name of a file that is being created.
+const UNFINISHED_SUFFIX: &str = ".new";
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// redb's page cache in bytes; half of it is the write buffer, and a fold that dirties more writes pages twice.
+    pub cache_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { cache_bytes: crate::limits::STORE_CACHE_BYTES }
+    }
+}
+
+/// The state on disk; the single writer of its file.
+///
+/// Reading goes through [`Store::base`], which any number of threads may share. After any error from a `&mut self`
+/// method the store is poisoned: what is on disk is the state before or after that call, and only opening it again
+/// tells which.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    meter: Meter,
+    options: StoreOptions,
+    meta: Meta,
+    initialised: bool,
+    poisoned: bool,
+    /// How far the compaction that is under way has come.
+    pub(super) walk: Option<Walk>,
+}
+
+/// How sure a commit has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sureness {
+    /// On disk when the commit returns.
+    Durable,
+    /// With the next durable commit; until then a crash undoes it.
+    Deferred,
+}
+
+impl Store {
+    /// Opens the file behind `backend`; an empty one becomes an uninitialised store.
+    ///
+    /// A file whose creation was cut off is damaged, not empty: nothing tells it from a store that lost its first page. So a
+    /// new file should not have its final name before this has returned (see [`Store::open_file`]).
+    ///
+    /// # Errors
+    /// [`StoreError::UnsupportedVersion`] for a format of another build, [`StoreError::Damaged`] for bytes that are no store.
+    pub fn open(backend: impl StorageBackend, options: StoreOptions) -> Result<Self, StoreError> {
+        let (metered, meter) = Metered::new(backend).map_err(StoreError::Io)?;
+        // Nothing of ours outlives a panic here: the database under construction is dropped with it.
+        let opened = catch_unwind(AssertUnwindSafe(|| open_database(metered, options)));
+        let (database, found) = opened.unwrap_or_else(|panic| {
+            let what = panic_text(panic.as_ref()).map_or("panicked", |text| text);
+            Err(StoreError::damaged_file(format!("redb cannot read it: {what}")))
+        })?;
+        let initialised = found.is_some();
+        let meta = found.unwrap_or_default();
+        Ok(Self { database, meter, options, meta, initialised, poisoned: false, walk: None })
+    }
+
+    /// Opens the file at `path`; where there is none, an uninitialised store of that name is created and made durable.
+    ///
+    /// A new file gets its name only when it is whole, because one whose creation was cut off does not open. Two
+    /// processes must not create in one directory at once: the caller holds the directory's lock.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`StoreError::AlreadyOpen`] while another process has it open.
+    pub fn open_file(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let mut flags = OpenOptions::new();
+        // For its owner only, whatever the directory's mode: it holds everybody's values.
+        flags.read(true).write(true).mode(0o600);
+        if path.try_exists().map_err(StoreError::Io)? {
+            let file = flags.open(path).map_err(StoreError::Io)?;
+            read_from_disk(&file).map_err(StoreError::Io)?;
+            return Self::open(FileBackend::new(file)?, options);
+        }
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(UNFINISHED_SUFFIX);
+        let file = flags.create(true).truncate(true).open(&unfinished).map_err(StoreError::Io)?;
+        let store = Self::open(FileBackend::new(file)?, options)?;
+        std::fs::rename(&unfinished, path).map_err(StoreError::Io)?;
+        // The content is durable by now. Without this a power cut could still take the name, and with it all that is
+        // folded later.
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(StoreError::Io)?;
+        directory.sync_all().map_err(StoreError::Io)?;
+        Ok(store)
+    }
+
+    /// Whether the store was founded or installed; until then it has no facts and takes no folds.
+    pub fn is_initialised(&self) -> bool {
+        self.initialised
+    }
+
+    /// Gives a new store its first facts, durably.
+    pub fn initialise(&mut self, meta: &Meta) -> Result<(), StoreError> {
+        assert!(!self.initialised, "a store is founded once");
+        self.commit(meta.clone(), Sureness::Durable, |_, _| Ok(()))?;
+        self.initialised = true;
+        Ok(())
+    }
+
+    /// The facts as of the last commit.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// A reader of the state as of the last commit. Pages that it can see are not reused while it lives: hold one for a
+    /// request, or as long as it is the newest, not for minutes after.
+    pub fn base(&self) -> Result<Base, StoreError> {
+        self.check_usable()?;
+        Base::open(&self.database.begin_read()?, self.meta.clone())
+    }
+
+    /// Commits a frozen generation: its changes and the facts after them, in one durable commit.
+    ///
+    /// Asserts that the batch continues the store: changes ascend, all above the stored revision and none above the
+    /// batch's, and the applied index, the revision and the compacted revision do not go back. A batch cannot be
+    /// folded twice.
+    pub fn fold(&mut self, batch: &FoldBatch) -> Result<(), StoreError> {
+        assert!(self.initialised, "a store is founded before it is folded into");
+        let meta = fold::facts_after(&self.meta, batch);
+        let dirty_bytes_max = self.options.cache_bytes / DIRTY_SHARE_OF_CACHE;
+        self.commit_with(meta, Sureness::Durable, |database, _| {
+            fold::write_changes(database, batch, dirty_bytes_max)
+        })
+    }
+
+    /// Closes the file, and with that makes slices of compaction durable that were waiting for it. Readers fail from now on.
+    ///
+    /// Dropping the store does the same and keeps quiet about errors; a crash instead loses nothing but those slices.
+    pub fn close(self) -> Result<(), StoreError> {
+        Ok(self.database.close()?)
+    }
+
+    /// The length of the file in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.meter.read().file_bytes
+    }
+
+    /// Bytes of all retained changes, as the quota counts them.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.meta.bytes_in_use
+    }
+
+    /// What was asked of the disk since the store was opened.
+    pub fn io_counts(&self) -> IoCounts {
+        self.meter.read()
+    }
+
+    /// A handle that reads [`Store::io_counts`] from other threads.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    /// The bug that the feature plants: the rows of a fold reach the disk with the position of the fold before.
+    fn planted(&self, after: &Meta) -> Option<Meta> {
+        let Meta { applied, applied_term, .. } = self.meta;
+        let forgets = cfg!(feature = "planted-forget-applied") && self.initialised;
+        forgets.then(|| Meta { applied, applied_term, ..after.clone() })
+    }
+
+    pub(super) fn check_usable(&self) -> Result<(), StoreError> {
+        if self.poisoned { Err(StoreError::Poisoned) } else { Ok(()) }
+    }
+
+    /// Runs `write` and stores `meta` in one commit.
+    pub(super) fn commit(
+        &mut self,
+        meta: Meta,
+        sureness: Sureness,
+        write: impl FnOnce(&WriteTransaction, &mut Meta) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.commit_with(meta, sureness, |database, meta| {
+            let txn = database.begin_write()?;
+            write(&txn, meta)?;
+            Ok(txn)
+        })
+    }
+
+    /// Stores `meta` in the transaction that `write` leaves open, and commits it. Poisoned unless that succeeds: also a panic in
+    /// between leaves it so.
+    fn commit_with(
+        &mut self,
+        mut meta: Meta,
+        sureness: Sureness,
+        write: impl FnOnce(&Database, &mut Meta) -> Result<WriteTransaction, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.check_usable()?;
+        self.poisoned = true;
+        let mut txn = write(&self.database, &mut meta)?;
+        match sureness {
+            Sureness::Durable => txn.set_quick_repair(true),
+            Sureness::Deferred => txn.set_durability(Durability::None)?,
+        }
+        let facts = facts::encode(self.planted(&meta).as_ref().unwrap_or(&meta));
+        txn.open_table(META)?.insert(FACTS_KEY, facts.as_slice())?;
+        txn.commit()?;
+        self.meta = meta;
+        self.poisoned = false;
+        Ok(())
+    }
+}
+
+/// What an earlier process failed to sync may still be in the page cache, where it looks durable and is not: what is dirty is
+/// written, everything else is read again (see [`crate::disk`]).
+fn read_from_disk(file: &File) -> Result<(), std::io::Error> {
+    file.sync_data()?;
+    // Some filesystems have no page cache to drop.
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
+    Ok(())
+}
+
+/// Whether a panic's source file (`Location::file`) belongs to redb, so that the store is what it could not read.
+pub fn is_engine_source(file: &str) -> bool {
+    file.split(['/', '\\']).any(|part| part == "redb" || part.starts_with("redb-"))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
+/// The database, and its facts where it has been initialised.
+fn open_database(
+    backend: impl StorageBackend,
+    options: StoreOptions,
+) -> Result<(Database, Option<Meta>), StoreError> {
+    let mut builder = Database::builder();
+    let database = builder.set_cache_size(options.cache_bytes).create_with_backend(backend)?;
+    let facts = match read_facts(&database)? {
+        Found::Nothing => {
+            create_schema(&database)?;
+            None
+        }
+        Found::Schema => None,
+        Found::Facts(meta) => Some(*meta),
+    };
+    Ok((database, facts))
+}
+
+/// What a file holds.
+enum Found {
+    /// No table: a new file, or one whose creation was cut off.
+    Nothing,
+    /// Tables, but no facts yet.
+    Schema,
+    /// A store.
+    Facts(Box<Meta>),
+}
+
+fn read_facts(database: &Database) -> Result<Found, StoreError> {
+    let txn = database.begin_read()?;
+    let meta = match txn.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) if txn.list_tables()?.next().is_none() => {
+            return Ok(Found::Nothing);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // The format before anything else: what the other rows mean depends on it.
+    let damaged = |what| StoreError::damaged(META_NAME, FORMAT_KEY.as_bytes(), what);
+    let format = meta.get(FORMAT_KEY)?.ok_or_else(|| damaged("missing"))?;
+    match parse_format(format.value()) {
+        Some(FORMAT_VERSION) => {}
+        Some(found) => return Err(StoreError::UnsupportedVersion { found, supported: FORMAT_VERSION }),
+        None => return Err(damaged(MALFORMED)),
+    }
+    match meta.get(FACTS_KEY)? {
+        Some(row) => Ok(Found::Facts(Box::new(facts::decode(row.value())?))),
+        None => Ok(Found::Schema),
+    }
+}
+
+fn parse_format(row: &[u8]) -> Option<u32> {
+    let body = unseal(FORMAT_KEY.as_bytes(), row)?;
+    Some(u32::from_le_bytes(body.try_into().ok()?))
+}
+
+/// All tables and the format in one commit, so that a file has either none of them or all.
+fn create_schema(database: &Database) -> Result<(), StoreError> {
+    let mut txn = database.begin_write()?;
+    txn.set_quick_repair(true);
+    txn.open_table(REV)?;
+    txn.open_table(LIVE)?;
+    txn.open_table(HIST)?;
+    let mut row = Vec::with_capacity(size_of::<u32>() + SEAL_BYTES);
+    row.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    seal(FORMAT_KEY.as_bytes(), &mut row);
+    txn.open_table(META)?.insert(FORMAT_KEY, row.as_slice())?;
+    txn.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Base, Store};
+    use crate::ids::LogIndex;
+    use crate::store::testing::{Disk, at, batch, everything, founded, open, put};
+
+    #[test]
+    fn a_base_is_shared_between_threads_and_a_store_moves_to_one() {
+        fn shared<T: Send + Sync + 'static>() {}
+        fn moved<T: Send + 'static>() {}
+        shared::<Base>();
+        moved::<Store>();
+    }
+
+    #[test]
+    #[should_panic(expected = "a change is folded once")]
+    fn a_batch_is_not_folded_twice() {
+        let mut store = founded(&Disk::default());
+        let batch = batch(&store, vec![(at(2, 0), put("k", "v", 2, 1))]);
+        store.fold(&batch).unwrap();
+        drop(store.fold(&batch));
+    }
+
+    #[test]
+    #[should_panic(expected = "the applied index does not go back")]
+    fn an_older_state_is_not_folded_over_a_newer_one() {
+        let mut store = founded(&Disk::default());
+        let mut batch = batch(&store, vec![]);
+        batch.meta.applied = LogIndex(9);
+        store.fold(&batch).unwrap();
+        batch.meta.applied = LogIndex(8);
+        drop(store.fold(&batch));
+    }
+
+    #[test]
+    fn closing_makes_waiting_slices_durable() {
+        let disk = Disk::default();
+        let mut store = founded(&disk);
+        let mut batch = batch(&store, (2..12).map(|n| (at(n, 0), put("k", "v", 2, n - 1))).collect());
+        batch.meta.compacted = batch.meta.revision;
+        store.fold(&batch).unwrap();
+        store.compact_slice(100).unwrap();
+        assert_eq!(store.compact_slice(2).unwrap().removed, 2);
+        store.close().unwrap();
+        let store = open(&disk);
+        assert_eq!(store.base().unwrap().changes(at(0, 0), store.meta().revision).unwrap().count(), 8);
+        assert_eq!(store.base().unwrap().count_live(&everything()).unwrap(), 1);
+    }
+}
