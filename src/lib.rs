@@ -24,3 +24,6 @@ pub mod wire;
 pub mod disk;
 pub mod store;
 pub mod wal;
+// R3: the state
+pub mod machine;
+pub mod mvcc;

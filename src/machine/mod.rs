@@ -1,0 +1,260 @@
+//! The replicated state machine: log entries in, results out.
+//!
+//! Owns: the order in which entries take effect, the alarms' gates, and the life of the overlay's generations. Must never: read a clock, draw a
+//! random number or look at a setting: every member must come to the same result. Driven by `node`'s applier, which alone writes here.
+//!
+//! # The life of a change
+//!
+//! ```text
+//! apply ──> active ──rotate──> frozen ──(the driver folds the batch into the store)──folded──> base
+//! ```
+//!
+//! At most one generation is frozen at a time; until it is folded, the active one has to take what comes. The driver asks
+//! [`Machine::must_stall`] and holds entries back.
+
+use std::sync::Arc;
+
+use crate::command::AlarmKind;
+use crate::command::{Alarm, AlarmAction, Applied, Command, MemberAttributes, Outcome, Rejection};
+use crate::ids::{LeaseId, LogIndex, Revision, Term};
+use crate::limits::OVERLAY_BYTES;
+use crate::mvcc::{ReadError, Tip, View, Writer, cost_of};
+use crate::store::{Base, ConfState, FoldBatch, Meta, StoreError};
+
+/// The state of one member, as of the last log entry it was given.
+///
+/// After a [`StoreError`] the state may hold part of an entry: the member stops.
+pub struct Machine {
+    /// The state; what is published are clones of its view.
+    tip: Tip,
+    applied_term: Term,
+    /// The log entry up to which everything is frozen or folded.
+    rotated: LogIndex,
+    /// The log entry that the frozen generation ends with.
+    freezing: Option<LogIndex>,
+    /// The compacted revision as of the last rotation: removal in the store follows what a fold has told it.
+    rotated_compacted: Revision,
+    /// The size at which a generation is full.
+    overlay_bytes: u64,
+}
+
+impl Machine {
+    /// The state that a store holds. Entries after `base.meta().applied` come next.
+    pub fn new(base: Arc<Base>) -> Self {
+        let meta = base.meta();
+        let (applied_term, rotated, rotated_compacted) = (meta.applied_term, meta.applied, meta.compacted);
+        let overlay_bytes = OVERLAY_BYTES as u64;
+        Self {
+            tip: Tip::of_base(base),
+            applied_term,
+            rotated,
+            freezing: None,
+            rotated_compacted,
+            overlay_bytes,
+        }
+    }
+
+    /// Lets a generation be full at another size than [`OVERLAY_BYTES`]. No result of any entry depends on it.
+    pub fn set_overlay_bytes(&mut self, bytes: usize) {
+        self.overlay_bytes = bytes as u64;
+    }
+
+    /// The state, to be published after a batch of entries.
+    pub fn view(&self) -> View {
+        self.tip.view().clone()
+    }
+
+    /// The last log entry applied.
+    pub fn applied(&self) -> LogIndex {
+        self.tip.view().applied()
+    }
+
+    /// The term of the last log entry applied.
+    pub fn applied_term(&self) -> Term {
+        self.applied_term
+    }
+
+    /// Applies the entry at `index`, which must follow the last one. A rejection is a result like any other: equal on all members, without
+    /// effect on the state.
+    pub fn apply(&mut self, index: LogIndex, term: Term, command: &Command) -> Result<Applied, StoreError> {
+        self.apply_empty(index, term);
+        let outcome = match self.gate(command).map_err(ReadError::from).and_then(|()| self.execute(command)) {
+            Ok(outcome) => Ok(outcome),
+            Err(ReadError::Rejected(rejection)) => Err(rejection),
+            Err(ReadError::Store(error)) => return Err(error),
+        };
+        Ok(Applied { revision: self.tip.view().revision(), outcome })
+    }
+
+    /// Applies an entry that changes nothing but the position in the log.
+    pub fn apply_empty(&mut self, index: LogIndex, term: Term) {
+        assert!(term >= self.applied_term, "terms do not fall along the log");
+        self.tip.advance(index);
+        self.applied_term = term;
+    }
+
+    /// Applies an entry that changed the cluster's configuration.
+    pub fn apply_conf_state(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
+        self.apply_empty(index, term);
+        self.tip.facts_mut().conf_state = conf_state;
+    }
+
+    /// What the alarms forbid. CORRUPT is the graver one.
+    fn gate(&self, command: &Command) -> Result<(), Rejection> {
+        let raised = |kind| self.tip.view().facts().alarms.iter().any(|alarm| alarm.kind == kind);
+        let writes_keys = matches!(
+            command,
+            Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compact { .. }
+        );
+        if writes_keys && raised(AlarmKind::Corrupt) {
+            return Err(Rejection::Corrupt);
+        }
+        if cost_of(command) > 0 && raised(AlarmKind::NoSpace) {
+            return Err(Rejection::NoSpace);
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, command: &Command) -> Result<Outcome, ReadError> {
+        let mut writer = Writer::new(&mut self.tip, &lease_exists);
+        match command {
+            Command::Put(put) => writer.put(put).map(Outcome::Put),
+            Command::DeleteRange(delete) => writer.delete_range(delete).map(Outcome::DeleteRange),
+            Command::Txn(txn) => writer.txn(txn).map(Outcome::Txn),
+            Command::Compact { revision } => Ok(self.compact(*revision)?),
+            Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.set_alarm(*action, *alarm))),
+            Command::Publish(attributes) => {
+                self.publish(attributes);
+                Ok(Outcome::Publish)
+            }
+        }
+    }
+
+    /// Compacts for all reads from now on (API reference, section 1.7). The store removes what that leaves over later, in slices.
+    ///
+    /// A store that was never compacted counts as compacted to -1, so 0 is accepted once and -1 never.
+    fn compact(&mut self, revision: i64) -> Result<Outcome, Rejection> {
+        let facts = self.tip.view().facts();
+        let last = if facts.ever_compacted { facts.compacted.0 } else { -1 };
+        if revision <= last {
+            return Err(Rejection::Compacted);
+        }
+        if revision > self.tip.view().revision().0 {
+            return Err(Rejection::FutureRevision);
+        }
+        let facts = self.tip.facts_mut();
+        facts.compacted = Revision(revision);
+        facts.ever_compacted = true;
+        Ok(Outcome::Compact)
+    }
+
+    /// Raises or clears an alarm; answers with it, unless there was none to clear.
+    fn set_alarm(&mut self, action: AlarmAction, alarm: Alarm) -> Vec<Alarm> {
+        let position = self.tip.view().facts().alarms.binary_search(&alarm);
+        match (action, position) {
+            (AlarmAction::Activate, Ok(_)) => vec![alarm],
+            (AlarmAction::Activate, Err(position)) => {
+                self.tip.facts_mut().alarms.insert(position, alarm);
+                vec![alarm]
+            }
+            (AlarmAction::Deactivate, Ok(position)) => {
+                self.tip.facts_mut().alarms.remove(position);
+                vec![alarm]
+            }
+            (AlarmAction::Deactivate, Err(_)) => Vec::new(),
+        }
+    }
+
+    fn publish(&mut self, attributes: &MemberAttributes) {
+        let members = &mut self.tip.facts_mut().members;
+        match members.binary_search_by_key(&attributes.member, |(member, _)| *member) {
+            Ok(position) => members[position].1 = attributes.clone(),
+            Err(position) => members.insert(position, (attributes.member, attributes.clone())),
+        }
+    }
+}
+
+/// The life of the generations.
+impl Machine {
+    /// Whether there is reason to fold now: the active generation is full, or a compaction was accepted that the store cannot
+    /// begin with before a fold has told it. Never while something is being folded.
+    pub fn should_rotate(&self) -> bool {
+        self.freezing.is_none()
+            && (self.active_is_full() || self.tip.view().compacted() > self.rotated_compacted)
+    }
+
+    /// Whether entries must wait: the active generation is full, and so is the one before it.
+    pub fn must_stall(&self) -> bool {
+        self.freezing.is_some() && self.active_is_full()
+    }
+
+    /// Whether entries were applied since the last rotation.
+    pub fn is_dirty(&self) -> bool {
+        self.applied() > self.rotated
+    }
+
+    /// Freezes the active generation and gives what the store has to take over. `None` while another is being folded, or when
+    /// nothing was applied since.
+    pub fn rotate(&mut self) -> Option<FoldBatch> {
+        if self.freezing.is_some() || !self.is_dirty() {
+            return None;
+        }
+        self.rotated = self.applied();
+        self.rotated_compacted = self.tip.view().compacted();
+        self.freezing = Some(self.rotated);
+        let facts = self.tip.view().facts();
+        let meta = Meta {
+            applied: self.tip.view().applied(),
+            applied_term: self.applied_term,
+            conf_state: facts.conf_state.clone(),
+            revision: self.tip.view().revision(),
+            compacted: facts.compacted,
+            ever_compacted: facts.ever_compacted,
+            alarms: facts.alarms.clone(),
+            members: facts.members.clone(),
+            // The store's own: see `FoldBatch`.
+            compaction_finished: Revision(0),
+            bytes_in_use: 0,
+        };
+        Some(FoldBatch { changes: self.tip.freeze(), meta })
+    }
+
+    /// The frozen generation is in the store, whose new content is `base`. Views taken before keep what they hold.
+    pub fn folded(&mut self, base: Arc<Base>) {
+        assert_eq!(
+            self.freezing.take(),
+            Some(base.meta().applied),
+            "the base ends where the generation ended"
+        );
+        self.tip.thaw(base);
+    }
+
+    /// The store has removed compacted versions; `base` is its new content.
+    pub fn rebased(&mut self, base: Arc<Base>) {
+        self.tip.rebase(base);
+    }
+
+    fn active_is_full(&self) -> bool {
+        self.tip.active_bytes() >= self.overlay_bytes
+    }
+}
+
+/// No command grants leases, so none exists.
+fn lease_exists(_: LeaseId) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod hash_test;
+#[cfg(test)]
+mod layers_test;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod rules_test;
+#[cfg(test)]
+mod stress_test;

@@ -1,0 +1,310 @@
+//! The main proof of `mvcc` and `machine`: random histories, with folds, removals and restarts in between, against the naive model.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
+use proptest::test_runner::{Config, TestCaseError};
+use proptest::{prop_assert_eq, proptest};
+
+use super::model::{Model, State};
+use super::rig::{Entry, Rig};
+use crate::command::{
+    Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange,
+    KeyValue, LeaseChange, MemberAttributes, Op, Put, Range, RangeEnd, RangeResult, Rejection, Sort,
+    SortOrder, SortTarget, Txn,
+};
+use crate::ids::{LeaseId, MemberId, Revision, VersionId};
+use crate::mvcc::{RangePages, ReadError, View};
+use crate::store::{ChangeKind, ConfState};
+
+/// What happens next to the machine.
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Command),
+    Enter(Entry),
+    Rotate,
+    Fold,
+    /// So many slices of so many rows.
+    CompactSlices(usize, usize),
+    Reopen,
+    /// Takes a view that must not change any more.
+    Pin,
+    Read(Range),
+    ReadTxn(Txn),
+}
+
+/// Keys at the edges of order: the lowest, prefixes of each other, zero and 0xff bytes at the end.
+fn key() -> impl Strategy<Value = Bytes> {
+    const KEYS: [&[u8]; 12] =
+        [b"\0", b"a", b"a\0", b"a\0\0", b"a\xff", b"aa", b"b", b"b\0", b"ba", b"c", b"\xff", b"\xff\xff"];
+    prop::sample::select(KEYS.as_slice()).prop_map(Bytes::from_static)
+}
+
+fn key_range() -> impl Strategy<Value = KeyRange> {
+    let unbounded = Just(Bytes::from_static(b"\0"));
+    prop_oneof![
+        2 => key().prop_map(KeyRange::single),
+        3 => (key(), key()).prop_map(|(start, end)| KeyRange::from_wire(start, end)),
+        1 => (key(), unbounded.clone()).prop_map(|(start, end)| KeyRange::from_wire(start, end)),
+        1 => unbounded.prop_map(|zero| KeyRange::from_wire(zero.clone(), zero)),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    const VALUES: [&[u8]; 5] = [b"", b"v", b"w", b"\0", b"longer value"];
+    prop::sample::select(VALUES.as_slice()).prop_map(Bytes::from_static)
+}
+
+/// Small numbers that revisions, versions and counts take; rarely negative.
+fn number() -> impl Strategy<Value = i64> {
+    prop_oneof![2 => Just(0), 8 => 1i64..40, 1 => -2i64..0]
+}
+
+fn put() -> impl Strategy<Value = Put> {
+    let lease = prop_oneof![
+        10 => Just(LeaseChange::Set(LeaseId::NONE)),
+        2 => Just(LeaseChange::Keep),
+        1 => Just(LeaseChange::Set(LeaseId(-7))),
+    ];
+    (key(), option::weighted(0.9, value()), lease, any::<bool>())
+        .prop_map(|(key, value, lease, prev_kv)| Put { key, value, lease, prev_kv })
+}
+
+fn delete() -> impl Strategy<Value = DeleteRange> {
+    (key_range(), any::<bool>()).prop_map(|(range, prev_kv)| DeleteRange { range, prev_kv })
+}
+
+fn range() -> impl Strategy<Value = Range> {
+    let target = prop::sample::select(vec![
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::Create,
+        SortTarget::Mod,
+        SortTarget::Value,
+    ]);
+    let order = prop::sample::select(vec![SortOrder::None, SortOrder::Ascend, SortOrder::Descend]);
+    let sort = prop_oneof![
+        Just(Sort::default()),
+        (target, order).prop_map(|(target, order)| Sort { target, order }),
+    ];
+    let limit = prop_oneof![2 => Just(0i64), 3 => 1i64..6, 1 => Just(-1), 1 => Just(i64::MAX)];
+    let revision = prop_oneof![3 => Just(0i64), 2 => number()];
+    let filters = prop_oneof![3 => Just([0i64; 4]), 2 => prop::array::uniform4(number())];
+    (key_range(), limit, revision, sort, any::<bool>(), prop::bool::weighted(0.15), filters).prop_map(
+        |(range, limit, revision, sort, keys_only, count_only, filters)| Range {
+            range,
+            limit,
+            revision,
+            sort,
+            keys_only,
+            count_only,
+            min_mod_revision: filters[0],
+            max_mod_revision: filters[1],
+            min_create_revision: filters[2],
+            max_create_revision: filters[3],
+        },
+    )
+}
+
+fn compare() -> impl Strategy<Value = Compare> {
+    let result = prop::sample::select(vec![
+        CompareResult::Equal,
+        CompareResult::Greater,
+        CompareResult::Less,
+        CompareResult::NotEqual,
+        CompareResult::Unknown,
+    ]);
+    let target = prop_oneof![
+        number().prop_map(CompareTarget::Version),
+        number().prop_map(CompareTarget::Create),
+        number().prop_map(CompareTarget::Mod),
+        value().prop_map(CompareTarget::Value),
+        number().prop_map(CompareTarget::Lease),
+        Just(CompareTarget::Unknown),
+    ];
+    (key_range(), result, target).prop_map(|(range, result, target)| Compare { range, result, target })
+}
+
+fn txn() -> impl Strategy<Value = Txn> {
+    let leaf = prop_oneof![
+        3 => put().prop_map(Op::Put),
+        2 => delete().prop_map(Op::DeleteRange),
+        3 => range().prop_map(Op::Range),
+    ];
+    let op = leaf.prop_recursive(3, 12, 3, |inner| {
+        (vec(compare(), 0..2), vec(inner.clone(), 0..4), vec(inner, 0..4))
+            .prop_map(|(compare, success, failure)| Op::Txn(Txn { compare, success, failure }))
+    });
+    (vec(compare(), 0..3), vec(op.clone(), 0..5), vec(op, 0..5)).prop_map(|(compare, success, failure)| Txn {
+        compare,
+        success,
+        failure,
+    })
+}
+
+fn read_txn() -> impl Strategy<Value = Txn> {
+    let ranges = || vec(range().prop_map(Op::Range), 0..4);
+    (vec(compare(), 0..3), ranges(), ranges()).prop_map(|(compare, success, failure)| Txn {
+        compare,
+        success,
+        failure,
+    })
+}
+
+fn alarm() -> impl Strategy<Value = Command> {
+    let kind = prop::sample::select(vec![AlarmKind::NoSpace, AlarmKind::Corrupt]);
+    let action = prop::sample::select(vec![
+        AlarmAction::Deactivate,
+        AlarmAction::Deactivate,
+        AlarmAction::Deactivate,
+        AlarmAction::Activate,
+    ]);
+    (action, kind, 1u64..3).prop_map(|(action, kind, member)| Command::Alarm {
+        action,
+        alarm: Alarm { member: MemberId(member), kind },
+    })
+}
+
+fn other_entry() -> impl Strategy<Value = Entry> {
+    let publish = |member| MemberAttributes { member: MemberId(member), ..MemberAttributes::default() };
+    let conf = |voter| ConfState { voters: vec![MemberId(voter)], ..ConfState::default() };
+    prop_oneof![
+        Just(Entry::Empty),
+        (1u64..4).prop_map(move |member| Entry::Command(Command::Publish(publish(member)))),
+        (1u64..4).prop_map(move |voter| Entry::Conf(conf(voter))),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => put().prop_map(|put| Step::Apply(Command::Put(put))),
+        6 => delete().prop_map(|delete| Step::Apply(Command::DeleteRange(delete))),
+        12 => txn().prop_map(|txn| Step::Apply(Command::Txn(txn))),
+        5 => number().prop_map(|revision| Step::Apply(Command::Compact { revision })),
+        2 => alarm().prop_map(Step::Apply),
+        2 => other_entry().prop_map(Step::Enter),
+        8 => Just(Step::Rotate),
+        8 => Just(Step::Fold),
+        5 => (1usize..6, 1usize..6).prop_map(|(slices, limit)| Step::CompactSlices(slices, limit)),
+        2 => Just(Step::Reopen),
+        3 => Just(Step::Pin),
+        14 => range().prop_map(Step::Read),
+        4 => read_txn().prop_map(Step::ReadTxn),
+    ]
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 256, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn any_history_reads_as_in_the_model(steps in vec(step(), 1..80)) {
+        play(steps)?;
+    }
+}
+
+fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut rig = Rig::new();
+    let mut model = Model::new();
+    let mut pinned: Vec<(View, Model)> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Apply(command) => prop_assert_eq!(rig.apply(command.clone()), model.apply(&command)),
+            Step::Enter(entry) => rig.enter(entry),
+            Step::Rotate => rig.rotate(),
+            Step::Fold => rig.fold(),
+            Step::CompactSlices(slices, limit) => {
+                let mut slices = 0..slices;
+                while slices.next().is_some() && !rig.compact_slice(limit) {}
+            }
+            Step::Reopen => rig.reopen(),
+            Step::Pin => pinned.push((rig.view(), model.clone())),
+            Step::Read(range) => prop_assert_eq!(rejection(rig.view().range(&range)), model.range(&range)),
+            Step::ReadTxn(txn) => {
+                let revision = model.rev;
+                prop_assert_eq!(rejection(rig.view().txn_read_only(&txn)), model.txn(&txn));
+                prop_assert_eq!(model.rev, revision);
+            }
+        }
+        prop_assert_eq!(rig.view().revision().0, model.rev);
+    }
+    pinned.push((rig.view(), model));
+    pinned.iter().try_for_each(|(view, model)| everything_agrees(view, model))
+}
+
+fn rejection<T>(result: Result<T, ReadError>) -> Result<T, Rejection> {
+    result.map_err(|error| match error {
+        ReadError::Rejected(rejection) => rejection,
+        ReadError::Store(error) => panic!("{error}"),
+    })
+}
+
+/// Compares all that a view can be asked: whole and in pages at each revision, the changes, and the hash.
+fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
+    let all = || KeyRange { start: Bytes::from_static(b"\0"), end: RangeEnd::Unbounded };
+    let view = Arc::new(view.clone());
+    for revision in 0..=model.rev + 1 {
+        let range = Range { revision, ..Range::all(all()) };
+        let expected = model.range(&range);
+        prop_assert_eq!(&rejection(view.range(&range)), &expected);
+        let limited = Range { limit: 3, ..range.clone() };
+        prop_assert_eq!(rejection(in_pages(&view, limited.clone(), 2, usize::MAX)), model.range(&limited));
+        prop_assert_eq!(rejection(in_pages(&view, range.clone(), 4, 5)), expected.clone());
+        let counted = Range { count_only: true, ..range };
+        prop_assert_eq!(rejection(in_pages(&view, counted.clone(), 4, 5)), model.range(&counted));
+        if revision > 0 {
+            let state: Option<State> = expected.is_ok().then(|| model.state_at(revision));
+            let got = rejection(view.get(&Bytes::from_static(b"a\0"), Revision(revision)));
+            prop_assert_eq!(got.ok(), state.map(|state| state.get(&b"a\0"[..]).cloned()));
+        }
+        let hash = rejection(view.hash_kv(revision));
+        prop_assert_eq!(hash.map(|hash| hash.hash), expected.map(|_| model.hash_kv(revision)));
+    }
+    prop_assert_eq!(rejection(view.hash_kv(0)).map(|hash| hash.compact_revision), Ok(model.compacted));
+    for from in [0, model.compacted + 1, model.rev / 2, model.rev, model.rev + 1] {
+        changes_agree(&view, model, from.max(model.compacted + 1))?;
+    }
+    let alarms: Vec<Alarm> = model.alarms.iter().copied().collect();
+    prop_assert_eq!(&view.facts().alarms, &alarms);
+    Ok(())
+}
+
+fn changes_agree(view: &View, model: &Model, from: i64) -> Result<(), TestCaseError> {
+    let got: Vec<(VersionId, Bytes, Option<KeyValue>)> = view
+        .changes(VersionId::first_of(Revision(from)))
+        .expect("a sound store")
+        .map(|change| change.expect("a sound store"))
+        .map(|(id, change)| {
+            assert_eq!(change.key_value(id).is_none(), change.kind == ChangeKind::Delete);
+            (id, change.key.clone(), change.key_value(id))
+        })
+        .collect();
+    let expected: Vec<_> = model
+        .events
+        .iter()
+        .filter(|event| event.main >= from)
+        .map(|event| {
+            (VersionId { main: Revision(event.main), sub: event.sub }, event.key.clone(), event.kv.clone())
+        })
+        .collect();
+    prop_assert_eq!(got, expected);
+    Ok(())
+}
+
+/// A range, put together from its pages.
+fn in_pages(view: &Arc<View>, range: Range, keys: usize, bytes: usize) -> Result<RangeResult, ReadError> {
+    let mut pages = RangePages::new(Arc::clone(view), range)?;
+    let mut result = RangeResult::default();
+    while let Some(page) = pages.next_page(keys, bytes)? {
+        assert!(page.kvs.len() <= keys);
+        let size: usize = page.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+        assert!(size <= bytes || page.kvs.len() == 1);
+        result.kvs.extend(page.kvs);
+        if let Some(end) = page.end {
+            (result.more, result.count) = (end.more, end.count);
+        }
+    }
+    Ok(result)
+}

@@ -1,0 +1,168 @@
+//! A machine with its store and its log, for tests: what `node`'s applier is to it in production.
+//!
+//! Owns: the log of what was applied, so that a reopened machine can be given it again. Must never: judge results.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::backends::InMemoryBackend;
+
+use super::Machine;
+use crate::command::{
+    Applied, Command, DeleteRange, KeyRange, LeaseChange, Outcome, Put, Range, Rejection, Txn,
+};
+use crate::ids::{LeaseId, LogIndex, Revision, Term};
+use crate::mvcc::{Tip, View};
+use crate::store::{Base, ConfState, FoldBatch, Meta, Store, StoreOptions};
+
+/// A log entry.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Command(Command),
+    Empty,
+    Conf(ConfState),
+}
+
+pub(super) struct Rig {
+    store: Store,
+    pub(super) machine: Machine,
+    log: Vec<(Entry, Option<Applied>)>,
+    batch: Option<FoldBatch>,
+}
+
+const TERM: Term = Term(1);
+
+/// A founded store in memory.
+pub(super) fn new_store() -> Store {
+    let options = StoreOptions { cache_bytes: 1024 * 1024 };
+    let mut store = Store::open(InMemoryBackend::new(), options).expect("a sound store");
+    store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).expect("a sound store");
+    store
+}
+
+/// What a store holds now.
+pub(super) fn base(store: &Store) -> Arc<Base> {
+    Arc::new(store.base().expect("a sound store"))
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        let store = new_store();
+        Self { machine: Machine::new(base(&store)), store, log: Vec::new(), batch: None }
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.machine.view()
+    }
+
+    /// A tip of its own over the store, for writes that no command makes.
+    pub(super) fn tip(&self) -> Tip {
+        Tip::of_base(base(&self.store))
+    }
+
+    pub(super) fn apply(&mut self, command: Command) -> Applied {
+        let applied = self.play(&Entry::Command(command.clone())).expect("a command has a result");
+        self.log.push((Entry::Command(command), Some(applied.clone())));
+        applied
+    }
+
+    pub(super) fn enter(&mut self, entry: Entry) {
+        let result = self.play(&entry);
+        self.log.push((entry, result));
+    }
+
+    fn play(&mut self, entry: &Entry) -> Option<Applied> {
+        let index = self.machine.applied().next();
+        match entry {
+            Entry::Command(command) => Some(self.machine.apply(index, TERM, command).expect("a sound store")),
+            Entry::Empty => {
+                self.machine.apply_empty(index, TERM);
+                None
+            }
+            Entry::Conf(conf_state) => {
+                self.machine.apply_conf_state(index, TERM, conf_state.clone());
+                None
+            }
+        }
+    }
+
+    /// Freezes the active generation, if none is frozen.
+    pub(super) fn rotate(&mut self) {
+        if let Some(batch) = self.machine.rotate() {
+            assert!(self.batch.replace(batch).is_none(), "one at a time");
+        }
+    }
+
+    /// Folds what is frozen.
+    pub(super) fn fold(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.store.fold(&batch).expect("a sound store");
+            self.machine.folded(base(&self.store));
+        }
+    }
+
+    /// A slice of physical compaction, of up to `limit` rows. Answers whether that was all there is to remove.
+    pub(super) fn compact_slice(&mut self, limit: usize) -> bool {
+        let progress = self.store.compact_slice(limit).expect("a sound store");
+        self.machine.rebased(base(&self.store));
+        progress.finished
+    }
+
+    /// Loses the overlay and applies the log after the store's position once more; every result must come again.
+    pub(super) fn reopen(&mut self) {
+        let before = self.view();
+        self.batch = None;
+        self.machine = Machine::new(base(&self.store));
+        let LogIndex(applied) = self.machine.applied();
+        let log = self.log.clone();
+        for (entry, result) in &log[usize::try_from(applied).expect("small")..] {
+            assert_eq!(&self.play(entry), result, "a replayed entry gives what it gave");
+        }
+        assert_eq!(self.view().facts(), before.facts());
+    }
+}
+
+/// Short forms for tests that state one rule each.
+impl Rig {
+    pub(super) fn put(&mut self, key: &str, value: &str) -> i64 {
+        let applied = self.apply(Command::Put(put(key, value)));
+        assert!(matches!(applied.outcome, Ok(Outcome::Put(_))), "{applied:?}");
+        applied.revision.0
+    }
+
+    pub(super) fn delete(&mut self, key: &str, end: &str) -> i64 {
+        let range = interval(key, end);
+        match self.apply(Command::DeleteRange(DeleteRange { range, prev_kv: false })).outcome {
+            Ok(Outcome::DeleteRange(result)) => result.deleted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn txn(&mut self, txn: Txn) -> Result<crate::command::TxnResult, Rejection> {
+        self.apply(Command::Txn(txn)).outcome.map(|outcome| match outcome {
+            Outcome::Txn(result) => result,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    pub(super) fn compact(&mut self, revision: i64) -> Result<(), Rejection> {
+        self.apply(Command::Compact { revision }).outcome.map(|outcome| assert_eq!(outcome, Outcome::Compact))
+    }
+}
+
+pub(super) fn interval(key: &str, end: &str) -> KeyRange {
+    KeyRange::from_wire(Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(end.as_bytes()))
+}
+
+pub(super) fn range(key: &str, end: &str) -> Range {
+    Range::all(interval(key, end))
+}
+
+pub(super) fn put(key: &str, value: &str) -> Put {
+    Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        lease: LeaseChange::Set(LeaseId::NONE),
+        prev_kv: false,
+    }
+}

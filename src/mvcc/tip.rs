@@ -1,0 +1,65 @@
+//! The one end of the state that grows.
+//!
+//! Owns: the right to write. A [`View`] is handed to anyone and shares its layers, so it cannot be written through; a tip is never cloned.
+//! Must never: decide what is written (`machine` and the [`Writer`](super::Writer) do). Held by `machine`.
+
+use std::sync::Arc;
+
+use super::view::{Facts, View};
+use crate::ids::{LogIndex, VersionId};
+use crate::store::{Base, Change};
+
+/// The newest state, and the layers' moves.
+pub struct Tip {
+    pub(super) view: View,
+}
+
+impl Tip {
+    /// The state that a store holds, to be written on.
+    pub fn of_base(base: Arc<Base>) -> Self {
+        Self { view: View::of_base(base) }
+    }
+
+    /// The state now. Clones of it are what readers get.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Notes the log entry that the state is about to include.
+    pub fn advance(&mut self, applied: LogIndex) {
+        assert_eq!(applied, self.view.applied.next(), "log entries are applied in order, without gaps");
+        self.view.applied = applied;
+    }
+
+    /// The facts, to be changed; views that share them keep the old ones.
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        Arc::make_mut(&mut self.view.facts)
+    }
+
+    /// Bytes in the generation that takes writes.
+    pub fn active_bytes(&self) -> u64 {
+        self.view.active.bytes()
+    }
+
+    /// Freezes the active generation, starts another, and gives the frozen one's changes in order. There must be no frozen one.
+    pub fn freeze(&mut self) -> Vec<(VersionId, Change)> {
+        assert!(self.view.frozen.is_none(), "at most two generations");
+        self.view.frozen.insert(std::mem::take(&mut self.view.active)).all()
+    }
+
+    /// Puts `base`, which includes the frozen generation's changes, in the place of both.
+    pub fn thaw(&mut self, base: Arc<Base>) {
+        assert!(self.view.frozen.take().is_some(), "only a frozen generation is folded");
+        self.view.base = base;
+    }
+
+    /// Puts an equal base in the place of the current one.
+    pub fn rebase(&mut self, base: Arc<Base>) {
+        assert_eq!(
+            base.meta().applied,
+            self.view.base.meta().applied,
+            "the same state, less what is compacted"
+        );
+        self.view.base = base;
+    }
+}

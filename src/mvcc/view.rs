@@ -1,0 +1,188 @@
+//! The state as of one revision, for as long as someone holds it.
+//!
+//! Owns: [`View`] and its publication; lookups of one key; which revisions may be read. Must never: change what another holder
+//! of the same layers sees. Made and published by `machine`'s driver; read by everything that answers clients.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::ReadError;
+use super::generation::Generation;
+use super::rows::Row;
+use crate::command::{Alarm, KeyValue, MemberAttributes, Rejection};
+use crate::ids::{LogIndex, MemberId, Revision, VersionId};
+use crate::store::{Base, Change, ChangeKind, ConfState, StoreError};
+
+/// The replicated facts beside the keys. Shared by views until one changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Reads below this are refused; 0 when never compacted.
+    pub compacted: Revision,
+    /// Whether a compaction was ever accepted (one to revision 0 is, once).
+    pub ever_compacted: bool,
+    /// Raised alarms, sorted.
+    pub alarms: Vec<Alarm>,
+    /// Members that have published themselves, by id.
+    pub members: Vec<(MemberId, MemberAttributes)>,
+    /// The configuration of the cluster.
+    pub conf_state: ConfState,
+}
+
+/// The state as of one revision: a handful of references. Clones are cheap, reads are pure, nothing that happens later shows.
+///
+/// It keeps its layers alive, the store's pages among them: a view held for minutes makes the store's file grow.
+#[derive(Clone)]
+pub struct View {
+    pub(super) rev: Revision,
+    pub(super) active: Arc<Generation>,
+    pub(super) frozen: Option<Arc<Generation>>,
+    pub(super) base: Arc<Base>,
+    pub(super) facts: Arc<Facts>,
+    pub(super) applied: LogIndex,
+}
+
+impl View {
+    /// The state that a store holds, with an empty overlay.
+    pub fn of_base(base: Arc<Base>) -> Self {
+        let meta = base.meta();
+        assert!(meta.revision >= Revision(1), "a store starts at revision 1");
+        let facts = Facts {
+            compacted: meta.compacted,
+            ever_compacted: meta.ever_compacted,
+            alarms: meta.alarms.clone(),
+            members: meta.members.clone(),
+            conf_state: meta.conf_state.clone(),
+        };
+        Self {
+            rev: meta.revision,
+            applied: meta.applied,
+            active: Arc::default(),
+            frozen: None,
+            facts: Arc::new(facts),
+            base,
+        }
+    }
+
+    /// The current revision of this state.
+    pub fn revision(&self) -> Revision {
+        self.rev
+    }
+
+    /// The log entry that this state is the result of.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// The facts beside the keys.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The compacted revision: the lowest that can be read; 0 when never compacted.
+    pub fn compacted(&self) -> Revision {
+        self.facts.compacted
+    }
+
+    /// Bytes of all retained changes, for the quota: the store's count and what the overlay adds to it.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.base.meta().bytes_in_use + self.overlay_bytes()
+    }
+
+    /// Bytes that are not in the store yet.
+    pub fn overlay_bytes(&self) -> u64 {
+        self.frozen.as_ref().map_or(0, |frozen| frozen.bytes()) + self.active.bytes()
+    }
+
+    /// The key as it was at `at`, which must be retained (`compacted <= at <= revision`) or the answer is a rejection.
+    pub fn get(&self, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, ReadError> {
+        self.retained(at)?;
+        Ok(self.value_at(key, at)?)
+    }
+
+    /// The retained changes from `from` on up to this view's revision, in order. Below the compacted revision some are missing.
+    pub fn changes(
+        &self,
+        from: VersionId,
+    ) -> Result<impl Iterator<Item = Result<(VersionId, Change), StoreError>> + '_, StoreError> {
+        let base_end = self.base.meta().revision;
+        let stored = if from.main <= base_end { Some(self.base.changes(from, base_end)?) } else { None };
+        let frozen = self.frozen.iter().flat_map(move |frozen| frozen.changes(from, self.rev));
+        let overlay = frozen.chain(self.active.changes(from, self.rev));
+        Ok(stored.into_iter().flatten().chain(overlay.map(Ok)))
+    }
+
+    /// Refuses revisions that cannot be read: compacted ones and future ones.
+    pub(super) fn retained(&self, at: Revision) -> Result<Revision, Rejection> {
+        if at > self.rev {
+            return Err(Rejection::FutureRevision);
+        }
+        if at < self.facts.compacted || at.0 <= 0 {
+            return Err(Rejection::Compacted);
+        }
+        Ok(at)
+    }
+
+    /// The revision that a range outside of a transaction reads at: 0 and below is the current one.
+    pub(super) fn plain_revision(&self, asked: i64) -> Result<Revision, Rejection> {
+        if asked <= 0 { Ok(self.rev) } else { self.retained(Revision(asked)) }
+    }
+
+    /// The revision that a range inside a transaction reads at; `None` is "now", which moves with the transaction's writes.
+    pub(super) fn txn_revision(&self, asked: i64) -> Result<Option<Revision>, Rejection> {
+        if asked == 0 { Ok(None) } else { self.retained(Revision(asked)).map(Some) }
+    }
+
+    /// Whether a read at `at` is answered by the base alone, from its history.
+    pub(super) fn is_historic(&self, at: Revision) -> bool {
+        at < self.base.meta().revision
+    }
+
+    /// The live version of one key at a retained revision.
+    pub(super) fn find(&self, key: &Bytes, at: Revision) -> Result<Option<Row>, StoreError> {
+        if self.is_historic(at) {
+            let version = self.base.version_at(key, at)?;
+            return Ok(version
+                .filter(|(_, tombstone)| !tombstone)
+                .map(|(id, _)| Row::Historic { key: key.clone(), id }));
+        }
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.find(key, at));
+        match self.active.find(key, at).or_else(frozen) {
+            Some((_, ChangeKind::Delete)) => Ok(None),
+            Some((id, kind)) => Ok(Row::in_memory(key.clone(), id, kind)),
+            None => Ok(self.base.head(key)?.map(|head| Row::Stored { key: key.clone(), head })),
+        }
+    }
+
+    pub(super) fn value_at(&self, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, StoreError> {
+        self.find(key, at)?.map(|row| row.draft(&self.base)?.load(&self.base)).transpose()
+    }
+}
+
+/// Where the newest view is found. Publishing and loading hold its lock for one reference count.
+pub struct ViewCell {
+    newest: Mutex<Arc<View>>,
+}
+
+impl ViewCell {
+    /// A cell that holds `view`.
+    pub fn new(view: View) -> Self {
+        Self { newest: Mutex::new(Arc::new(view)) }
+    }
+
+    /// Makes `view` the one that is found from now on. It must not be older than the one before.
+    pub fn publish(&self, view: View) {
+        let view = Arc::new(view);
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(view.applied >= newest.applied, "time runs forward");
+        let old = std::mem::replace(&mut *newest, view);
+        drop(newest);
+        // The last reference to a base closes a read transaction: not under the lock.
+        drop(old);
+    }
+
+    /// The newest view.
+    pub fn load(&self) -> Arc<View> {
+        Arc::clone(&self.newest.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

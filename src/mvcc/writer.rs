@@ -1,0 +1,244 @@
+//! Writes: puts, deletes and transactions (API reference, sections 1.4 to 1.6).
+//!
+//! Owns: how one command becomes the changes of one revision. Must never: leave part of a rejected command behind, or decide by anything
+//! but the state and the command. Driven by `machine`, one writer for one command.
+
+use std::slice::Iter;
+
+use bytes::Bytes;
+
+use super::ReadError;
+use super::footprint::wants_copies;
+use super::rows::{Draft, Row, signed};
+use super::tip::Tip;
+use super::view::View;
+use crate::command::{
+    DeleteRange, DeleteResult, LeaseChange, Op, OpResult, Put, PutResult, Rejection, Txn, TxnResult,
+};
+use crate::ids::{LeaseId, Revision, VersionId};
+use crate::store::{Change, ChangeKind, StoreError};
+
+/// Whether a lease exists.
+pub type LeaseLookup<'l> = &'l dyn Fn(LeaseId) -> bool;
+
+/// Turns one command into changes.
+///
+/// The changes go into the view's active generation at the revision after the view's, where no published view looks. The first one moves
+/// the writer's own view there, and so what a transaction reads is what any reader would read at that revision: own writes
+/// need no code of their own.
+///
+/// A [`ReadError::Rejected`] leaves no trace. After a [`ReadError::Store`] the overlay may hold part of the command: fatal.
+pub struct Writer<'m> {
+    view: &'m mut View,
+    start: Revision,
+    changes: u32,
+    /// Whether keys and values are copied out of the command's own bytes.
+    copies: bool,
+    lease_exists: LeaseLookup<'m>,
+}
+
+impl<'m> Writer<'m> {
+    /// A writer of the revision after the tip's.
+    pub fn new(tip: &'m mut Tip, lease_exists: LeaseLookup<'m>) -> Self {
+        let view = &mut tip.view;
+        let start = view.rev;
+        Self { view, start, changes: 0, copies: false, lease_exists }
+    }
+
+    /// A put that is a command of its own.
+    pub fn put(&mut self, put: &Put) -> Result<PutResult, ReadError> {
+        check_lease(put, self.lease_exists)?;
+        let prior = self.view.find(&put.key, self.view.rev)?;
+        if needs_prior(put) && prior.is_none() {
+            return Err(Rejection::KeyNotFound.into());
+        }
+        Ok(self.write(put, prior)?)
+    }
+
+    /// Deletes the live keys of an interval.
+    pub fn delete_range(&mut self, delete: &DeleteRange) -> Result<DeleteResult, ReadError> {
+        Ok(self.delete(delete)?)
+    }
+
+    /// All compares of all levels first, then the checks along the chosen path, then the operations.
+    pub fn txn(&mut self, txn: &Txn) -> Result<TxnResult, ReadError> {
+        let mut path = Vec::new();
+        self.view.choose(txn, &mut path)?;
+        self.view.check(txn, &mut path.iter(), self.lease_exists)?;
+        self.copies = wants_copies(txn, &path);
+        Ok(self.run(txn, &mut path.iter())?)
+    }
+
+    fn run(&mut self, txn: &Txn, path: &mut Iter<'_, bool>) -> Result<TxnResult, StoreError> {
+        let succeeded = next_choice(path);
+        let ops = branch(txn, succeeded);
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            let result = match op {
+                Op::Range(range) => {
+                    let at = if range.revision == 0 { self.view.rev } else { Revision(range.revision) };
+                    OpResult::Range(self.view.range_at(range, at)?)
+                }
+                Op::Put(put) => {
+                    let prior = self.view.find(&put.key, self.view.rev)?;
+                    OpResult::Put(self.write(put, prior)?)
+                }
+                Op::DeleteRange(delete) => OpResult::DeleteRange(self.delete(delete)?),
+                Op::Txn(nested) => OpResult::Txn(self.run(nested, path)?),
+            };
+            responses.push((header_revision(&result, self.view.rev), result));
+        }
+        Ok(TxnResult { succeeded, responses })
+    }
+
+    /// Writes one key over its prior version. Where `ignore_value` or `ignore_lease` finds no prior one after all (deleted earlier in the same
+    /// transaction, which [`check::txn`](super::check::txn) keeps out), the field is empty.
+    fn write(&mut self, put: &Put, prior: Option<Row>) -> Result<PutResult, StoreError> {
+        let mut prior = prior.map(|row| row.draft(&self.view.base)).transpose()?;
+        if put.prev_kv || put.value.is_none() {
+            prior.as_mut().map(|prior| prior.fetch(&self.view.base)).transpose()?;
+        }
+        let next = self.next_id();
+        let prior = prior.map(|draft| draft.kv);
+        let kept = prior.as_ref();
+        let value = match &put.value {
+            Some(value) => self.keep(value),
+            None => kept.map(|kv| kv.value.clone()).unwrap_or_default(),
+        };
+        let lease = match put.lease {
+            LeaseChange::Set(lease) => lease,
+            LeaseChange::Keep => kept.map_or(LeaseId::NONE, |kv| kv.lease),
+        };
+        let kind = ChangeKind::Put {
+            value,
+            create_revision: kept.map_or(next.main, |kv| kv.create_revision),
+            version: kept.map_or(1, |kv| kv.version + 1),
+            lease,
+        };
+        self.view.active.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
+        Ok(PutResult { previous: prior.filter(|_| put.prev_kv) })
+    }
+
+    fn delete(&mut self, delete: &DeleteRange) -> Result<DeleteResult, StoreError> {
+        let base = &self.view.base;
+        let rows = self.view.rows(&delete.range, self.view.rev, usize::MAX)?;
+        let mut keys = Vec::new();
+        let mut previous = Vec::new();
+        for row in rows {
+            let row = row?;
+            keys.push(row.key().clone());
+            if delete.prev_kv {
+                previous.push(row.draft(base).and_then(|draft: Draft| draft.load(base))?);
+            }
+        }
+        let deleted = signed(keys.len() as u64);
+        for key in keys {
+            let id = self.next_id();
+            let key = self.keep(&key);
+            self.view.active.push(id, Change { key, kind: ChangeKind::Delete }, true);
+        }
+        Ok(DeleteResult { deleted, previous })
+    }
+
+    /// Part of the command, as the overlay is to hold it.
+    fn keep(&self, bytes: &Bytes) -> Bytes {
+        if self.copies { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
+    }
+
+    /// The id of the next change; from the first on the writer sees its own revision.
+    fn next_id(&mut self) -> VersionId {
+        let id = VersionId { main: self.start.next(), sub: self.changes };
+        self.changes += 1;
+        self.view.rev = id.main;
+        id
+    }
+}
+
+impl View {
+    /// Answers a transaction that cannot write ([`Txn::is_read_only`]), with the revision of its header.
+    pub fn txn_read_only(&self, txn: &Txn) -> Result<TxnResult, ReadError> {
+        let mut path = Vec::new();
+        self.choose(txn, &mut path)?;
+        let succeeded = next_choice(&mut path.iter());
+        let answer = |op: &Op| match op {
+            Op::Range(range) => {
+                let at = self.txn_revision(range.revision)?.unwrap_or(self.rev);
+                Ok((self.rev, OpResult::Range(self.range_at(range, at)?)))
+            }
+            Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) => {
+                unreachable!("only read-only transactions are answered from a view")
+            }
+        };
+        let responses = branch(txn, succeeded).iter().map(answer).collect::<Result<_, ReadError>>()?;
+        Ok(TxnResult { succeeded, responses })
+    }
+
+    /// Evaluates the compares of a transaction and of those nested in the branch it takes, parents before children, in order.
+    fn choose(&self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), StoreError> {
+        let mut succeeded = true;
+        for compare in &txn.compare {
+            if !self.holds(compare)? {
+                succeeded = false;
+                break;
+            }
+        }
+        path.push(succeeded);
+        for op in branch(txn, succeeded) {
+            if let Op::Txn(nested) = op {
+                self.choose(nested, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds what would make an operation along the path fail, against the state before the transaction.
+    fn check(
+        &self,
+        txn: &Txn,
+        path: &mut Iter<'_, bool>,
+        lease_exists: LeaseLookup<'_>,
+    ) -> Result<(), ReadError> {
+        for op in branch(txn, next_choice(path)) {
+            match op {
+                Op::Range(range) => {
+                    self.txn_revision(range.revision)?;
+                }
+                Op::Put(put) => {
+                    if needs_prior(put) && self.find(&put.key, self.rev)?.is_none() {
+                        return Err(Rejection::KeyNotFound.into());
+                    }
+                    check_lease(put, lease_exists)?;
+                }
+                Op::DeleteRange(_) => {}
+                Op::Txn(nested) => self.check(nested, path, lease_exists)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_lease(put: &Put, lease_exists: LeaseLookup<'_>) -> Result<(), Rejection> {
+    match put.lease {
+        LeaseChange::Set(lease) if lease != LeaseId::NONE && !lease_exists(lease) => {
+            Err(Rejection::LeaseNotFound)
+        }
+        LeaseChange::Set(_) | LeaseChange::Keep => Ok(()),
+    }
+}
+
+/// The revision in an inner header: a nested transaction's is 0, as in etcd.
+fn header_revision(result: &OpResult, now: Revision) -> Revision {
+    if matches!(result, OpResult::Txn(_)) { Revision(0) } else { now }
+}
+
+fn needs_prior(put: &Put) -> bool {
+    put.value.is_none() || put.lease == LeaseChange::Keep
+}
+
+pub(super) fn branch(txn: &Txn, succeeded: bool) -> &[Op] {
+    if succeeded { &txn.success } else { &txn.failure }
+}
+
+pub(super) fn next_choice(path: &mut Iter<'_, bool>) -> bool {
+    *path.next().expect("the path has a choice for each transaction on it")
+}
