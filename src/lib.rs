@@ -27,3 +27,8 @@ pub mod wal;
 // R3: the state
 pub mod machine;
 pub mod mvcc;
+// R4: agreement
+pub mod consensus;
+pub mod formation;
+// R5: a whole member
+pub mod node;

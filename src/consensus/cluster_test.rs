@@ -1,0 +1,331 @@
+//! What the members of a cluster see of each other.
+
+use super::testing::{Cluster, conf, logger, start_of};
+use super::*;
+use crate::wal::Position;
+
+fn entry(index: u64, term: u64) -> LogEntry {
+    let (index, term) = (LogIndex(index), Term(term));
+    LogEntry { index, term, kind: EntryKind::Normal, data: Bytes::from_static(b"x") }
+}
+
+fn change(changes: &[(u64, MemberChange)]) -> ConfChange {
+    let changes = changes.iter().map(|&(id, change)| (MemberId(id), change)).collect();
+    ConfChange { changes, context: Bytes::new() }
+}
+
+#[test]
+fn a_lone_voter_leads_without_waiting_and_never_wakes_up() {
+    let mut cluster = Cluster::new(&[1], &[]);
+    assert_eq!(cluster.leader(), Some(1));
+    assert_eq!(cluster.raft(1).poll_timeout(), None);
+    cluster.propose(1, "a");
+    assert_eq!(cluster.commands(1), ["a"]);
+    cluster.restart(1);
+    cluster.settle();
+    assert_eq!(cluster.commands(1), ["a"], "also what the hard state did not know to be committed");
+    assert_eq!(cluster.raft(1).status().term, Term(3));
+}
+
+#[test]
+fn three_members_agree_and_survive_the_loss_of_the_leader() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    assert_eq!(cluster.leader(), None);
+    let first = cluster.elect();
+    cluster.propose(first, "a");
+    let other = (1..=3).find(|id| *id != first).unwrap();
+    cluster.propose(other, "b");
+    cluster.pass(HEARTBEAT);
+    for id in 1..=3 {
+        assert_eq!(cluster.commands(id), ["a", "b"], "member {id}; a follower's proposal is forwarded");
+    }
+
+    cluster.cut_off = vec![first];
+    let now = cluster.now;
+    cluster.raft(first).propose(now, vec!["lost".into()]).unwrap();
+    let second = cluster.elect();
+    assert_ne!(second, first);
+    cluster.propose(second, "c");
+    cluster.pass(ELECTION_TIMEOUT * 2);
+    assert_ne!(cluster.raft(first).status().role, Role::Leader, "it noticed that nobody answers");
+
+    cluster.cut_off.clear();
+    cluster.pass(ELECTION_TIMEOUT * 3);
+    for id in 1..=3 {
+        assert_eq!(cluster.commands(id), ["a", "b", "c"], "member {id}; its own entry was replaced");
+    }
+    assert_eq!(cluster.leader(), Some(second), "who comes back disturbs nobody (pre-vote)");
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seeds() {
+    let history = || {
+        let mut cluster = Cluster::new(&[1, 2, 3], &[4]);
+        let mut history = Vec::new();
+        for round in 0..20 {
+            let leader = cluster.elect();
+            cluster.propose(leader, "x");
+            if round % 4 == 3 {
+                cluster.cut_off = vec![leader];
+            } else {
+                cluster.cut_off.clear();
+            }
+            let all: Vec<CoreStatus> = cluster.nodes.values().map(|node| node.raft.status()).collect();
+            history.push((cluster.now, leader, all));
+        }
+        history
+    };
+    let first = history();
+    for _ in 0..3 {
+        assert_eq!(history(), first);
+    }
+}
+
+#[test]
+fn a_minority_serves_no_reads_and_a_follower_reads_what_was_acknowledged() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.propose(leader, "a");
+    let commit = cluster.raft(leader).status().commit;
+    let now = cluster.now;
+    let round = cluster.raft(follower).start_read_round(now);
+    cluster.settle();
+    assert_eq!(cluster.node(follower).reads, [(round, commit)]);
+
+    cluster.cut_off = vec![leader];
+    let now = cluster.now;
+    cluster.raft(leader).start_read_round(now);
+    cluster.settle();
+    assert!(cluster.node(leader).reads.is_empty(), "a leader alone cannot know that it still leads");
+}
+
+#[test]
+fn an_answer_to_an_earlier_run_confirms_nothing() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let now = cluster.now;
+    let before = cluster.raft(follower).start_read_round(now);
+    let context = {
+        // The round leaves for the leader, and its answer is kept for later.
+        let ready = cluster.raft(follower).poll_ready().unwrap();
+        ready.messages[0].0.entries[0].data.clone()
+    };
+    let term = cluster.raft(follower).status().term;
+    cluster.restart(follower);
+    cluster.pass(HEARTBEAT);
+    let now = cluster.now;
+    assert_eq!(cluster.raft(follower).start_read_round(now), before, "numbers begin anew in each run");
+    cluster.cut_off = vec![leader];
+    let late = eraftpb::Message {
+        msg_type: MessageType::MsgReadIndexResp,
+        from: leader,
+        to: follower,
+        term: term.0,
+        index: 1,
+        entries: vec![Entry { data: context, ..Entry::default() }],
+        ..Default::default()
+    };
+    cluster.raft(follower).step(now, Message(late)).unwrap();
+    cluster.settle();
+    assert!(cluster.node(follower).reads.is_empty());
+}
+
+#[test]
+fn a_vote_leaves_only_after_it_is_on_disk() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    for id in 1..=3 {
+        cluster.node(id).slow_disk = true;
+    }
+    cluster.pass(ELECTION_TIMEOUT * 5);
+    assert_eq!(cluster.leader(), None, "no candidate's own vote is on disk, so none is asked for");
+    for id in 1..=3 {
+        cluster.node(id).slow_disk = false;
+    }
+    cluster.elect();
+}
+
+/// A voter alone leads at once, before its new term is on disk. Had its appends left then, a crash would let it lead the same term
+/// again, with other entries at positions that the learner already has in that term: two logs that differ and look the same.
+#[test]
+fn a_lone_voter_tells_its_learner_nothing_before_its_term_is_on_disk() {
+    let mut cluster = Cluster::new(&[1], &[2]);
+    cluster.pass(HEARTBEAT);
+    cluster.restart(1);
+    cluster.node(1).slow_disk = true;
+    let now = cluster.now;
+    let last = cluster.raft(2).status().last;
+    cluster.raft(1).propose(now, vec!["gone".into()]).unwrap();
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.raft(2).status().last, last);
+    cluster.restart(1);
+    cluster.propose(1, "kept");
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.commands(2), ["kept"]);
+}
+
+#[test]
+fn growing_from_one_to_three_and_handing_over() {
+    let mut cluster = Cluster::new(&[1], &[2, 3]);
+    cluster.propose(1, "a");
+    let now = cluster.now;
+    let both = change(&[(2, MemberChange::Voter), (3, MemberChange::Voter)]);
+    cluster.raft(1).propose_conf_change(now, &both).unwrap();
+    assert_eq!(cluster.raft(1).propose_conf_change(now, &both), Err(ConfChangeRefusal::Pending));
+    assert!(!cluster.raft(1).status().sole_voter);
+    cluster.pass(ELECTION_TIMEOUT);
+    for id in 1..=3 {
+        assert_eq!(cluster.nodes[&id].conf_state, conf(&[1, 2, 3], &[]), "joint and left again");
+        assert_eq!(cluster.commands(id), ["a"]);
+    }
+    assert!(!cluster.raft(1).status().sole_voter);
+
+    let now = cluster.now;
+    cluster.raft(1).transfer_leader(now, MemberId(3));
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(3), "at once, without an election timeout");
+    cluster.propose(3, "b");
+    cluster.pass(HEARTBEAT);
+    assert_eq!(cluster.commands(1), ["a", "b"]);
+}
+
+/// Raft goes on leading after it applied its own removal, and panics at its next commit.
+#[test]
+fn a_leader_that_is_removed_stops() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let now = cluster.now;
+    cluster.raft(leader).propose_conf_change(now, &change(&[(leader, MemberChange::Remove)])).unwrap();
+    let raft = cluster.raft(leader);
+    assert!(raft.propose(now, vec!["after".into()]).is_ok(), "it leads until the change is committed");
+    cluster.settle();
+    assert_eq!(cluster.raft(leader).status().role, Role::Removed);
+    assert_eq!(cluster.raft(leader).status().leader, None);
+    assert_eq!(cluster.raft(leader).poll_timeout(), None);
+    let now = cluster.now;
+    assert_eq!(cluster.raft(leader).propose(now, vec!["no".into()]), Err(Dropped::NoLeader));
+    let next = cluster.elect();
+    assert_ne!(next, leader);
+    cluster.propose(next, "b");
+    assert!(cluster.commands(next).ends_with(&["b".to_owned()]));
+}
+
+#[test]
+fn a_leader_that_is_demoted_follows() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let now = cluster.now;
+    cluster.raft(leader).propose_conf_change(now, &change(&[(leader, MemberChange::Learner)])).unwrap();
+    cluster.settle();
+    assert_eq!(cluster.raft(leader).status().role, Role::Follower);
+    let next = cluster.elect();
+    cluster.propose(next, "b");
+    cluster.pass(HEARTBEAT);
+    assert_eq!(cluster.commands(leader), ["b"], "it still receives the log");
+}
+
+#[test]
+fn a_change_that_leaves_no_voter_changes_nothing() {
+    let mut cluster = Cluster::new(&[1], &[2]);
+    cluster.pass(HEARTBEAT);
+    let now = cluster.now;
+    cluster.raft(1).propose_conf_change(now, &change(&[(1, MemberChange::Learner)])).unwrap();
+    cluster.pass(HEARTBEAT);
+    for id in 1..=2 {
+        assert_eq!(cluster.nodes[&id].conf_state, conf(&[1], &[2]));
+    }
+    cluster.propose(1, "a");
+    assert_eq!(cluster.commands(1), ["a"]);
+    assert_eq!(cluster.raft(1).propose_conf_change(now, &change(&[])), Err(ConfChangeRefusal::Empty));
+    assert_eq!(
+        cluster.raft(2).propose_conf_change(now, &change(&[(2, MemberChange::Voter)])),
+        Err(ConfChangeRefusal::NotLeader)
+    );
+}
+
+#[test]
+fn a_long_pause_is_one_election_and_no_storm() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let term = cluster.raft(leader).status().term;
+    cluster.now = cluster.now + Duration::from_secs(3600);
+    for id in 1..=3 {
+        let now = cluster.now;
+        cluster.raft(id).handle_timeout(now);
+        let mut messages = 0;
+        while let Some(ready) = cluster.raft(id).poll_ready() {
+            messages += ready.messages.len();
+        }
+        assert!(messages < 50, "an hour of heartbeats at once: {messages}");
+    }
+    cluster.settle();
+    let next = cluster.elect();
+    assert!(cluster.raft(next).status().term <= Term(term.0 + 2));
+    let due = cluster.raft(next).poll_timeout().unwrap();
+    assert!(due > cluster.now && due <= cluster.now + HEARTBEAT, "time is caught up");
+}
+
+#[test]
+fn a_start_from_contradicting_disks_is_refused() {
+    let start = |edit: fn(&mut Start)| {
+        let mut start = start_of(1, conf(&[1], &[]));
+        start.entries = vec![entry(2, 2), entry(3, 2), entry(4, 3)];
+        start.hard_state = HardState { term: Term(3), vote: None, commit: LogIndex(3) };
+        edit(&mut start);
+        Consensus::start(Instant(0), start, Prng::new(1), &logger()).map(|raft| raft.status()).err()
+    };
+    assert_eq!(start(|_| {}), None);
+    assert_eq!(start(|start| start.applied = Position { index: LogIndex(4), term: Term(3) }), None);
+    let gap = StartError::Gap { applied: LogIndex(1), log_start: LogIndex(2) };
+    assert_eq!(
+        start(|start| {
+            start.log_start = Position { index: LogIndex(2), term: Term(2) };
+            start.entries.remove(0);
+        }),
+        Some(gap)
+    );
+    let lost = |known| Some(StartError::Lost { last: LogIndex(4), known: LogIndex(known) });
+    assert_eq!(start(|start| start.hard_state.commit = LogIndex(5)), lost(5));
+    assert_eq!(start(|start| start.applied = Position { index: LogIndex(6), term: Term(3) }), lost(6));
+    let mismatch = |index, log, state| {
+        Some(StartError::TermMismatch { index: LogIndex(index), log: Term(log), state: Term(state) })
+    };
+    assert_eq!(
+        start(|start| start.applied = Position { index: LogIndex(3), term: Term(3) }),
+        mismatch(3, 2, 3)
+    );
+    assert_eq!(start(|start| start.applied.term = Term(2)), mismatch(1, 1, 2));
+    assert_eq!(
+        start(|start| start.hard_state.term = Term(2)),
+        Some(StartError::TermBehind { term: Term(2), last: Term(3) })
+    );
+    assert_eq!(start(|start| start.conf_state = conf(&[2], &[])), Some(StartError::NotMember(MemberId(1))));
+}
+
+/// The commit position is written lazily, the store's position is not: after a fold it may be far ahead.
+#[test]
+fn the_state_may_be_ahead_of_the_hard_state_and_starts_there() {
+    let mut start = start_of(1, conf(&[1], &[]));
+    start.entries = (2..=9).map(|index| entry(index, 2)).collect();
+    start.hard_state = HardState { term: Term(2), vote: None, commit: LogIndex(2) };
+    start.applied = Position { index: LogIndex(6), term: Term(2) };
+    let mut raft = Consensus::start(Instant(0), start, Prng::new(1), &logger()).unwrap();
+    let ready = raft.poll_ready().unwrap();
+    assert!(ready.committed.is_empty(), "nothing is known to be committed beyond the state");
+    let persist = ready.persist.unwrap();
+    assert_eq!(persist.entries.len(), 1, "only the new leader's own entry is new");
+    raft.handle_persisted(Instant(0), persist.id);
+    let ready = raft.poll_ready().unwrap();
+    let applied: Vec<u64> = ready.committed.iter().map(|entry| entry.index.0).collect();
+    assert_eq!(applied, [7, 8, 9, 10], "what the state has is not applied again");
+}
+
+/// A log that was just made, or just reset to a snapshot, has no hard state of that position's term yet.
+#[test]
+fn a_new_log_has_the_term_of_the_position_that_it_continues() {
+    let mut start = start_of(1, conf(&[1], &[]));
+    start.hard_state = HardState::default();
+    let raft = Consensus::start(Instant(0), start, Prng::new(1), &logger()).unwrap();
+    assert_eq!(raft.status().term, Term(2));
+}

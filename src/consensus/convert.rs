@@ -1,0 +1,149 @@
+//! Between raft's types and ours.
+//!
+//! Owns: every conversion, and the two values that cross a border as opaque bytes: a message between members and a change
+//! of the configuration. Must never: decide anything. Used inside `consensus` only.
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType};
+
+use crate::ids::{LogIndex, MemberId, Term};
+use crate::store::ConfState;
+use crate::wal::{EntryKind, HardState, LogEntry};
+
+/// A message from one member's raft to another's: opaque, except for who it is between.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message(pub(super) eraftpb::Message);
+
+/// Bytes from a peer are not a message.
+#[derive(Debug, thiserror::Error)]
+#[error("not a raft message: {0}")]
+pub struct MessageError(#[from] prost::DecodeError);
+
+impl Message {
+    /// Whom it is for.
+    pub fn to(&self) -> MemberId {
+        MemberId(self.0.to)
+    }
+
+    /// Who it says it is from; whoever receives it compares that with the key of the connection.
+    pub fn from(&self) -> MemberId {
+        MemberId(self.0.from)
+    }
+
+    /// Its bytes (protobuf, raft's own field numbers).
+    pub fn encode(&self) -> Bytes {
+        self.0.encode_to_vec().into()
+    }
+
+    /// Reads back what [`Message::encode`] wrote. Payloads share the buffer.
+    pub fn decode(bytes: Bytes) -> Result<Self, MessageError> {
+        Ok(Self(eraftpb::Message::decode(bytes)?))
+    }
+}
+
+/// What happens to a member in a change of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// It votes from now on; a learner is promoted.
+    Voter,
+    /// It receives the log without a vote; a voter is demoted.
+    Learner,
+    /// It leaves. Its id is never used again.
+    Remove,
+}
+
+/// A change of the configuration. More than one member at once passes through a joint configuration, which raft leaves
+/// by itself (raft dissertation, section 4.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfChange {
+    /// What happens to whom.
+    pub changes: Vec<(MemberId, MemberChange)>,
+    /// Carried along for whoever applies the entry.
+    pub context: Bytes,
+}
+
+impl ConfChange {
+    /// Reads the data of a [`EntryKind::ConfChangeV2`] entry. No changes at all ends a joint configuration.
+    pub fn decode(data: Bytes) -> Result<Self, prost::DecodeError> {
+        let change = ConfChangeV2::decode(data)?;
+        let ours = |single: &ConfChangeSingle| {
+            let kind = match single.change_type {
+                ConfChangeType::AddNode => MemberChange::Voter,
+                ConfChangeType::AddLearnerNode => MemberChange::Learner,
+                ConfChangeType::RemoveNode => MemberChange::Remove,
+            };
+            (MemberId(single.node_id), kind)
+        };
+        Ok(Self { changes: change.changes.iter().map(ours).collect(), context: change.context })
+    }
+
+    pub(super) fn to_raft(&self) -> ConfChangeV2 {
+        let theirs = |&(member, change): &(MemberId, MemberChange)| ConfChangeSingle {
+            change_type: match change {
+                MemberChange::Voter => ConfChangeType::AddNode,
+                MemberChange::Learner => ConfChangeType::AddLearnerNode,
+                MemberChange::Remove => ConfChangeType::RemoveNode,
+            },
+            node_id: member.0,
+        };
+        ConfChangeV2 {
+            changes: self.changes.iter().map(theirs).collect(),
+            context: self.context.clone(),
+            ..ConfChangeV2::default()
+        }
+    }
+}
+
+pub(super) fn entry_from_raft(entry: Entry) -> LogEntry {
+    let kind = match entry.entry_type {
+        EntryType::EntryNormal => EntryKind::Normal,
+        EntryType::EntryConfChange => EntryKind::ConfChange,
+        EntryType::EntryConfChangeV2 => EntryKind::ConfChangeV2,
+    };
+    LogEntry { index: LogIndex(entry.index), term: Term(entry.term), kind, data: entry.data }
+}
+
+pub(super) fn entry_to_raft(entry: LogEntry) -> Entry {
+    let entry_type = match entry.kind {
+        EntryKind::Normal => EntryType::EntryNormal,
+        EntryKind::ConfChange => EntryType::EntryConfChange,
+        EntryKind::ConfChangeV2 => EntryType::EntryConfChangeV2,
+    };
+    Entry { entry_type, term: entry.term.0, index: entry.index.0, data: entry.data, context: Bytes::new() }
+}
+
+pub(super) fn hard_state_from_raft(state: &eraftpb::HardState) -> HardState {
+    HardState {
+        term: Term(state.term),
+        vote: (state.vote != raft::INVALID_ID).then_some(MemberId(state.vote)),
+        commit: LogIndex(state.commit),
+    }
+}
+
+/// Sorted: raft's order is that of a hash map, and what is stored and compared must not depend on one.
+pub(super) fn conf_state_from_raft(state: &eraftpb::ConfState) -> ConfState {
+    let sorted = |ids: &[u64]| {
+        let mut members: Vec<MemberId> = ids.iter().copied().map(MemberId).collect();
+        members.sort_unstable();
+        members
+    };
+    ConfState {
+        voters: sorted(&state.voters),
+        learners: sorted(&state.learners),
+        voters_outgoing: sorted(&state.voters_outgoing),
+        learners_next: sorted(&state.learners_next),
+        auto_leave: state.auto_leave,
+    }
+}
+
+pub(super) fn conf_state_to_raft(state: &ConfState) -> eraftpb::ConfState {
+    let ids = |members: &[MemberId]| members.iter().map(|member| member.0).collect();
+    eraftpb::ConfState {
+        voters: ids(&state.voters),
+        learners: ids(&state.learners),
+        voters_outgoing: ids(&state.voters_outgoing),
+        learners_next: ids(&state.learners_next),
+        auto_leave: state.auto_leave,
+    }
+}

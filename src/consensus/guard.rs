@@ -1,0 +1,176 @@
+//! The guard before `step`: which messages raft is shown.
+//!
+//! Owns: every rule that keeps a message from making raft panic or from moving its progress to where no log can be. The raft crate trusts its
+//! peers: it indexes into what they send, counts on their numbers and stops the process when they contradict its log. A peer here may be a box with a lost
+//! disk, an old copy of another, or hostile. Must never: change state; a refused message is as good as lost, which raft
+//! is built for. Driven by `Consensus::step`.
+
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::{Raft, StateRole};
+
+use super::log_store::LogStore;
+
+/// No index or term ever gets near this; above it raft's additions could overflow.
+const POSITION_MAX: u64 = 1 << 62;
+
+/// Why a message was not shown to raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is for another member.
+    #[error("the message is for another member")]
+    NotForUs,
+    /// The sender is not in the configuration, or claims to be this member.
+    #[error("the sender is not a member")]
+    UnknownSender,
+    /// Raft sends such a message only to itself, or this version has no use for it.
+    #[error("the kind of message is not for the wire")]
+    UnexpectedKind,
+    /// The term is missing where it must be given, or given where it must be missing.
+    #[error("the message has an impossible term")]
+    Term,
+    /// An index beyond what any log reaches, or beyond this log where the sender should have known better.
+    #[error("the message has an impossible log position")]
+    Position,
+    /// The sender takes for committed what this member never had: one of the two has lost its log.
+    #[error("the commit position is beyond this member's log")]
+    CommitBeyondLog,
+    /// The entries do not follow one another, or their terms go backwards, or their kind is not proposed here.
+    #[error("the entries do not form a log")]
+    Entries,
+    /// Only a leader can act on it.
+    #[error("this member does not lead")]
+    NotLeader,
+    /// A vote for a candidacy whose own log is not on disk yet, so it cannot have been asked for.
+    #[error("the vote answers no request of this member")]
+    VoteNotAskedFor,
+    /// The whole state as a snapshot: nothing here asks for one or could install it.
+    #[error("snapshots are not exchanged")]
+    Snapshot,
+    /// This member is no longer in the cluster.
+    #[error("this member was removed")]
+    Removed,
+}
+
+/// Whether `message` can be stepped into `raft`.
+pub(super) fn check(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+    if message.to != raft.id {
+        return Err(Refusal::NotForUs);
+    }
+    if message.from == raft.id || raft.prs().get(message.from).is_none() {
+        return Err(Refusal::UnknownSender);
+    }
+    let numbers = [message.term, message.log_term, message.index, message.commit, message.commit_term];
+    if numbers.iter().any(|&number| number >= POSITION_MAX) || message.reject_hint >= POSITION_MAX {
+        return Err(Refusal::Position);
+    }
+    if message.request_snapshot != 0 || message.snapshot.is_some() {
+        return Err(Refusal::Snapshot);
+    }
+    check_term(message)?;
+    match message.msg_type {
+        MessageType::MsgHup
+        | MessageType::MsgBeat
+        | MessageType::MsgUnreachable
+        | MessageType::MsgSnapStatus
+        | MessageType::MsgCheckQuorum => Err(Refusal::UnexpectedKind),
+        MessageType::MsgSnapshot => Err(Refusal::Snapshot),
+        MessageType::MsgPropose => check_proposal(raft, message),
+        MessageType::MsgReadIndex => check_read(raft, message),
+        // A follower would pass it on, and raft stops when a message that it passes on has a term.
+        MessageType::MsgTransferLeader => leads(raft),
+        MessageType::MsgAppend => check_append(message),
+        MessageType::MsgAppendResponse => check_append_response(raft, message),
+        MessageType::MsgHeartbeat => check_heartbeat(raft, message),
+        MessageType::MsgRequestVoteResponse => check_vote(raft, message),
+        MessageType::MsgTimeoutNow | MessageType::MsgRequestPreVoteResponse => check_may_campaign(raft),
+        MessageType::MsgRequestVote
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgReadIndexResp => Ok(()),
+    }
+}
+
+/// Whether every log entry that raft holds is on disk. Raft asserts it at the moment it takes the lead.
+pub(super) fn all_persisted(raft: &Raft<LogStore>) -> bool {
+    raft.raft_log.persisted == raft.raft_log.last_index()
+}
+
+/// Whether this member alone decides elections and commits.
+pub(super) fn votes_alone(raft: &Raft<LogStore>) -> bool {
+    let voters = raft.prs().conf().voters();
+    voters.contains(raft.id) && voters.ids().iter().all(|id| id == raft.id)
+}
+
+/// Term 0 means "from this node itself" to raft and skips its checks; forwarded requests are the exception.
+fn check_term(message: &Message) -> Result<(), Refusal> {
+    let forwarded = matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex);
+    if forwarded == (message.term == 0) { Ok(()) } else { Err(Refusal::Term) }
+}
+
+fn leads(raft: &Raft<LogStore>) -> Result<(), Refusal> {
+    if raft.state == StateRole::Leader { Ok(()) } else { Err(Refusal::NotLeader) }
+}
+
+/// Forwarded proposals are commands only: changes of the configuration start at the leader.
+fn check_proposal(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+    leads(raft)?;
+    let command = |entry: &Entry| {
+        entry.entry_type == EntryType::EntryNormal && !entry.data.is_empty() && entry.context.is_empty()
+    };
+    if message.entries.is_empty() || !message.entries.iter().all(command) {
+        return Err(Refusal::Entries);
+    }
+    Ok(())
+}
+
+fn check_read(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+    leads(raft)?;
+    if message.entries.len() == 1 { Ok(()) } else { Err(Refusal::Entries) }
+}
+
+fn check_append(message: &Message) -> Result<(), Refusal> {
+    // The term of a position outside the log reads as 0, so that a claimed 0 would match anywhere.
+    if message.log_term == 0 || message.log_term > message.term {
+        return Err(Refusal::Term);
+    }
+    let mut previous = (message.index, message.log_term);
+    for entry in &message.entries {
+        let follows = entry.index == previous.0 + 1
+            && (previous.1..=message.term).contains(&entry.term)
+            && entry.context.is_empty()
+            && entry.entry_type != EntryType::EntryConfChange;
+        if !follows {
+            return Err(Refusal::Entries);
+        }
+        previous = (entry.index, entry.term);
+    }
+    Ok(())
+}
+
+/// A follower can only confirm or refuse what this leader sent it.
+fn check_append_response(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+    if message.term == raft.term && message.index > raft.raft_log.last_index() {
+        return Err(Refusal::Position);
+    }
+    Ok(())
+}
+
+/// A leader tells a follower to commit what it knows to be in that follower's log. A follower that came back with an empty
+/// disk does not have it; raft would stop the process.
+fn check_heartbeat(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+    if message.term >= raft.term && message.commit > raft.raft_log.last_index() {
+        return Err(Refusal::CommitBeyondLog);
+    }
+    Ok(())
+}
+
+/// Vote requests leave only after everything before them is on disk, so a vote that comes earlier was not asked for.
+fn check_vote(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+    let current = raft.state == StateRole::Candidate && message.term == raft.term;
+    if current && !all_persisted(raft) { Err(Refusal::VoteNotAskedFor) } else { Ok(()) }
+}
+
+/// Who votes alone would lead at once, with entries that are still on their way to the disk.
+fn check_may_campaign(raft: &Raft<LogStore>) -> Result<(), Refusal> {
+    if votes_alone(raft) && !all_persisted(raft) { Err(Refusal::VoteNotAskedFor) } else { Ok(()) }
+}

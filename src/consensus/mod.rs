@@ -1,0 +1,502 @@
+//! Raft as a sans-io machine: one member's part in agreeing on the log.
+//!
+//! Owns: the raft crate, and what has to be true around it: randomness and time come from outside, a peer cannot make it
+//! panic, nothing of its state leaves before it is on disk. Must never: touch disk, socket or clock, or let a raft
+//! type out of this room. Driven by `node::Core`.
+//!
+//! # Contract
+//!
+//! Every call that takes `now` first counts the ticks that have passed since the last one. After each call,
+//! [`Consensus::poll_ready`] until it returns `None`. A [`Persist`] goes to the disk, in order, and its id comes back through
+//! [`Consensus::handle_persisted`] once it is synced: ids are cumulative, one answer stands for all before it. Committed
+//! entries go to the state machine, whose progress comes back through [`Consensus::handle_applied`]; a configuration
+//! change among them through [`Consensus::apply_conf_change`] *before* the progress that includes it.
+
+mod convert;
+mod guard;
+mod log_store;
+mod start;
+mod types;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::{self, Entry, MessageType};
+use raft::{Config, RawNode, StateRole};
+
+pub use convert::{ConfChange, MemberChange, Message, MessageError};
+pub use guard::Refusal;
+pub use start::{Start, StartError};
+pub use types::{
+    ConfChangeRefusal, ConfChangeUnreadable, CoreStatus, Dropped, Persist, PersistId, ReadRound, Ready, Role,
+};
+
+use crate::ids::{LogIndex, MemberId, Term};
+use crate::limits::{
+    ELECTION_TIMEOUT, HEARTBEAT, LOG_CACHE_BYTES, PROPOSALS_PENDING_BYTES_MAX, WAL_BATCH_BYTES,
+};
+use crate::prng::Prng;
+use crate::store::ConfState;
+use crate::time::Instant;
+use crate::wal::{EntryKind, HardState, LogEntry};
+use convert::{
+    conf_state_from_raft, conf_state_to_raft, entry_from_raft, entry_to_raft, hard_state_from_raft,
+};
+use log_store::LogStore;
+
+/// The grain of raft's timeouts: fine enough that two members rarely draw the same election timeout.
+const TICK: Duration = Duration::from_millis(10);
+const HEARTBEAT_TICKS: usize = ticks(HEARTBEAT);
+const ELECTION_TICKS: usize = ticks(ELECTION_TIMEOUT);
+/// A pause of the process counts as at most this many ticks: one election is enough to find out what happened meanwhile.
+const CATCH_UP_TICKS_MAX: u64 = 2 * ELECTION_TICKS as u64;
+/// Bytes of entries in one append message.
+const APPEND_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
+/// Append messages on their way to one follower.
+const APPENDS_INFLIGHT_MAX: usize = 256;
+/// Bytes of entries in one [`Ready::committed`]; one larger entry goes alone.
+const COMMITTED_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
+/// Bytes that a leader appends beyond what is committed before it drops proposals. Only forwarded ones get near it: the
+/// node's own are bounded before they come here.
+const UNCOMMITTED_BYTES_MAX: u64 = 2 * PROPOSALS_PENDING_BYTES_MAX as u64;
+
+const _: () = assert!(UNCOMMITTED_BYTES_MAX > APPEND_BYTES_MAX);
+const _: () = assert!(ELECTION_TICKS > HEARTBEAT_TICKS && HEARTBEAT_TICKS > 0);
+
+const fn ticks(duration: Duration) -> usize {
+    (duration.as_millis() / TICK.as_millis()) as usize
+}
+
+/// A persist that the disk has not confirmed, and the messages that may leave once it has.
+#[derive(Debug)]
+struct Outstanding {
+    number: u64,
+    /// It carries a new term or vote.
+    election: bool,
+    messages: Vec<Message>,
+}
+
+/// One member's raft. See the module's contract.
+pub struct Consensus {
+    node: RawNode<LogStore>,
+    boot_nonce: u64,
+    prng: Prng,
+    /// The election timeout in ticks that our generator drew for the current `(term, role)`.
+    election_ticks: usize,
+    drawn_for: (u64, StateRole),
+    last_tick: Instant,
+    outstanding: VecDeque<Outstanding>,
+    /// The number of the last `Ready` taken from raft.
+    last_number: u64,
+    /// The hard state that was handed out last.
+    handed_out: HardState,
+    rounds: u64,
+    removed: bool,
+}
+
+impl Consensus {
+    /// Starts from what is on disk. A member that votes alone leads at once: there is nobody to wait for.
+    pub fn start(now: Instant, start: Start, prng: Prng, logger: &slog::Logger) -> Result<Self, StartError> {
+        start::check(&start)?;
+        let applied = start.applied.index;
+        let mut hard_state = start.hard_state;
+        // The commit position is written without hurry, so that the state may be ahead of it.
+        hard_state.commit = hard_state.commit.max(applied);
+        // A log that was only just made has no hard state yet; its term is that of the position that it continues.
+        if hard_state.term < start.log_start.term {
+            hard_state = HardState { term: start.log_start.term, vote: None, ..hard_state };
+        }
+        let entries = start.entries.into_iter().map(entry_to_raft).collect();
+        let mut log = LogStore::new(
+            (start.log_start.index.0, start.log_start.term.0),
+            entries,
+            eraftpb::HardState {
+                term: hard_state.term.0,
+                vote: hard_state.vote.map_or(raft::INVALID_ID, |vote| vote.0),
+                commit: hard_state.commit.0,
+            },
+            conf_state_to_raft(&start.conf_state),
+        );
+        log.cut(applied.0, LOG_CACHE_BYTES);
+        let node = RawNode::new(&raft_config(start.member, applied), log, logger)
+            .map_err(|_| StartError::ConfState)?;
+        let mut consensus = Self {
+            drawn_for: (node.raft.term, node.raft.state),
+            node,
+            boot_nonce: start.boot_nonce,
+            prng,
+            election_ticks: 0,
+            last_tick: now,
+            outstanding: VecDeque::new(),
+            last_number: 0,
+            handed_out: hard_state,
+            rounds: 0,
+            removed: false,
+        };
+        consensus.draw_election_timeout();
+        consensus.campaign_if_alone();
+        Ok(consensus)
+    }
+
+    /// A message from a peer, whose authenticated identity the caller has compared with [`Message::from`].
+    pub fn step(&mut self, now: Instant, message: Message) -> Result<(), Refusal> {
+        self.count_ticks(now);
+        if self.removed {
+            return Err(Refusal::Removed);
+        }
+        guard::check(&self.node.raft, &message.0)?;
+        // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
+        let _ = self.node.step(message.0);
+        self.after_call();
+        Ok(())
+    }
+
+    /// Appends commands to the log, or forwards them to the leader, all in one go. None is empty.
+    pub fn propose(&mut self, now: Instant, commands: Vec<Bytes>) -> Result<(), Dropped> {
+        self.count_ticks(now);
+        assert!(commands.iter().all(|command| !command.is_empty()), "an empty entry is a leader's first");
+        let entries = commands.into_iter().map(|data| Entry { data, ..Entry::default() }).collect();
+        self.propose_entries(entries)
+    }
+
+    /// Proposes a change of the configuration; at the leader only, one at a time.
+    pub fn propose_conf_change(
+        &mut self,
+        now: Instant,
+        change: &ConfChange,
+    ) -> Result<(), ConfChangeRefusal> {
+        self.count_ticks(now);
+        let raft = &self.node.raft;
+        if self.removed || raft.state != StateRole::Leader {
+            return Err(ConfChangeRefusal::NotLeader);
+        }
+        if change.changes.is_empty() {
+            return Err(ConfChangeRefusal::Empty);
+        }
+        // Raft would turn the proposal into an empty entry without a word.
+        let joint = !raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
+        if raft.has_pending_conf() || joint {
+            return Err(ConfChangeRefusal::Pending);
+        }
+        let data = prost::Message::encode_to_vec(&change.to_raft()).into();
+        let entry_type = eraftpb::EntryType::EntryConfChangeV2;
+        Ok(self.propose_entries(vec![Entry { entry_type, data, ..Entry::default() }])?)
+    }
+
+    /// Starts a read-index round. It may get lost, as any message may; then start another one.
+    pub fn start_read_round(&mut self, now: Instant) -> ReadRound {
+        self.count_ticks(now);
+        self.rounds += 1;
+        let round = ReadRound(self.rounds);
+        // A context used twice let a delayed heartbeat answer confirm a later round, and a read was stale.
+        let mut context = Vec::with_capacity(16);
+        context.extend_from_slice(&self.boot_nonce.to_be_bytes());
+        context.extend_from_slice(&round.0.to_be_bytes());
+        if !self.removed {
+            self.node.read_index(context);
+            self.after_call();
+        }
+        round
+    }
+
+    /// Whether a round started now has a chance: raft drops it when no leader is known, or when this leader has not
+    /// committed an entry of its own term yet (dissertation, section 6.4).
+    pub fn serves_reads(&self) -> bool {
+        let raft = &self.node.raft;
+        match raft.state {
+            StateRole::Leader => raft.commit_to_current_term(),
+            _ => raft.leader_id != raft::INVALID_ID && !self.removed,
+        }
+    }
+
+    /// Hands leadership to a voter, which takes over as soon as it has the whole log; without effect elsewhere than at the leader.
+    pub fn transfer_leader(&mut self, now: Instant, to: MemberId) {
+        self.count_ticks(now);
+        if !self.removed && self.node.raft.state == StateRole::Leader {
+            self.node.transfer_leader(to.0);
+            self.after_call();
+        }
+    }
+
+    /// The disk holds everything up to this batch.
+    pub fn handle_persisted(&mut self, now: Instant, id: PersistId) -> Vec<Message> {
+        self.count_ticks(now);
+        let mut released = Vec::new();
+        while self.outstanding.front().is_some_and(|front| front.number <= id.0) {
+            released.extend(self.outstanding.pop_front().into_iter().flat_map(|front| front.messages));
+        }
+        if !self.removed {
+            self.report_persisted();
+            self.campaign_if_alone();
+        }
+        released
+    }
+
+    /// The state machine has applied everything up to `applied`.
+    pub fn handle_applied(&mut self, now: Instant, applied: LogIndex) {
+        self.count_ticks(now);
+        if !self.removed && applied.0 > self.node.raft.raft_log.applied {
+            self.node.advance_apply_to(applied.0);
+            self.after_call();
+            // A campaign waits until every committed change of the configuration is applied.
+            self.campaign_if_alone();
+        }
+    }
+
+    /// Makes a committed change of the configuration effective and answers the configuration as of that entry. A change that raft
+    /// turns down (it would leave no voter, say) changes nothing, on every member alike.
+    pub fn apply_conf_change(
+        &mut self,
+        now: Instant,
+        entry: &LogEntry,
+    ) -> Result<ConfState, ConfChangeUnreadable> {
+        self.count_ticks(now);
+        let index = entry.index;
+        if entry.kind != EntryKind::ConfChangeV2 {
+            return Err(ConfChangeUnreadable { index, cause: None });
+        }
+        let change: eraftpb::ConfChangeV2 = prost::Message::decode(entry.data.clone())
+            .map_err(|cause| ConfChangeUnreadable { index, cause: Some(cause) })?;
+        if !self.removed {
+            // Refused: the configuration stays.
+            let _ = self.node.apply_conf_change(&change);
+            let raft = &mut self.node.raft;
+            if raft.prs().get(raft.id).is_none() {
+                // Raft would go on leading, and panic when it next looks for its own progress.
+                self.removed = true;
+            } else if raft.state == StateRole::Leader && !raft.promotable() {
+                let term = raft.term;
+                raft.become_follower(term, raft::INVALID_ID);
+            }
+            self.after_call();
+            self.campaign_if_alone();
+        }
+        Ok(conf_state_from_raft(&self.node.raft.prs().conf().to_conf_state()))
+    }
+
+    /// The durable state holds everything up to `checkpoint`: older entries go, but for a tail for followers. Answers
+    /// the first index that is still needed; the log on disk may be cut before it.
+    pub fn cut(&mut self, checkpoint: LogIndex) -> LogIndex {
+        let tail = if self.is_alone() { 0 } else { LOG_CACHE_BYTES };
+        let store = self.node.mut_store();
+        store.cut(checkpoint.0, tail);
+        LogIndex(store.first())
+    }
+
+    /// Counts the ticks up to `now`; to be called at [`Consensus::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.count_ticks(now);
+    }
+
+    /// When something happens without a call. `None` for a member without peers: nobody needs its heartbeats.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let raft = &self.node.raft;
+        if !self.ticks_matter() {
+            return None;
+        }
+        let left = if raft.state == StateRole::Leader {
+            let heartbeat = raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed());
+            heartbeat.min(raft.election_timeout().saturating_sub(raft.election_elapsed))
+        } else {
+            self.election_ticks.saturating_sub(raft.election_elapsed)
+        };
+        let ticks = u32::try_from(left.max(1)).unwrap_or(u32::MAX);
+        Some(self.last_tick + TICK * ticks)
+    }
+
+    /// What raft wants done next, until there is nothing more.
+    pub fn poll_ready(&mut self) -> Option<Ready> {
+        if self.removed || !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let number = ready.number();
+        self.last_number = number;
+        let entries = ready.take_entries();
+        let hard_state = hard_state_from_raft(&self.node.raft.hard_state());
+        let leads = self.node.raft.state == StateRole::Leader;
+        let messages = if leads { ready.take_messages() } else { ready.take_persisted_messages() };
+        let committed = ready.take_committed_entries();
+        let read_states = ready.take_read_states();
+
+        let election = (hard_state.term, hard_state.vote) != (self.handed_out.term, self.handed_out.vote);
+        // A commit position alone is worth no write: it rides along with the next batch, and a restart finds it again.
+        let persist = (election || !entries.is_empty()).then(|| {
+            let changed = hard_state != self.handed_out;
+            self.handed_out = hard_state;
+            self.outstanding.push_back(Outstanding { number, election, messages: Vec::new() });
+            Persist {
+                id: PersistId(number),
+                hard_state: changed.then_some(hard_state),
+                entries: entries.iter().cloned().map(entry_from_raft).collect(),
+            }
+        });
+        // Raft reads its log from here even before the disk has it.
+        self.node.mut_store().append(entries);
+        self.node.advance_append_async(ready);
+        if persist.is_none() {
+            self.report_persisted();
+        }
+        Some(Ready {
+            persist,
+            committed: committed.into_iter().map(entry_from_raft).collect(),
+            reads: read_states.iter().filter_map(|state| self.round_of(state)).collect(),
+            messages: self.hold_back(messages.into_iter().map(Message).collect(), leads),
+        })
+    }
+
+    /// Where this member stands.
+    pub fn status(&self) -> CoreStatus {
+        let raft = &self.node.raft;
+        let role = match raft.state {
+            _ if self.removed => Role::Removed,
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        };
+        let leader = raft.leader_id;
+        CoreStatus {
+            leader: (leader != raft::INVALID_ID && !self.removed).then_some(MemberId(leader)),
+            term: Term(raft.term),
+            role,
+            commit: LogIndex(raft.raft_log.committed),
+            last: LogIndex(raft.raft_log.last_index()),
+            sole_voter: role == Role::Leader
+                && guard::votes_alone(raft)
+                && raft.apply_to_current_term()
+                && !raft.has_pending_conf(),
+        }
+    }
+
+    /// Whether a proposal made now is appended or forwarded: a leader is known, and it is not handing over.
+    pub fn takes_proposals(&self) -> bool {
+        let raft = &self.node.raft;
+        !self.removed && raft.leader_id != raft::INVALID_ID && raft.lead_transferee.is_none()
+    }
+
+    fn propose_entries(&mut self, entries: Vec<Entry>) -> Result<(), Dropped> {
+        let raft = &mut self.node.raft;
+        if self.removed || raft.leader_id == raft::INVALID_ID {
+            return Err(Dropped::NoLeader);
+        }
+        let msg_type = MessageType::MsgPropose;
+        let message = eraftpb::Message { msg_type, from: raft.id, entries, ..Default::default() };
+        let outcome = raft.step(message).map_err(|_| Dropped::Busy);
+        self.after_call();
+        outcome
+    }
+
+    /// Keeps messages until what they stand for is on disk. A follower's promise (a vote, an acknowledgement) waits for everything
+    /// before it. A leader's appends need not wait for its own disk (dissertation, section 10.2.1), except while its very term is
+    /// not there yet: who votes alone leads before any sync, and after a crash would lead the same term again with other
+    /// entries at positions that a learner already has.
+    fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
+        let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
+        match self.outstanding.iter_mut().rev().find(waits) {
+            Some(outstanding) => {
+                outstanding.messages.extend(messages);
+                Vec::new()
+            }
+            None => messages,
+        }
+    }
+
+    /// Tells raft up to which of its batches the disk has everything: up to the first one that is still on its way.
+    fn report_persisted(&mut self) {
+        let number = match self.outstanding.front() {
+            // The bug that the feature plants: what is on its way to the disk counts as if it had arrived.
+            Some(front) if !cfg!(feature = "planted-ack-before-sync") => front.number - 1,
+            _ => self.last_number,
+        };
+        self.node.on_persist_ready(number);
+        self.after_call();
+    }
+
+    fn round_of(&self, state: &raft::ReadState) -> Option<(ReadRound, LogIndex)> {
+        let (boot, round) = state.request_ctx.split_first_chunk::<8>()?;
+        let round: [u8; 8] = round.try_into().ok()?;
+        (u64::from_be_bytes(*boot) == self.boot_nonce)
+            .then(|| (ReadRound(u64::from_be_bytes(round)), LogIndex(state.index)))
+    }
+
+    /// No other member, not even a learner.
+    fn is_alone(&self) -> bool {
+        let prs = self.node.raft.prs();
+        prs.iter().len() == 1 && prs.get(self.node.raft.id).is_some()
+    }
+
+    fn ticks_matter(&self) -> bool {
+        let raft = &self.node.raft;
+        !self.removed && !self.is_alone() && (raft.state == StateRole::Leader || raft.promotable())
+    }
+
+    fn count_ticks(&mut self, now: Instant) {
+        let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        if !self.ticks_matter() || passed > CATCH_UP_TICKS_MAX {
+            self.last_tick = now;
+        } else {
+            self.last_tick = self.last_tick + TICK * u32::try_from(passed).unwrap_or(u32::MAX);
+        }
+        for _ in 0..passed.min(CATCH_UP_TICKS_MAX) {
+            // Who votes alone leads within the tick, and raft wants its whole log on disk then.
+            let unready = guard::votes_alone(&self.node.raft) && !guard::all_persisted(&self.node.raft);
+            if !self.ticks_matter() || (unready && self.node.raft.state != StateRole::Leader) {
+                break;
+            }
+            self.node.tick();
+            self.after_call();
+        }
+    }
+
+    fn campaign_if_alone(&mut self) {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader && guard::votes_alone(raft) && guard::all_persisted(raft) {
+            // Raft declines while a committed change of the configuration is not applied; `handle_applied` asks again.
+            let _ = self.node.campaign();
+            self.after_call();
+        }
+    }
+
+    /// Raft draws its election timeout from the thread's generator whenever term or role change; ours takes its place before the next tick
+    /// can look at it, so that a run is a function of its seed.
+    fn after_call(&mut self) {
+        let raft = &mut self.node.raft;
+        if self.drawn_for == (raft.term, raft.state) {
+            raft.set_randomized_election_timeout(self.election_ticks);
+        } else {
+            self.drawn_for = (raft.term, raft.state);
+            self.draw_election_timeout();
+        }
+    }
+
+    fn draw_election_timeout(&mut self) {
+        let ticks = ELECTION_TICKS as u64;
+        self.election_ticks = usize::try_from(self.prng.range(ticks, 2 * ticks)).unwrap_or(ELECTION_TICKS);
+        self.node.raft.set_randomized_election_timeout(self.election_ticks);
+    }
+}
+
+fn raft_config(member: MemberId, applied: LogIndex) -> Config {
+    Config {
+        id: member.0,
+        election_tick: ELECTION_TICKS,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        applied: applied.0,
+        max_size_per_msg: APPEND_BYTES_MAX,
+        max_inflight_msgs: APPENDS_INFLIGHT_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        max_committed_size_per_ready: COMMITTED_BYTES_MAX,
+        ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod cluster_test;
+#[cfg(test)]
+mod guard_test;
+#[cfg(test)]
+mod testing;

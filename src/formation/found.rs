@@ -1,0 +1,58 @@
+//! Founding a cluster of one.
+//!
+//! Owns: the first facts of a cluster. Must never: touch a disk, or found where a record exists. Driven by `app`.
+
+use super::identity::{ClusterRoot, Generation, Identity, NodeKey, Stage, founder_id};
+use crate::ids::{Incarnation, LogIndex, MemberId, Revision, Term};
+use crate::store::{ConfState, Meta};
+use crate::wal::Position;
+
+/// A cluster that consists of its founder: what has to be on disk before it serves.
+///
+/// Order matters. First the identity record ([`super::create`]) in [`Stage::Founding`]; then the store with `meta` and the log that
+/// begins after `log_start`; then [`super::mark_established`]. After a crash in between, the record says that store
+/// and log are to be made anew; without it, a store that is missing could not be told from a store that was lost.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// Who the founder is.
+    pub identity: Identity,
+    /// What the store begins with.
+    pub meta: Meta,
+    /// The position that the log continues. Not 0: a joiner's log must begin at a snapshot, so there has to be one.
+    pub log_start: Position,
+}
+
+/// Founds a cluster alone. Key, root and nonce are fresh and random.
+pub fn found_solo(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding {
+    let member = founder_id(&key, boot_nonce);
+    let identity = Identity {
+        key,
+        member,
+        root,
+        generation: Generation(1),
+        stage: Stage::Founding,
+        incarnation: Incarnation(1),
+        boot_nonce,
+    };
+    let (meta, log_start) = first_state(member);
+    Founding { identity, meta, log_start }
+}
+
+/// What the store of a cluster's founder begins with, and the position that its log continues.
+pub fn first_state(founder: MemberId) -> (Meta, Position) {
+    let (index, term) = (LogIndex(1), Term(1));
+    let meta = Meta {
+        applied: index,
+        applied_term: term,
+        conf_state: ConfState { voters: vec![founder], ..ConfState::default() },
+        revision: Revision(1),
+        ..Meta::default()
+    };
+    (meta, Position { index, term })
+}
+
+/// The founding of a node with a key that follows from `seed`.
+#[cfg(test)]
+pub(crate) fn test_founding(seed: u8) -> Founding {
+    found_solo(super::identity::test_key(seed), ClusterRoot([seed; 32]), u64::from(seed))
+}

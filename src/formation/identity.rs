@@ -1,0 +1,186 @@
+//! Who a node is in a cluster.
+//!
+//! Owns: the facts and how ids follow from keys. Must never: be derived from anything that a copy of the disk shares with
+//! another box (host name, address, machine id). Made by `found`, kept on disk by `record`.
+
+use std::fmt;
+
+use ring::digest::{SHA256, digest};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
+use crate::ids::{ClusterId, Incarnation, MemberId};
+
+/// Bytes of an Ed25519 public key.
+pub const PUBLIC_KEY_BYTES: usize = 32;
+
+/// How often the cluster was made anew by an operator from what was left of it; messages never cross generations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+/// How far the founding of the cluster on this node's disk has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Store and log may be missing or half made. Nothing was ever acknowledged: make them anew.
+    Founding,
+    /// Store and log are there. If one is not, it was lost.
+    Established,
+}
+
+/// The public key that stands for a cluster. Its private half is not kept: nothing is ever signed with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterRoot(pub [u8; PUBLIC_KEY_BYTES]);
+
+impl ClusterRoot {
+    /// The cluster's id: never 0, and as unlikely to repeat as the key.
+    pub fn id(&self) -> ClusterId {
+        ClusterId(hash_to_id(b"covey cluster id 1", &[&self.0]))
+    }
+}
+
+/// A node's own key pair: what it is known by for as long as its disk lasts.
+#[derive(Clone)]
+pub struct NodeKey {
+    pkcs8: Vec<u8>,
+    public: [u8; PUBLIC_KEY_BYTES],
+}
+
+/// Bytes are not an Ed25519 key pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an Ed25519 key pair in PKCS #8")]
+pub struct KeyError;
+
+impl NodeKey {
+    /// A generated key pair: PKCS #8 (version 2, with the public key), as `ring` makes it.
+    pub fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| KeyError)?;
+        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError)?;
+        Ok(Self { pkcs8, public })
+    }
+
+    /// The private half, for the one who signs with it.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &[u8; PUBLIC_KEY_BYTES] {
+        &self.public
+    }
+
+    /// What people compare: the SHA-256 of the public key, in groups of four hex digits.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(sha256(&[&self.public]))
+    }
+}
+
+impl fmt::Debug for NodeKey {
+    /// Without the private half.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeKey({})", self.fingerprint())
+    }
+}
+
+/// The hash of a node's public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, pair) in self.0.chunks(2).enumerate() {
+            let gap = if n == 0 { "" } else { " " };
+            write!(f, "{gap}{:02x}{:02x}", pair[0], pair[1])?;
+        }
+        Ok(())
+    }
+}
+
+/// Who this node is, in this run.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The node's key pair.
+    pub key: NodeKey,
+    /// Which member of the cluster it is.
+    pub member: MemberId,
+    /// The cluster's root; its id follows.
+    pub root: ClusterRoot,
+    /// The cluster's generation.
+    pub generation: Generation,
+    /// How far founding has got.
+    pub stage: Stage,
+    /// How often the node has started.
+    pub incarnation: Incarnation,
+    /// The random number of this run.
+    pub boot_nonce: u64,
+}
+
+impl Identity {
+    /// The cluster that the node is a member of.
+    pub fn cluster(&self) -> ClusterId {
+        self.root.id()
+    }
+}
+
+/// The id of a cluster's founder: nobody is there yet to allocate one.
+pub(super) fn founder_id(key: &NodeKey, boot_nonce: u64) -> MemberId {
+    MemberId(hash_to_id(b"covey founder id 1", &[&key.public, &boot_nonce.to_be_bytes()]))
+}
+
+/// The first eight bytes of a hash, where 0 stands for "none" and is stepped over.
+fn hash_to_id(label: &[u8], parts: &[&[u8]]) -> u64 {
+    let mut counter = 0_u8;
+    loop {
+        let counter_bytes = [counter];
+        let all: Vec<&[u8]> = [label, &counter_bytes].into_iter().chain(parts.iter().copied()).collect();
+        let hash = sha256(&all);
+        let id = hash.first_chunk::<8>().map_or(0, |first| u64::from_be_bytes(*first));
+        if id != 0 {
+            return id;
+        }
+        counter = counter.wrapping_add(1);
+    }
+}
+
+fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, &parts.concat()).as_ref());
+    hash
+}
+
+#[cfg(test)]
+pub(super) fn test_key(seed: u8) -> NodeKey {
+    // The smallest legal PKCS #8 for Ed25519 (RFC 8410, section 7, version 1) would lack the public key; version 2 carries it.
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let mut der = vec![0x30, 0x51, 0x02, 0x01, 0x01, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
+    der.extend([0x04, 0x22, 0x04, 0x20]);
+    der.extend([seed; 32]);
+    der.extend([0x81, 0x21, 0x00]);
+    der.extend(pair.public_key().as_ref());
+    NodeKey::from_pkcs8(der).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_follow_from_keys_and_are_never_zero() {
+        let (one, two) = (test_key(1), test_key(2));
+        assert_eq!(founder_id(&one, 5), founder_id(&one, 5));
+        assert_ne!(founder_id(&one, 5), founder_id(&one, 6), "a node that founds again is another member");
+        assert_ne!(founder_id(&one, 5), founder_id(&two, 5));
+        assert_ne!(founder_id(&one, 5).0, 0);
+        assert_ne!(ClusterRoot([1; 32]).id(), ClusterRoot([2; 32]).id());
+        assert_ne!(ClusterRoot([1; 32]).id().0, 0);
+    }
+
+    #[test]
+    fn a_key_shows_only_its_public_half() {
+        let key = test_key(9);
+        let shown = format!("{key:?}");
+        let text = key.fingerprint().to_string();
+        assert!(shown.contains(&text));
+        assert_eq!(text.len(), 16 * 4 + 15);
+        assert!(!shown.contains("0909"), "the seed is not shown");
+        assert!(NodeKey::from_pkcs8(vec![1, 2, 3]).is_err());
+    }
+}

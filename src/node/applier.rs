@@ -1,0 +1,318 @@
+//! The state of a whole member: committed entries in, views and answers out.
+//!
+//! Owns: the replicated state machine, when the overlay is folded into the store and when entries have to wait for that. Must
+//! never: skip an entry that it cannot read, or answer before the view that shows the effect is published. Driven
+//! by the applier thread of `runtime` and by the simulator.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::command::codec::{self, CodecError};
+use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
+use crate::ids::{LogIndex, ProposalId};
+use crate::limits::{OVERLAY_BYTES, OVERLAY_IDLE, QUOTA_CLEAR_PERCENT, WAL_BATCH_BYTES};
+use crate::machine::Machine;
+use crate::mvcc::View;
+use crate::store::{Base, ConfState, FoldBatch, StoreError};
+use crate::time::Instant;
+use crate::wal::{EntryKind, LogEntry};
+
+/// Bytes of entries that are applied before their effects are published and answered.
+const APPLY_BATCH_BYTES: usize = WAL_BATCH_BYTES;
+/// Bytes of log since the last fold after which there is another: entries that change no key (a transaction that only
+/// fails, say) never fill the overlay, but the log must be cut all the same.
+pub const UNFOLDED_LOG_BYTES_MAX: usize = 2 * OVERLAY_BYTES;
+
+/// What the applier wants done, in this order for each batch of entries: publish, replies, applied, fold.
+pub enum ApplierOutput {
+    /// Show this state to readers from now on.
+    Publish(View),
+    /// Answer the proposals of this run.
+    Replies(Vec<(ProposalId, Applied)>),
+    /// Tell the core, with [`Core::handle_applied`](super::Core::handle_applied).
+    Applied {
+        /// The last entry whose effect is published.
+        index: LogIndex,
+        /// Bytes of entries since the last such report.
+        bytes: usize,
+    },
+    /// Ask the core for this entry's configuration ([`Core::apply_conf_change`](super::Core::apply_conf_change)) and hand it to
+    /// [`Applier::apply_conf_state`]. Nothing is applied meanwhile.
+    ConfChange(LogEntry),
+    /// Commit this to the store, durably, then [`Applier::handle_folded`] and
+    /// [`Core::handle_checkpointed`](super::Core::handle_checkpointed). One at a time.
+    Fold(FoldBatch),
+    /// Let the store remove what compaction left over, slice by slice between folds, until its `compaction_finished` reaches
+    /// its `compacted`; each slice's new content comes to [`Applier::handle_compacted`].
+    CompactStart,
+    /// Propose this on behalf of the cluster; that it gets lost does no harm.
+    Propose(Command),
+}
+
+/// The state cannot be carried on. Fatal: the process stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplierError {
+    /// An entry of another version, or damaged. Skipping it would make this member's state differ from the others'.
+    #[error("log entry {index} cannot be read: {cause}")]
+    EntryUnreadable {
+        /// The entry.
+        index: LogIndex,
+        /// What is wrong with it.
+        #[source]
+        cause: CodecError,
+    },
+    /// The store failed while an entry was applied.
+    #[error("the store failed while log entry {index} was applied: {cause}")]
+    Store {
+        /// The entry.
+        index: LogIndex,
+        /// The store's error.
+        #[source]
+        cause: StoreError,
+    },
+}
+
+/// The state as one machine.
+///
+/// # Contract
+///
+/// - After each `handle_*` call, [`Applier::poll_output`] until `None`; outputs are carried out in order.
+/// - Entries come from [`CoreOutput::Apply`](super::CoreOutput::Apply), in order, none twice.
+/// - One checkpoint thread carries out folds and compaction slices and reports each in the order in which it committed
+///   them: the store's content only moves forward.
+/// - An error is final.
+///
+/// When the active generation is full while the frozen one is not folded yet, entries wait in the queue, which the core
+/// bounds by holding proposals back.
+pub struct Applier {
+    machine: Machine,
+    /// The nonce of this run: replies to another run's proposals concern nobody here.
+    boot_nonce: u64,
+    quota_bytes: Option<u64>,
+    leads: bool,
+    queue: VecDeque<LogEntry>,
+    /// The change of the configuration that waits for the core.
+    asked: Option<LogEntry>,
+    /// Bytes applied since the last report to the core.
+    unreported_bytes: usize,
+    /// Bytes of log applied since the last rotation, and where they are too many.
+    unfolded_bytes: usize,
+    unfolded_bytes_max: usize,
+    /// A fold was handed out and has not come back.
+    folding: bool,
+    compacting: bool,
+    /// When the last entry was applied; the driver's clock.
+    last_applied: Instant,
+    now: Instant,
+    outputs: VecDeque<ApplierOutput>,
+}
+
+impl Applier {
+    /// The state of a store. `quota_bytes` is the setting that NOSPACE is judged by, if there is a limit.
+    pub fn new(now: Instant, base: Arc<Base>, boot_nonce: u64, quota_bytes: Option<u64>) -> Self {
+        let machine = Machine::new(Arc::clone(&base));
+        let mut applier = Self {
+            boot_nonce,
+            quota_bytes,
+            leads: false,
+            queue: VecDeque::new(),
+            asked: None,
+            unreported_bytes: 0,
+            unfolded_bytes: 0,
+            unfolded_bytes_max: UNFOLDED_LOG_BYTES_MAX,
+            folding: false,
+            compacting: false,
+            last_applied: now,
+            now,
+            outputs: VecDeque::from([ApplierOutput::Publish(machine.view())]),
+            machine,
+        };
+        applier.start_compaction(&base);
+        applier
+    }
+
+    /// Folds in portions of about so many bytes instead of [`OVERLAY_BYTES`]. No answer depends on it.
+    pub fn set_overlay_bytes(&mut self, bytes: usize) {
+        self.machine.set_overlay_bytes(bytes);
+        self.unfolded_bytes_max = UNFOLDED_LOG_BYTES_MAX / OVERLAY_BYTES * bytes;
+    }
+
+    /// Committed entries, following those handed in before.
+    pub fn handle_entries(&mut self, now: Instant, entries: Vec<LogEntry>) {
+        self.now = now;
+        self.queue.extend(entries);
+    }
+
+    /// The configuration as of the entry of the last [`ApplierOutput::ConfChange`].
+    pub fn apply_conf_state(&mut self, now: Instant, index: LogIndex, conf_state: ConfState) {
+        self.now = now;
+        let entry = self.asked.take();
+        let entry = entry.filter(|entry| entry.index == index);
+        assert!(entry.is_some(), "the answer is for the entry that was asked about");
+        if let Some(entry) = entry {
+            self.machine.apply_conf_state(entry.index, entry.term, conf_state);
+            self.note_applied(&entry);
+            self.publish(Vec::new());
+        }
+    }
+
+    /// The fold handed out last is in the store, whose content is now `base`.
+    pub fn handle_folded(&mut self, now: Instant, base: Arc<Base>) {
+        self.now = now;
+        assert!(self.folding, "a fold comes back once");
+        self.folding = false;
+        self.machine.folded(Arc::clone(&base));
+        self.show_base(&base);
+    }
+
+    /// A slice of compaction is done; the store's content is now `base`.
+    pub fn handle_compacted(&mut self, now: Instant, base: Arc<Base>) {
+        self.now = now;
+        assert!(self.compacting, "the store compacts when it was told to");
+        self.compacting = base.meta().compaction_finished < base.meta().compacted;
+        self.machine.rebased(Arc::clone(&base));
+        self.show_base(&base);
+    }
+
+    /// Whether this member leads: the leader clears the NOSPACE alarm.
+    pub fn handle_leadership(&mut self, now: Instant, leads: bool) {
+        self.now = now;
+        let newly = leads && !self.leads;
+        self.leads = leads;
+        if newly {
+            self.clear_nospace();
+        }
+    }
+
+    /// The time of [`Applier::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// When a quiet, dirty overlay is folded, so that a restart has little to replay. `None` when clean.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (!self.folding && self.machine.is_dirty()).then(|| self.last_applied + OVERLAY_IDLE)
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_output(&mut self) -> Result<Option<ApplierOutput>, ApplierError> {
+        while self.outputs.is_empty() && self.advance()? {}
+        Ok(self.outputs.pop_front())
+    }
+
+    /// The last entry applied; its effect is published by the outputs that wait, if not before.
+    pub fn applied(&self) -> LogIndex {
+        self.machine.applied()
+    }
+
+    /// Whether entries wait because the store has not taken over the last generation.
+    pub fn is_stalled(&self) -> bool {
+        let log_full = self.folding && self.unfolded_bytes >= self.unfolded_bytes_max;
+        log_full || self.machine.must_stall()
+    }
+
+    /// One batch of entries, or a fold that is due; false when there is nothing to do now.
+    fn advance(&mut self) -> Result<bool, ApplierError> {
+        let applied = self.apply_batch()?;
+        let quiet = self.poll_timeout().is_some_and(|due| self.now >= due);
+        let full = self.machine.should_rotate() || self.unfolded_bytes >= self.unfolded_bytes_max;
+        Ok((!self.folding && (full || quiet) && self.fold()) || applied)
+    }
+
+    fn apply_batch(&mut self) -> Result<bool, ApplierError> {
+        let (mut replies, mut bytes, before) = (Vec::new(), 0, self.machine.applied());
+        let asked_before = self.asked.is_some();
+        while bytes < APPLY_BATCH_BYTES && self.asked.is_none() && !self.is_stalled() {
+            let Some(entry) = self.queue.pop_front() else { break };
+            if entry.kind != EntryKind::Normal {
+                self.asked = Some(entry);
+                break;
+            }
+            bytes += entry.memory_bytes();
+            self.note_applied(&entry);
+            self.apply(entry, &mut replies)?;
+            // A full generation is folded at once, and the batch goes on in the next one.
+            if !self.folding && self.machine.should_rotate() {
+                break;
+            }
+        }
+        if self.machine.applied() > before {
+            self.publish(replies);
+        }
+        if let Some(entry) = self.asked.as_ref().filter(|_| !asked_before) {
+            self.outputs.push_back(ApplierOutput::ConfChange(entry.clone()));
+        }
+        Ok(!self.outputs.is_empty())
+    }
+
+    fn apply(
+        &mut self,
+        entry: LogEntry,
+        replies: &mut Vec<(ProposalId, Applied)>,
+    ) -> Result<(), ApplierError> {
+        let (index, term) = (entry.index, entry.term);
+        if entry.data.is_empty() {
+            self.machine.apply_empty(index, term);
+            return Ok(());
+        }
+        let envelope =
+            codec::decode(entry.data).map_err(|cause| ApplierError::EntryUnreadable { index, cause })?;
+        let applied = self
+            .machine
+            .apply(index, term, &envelope.command)
+            .map_err(|cause| ApplierError::Store { index, cause })?;
+        if envelope.id.boot == self.boot_nonce {
+            replies.push((envelope.id, applied));
+        }
+        Ok(())
+    }
+
+    fn note_applied(&mut self, entry: &LogEntry) {
+        self.last_applied = self.now;
+        self.unreported_bytes += entry.memory_bytes();
+        self.unfolded_bytes += entry.memory_bytes();
+    }
+
+    fn publish(&mut self, replies: Vec<(ProposalId, Applied)>) {
+        self.outputs.push_back(ApplierOutput::Publish(self.machine.view()));
+        if !replies.is_empty() {
+            self.outputs.push_back(ApplierOutput::Replies(replies));
+        }
+        let bytes = std::mem::take(&mut self.unreported_bytes);
+        self.outputs.push_back(ApplierOutput::Applied { index: self.machine.applied(), bytes });
+    }
+
+    fn fold(&mut self) -> bool {
+        let Some(batch) = self.machine.rotate() else { return false };
+        self.folding = true;
+        self.unfolded_bytes = 0;
+        self.outputs.push_back(ApplierOutput::Fold(batch));
+        true
+    }
+
+    /// The store's content moved: readers let go of the old one, and of the generation that is now in it.
+    fn show_base(&mut self, base: &Base) {
+        self.outputs.push_back(ApplierOutput::Publish(self.machine.view()));
+        self.start_compaction(base);
+        self.clear_nospace();
+    }
+
+    fn start_compaction(&mut self, base: &Base) {
+        if !self.compacting && base.meta().compaction_finished < base.meta().compacted {
+            self.compacting = true;
+            self.outputs.push_back(ApplierOutput::CompactStart);
+        }
+    }
+
+    /// Removal made room: the leader has the alarm cleared. Asked again at each change of the store while it stays raised.
+    fn clear_nospace(&mut self) {
+        let view = self.machine.view();
+        let clear_below = self.quota_bytes.map(|quota| quota / 100 * QUOTA_CLEAR_PERCENT);
+        if !self.leads || clear_below.is_some_and(|below| view.bytes_in_use() >= below) {
+            return;
+        }
+        let raised = view.facts().alarms.iter().filter(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let clear = |alarm: &Alarm| Command::Alarm { action: AlarmAction::Deactivate, alarm: *alarm };
+        self.outputs.extend(raised.map(clear).map(ApplierOutput::Propose));
+    }
+}

@@ -1,0 +1,439 @@
+//! Consensus of a whole member: proposals and reads in, batches for the disk and for the applier out.
+//!
+//! Owns: what waits for consensus and its bounds, read-index rounds, the order between log, disk and state. Must never: look
+//! into a proposal, touch a disk or a socket. Driven by the core thread of `runtime` and by the simulator.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::consensus::{
+    ConfChange, ConfChangeRefusal, ConfChangeUnreadable, Consensus, CoreStatus, Message, Persist, PersistId,
+    ReadRound, Ready, Refusal, Role,
+};
+use crate::ids::{LogIndex, MemberId, ProposalId};
+use crate::limits::{
+    ELECTION_TIMEOUT, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX,
+    UNAPPLIED_BYTES_MAX, WAL_BATCH_BYTES,
+};
+use crate::store::ConfState;
+use crate::time::Instant;
+use crate::wal::LogEntry;
+
+/// A round without an answer is asked again after this: requests and answers may get lost.
+const READ_RETRY: Duration = Duration::from_millis(500);
+/// Proposals wait this long for a leader before they are refused; an election takes at most two timeouts as a rule.
+const LEADER_PATIENCE: Duration = ELECTION_TIMEOUT.saturating_mul(2);
+
+/// One linearizable read that waits for a read index. The caller makes the ids; within one run none is used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// What a [`CoreOutput::Refused`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A proposal: it is not in the log and never will be.
+    Proposal(ProposalId),
+    /// A read.
+    Read(ReadId),
+}
+
+/// Why a request was refused. It had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedWhy {
+    /// Too much waits already.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// No leader was found in time.
+    #[error("no leader")]
+    NoLeader,
+    /// This member was removed from the cluster.
+    #[error("this member was removed from the cluster")]
+    Removed,
+}
+
+/// What the core wants done.
+#[derive(Debug)]
+pub enum CoreOutput {
+    /// Append to the log on disk and sync; then [`Core::handle_persisted`] with the id. In order. Several may be on their way: whoever
+    /// writes takes all that wait, syncs once and answers the last id.
+    Persist(Persist),
+    /// Committed, and on this member's disk: hand to the applier, in order.
+    Apply(Vec<LogEntry>),
+    /// These reads may be served from the state at or after this position.
+    ReadReady(Vec<ReadId>, LogIndex),
+    /// A request had no effect.
+    Refused {
+        /// Which.
+        request: Request,
+        /// Why.
+        why: RefusedWhy,
+    },
+    /// Nothing before this entry is needed any more; the log on disk may be cut there.
+    CutLog {
+        /// The first entry that is still needed.
+        before: LogIndex,
+    },
+    /// Send each to its addressee; loss is harmless.
+    Send(Vec<Message>),
+    /// Where this member stands, when that has changed.
+    Status(CoreStatus),
+}
+
+/// A batch of own proposals in the log that is not committed yet.
+#[derive(Debug)]
+struct Appended {
+    last: LogIndex,
+    count: usize,
+    bytes: usize,
+}
+
+/// A read-index round on its way.
+#[derive(Debug)]
+struct Round {
+    id: ReadRound,
+    reads: Vec<ReadId>,
+    retry_at: Instant,
+    /// Who led when it started: another leader knows nothing of it.
+    asked: (Option<MemberId>, crate::ids::Term),
+}
+
+/// Consensus as one machine.
+///
+/// # Contract
+///
+/// - `now` never goes backwards. After any number of `handle_*` calls (the more at once, the larger the batches),
+///   [`Core::poll_output`] until `None`, then sleep until [`Core::poll_timeout`] and call [`Core::handle_timeout`].
+/// - Outputs are carried out in order of their kind: persists among persists, applies among applies.
+/// - The applier reports with [`Core::handle_applied`]; when it meets a change of the configuration it stops, asks with
+///   [`Core::apply_conf_change`], and goes on with the answer.
+/// - A durable fold up to C is reported with [`Core::handle_checkpointed`].
+///
+/// ```text
+/// proposal ─ queue ─► raft log ─ Persist ─► disk ─ handle_persisted ─► committed ─ Apply ─► handle_applied
+///           bounded: PROPOSALS_PENDING_*                                bounded: UNAPPLIED_BYTES_MAX
+/// ```
+///
+/// A persist goes out at once, even while others are on their way. Holding proposals until the disk is idle would make the
+/// same batches, for the disk's thread merges what waits, but would cost the way back and forth between two syncs.
+pub struct Core {
+    consensus: Consensus,
+    now: Instant,
+    queue: VecDeque<(ProposalId, Bytes)>,
+    queue_bytes: usize,
+    /// Since when the queue's head waits for a leader.
+    leaderless_since: Option<Instant>,
+    appended: VecDeque<Appended>,
+    appended_count: usize,
+    appended_bytes: usize,
+    unapplied_bytes: usize,
+    joining: Vec<ReadId>,
+    round: Option<Round>,
+    outputs: VecDeque<CoreOutput>,
+    reported: CoreStatus,
+}
+
+impl Core {
+    /// A core around a consensus that was just started.
+    pub fn new(now: Instant, consensus: Consensus) -> Self {
+        Self {
+            consensus,
+            now,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            leaderless_since: None,
+            appended: VecDeque::new(),
+            appended_count: 0,
+            appended_bytes: 0,
+            unapplied_bytes: 0,
+            joining: Vec::new(),
+            round: None,
+            outputs: VecDeque::new(),
+            reported: CoreStatus::default(),
+        }
+    }
+
+    /// A command for the log, as its encoded envelope. The answer comes from the applier of the member that proposed, or as
+    /// [`CoreOutput::Refused`]; it may never come when leadership changes, and then the outcome is unknown.
+    pub fn handle_proposal(&mut self, now: Instant, id: ProposalId, envelope: Bytes) {
+        self.now = now;
+        let count = self.queue.len() + self.appended_count;
+        let bytes = self.queue_bytes + self.appended_bytes + envelope.len();
+        if count >= PROPOSALS_PENDING_MAX || bytes > PROPOSALS_PENDING_BYTES_MAX {
+            self.refuse(Request::Proposal(id), RefusedWhy::TooManyRequests);
+            return;
+        }
+        self.queue_bytes += envelope.len();
+        self.queue.push_back((id, envelope));
+    }
+
+    /// A linearizable read asks from which position on the state is new enough. Answered by [`CoreOutput::ReadReady`].
+    ///
+    /// It joins the next round, never one on its way: that one may have been confirmed before the read came.
+    pub fn handle_read(&mut self, now: Instant, id: ReadId) {
+        self.now = now;
+        let waiting = self.joining.len() + self.round.as_ref().map_or(0, |round| round.reads.len());
+        if waiting >= READS_PENDING_MAX {
+            self.refuse(Request::Read(id), RefusedWhy::TooManyRequests);
+            return;
+        }
+        self.joining.push(id);
+    }
+
+    /// A message from a peer; see [`Consensus::step`].
+    pub fn handle_message(&mut self, now: Instant, message: Message) -> Result<(), Refusal> {
+        self.now = now;
+        self.consensus.step(now, message)
+    }
+
+    /// The disk holds this batch and all before it.
+    pub fn handle_persisted(&mut self, now: Instant, id: PersistId) {
+        self.now = now;
+        let messages = self.consensus.handle_persisted(now, id);
+        if !messages.is_empty() {
+            self.outputs.push_back(CoreOutput::Send(messages));
+        }
+    }
+
+    /// The applier has got to `index`; `bytes` of entries were applied since its last report.
+    pub fn handle_applied(&mut self, now: Instant, index: LogIndex, bytes: usize) {
+        self.now = now;
+        assert!(bytes <= self.unapplied_bytes, "more was applied than was handed out");
+        self.unapplied_bytes -= bytes;
+        self.consensus.handle_applied(now, index);
+    }
+
+    /// The store durably holds everything up to `checkpoint`.
+    pub fn handle_checkpointed(&mut self, now: Instant, checkpoint: LogIndex) {
+        self.now = now;
+        // The two reports come from different threads; a fold holds applied entries only.
+        self.consensus.handle_applied(now, checkpoint);
+        let before = self.consensus.cut(checkpoint);
+        self.outputs.push_back(CoreOutput::CutLog { before });
+    }
+
+    /// Proposes a change of the configuration; at the leader only, one at a time.
+    pub fn propose_conf_change(
+        &mut self,
+        now: Instant,
+        change: &ConfChange,
+    ) -> Result<(), ConfChangeRefusal> {
+        self.now = now;
+        self.consensus.propose_conf_change(now, change)
+    }
+
+    /// Makes a committed change of the configuration effective: the answer to
+    /// [`ApplierOutput::ConfChange`](super::ApplierOutput::ConfChange), to be handed back to the applier.
+    pub fn apply_conf_change(
+        &mut self,
+        now: Instant,
+        entry: &LogEntry,
+    ) -> Result<ConfState, ConfChangeUnreadable> {
+        self.now = now;
+        self.consensus.apply_conf_change(now, entry)
+    }
+
+    /// Hands leadership to another voter.
+    pub fn transfer_leader(&mut self, now: Instant, to: MemberId) {
+        self.now = now;
+        self.consensus.transfer_leader(now, to);
+    }
+
+    /// The time of [`Core::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.consensus.handle_timeout(now);
+    }
+
+    /// When to call [`Core::handle_timeout`]. `None` for an idle member without peers.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        // Without a leader there is nobody to ask again; finding one is an event of its own.
+        let asks = self.consensus.serves_reads();
+        let round = self.round.as_ref().filter(|_| asks).map(|round| round.retry_at);
+        let leader = self.leaderless_since.map(|since| since + LEADER_PATIENCE);
+        [self.consensus.poll_timeout(), round, leader].into_iter().flatten().min()
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_output(&mut self) -> Option<CoreOutput> {
+        while self.outputs.is_empty() && self.advance() {}
+        self.outputs.pop_front()
+    }
+
+    /// Where this member stands.
+    pub fn status(&self) -> CoreStatus {
+        self.consensus.status()
+    }
+
+    /// One step of work that is waiting; false when there is none.
+    fn advance(&mut self) -> bool {
+        let proposed = self.propose_batch();
+        let asked = self.ask_read_index();
+        // Before the batch that it belongs to: `sole_voter` must fall before a second voter can come to be.
+        self.report_standing();
+        let Some(ready) = self.consensus.poll_ready() else {
+            let reported = self.report_status();
+            return proposed || asked || reported;
+        };
+        self.take(ready);
+        true
+    }
+
+    fn take(&mut self, ready: Ready) {
+        if let Some(persist) = ready.persist {
+            self.outputs.push_back(CoreOutput::Persist(persist));
+        }
+        if !ready.messages.is_empty() {
+            self.outputs.push_back(CoreOutput::Send(ready.messages));
+        }
+        if !ready.committed.is_empty() {
+            self.unapplied_bytes += bytes_of(&ready.committed);
+            self.outputs.push_back(CoreOutput::Apply(ready.committed));
+        }
+        for (round, index) in ready.reads {
+            if let Some(confirmed) = self.round.take_if(|current| current.id == round) {
+                self.outputs.push_back(CoreOutput::ReadReady(confirmed.reads, index));
+            }
+        }
+        self.forget_settled();
+    }
+
+    /// Moves one batch from the queue to the log, where that is possible.
+    fn propose_batch(&mut self) -> bool {
+        if self.queue.is_empty() {
+            self.leaderless_since = None;
+            return false;
+        }
+        if self.consensus.status().role == Role::Removed {
+            return self.refuse_queue(RefusedWhy::Removed);
+        }
+        if !self.consensus.takes_proposals() {
+            let since = *self.leaderless_since.get_or_insert(self.now);
+            return self.now >= since + LEADER_PATIENCE && self.refuse_queue(RefusedWhy::NoLeader);
+        }
+        self.leaderless_since = None;
+        if self.unapplied_bytes > UNAPPLIED_BYTES_MAX {
+            return false;
+        }
+        let (mut ids, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some((id, envelope)) = self.queue.pop_front() {
+            if bytes > 0 && bytes + envelope.len() > WAL_BATCH_BYTES {
+                self.queue.push_front((id, envelope));
+                break;
+            }
+            bytes += envelope.len();
+            ids.push(id);
+            commands.push(envelope);
+        }
+        self.queue_bytes -= bytes;
+        match self.consensus.propose(self.now, commands) {
+            Ok(()) => self.note_appended(ids.len(), bytes),
+            Err(_) => {
+                for id in ids {
+                    self.refuse(Request::Proposal(id), RefusedWhy::TooManyRequests);
+                }
+            }
+        }
+        true
+    }
+
+    fn refuse_queue(&mut self, why: RefusedWhy) -> bool {
+        self.leaderless_since = None;
+        self.queue_bytes = 0;
+        for (id, _) in std::mem::take(&mut self.queue) {
+            self.refuse(Request::Proposal(id), why);
+        }
+        true
+    }
+
+    /// Only a leader knows where in the log its proposals are; forwarded ones count against the leader's bounds.
+    fn note_appended(&mut self, count: usize, bytes: usize) {
+        let status = self.consensus.status();
+        if status.role == Role::Leader {
+            self.appended.push_back(Appended { last: status.last, count, bytes });
+            self.appended_count += count;
+            self.appended_bytes += bytes;
+        }
+    }
+
+    /// What is committed no longer waits for consensus; what another leader may have overwritten neither.
+    fn forget_settled(&mut self) {
+        let status = self.consensus.status();
+        let leads = status.role == Role::Leader;
+        while self.appended.front().is_some_and(|front| !leads || front.last <= status.commit) {
+            if let Some(settled) = self.appended.pop_front() {
+                self.appended_count -= settled.count;
+                self.appended_bytes -= settled.bytes;
+            }
+        }
+    }
+
+    /// Starts a round when reads wait and none is on its way, or when the one on its way got lost.
+    fn ask_read_index(&mut self) -> bool {
+        let status = self.consensus.status();
+        if status.role == Role::Removed {
+            return self.refuse_reads();
+        }
+        if !self.consensus.serves_reads() {
+            return false;
+        }
+        let asked = (status.leader, status.term);
+        let reads = match &mut self.round {
+            None if self.joining.is_empty() => return false,
+            None => std::mem::take(&mut self.joining),
+            Some(round) if round.asked == asked && self.now < round.retry_at => return false,
+            Some(round) => {
+                // A later round serves earlier reads as well.
+                let mut reads = std::mem::take(&mut round.reads);
+                reads.append(&mut self.joining);
+                reads
+            }
+        };
+        let id = self.consensus.start_read_round(self.now);
+        self.round = Some(Round { id, reads, retry_at: self.now + READ_RETRY, asked });
+        true
+    }
+
+    fn refuse_reads(&mut self) -> bool {
+        let round = self.round.take().map(|round| round.reads).unwrap_or_default();
+        let reads = [round, std::mem::take(&mut self.joining)].concat();
+        let any = !reads.is_empty();
+        for read in reads {
+            self.refuse(Request::Read(read), RefusedWhy::Removed);
+        }
+        any
+    }
+
+    fn refuse(&mut self, request: Request, why: RefusedWhy) {
+        self.outputs.push_back(CoreOutput::Refused { request, why });
+    }
+
+    /// Reports at once what others decide by; see [`CoreStatus::sole_voter`].
+    fn report_standing(&mut self) {
+        let status = self.consensus.status();
+        let positions = CoreStatus { commit: status.commit, last: status.last, ..self.reported };
+        if status != positions {
+            self.report_status();
+        }
+    }
+
+    fn report_status(&mut self) -> bool {
+        let status = self.consensus.status();
+        let changed = status != self.reported;
+        if changed {
+            self.reported = status;
+            self.outputs.push_back(CoreOutput::Status(status));
+        }
+        changed
+    }
+}
+
+/// What entries count against [`UNAPPLIED_BYTES_MAX`].
+pub(super) fn bytes_of(entries: &[LogEntry]) -> usize {
+    entries.iter().map(LogEntry::memory_bytes).sum()
+}
+
+#[cfg(test)]
+#[path = "core_test.rs"]
+mod tests;

@@ -1,0 +1,256 @@
+//! A core among peers that do not answer, or answer late.
+
+use super::*;
+use crate::consensus::Start;
+use crate::ids::Term;
+use crate::limits::HEARTBEAT;
+use crate::prng::Prng;
+use crate::wal::{EntryKind, HardState, Position};
+
+/// Three cores, their disks instant, joined by a network that a test can cut.
+struct Trio {
+    cores: Vec<Core>,
+    now: Instant,
+    cut_off: Option<usize>,
+    applied: Vec<Vec<Bytes>>,
+    others: Vec<Vec<CoreOutput>>,
+}
+
+impl Trio {
+    fn new() -> Self {
+        let begin = Position { index: LogIndex(1), term: Term(1) };
+        let voters: Vec<MemberId> = (1..=3).map(MemberId).collect();
+        let core = |id: u64| {
+            let start = Start {
+                member: MemberId(id),
+                boot_nonce: id,
+                applied: begin,
+                conf_state: ConfState { voters: voters.clone(), ..ConfState::default() },
+                hard_state: HardState::default(),
+                log_start: begin,
+                entries: Vec::new(),
+            };
+            let logger = slog::Logger::root(slog::Discard, slog::o!());
+            Core::new(Instant(0), Consensus::start(Instant(0), start, Prng::new(id), &logger).unwrap())
+        };
+        let cores = (1..=3).map(core).collect();
+        let none = || std::iter::repeat_with(Vec::new).take(3);
+        Self {
+            cores,
+            now: Instant(0),
+            cut_off: None,
+            applied: none().collect(),
+            others: std::iter::repeat_with(Vec::new).take(3).collect(),
+        }
+    }
+
+    fn settle(&mut self) {
+        let mut busy = true;
+        while busy {
+            busy = false;
+            for at in 0..3 {
+                while let Some(output) = self.cores[at].poll_output() {
+                    busy = true;
+                    self.carry_out(at, output);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, at: usize, output: CoreOutput) {
+        match output {
+            CoreOutput::Persist(persist) => self.cores[at].handle_persisted(self.now, persist.id),
+            CoreOutput::Apply(entries) => {
+                let (last, bytes) = (entries.last().unwrap().index, bytes_of(&entries));
+                for entry in entries {
+                    if entry.kind != EntryKind::Normal {
+                        self.cores[at].apply_conf_change(self.now, &entry).unwrap();
+                    } else if !entry.data.is_empty() {
+                        self.applied[at].push(entry.data);
+                    }
+                }
+                self.cores[at].handle_applied(self.now, last, bytes);
+            }
+            CoreOutput::Send(messages) => {
+                for message in messages {
+                    let to = usize::try_from(message.to().0 - 1).unwrap();
+                    if self.cut_off != Some(at) && self.cut_off != Some(to) {
+                        let _ = self.cores[to].handle_message(self.now, message);
+                    }
+                }
+            }
+            other => self.others[at].push(other),
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let next = self.cores.iter().filter_map(Core::poll_timeout).min().unwrap_or(end);
+            self.now = next.max(self.now).min(end);
+            for core in &mut self.cores {
+                core.handle_timeout(self.now);
+            }
+            self.settle();
+        }
+    }
+
+    fn elect(&mut self) -> usize {
+        for _ in 0..100 {
+            self.pass(HEARTBEAT);
+            let leads =
+                |at: &usize| Some(*at) != self.cut_off && self.cores[*at].status().role == Role::Leader;
+            if let Some(leader) = (0..3).find(leads) {
+                return leader;
+            }
+        }
+        panic!("no leader in ten seconds");
+    }
+
+    fn reads_ready(&self, at: usize) -> Vec<ReadId> {
+        let ready = self.others[at].iter().filter_map(|output| match output {
+            CoreOutput::ReadReady(reads, _) => Some(reads.clone()),
+            _ => None,
+        });
+        ready.flatten().collect()
+    }
+
+    fn refused(&self, at: usize) -> Vec<(Request, RefusedWhy)> {
+        let refused = self.others[at].iter().filter_map(|output| match output {
+            CoreOutput::Refused { request, why } => Some((*request, *why)),
+            _ => None,
+        });
+        refused.collect()
+    }
+}
+
+fn id(seq: u64) -> ProposalId {
+    ProposalId { boot: 1, seq }
+}
+
+#[test]
+fn proposals_wait_for_an_election_but_not_for_ever() {
+    let mut trio = Trio::new();
+    trio.cores[0].handle_proposal(trio.now, id(1), Bytes::from_static(b"early"));
+    trio.settle();
+    trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    assert_eq!(trio.applied, vec![vec![Bytes::from_static(b"early")]; 3]);
+    assert!(trio.refused(0).is_empty());
+
+    let mut trio = Trio::new();
+    trio.cut_off = Some(0);
+    trio.cores[0].handle_proposal(trio.now, id(1), Bytes::from_static(b"never"));
+    trio.settle();
+    trio.pass(LEADER_PATIENCE / 2);
+    assert!(trio.refused(0).is_empty());
+    trio.pass(LEADER_PATIENCE / 2);
+    assert_eq!(trio.refused(0), [(Request::Proposal(id(1)), RefusedWhy::NoLeader)]);
+    // Nothing is left that would wake the core beyond raft's own timeouts.
+    assert!(trio.cores[0].poll_timeout().is_none_or(|at| at > trio.now));
+}
+
+#[test]
+fn a_lost_read_round_is_asked_again_with_those_that_joined_meanwhile() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let follower = (leader + 1) % 3;
+    trio.cut_off = Some(follower);
+    trio.cores[follower].handle_read(trio.now, ReadId(1));
+    trio.settle();
+    trio.cut_off = None;
+    trio.cores[follower].handle_read(trio.now, ReadId(2));
+    trio.settle();
+    assert!(
+        trio.reads_ready(follower).is_empty(),
+        "the first round is lost, and one is on its way at a time"
+    );
+    trio.pass(READ_RETRY);
+    assert_eq!(trio.reads_ready(follower), [ReadId(1), ReadId(2)]);
+}
+
+#[test]
+fn a_read_is_not_served_by_a_round_that_began_before_it() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    trio.cores[leader].handle_read(trio.now, ReadId(1));
+    // The round's heartbeats are on their way when the second read comes.
+    let mut held = Vec::new();
+    while let Some(output) = trio.cores[leader].poll_output() {
+        held.push(output);
+    }
+    trio.cores[leader].handle_read(trio.now, ReadId(2));
+    for output in held {
+        trio.carry_out(leader, output);
+    }
+    let follower = (leader + 1) % 3;
+    while let Some(output) = trio.cores[follower].poll_output() {
+        trio.carry_out(follower, output);
+    }
+    while let Some(output) = trio.cores[leader].poll_output() {
+        if let CoreOutput::ReadReady(reads, _) = &output {
+            assert_eq!(reads, &[ReadId(1)]);
+            trio.others[leader].push(output);
+            break;
+        }
+        trio.carry_out(leader, output);
+    }
+    trio.settle();
+    assert_eq!(trio.reads_ready(leader), [ReadId(1), ReadId(2)]);
+}
+
+#[test]
+fn an_isolated_leader_confirms_no_read_and_forgets_its_own_proposals() {
+    let mut trio = Trio::new();
+    let old = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    trio.cut_off = Some(old);
+    trio.cores[old].handle_read(trio.now, ReadId(1));
+    for seq in 0..100 {
+        trio.cores[old].handle_proposal(trio.now, id(seq), Bytes::from_static(b"lost"));
+    }
+    trio.settle();
+    assert_eq!(trio.cores[old].appended_count, 100);
+    let new = trio.elect();
+    trio.cores[new].handle_proposal(trio.now, id(200), Bytes::from_static(b"kept"));
+    trio.pass(ELECTION_TIMEOUT * 2);
+    assert!(trio.reads_ready(old).is_empty());
+    assert_eq!((trio.cores[old].appended_count, trio.cores[old].appended_bytes), (0, 0));
+    trio.cut_off = None;
+    trio.pass(ELECTION_TIMEOUT * 2);
+    assert_eq!(trio.applied, vec![vec![Bytes::from_static(b"kept")]; 3]);
+    assert_eq!(trio.reads_ready(old), [ReadId(1)], "another leader's round serves it");
+}
+
+#[test]
+fn a_removed_member_refuses_everything() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let changes = vec![(MemberId(leader as u64 + 1), crate::consensus::MemberChange::Remove)];
+    trio.cores[leader].propose_conf_change(trio.now, &ConfChange { changes, context: Bytes::new() }).unwrap();
+    trio.settle();
+    let gone = leader;
+    assert_eq!(trio.cores[gone].status().role, Role::Removed);
+    trio.cores[gone].handle_proposal(trio.now, id(1), Bytes::from_static(b"x"));
+    trio.cores[gone].handle_read(trio.now, ReadId(1));
+    trio.settle();
+    let refused = trio.refused(gone);
+    assert_eq!(refused.len(), 2);
+    assert!(refused.iter().all(|(_, why)| *why == RefusedWhy::Removed));
+}
+
+#[test]
+fn too_many_reads_are_refused() {
+    let mut trio = Trio::new();
+    for read in 0..READS_PENDING_MAX as u64 {
+        trio.cores[0].handle_read(trio.now, ReadId(read));
+    }
+    trio.settle();
+    assert!(trio.refused(0).is_empty());
+    trio.cores[0].handle_read(trio.now, ReadId(u64::MAX));
+    trio.settle();
+    assert_eq!(trio.refused(0), [(Request::Read(ReadId(u64::MAX)), RefusedWhy::TooManyRequests)]);
+}

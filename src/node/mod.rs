@@ -1,0 +1,74 @@
+//! A whole member as two sans-io machines joined by messages.
+//!
+//! Owns: [`Core`] (consensus), [`Applier`] (state) and how both begin from what is on disk. Must never: know threads, clocks,
+//! files or sockets. Driven by `runtime`, which gives each its thread, and by the simulator, which runs both on one.
+//!
+//! ```text
+//!            proposals, reads, messages                         entries
+//! callers ───────────────────────────► Core ──────── Apply ─────────────► Applier ── Publish, Replies ──► callers
+//!                                     │  ▲  ▲ ◄───── handle_applied ────────┘ │  ▲
+//!                             Persist │  │  └─────── handle_checkpointed ──┐  │  │ handle_folded,
+//!                                     ▼  │ handle_persisted               │  ▼  │ handle_compacted
+//!                                     log's disk                        store's disk  (Fold, CompactStart)
+//! ```
+
+mod applier;
+mod core;
+
+use std::sync::Arc;
+
+pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
+pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
+
+use crate::consensus::{Consensus, Start, StartError};
+use crate::ids::MemberId;
+use crate::prng::Prng;
+use crate::store::Base;
+use crate::time::Instant;
+use crate::wal::{HardState, LogEntry, Position};
+
+/// What a member begins with; all of it comes from disk or from above the determinism line.
+pub struct Recovery {
+    /// This member.
+    pub member: MemberId,
+    /// The random number of this run.
+    pub boot_nonce: u64,
+    /// The store's content.
+    pub base: Arc<Base>,
+    /// The log's hard state.
+    pub hard_state: HardState,
+    /// The position that the log's first entry follows.
+    pub log_start: Position,
+    /// All entries of the log, the ones that the store has already included.
+    pub entries: Vec<LogEntry>,
+    /// The setting that the NOSPACE alarm is judged by, if there is a limit.
+    pub quota_bytes: Option<u64>,
+    /// Randomness for election timeouts.
+    pub prng: Prng,
+}
+
+/// A member as it is after a start: the state is the store's, the entries after it are applied as raft finds them committed.
+///
+/// The state begins at the store's position and never at the hard state's commit: what was only applied in memory is gone.
+pub fn recover(
+    now: Instant,
+    recovery: Recovery,
+    logger: &slog::Logger,
+) -> Result<(Core, Applier), StartError> {
+    let meta = recovery.base.meta();
+    let start = Start {
+        member: recovery.member,
+        boot_nonce: recovery.boot_nonce,
+        applied: Position { index: meta.applied, term: meta.applied_term },
+        conf_state: meta.conf_state.clone(),
+        hard_state: recovery.hard_state,
+        log_start: recovery.log_start,
+        entries: recovery.entries,
+    };
+    let consensus = Consensus::start(now, start, recovery.prng, logger)?;
+    let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes);
+    Ok((Core::new(now, consensus), applier))
+}
+
+#[cfg(test)]
+mod driver_test;
