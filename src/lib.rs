@@ -32,3 +32,8 @@ pub mod consensus;
 pub mod formation;
 // R5: a whole member
 pub mod node;
+// ---- the determinism line ----
+// R6: what every thread reports to
+pub mod telemetry;
+// R7: threads, clocks, files
+pub mod runtime;

@@ -1,0 +1,268 @@
+//! The way into a running node for everything that serves clients.
+//!
+//! Owns: admission (size, quota, how much may wait), the numbering of proposals and reads, and the promise that an answer comes
+//! after the state it speaks of can be read. Must never: block a thread. Driven by `api` and `app`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::clock::Clock;
+use super::threads::CoreInput;
+use super::{Mailbox, Milestone, Pool, Waiters};
+use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
+use crate::consensus::CoreStatus;
+use crate::ids::{ClusterId, LogIndex, MemberId, ProposalId, Revision, Term};
+use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
+use crate::mvcc::{View, ViewCell, cost_of};
+
+/// Why a request was not served. Nothing is known of the effect of a write after `LeaderChanged`, `TimedOut` and `Stopped`; the
+/// others have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServeError {
+    /// Too much waits already.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// The encoded request is larger than the setting allows.
+    #[error("request is too large")]
+    RequestTooLarge,
+    /// The quota has no room for the request.
+    #[error("database space exceeded")]
+    NoSpace,
+    /// This member knows no leader.
+    #[error("no leader")]
+    NoLeader,
+    /// Leadership moved while the request waited.
+    #[error("leader changed")]
+    LeaderChanged,
+    /// No answer within the time that a request may take.
+    #[error("request timed out")]
+    TimedOut,
+    /// The node is stopping.
+    #[error("server stopped")]
+    Stopped,
+}
+
+/// What a node says of itself right now.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This member.
+    pub member: MemberId,
+    /// The leader, where one is known.
+    pub leader: Option<MemberId>,
+    /// The current term.
+    pub term: Term,
+    /// The last index known to be committed.
+    pub commit: LogIndex,
+    /// The last index whose effect can be read.
+    pub applied: LogIndex,
+    /// Size of the store's file in bytes.
+    pub file_bytes: u64,
+    /// Bytes that retained changes take, as the quota counts them.
+    pub bytes_in_use: u64,
+    /// The quota in bytes; `None` when there is no limit.
+    pub quota: Option<u64>,
+    /// Whether this member does not vote.
+    pub is_learner: bool,
+}
+
+/// What admission goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionOptions {
+    /// The largest encoded request in bytes.
+    pub request_bytes: usize,
+    /// The quota in bytes; `None` when there is no limit.
+    pub quota: Option<u64>,
+}
+
+/// Who this node is, for as long as it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeIds {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This member.
+    pub member: MemberId,
+    /// The random number of this start.
+    pub boot_nonce: u64,
+}
+
+/// A cheap, cloneable reference to a running node.
+#[derive(Clone)]
+pub struct Handle(pub(super) Arc<Shared>);
+
+/// What the handle shares with the node's threads.
+pub(super) struct Shared {
+    pub(super) ids: NodeIds,
+    pub(super) admission: AdmissionOptions,
+    pub(super) clock: Clock,
+    pub(super) core: Mailbox<CoreInput>,
+    pub(super) views: Arc<ViewCell>,
+    pub(super) proposals: Arc<Waiters<Result<Applied, ServeError>>>,
+    pub(super) reads: Arc<Waiters<Result<LogIndex, ServeError>>>,
+    pub(super) applied: Milestone,
+    pub(super) compacted: Milestone,
+    pub(super) file_bytes: AtomicU64,
+    pub(super) status: Mutex<CoreStatus>,
+    /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.
+    pub(super) sole_voter: AtomicBool,
+    pub(super) pool: Pool,
+    pub(super) sequence: AtomicU64,
+    pub(super) pending_bytes: AtomicUsize,
+}
+
+/// Bytes of a proposal, counted against the bound until its caller has the answer or has gone.
+struct PendingBytes<'a> {
+    total: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl<'a> PendingBytes<'a> {
+    fn reserve(total: &'a AtomicUsize, bytes: usize) -> Result<Self, ServeError> {
+        let before = total.fetch_add(bytes, Ordering::Relaxed);
+        let reserved = Self { total, bytes };
+        if before + bytes > PROPOSALS_PENDING_BYTES_MAX {
+            Err(ServeError::TooManyRequests)
+        } else {
+            Ok(reserved)
+        }
+    }
+}
+
+impl Drop for PendingBytes<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Handle {
+    /// Replicates and applies a command; the answer comes once it is durable, committed, applied and readable here.
+    ///
+    /// A caller that goes away does not take the proposal back.
+    pub async fn propose(&self, command: Command) -> Result<Applied, ServeError> {
+        let cost = cost_of(&command);
+        if cost > 0 && !self.has_room_for(cost) {
+            self.raise_no_space().await;
+            return Err(ServeError::NoSpace);
+        }
+        self.submit(command, self.0.admission.request_bytes).await
+    }
+
+    /// Tells the cluster what this member is called and where it is found.
+    pub async fn publish(&self, attributes: MemberAttributes) -> Result<Applied, ServeError> {
+        self.submit(Command::Publish(attributes), usize::MAX).await
+    }
+
+    fn has_room_for(&self, cost: u64) -> bool {
+        let Some(quota) = self.0.admission.quota else { return true };
+        let under_way = self.0.pending_bytes.load(Ordering::Relaxed) as u64;
+        self.0.views.load().bytes_in_use() + under_way + cost < quota
+    }
+
+    async fn raise_no_space(&self) {
+        let alarm = Alarm { member: self.0.ids.member, kind: AlarmKind::NoSpace };
+        if !self.0.views.load().facts().alarms.contains(&alarm) {
+            let raise = Command::Alarm { action: AlarmAction::Activate, alarm };
+            let raised = self.submit(raise, usize::MAX).await;
+            if let Err(error) = raised {
+                tracing::warn!(%error, "could not raise the NOSPACE alarm; the next refused write tries again");
+            }
+        }
+    }
+
+    async fn submit(&self, command: Command, bytes_max: usize) -> Result<Applied, ServeError> {
+        let shared = &self.0;
+        let (id, bytes) = shared.encode(command);
+        if bytes.len() > bytes_max {
+            return Err(ServeError::RequestTooLarge);
+        }
+        let _reserved = PendingBytes::reserve(&shared.pending_bytes, bytes.len())?;
+        let waiting = shared
+            .proposals
+            .register(id.seq, shared.clock.now(), PROPOSALS_PENDING_MAX)
+            .ok_or(ServeError::TooManyRequests)?;
+        shared.core.send(CoreInput::Propose { id, bytes }).map_err(|_| ServeError::Stopped)?;
+        waiting.await.unwrap_or(Err(ServeError::Stopped))
+    }
+
+    /// Waits for a point at which [`Handle::view`] shows everything that was acknowledged anywhere before this call.
+    pub async fn read_barrier(&self) -> Result<(), ServeError> {
+        let shared = &self.0;
+        // The only voter acknowledges every write itself, and only after publishing it: any view taken from here on has it.
+        if shared.sole_voter.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let key = shared.sequence.fetch_add(1, Ordering::Relaxed);
+        let waiting = shared
+            .reads
+            .register(key, shared.clock.now(), READS_PENDING_MAX)
+            .ok_or(ServeError::TooManyRequests)?;
+        shared.core.send(CoreInput::Read(key)).map_err(|_| ServeError::Stopped)?;
+        let index = waiting.await.unwrap_or(Err(ServeError::Stopped))?;
+        if shared.applied.wait(index.0).await { Ok(()) } else { Err(ServeError::Stopped) }
+    }
+
+    /// The newest published state.
+    pub fn view(&self) -> Arc<View> {
+        self.0.views.load()
+    }
+
+    /// Runs work that may wait for the disk or burn CPU on the node's pool of threads.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.0.pool.run(work).await
+    }
+
+    /// Waits until everything that the compaction to `revision` made superfluous has been removed from the store.
+    pub async fn compaction_finished(&self, revision: Revision) -> Result<(), ServeError> {
+        let target = u64::try_from(revision.0).unwrap_or(0);
+        if self.0.compacted.wait(target).await { Ok(()) } else { Err(ServeError::Stopped) }
+    }
+
+    /// Who this node is.
+    pub fn ids(&self) -> NodeIds {
+        self.0.ids
+    }
+
+    /// The current term: what every answer says, without the rest of [`Handle::status`].
+    pub fn term(&self) -> Term {
+        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).term
+    }
+
+    /// What the node says of itself.
+    pub fn status(&self) -> NodeStatus {
+        let shared = &self.0;
+        let core = *shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = shared.views.load();
+        NodeStatus {
+            cluster: shared.ids.cluster,
+            member: shared.ids.member,
+            leader: core.leader,
+            term: core.term,
+            commit: core.commit,
+            applied: LogIndex(shared.applied.value()),
+            file_bytes: shared.file_bytes.load(Ordering::Relaxed),
+            bytes_in_use: view.bytes_in_use(),
+            quota: shared.admission.quota,
+            is_learner: false,
+        }
+    }
+
+    /// How many proposals wait for their answer.
+    pub fn proposals_pending(&self) -> usize {
+        self.0.proposals.len()
+    }
+}
+
+impl Shared {
+    /// Keeps what the core says of itself for whoever asks.
+    pub(super) fn set_core_status(&self, status: CoreStatus) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Numbers and encodes a command.
+    pub(super) fn encode(&self, command: Command) -> (ProposalId, bytes::Bytes) {
+        let seq = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let id = ProposalId { boot: self.ids.boot_nonce, seq };
+        (id, codec::encode(&Envelope { id, command }))
+    }
+}

@@ -1,0 +1,23 @@
+//! Where the deterministic core meets threads, clocks and files.
+//!
+//! Owns: the threads of a node and the queues between them, the way in for clients ([`Handle`]), the end of the process
+//! after a fatal error. Must never: decide anything that the simulator should see. Driven by `app`.
+
+mod checkpoint;
+pub mod clock;
+pub mod files;
+mod handle;
+pub mod io;
+mod mailbox;
+mod pool;
+mod running;
+mod threads;
+mod waiters;
+mod wal_writer;
+
+pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
+pub use mailbox::{Drained, Mailbox};
+pub use pool::Pool;
+pub use running::{Parts, Running};
+pub use threads::Fault;
+pub use waiters::{Milestone, Waiters, Waiting};

@@ -1,0 +1,126 @@
+//! A node that runs: its threads, started together and waited for together.
+//!
+//! Owns: the start and the end. Must never: go on when one of the threads has ended by itself. Driven by `app`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use smol::channel::{Receiver, RecvError};
+
+use super::clock::Clock;
+use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
+use super::threads::{self, Context, Fault, Queues};
+use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer};
+use crate::consensus::CoreStatus;
+use crate::disk::Directory;
+use crate::mvcc::{View, ViewCell};
+use crate::node::{Applier, Core};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use crate::wal::Wal;
+
+/// Threads that read for clients where the disk may be waited for.
+const POOL_THREADS: usize = 2;
+
+/// The parts of a node, recovered or new.
+pub struct Parts<D: Directory> {
+    /// Consensus.
+    pub core: Core,
+    /// The state.
+    pub applier: Applier,
+    /// The log.
+    pub wal: Wal<D>,
+    /// The store.
+    pub store: Store,
+    /// Who the node is.
+    pub ids: NodeIds,
+    /// What its admission goes by.
+    pub admission: AdmissionOptions,
+}
+
+/// A node whose threads run.
+pub struct Running {
+    handle: Handle,
+    ends: Receiver<Result<(), Fault>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How many threads a node has.
+const THREADS: usize = 4;
+
+impl Running {
+    /// Starts the threads. The node serves as soon as its core has found a leader; for a cluster of one that is at once.
+    pub fn start<D>(parts: Parts<D>, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, Fault>
+    where
+        D: Directory + Send + 'static,
+        D::File: Send,
+    {
+        let Parts { core, applier, wal, store, ids, admission } = parts;
+        let base = Arc::new(store.base()?);
+        let compacted = Milestone::default();
+        compacted.reach(u64::try_from(base.meta().compaction_finished.0).unwrap_or(0));
+        let shared = Arc::new(Shared {
+            ids,
+            admission,
+            clock,
+            core: Mailbox::default(),
+            views: Arc::new(ViewCell::new(View::of_base(base))),
+            proposals: Arc::default(),
+            reads: Arc::default(),
+            applied: Milestone::default(),
+            compacted,
+            file_bytes: AtomicU64::new(store.file_bytes()),
+            status: Mutex::new(CoreStatus::default()),
+            sole_voter: AtomicBool::new(false),
+            pool: Pool::new(POOL_THREADS),
+            sequence: AtomicU64::new(1),
+            pending_bytes: AtomicUsize::new(0),
+        });
+        let context = Context { shared: Arc::clone(&shared), queues: Arc::new(Queues::default()), metrics };
+        let (notices, ends) = smol::channel::unbounded();
+        let (for_wal, for_checkpoint) = (context.clone(), context.clone());
+        let for_applier = context.clone();
+        let threads = [
+            threads::spawn("checkpoint", &notices, move || checkpoint::run(store, &for_checkpoint)),
+            threads::spawn("wal", &notices, move || wal_writer::run(wal, &for_wal)),
+            threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),
+            threads::spawn("core", &notices, move || threads::run_core(core, &context)),
+        ];
+        let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(Fault::Threads)?;
+        assert_eq!(threads.len(), THREADS);
+        Ok(Self { handle: Handle(shared), ends, threads })
+    }
+
+    /// The way in.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits for a fault; a node that was not stopped ends by one only.
+    pub async fn fault(&self) -> Fault {
+        loop {
+            match self.ends.recv().await {
+                Ok(Err(fault)) => return fault,
+                // A thread ends well only when it is stopped, and then nobody waits here any more.
+                Ok(Ok(())) => {}
+                Err(RecvError) => return Fault::Panicked("last"),
+            }
+        }
+    }
+
+    /// Takes no more requests, and answers those that wait that the node stops.
+    pub fn close(&self) {
+        self.handle.0.core.close();
+    }
+
+    /// Stops the threads, each after what it has begun, and waits for them. What was acknowledged is durable already.
+    pub fn stop(self) -> Result<(), Fault> {
+        self.close();
+        for thread in self.threads {
+            // A thread that panicked has reported that.
+            drop(thread.join());
+        }
+        std::iter::from_fn(|| self.ends.try_recv().ok()).collect()
+    }
+}

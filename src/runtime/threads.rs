@@ -1,0 +1,305 @@
+//! The four threads of a node, each around one part of the core, and their start and end.
+//!
+//! Owns: which thread calls what, and the queues between them. Must never: decide; a thread carries out what its machine puts out. Driven
+//! by `app`, which starts the threads and hears of their end.
+//!
+//! ```text
+//! Handle ──► core ──Persist──► wal ──persisted──► core ──Apply──► applier ──► views, answers
+//!              ▲                                                    │ ▲
+//!              └───────────── applied, checkpointed ────────────────┤ └── new base
+//!                                                                   └─► checkpoint
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smol::channel::Sender;
+
+use super::checkpoint::CheckpointJob;
+use super::handle::Shared;
+use super::{Drained, Mailbox, ServeError, wal_writer};
+use crate::command::{Applied, Outcome};
+use crate::consensus::{CoreStatus, PersistId, Role};
+use crate::ids::{LogIndex, ProposalId};
+use crate::limits::REQUEST_TIMEOUT;
+use crate::node::{Applier, ApplierError, ApplierOutput, Core, CoreOutput, ReadId, RefusedWhy, Request};
+use crate::store::{Base, ConfState, StoreError};
+use crate::telemetry::metrics::Metrics;
+use crate::wal::{LogEntry, WalError};
+use wal_writer::WalJob;
+
+/// How often callers that have waited too long are looked for, while anybody waits.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a node cannot go on. The process ends without another acknowledgement.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The log could not be written or synced.
+    #[error("the log on disk failed")]
+    Wal(#[from] WalError),
+    /// The store could not be written or read.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// A committed entry could not be applied.
+    #[error("a committed entry could not be applied")]
+    Applier(#[from] ApplierError),
+    /// A committed change of the configuration could not be read.
+    #[error("a committed change of the configuration could not be applied")]
+    ConfChange(#[from] crate::consensus::ConfChangeUnreadable),
+    /// The operating system gave no thread.
+    #[error("cannot start a thread")]
+    Threads(#[source] std::io::Error),
+    /// A thread panicked; the panic was logged when it happened.
+    #[error("the {0} thread panicked")]
+    Panicked(&'static str),
+}
+
+/// What the core thread is told.
+pub(super) enum CoreInput {
+    Propose { id: ProposalId, bytes: Bytes },
+    Read(u64),
+    Persisted(PersistId),
+    Applied { index: LogIndex, bytes: usize },
+    ConfChange(LogEntry),
+    Checkpointed(LogIndex),
+}
+
+/// What the applier thread is told.
+pub(super) enum ApplierInput {
+    Entries(Vec<LogEntry>),
+    ConfState { index: LogIndex, conf_state: ConfState },
+    Folded(Arc<Base>),
+    Compacted(Arc<Base>),
+    Leads(bool),
+}
+
+/// The queues of the threads behind the core's.
+#[derive(Default)]
+pub(super) struct Queues {
+    pub(super) wal: Mailbox<WalJob>,
+    pub(super) applier: Mailbox<ApplierInput>,
+    pub(super) checkpoint: Mailbox<CheckpointJob>,
+}
+
+/// What every thread has.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queues: Arc<Queues>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Tells who waits for the node that a thread has ended, even when it panics.
+struct EndNotice {
+    name: &'static str,
+    ends: Sender<Result<(), Fault>>,
+    reported: bool,
+}
+
+impl EndNotice {
+    fn report(&mut self, end: Result<(), Fault>) {
+        self.reported = true;
+        // A closed channel has nobody left to tell; an unbounded one is never full.
+        drop(self.ends.try_send(end));
+    }
+}
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        if !self.reported {
+            self.report(Err(Fault::Panicked(self.name)));
+        }
+    }
+}
+
+/// Starts a thread of the node whose end is put into `ends`.
+pub(super) fn spawn(
+    name: &'static str,
+    ends: &Sender<Result<(), Fault>>,
+    work: impl FnOnce() -> Result<(), Fault> + Send + 'static,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    let mut notice = EndNotice { name, ends: ends.clone(), reported: false };
+    thread::Builder::new().name(name.into()).spawn(move || {
+        let end = work();
+        notice.report(end);
+    })
+}
+
+/// The core thread: consensus and nothing else, so that no disk delays it.
+pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
+    let shared = &context.shared;
+    let mut inputs = Vec::new();
+    let mut status = CoreStatus::default();
+    let mut last_sweep = shared.clock.now();
+    loop {
+        while let Some(output) = core.poll_output() {
+            carry_out_core(output, context, &mut status);
+        }
+        let waiting = !shared.proposals.is_empty() || !shared.reads.is_empty();
+        let deadline = core.poll_timeout().map(|at| shared.clock.until(at));
+        let patience = deadline.into_iter().chain(waiting.then_some(SWEEP_INTERVAL)).min();
+        if shared.core.drain(&mut inputs, patience) == Drained::Closed {
+            stop(context);
+            return Ok(());
+        }
+        let now = shared.clock.now();
+        for input in inputs.drain(..) {
+            match input {
+                CoreInput::Propose { id, bytes } => core.handle_proposal(now, id, bytes),
+                CoreInput::Read(key) => core.handle_read(now, ReadId(key)),
+                CoreInput::Persisted(id) => core.handle_persisted(now, id),
+                CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
+                CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
+                CoreInput::ConfChange(entry) => {
+                    let conf_state = core.apply_conf_change(now, &entry)?;
+                    let answer = ApplierInput::ConfState { index: entry.index, conf_state };
+                    drop(context.queues.applier.send(answer));
+                }
+            }
+        }
+        if core.poll_timeout().is_some_and(|at| at <= now) {
+            core.handle_timeout(now);
+        }
+        if now.since(last_sweep) >= SWEEP_INTERVAL {
+            last_sweep = now;
+            sweep(context, now);
+        }
+    }
+}
+
+fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus) {
+    let Context { shared, queues, .. } = context;
+    match output {
+        // A closed queue means that its thread has failed and the process is about to end.
+        CoreOutput::Persist(persist) => drop(queues.wal.send(WalJob::Persist(persist))),
+        CoreOutput::CutLog { before } => drop(queues.wal.send(WalJob::Cut { before })),
+        CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
+        CoreOutput::ReadReady(reads, index) => {
+            shared.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(index))));
+        }
+        CoreOutput::Refused { request, why } => {
+            let error = match why {
+                RefusedWhy::TooManyRequests => ServeError::TooManyRequests,
+                RefusedWhy::NoLeader => ServeError::NoLeader,
+                RefusedWhy::Removed => ServeError::Stopped,
+            };
+            match request {
+                Request::Proposal(id) => shared.proposals.answer(id.seq, Err(error)),
+                Request::Read(read) => shared.reads.answer(read.0, Err(error)),
+            }
+        }
+        // A cluster of one has no peers; a message to nobody is lost, as raft allows.
+        CoreOutput::Send(_) => {}
+        CoreOutput::Status(new) => {
+            publish_status(context, status, new);
+        }
+    }
+}
+
+fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
+    let Context { shared, queues, metrics } = context;
+    // Before anything that the core puts out after it: a read that still skips its round must not outlive the right to.
+    shared.sole_voter.store(new.sole_voter, Ordering::Release);
+    shared.set_core_status(new);
+    if old.leader != new.leader {
+        metrics.leader_changes.add(1);
+        tracing::info!(leader = ?new.leader, term = new.term.0, "raft: leader changed");
+    }
+    if (old.role == Role::Leader) != (new.role == Role::Leader) {
+        drop(queues.applier.send(ApplierInput::Leads(new.role == Role::Leader)));
+    }
+    *old = new;
+}
+
+/// Ends the waiting of callers whom nobody will answer.
+fn sweep(context: &Context, now: crate::time::Instant) {
+    let limit = crate::time::Instant(
+        now.0.saturating_sub(u64::try_from(REQUEST_TIMEOUT.as_nanos()).unwrap_or(u64::MAX)),
+    );
+    let shared = &context.shared;
+    let writes = shared.proposals.expire(limit, || Err(ServeError::TimedOut));
+    let reads = shared.reads.expire(limit, || Err(ServeError::TimedOut));
+    if writes + reads > 0 {
+        tracing::warn!(writes, reads, "requests timed out");
+    }
+}
+
+/// Lets the other threads finish what they have and end, and everybody who waits go.
+fn stop(context: &Context) {
+    let Context { shared, queues, .. } = context;
+    queues.wal.close();
+    queues.applier.close();
+    queues.checkpoint.close();
+    let never = crate::time::Instant(u64::MAX);
+    shared.proposals.expire(never, || Err(ServeError::Stopped));
+    shared.reads.expire(never, || Err(ServeError::Stopped));
+    shared.applied.close();
+    shared.compacted.close();
+}
+
+/// The applier thread: the state machine and its views.
+pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(), Fault> {
+    let Context { shared, queues, .. } = context;
+    let mut inputs = Vec::new();
+    loop {
+        while let Some(output) = applier.poll_output()? {
+            carry_out_applier(output, context);
+        }
+        let patience = applier.poll_timeout().map(|at| shared.clock.until(at));
+        if queues.applier.drain(&mut inputs, patience) == Drained::Closed {
+            return Ok(());
+        }
+        let now = shared.clock.now();
+        for input in inputs.drain(..) {
+            match input {
+                ApplierInput::Entries(entries) => applier.handle_entries(now, entries),
+                ApplierInput::ConfState { index, conf_state } => {
+                    applier.apply_conf_state(now, index, conf_state);
+                }
+                ApplierInput::Folded(base) => applier.handle_folded(now, base),
+                ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
+                ApplierInput::Leads(leads) => applier.handle_leadership(now, leads),
+            }
+        }
+        if applier.poll_timeout().is_some_and(|at| at <= now) {
+            applier.handle_timeout(now);
+        }
+    }
+}
+
+fn carry_out_applier(output: ApplierOutput, context: &Context) {
+    let Context { shared, queues, metrics } = context;
+    match output {
+        ApplierOutput::Publish(view) => shared.views.publish(view),
+        ApplierOutput::Replies(replies) => {
+            count(&replies, metrics);
+            shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));
+        }
+        ApplierOutput::Applied { index, bytes } => {
+            shared.applied.reach(index.0);
+            drop(shared.core.send(CoreInput::Applied { index, bytes }));
+        }
+        ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
+        ApplierOutput::Fold(batch) => drop(queues.checkpoint.send(CheckpointJob::Fold(batch))),
+        ApplierOutput::CompactStart => drop(queues.checkpoint.send(CheckpointJob::Compact)),
+        ApplierOutput::Propose(command) => {
+            let (id, bytes) = shared.encode(command);
+            drop(shared.core.send(CoreInput::Propose { id, bytes }));
+        }
+    }
+}
+
+fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
+    for (_, applied) in replies {
+        match &applied.outcome {
+            Ok(Outcome::Put(_)) => metrics.puts.add(1),
+            Ok(Outcome::DeleteRange(_)) => metrics.deletes.add(1),
+            Ok(Outcome::Txn(_)) => metrics.txns.add(1),
+            Ok(Outcome::Compact | Outcome::Alarm(_) | Outcome::Publish) => {}
+            Err(_) => metrics.proposals_failed.add(1),
+        }
+    }
+}

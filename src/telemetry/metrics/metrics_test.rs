@@ -1,0 +1,211 @@
+//! The rendered text, read back by a strict reader of the exposition format.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Gauges, GrpcKind, GrpcMethod, Metrics, render};
+use crate::ids::{LogIndex, MemberId, Revision};
+
+const METHODS: [GrpcMethod; 2] = [
+    GrpcMethod { service: "etcdserverpb.KV", method: "Range", kind: GrpcKind::Unary },
+    GrpcMethod { service: "etcdserverpb.Watch", method: "Watch", kind: GrpcKind::BidiStream },
+];
+
+fn gauges() -> Gauges<'static> {
+    Gauges {
+        member: MemberId(0xab),
+        server_version: "3.6.0",
+        cluster_version: Some("a\"b\\c\nd"),
+        has_leader: true,
+        is_leader: false,
+        is_learner: false,
+        committed: LogIndex(9),
+        applied: LogIndex(8),
+        proposals_pending: 1,
+        db_total_bytes: 4096,
+        db_in_use_bytes: 1024,
+        quota_bytes: Some(77),
+        revision: Revision(5),
+        compacted: Revision(3),
+    }
+}
+
+/// Names and values.
+type Labels = Vec<(String, String)>;
+
+/// One metric family as a strict reader understands it.
+#[derive(Debug, Default)]
+struct Family {
+    kind: String,
+    /// Suffix of the name, labels as written (unescaped), value.
+    samples: Vec<(String, Labels, f64)>,
+}
+
+/// Reads the text format; panics at anything that a strict reader would refuse.
+fn read(text: &str) -> BTreeMap<String, Family> {
+    assert!(text.ends_with('\n'), "the last line ends");
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut current = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').unwrap();
+            assert!(!help.is_empty());
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap().to_owned();
+            assert!(["counter", "gauge", "histogram"].contains(&kind.as_str()));
+            let before = families.insert(name.to_owned(), Family { kind, samples: Vec::new() });
+            assert!(before.is_none(), "{name} twice");
+            name.clone_into(&mut current);
+            continue;
+        }
+        let (name, labels, value) = read_sample(line);
+        let suffix = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line} stands in {current}"));
+        let family = families.get_mut(&current).unwrap();
+        let suffixes: &[&str] =
+            if family.kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+        assert!(suffixes.contains(&suffix), "{line}");
+        family.samples.push((suffix.to_owned(), labels, value));
+    }
+    for (name, family) in &families {
+        assert!(!family.samples.is_empty(), "{name} is empty");
+        let distinct: BTreeSet<_> =
+            family.samples.iter().map(|(suffix, labels, _)| (suffix, labels)).collect();
+        assert_eq!(distinct.len(), family.samples.len(), "{name} has a sample twice");
+        if family.kind == "histogram" {
+            check_histogram(name, family);
+        }
+    }
+    families
+}
+
+fn read_sample(line: &str) -> (String, Labels, f64) {
+    let end = line.find(['{', ' ']).unwrap();
+    let name = &line[..end];
+    assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{line}");
+    let mut labels = Vec::new();
+    let mut rest = &line[end..];
+    if rest.starts_with('{') {
+        rest = &rest[1..];
+        loop {
+            let (label, after) = rest.split_once("=\"").unwrap();
+            let mut value = String::new();
+            let mut chars = after.char_indices();
+            let close = loop {
+                match chars.next().unwrap() {
+                    (at, '"') => break at,
+                    (_, '\\') => value.push(match chars.next().unwrap().1 {
+                        'n' => '\n',
+                        c @ ('"' | '\\') => c,
+                        c => panic!("\\{c} in {line}"),
+                    }),
+                    (_, c) => value.push(c),
+                }
+            };
+            labels.push((label.to_owned(), value));
+            rest = &after[close + 1..];
+            match rest.as_bytes()[0] {
+                b',' => rest = &rest[1..],
+                b'}' => break,
+                _ => panic!("{line}"),
+            }
+        }
+        rest = &rest[1..];
+    }
+    (name.to_owned(), labels, rest.strip_prefix(' ').unwrap().parse().unwrap())
+}
+
+fn check_histogram(name: &str, family: &Family) {
+    let buckets: Vec<_> = family.samples.iter().filter(|(suffix, ..)| suffix == "_bucket").collect();
+    let bounds: Vec<f64> = buckets.iter().map(|(_, labels, _)| labels[0].1.parse().unwrap()).collect();
+    assert!(bounds.is_sorted_by(|a, b| a < b) && bounds.last() == Some(&f64::INFINITY), "{name}");
+    assert!(buckets.is_sorted_by(|a, b| a.2 <= b.2), "{name} is not cumulative");
+    let count = family.samples.iter().find(|(suffix, ..)| suffix == "_count").unwrap().2;
+    assert!((buckets.last().unwrap().2 - count).abs() < f64::EPSILON, "{name}");
+    assert_eq!(family.samples.iter().filter(|(suffix, ..)| suffix == "_sum").count(), 1);
+}
+
+#[track_caller]
+fn assert_value(families: &BTreeMap<String, Family>, name: &str, kind: &str, expected: f64) {
+    let family = &families[name];
+    assert_eq!(family.kind, kind, "{name}");
+    assert!((family.samples[0].2 - expected).abs() < 1e-9, "{name} is {}", family.samples[0].2);
+}
+
+#[test]
+fn the_text_is_strictly_valid_and_shows_what_was_counted() {
+    let metrics = Metrics::new(METHODS);
+    metrics.puts.add(3);
+    metrics.wal_fsync.observe(Duration::from_micros(1500));
+    metrics.wal_fsync.observe(Duration::from_secs(60));
+    metrics.client_connections.increment();
+    metrics.grpc[0].started.add(1);
+    metrics.grpc[0].handled(11);
+    metrics.grpc[0].handled(99);
+    let families = read(&metrics.render(&gauges()));
+
+    assert_value(&families, "etcd_server_has_leader", "gauge", 1.0);
+    assert_value(&families, "etcd_server_proposals_committed_total", "gauge", 9.0);
+    assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 77.0);
+    assert_value(&families, "etcd_mvcc_put_total", "counter", 3.0);
+    assert_value(&families, "covey_client_connections", "gauge", 1.0);
+    assert_eq!(families["etcd_server_id"].samples[0].1, [("server_id".to_owned(), "ab".to_owned())]);
+    let version = &families["etcd_cluster_version"].samples[0].1[0].1;
+    assert_eq!(version, "a\"b\\c\nd", "escaping is undone by a reader");
+    assert!(
+        families.contains_key("process_resident_memory_bytes") && families.contains_key("process_open_fds")
+    );
+
+    let handled: Vec<_> =
+        families["grpc_server_handled_total"].samples.iter().filter(|sample| sample.2 > 0.0).collect();
+    let code = |i: usize| handled[i].1[0].1.as_str();
+    assert_eq!((handled.len(), code(0), code(1)), (2, "Unknown", "OutOfRange"));
+}
+
+#[test]
+fn histogram_bounds_are_etcds() {
+    let metrics = Metrics::new([]);
+    metrics.wal_fsync.observe(Duration::from_micros(1500));
+    let text = render::render(&metrics, &gauges(), None);
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("etcd_disk_wal_fsync")).collect();
+    let bounds = [
+        "0.001", "0.002", "0.004", "0.008", "0.016", "0.032", "0.064", "0.128", "0.256", "0.512", "1.024",
+        "2.048", "4.096", "8.192", "+Inf",
+    ];
+    for (line, bound) in lines.iter().zip(bounds) {
+        let count = u8::from(bound != "0.001");
+        assert_eq!(*line, format!("etcd_disk_wal_fsync_duration_seconds_bucket{{le=\"{bound}\"}} {count}"));
+    }
+    assert_eq!(
+        lines[bounds.len()..],
+        ["etcd_disk_wal_fsync_duration_seconds_sum 0.0015", "etcd_disk_wal_fsync_duration_seconds_count 1"]
+    );
+}
+
+#[test]
+fn every_method_is_there_from_the_start_with_every_code() {
+    let families = read(&Metrics::new(METHODS).render(&gauges()));
+    for name in ["grpc_server_started_total", "grpc_server_msg_received_total", "grpc_server_msg_sent_total"]
+    {
+        assert_eq!(families[name].samples.len(), METHODS.len(), "{name}");
+    }
+    let handled = &families["grpc_server_handled_total"].samples;
+    assert_eq!(handled.len(), METHODS.len() * 17);
+    let labels: Vec<(&str, &str)> = handled[17].1.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let expected = [
+        ("grpc_code", "OK"),
+        ("grpc_method", "Watch"),
+        ("grpc_service", "etcdserverpb.Watch"),
+        ("grpc_type", "bidi_stream"),
+    ];
+    assert_eq!(labels, expected);
+}
+
+#[test]
+fn nothing_counted_is_a_valid_text_too() {
+    let mut gauges = gauges();
+    gauges.cluster_version = None;
+    gauges.quota_bytes = None;
+    let families = read(&render::render(&Metrics::new(METHODS), &gauges, None));
+    assert!(!families.contains_key("etcd_cluster_version") && !families.contains_key("process_open_fds"));
+    assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 0.0);
+}

@@ -1,0 +1,177 @@
+//! The registry: plain atomics that the working rooms count into, and their rendering for Prometheus.
+//!
+//! Owns: what is measured, under etcd's names (API reference, section 12). Must never: lock or allocate when something is
+//! counted. `app` makes one [`Metrics`], shares it by `Arc`, and hands its text to whoever asks for `/metrics`.
+
+mod instruments;
+mod process;
+mod render;
+
+use std::time::Duration;
+
+pub use instruments::{Counter, Gauge, Histogram};
+
+use crate::ids::{LogIndex, MemberId, Revision};
+
+/// First bucket of etcd's disk histograms; each is twice the one before.
+const DISK_BUCKET_FIRST: Duration = Duration::from_millis(1);
+/// How many buckets etcd's disk histograms have.
+const DISK_BUCKETS: usize = 14;
+/// gRPC's status codes are the numbers below this.
+const GRPC_CODES: usize = 17;
+
+/// Everything that is counted where it happens.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Times that this member saw the leader change, losing it included.
+    pub leader_changes: Counter,
+    /// Proposals that ended in an error.
+    pub proposals_failed: Counter,
+    /// Reads of a read index that ended in an error.
+    pub read_indexes_failed: Counter,
+    /// How long the log's fdatasync takes.
+    pub wal_fsync: Histogram,
+    /// Bytes written to the log.
+    pub wal_written_bytes: Counter,
+    /// How long a durable commit of the store takes.
+    pub backend_commit: Histogram,
+    /// Ranges read.
+    pub ranges: Counter,
+    /// Puts applied.
+    pub puts: Counter,
+    /// Deletes applied.
+    pub deletes: Counter,
+    /// Transactions applied.
+    pub txns: Counter,
+    /// Bytes sent to clients in gRPC messages.
+    pub client_grpc_sent_bytes: Counter,
+    /// Bytes received from clients in gRPC messages.
+    pub client_grpc_received_bytes: Counter,
+    /// Client connections that are open.
+    pub client_connections: Gauge,
+    /// Client connections that were refused because too many were open.
+    pub client_connections_refused: Counter,
+    /// One entry for each method, in the order given to [`Metrics::new`].
+    pub grpc: Box<[GrpcMethodMetrics]>,
+}
+
+impl Metrics {
+    /// Everything at zero. `methods` are all that the server has: each is shown from the start, so that a rate over the
+    /// first call is no gap.
+    pub fn new(methods: impl IntoIterator<Item = GrpcMethod>) -> Self {
+        Self {
+            leader_changes: Counter::default(),
+            proposals_failed: Counter::default(),
+            read_indexes_failed: Counter::default(),
+            wal_fsync: Histogram::new(DISK_BUCKET_FIRST, DISK_BUCKETS),
+            wal_written_bytes: Counter::default(),
+            backend_commit: Histogram::new(DISK_BUCKET_FIRST, DISK_BUCKETS),
+            ranges: Counter::default(),
+            puts: Counter::default(),
+            deletes: Counter::default(),
+            txns: Counter::default(),
+            client_grpc_sent_bytes: Counter::default(),
+            client_grpc_received_bytes: Counter::default(),
+            client_connections: Gauge::default(),
+            client_connections_refused: Counter::default(),
+            grpc: methods.into_iter().map(GrpcMethodMetrics::new).collect(),
+        }
+    }
+
+    /// The text of `/metrics` (Prometheus text format 0.0.4): what was counted, the state as of now, and the process.
+    pub fn render(&self, gauges: &Gauges<'_>) -> String {
+        render::render(self, gauges, process::sample().as_ref())
+    }
+}
+
+/// The name of a gRPC method, for labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcMethod {
+    /// With its package: `etcdserverpb.KV`.
+    pub service: &'static str,
+    /// `Range`.
+    pub method: &'static str,
+    /// Which sides stream.
+    pub kind: GrpcKind,
+}
+
+/// Which sides of a gRPC method stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcKind {
+    /// Neither.
+    Unary,
+    /// The server.
+    ServerStream,
+    /// Both.
+    BidiStream,
+}
+
+/// What is counted about one gRPC method.
+#[derive(Debug)]
+pub struct GrpcMethodMetrics {
+    /// Its labels.
+    pub name: GrpcMethod,
+    /// Calls that began.
+    pub started: Counter,
+    /// Messages received.
+    pub received: Counter,
+    /// Messages sent.
+    pub sent: Counter,
+    handled: [Counter; GRPC_CODES],
+}
+
+impl GrpcMethodMetrics {
+    fn new(name: GrpcMethod) -> Self {
+        Self {
+            name,
+            started: Counter::default(),
+            received: Counter::default(),
+            sent: Counter::default(),
+            handled: [const { Counter::new() }; GRPC_CODES],
+        }
+    }
+
+    /// Counts the end of a call. A code that gRPC does not define counts as Unknown, as it does in gRPC.
+    pub fn handled(&self, code: i32) {
+        const UNKNOWN: usize = 2;
+        let code = usize::try_from(code).ok().filter(|code| *code < GRPC_CODES).unwrap_or(UNKNOWN);
+        self.handled[code].add(1);
+    }
+}
+
+/// The state that is asked for at each rendering instead of being kept in step all the time.
+#[derive(Clone, Debug)]
+pub struct Gauges<'a> {
+    /// This member.
+    pub member: MemberId,
+    /// The version that this server reports to clients.
+    pub server_version: &'a str,
+    /// The version that the cluster agrees on, when it does.
+    pub cluster_version: Option<&'a str>,
+    /// Whether this member knows a leader.
+    pub has_leader: bool,
+    /// Whether it is the leader.
+    pub is_leader: bool,
+    /// Whether it only listens.
+    pub is_learner: bool,
+    /// The last committed entry.
+    pub committed: LogIndex,
+    /// The last applied entry.
+    pub applied: LogIndex,
+    /// Proposals that wait for their result.
+    pub proposals_pending: u64,
+    /// Size of the store's file in bytes.
+    pub db_total_bytes: u64,
+    /// Bytes of it that hold data.
+    pub db_in_use_bytes: u64,
+    /// The quota in bytes; `None` is no quota, shown as 0.
+    pub quota_bytes: Option<u64>,
+    /// The current revision.
+    pub revision: Revision,
+    /// The revision that was compacted last.
+    pub compacted: Revision,
+}
+
+#[cfg(test)]
+#[path = "metrics_test.rs"]
+mod tests;

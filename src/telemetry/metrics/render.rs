@@ -1,0 +1,288 @@
+//! The text form of the metrics (Prometheus text format 0.0.4).
+//!
+//! Owns: the names, the help lines and the escaping. Must never: hold anything up while it renders. Called by
+//! [`Metrics::render`].
+
+use std::fmt::{Display, Write as _};
+
+use super::process::Process;
+use super::{Counter, Gauges, GrpcKind, GrpcMethodMetrics, Histogram, Metrics};
+
+/// The names of gRPC's codes by number, as Go spells them.
+const GRPC_CODE_NAMES: [&str; super::GRPC_CODES] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+/// What one line of a gRPC method takes, about.
+const GRPC_LINE_BYTES: usize = 128;
+/// What everything else takes, about.
+const REST_BYTES: usize = 16 * 1024;
+
+pub(super) fn render(metrics: &Metrics, gauges: &Gauges<'_>, process: Option<&Process>) -> String {
+    let grpc_lines = metrics.grpc.len() * (super::GRPC_CODES + 3);
+    let mut text = Text(String::with_capacity(REST_BYTES + grpc_lines * GRPC_LINE_BYTES));
+    server(&mut text, metrics, gauges);
+    disk(&mut text, metrics);
+    mvcc(&mut text, metrics, gauges);
+    network(&mut text, metrics);
+    grpc(&mut text, &metrics.grpc);
+    if let Some(process) = process {
+        self::process(&mut text, process);
+    }
+    text.0
+}
+
+fn server(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
+    let member = gauges.member.to_string();
+    text.gauge("etcd_server_has_leader", "Whether a leader is known: 1 is yes.", u8::from(gauges.has_leader));
+    text.gauge(
+        "etcd_server_is_leader",
+        "Whether this member is the leader: 1 is yes.",
+        u8::from(gauges.is_leader),
+    );
+    text.gauge(
+        "etcd_server_is_learner",
+        "Whether this member only listens: 1 is yes.",
+        u8::from(gauges.is_learner),
+    );
+    text.counter(
+        "etcd_server_leader_changes_seen_total",
+        "Changes of the leader that were seen.",
+        &metrics.leader_changes,
+    );
+    // etcd has these two as gauges.
+    text.gauge(
+        "etcd_server_proposals_committed_total",
+        "The index of the last committed entry.",
+        gauges.committed,
+    );
+    text.gauge("etcd_server_proposals_applied_total", "The index of the last applied entry.", gauges.applied);
+    text.gauge(
+        "etcd_server_proposals_pending",
+        "Proposals that wait for their result.",
+        gauges.proposals_pending,
+    );
+    text.counter(
+        "etcd_server_proposals_failed_total",
+        "Proposals that ended in an error.",
+        &metrics.proposals_failed,
+    );
+    text.counter(
+        "etcd_server_read_indexes_failed_total",
+        "Read index requests that ended in an error.",
+        &metrics.read_indexes_failed,
+    );
+    let quota = gauges.quota_bytes.unwrap_or(0);
+    text.gauge("etcd_server_quota_backend_bytes", "The quota in bytes; 0 is none.", quota);
+    text.info("etcd_server_id", "The id of this member, in the label.", "server_id", &member);
+    text.info(
+        "etcd_server_version",
+        "The version of this server, in the label.",
+        "server_version",
+        gauges.server_version,
+    );
+    if let Some(version) = gauges.cluster_version {
+        text.info(
+            "etcd_cluster_version",
+            "The version of the cluster, in the label.",
+            "cluster_version",
+            version,
+        );
+    }
+}
+
+fn disk(text: &mut Text, metrics: &Metrics) {
+    text.histogram(
+        "etcd_disk_wal_fsync_duration_seconds",
+        "How long the log's fdatasync takes.",
+        &metrics.wal_fsync,
+    );
+    // A gauge in etcd.
+    text.gauge(
+        "etcd_disk_wal_write_bytes_total",
+        "Bytes written to the log.",
+        metrics.wal_written_bytes.value(),
+    );
+    text.histogram(
+        "etcd_disk_backend_commit_duration_seconds",
+        "How long a durable commit of the store takes.",
+        &metrics.backend_commit,
+    );
+}
+
+fn mvcc(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
+    text.gauge(
+        "etcd_mvcc_db_total_size_in_bytes",
+        "Size of the store's file in bytes.",
+        gauges.db_total_bytes,
+    );
+    text.gauge(
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "Bytes of the store's file that hold data.",
+        gauges.db_in_use_bytes,
+    );
+    text.counter("etcd_mvcc_range_total", "Ranges read.", &metrics.ranges);
+    text.counter("etcd_mvcc_put_total", "Puts applied.", &metrics.puts);
+    text.counter("etcd_mvcc_delete_total", "Deletes applied.", &metrics.deletes);
+    text.counter("etcd_mvcc_txn_total", "Transactions applied.", &metrics.txns);
+    text.gauge("etcd_debugging_mvcc_current_revision", "The current revision.", gauges.revision);
+    text.gauge(
+        "etcd_debugging_mvcc_compact_revision",
+        "The revision that was compacted last.",
+        gauges.compacted,
+    );
+}
+
+fn network(text: &mut Text, metrics: &Metrics) {
+    text.counter(
+        "etcd_network_client_grpc_sent_bytes_total",
+        "Bytes sent to clients in gRPC messages.",
+        &metrics.client_grpc_sent_bytes,
+    );
+    text.counter(
+        "etcd_network_client_grpc_received_bytes_total",
+        "Bytes received from clients in gRPC messages.",
+        &metrics.client_grpc_received_bytes,
+    );
+    text.gauge(
+        "covey_client_connections",
+        "Client connections that are open.",
+        metrics.client_connections.value(),
+    );
+    text.counter(
+        "covey_client_connections_refused_total",
+        "Client connections refused because too many were open.",
+        &metrics.client_connections_refused,
+    );
+}
+
+fn grpc(text: &mut Text, methods: &[GrpcMethodMetrics]) {
+    type Field = fn(&GrpcMethodMetrics) -> &Counter;
+    let families: [(&str, &str, Field); 3] = [
+        ("grpc_server_started_total", "Calls that began.", |method| &method.started),
+        ("grpc_server_msg_received_total", "Messages received.", |method| &method.received),
+        ("grpc_server_msg_sent_total", "Messages sent.", |method| &method.sent),
+    ];
+    for (name, help, field) in families {
+        text.head(name, help, "counter");
+        for method in methods {
+            text.sample(name, &method_labels(method), field(method).value());
+        }
+    }
+    let name = "grpc_server_handled_total";
+    text.head(name, "Calls that ended, by code.", "counter");
+    for method in methods {
+        let [service, method_name, kind] = method_labels(method);
+        for (code, count) in GRPC_CODE_NAMES.iter().zip(&method.handled) {
+            text.sample(name, &[("grpc_code", code), method_name, service, kind], count.value());
+        }
+    }
+}
+
+fn method_labels(method: &GrpcMethodMetrics) -> [(&'static str, &'static str); 3] {
+    let kind = match method.name.kind {
+        GrpcKind::Unary => "unary",
+        GrpcKind::ServerStream => "server_stream",
+        GrpcKind::BidiStream => "bidi_stream",
+    };
+    [("grpc_service", method.name.service), ("grpc_method", method.name.method), ("grpc_type", kind)]
+}
+
+fn process(text: &mut Text, process: &Process) {
+    text.head("process_cpu_seconds_total", "User and system time in seconds.", "counter");
+    text.sample("process_cpu_seconds_total", &[], process.cpu_seconds());
+    text.gauge(
+        "process_start_time_seconds",
+        "Start of the process in seconds since 1970.",
+        process.start_seconds,
+    );
+    text.gauge("process_resident_memory_bytes", "Memory in RAM, in bytes.", process.resident_bytes);
+    text.gauge("process_virtual_memory_bytes", "Address space, in bytes.", process.virtual_bytes);
+    for name in ["process_open_fds", "os_fd_used"] {
+        text.gauge(name, "Open file descriptors.", process.open_fds);
+    }
+    if let Some(max) = process.max_fds {
+        for name in ["process_max_fds", "os_fd_limit"] {
+            text.gauge(name, "File descriptors that may be open.", max);
+        }
+    }
+}
+
+/// The output; writing to a string cannot fail, so results are dropped.
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.0.push_str(name);
+        for (i, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if i == 0 { '{' } else { ',' });
+            let _ = write!(self.0, "{label}=\"");
+            escape(&mut self.0, text);
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, help, "gauge");
+        self.sample(name, &[], value);
+    }
+
+    /// A gauge of 1 that exists for its label.
+    fn info(&mut self, name: &str, help: &str, label: &str, text: &str) {
+        self.head(name, help, "gauge");
+        self.sample(name, &[(label, text)], 1);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        self.head(name, help, "counter");
+        self.sample(name, &[], counter.value());
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, help, "histogram");
+        let bucket = format!("{name}_bucket");
+        let mut count = 0;
+        for (bound, below) in histogram.cumulative() {
+            let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
+            self.sample(&bucket, &[("le", &bound)], below);
+            // The count is the last bucket's, so that the two agree even while others count.
+            count = below;
+        }
+        self.sample(&format!("{name}_sum"), &[], histogram.sum().as_secs_f64());
+        self.sample(&format!("{name}_count"), &[], count);
+    }
+}
+
+fn escape(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}

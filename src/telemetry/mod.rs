@@ -1,0 +1,15 @@
+//! What an operator sees of a running node: log lines and metrics.
+//!
+//! Owns: the log format, the forwarding of raft's log, the panic hook, the registry of metrics and its text form. Must
+//! never: decide anything, or block for longer than a write to stderr. `app` starts it; every room above the determinism
+//! line logs through `tracing`, and the rooms that do the work count into [`metrics::Metrics`].
+
+mod log;
+pub mod metrics;
+mod panic;
+mod raft_log;
+mod timestamp;
+
+pub use log::{LogFormat, LogLevel, LogSettings, init};
+pub use panic::{EXIT_STORE_DAMAGED, install_panic_hook};
+pub use raft_log::raft_logger;
