@@ -37,3 +37,6 @@ pub mod node;
 pub mod telemetry;
 // R7: threads, clocks, files
 pub mod runtime;
+// R8: the edge
+pub mod api;
+pub mod tls;

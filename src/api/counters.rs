@@ -1,0 +1,90 @@
+//! What is live on the client listeners, and what was turned away.
+//!
+//! Owns: the numbers, and the bound on connections. Must never: be asked to decide anything else. Counted by `server` and `dispatch`, read
+//! by metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// The numbers of one server.
+#[derive(Debug, Default)]
+pub struct Counters {
+    connections: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
+    arriving_bytes: Arc<AtomicUsize>,
+    /// Connections taken on since the start.
+    accepted: AtomicU64,
+    /// Connections closed at once, because too many were open.
+    refused: AtomicU64,
+    /// Connections that ended before they had said anything sensible: handshakes that failed or took too long, the wrong protocol.
+    failed: AtomicU64,
+}
+
+/// Something that counts for as long as it lives.
+#[derive(Debug)]
+pub struct Live(Arc<AtomicUsize>);
+
+impl Live {
+    fn count(gauge: &Arc<AtomicUsize>) -> (Self, usize) {
+        let before = gauge.fetch_add(1, Ordering::Relaxed);
+        (Self(Arc::clone(gauge)), before)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counters {
+    /// Counts a connection; `None` when `max` are open.
+    pub(super) fn connect(&self, max: usize) -> Option<Live> {
+        let (live, before) = Live::count(&self.connections);
+        if before >= max {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        Some(live)
+    }
+
+    /// Bytes of requests that are not complete.
+    pub(super) fn arriving_bytes(&self) -> &Arc<AtomicUsize> {
+        &self.arriving_bytes
+    }
+
+    /// Counts a call.
+    pub(super) fn call(&self) -> Live {
+        Live::count(&self.calls).0
+    }
+
+    pub(super) fn fail(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// gRPC calls that have not ended.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Connections taken on since the start.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed at once, because too many were open.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections that failed before the first request.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,218 @@
+//! From a request to the service that answers it.
+//!
+//! Owns: what holds for every gRPC call: its path, its metadata, its deadline, the size of its messages. Must never: know what a call is
+//! about. Driven by hyper, once per request.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tonic::Status;
+use tower_service::Service as _;
+
+use super::body::Body;
+use super::calls::{Deadline, Spawner};
+use super::cluster::ClusterService;
+use super::health::HealthService;
+use super::kv::KvService;
+use super::maintenance::MaintenanceService;
+use super::node::Node;
+use super::record::{CallRecord, RequestBody};
+use super::server::Shared;
+use super::timer::now;
+use super::{errors, http as plain};
+use crate::wire::etcdserverpb::cluster_server::{self, ClusterServer};
+use crate::wire::etcdserverpb::kv_server::{self, KvServer};
+use crate::wire::etcdserverpb::maintenance_server::{self, MaintenanceServer};
+use crate::wire::grpc::health::v1::health_server::{self, HealthServer};
+
+/// The longest time limit that is kept; beyond it a call may take as long as it likes.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What a learner serves too (API reference, section 4); of ranges only the serializable ones, which `kv` sees to.
+const FOR_LEARNERS: [(&str, &str); 3] = [
+    (kv_server::SERVICE_NAME, "Range"),
+    (maintenance_server::SERVICE_NAME, "Status"),
+    (maintenance_server::SERVICE_NAME, "Snapshot"),
+];
+
+/// The gRPC services that are offered. A call of any other is answered as unknown.
+pub struct Services {
+    /// `etcdserverpb.KV`.
+    pub kv: KvServer<KvService>,
+    /// `etcdserverpb.Cluster`.
+    pub cluster: ClusterServer<ClusterService>,
+    /// `etcdserverpb.Maintenance`.
+    pub maintenance: MaintenanceServer<MaintenanceService>,
+    /// `grpc.health.v1.Health`.
+    pub health: HealthServer<HealthService>,
+}
+
+/// One connection, as its requests see it.
+pub struct Connection {
+    /// The server.
+    pub shared: Arc<Shared>,
+    /// Where deadlines of this connection's calls are kept.
+    pub calls: Spawner,
+    /// Whether a web page on this machine could have made it by way of a name that it controls: plaintext, and from this machine to itself.
+    pub rebindable: bool,
+}
+
+/// Answers one request.
+pub async fn answer(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    // Web pages have no business here, whatever they ask for: see `browser`.
+    let origin = match connection.shared.options.browser.judge_origin(request.headers()) {
+        Ok(origin) => origin,
+        Err(refusal) => return Ok(plain::refuse(refusal)),
+    };
+    if !is_grpc(&request) {
+        return Ok(plain::answer(&connection, request, origin).await);
+    }
+    if request.method() != Method::POST {
+        let mut response = Response::new(Body::whole(""));
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("POST"));
+        return Ok(response);
+    }
+    Ok(call(&connection, request).await)
+}
+
+/// gRPC is HTTP/2 with its content type; its web variant is something else.
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let subtype = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    request.version() == Version::HTTP_2 && matches!(subtype, Some([] | [b'+' | b';', ..]))
+}
+
+async fn call(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+    let shared = &connection.shared;
+    let record = CallRecord::begin(&shared.metrics, request.uri().path(), shared.counters.call());
+    let mut deadline = match admit(connection, request.headers()) {
+        Ok(deadline) => deadline,
+        Err(status) => return finish(status.into_http(), None, record),
+    };
+    let request = request.map(|body| record.request_body(body, shared.counters.arriving_bytes()));
+    let work = pin!(route(&shared.node, &shared.services, request));
+    let response = match &mut deadline {
+        None => work.await,
+        Some(deadline) => {
+            let late = async {
+                deadline.await;
+                errors::deadline_exceeded().into_http()
+            };
+            smol::future::or(work, late).await
+        }
+    };
+    finish(response, deadline, record)
+}
+
+/// An answer that is only an error has its status in front; every other brings it at its end.
+fn finish(
+    response: Response<tonic::body::Body>,
+    deadline: Option<Deadline>,
+    mut record: CallRecord,
+) -> Response<Body> {
+    record.note_status(response.headers());
+    response.map(|messages| Body::of_call(messages, deadline, record))
+}
+
+/// Checks the metadata that every call may carry (API reference, section 8), and starts its clock.
+fn admit(connection: &Connection, headers: &HeaderMap) -> Result<Option<Deadline>, Status> {
+    let timeout = headers
+        .get("grpc-timeout")
+        .map(|value| parse_timeout(value.as_bytes()).ok_or_else(errors::malformed_timeout));
+    if let Some(version) = headers.get("client-api-version")
+        && std::str::from_utf8(version.as_bytes()).is_err()
+    {
+        return Err(errors::invalid_client_version());
+    }
+    let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+    if wants_leader && connection.shared.node.handle().status().leader.is_none() {
+        return Err(errors::no_leader());
+    }
+    let limit = timeout.transpose()?.filter(|limit| *limit <= TIMEOUT_MAX);
+    Ok(limit.map(|limit| connection.calls.deadline(now() + limit)))
+}
+
+/// A number of at most eight digits and its unit (gRPC over HTTP/2, "Timeout").
+fn parse_timeout(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+async fn route(
+    node: &Node,
+    services: &Services,
+    request: Request<RequestBody>,
+) -> Response<tonic::body::Body> {
+    // Shares the request's bytes; the request itself moves on.
+    let uri = request.uri().clone();
+    let Some((service, method)) = uri.path().strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
+        return errors::malformed_method(uri.path()).into_http();
+    };
+    if !FOR_LEARNERS.contains(&(service, method))
+        && let Err(status) = node.require_voter()
+    {
+        return status.into_http();
+    }
+    let Ok(response) = match service {
+        kv_server::SERVICE_NAME => services.kv.clone().call(request).await,
+        cluster_server::SERVICE_NAME => services.cluster.clone().call(request).await,
+        maintenance_server::SERVICE_NAME => services.maintenance.clone().call(request).await,
+        health_server::SERVICE_NAME => services.health.clone().call(request).await,
+        _ => return errors::unknown_service(service).into_http(),
+    };
+    // Only an answer that is an error already has its status in front.
+    if response.headers().contains_key(Status::GRPC_STATUS)
+        && let Some(status) = Status::from_header_map(response.headers())
+        && let Some(translated) = errors::translate(&status, service, method)
+    {
+        return translated.into_http();
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_by_their_unit() {
+        let cases: [(&[u8], Option<Duration>); 12] = [
+            (b"1H", Some(Duration::from_secs(3600))),
+            (b"2M", Some(Duration::from_secs(120))),
+            (b"3S", Some(Duration::from_secs(3))),
+            (b"4m", Some(Duration::from_millis(4))),
+            (b"5u", Some(Duration::from_micros(5))),
+            (b"99999999n", Some(Duration::from_nanos(99_999_999))),
+            (b"100000000n", None),
+            (b"S", None),
+            (b"", None),
+            (b"1", None),
+            (b"-1S", None),
+            (b"1s", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_timeout(text), expected, "{}", String::from_utf8_lossy(text));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From our errors to the codes and texts of API reference, section 9.
+//!
+//! Owns: all of that mapping. Must never: invent a text where the reference has one: clients recognise errors by it, letter for
+//! letter. Driven by every service.
+
+use tonic::{Code, Status};
+
+use crate::command::Rejection;
+use crate::mvcc::{InvalidRequest, ReadError};
+use crate::runtime::ServeError;
+use crate::store::StoreError;
+
+/// What is wrong with a request before anything is asked of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// An empty key.
+    #[error("key is not provided")]
+    KeyNotProvided,
+    /// `ignore_value` and a value.
+    #[error("value is provided")]
+    ValueProvided,
+    /// `ignore_lease` and a lease.
+    #[error("lease is provided")]
+    LeaseProvided,
+    /// A sort order or target that the API does not define.
+    #[error("invalid sort option")]
+    InvalidSortOption,
+    /// An operation of a transaction that asks for nothing; etcd's text.
+    #[error("key not found")]
+    EmptyOperation,
+    /// What `mvcc` finds wrong with the request's shape.
+    #[error(transparent)]
+    Shape(#[from] InvalidRequest),
+}
+
+/// A status with etcd's prefix.
+fn etcd(code: Code, text: &str) -> Status {
+    Status::new(code, format!("etcdserver: {text}"))
+}
+
+impl From<BadRequest> for Status {
+    fn from(error: BadRequest) -> Self {
+        match error {
+            BadRequest::Shape(error @ (InvalidRequest::StreamOrder | InvalidRequest::StreamFilter)) => {
+                Status::unimplemented(error.to_string())
+            }
+            BadRequest::KeyNotProvided
+            | BadRequest::ValueProvided
+            | BadRequest::LeaseProvided
+            | BadRequest::InvalidSortOption
+            | BadRequest::EmptyOperation
+            | BadRequest::Shape(InvalidRequest::TooManyOperations | InvalidRequest::DuplicateKey) => {
+                etcd(Code::InvalidArgument, &error.to_string())
+            }
+        }
+    }
+}
+
+impl From<Rejection> for Status {
+    fn from(error: Rejection) -> Self {
+        match error {
+            Rejection::KeyNotFound => etcd(Code::InvalidArgument, "key not found"),
+            Rejection::LeaseNotFound => etcd(Code::NotFound, "requested lease not found"),
+            Rejection::Compacted => etcd(Code::OutOfRange, "mvcc: required revision has been compacted"),
+            Rejection::FutureRevision => {
+                etcd(Code::OutOfRange, "mvcc: required revision is a future revision")
+            }
+            Rejection::NoSpace => etcd(Code::ResourceExhausted, "mvcc: database space exceeded"),
+            Rejection::Corrupt => etcd(Code::DataLoss, "corrupt cluster"),
+        }
+    }
+}
+
+impl From<ServeError> for Status {
+    fn from(error: ServeError) -> Self {
+        match error {
+            // etcd declares another code for this one, and sends Unknown.
+            ServeError::TooManyRequests => etcd(Code::Unknown, "too many requests"),
+            ServeError::RequestTooLarge => etcd(Code::InvalidArgument, "request is too large"),
+            ServeError::NoSpace => Rejection::NoSpace.into(),
+            ServeError::NoLeader => no_leader(),
+            ServeError::LeaderChanged => etcd(Code::Unavailable, "leader changed"),
+            ServeError::TimedOut => etcd(Code::Unavailable, "request timed out"),
+            ServeError::Stopped => stopped(),
+        }
+    }
+}
+
+impl From<ReadError> for Status {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Rejected(error) => error.into(),
+            ReadError::Store(error) => store_damaged(&error),
+        }
+    }
+}
+
+/// A read that the store could not answer. Another member may be able to, but a client must not take it for an answer.
+fn store_damaged(error: &StoreError) -> Status {
+    tracing::error!(%error, "the store could not answer a read");
+    Status::data_loss(format!("the store of this member could not answer: {error}"))
+}
+
+/// This member knows no leader.
+pub fn no_leader() -> Status {
+    etcd(Code::Unavailable, "no leader")
+}
+
+/// What clients are sending all at once would not fit into memory.
+pub fn too_much_arriving() -> Status {
+    Status::resource_exhausted("covey: too many large requests are arriving at once")
+}
+
+/// This member is shutting down.
+pub fn stopped() -> Status {
+    etcd(Code::Unavailable, "server stopped")
+}
+
+/// The call's time is over. gRPC's own text: etcd's is never seen.
+pub fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
+}
+
+/// Learners answer next to nothing.
+pub fn not_for_learners() -> Status {
+    etcd(Code::FailedPrecondition, "rpc not supported for learner")
+}
+
+/// The client's `client-api-version` is no text.
+pub fn invalid_client_version() -> Status {
+    etcd(Code::InvalidArgument, "invalid client api version")
+}
+
+/// A `grpc-timeout` that is none. The code is the one that gRPC's Go server sends.
+pub fn malformed_timeout() -> Status {
+    Status::internal("malformed grpc-timeout")
+}
+
+/// A path that is not of the form `/service/method`.
+pub fn malformed_method(path: &str) -> Status {
+    Status::unimplemented(format!("malformed method name: {path:?}"))
+}
+
+/// A service that is not offered.
+pub fn unknown_service(service: &str) -> Status {
+    Status::unimplemented(format!("unknown service {service}"))
+}
+
+/// A method that its service does not have.
+///
+/// The one answer of every RPC that the API defines and this server does not offer: exactly what a server that has never heard of
+/// it says, so that clients fall back as they do with an old server.
+pub fn unknown_method(service: &str, method: &str) -> Status {
+    Status::unimplemented(format!("unknown method {method} for service {service}"))
+}
+
+/// Says what etcd says where tonic or hyper has refused a call by itself.
+///
+/// | what | theirs | etcd's |
+/// | --- | --- | --- |
+/// | a message above the limit | OutOfRange and a text of tonic's | ResourceExhausted, with Go's text |
+/// | a method that a service does not have | Unimplemented without text | with [`unknown_method`]'s |
+pub fn translate(status: &Status, service: &str, method: &str) -> Option<Status> {
+    match status.code() {
+        Code::Unimplemented if status.message().is_empty() => Some(unknown_method(service, method)),
+        Code::OutOfRange => {
+            let numbers = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+            let (found, limit) = numbers.split_once(" bytes, the limit is: ")?;
+            let limit = limit.strip_suffix(" bytes")?;
+            Some(Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({found} vs. {limit})"
+            )))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "errors_test.rs"]
+mod tests;

@@ -1,0 +1,248 @@
+//! What hyper and rustls read from and write to: a TCP socket on smol's reactor.
+//!
+//! Owns: the socket of one connection, the bytes that were read to find out what the client speaks, TLS around it. Must
+//! never: ask the kernel twice for bytes that it just said it does not have, zero a buffer, or copy what can be
+//! written as it is. Driven by `server`, then by hyper.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_rustls::server::TlsStream;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use smol::Async;
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// What one read takes from a connection at most: one full TLS record.
+const READ_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    /// Where a thread's reads land before hyper takes them. hyper's own buffer is uninitialised memory, which safe code
+    /// cannot hand to the kernel; copying the few bytes of a request is cheaper than zeroing 8 KiB for each.
+    static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// A socket that remembers what the kernel said last.
+///
+/// After a read that came back short the kernel's buffer is empty, so the next read waits for the reactor at once instead of
+/// fetching an EAGAIN first: one system call saved per request.
+pub struct Socket {
+    inner: Async<TcpStream>,
+    readable: bool,
+}
+
+impl Socket {
+    /// Takes over a connected socket.
+    pub fn new(inner: Async<TcpStream>) -> Self {
+        Self { inner, readable: true }
+    }
+
+    fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&mut &TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match write(&mut self.inner.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.inner.poll_writable(cx))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        loop {
+            if !this.readable {
+                ready!(this.inner.poll_readable(cx))?;
+                this.readable = true;
+            }
+            match this.inner.get_ref().read(buffer) {
+                Ok(count) => {
+                    // An end of stream stays readable: it is answered at once however often one asks.
+                    this.readable = count == buffer.len() || count == 0;
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => this.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, |socket| socket.write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, |socket| socket.write_vectored(slices))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match self.inner.get_ref().shutdown(Shutdown::Write) {
+            // The client was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            done => done,
+        })
+    }
+}
+
+/// A stream whose first bytes were read already and are read again.
+pub struct Rewound<S> {
+    head: Bytes,
+    inner: S,
+}
+
+impl<S: AsyncRead + Unpin> Rewound<S> {
+    /// Nothing was read.
+    pub fn fresh(inner: S) -> Self {
+        Self { head: Bytes::new(), inner }
+    }
+
+    /// Reads until what has come is `enough`, or the stream ends, and puts all of it back in front.
+    pub async fn peek(mut inner: S, enough: impl Fn(&[u8]) -> bool) -> io::Result<Self> {
+        let mut head = Vec::new();
+        while !enough(&head) {
+            let arrived = std::future::poll_fn(|cx| {
+                LANDING.with_borrow_mut(|landing| {
+                    let count = ready!(Pin::new(&mut inner).poll_read(cx, landing))?;
+                    head.extend_from_slice(&landing[..count]);
+                    Poll::Ready(io::Result::Ok(count))
+                })
+            })
+            .await?;
+            if arrived == 0 {
+                break;
+            }
+        }
+        Ok(Self { head: head.into(), inner })
+    }
+
+    /// The bytes that were read ahead.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.head.is_empty() {
+            return Pin::new(&mut this.inner).poll_read(cx, buffer);
+        }
+        let count = this.head.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&this.head[..count]);
+        this.head.advance(count);
+        if this.head.is_empty() {
+            // Gives the allocation back: the connection may live for months.
+            this.head = Bytes::new();
+        }
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_close(cx)
+    }
+}
+
+/// A connection as hyper sees it. One type for both kinds, so that hyper's code is in the binary once.
+pub enum Transport {
+    /// As the bytes come.
+    Plain(Rewound<Socket>),
+    /// Inside TLS.
+    Tls(Box<Rewound<TlsStream<Rewound<Socket>>>>),
+}
+
+/// Runs one operation on whichever stream it is.
+macro_rules! on_stream {
+    ($transport:expr, $stream:ident => $operation:expr) => {
+        match $transport.get_mut() {
+            Transport::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $operation
+            }
+            Transport::Tls(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $operation
+            }
+        }
+    };
+}
+
+impl Read for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        LANDING.with_borrow_mut(|landing| {
+            let room = cursor.remaining().min(landing.len());
+            let landing = &mut landing[..room];
+            let count = ready!(on_stream!(self, stream => stream.poll_read(cx, landing)))?;
+            cursor.put_slice(&landing[..count]);
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+impl Write for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_close(cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write_vectored(cx, slices))
+    }
+}

@@ -1,0 +1,112 @@
+//! The KV service (API reference, section 1).
+//!
+//! Owns: which way each request takes: a read of a view, or a proposal. Must never: interpret a field (`parse`) or make an error
+//! text (`errors`). Driven by `dispatch`.
+
+use tonic::{Request, Response, Status};
+
+use super::node::{Freshness, Node, is_small_range, is_small_txn, not_in_kind};
+use super::range_stream::RangeStream;
+use super::{parse, render};
+use crate::command::{Command, Outcome};
+use crate::ids::Revision;
+use crate::wire::etcdserverpb as pb;
+use crate::wire::etcdserverpb::kv_server::Kv;
+
+/// Serves `etcdserverpb.KV`.
+pub struct KvService {
+    node: Node,
+    txn_ops_max: usize,
+    request_bytes_max: usize,
+}
+
+impl KvService {
+    /// The service with its limits: operations per level of a transaction, and bytes that a chunk of a streamed range aims at.
+    pub fn new(node: Node, txn_ops_max: usize, request_bytes_max: usize) -> Self {
+        Self { node, txn_ops_max, request_bytes_max }
+    }
+
+    async fn write(&self, command: Command) -> Result<(pb::ResponseHeader, Outcome), Status> {
+        let (revision, outcome) = self.node.propose(command).await?;
+        Ok((self.node.header(revision), outcome))
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let request = request.into_inner();
+        let freshness = Freshness::from_wire(request.serializable);
+        let range = parse::range(request)?;
+        if freshness == Freshness::Linearizable {
+            self.node.require_voter()?;
+        }
+        let view = self.node.view(freshness).await?;
+        let header = self.node.header(view.revision());
+        let small = is_small_range(&range.range);
+        let answer = self
+            .node
+            .read(view, small, move |view| view.range(&range).map(|result| render::range(header, result)));
+        Ok(Response::new(answer.await?))
+    }
+
+    type RangeStreamStream = RangeStream;
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<RangeStream>, Status> {
+        let request = request.into_inner();
+        let freshness = Freshness::from_wire(request.serializable);
+        let range = parse::range_stream(request)?;
+        let view = self.node.view(freshness).await?;
+        Ok(Response::new(RangeStream::start(self.node.clone(), view, range, self.request_bytes_max)))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let put = parse::put(request.into_inner())?;
+        let (header, outcome) = self.write(Command::Put(put)).await?;
+        let Outcome::Put(result) = outcome else { not_in_kind(&outcome) };
+        Ok(Response::new(render::put(header, result)))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let delete = parse::delete_range(request.into_inner())?;
+        let (header, outcome) = self.write(Command::DeleteRange(delete)).await?;
+        let Outcome::DeleteRange(result) = outcome else { not_in_kind(&outcome) };
+        Ok(Response::new(render::delete_range(header, result)))
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let parsed = parse::txn(request.into_inner(), self.txn_ops_max)?;
+        let txn = parsed.txn;
+        if !txn.is_read_only() {
+            let (header, outcome) = self.write(Command::Txn(txn)).await?;
+            let Outcome::Txn(result) = outcome else { not_in_kind(&outcome) };
+            return Ok(Response::new(render::txn(header, result)));
+        }
+        let view = self.node.view(Freshness::from_wire(parsed.serializable)).await?;
+        let header = self.node.header(view.revision());
+        let small = is_small_txn(&txn);
+        let answer = self.node.read(view, small, move |view| {
+            view.txn_read_only(&txn).map(|result| render::txn(header, result))
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let request = request.into_inner();
+        let revision = request.revision;
+        let (header, _) = self.write(Command::Compact { revision }).await?;
+        if request.physical {
+            self.node.handle().compaction_finished(Revision(revision)).await?;
+        }
+        Ok(Response::new(pb::CompactionResponse { header: Some(header) }))
+    }
+}

@@ -1,0 +1,45 @@
+//! The client API: gRPC and a little HTTP, on one port.
+//!
+//! Owns: everything between a client's bytes and the node's `Handle`. Must never: let a protobuf type further in, decide what the node
+//! must decide, or import `tls`, `telemetry` or `peer`. Built and driven by `app`.
+//!
+//! ```text
+//! server      accept, bound, greet: TLS or not, HTTP/2 or not
+//!  io         the socket        calls      the streams of a connection and their deadlines
+//! dispatch    origin, metadata, deadline, path
+//!  http       /health /version /metrics       browser    which web pages may call
+//!  kv cluster maintenance health              the services
+//!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
+//!   node      reads and proposals
+//! ```
+//!
+//! A connection is one task with all its calls (see `calls`), so whoever drops that task has dropped everything.
+
+mod authority;
+mod body;
+mod browser;
+mod calls;
+mod cluster;
+mod counters;
+mod dispatch;
+mod errors;
+mod health;
+mod http;
+mod io;
+mod kv;
+mod maintenance;
+mod node;
+mod parse;
+mod range_stream;
+mod record;
+mod render;
+mod server;
+mod stop;
+mod timer;
+pub mod version;
+
+pub use browser::BrowserPolicy;
+pub use counters::Counters;
+pub use record::methods;
+pub use server::{Api, ApiOptions, Listener, MetricsText, Plaintext, Task, TlsSource};
+pub use stop::{Stop, Stopping};

@@ -1,0 +1,187 @@
+//! From messages on the wire to commands, with the checks that need no state.
+//!
+//! Owns: what a field means, and the order of the checks, which clients see when a request breaks two rules (API reference, sections
+//! 1.2 to 1.7). Must never: look at the state, or let a protobuf type pass. Driven by the services.
+
+use crate::command::{
+    Alarm, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseChange, Op, Put,
+    Range, Sort, SortOrder, SortTarget, Txn,
+};
+use crate::ids::{LeaseId, MemberId};
+use crate::limits::TXN_DEPTH_MAX;
+use crate::mvcc::{InvalidRequest, check};
+use crate::wire::etcdserverpb as pb;
+use pb::compare::TargetUnion;
+use pb::request_op::Request;
+
+use super::errors::BadRequest;
+
+/// A range; whether it is serializable is the caller's business.
+pub fn range(request: pb::RangeRequest) -> Result<Range, BadRequest> {
+    if request.key.is_empty() {
+        return Err(BadRequest::KeyNotProvided);
+    }
+    Ok(Range {
+        range: KeyRange::from_wire(request.key, request.range_end),
+        limit: request.limit,
+        revision: request.revision,
+        sort: sort(request.sort_order, request.sort_target)?,
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+        min_mod_revision: request.min_mod_revision,
+        max_mod_revision: request.max_mod_revision,
+        min_create_revision: request.min_create_revision,
+        max_create_revision: request.max_create_revision,
+    })
+}
+
+/// A range that is to be streamed, which fewer orders and no filters are for.
+pub fn range_stream(request: pb::RangeRequest) -> Result<Range, BadRequest> {
+    let range = range(request)?;
+    check::range_stream(&range)?;
+    Ok(range)
+}
+
+fn sort(order: i32, target: i32) -> Result<Sort, BadRequest> {
+    let order = match pb::range_request::SortOrder::try_from(order) {
+        Ok(pb::range_request::SortOrder::None) => SortOrder::None,
+        Ok(pb::range_request::SortOrder::Ascend) => SortOrder::Ascend,
+        Ok(pb::range_request::SortOrder::Descend) => SortOrder::Descend,
+        Err(_) => return Err(BadRequest::InvalidSortOption),
+    };
+    let target = match pb::range_request::SortTarget::try_from(target) {
+        Ok(pb::range_request::SortTarget::Key) => SortTarget::Key,
+        Ok(pb::range_request::SortTarget::Version) => SortTarget::Version,
+        Ok(pb::range_request::SortTarget::Create) => SortTarget::Create,
+        Ok(pb::range_request::SortTarget::Mod) => SortTarget::Mod,
+        Ok(pb::range_request::SortTarget::Value) => SortTarget::Value,
+        Err(_) => return Err(BadRequest::InvalidSortOption),
+    };
+    Ok(Sort { target, order })
+}
+
+/// A put.
+pub fn put(request: pb::PutRequest) -> Result<Put, BadRequest> {
+    if request.key.is_empty() {
+        return Err(BadRequest::KeyNotProvided);
+    }
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(BadRequest::ValueProvided);
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(BadRequest::LeaseProvided);
+    }
+    Ok(Put {
+        key: request.key,
+        value: (!request.ignore_value).then_some(request.value),
+        lease: if request.ignore_lease {
+            LeaseChange::Keep
+        } else {
+            LeaseChange::Set(LeaseId(request.lease))
+        },
+        prev_kv: request.prev_kv,
+    })
+}
+
+/// A deletion.
+pub fn delete_range(request: pb::DeleteRangeRequest) -> Result<DeleteRange, BadRequest> {
+    if request.key.is_empty() {
+        return Err(BadRequest::KeyNotProvided);
+    }
+    Ok(DeleteRange { range: KeyRange::from_wire(request.key, request.range_end), prev_kv: request.prev_kv })
+}
+
+/// A transaction, and how its reads are to be served if it cannot write.
+#[derive(Debug)]
+pub struct ParsedTxn {
+    /// What to do.
+    pub txn: Txn,
+    /// Every operation is a range that asks to be serializable, and there is one: if the transaction cannot write, its view need not be
+    /// newer than the answers given elsewhere. etcd takes a transaction of compares alone for serializable too; that reads
+    /// stale compares, and nobody asked for it.
+    pub serializable: bool,
+}
+
+/// A transaction with at most `operations_max` operations a level.
+pub fn txn(request: pb::TxnRequest, operations_max: usize) -> Result<ParsedTxn, BadRequest> {
+    let serializable = {
+        let mut ops = request.success.iter().chain(&request.failure).peekable();
+        ops.peek().is_some()
+            && ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
+    };
+    let txn = txn_level(request, operations_max, 1)?;
+    check::txn(&txn, operations_max)?;
+    Ok(ParsedTxn { txn, serializable })
+}
+
+/// One level: its size, then its compares, then its operations in order, as etcd goes through them. `check::txn` counts again, but
+/// after all that.
+fn txn_level(request: pb::TxnRequest, budget: usize, depth: usize) -> Result<Txn, BadRequest> {
+    let largest = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let left = budget.checked_sub(largest).ok_or(InvalidRequest::TooManyOperations)?;
+    if depth > TXN_DEPTH_MAX {
+        return Err(InvalidRequest::TooManyOperations.into());
+    }
+    if request.compare.iter().any(|compare| compare.key.is_empty()) {
+        return Err(BadRequest::KeyNotProvided);
+    }
+    let branch = |ops: Vec<pb::RequestOp>| -> Result<Vec<Op>, BadRequest> {
+        ops.into_iter().map(|op| operation(op, left, depth)).collect()
+    };
+    Ok(Txn {
+        compare: request.compare.into_iter().map(compare).collect(),
+        success: branch(request.success)?,
+        failure: branch(request.failure)?,
+    })
+}
+
+fn operation(op: pb::RequestOp, budget: usize, depth: usize) -> Result<Op, BadRequest> {
+    Ok(match op.request.ok_or(BadRequest::EmptyOperation)? {
+        Request::RequestRange(request) => Op::Range(range(request)?),
+        Request::RequestPut(request) => Op::Put(put(request)?),
+        Request::RequestDeleteRange(request) => Op::DeleteRange(delete_range(request)?),
+        Request::RequestTxn(request) => Op::Txn(txn_level(request, budget, depth + 1)?),
+    })
+}
+
+/// A compare. An operand of another kind than the target counts as 0 or empty, numbers that the API does not define have the meaning
+/// that they have in etcd.
+fn compare(compare: pb::Compare) -> Compare {
+    use pb::compare::{CompareResult as WireResult, CompareTarget as WireTarget};
+
+    let result = match WireResult::try_from(compare.result) {
+        Ok(WireResult::Equal) => CompareResult::Equal,
+        Ok(WireResult::Greater) => CompareResult::Greater,
+        Ok(WireResult::Less) => CompareResult::Less,
+        Ok(WireResult::NotEqual) => CompareResult::NotEqual,
+        Err(_) => CompareResult::Unknown,
+    };
+    let target = match (WireTarget::try_from(compare.target), compare.target_union) {
+        (Ok(WireTarget::Version), Some(TargetUnion::Version(version))) => CompareTarget::Version(version),
+        (Ok(WireTarget::Version), _) => CompareTarget::Version(0),
+        (Ok(WireTarget::Create), Some(TargetUnion::CreateRevision(rev))) => CompareTarget::Create(rev),
+        (Ok(WireTarget::Create), _) => CompareTarget::Create(0),
+        (Ok(WireTarget::Mod), Some(TargetUnion::ModRevision(rev))) => CompareTarget::Mod(rev),
+        (Ok(WireTarget::Mod), _) => CompareTarget::Mod(0),
+        (Ok(WireTarget::Value), Some(TargetUnion::Value(value))) => CompareTarget::Value(value),
+        (Ok(WireTarget::Value), _) => CompareTarget::Value(bytes::Bytes::new()),
+        (Ok(WireTarget::Lease), Some(TargetUnion::Lease(lease))) => CompareTarget::Lease(lease),
+        (Ok(WireTarget::Lease), _) => CompareTarget::Lease(0),
+        (Err(_), _) => CompareTarget::Unknown,
+    };
+    Compare { range: KeyRange::from_wire(compare.key, compare.range_end), result, target }
+}
+
+/// The alarm that a request names; `None` for no kind, and for kinds that the API does not define.
+pub fn alarm(request: &pb::AlarmRequest) -> Option<Alarm> {
+    let kind = match pb::AlarmType::try_from(request.alarm) {
+        Ok(pb::AlarmType::Nospace) => AlarmKind::NoSpace,
+        Ok(pb::AlarmType::Corrupt) => AlarmKind::Corrupt,
+        Ok(pb::AlarmType::None) | Err(_) => return None,
+    };
+    Some(Alarm { member: MemberId(request.member_id), kind })
+}
+
+#[cfg(test)]
+#[path = "parse_test.rs"]
+mod tests;

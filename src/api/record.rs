@@ -1,0 +1,167 @@
+//! What metrics learn of each call: that it began, how it ended, what it carried.
+//!
+//! Owns: the list of methods that are offered. Must never: delay or change a call. Driven by `dispatch` and the bodies of requests and
+//! answers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tonic::{Code, Status};
+
+use super::counters::Live;
+use super::errors;
+use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
+use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
+use crate::wire::etcdserverpb::{cluster_server, kv_server, maintenance_server};
+use crate::wire::grpc::health::v1::health_server;
+
+const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> GrpcMethod {
+    GrpcMethod { service, method, kind }
+}
+
+/// Every method of the services that are offered, for metrics that show each from the start.
+const METHODS: [GrpcMethod; 21] = [
+    method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
+    method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
+    method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
+    method(kv_server::SERVICE_NAME, "DeleteRange", GrpcKind::Unary),
+    method(kv_server::SERVICE_NAME, "Txn", GrpcKind::Unary),
+    method(kv_server::SERVICE_NAME, "Compact", GrpcKind::Unary),
+    method(cluster_server::SERVICE_NAME, "MemberAdd", GrpcKind::Unary),
+    method(cluster_server::SERVICE_NAME, "MemberRemove", GrpcKind::Unary),
+    method(cluster_server::SERVICE_NAME, "MemberUpdate", GrpcKind::Unary),
+    method(cluster_server::SERVICE_NAME, "MemberList", GrpcKind::Unary),
+    method(cluster_server::SERVICE_NAME, "MemberPromote", GrpcKind::Unary),
+    method(maintenance_server::SERVICE_NAME, "Alarm", GrpcKind::Unary),
+    method(maintenance_server::SERVICE_NAME, "Status", GrpcKind::Unary),
+    method(maintenance_server::SERVICE_NAME, "Defragment", GrpcKind::Unary),
+    method(maintenance_server::SERVICE_NAME, "Hash", GrpcKind::Unary),
+    method(maintenance_server::SERVICE_NAME, "HashKV", GrpcKind::Unary),
+    method(maintenance_server::SERVICE_NAME, "Snapshot", GrpcKind::ServerStream),
+    method(maintenance_server::SERVICE_NAME, "MoveLeader", GrpcKind::Unary),
+    method(maintenance_server::SERVICE_NAME, "Downgrade", GrpcKind::Unary),
+    method(health_server::SERVICE_NAME, "Check", GrpcKind::Unary),
+    method(health_server::SERVICE_NAME, "Watch", GrpcKind::ServerStream),
+];
+
+/// The methods to make [`Metrics`] with.
+pub fn methods() -> [GrpcMethod; METHODS.len()] {
+    METHODS
+}
+
+/// One call, from its first byte to the end of its answer. Dropped before that, it counts as cancelled.
+pub struct CallRecord {
+    metrics: Arc<Metrics>,
+    /// Its place among the methods; `None` for a method that nobody offers.
+    place: Option<usize>,
+    code: Code,
+    _live: Live,
+}
+
+impl CallRecord {
+    /// A call of `path` (`/package.Service/Method`) begins.
+    pub fn begin(metrics: &Arc<Metrics>, path: &str, live: Live) -> Self {
+        let place =
+            path.strip_prefix('/').and_then(|path| path.rsplit_once('/')).and_then(|(service, name)| {
+                metrics.grpc.iter().position(|each| each.name.method == name && each.name.service == service)
+            });
+        if let Some(place) = place {
+            metrics.grpc[place].started.add(1);
+        }
+        Self { metrics: Arc::clone(metrics), place, code: Code::Cancelled, _live: live }
+    }
+
+    /// The body of the call's request; `arriving` counts what all bodies have brought.
+    pub fn request_body(&self, body: Incoming, arriving: &Arc<AtomicUsize>) -> RequestBody {
+        let (metrics, place) = (Arc::clone(&self.metrics), self.place);
+        RequestBody { body, arriving: 0, arriving_of_all: Arc::clone(arriving), metrics, place }
+    }
+
+    /// Looks into headers or trailers of the answer for the status.
+    pub fn note_status(&mut self, headers: &HeaderMap) {
+        if let Some(status) = Status::from_header_map(headers) {
+            self.code = status.code();
+        }
+    }
+
+    /// A piece of the answer leaves.
+    pub fn note_sent(&mut self, bytes: usize) {
+        self.metrics.client_grpc_sent_bytes.add(bytes as u64);
+        if let Some(place) = self.place {
+            self.metrics.grpc[place].sent.add(1);
+        }
+    }
+}
+
+impl Drop for CallRecord {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let method = &self.metrics.grpc[place];
+            method.handled(self.code as i32);
+            if self.code == Code::Ok && matches!(method.name.method, "Range" | "RangeStream") {
+                self.metrics.ranges.add(1);
+            }
+        }
+    }
+}
+
+/// A request's body, counted while it arrives and against a bound that all share.
+pub struct RequestBody {
+    body: Incoming,
+    arriving: usize,
+    /// What all requests have brought that are not complete: what slow or hostile senders can make us hold.
+    arriving_of_all: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+    place: Option<usize>,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let next =
+            Pin::new(&mut this.body).poll_frame(context).map_err(|error| Status::from_error(Box::new(error)));
+        if let Poll::Ready(Some(Ok(frame))) = &next
+            && let Some(data) = frame.data_ref()
+        {
+            this.metrics.client_grpc_received_bytes.add(data.len() as u64);
+            this.arriving += data.len();
+            let all = this.arriving_of_all.fetch_add(data.len(), Ordering::Relaxed) + data.len();
+            if all > REQUESTS_ARRIVING_BYTES_MAX {
+                return Poll::Ready(Some(Err(errors::too_much_arriving())));
+            }
+        }
+        // The calls offered take one message each: it is in when the body has ended.
+        if let Poll::Ready(None) = &next
+            && let Some(place) = this.place.take()
+        {
+            this.metrics.grpc[place].received.add(1);
+        }
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.arriving_of_all.fetch_sub(self.arriving, Ordering::Relaxed);
+    }
+}

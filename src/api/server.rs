@@ -1,0 +1,407 @@
+//! From a listening socket to hyper.
+//!
+//! Owns: how many connections are open, how long a client may take to say what it speaks, the settings of HTTP. Must never: spawn
+//! anything itself (the caller says where a connection runs), or hold a client's failure against another. Driven by `app`.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_rustls::TlsAcceptor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use rustix::net::sockopt;
+use rustls::ServerConfig;
+use smol::{Async, Timer};
+
+use super::authority::Mending;
+use super::browser::BrowserPolicy;
+use super::calls::Calls;
+use super::cluster::ClusterService;
+use super::counters::{Counters, Live};
+use super::dispatch::{Connection, Services, answer};
+use super::health::HealthService;
+use super::io::{Rewound, Socket, Transport};
+use super::kv::KvService;
+use super::maintenance::MaintenanceService;
+use super::node::Node;
+use super::stop::Stopping;
+use super::timer::{SmolTimer, within};
+use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES, TXN_OPS};
+use crate::runtime::Handle;
+use crate::telemetry::metrics::Metrics;
+use crate::wire::etcdserverpb::cluster_server::ClusterServer;
+use crate::wire::etcdserverpb::kv_server::KvServer;
+use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::wire::grpc::health::v1::health_server::HealthServer;
+
+/// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
+const CONNECTIONS: usize = 2048;
+/// Default bound on the streams of one connection. Kubernetes has thousands of watches on one; a client that meets the bound waits.
+const STREAMS: u32 = 8192;
+/// How long a client may take for its handshake and its first bytes, and for the headers of an HTTP/1.1 request.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+/// How long accepting pauses when the system is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Unread bytes that one stream, and one connection, may have in flight towards us.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// The largest HTTP/2 frame that is taken.
+const FRAME_BYTES: u32 = 64 * 1024;
+/// Bytes that hyper takes from one answer's body before the client has taken earlier ones.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// The headers of one request.
+const HEADER_BYTES: u32 = 64 * 1024;
+/// When TCP itself looks whether a silent client is still there, then how often and how many times in vain.
+const TCP_PROBE_AFTER: Duration = Duration::from_secs(30);
+const TCP_PROBE_EVERY: Duration = Duration::from_secs(10);
+const TCP_PROBES: u32 = 3;
+
+/// The text of `/metrics`, made when it is asked for.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+/// The TLS configuration for the next handshake.
+pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+/// One connection with all its calls. Whoever drops it has dropped all of that.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the API needs to know beside the node.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// `--max-request-bytes`. A message may be [`GRPC_OVERHEAD_BYTES`] larger before it is refused unread.
+    pub request_bytes_max: usize,
+    /// `--max-txn-ops`.
+    pub txn_ops_max: usize,
+    /// Open connections; one more is closed at once.
+    pub connections_max: usize,
+    /// `--max-concurrent-streams`: calls at a time on one connection.
+    pub streams_max: u32,
+    /// `--grpc-keepalive-interval`: how long a client may be silent before it is asked for a sign of life.
+    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`: how long the sign may take.
+    pub keepalive_timeout: Duration,
+    /// Which web pages may call.
+    pub browser: BrowserPolicy,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: REQUEST_BYTES,
+            txn_ops_max: TXN_OPS,
+            connections_max: CONNECTIONS,
+            streams_max: STREAMS,
+            keepalive_interval: Duration::from_secs(2 * 60 * 60),
+            keepalive_timeout: Duration::from_secs(20),
+            browser: BrowserPolicy::default(),
+        }
+    }
+}
+
+/// What one listening socket takes.
+#[derive(Clone)]
+pub struct Listener {
+    /// Who may speak without TLS; anybody else who does is disconnected.
+    pub plaintext: Plaintext,
+    /// How to answer one that speaks TLS; without, it is disconnected.
+    pub tls: Option<TlsSource>,
+}
+
+/// Who may speak without TLS on a listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plaintext {
+    /// Everybody.
+    Anyone,
+    /// Processes of this machine.
+    Loopback,
+    /// Nobody.
+    Nobody,
+}
+
+impl Plaintext {
+    /// Whether a client may, that is or is not on this machine.
+    const fn allows(self, from_here: bool) -> bool {
+        match self {
+            Plaintext::Anyone => true,
+            Plaintext::Loopback => from_here,
+            Plaintext::Nobody => false,
+        }
+    }
+}
+
+/// The API of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Shared>);
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) options: ApiOptions,
+    pub(super) node: Node,
+    pub(super) services: Services,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics_text: MetricsText,
+    pub(super) counters: Counters,
+    stopping: Stopping,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Api {
+    /// The API of a node, until `stopping` is announced.
+    pub fn new(
+        handle: Handle,
+        options: ApiOptions,
+        metrics: Arc<Metrics>,
+        metrics_text: MetricsText,
+        stopping: Stopping,
+    ) -> Self {
+        let node = Node::new(handle);
+        let message_bytes_max = options.request_bytes_max + GRPC_OVERHEAD_BYTES;
+        let kv = KvService::new(node.clone(), options.txn_ops_max, options.request_bytes_max);
+        let services = Services {
+            kv: KvServer::new(kv).max_decoding_message_size(message_bytes_max),
+            cluster: ClusterServer::new(ClusterService::new(node.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            health: HealthServer::new(HealthService::new(stopping.clone()))
+                .max_decoding_message_size(message_bytes_max),
+        };
+        let counters = Counters::default();
+        Self(Arc::new(Shared { options, node, services, metrics, metrics_text, counters, stopping }))
+    }
+
+    /// What is live, and what was turned away.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Takes connections from `socket` and hands each to `spawn`, until the end is announced.
+    ///
+    /// A connection is best run by the thread it was spawned on for as long as it lives: its calls hop between threads otherwise.
+    pub async fn accept(&self, socket: &Async<TcpListener>, listener: Listener, spawn: impl Fn(Task)) {
+        let stopped = async {
+            self.0.stopping.announced().await;
+            None
+        };
+        let mut stopped = pin!(stopped);
+        let mut starved = false;
+        loop {
+            let next = async { Some(socket.accept().await) };
+            match smol::future::or(stopped.as_mut(), next).await {
+                None => return,
+                Some(Ok((client, _))) => {
+                    starved = false;
+                    if let Some(live) = self.0.counters.connect(self.0.options.connections_max) {
+                        spawn(Box::pin(self.clone().serve(client, listener.clone(), live)));
+                    } else {
+                        self.0.metrics.client_connections_refused.add(1);
+                        drop(client);
+                    }
+                }
+                // The client has gone while it waited.
+                Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Some(Err(error)) => {
+                    // Out of descriptors or memory: the clients in the queue stay there until others leave.
+                    if !std::mem::replace(&mut starved, true) {
+                        tracing::warn!(%error, "cannot accept clients");
+                    }
+                    Timer::after(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self, client: Async<TcpStream>, listener: Listener, live: Live) {
+        let shared = self.0;
+        let _open = OpenConnection::count(&shared.metrics);
+        let stopping = shared.stopping.clone();
+        let stopped = async {
+            stopping.announced().await;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        };
+        let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
+        let (transport, protocol, rebindable) = match greeted {
+            Ok(greeted) => greeted,
+            Err(error) => {
+                tracing::debug!(%error, "a client did not get as far as a request");
+                shared.counters.fail();
+                return;
+            }
+        };
+        let calls = Calls::default();
+        let connection = Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable };
+        let done = match protocol {
+            Protocol::Http1 => run_http1(connection, transport, stopping).await,
+            Protocol::Http2 => run_http2(connection, calls, transport, stopping).await,
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "a connection ended");
+        }
+        drop(live);
+    }
+}
+
+/// A connection, as the metrics see it.
+struct OpenConnection(Arc<Metrics>);
+
+impl OpenConnection {
+    fn count(metrics: &Arc<Metrics>) -> Self {
+        metrics.client_connections.increment();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.client_connections.decrement();
+    }
+}
+
+/// Finds out what a client speaks: TLS or not, then HTTP/2 or not.
+async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Transport, Protocol, bool)> {
+    prepare(client.get_ref())?;
+    let from_here = client.get_ref().local_addr()?.ip().to_canonical().is_loopback();
+    let stream = Rewound::peek(Socket::new(client), is_telling).await?;
+    if !stream.head().starts_with(&[TLS_HANDSHAKE]) {
+        if !listener.plaintext.allows(from_here) {
+            return Err(io::Error::other("plaintext where TLS is required"));
+        }
+        let protocol = protocol_of(stream.head())?;
+        return Ok((Transport::Plain(stream), protocol, from_here));
+    }
+    let Some(tls) = &listener.tls else { return Err(io::Error::other("TLS where none is configured")) };
+    let stream = TlsAcceptor::from(tls()).accept(stream).await?;
+    let (stream, protocol) = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => (Rewound::fresh(stream), Protocol::Http2),
+        Some(_) => (Rewound::fresh(stream), Protocol::Http1),
+        None => {
+            let stream = Rewound::peek(stream, is_telling).await?;
+            let protocol = protocol_of(stream.head())?;
+            (stream, protocol)
+        }
+    };
+    Ok((Transport::Tls(Box::new(stream)), protocol, false))
+}
+
+/// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+/// How an HTTP/2 connection starts (RFC 9113, section 3.4). No HTTP/1.1 method starts with these letters.
+const HTTP2_START: &[u8] = b"PRI";
+
+/// Whether these first bytes tell the protocol.
+fn is_telling(head: &[u8]) -> bool {
+    head.len() >= HTTP2_START.len() || !HTTP2_START.starts_with(head)
+}
+
+fn protocol_of(head: &[u8]) -> io::Result<Protocol> {
+    match head {
+        [] => Err(io::ErrorKind::UnexpectedEof.into()),
+        head if head.starts_with(HTTP2_START) => Ok(Protocol::Http2),
+        _ => Ok(Protocol::Http1),
+    }
+}
+
+/// Small answers leave at once, and clients whose machine has vanished are noticed although they owe us nothing.
+fn prepare(client: &TcpStream) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(client, true)?;
+    sockopt::set_tcp_keepidle(client, TCP_PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(client, TCP_PROBE_EVERY)?;
+    sockopt::set_tcp_keepcnt(client, TCP_PROBES)?;
+    Ok(())
+}
+
+async fn run_http2(
+    connection: Connection,
+    mut calls: Calls,
+    transport: Transport,
+    stopping: Stopping,
+) -> hyper::Result<()> {
+    let options = &connection.shared.options;
+    let mut builder = http2::Builder::new(calls.spawner());
+    builder
+        .timer(SmolTimer)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(HEADER_BYTES)
+        .max_concurrent_streams(options.streams_max)
+        .keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .auto_date_header(false);
+    let connection = Arc::new(connection);
+    let service = service_fn(move |request| answer(Arc::clone(&connection), request));
+    let mut http = pin!(builder.serve_connection(Mending::new(transport), service));
+    let mut stopped = pin!(stopping.announced());
+    let mut draining = false;
+    poll_fn(move |cx| {
+        if !draining && stopped.as_mut().poll(cx).is_ready() {
+            draining = true;
+            http.as_mut().graceful_shutdown();
+        }
+        let done = http.as_mut().poll(cx);
+        if done.is_pending() {
+            calls.poll(cx);
+        }
+        done
+    })
+    .await
+}
+
+async fn run_http1(connection: Connection, transport: Transport, stopping: Stopping) -> hyper::Result<()> {
+    let mut builder = http1::Builder::new();
+    builder.timer(SmolTimer).header_read_timeout(GREETING_MAX).max_buf_size(HEADER_BYTES as usize);
+    let connection = Arc::new(connection);
+    let service = service_fn(move |request| answer(Arc::clone(&connection), request));
+    let mut http = pin!(builder.serve_connection(transport, service));
+    let mut stopped = pin!(stopping.announced());
+    let mut draining = false;
+    poll_fn(move |cx| {
+        if !draining && stopped.as_mut().poll(cx).is_ready() {
+            draining = true;
+            http.as_mut().graceful_shutdown();
+        }
+        http.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plaintext_is_for_whom_the_listener_says() {
+        let allowed = |who: Plaintext| (who.allows(true), who.allows(false));
+        assert_eq!(allowed(Plaintext::Anyone), (true, true));
+        assert_eq!(allowed(Plaintext::Loopback), (true, false));
+        assert_eq!(allowed(Plaintext::Nobody), (false, false));
+    }
+
+    #[test]
+    fn the_first_bytes_tell_the_protocol() {
+        assert!(!is_telling(b"") && !is_telling(b"P") && !is_telling(b"PR"));
+        for (head, protocol) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Protocol::Http2),
+            (b"PRI", Protocol::Http2),
+            (b"PUT / HTTP/1.1\r\n", Protocol::Http1),
+            (b"PROPFIND / HTTP/1.1\r\n", Protocol::Http1),
+            (b"GET", Protocol::Http1),
+            (b"\0", Protocol::Http1),
+        ] {
+            assert!(is_telling(head));
+            assert_eq!(protocol_of(head).unwrap(), protocol, "{head:?}");
+        }
+        assert!(is_telling(&[TLS_HANDSHAKE]));
+        // A client that closes in the middle of the word cannot be helped, but must not be waited for.
+        assert_eq!(protocol_of(b"").unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
