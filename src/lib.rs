@@ -40,3 +40,8 @@ pub mod runtime;
 // R8: the edge
 pub mod api;
 pub mod tls;
+// R9: settings and the process
+pub mod app;
+pub mod config;
+// R10: the command line
+pub mod cli;

@@ -1,0 +1,33 @@
+//! What `/metrics` shows: the counters, and the node's state at the moment of asking.
+//!
+//! Owns: where each gauge comes from. Must never: keep state. Built by `serve`, called by `api`.
+
+use std::sync::Arc;
+
+use crate::api::{MetricsText, version};
+use crate::runtime::Handle;
+use crate::telemetry::metrics::{Gauges, Metrics};
+
+/// The function that makes the text of `/metrics`.
+pub(super) fn metrics_text(handle: Handle, metrics: Arc<Metrics>) -> MetricsText {
+    Arc::new(move || {
+        let status = handle.status();
+        let view = handle.view();
+        metrics.render(&Gauges {
+            member: status.member,
+            server_version: version::SERVER,
+            cluster_version: Some(version::CLUSTER),
+            has_leader: status.leader.is_some(),
+            is_leader: status.leader == Some(status.member),
+            is_learner: status.is_learner,
+            committed: status.commit,
+            applied: status.applied,
+            proposals_pending: handle.proposals_pending() as u64,
+            db_total_bytes: status.file_bytes,
+            db_in_use_bytes: status.bytes_in_use,
+            quota_bytes: status.quota,
+            revision: view.revision(),
+            compacted: view.compacted(),
+        })
+    })
+}

@@ -1,0 +1,352 @@
+//! `covey serve`: from settings to a serving node, until a signal or a fault.
+//!
+//! Owns: the order of start and end, and the process's exit code. Must never: let a fault be followed by another answer. Driven by
+//! `main`.
+
+use std::error::Error;
+use std::io;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_signal::{Signal, Signals};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use smol::stream::StreamExt as _;
+use smol::{Async, LocalExecutor, Timer};
+
+use super::auto_compaction::AutoCompactor;
+use super::data_dir::{DataDir, OpenError, OpenOptions};
+use super::metrics::metrics_text;
+use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop, Stopping};
+use crate::command::{Command, MemberAttributes, Rejection};
+use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
+use crate::consensus::StartError;
+use crate::formation::Identity;
+use crate::node::{Recovery, recover};
+use crate::prng::Prng;
+use crate::runtime::clock::{Clock, random_u64};
+use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
+use crate::store::StoreError;
+use crate::telemetry;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{ServerTls, TlsError, TlsFiles};
+
+/// How long open calls may take to end once the node is told to stop.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long connections have, after that, to take the answer that the node stops.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// Descriptors that are kept for the log, the store, and what the runtime needs.
+const DESCRIPTORS_RESERVED: usize = 64;
+/// How often a drain looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long a new node waits before it tries again to publish what it is called.
+const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+
+/// Why a node did not serve, or stopped serving.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeFailure {
+    /// The data directory cannot be used.
+    #[error("cannot open the data directory")]
+    Open(#[from] OpenError),
+    /// What is in it contradicts itself.
+    #[error("the data directory contradicts itself")]
+    Recover(#[from] StartError),
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    /// A TLS file is of no use.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
+    /// A client URL cannot be listened on.
+    #[error("cannot listen on {url}")]
+    Listen {
+        /// The URL as it was given.
+        url: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The operating system refused something a server needs.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The node could not go on.
+    #[error("the node failed")]
+    Fault(#[from] Fault),
+}
+
+/// Runs a node until SIGTERM or SIGINT (success) or until it cannot go on (failure, logged).
+pub fn serve(config: ServeConfig) -> ExitCode {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!(error = %chain(&failure), "the node stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with all its causes, as one sentence.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some errors repeat their cause in their own text.
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
+    let clock = Clock::start();
+    // Everything that can be wrong with the configuration is found before the data directory is touched.
+    let sockets = bind(&config.client)?;
+    let options = OpenOptions { solo: config.solo, cache_bytes: config.store.cache_bytes };
+    let data = DataDir::open(&config.data_dir, options)?;
+    let metrics = Arc::new(Metrics::new(api::methods()));
+    let (running, identity, lock) = start(config, data, clock, &metrics)?;
+    let outcome = smol::block_on(attend(config, &running, &identity, sockets, clock, metrics));
+    match outcome {
+        Ok(()) => running.stop()?,
+        // The threads are not waited for: one of them may hang in the very call that failed.
+        Err(failure) => return Err(failure),
+    }
+    drop(lock);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+struct Socket {
+    url: String,
+    listener: TcpListener,
+    serves: Listener,
+}
+
+fn bind(config: &ClientConfig) -> Result<Vec<Socket>, ServeFailure> {
+    let tls = match &config.tls {
+        None => None,
+        Some(files) => Some(Arc::new(ServerTls::load(TlsFiles {
+            cert: files.cert_file.clone(),
+            key: files.key_file.clone(),
+            trusted_ca: files.client_ca_file.clone(),
+            client_cert_auth: files.client_cert_auth,
+        })?)),
+    };
+    let demands_certificates = config.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
+    let bind = |listen: &ListenUrl| {
+        let listener = TcpListener::bind(listen.address)
+            .map_err(|source| ServeFailure::Listen { url: listen.url.to_string(), source })?;
+        // TLS is recognised by its first byte wherever there is a certificate. An https URL also serves this machine in plain text, unless
+        // clients have to show who they are.
+        let plaintext = match (listen.url.scheme, demands_certificates) {
+            (Scheme::Http, _) => Plaintext::Anyone,
+            (Scheme::Https, false) => Plaintext::Loopback,
+            (Scheme::Https, true) => Plaintext::Nobody,
+        };
+        let tls = tls.clone().map(|tls| Arc::new(move || tls.current()) as api::TlsSource);
+        let serves = Listener { plaintext, tls };
+        Ok(Socket { url: listen.url.to_string(), listener, serves })
+    };
+    config.listen_urls.iter().map(bind).collect()
+}
+
+type Started = (Running, Identity, crate::runtime::files::DirectoryLock);
+
+fn start(
+    config: &ServeConfig,
+    data: DataDir,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Started, ServeFailure> {
+    let DataDir { identity, store, wal, recovered, lock } = data;
+    let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let recovery = Recovery {
+        member: identity.member,
+        boot_nonce: identity.boot_nonce,
+        base: Arc::new(store.base()?),
+        hard_state: recovered.hard_state,
+        log_start: recovered.start,
+        entries: recovered.entries,
+        quota_bytes: config.store.quota_bytes,
+        prng: Prng::new(seed),
+    };
+    let (core, applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
+    let ids =
+        NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
+    let admission =
+        AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
+    let parts = Parts { core, applier, wal, store, ids, admission };
+    Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
+}
+
+/// Serves clients on this thread until a signal or a fault comes.
+async fn attend(
+    config: &ServeConfig,
+    running: &Running,
+    identity: &Identity,
+    sockets: Vec<Socket>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+) -> Result<(), ServeFailure> {
+    let mut signals = Signals::new([Signal::Term, Signal::Int])
+        .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
+    let handle = running.handle().clone();
+    let (stop, stopping) = Stop::pair();
+    let api = build_api(config, &handle, metrics, stopping);
+    let executor = Rc::new(LocalExecutor::new());
+    let serving = async {
+        publish(&handle, config, identity).await;
+        for Socket { url, listener, serves } in sockets {
+            let listener =
+                Async::new(listener).map_err(|source| ServeFailure::Listen { url: url.clone(), source })?;
+            let api = api.clone();
+            tracing::info!(url, "serving client requests");
+            let connections = Rc::clone(&executor);
+            let accept =
+                async move { api.accept(&listener, serves, |task| connections.spawn(task).detach()).await };
+            executor.spawn(accept).detach();
+        }
+        executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
+        tracing::info!("ready to serve client requests");
+        smol::future::pending().await
+    };
+    // A task of its own: polled with the rest it would look at its descriptor at every wake-up.
+    let signal = executor.spawn(async move { signals.next().await });
+    let told = async {
+        match signal.await {
+            Some(Ok(signal)) => tracing::info!(?signal, "stopping"),
+            // Without signals nobody could stop the node in order.
+            Some(Err(source)) => return Err(ServeFailure::System { action: "watch for signals", source }),
+            None => tracing::info!("stopping: no signal can come any more"),
+        }
+        Ok(())
+    };
+    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
+    stop.announce();
+    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    let drained = async {
+        drain(&api, DRAIN_MAX).await;
+        // Whoever still waits for a write is told so on an open connection.
+        running.close();
+        drain(&api, GOODBYE_MAX).await;
+        let left = api.counters().connections();
+        if left > 0 {
+            tracing::warn!(connections = left, "connections did not end in time");
+        }
+        Ok(())
+    };
+    executor.run(smol::future::or(drained, fault)).await
+}
+
+fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopping: Stopping) -> Api {
+    let options = ApiOptions {
+        request_bytes_max: config.client.max_request_bytes,
+        txn_ops_max: config.client.max_txn_ops,
+        connections_max: connections_within_limits(config.client.max_connections),
+        browser: BrowserPolicy {
+            hosts: config.client.allowed_hosts.clone(),
+            origins: config.client.cors.clone(),
+        },
+        ..ApiOptions::default()
+    };
+    let text = metrics_text(handle.clone(), Arc::clone(&metrics));
+    Api::new(handle.clone(), options, metrics, text, stopping)
+}
+
+/// Tells the cluster what this member is called and where clients find it. Not serving before that keeps a client that asks at once for
+/// the members from an answer without addresses.
+async fn publish(handle: &Handle, config: &ServeConfig, identity: &Identity) {
+    let attributes = MemberAttributes {
+        member: identity.member,
+        name: config.name.clone(),
+        peer_urls: config.listen_peer_urls.iter().map(|listen| listen.url.to_string()).collect(),
+        client_urls: config.client.advertise_urls.iter().map(ToString::to_string).collect(),
+        incarnation: identity.incarnation.0,
+        boot_nonce: identity.boot_nonce,
+    };
+    loop {
+        match handle.publish(attributes.clone()).await {
+            Ok(_) | Err(ServeError::Stopped) => return,
+            Err(error) => {
+                tracing::warn!(%error, "could not publish this member's attributes; trying again");
+                Timer::after(PUBLISH_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Compacts as the settings say, while this member leads.
+async fn compact_by_schedule(mode: AutoCompaction, handle: Handle, clock: Clock) {
+    let mut compactor = AutoCompactor::new(mode, clock.now());
+    while let Some(at) = compactor.poll_timeout() {
+        Timer::after(clock.until(at)).await;
+        let Some(target) = compactor.handle_timeout(clock.now(), handle.view().revision()) else { continue };
+        let status = handle.status();
+        if status.leader != Some(status.member) {
+            continue;
+        }
+        match handle.propose(Command::Compact { revision: target.0 }).await {
+            Ok(applied) => {
+                compactor.handle_compacted(target);
+                // A client may have compacted further already.
+                if applied.outcome != Err(Rejection::Compacted) {
+                    tracing::info!(revision = target.0, "compacted by schedule");
+                }
+            }
+            Err(error) => tracing::warn!(%error, revision = target.0, "could not compact by schedule"),
+        }
+    }
+}
+
+/// Waits until no connection is open, for a bounded time.
+async fn drain(api: &Api, patience: Duration) {
+    let finished = async {
+        while api.counters().connections() > 0 {
+            Timer::after(DRAIN_LOOK).await;
+        }
+    };
+    let late = async {
+        Timer::after(patience).await;
+    };
+    smol::future::or(finished, late).await;
+}
+
+/// Raises this process's limit on descriptors as far as it may, and says how many connections that leaves room for: the log needs a
+/// new file every few megabytes, and one that cannot be made ends the process.
+fn connections_within_limits(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit on open files");
+            limit.current
+        }
+    };
+    let Some(current) = current else { return wanted };
+    let room = usize::try_from(current).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED);
+    if room < wanted {
+        tracing::warn!(
+            limit = current,
+            connections = room,
+            "fewer connections than configured: too few open files"
+        );
+    }
+    wanted.min(room).max(1)
+}

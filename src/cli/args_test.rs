@@ -1,0 +1,175 @@
+//! Arguments to commands, requests and settings.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
+
+use lexopt::Parser;
+
+use super::{ClientSettings, First, Format, Parsed, UsageError, command};
+use crate::cli::requests;
+use crate::wire::etcdserverpb::range_request::{SortOrder, SortTarget};
+
+/// Parses a whole command line as `run` does.
+fn parsed(line: &[&str]) -> Result<Parsed, UsageError> {
+    parsed_os(line.iter().map(OsString::from).collect())
+}
+
+fn parsed_os(line: Vec<OsString>) -> Result<Parsed, UsageError> {
+    let mut parser = Parser::from_args(line);
+    let mut parsed = Parsed::default();
+    let First::Command(name) = parsed.until_command(&mut parser)? else { panic!("no command") };
+    parsed.rest(command(&name)?, &mut parser)?;
+    Ok(parsed)
+}
+
+fn settings(line: &[&str], env: &[(&str, &str)]) -> Result<ClientSettings, UsageError> {
+    let lookup =
+        |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    Ok(parsed(line)?.client_settings(lookup)?.0)
+}
+
+#[test]
+fn flags_of_the_client_stand_anywhere_and_win_over_the_environment() {
+    let env = [("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_DIAL_TIMEOUT", "9s"), ("ETCDCTL_WRITE_OUT", "")];
+    for line in [
+        ["--endpoints=b:2,http://[::1]:3", "get", "k", "-w", "json"],
+        ["get", "-w=json", "k", "--endpoints", "b:2,http://[::1]:3"],
+        ["-wjson", "get", "--endpoints=b:2, http://[::1]:3", "--", "-k"],
+    ] {
+        let settings = settings(&line, &env).unwrap();
+        let endpoints: Vec<_> = settings.endpoints.iter().map(|e| (e.tls, e.host.as_str(), e.port)).collect();
+        assert_eq!(endpoints, [(false, "b", 2), (false, "::1", 3)], "{line:?}");
+        assert_eq!((settings.format, settings.dial_timeout), (Format::Json, Duration::from_secs(9)));
+    }
+    let defaults = settings(&["get", "k"], &[]).unwrap();
+    assert_eq!(defaults.endpoints[0].text, "127.0.0.1:2379");
+    assert_eq!(
+        (defaults.dial_timeout, defaults.command_timeout),
+        (Duration::from_secs(2), Duration::from_secs(5))
+    );
+    assert_eq!((defaults.format, defaults.cacert, defaults.identity), (Format::Simple, None, None));
+}
+
+#[test]
+fn tls_follows_the_scheme_or_else_the_certificates() {
+    let tls =
+        |line: &[&str]| settings(line, &[]).unwrap().endpoints.iter().map(|e| e.tls).collect::<Vec<_>>();
+    assert_eq!(tls(&["get", "--endpoints=a:1,https://a:1,http://a:1"]), [false, true, false]);
+    assert_eq!(tls(&["get", "--endpoints=a:1,https://a:1,http://a:1", "--cacert=ca"]), [true, true, false]);
+    assert!(settings(&["get", "--cert=c"], &[]).unwrap_err().to_string().contains("set together"));
+    for bad in ["", "a", "a:b", "ftp://a:1", "http://a:1/"] {
+        let error = settings(&["get", "--endpoints", bad], &[]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("invalid endpoint \"{bad}\"")), "{error}");
+    }
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let error = |line: &[&str]| parsed(line).unwrap_err().to_string();
+    assert_eq!(error(&["gets"]), "unknown command \"gets\" for \"covey\" (did you mean get?)");
+    assert_eq!(error(&["get", "--lmit=1"]), "unknown flag: --lmit (did you mean --limit?)");
+    assert_eq!(error(&["put", "--prefix"]), "unknown flag: --prefix");
+    assert_eq!(error(&["get", "-x"]), "unknown flag: -x");
+    assert!(error(&["get", "--limit"]).contains("--limit"));
+    let bad = |line: &[&str]| requests::range(&parsed(line).unwrap()).unwrap_err().to_string();
+    assert_eq!(
+        bad(&["get", "k", "--limit=x"]),
+        "invalid argument \"x\" for \"--limit\": expected a whole number"
+    );
+    assert_eq!(
+        bad(&["get", "k", "--order=up"]),
+        "invalid argument \"up\" for \"--order\": expected ASCEND or DESCEND"
+    );
+    assert_eq!(
+        bad(&["get", "k", "--prefix=maybe"]),
+        "invalid argument \"maybe\" for \"--prefix\": expected true or false"
+    );
+    assert!(bad(&["get"]).starts_with("get command needs one argument"));
+    assert!(bad(&["get", "a", "b", "c"]).starts_with("get command needs one argument"));
+    assert!(bad(&["get", "a", "b", "--prefix"]).starts_with("too many arguments"));
+    assert!(bad(&["get", "a", "--prefix", "--from-key"]).contains("choose one"));
+    assert!(bad(&["get", "a", "--keys-only", "--count-only"]).contains("choose one"));
+    assert!(
+        settings(&["get", "--dial-timeout=5"], &[]).unwrap_err().to_string().contains("expected a duration")
+    );
+}
+
+#[test]
+fn a_range_takes_every_flag() {
+    let line = [
+        "get",
+        "a",
+        "b",
+        "--limit=5",
+        "--rev",
+        "7",
+        "--order=descend",
+        "--sort-by=MODIFY",
+        "--keys-only",
+        "--consistency=s",
+    ];
+    let request = requests::range(&parsed(&line).unwrap()).unwrap();
+    assert_eq!((&request.key[..], &request.range_end[..]), (&b"a"[..], &b"b"[..]));
+    assert_eq!((request.limit, request.revision, request.serializable), (5, 7, true));
+    assert_eq!(
+        (request.sort_order, request.sort_target),
+        (SortOrder::Descend as i32, SortTarget::Mod as i32)
+    );
+    assert!(request.keys_only && !request.count_only);
+}
+
+#[test]
+fn intervals_are_etcdctls() {
+    for (line, key, end) in [
+        (vec!["get", "a"], &b"a"[..], &b""[..]),
+        (vec!["get", "a", "--prefix"], b"a", b"b"),
+        (vec!["get", "a", "--prefix=false"], b"a", b""),
+        (vec!["get", "", "--prefix"], b"\0", b"\0"),
+        (vec!["get", "a", "--from-key"], b"a", b"\0"),
+        (vec!["get", "", "--from-key"], b"\0", b"\0"),
+        (vec!["get", ""], b"", b""),
+    ] {
+        let request = requests::range(&parsed(&line).unwrap()).unwrap();
+        assert_eq!((&request.key[..], &request.range_end[..]), (key, end), "{line:?}");
+    }
+    let raw = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let line = vec!["del".into(), raw(b"a\xff\xff"), "--prefix".into(), "--prev-kv".into()];
+    let request = requests::delete(&parsed_os(line).unwrap()).unwrap();
+    assert_eq!(
+        (&request.key[..], &request.range_end[..], request.prev_kv),
+        (&b"a\xff\xff"[..], &b"b"[..], true)
+    );
+    let line = vec!["del".into(), raw(b"\xff"), "--prefix".into()];
+    assert_eq!(&requests::delete(&parsed_os(line).unwrap()).unwrap().range_end[..], b"\0");
+}
+
+#[test]
+fn a_put_takes_its_value_from_the_line_or_is_given_it() {
+    let put = |line: &[&str]| requests::put(&parsed(line).unwrap(), || Some(b"stdin".to_vec()));
+    let request = put(&["put", "k", "v", "--lease=1f", "--prev-kv", "--ignore-lease"]).unwrap();
+    assert_eq!((&request.value[..], request.lease), (&b"v"[..], 0x1f));
+    assert!(request.prev_kv && request.ignore_lease && !request.ignore_value);
+    assert_eq!(&put(&["put", "k"]).unwrap().value[..], b"stdin");
+    assert_eq!(&put(&["put", "k", "--", "-v"]).unwrap().value[..], b"-v");
+    let kept = put(&["put", "k", "--ignore-value"]).unwrap();
+    assert!(kept.value.is_empty() && kept.ignore_value);
+    for (line, expected) in [
+        (vec!["put"], "put command needs 1 argument"),
+        (vec!["put", "a", "b", "c"], "put command needs 1 argument"),
+        (vec!["put", "a", "b", "--ignore-value"], "put command needs only 1 argument"),
+        (vec!["put", "a", "b", "--lease=xyz"], "invalid argument \"xyz\" for \"--lease\""),
+    ] {
+        assert!(put(&line).unwrap_err().to_string().starts_with(expected), "{line:?}");
+    }
+}
+
+#[test]
+fn compact_needs_a_revision() {
+    let compact = |line: &[&str]| requests::compact(&parsed(line).unwrap());
+    let request = compact(&["compaction", "--physical", "9"]).unwrap();
+    assert_eq!((request.revision, request.physical), (9, true));
+    assert!(compact(&["compact"]).unwrap_err().to_string().contains("needs 1 argument"));
+    assert!(compact(&["compact", "x"]).unwrap_err().to_string().contains("whole number"));
+    assert_eq!(command(OsStr::new("delete")).unwrap().name, "del");
+}

@@ -1,0 +1,223 @@
+//! etcdctl's JSON: the messages as Go's encoder prints them.
+//!
+//! Owns: the shape: proto names, numbers as numbers, bytes as base64, zeros left out. It is *not* the JSON of the HTTP
+//! gateway, whose 64-bit numbers are strings. Must never: reorder fields: scripts compare whole lines.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::reply::Reply;
+use crate::wire::etcdserverpb as pb;
+use crate::wire::etcdserverpb::response_op;
+use crate::wire::mvccpb;
+
+pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
+    match reply {
+        Reply::Range(response, _) => object(out, &Range::of(response)),
+        Reply::Put(response) => object(out, &Put::of(response)),
+        Reply::Delete(response) => object(out, &Delete::of(response)),
+        Reply::Txn(response) => object(out, &Txn::of(response)),
+        Reply::Compacted(revision) => writeln!(out, "compacted revision {revision}"),
+        Reply::Status(answers) => object(
+            out,
+            &answers.iter().map(|(endpoint, answer)| Status::of(endpoint, answer)).collect::<Vec<_>>(),
+        ),
+    }
+}
+
+fn object(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Declares a JSON object: each field is left out when it is its type's default.
+macro_rules! object {
+    ($(#[$doc:meta])* $name:ident { $($field:ident : $type:ty $(as $wire:literal)?),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Default, PartialEq, Serialize)]
+        struct $name {
+            $(#[serde(skip_serializing_if = "is_default" $(, rename = $wire)?)] $field: $type,)+
+        }
+    };
+}
+
+object!(Header { cluster_id: u64, member_id: u64, revision: i64, raft_term: u64 });
+object!(Kv { key: String, create_revision: i64, mod_revision: i64, version: i64, value: String, lease: i64 });
+object!(Range { header: Option<Header>, kvs: Vec<Kv>, more: bool, count: i64 });
+object!(Put { header: Option<Header>, prev_kv: Option<Kv> });
+object!(Delete { header: Option<Header>, deleted: i64, prev_kvs: Vec<Kv> });
+object!(Txn { header: Option<Header>, succeeded: bool, responses: Vec<Op> });
+object!(
+    /// Go wraps the oneof in a field of its own name.
+    Op { response: Option<OneOf> as "Response" }
+);
+object!(OneOf {
+    range: Option<Range> as "response_range",
+    put: Option<Put> as "response_put",
+    delete_range: Option<Delete> as "response_delete_range",
+    txn: Option<Txn> as "response_txn",
+});
+object!(Status { endpoint: String as "Endpoint", status: StatusBody as "Status" });
+object!(StatusBody {
+    header: Option<Header>,
+    version: String,
+    db_size: i64 as "dbSize",
+    leader: u64,
+    raft_index: u64 as "raftIndex",
+    raft_term: u64 as "raftTerm",
+    raft_applied_index: u64 as "raftAppliedIndex",
+    errors: Vec<String>,
+    db_size_in_use: i64 as "dbSizeInUse",
+    is_learner: bool as "isLearner",
+    storage_version: String as "storageVersion",
+    db_size_quota: i64 as "dbSizeQuota",
+    downgrade_info: Option<Downgrade> as "downgradeInfo",
+});
+object!(Downgrade { enabled: bool, target_version: String as "targetVersion" });
+
+fn header(header: Option<pb::ResponseHeader>) -> Option<Header> {
+    let pb::ResponseHeader { cluster_id, member_id, revision, raft_term } = header?;
+    Some(Header { cluster_id, member_id, revision, raft_term })
+}
+
+impl Kv {
+    fn of(kv: &mvccpb::KeyValue) -> Self {
+        Self {
+            key: base64(&kv.key),
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            value: base64(&kv.value),
+            lease: kv.lease,
+        }
+    }
+}
+
+impl Range {
+    fn of(response: &pb::RangeResponse) -> Self {
+        Self {
+            header: header(response.header),
+            kvs: response.kvs.iter().map(Kv::of).collect(),
+            more: response.more,
+            count: response.count,
+        }
+    }
+}
+
+impl Put {
+    fn of(response: &pb::PutResponse) -> Self {
+        Self { header: header(response.header), prev_kv: response.prev_kv.as_ref().map(Kv::of) }
+    }
+}
+
+impl Delete {
+    fn of(response: &pb::DeleteRangeResponse) -> Self {
+        Self {
+            header: header(response.header),
+            deleted: response.deleted,
+            prev_kvs: response.prev_kvs.iter().map(Kv::of).collect(),
+        }
+    }
+}
+
+impl Txn {
+    /// As deep as prost decodes: a hundred levels.
+    fn of(response: &pb::TxnResponse) -> Self {
+        Self {
+            header: header(response.header),
+            succeeded: response.succeeded,
+            responses: response.responses.iter().map(Op::of).collect(),
+        }
+    }
+}
+
+impl Op {
+    fn of(answer: &pb::ResponseOp) -> Self {
+        let response = answer.response.as_ref().map(|response| match response {
+            response_op::Response::ResponseRange(response) => {
+                OneOf { range: Some(Range::of(response)), ..OneOf::default() }
+            }
+            response_op::Response::ResponsePut(response) => {
+                OneOf { put: Some(Put::of(response)), ..OneOf::default() }
+            }
+            response_op::Response::ResponseDeleteRange(response) => {
+                OneOf { delete_range: Some(Delete::of(response)), ..OneOf::default() }
+            }
+            response_op::Response::ResponseTxn(response) => {
+                OneOf { txn: Some(Txn::of(response)), ..OneOf::default() }
+            }
+        });
+        Self { response }
+    }
+}
+
+impl Status {
+    fn of(endpoint: &str, answer: &pb::StatusResponse) -> Self {
+        let downgrade = answer.downgrade_info.as_ref();
+        let status = StatusBody {
+            header: header(answer.header),
+            version: answer.version.clone(),
+            db_size: answer.db_size,
+            leader: answer.leader,
+            raft_index: answer.raft_index,
+            raft_term: answer.raft_term,
+            raft_applied_index: answer.raft_applied_index,
+            errors: answer.errors.clone(),
+            db_size_in_use: answer.db_size_in_use,
+            is_learner: answer.is_learner,
+            storage_version: answer.storage_version.clone(),
+            db_size_quota: answer.db_size_quota,
+            downgrade_info: downgrade.map(|downgrade| Downgrade {
+                enabled: downgrade.enabled,
+                target_version: downgrade.target_version.clone(),
+            }),
+        };
+        Self { endpoint: endpoint.to_owned(), status }
+    }
+}
+
+/// Standard base64 with padding (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |i| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            // n bytes fill n + 1 of the four places.
+            if place <= chunk.len() {
+                let index = group >> (18 - 6 * place) & 0x3f;
+                out.push(char::from(ALPHABET[index as usize]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_of_the_rfcs_examples() {
+        for (text, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(text.as_bytes()), encoded);
+        }
+        assert_eq!(base64(&[0xff, 0xef, 0xfe]), "/+/+");
+    }
+}

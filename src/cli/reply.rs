@@ -1,0 +1,45 @@
+//! What a command got from the server, and the three ways to print it.
+//!
+//! Owns: the choice among the formats. Must never: print anything but what came back. Driven by `run`.
+
+use std::io::{self, Write};
+
+use super::args::Format;
+use super::{fields, json, simple};
+use crate::wire::etcdserverpb::{
+    DeleteRangeResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+};
+
+/// What came back.
+#[derive(Debug)]
+pub enum Reply {
+    /// From `get`; whether only values are wanted.
+    Range(RangeResponse, ValuesOnly),
+    /// From `put`.
+    Put(PutResponse),
+    /// From `del`.
+    Delete(DeleteRangeResponse),
+    /// From `txn`.
+    Txn(TxnResponse),
+    /// From `compact`: the revision that was asked for.
+    Compacted(i64),
+    /// From `status`: each endpoint with its answer.
+    Status(Vec<(String, StatusResponse)>),
+}
+
+/// Whether the simple format leaves keys out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValuesOnly(pub bool);
+
+/// Prints a reply.
+pub fn write(out: &mut impl Write, format: Format, reply: &Reply) -> io::Result<()> {
+    match format {
+        Format::Simple => simple::write(out, reply),
+        Format::Json => json::write(out, reply),
+        Format::Fields => fields::write(out, reply),
+    }
+}
+
+#[cfg(test)]
+#[path = "reply_test.rs"]
+mod tests;

@@ -1,0 +1,154 @@
+//! Each format against what etcdctl prints for the same answers.
+
+use bytes::Bytes;
+
+use super::{Reply, ValuesOnly, write};
+use crate::cli::args::Format;
+use crate::wire::etcdserverpb::{
+    DeleteRangeResponse, DowngradeInfo, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
+    StatusResponse, TxnResponse, response_op::Response,
+};
+use crate::wire::mvccpb::KeyValue;
+
+fn printed(format: Format, reply: &Reply) -> String {
+    let mut out = Vec::new();
+    write(&mut out, format, reply).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+const HEADER: Option<ResponseHeader> = Some(ResponseHeader {
+    cluster_id: 14_841_639_068_965_178_418,
+    member_id: 10_276_657_743_932_975_437,
+    revision: 2,
+    raft_term: 3,
+});
+
+fn kv() -> KeyValue {
+    KeyValue {
+        key: Bytes::from_static(b"foo"),
+        value: Bytes::from_static(b"bar"),
+        create_revision: 2,
+        mod_revision: 2,
+        version: 1,
+        lease: 0,
+    }
+}
+
+fn range() -> Reply {
+    Reply::Range(RangeResponse { header: HEADER, kvs: vec![kv()], more: false, count: 1 }, ValuesOnly(false))
+}
+
+fn txn() -> Reply {
+    let inner = Some(ResponseHeader { revision: 2, ..ResponseHeader::default() });
+    let responses = [
+        Response::ResponsePut(PutResponse { header: inner, prev_kv: None }),
+        Response::ResponseDeleteRange(DeleteRangeResponse {
+            header: inner,
+            deleted: 1,
+            prev_kvs: vec![kv()],
+        }),
+        Response::ResponseRange(RangeResponse { header: inner, kvs: vec![kv()], more: false, count: 1 }),
+    ];
+    let responses = responses.into_iter().map(|response| ResponseOp { response: Some(response) }).collect();
+    Reply::Txn(TxnResponse { header: HEADER, succeeded: true, responses })
+}
+
+fn status() -> Reply {
+    let answer = StatusResponse {
+        header: HEADER,
+        version: "3.6.0".to_owned(),
+        db_size: 20_480,
+        leader: 10_276_657_743_932_975_437,
+        raft_index: 4,
+        raft_term: 3,
+        raft_applied_index: 4,
+        errors: vec![],
+        db_size_in_use: 16_384,
+        is_learner: false,
+        storage_version: "3.6.0".to_owned(),
+        db_size_quota: 2_147_483_648,
+        downgrade_info: Some(DowngradeInfo::default()),
+    };
+    Reply::Status(vec![("127.0.0.1:2379".to_owned(), answer)])
+}
+
+#[test]
+fn simple_is_what_scripts_expect() {
+    assert_eq!(printed(Format::Simple, &range()), "foo\nbar\n");
+    let Reply::Range(response, _) = range() else { unreachable!() };
+    assert_eq!(printed(Format::Simple, &Reply::Range(response, ValuesOnly(true))), "bar\n");
+    let put = |prev_kv| Reply::Put(PutResponse { header: HEADER, prev_kv });
+    assert_eq!(printed(Format::Simple, &put(None)), "OK\n");
+    assert_eq!(printed(Format::Simple, &put(Some(kv()))), "OK\nfoo\nbar\n");
+    let delete = Reply::Delete(DeleteRangeResponse { header: HEADER, deleted: 1, prev_kvs: vec![kv()] });
+    assert_eq!(printed(Format::Simple, &delete), "1\nfoo\nbar\n");
+    assert_eq!(printed(Format::Simple, &txn()), "SUCCESS\n\nOK\n\n1\nfoo\nbar\n\nfoo\nbar\n");
+    for format in [Format::Simple, Format::Json, Format::Fields] {
+        assert_eq!(printed(format, &Reply::Compacted(7)), "compacted revision 7\n");
+    }
+    assert_eq!(
+        printed(Format::Simple, &status()),
+        "127.0.0.1:2379, 8e9e05c52164694d, 3.6.0, 3.6.0, 20 kB, 16 kB, 20%, 2.1 GB, true, false, 3, 4, 4, , , false\n"
+    );
+}
+
+#[test]
+fn simple_prints_bytes_as_they_are() {
+    let kv = KeyValue { key: Bytes::from_static(b"\xff\0"), ..KeyValue::default() };
+    let reply = Reply::Range(RangeResponse { kvs: vec![kv], ..RangeResponse::default() }, ValuesOnly(false));
+    let mut out = Vec::new();
+    write(&mut out, Format::Simple, &reply).unwrap();
+    assert_eq!(out, b"\xff\0\n\n", "an empty value is an empty line");
+}
+
+#[test]
+fn json_is_gos() {
+    let head = r#""header":{"cluster_id":14841639068965178418,"member_id":10276657743932975437,"revision":2,"raft_term":3}"#;
+    let pair = r#"{"key":"Zm9v","create_revision":2,"mod_revision":2,"version":1,"value":"YmFy"}"#;
+    assert_eq!(printed(Format::Json, &range()), format!("{{{head},\"kvs\":[{pair}],\"count\":1}}\n"));
+    let empty = Reply::Range(RangeResponse { header: HEADER, ..RangeResponse::default() }, ValuesOnly(false));
+    assert_eq!(printed(Format::Json, &empty), format!("{{{head}}}\n"));
+    let put = Reply::Put(PutResponse { header: HEADER, prev_kv: Some(kv()) });
+    assert_eq!(printed(Format::Json, &put), format!("{{{head},\"prev_kv\":{pair}}}\n"));
+    let inner = r#""header":{"revision":2}"#;
+    assert_eq!(
+        printed(Format::Json, &txn()),
+        format!(
+            "{{{head},\"succeeded\":true,\"responses\":[{{\"Response\":{{\"response_put\":{{{inner}}}}}}},\
+             {{\"Response\":{{\"response_delete_range\":{{{inner},\"deleted\":1,\"prev_kvs\":[{pair}]}}}}}},\
+             {{\"Response\":{{\"response_range\":{{{inner},\"kvs\":[{pair}],\"count\":1}}}}}}]}}\n"
+        )
+    );
+    assert_eq!(
+        printed(Format::Json, &status()),
+        format!(
+            "[{{\"Endpoint\":\"127.0.0.1:2379\",\"Status\":{{{head},\"version\":\"3.6.0\",\"dbSize\":20480,\
+             \"leader\":10276657743932975437,\"raftIndex\":4,\"raftTerm\":3,\"raftAppliedIndex\":4,\
+             \"dbSizeInUse\":16384,\"storageVersion\":\"3.6.0\",\"dbSizeQuota\":2147483648,\"downgradeInfo\":{{}}}}}}]\n"
+        )
+    );
+}
+
+#[test]
+fn fields_are_all_there() {
+    let head = "\"ClusterID\" : 14841639068965178418\n\"MemberID\" : 10276657743932975437\n\"Revision\" : 2\n\"RaftTerm\" : 3\n";
+    let pair = "\"Key\" : \"foo\"\n\"CreateRevision\" : 2\n\"ModRevision\" : 2\n\"Version\" : 1\n\"Value\" : \"bar\"\n\"Lease\" : 0\n";
+    assert_eq!(printed(Format::Fields, &range()), format!("{head}{pair}\"More\" : false\n\"Count\" : 1\n"));
+    let put = Reply::Put(PutResponse { header: HEADER, prev_kv: Some(kv()) });
+    let prev = pair.replace("\n\"", "\n\"Prev").replacen('"', "\"Prev", 1);
+    assert_eq!(printed(Format::Fields, &put), format!("{head}{prev}"));
+    assert!(
+        printed(Format::Fields, &txn())
+            .starts_with(&format!("{head}\"Succeeded\" : true\n\"ClusterID\" : 0\n"))
+    );
+    let status = printed(Format::Fields, &status());
+    for line in [
+        "\"StorageVersion\" : \"3.6.0\"",
+        "\"DBSizeQuota\" : 2147483648",
+        "\"Errors\" : []",
+        "\"Endpoint\" : \"127.0.0.1:2379\"",
+    ] {
+        assert!(status.lines().any(|have| have == line), "{line}");
+    }
+    assert!(status.starts_with(head) && status.ends_with("\"DowngradeEnabled\" : false\n\n"));
+}

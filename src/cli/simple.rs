@@ -1,0 +1,141 @@
+//! etcdctl's simple format: for people and shell scripts.
+//!
+//! Owns: its layout. Must never: escape: keys and values are printed as they are.
+
+use std::io::{self, Write};
+
+use super::reply::{Reply, ValuesOnly};
+use crate::wire::etcdserverpb::response_op::Response;
+use crate::wire::etcdserverpb::{
+    DeleteRangeResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+};
+use crate::wire::mvccpb::KeyValue;
+
+pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
+    match reply {
+        Reply::Range(response, values_only) => range(out, response, *values_only),
+        Reply::Put(response) => put(out, response),
+        Reply::Delete(response) => delete(out, response),
+        Reply::Txn(response) => txn(out, response),
+        Reply::Compacted(revision) => writeln!(out, "compacted revision {revision}"),
+        Reply::Status(answers) => {
+            answers.iter().try_for_each(|(endpoint, answer)| status(out, endpoint, answer))
+        }
+    }
+}
+
+fn range(out: &mut impl Write, response: &RangeResponse, values_only: ValuesOnly) -> io::Result<()> {
+    response.kvs.iter().try_for_each(
+        |kv| {
+            if values_only.0 { line(out, &kv.value) } else { key_value(out, kv) }
+        },
+    )
+}
+
+fn put(out: &mut impl Write, response: &PutResponse) -> io::Result<()> {
+    line(out, b"OK")?;
+    response.prev_kv.iter().try_for_each(|kv| key_value(out, kv))
+}
+
+fn delete(out: &mut impl Write, response: &DeleteRangeResponse) -> io::Result<()> {
+    writeln!(out, "{}", response.deleted)?;
+    response.prev_kvs.iter().try_for_each(|kv| key_value(out, kv))
+}
+
+/// An answer may hold transactions, which may hold others. prost refuses to decode more than a hundred levels, so this
+/// recursion is bounded.
+fn txn(out: &mut impl Write, response: &TxnResponse) -> io::Result<()> {
+    line(out, if response.succeeded { b"SUCCESS" } else { b"FAILURE" })?;
+    for answer in response.responses.iter().filter_map(|answer| answer.response.as_ref()) {
+        line(out, b"")?;
+        match answer {
+            Response::ResponseRange(response) => range(out, response, ValuesOnly(false))?,
+            Response::ResponsePut(response) => put(out, response)?,
+            Response::ResponseDeleteRange(response) => delete(out, response)?,
+            Response::ResponseTxn(response) => txn(out, response)?,
+        }
+    }
+    Ok(())
+}
+
+/// The columns of etcdctl 3.6's `endpoint status`.
+fn status(out: &mut impl Write, endpoint: &str, answer: &StatusResponse) -> io::Result<()> {
+    let member = answer.header.map_or(0, |header| header.member_id);
+    let downgrade = answer.downgrade_info.clone().unwrap_or_default();
+    let columns = [
+        endpoint.to_owned(),
+        format!("{member:x}"),
+        answer.version.clone(),
+        answer.storage_version.clone(),
+        human_bytes(answer.db_size),
+        human_bytes(answer.db_size_in_use),
+        format!("{}%", unused_percent(answer)),
+        human_bytes(answer.db_size_quota),
+        (answer.leader == member).to_string(),
+        answer.is_learner.to_string(),
+        answer.raft_term.to_string(),
+        answer.raft_index.to_string(),
+        answer.raft_applied_index.to_string(),
+        answer.errors.join(", "),
+        downgrade.target_version,
+        downgrade.enabled.to_string(),
+    ];
+    writeln!(out, "{}", columns.join(", "))
+}
+
+fn unused_percent(answer: &StatusResponse) -> i64 {
+    if answer.db_size <= 0 { 0 } else { 100 - answer.db_size_in_use.saturating_mul(100) / answer.db_size }
+}
+
+/// Bytes in powers of a thousand, with one digit behind the point below ten: `8.8 MB`, `22 MB`.
+fn human_bytes(bytes: i64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let bytes = u128::try_from(bytes).unwrap_or(0);
+    let mut unit = 0;
+    let mut scale = 1;
+    while bytes / scale >= 1000 {
+        scale *= 1000;
+        unit += 1;
+    }
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    let tenths = (bytes * 10 + scale / 2) / scale;
+    if tenths < 100 {
+        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    } else {
+        // Halves go to the even side, as Go prints them.
+        format!("{} {}", (tenths + 4 + tenths / 10 % 2) / 10, UNITS[unit])
+    }
+}
+
+fn key_value(out: &mut impl Write, kv: &KeyValue) -> io::Result<()> {
+    line(out, &kv.key)?;
+    line(out, &kv.value)
+}
+
+fn line(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human_bytes;
+
+    #[test]
+    fn bytes_for_people() {
+        for (bytes, text) in [
+            (-1, "0 B"),
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (8_800_000, "8.8 MB"),
+            (20_480, "20 kB"),
+            (2_147_483_648, "2.1 GB"),
+            (i64::MAX, "9.2 EB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+}

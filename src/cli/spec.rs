@@ -1,0 +1,159 @@
+//! The table of commands and their flags. Parsing, help and the hints for mistyped names derive from it.
+//!
+//! Owns: names and help lines. Must never: parse a value. `covey serve` takes its flags from `config` instead.
+
+/// A flag of a client command.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Without dashes.
+    pub long: &'static str,
+    /// The one-letter spelling.
+    pub short: Option<char>,
+    /// What its value is called in help; `None` for a flag that is true or false.
+    pub value: Option<&'static str>,
+    /// What it does: a sentence without its end.
+    pub help: &'static str,
+}
+
+/// A command.
+#[derive(Clone, Copy, Debug)]
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Another name that etcdctl has for it.
+    pub alias: Option<&'static str>,
+    /// What follows the name.
+    pub usage: &'static str,
+    /// What it does: a sentence without its end.
+    pub about: &'static str,
+    /// More to know, whole paragraphs.
+    pub details: &'static str,
+    /// Its own flags.
+    pub flags: &'static [Flag],
+}
+
+const fn switch(long: &'static str, help: &'static str) -> Flag {
+    Flag { long, short: None, value: None, help }
+}
+
+const fn option(long: &'static str, value: &'static str, help: &'static str) -> Flag {
+    Flag { long, short: None, value: Some(value), help }
+}
+
+/// The flags of every client command. Each can be set by `ETCDCTL_` and its name in the environment, too.
+pub const GLOBAL: &[Flag] = &[
+    option("endpoints", "list", "Where to connect, separated by commas (default 127.0.0.1:2379)"),
+    option("cacert", "path", "Authorities that the server's certificate must come from, PEM"),
+    option("cert", "path", "Certificate to show to the server, PEM"),
+    option("key", "path", "Private key of the certificate, PEM"),
+    option("dial-timeout", "time", "How long connecting may take (default 2s)"),
+    option("command-timeout", "time", "How long the command may take once connected (default 5s)"),
+    Flag {
+        long: "write-out",
+        short: Some('w'),
+        value: Some("format"),
+        help: "How to print: simple, json or fields (default simple)",
+    },
+];
+
+/// Runs a server.
+pub const SERVE: Command =
+    Command { name: "serve", alias: None, usage: "[flags]", about: "Run a server", details: "", flags: &[] };
+
+/// Reads keys.
+pub const GET: Command = Command {
+    name: "get",
+    alias: None,
+    usage: "[flags] <key> [range_end]",
+    about: "Read a key or a range of keys",
+    details: "",
+    flags: &[
+        switch("prefix", "Every key that begins with the given one"),
+        switch("from-key", "Every key from the given one on"),
+        option("limit", "number", "At most this many keys"),
+        option("order", "order", "ASCEND or DESCEND"),
+        option("sort-by", "field", "CREATE, KEY, MODIFY, VALUE or VERSION"),
+        option("rev", "revision", "As it was at this revision"),
+        switch("keys-only", "Without values"),
+        switch("count-only", "Only how many there are; needs -w fields or json"),
+        switch("print-value-only", "Only values; needs -w simple"),
+        option(
+            "consistency",
+            "l|s",
+            "l is linearizable, s serializable: from this member as it is (default l)",
+        ),
+    ],
+};
+
+/// Writes a key.
+pub const PUT: Command = Command {
+    name: "put",
+    alias: None,
+    usage: "[flags] <key> [value]",
+    about: "Write a key",
+    details: "Without a value it is read from standard input, all of it. A value that begins with a dash goes after --.\n",
+    flags: &[
+        switch("prev-kv", "Print what the key was before"),
+        switch("ignore-value", "Keep the value, make a new version"),
+        switch("ignore-lease", "Keep the lease"),
+        option("lease", "id", "Attach the key to this lease (hexadecimal)"),
+    ],
+};
+
+/// Deletes keys.
+pub const DEL: Command = Command {
+    name: "del",
+    alias: Some("delete"),
+    usage: "[flags] <key> [range_end]",
+    about: "Delete a key or a range of keys; prints how many there were",
+    details: "",
+    flags: &[
+        switch("prefix", "Every key that begins with the given one"),
+        switch("from-key", "Every key from the given one on"),
+        switch("prev-kv", "Print what was deleted"),
+    ],
+};
+
+/// Runs a transaction.
+pub const TXN: Command = Command {
+    name: "txn",
+    alias: None,
+    usage: "[flags]",
+    about: "Run a transaction that is read from standard input",
+    details: "\
+Three blocks, each ended by an empty line: comparisons, requests for when all hold, requests for when one does not.
+
+  mod(\"key1\") > \"0\"
+
+  put key1 \"it was there\"
+
+  put key1 'it is new'
+
+Comparisons are of mod, create, version, value or lease, by =, !=, < or >.
+Requests are get, put and del with their flags.
+",
+    flags: &[],
+};
+
+/// Compacts.
+pub const COMPACT: Command = Command {
+    name: "compact",
+    alias: Some("compaction"),
+    usage: "[flags] <revision>",
+    about: "Forget what was overwritten or deleted before a revision",
+    details: "",
+    flags: &[switch("physical", "Wait until the space is free")],
+};
+
+/// Asks for the state of members.
+pub const STATUS: Command = Command {
+    name: "status",
+    alias: None,
+    usage: "[flags]",
+    about: "Print the state of each endpoint, as etcdctl's \"endpoint status\" does",
+    details: "",
+    flags: &[],
+};
+
+/// Every command, in the order of help.
+pub const COMMANDS: &[&Command] = &[&SERVE, &GET, &PUT, &DEL, &TXN, &COMPACT, &STATUS];

@@ -1,0 +1,142 @@
+//! Everything that can be wrong with a configuration, in words for the person who wrote it.
+//!
+//! Owns: the error type and its texts. Must never: print (the command line does, with exit code 2).
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::values::ValueError;
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere.
+    Default,
+    /// On the command line, as this flag.
+    Flag(String),
+    /// In this environment variable.
+    Env(String),
+    /// In the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key with its tables.
+        key: &'static str,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::Flag(flag) => write!(f, "flag --{flag}"),
+            Origin::Env(name) => write!(f, "environment variable {name}"),
+            Origin::File { path, line, key } => write!(f, "{}:{line}: key {key}", path.display()),
+        }
+    }
+}
+
+/// A name that was meant to be another, perhaps: ` (did you mean --name?)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hint(pub Option<String>);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(name) => write!(f, " (did you mean {name}?)"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A flag that does not exist.
+    #[error("unknown flag: --{flag}{hint}")]
+    UnknownFlag {
+        /// Without its dashes.
+        flag: String,
+        /// The nearest that does.
+        hint: Hint,
+    },
+    /// An argument that belongs to no flag.
+    #[error("\"{0}\" is not a valid flag")]
+    Stray(String),
+    /// A flag at the end that needs a value.
+    #[error("flag needs an argument: --{0}")]
+    ValueMissing(String),
+    /// An argument or a variable in no known encoding.
+    #[error("{0} is not valid UTF-8")]
+    Encoding(String),
+    /// A value that does not fit its setting.
+    #[error("invalid value \"{value}\" for {origin}: {reason}")]
+    Value {
+        /// Where it was written.
+        origin: Origin,
+        /// What was written.
+        value: String,
+        /// Why it does not fit.
+        reason: ValueError,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser says, on one line.
+        message: String,
+    },
+    /// A key of the file that does not exist.
+    #[error("{}:{line}: unknown key \"{key}\"{hint}", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key with its tables.
+        key: String,
+        /// The nearest that does.
+        hint: Hint,
+    },
+    /// A key of the file whose value has the wrong TOML type.
+    #[error("{}:{line}: key \"{key}\" must be {expected}", path.display())]
+    WrongType {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key with its tables.
+        key: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// An https URL without a certificate to show.
+    #[error("cannot listen on TLS for {0}: --cert-file and --key-file are not set")]
+    HttpsWithoutCertificate(String),
+    /// Half of a certificate.
+    #[error("--cert-file and --key-file must be set together")]
+    HalfCertificate,
+    /// Client certificates cannot be judged.
+    #[error("--client-cert-auth needs --trusted-ca-file")]
+    ClientAuthWithoutCa,
+    /// Authorities for client certificates, but no TLS.
+    #[error("--trusted-ca-file needs --cert-file and --key-file")]
+    CaWithoutCertificate,
+    /// Nobody can connect to what is listened on.
+    #[error("--advertise-client-urls is required when listening on {0}")]
+    AdvertiseNeeded(String),
+}

@@ -1,0 +1,281 @@
+//! What `covey serve` runs with: every setting parsed, and checked against the others.
+//!
+//! Owns: the typed configuration and the rules between settings. Must never: open, bind or create anything, or look at the
+//! clock. Built by [`super::load`], consumed by `app`.
+
+use std::path::PathBuf;
+
+use super::error::ConfigError;
+use super::sources::Sources;
+use super::table::SettingId;
+use super::url::{ListenUrl, Scheme, Url};
+use super::values::{self, AutoCompaction, ValueError};
+use crate::limits;
+use crate::telemetry::{LogFormat, LogLevel, LogSettings};
+
+/// Names longer than this are refused.
+const NAME_BYTES_MAX: usize = 255;
+/// The most that `--max-txn-ops` may be set to.
+const TXN_OPS_MAX: u64 = 65_536;
+/// The most that `--max-connections` may be set to: one file descriptor each.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+/// The least that `--store-cache-bytes` may be set to: below, every page of a fold is written twice and more.
+const STORE_CACHE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// The most that `--store-cache-bytes` may be set to: what a 32-bit process can still address.
+const STORE_CACHE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// The shortest request limit that leaves room for a small key and value.
+const REQUEST_BYTES_MIN: u64 = 1024;
+
+const _: () = {
+    assert!(REQUEST_BYTES_MIN <= limits::REQUEST_BYTES as u64);
+    assert!(limits::TXN_OPS as u64 <= TXN_OPS_MAX);
+    assert!(STORE_CACHE_BYTES_MIN <= limits::STORE_CACHE_BYTES as u64);
+    assert!(STORE_CACHE_BYTES_MAX <= u32::MAX as u64);
+};
+
+/// The whole configuration of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeConfig {
+    /// How people call this member. Not empty, no control characters.
+    pub name: String,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Be a cluster of one at once.
+    pub solo: bool,
+    /// The client listener.
+    pub client: ClientConfig,
+    /// Where to listen for other members; not empty.
+    pub listen_peer_urls: Vec<ListenUrl>,
+    /// The store.
+    pub store: StoreConfig,
+    /// When old revisions are dropped without anybody asking.
+    pub auto_compaction: AutoCompaction,
+    /// What is logged and how.
+    pub log: LogSettings,
+    /// What is odd about the configuration but no error, a sentence each; to be logged once logging works.
+    pub warnings: Vec<String>,
+}
+
+/// The client listener's part of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Where to listen; not empty. Those with https need `tls`, which is then present.
+    pub listen_urls: Vec<ListenUrl>,
+    /// Where clients are told to find this member; not empty.
+    pub advertise_urls: Vec<Url>,
+    /// The certificate, when one was given.
+    pub tls: Option<TlsFiles>,
+    /// The largest proposal that is accepted, in bytes as encoded.
+    pub max_request_bytes: usize,
+    /// The most operations in a transaction.
+    pub max_txn_ops: usize,
+    /// The most connections that clients may hold at once.
+    pub max_connections: usize,
+    /// Names by which web pages may call this member on plaintext loopback connections; `*` is any.
+    pub allowed_hosts: Vec<String>,
+    /// Web origins whose pages may call this member; `*` is any.
+    pub cors: Vec<String>,
+}
+
+/// The files of TLS for clients. They are read when connections come, not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub cert_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
+    /// When present, every client must show a certificate that these authorities (PEM) have signed.
+    pub client_ca_file: Option<PathBuf>,
+    /// `--client-cert-auth` was given: a client certificate's common name may stand for a user.
+    pub client_cert_auth: bool,
+}
+
+/// The store's part of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Writes are refused above this many bytes of data; `None` is no limit.
+    pub quota_bytes: Option<u64>,
+    /// Memory for pages of the store, in bytes.
+    pub cache_bytes: usize,
+}
+
+/// Parses everything that was written.
+pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
+    let reader = Reader(&sources);
+    let name = reader.parse(SettingId::Name, name)?;
+    let data_dir = if sources.is_set(SettingId::DataDir) {
+        PathBuf::from(sources.value(SettingId::DataDir).text)
+    } else {
+        PathBuf::from(format!("{name}.covey"))
+    };
+    let mode = reader.parse(SettingId::CompactionMode, mode)?;
+    let mut config = ServeConfig {
+        name,
+        data_dir,
+        solo: reader.parse(SettingId::Solo, values::boolean)?,
+        client: client(&reader)?,
+        listen_peer_urls: reader.parse(SettingId::ListenPeerUrls, |text| urls(text, ListenUrl::parse))?,
+        store: StoreConfig {
+            quota_bytes: reader.parse(SettingId::Quota, quota)?,
+            cache_bytes: reader.number(
+                SettingId::StoreCache,
+                STORE_CACHE_BYTES_MIN,
+                STORE_CACHE_BYTES_MAX,
+            )?,
+        },
+        auto_compaction: reader
+            .parse(SettingId::CompactionRetention, |text| values::retention(mode, text))?,
+        log: LogSettings {
+            level: reader.parse(SettingId::LogLevel, level)?,
+            format: reader.parse(SettingId::LogFormat, format)?,
+        },
+        warnings: Vec::new(),
+    };
+    config.warnings = warnings(&config);
+    config.warnings.splice(0..0, sources.warnings);
+    Ok(config)
+}
+
+fn client(reader: &Reader<'_>) -> Result<ClientConfig, ConfigError> {
+    let listen_urls = reader.parse(SettingId::ListenClientUrls, |text| urls(text, ListenUrl::parse))?;
+    let advertise_urls = if reader.0.is_set(SettingId::AdvertiseClientUrls) {
+        reader.parse(SettingId::AdvertiseClientUrls, |text| urls(text, Url::parse_reachable))?
+    } else if let Some(unreachable) = listen_urls.iter().find(|url| url.address.ip().is_unspecified()) {
+        return Err(ConfigError::AdvertiseNeeded(unreachable.to_string()));
+    } else {
+        listen_urls.iter().map(|listen| listen.url.clone()).collect()
+    };
+    let tls = tls(reader)?;
+    if let (Some(https), None) = (listen_urls.iter().find(|url| url.url.scheme == Scheme::Https), &tls) {
+        return Err(ConfigError::HttpsWithoutCertificate(https.to_string()));
+    }
+    Ok(ClientConfig {
+        listen_urls,
+        advertise_urls,
+        tls,
+        max_request_bytes: reader.number(
+            SettingId::MaxRequestBytes,
+            REQUEST_BYTES_MIN,
+            limits::REQUEST_BYTES_MAX as u64,
+        )?,
+        max_txn_ops: reader.number(SettingId::MaxTxnOps, 1, TXN_OPS_MAX)?,
+        max_connections: reader.number(SettingId::MaxConnections, 1, CONNECTIONS_MAX)?,
+        allowed_hosts: names(reader.0, SettingId::AllowedHosts),
+        cors: names(reader.0, SettingId::Cors),
+    })
+}
+
+fn tls(reader: &Reader<'_>) -> Result<Option<TlsFiles>, ConfigError> {
+    let path = |key| Some(reader.0.value(key).text).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let client_cert_auth = reader.parse(SettingId::ClientCertAuth, values::boolean)?;
+    let client_ca_file = path(SettingId::TrustedCaFile);
+    if client_cert_auth && client_ca_file.is_none() {
+        return Err(ConfigError::ClientAuthWithoutCa);
+    }
+    match (path(SettingId::Certificate), path(SettingId::PrivateKey)) {
+        (Some(cert_file), Some(key_file)) => {
+            Ok(Some(TlsFiles { cert_file, key_file, client_ca_file, client_cert_auth }))
+        }
+        (None, None) if client_ca_file.is_some() => Err(ConfigError::CaWithoutCertificate),
+        (None, None) => Ok(None),
+        _ => Err(ConfigError::HalfCertificate),
+    }
+}
+
+/// What etcd warns of, too.
+fn warnings(config: &ServeConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for listen in config.client.listen_urls.iter().filter(|listen| listen.url.scheme == Scheme::Http) {
+        if config.client.tls.is_some() {
+            warnings.push(format!("the scheme of {listen} is http: the certificate is not used there"));
+        }
+        if !listen.address.ip().is_loopback() {
+            warnings.push(format!("client traffic on {listen} is neither encrypted nor authenticated"));
+        }
+    }
+    warnings
+}
+
+/// Reads settings out of the sources and says where a bad one was written.
+struct Reader<'a>(&'a Sources);
+
+impl Reader<'_> {
+    fn parse<T>(
+        &self,
+        key: SettingId,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Result<T, ConfigError> {
+        let written = self.0.value(key);
+        parse(&written.text).map_err(|reason| ConfigError::Value {
+            origin: written.origin,
+            value: written.text,
+            reason,
+        })
+    }
+
+    fn number(&self, key: SettingId, least: u64, most: u64) -> Result<usize, ConfigError> {
+        let number = self.parse(key, |text| values::number(text, least..=most))?;
+        Ok(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+}
+
+fn name(text: &str) -> Result<String, ValueError> {
+    if text.is_empty() {
+        return Err(ValueError::Empty);
+    }
+    if text.len() > NAME_BYTES_MAX {
+        return Err(ValueError::TooLong(NAME_BYTES_MAX));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ValueError::Control);
+    }
+    Ok(text.to_owned())
+}
+
+fn urls<T: PartialEq + ToString>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, super::url::UrlError>,
+) -> Result<Vec<T>, ValueError> {
+    let mut urls: Vec<T> = Vec::new();
+    for part in values::list(text) {
+        let url = parse(part)?;
+        if urls.contains(&url) {
+            return Err(ValueError::Twice(url.to_string()));
+        }
+        urls.push(url);
+    }
+    if urls.is_empty() { Err(ValueError::Empty) } else { Ok(urls) }
+}
+
+fn names(sources: &Sources, id: SettingId) -> Vec<String> {
+    values::list(&sources.value(id).text).map(str::to_owned).collect()
+}
+
+/// As etcd: 0 is the default, a negative number switches the quota off.
+fn quota(text: &str) -> Result<Option<u64>, ValueError> {
+    Ok(match values::signed(text)? {
+        0 => Some(limits::QUOTA_BYTES),
+        bytes => u64::try_from(bytes).ok(),
+    })
+}
+
+fn mode(text: &str) -> Result<&'static str, ValueError> {
+    values::choice(text, SettingId::CompactionMode)
+}
+
+fn level(text: &str) -> Result<LogLevel, ValueError> {
+    Ok(match values::choice(text, SettingId::LogLevel)? {
+        "debug" => LogLevel::Debug,
+        "info" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        // Nothing is logged above error here, and an error must never be hidden.
+        _ => LogLevel::Error,
+    })
+}
+
+fn format(text: &str) -> Result<LogFormat, ValueError> {
+    Ok(match values::choice(text, SettingId::LogFormat)? {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
+    })
+}

@@ -1,0 +1,388 @@
+//! The one table of settings. Flags, environment variables, the TOML file, the example file and `--help` all derive from it.
+//!
+//! Owns: names, kinds, defaults and help lines. Must never: parse a value (`values` does) or know where a value came from
+//! (`sources` does). Read by every other file of this room.
+
+use crate::limits;
+
+/// Connections that clients may hold open at once, unless set otherwise.
+pub const CONNECTIONS: u64 = 2048;
+
+/// Identifies a setting; its number is its place in [`SETTINGS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SettingId {
+    /// `--config-file`
+    ConfigFile,
+    /// `--name`
+    Name,
+    /// `--data-dir`
+    DataDir,
+    /// `--solo`
+    Solo,
+    /// `--listen-client-urls`
+    ListenClientUrls,
+    /// `--advertise-client-urls`
+    AdvertiseClientUrls,
+    /// `--max-request-bytes`
+    MaxRequestBytes,
+    /// `--max-txn-ops`
+    MaxTxnOps,
+    /// `--max-connections`
+    MaxConnections,
+    /// `--allowed-hosts`
+    AllowedHosts,
+    /// `--cors`
+    Cors,
+    /// `--cert-file`
+    Certificate,
+    /// `--key-file`
+    PrivateKey,
+    /// `--trusted-ca-file`
+    TrustedCaFile,
+    /// `--client-cert-auth`
+    ClientCertAuth,
+    /// `--listen-peer-urls`
+    ListenPeerUrls,
+    /// `--quota-backend-bytes`
+    Quota,
+    /// `--store-cache-bytes`
+    StoreCache,
+    /// `--auto-compaction-mode`
+    CompactionMode,
+    /// `--auto-compaction-retention`
+    CompactionRetention,
+    /// `--log-level`
+    LogLevel,
+    /// `--log-format`
+    LogFormat,
+}
+
+/// How a setting's value looks; decides what a flag needs, what TOML may hold and what help shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A path; empty means "not set".
+    Path,
+    /// true or false; the flag may stand without a value.
+    Bool,
+    /// A whole number.
+    Number,
+    /// Texts separated by commas; an array in TOML.
+    List,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// What a setting is when nobody sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// This text.
+    Text(&'static str),
+    /// This number.
+    Number(u64),
+    /// It follows from other settings: the rule in words, and what it comes to when those have their defaults.
+    Derived {
+        /// In words, for help.
+        rule: &'static str,
+        /// The value where everything else is at its default.
+        usual: &'static str,
+    },
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Which one.
+    pub key: SettingId,
+    /// The flag, without dashes; the environment variable follows from it.
+    pub flag: &'static str,
+    /// etcd's flag for the same thing, which is accepted too, and its `ETCD_` variable with it.
+    pub etcd: Option<&'static str>,
+    /// Where it stands in the file: tables and key, joined by dots. Empty for what a file cannot set.
+    pub toml: &'static str,
+    /// How its value looks.
+    pub kind: Kind,
+    /// What it is when nobody sets it.
+    pub fallback: Fallback,
+    /// What it does: a sentence without its end.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The environment variable of this product.
+    pub fn env(&self) -> String {
+        variable("COVEY_", self.flag)
+    }
+
+    /// etcd's environment variable, where etcd has the setting.
+    pub fn etcd_env(&self) -> Option<String> {
+        self.etcd.map(|flag| variable("ETCD_", flag))
+    }
+
+    /// The default as one would write it after the flag.
+    pub fn fallback_text(&self) -> String {
+        match self.fallback {
+            Fallback::Text(text) | Fallback::Derived { usual: text, .. } => text.to_owned(),
+            Fallback::Number(number) => number.to_string(),
+        }
+    }
+}
+
+/// The setting with this key.
+pub fn setting(key: SettingId) -> &'static Setting {
+    let found = &SETTINGS[key as usize];
+    assert!(found.key == key, "the table stands in the order of the keys");
+    found
+}
+
+fn variable(prefix: &str, flag: &str) -> String {
+    let mut name = String::from(prefix);
+    name.extend(flag.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }));
+    name
+}
+
+/// A setting that etcd has under the same name.
+const fn same(
+    key: SettingId,
+    flag: &'static str,
+    toml: &'static str,
+    kind: Kind,
+    fallback: Fallback,
+    help: &'static str,
+) -> Setting {
+    Setting { key, flag, etcd: Some(flag), toml, kind, fallback, help }
+}
+
+/// A setting that only this product has.
+const fn ours(
+    key: SettingId,
+    flag: &'static str,
+    toml: &'static str,
+    kind: Kind,
+    fallback: Fallback,
+    help: &'static str,
+) -> Setting {
+    Setting { key, flag, etcd: None, toml, kind, fallback, help }
+}
+
+/// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
+pub const SETTINGS: [Setting; 22] = [
+    ours(
+        SettingId::ConfigFile,
+        "config-file",
+        "",
+        Kind::Path,
+        Fallback::Text(""),
+        "Read settings from this TOML file; flags and environment win over it",
+    ),
+    same(
+        SettingId::Name,
+        "name",
+        "name",
+        Kind::Text,
+        Fallback::Text("default"),
+        "How people call this member; need not be unique",
+    ),
+    same(
+        SettingId::DataDir,
+        "data-dir",
+        "data-dir",
+        Kind::Path,
+        Fallback::Derived { rule: "<name>.covey", usual: "default.covey" },
+        "Where everything is kept",
+    ),
+    ours(
+        SettingId::Solo,
+        "solo",
+        "solo",
+        Kind::Bool,
+        Fallback::Text("false"),
+        "Be a cluster of one at once, without looking for others (one box, tests)",
+    ),
+    same(
+        SettingId::ListenClientUrls,
+        "listen-client-urls",
+        "client.listen-urls",
+        Kind::List,
+        Fallback::Text("http://localhost:2379"),
+        "Where to listen for clients; localhost is 127.0.0.1",
+    ),
+    same(
+        SettingId::AdvertiseClientUrls,
+        "advertise-client-urls",
+        "client.advertise-urls",
+        Kind::List,
+        Fallback::Derived { rule: "the URLs listened on", usual: "http://localhost:2379" },
+        "Where clients are told to find this member; needed with 0.0.0.0 or [::]",
+    ),
+    same(
+        SettingId::MaxRequestBytes,
+        "max-request-bytes",
+        "client.max-request-bytes",
+        Kind::Number,
+        Fallback::Number(limits::REQUEST_BYTES as u64),
+        "The largest write that is accepted, in bytes",
+    ),
+    same(
+        SettingId::MaxTxnOps,
+        "max-txn-ops",
+        "client.max-txn-ops",
+        Kind::Number,
+        Fallback::Number(limits::TXN_OPS as u64),
+        "The most operations in a transaction",
+    ),
+    ours(
+        SettingId::MaxConnections,
+        "max-connections",
+        "client.max-connections",
+        Kind::Number,
+        Fallback::Number(CONNECTIONS),
+        "The most connections that clients may hold at once",
+    ),
+    Setting {
+        key: SettingId::AllowedHosts,
+        flag: "allowed-hosts",
+        etcd: Some("host-whitelist"),
+        toml: "client.allowed-hosts",
+        kind: Kind::List,
+        fallback: Fallback::Text(""),
+        help: "Names, beside localhost and addresses, by which web pages may call this member; * is any",
+    },
+    same(
+        SettingId::Cors,
+        "cors",
+        "client.cors",
+        Kind::List,
+        Fallback::Text(""),
+        "Web origins whose pages may call this member; * is any",
+    ),
+    same(
+        SettingId::Certificate,
+        "cert-file",
+        "client.tls.cert-file",
+        Kind::Path,
+        Fallback::Text(""),
+        "Certificate chain shown to clients, PEM; needed for https",
+    ),
+    same(
+        SettingId::PrivateKey,
+        "key-file",
+        "client.tls.key-file",
+        Kind::Path,
+        Fallback::Text(""),
+        "Private key of the certificate, PEM",
+    ),
+    same(
+        SettingId::TrustedCaFile,
+        "trusted-ca-file",
+        "client.tls.trusted-ca-file",
+        Kind::Path,
+        Fallback::Text(""),
+        "Authorities of client certificates, PEM; a client without one is refused",
+    ),
+    same(
+        SettingId::ClientCertAuth,
+        "client-cert-auth",
+        "client.tls.client-cert-auth",
+        Kind::Bool,
+        Fallback::Text("false"),
+        "Refuse clients without a certificate; needs the trusted authorities",
+    ),
+    same(
+        SettingId::ListenPeerUrls,
+        "listen-peer-urls",
+        "peer.listen-urls",
+        Kind::List,
+        Fallback::Text("http://localhost:2380"),
+        "Where to listen for other members",
+    ),
+    same(
+        SettingId::Quota,
+        "quota-backend-bytes",
+        "store.quota-bytes",
+        Kind::Number,
+        Fallback::Number(limits::QUOTA_BYTES),
+        "Refuse writes above this much data, in bytes; 0 is the default, below 0 is no limit",
+    ),
+    ours(
+        SettingId::StoreCache,
+        "store-cache-bytes",
+        "store.cache-bytes",
+        Kind::Number,
+        Fallback::Number(limits::STORE_CACHE_BYTES as u64),
+        "Memory for pages of the store, in bytes; the largest part of what the process uses",
+    ),
+    same(
+        SettingId::CompactionMode,
+        "auto-compaction-mode",
+        "compaction.mode",
+        Kind::Choice(&["periodic", "revision"]),
+        Fallback::Text("periodic"),
+        "Whether the retention is a time or a number of revisions",
+    ),
+    same(
+        SettingId::CompactionRetention,
+        "auto-compaction-retention",
+        "compaction.retention",
+        Kind::Text,
+        Fallback::Text("0"),
+        "How much history to keep: 10m, 2h or a number of hours; or revisions; 0 keeps all",
+    ),
+    same(
+        SettingId::LogLevel,
+        "log-level",
+        "log.level",
+        Kind::Choice(&["debug", "info", "warn", "error", "panic", "fatal"]),
+        Fallback::Text("info"),
+        "The least serious messages that are logged",
+    ),
+    same(
+        SettingId::LogFormat,
+        "log-format",
+        "log.format",
+        Kind::Choice(&["json", "console", "text"]),
+        Fallback::Text("json"),
+        "One JSON object a line, or lines for people (console and text are the same)",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Fallback, Kind, SETTINGS, SettingId, setting};
+
+    #[test]
+    fn the_table_stands_in_the_order_of_the_keys() {
+        for (place, row) in SETTINGS.iter().enumerate() {
+            assert_eq!(row.key as usize, place, "{}", row.flag);
+            assert_eq!(setting(row.key).flag, row.flag);
+        }
+    }
+
+    #[test]
+    fn no_name_means_two_things() {
+        let mut seen = BTreeSet::new();
+        for row in &SETTINGS {
+            assert!(seen.insert(row.flag), "flag {}", row.flag);
+            if let Some(etcd) = row.etcd.filter(|etcd| *etcd != row.flag) {
+                assert!(seen.insert(etcd), "flag {etcd}");
+            }
+        }
+        let places: BTreeSet<_> = SETTINGS.iter().map(|row| row.toml).collect();
+        assert_eq!(places.len(), SETTINGS.len());
+    }
+
+    #[test]
+    fn choices_contain_their_default_and_names_are_derived() {
+        for row in &SETTINGS {
+            if let (Kind::Choice(words), Fallback::Text(text)) = (row.kind, row.fallback) {
+                assert!(words.contains(&text), "{}", row.flag);
+            }
+        }
+        assert_eq!(setting(SettingId::ListenClientUrls).env(), "COVEY_LISTEN_CLIENT_URLS");
+        assert_eq!(setting(SettingId::AllowedHosts).etcd_env().as_deref(), Some("ETCD_HOST_WHITELIST"));
+        assert_eq!(setting(SettingId::Solo).etcd_env(), None);
+    }
+}
