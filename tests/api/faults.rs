@@ -1,0 +1,69 @@
+//! What the threads of a node do when the disk under the log fails: the node ends, and nobody is told that a write succeeded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use covey::command::{Command, LeaseChange, Put};
+use covey::disk::sim::{Fault as DiskFault, FaultPlan, SimDir};
+use covey::ids::LeaseId;
+use covey::runtime::{Fault, Handle, ServeError};
+use smol::Timer;
+use tempfile::TempDir;
+
+use crate::harness::{Setup, run, start_node_on, until};
+
+/// Operations of the log's directory that a put makes at most: a write and a sync.
+const OPERATIONS_OF_A_PUT: u64 = 2;
+
+fn put(key: &'static str) -> Command {
+    Command::Put(Put {
+        key: Bytes::from_static(key.as_bytes()),
+        value: Some(Bytes::from_static(b"v")),
+        lease: LeaseChange::Set(LeaseId::NONE),
+        prev_kv: false,
+    })
+}
+
+fn has(handle: &Handle, key: &'static str) -> bool {
+    let view = handle.view();
+    view.get(&Bytes::from_static(key.as_bytes()), view.revision()).unwrap().is_some()
+}
+
+#[test]
+fn a_write_or_sync_that_fails_ends_the_node_without_an_answer() {
+    for nth in 1..=OPERATIONS_OF_A_PUT {
+        for fault in [DiskFault::Eio, DiskFault::Enospc] {
+            run(async {
+                let (disk, dir) = (SimDir::new(nth), TempDir::new().unwrap());
+                let node = start_node_on(disk.clone(), dir.path(), &Setup::default());
+                let handle = node.handle().clone();
+                until("a leader", || handle.status().leader.is_some()).await;
+                handle.propose(put("before")).await.unwrap();
+                // Nobody writes now, so the operation that fails is one of the next put.
+                let mut quiet = disk.operations();
+                loop {
+                    Timer::after(Duration::from_millis(50)).await;
+                    if std::mem::replace(&mut quiet, disk.operations()) == quiet {
+                        break;
+                    }
+                }
+                let fail_at = BTreeMap::from([(quiet + nth, fault)]);
+                disk.plan(FaultPlan { fail_at, ..FaultPlan::default() });
+
+                let asked = handle.propose(put("after"));
+                smol::pin!(asked);
+                let ended = async { Err(node.fault().await) };
+                let answered = async { Ok(asked.as_mut().await) };
+                match smol::future::or(answered, ended).await {
+                    Err(Fault::Wal(_)) => {}
+                    other => panic!("operation {nth}, {fault:?}: {other:?}"),
+                }
+                assert!(has(&handle, "before") && !has(&handle, "after"), "what is not durable is not shown");
+                node.close();
+                assert_eq!(asked.await, Err(ServeError::Stopped));
+                assert!(matches!(handle.propose(put("later")).await, Err(ServeError::Stopped)));
+            });
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A node behind a loopback port, and clients for it.
+//!
+//! Owns: starting and stopping. Must never: know what is tested.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use covey::api::{Api, ApiOptions, Listener, Plaintext, Stop, TlsSource, methods};
+use covey::command::Alarm;
+use covey::disk::Directory;
+use covey::formation::first_state;
+use covey::ids::{ClusterId, MemberId};
+use covey::node::{Recovery, recover};
+use covey::prng::Prng;
+use covey::runtime::clock::Clock;
+use covey::runtime::files::RealDirectory;
+use covey::runtime::{AdmissionOptions, Handle, NodeIds, Parts, Running};
+use covey::store::{Store, StoreOptions};
+use covey::telemetry::metrics::Metrics;
+use covey::wal::{self, Wal};
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::rt::ReadBufCursor;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol::{Async, Timer};
+use tempfile::TempDir;
+
+/// How long anything that should happen may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The node's own id.
+pub const MEMBER: MemberId = MemberId(0xa);
+/// A member that never answers.
+const ABSENT: MemberId = MemberId(0xb);
+
+/// A node that serves on a loopback port until it is dropped.
+pub struct Server {
+    pub api: Api,
+    pub handle: Handle,
+    pub address: SocketAddr,
+    pub stop: Stop,
+    node: Option<Running>,
+    _dir: TempDir,
+}
+
+/// What a test changes about a server.
+pub struct Setup {
+    pub options: ApiOptions,
+    pub plaintext: Plaintext,
+    pub tls: Option<TlsSource>,
+    /// Alarms that are raised from the beginning.
+    pub alarms: Vec<Alarm>,
+    /// The cluster's other member never answers, so there is no leader.
+    pub lonely: bool,
+    /// This member does not vote, and the one that does never answers.
+    pub learns: bool,
+    /// The quota in bytes.
+    pub quota: Option<u64>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            options: ApiOptions::default(),
+            plaintext: Plaintext::Anyone,
+            tls: None,
+            alarms: Vec::new(),
+            lonely: false,
+            learns: false,
+            quota: Some(2 << 30),
+        }
+    }
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        let dir = TempDir::new().unwrap();
+        let node = start_node(dir.path(), &setup);
+        let handle = node.handle().clone();
+        if !setup.lonely && !setup.learns {
+            until("a leader", || handle.status().leader.is_some()).await;
+        }
+        let (stop, stopping) = Stop::pair();
+        let metrics = Arc::new(Metrics::new(methods()));
+        let text = Arc::new(|| "up 1\n".to_owned());
+        let api = Api::new(handle.clone(), setup.options, metrics, text, stopping);
+        let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+        let address = socket.get_ref().local_addr().unwrap();
+        let (accepting, listener) = (api.clone(), Listener { plaintext: setup.plaintext, tls: setup.tls });
+        smol::spawn(async move {
+            accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
+        })
+        .detach();
+        Self { api, handle, address, stop, node: Some(node), _dir: dir }
+    }
+
+    pub async fn connect(&self) -> Async<TcpStream> {
+        Async::<TcpStream>::connect(self.address).await.unwrap()
+    }
+
+    /// A gRPC client on a connection of its own.
+    pub async fn channel(&self) -> Channel {
+        Channel::over(self.connect().await).await.unwrap()
+    }
+
+    /// Waits until no connection and no call is left.
+    pub async fn idle(&self) {
+        let counters = self.api.counters();
+        until("everything ends", || counters.connections() == 0 && counters.calls() == 0).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.announce();
+        let ended = self.node.take().map(Running::stop);
+        if !std::thread::panicking() {
+            assert!(matches!(ended, Some(Ok(()))), "the node ends well");
+        }
+    }
+}
+
+/// Founds a node and starts its threads, without what `app` adds to that.
+fn start_node(dir: &Path, setup: &Setup) -> Running {
+    let log = dir.join("wal");
+    std::fs::create_dir(&log).unwrap();
+    start_node_on(RealDirectory::open(&log).unwrap(), dir, setup)
+}
+
+/// The same with the log in `log`.
+pub fn start_node_on<D>(log: D, dir: &Path, setup: &Setup) -> Running
+where
+    D: Directory + Send + 'static,
+    D::File: Send,
+{
+    let (mut meta, log_start) = first_state(MEMBER);
+    meta.alarms.clone_from(&setup.alarms);
+    if setup.lonely {
+        meta.conf_state.voters.push(ABSENT);
+    }
+    if setup.learns {
+        meta.conf_state.learners = std::mem::replace(&mut meta.conf_state.voters, vec![ABSENT]);
+    }
+    let mut store = Store::open_file(&dir.join("store"), StoreOptions::default()).unwrap();
+    store.initialise(&meta).unwrap();
+    let cluster = ClusterId(0xc);
+    let identity = wal::Identity { cluster, member: MEMBER };
+    let options = wal::Options { segment_bytes: 4 << 20, prefill: false };
+    let log = Wal::create(log, identity, log_start, options).unwrap();
+    let quota = setup.quota;
+    let recovery = Recovery {
+        member: MEMBER,
+        boot_nonce: 1,
+        base: Arc::new(store.base().unwrap()),
+        hard_state: log.hard_state(),
+        log_start,
+        entries: Vec::new(),
+        quota_bytes: quota,
+        prng: Prng::new(1),
+    };
+    let clock = Clock::start();
+    let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
+    let ids = NodeIds { cluster, member: MEMBER, boot_nonce: 1 };
+    let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
+    let parts = Parts { core, applier, wal: log, store, ids, admission };
+    Running::start(parts, clock, Arc::new(Metrics::new([]))).unwrap()
+}
+
+/// Waits for a condition, a while.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let mut waited = Duration::ZERO;
+    while !holds() {
+        assert!(waited < PATIENCE, "{what}: not within {PATIENCE:?}");
+        let step = Duration::from_millis(5);
+        Timer::after(step).await;
+        waited += step;
+    }
+}
+
+/// Runs a test; one that hangs fails.
+pub fn run(test: impl Future<Output = ()>) {
+    let late = async {
+        Timer::after(PATIENCE * 2).await;
+        panic!("the test hangs");
+    };
+    smol::block_on(smol::future::or(test, late));
+}
+
+/// hyper's view of any stream of smol.
+pub struct ClientIo<S>(S);
+
+impl<S: AsyncRead + Unpin> hyper::rt::Read for ClientIo<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut buffer = vec![0; cursor.remaining().min(64 * 1024)];
+        Pin::new(&mut self.0).poll_read(cx, &mut buffer).map_ok(|count| cursor.put_slice(&buffer[..count]))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for ClientIo<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
+
+#[derive(Clone)]
+struct Spawn;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
+    fn execute(&self, future: F) {
+        smol::spawn(future).detach();
+    }
+}
+
+/// An HTTP/2 connection, as tonic's generated clients want it. Dropping all clones closes it.
+#[derive(Clone)]
+pub struct Channel(SendRequest<tonic::body::Body>);
+
+impl Channel {
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> hyper::Result<Self> {
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(Spawn)
+            .initial_stream_window_size(16 << 20)
+            .initial_connection_window_size(16 << 20)
+            .handshake(ClientIo(stream))
+            .await?;
+        smol::spawn(async move { drop(connection.await) }).detach();
+        Ok(Self(sender))
+    }
+
+    /// Sends a request as it is.
+    pub async fn send(&self, request: Request<tonic::body::Body>) -> hyper::Result<Response<Incoming>> {
+        self.0.clone().send_request(request).await
+    }
+}
+
+impl tower_service::Service<Request<tonic::body::Body>> for Channel {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.0.send_request(with_authority(request)))
+    }
+}
+
+fn with_authority(mut request: Request<tonic::body::Body>) -> Request<tonic::body::Body> {
+    let path = request.uri().path_and_query().unwrap().clone();
+    *request.uri_mut() =
+        Uri::builder().scheme("http").authority("any.authority").path_and_query(path).build().unwrap();
+    request
+}
+
+/// A request body with nothing in it.
+pub fn empty() -> tonic::body::Body {
+    tonic::body::Body::empty()
+}
+
+/// A body that carries these bytes and then says nothing more, without ending.
+pub struct Endless(pub Option<bytes::Bytes>);
+
+impl http_body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+            None => Poll::Pending,
+        }
+    }
+}

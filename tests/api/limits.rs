@@ -1,0 +1,77 @@
+//! What is too large, too many or too slow.
+
+use std::time::Duration;
+
+use covey::api::ApiOptions;
+use covey::runtime::clock::Clock;
+use covey::time::Instant;
+use covey::wire::etcdserverpb as pb;
+use covey::wire::etcdserverpb::kv_client::KvClient;
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::Code;
+
+use crate::harness::{Server, Setup, run, until};
+
+#[test]
+fn a_message_above_the_limit_is_refused_in_gos_words() {
+    run(async {
+        let server = Server::start().await;
+        let mut kv = KvClient::new(server.channel().await);
+        let put = |bytes: usize| pb::PutRequest {
+            key: "k".into(),
+            value: vec![b'v'; bytes].into(),
+            ..Default::default()
+        };
+        kv.put(put(1_500_000)).await.expect("below both limits");
+        let refusal = kv.put(put(1_572_864)).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument);
+        assert_eq!(refusal.message(), "etcdserver: request is too large");
+        let refusal = kv.put(put(2_097_152)).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::ResourceExhausted);
+        // Key and value with their tags and lengths: 3 + 1 + 4 bytes more.
+        assert_eq!(refusal.message(), "grpc: received message larger than max (2097160 vs. 2097152)");
+    });
+}
+
+#[test]
+fn one_connection_too_many_is_closed_and_counted() {
+    run(async {
+        let options = ApiOptions { connections_max: 2, ..Default::default() };
+        let server = Server::with(Setup { options, ..Default::default() }).await;
+        let first = server.connect().await;
+        let _second = server.connect().await;
+        let counters = server.api.counters();
+        until("two are open", || counters.connections() == 2).await;
+        let mut third = server.connect().await;
+        let mut nothing = Vec::new();
+        assert_eq!(third.read_to_end(&mut nothing).await.unwrap_or(0), 0);
+        assert_eq!((counters.connections(), counters.refused(), counters.accepted()), (2, 1, 2));
+        drop(first);
+        until("one has left", || counters.connections() == 1).await;
+        let mut fourth = server.connect().await;
+        fourth
+            .write_all(b"GET /version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        fourth.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    });
+}
+
+#[test]
+fn a_client_that_says_nothing_is_disconnected() {
+    run(async {
+        let server = Server::start().await;
+        let mut silent = server.connect().await;
+        let mut slow = server.connect().await;
+        slow.write_all(b"GET /version HTTP/1.1\r\nhost: ").await.unwrap();
+        let mut nothing = Vec::new();
+        let clock = Clock::start();
+        assert_eq!(silent.read_to_end(&mut nothing).await.unwrap_or(0), 0);
+        let waited = clock.now().since(Instant::default());
+        assert!(waited >= Duration::from_secs(9) && waited < Duration::from_secs(15), "{waited:?}");
+        drop(slow.read_to_end(&mut nothing).await);
+        server.idle().await;
+    });
+}

@@ -1,0 +1,14 @@
+//! The client API of a running node, asked over real sockets by a client of its own.
+//!
+//! `harness` starts a node and speaks to it; the other files are one topic each.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod faults;
+mod harness;
+mod kube;
+mod kv;
+mod limits;
+mod plain;
+mod services;
+mod tls;

@@ -1,0 +1,577 @@
+//! One run of a member: the real core, applier, log and store, with the threads of `runtime` played by turns.
+//!
+//! Owns: the mailboxes between the four threads and what each thread does with what it finds there, in the order of
+//! `runtime::{threads, wal_writer, checkpoint}`. Must never: decide anything that production code decides. Driven by `world`, one
+//! thread's turn per event; dropped when the process or the machine dies.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use covey::command::codec::encode;
+use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
+use covey::consensus::{CoreStatus, Message, Persist, PersistId, Role};
+use covey::disk::sim::SimDir;
+use covey::ids::{LogIndex, MemberId, ProposalId};
+use covey::limits::{COMPACTION_PAUSE, WAL_BATCH_BYTES};
+use covey::mvcc::{View, cost_of};
+use covey::node::{Applier, ApplierOutput, Core, CoreOutput, ReadId, Recovery, RefusedWhy, Request, recover};
+use covey::prng::Prng;
+use covey::store::{Base, ConfState, FoldBatch, ScrubCursor, Store, StoreError};
+use covey::time::Instant;
+use covey::wal::{Batch, LogEntry, Wal};
+
+use crate::disk::{Opened, Refused, chain};
+use crate::plan::Timing;
+
+/// The threads of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Thread {
+    Core,
+    Applier,
+    Wal,
+    /// The second half of the wal thread's turn: the sync after the write.
+    WalSync,
+    Checkpoint,
+}
+
+/// What a turn asks of the world.
+pub(crate) enum Effect {
+    /// Give this thread a turn after this long.
+    Turn(Thread, Duration),
+    /// Give this thread a turn at this time of the member's clock, if nothing else has until then.
+    Timer(Thread, Instant),
+    Committed(Vec<LogEntry>),
+    Replied(ProposalId, Applied),
+    Refused(Request, RefusedWhy),
+    /// The barrier of this read has passed: the view taken now may be answered from.
+    Readable(u64),
+    Send(Vec<Message>),
+    /// Its part in the cluster, or what it knows of it, has changed.
+    Standing,
+    /// A fold or a slice of compaction is in the store.
+    Stored,
+}
+
+pub(crate) type Effects = Vec<Effect>;
+
+enum CoreInput {
+    Propose(ProposalId, Bytes),
+    Read(u64),
+    Message(Message),
+    Persisted(PersistId),
+    Applied(LogIndex, usize),
+    ConfChange(LogEntry),
+    Checkpointed(LogIndex),
+}
+
+enum ApplierInput {
+    Entries(Vec<LogEntry>),
+    ConfState(LogIndex, ConfState),
+    Folded(Arc<Base>),
+    Compacted(Arc<Base>),
+    Leads(bool),
+}
+
+enum WalJob {
+    Persist(Persist),
+    Cut(LogIndex),
+}
+
+enum StoreJob {
+    Fold(FoldBatch),
+    Compact,
+}
+
+/// Which turns are on their way, so that none is asked for twice.
+#[derive(Default)]
+struct Turns {
+    due: BTreeSet<Thread>,
+    timers: BTreeMap<Thread, Instant>,
+}
+
+/// A member that runs.
+pub(crate) struct Member {
+    core: Core,
+    applier: Applier,
+    wal: Wal<SimDir>,
+    store: Store,
+    id: MemberId,
+    boot_nonce: u64,
+    quota: u64,
+    timing: Timing,
+    prng: Prng,
+    sequence: u64,
+    for_core: Vec<CoreInput>,
+    for_applier: Vec<ApplierInput>,
+    for_wal: Vec<WalJob>,
+    for_checkpoint: VecDeque<StoreJob>,
+    /// What the wal thread has taken and not finished, and the batch whose sync is under way.
+    writing: VecDeque<WalJob>,
+    syncing: Option<PersistId>,
+    compacting: bool,
+    turns: Turns,
+    view: Arc<View>,
+    sole_voter: bool,
+    status: CoreStatus,
+    /// Reads whose index is confirmed, until the state has got there.
+    confirmed: Vec<(LogIndex, u64)>,
+    applied: LogIndex,
+    /// The last index that a successful sync covered.
+    synced: LogIndex,
+    /// The thread that has failed, and why.
+    pub(crate) failed: Option<(Thread, String)>,
+}
+
+impl Member {
+    pub(crate) fn start(
+        now: Instant,
+        opened: Opened,
+        quota: u64,
+        timing: Timing,
+        mut prng: Prng,
+        effects: &mut Effects,
+    ) -> Result<Self, Refused> {
+        let Opened { identity, store, wal, recovered } = opened;
+        let base = Arc::new(store.base().map_err(|error| chain(&error))?);
+        let synced = recovered.last().index;
+        let recovery = Recovery {
+            member: identity.member,
+            boot_nonce: identity.boot_nonce,
+            base: Arc::clone(&base),
+            hard_state: recovered.hard_state,
+            log_start: recovered.start,
+            entries: recovered.entries,
+            quota_bytes: Some(quota),
+            prng: prng.fork(),
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let (core, mut applier) = recover(now, recovery, &logger).map_err(|error| chain(&error))?;
+        applier.set_overlay_bytes(timing.overlay_bytes);
+        let mut member = Self {
+            core,
+            applier,
+            wal,
+            id: identity.member,
+            boot_nonce: identity.boot_nonce,
+            quota,
+            timing,
+            prng,
+            sequence: 0,
+            for_core: Vec::new(),
+            for_applier: Vec::new(),
+            for_wal: Vec::new(),
+            for_checkpoint: VecDeque::new(),
+            writing: VecDeque::new(),
+            syncing: None,
+            compacting: false,
+            turns: Turns::default(),
+            view: Arc::new(View::of_base(base)),
+            sole_voter: false,
+            status: CoreStatus::default(),
+            confirmed: Vec::new(),
+            applied: store.meta().applied,
+            synced,
+            failed: None,
+            store,
+        };
+        member.wake(Thread::Core, effects);
+        member.wake(Thread::Applier, effects);
+        Ok(member)
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view)
+    }
+
+    /// Checks all rows of the store against their checksums and against each other.
+    pub(crate) fn scrub(&self) -> Result<(), StoreError> {
+        let base = self.store.base()?;
+        let mut cursor = Some(ScrubCursor::default());
+        while let Some(from) = cursor {
+            cursor = base.scrub_slice(from, 100)?.next;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.status.role == Role::Leader
+    }
+
+    /// As `Handle::propose`: admission, then a number and the way to the core. `None` when there is no room.
+    pub(crate) fn propose(&mut self, command: &Command, effects: &mut Effects) -> Option<ProposalId> {
+        let cost = cost_of(command);
+        if cost > 0 && self.view.bytes_in_use() + cost >= self.quota {
+            let alarm = Alarm { member: self.id, kind: AlarmKind::NoSpace };
+            if !self.view.facts().alarms.contains(&alarm) {
+                self.submit(&Command::Alarm { action: AlarmAction::Activate, alarm }, effects);
+            }
+            return None;
+        }
+        Some(self.submit(command, effects))
+    }
+
+    fn submit(&mut self, command: &Command, effects: &mut Effects) -> ProposalId {
+        self.sequence += 1;
+        let id = ProposalId { boot: self.boot_nonce, seq: self.sequence };
+        let bytes = encode(&Envelope { id, command: command.clone() });
+        self.tell_core(CoreInput::Propose(id, bytes), effects);
+        id
+    }
+
+    /// As `Handle::read_barrier`, whose shortcut for a lone voter is only taken where asked for.
+    pub(crate) fn read(&mut self, shortcut: bool, effects: &mut Effects) -> u64 {
+        self.sequence += 1;
+        let key = self.sequence;
+        if shortcut && self.sole_voter {
+            effects.push(Effect::Readable(key));
+        } else {
+            self.tell_core(CoreInput::Read(key), effects);
+        }
+        key
+    }
+
+    pub(crate) fn deliver(&mut self, message: Message, effects: &mut Effects) {
+        self.tell_core(CoreInput::Message(message), effects);
+    }
+
+    /// A thread's turn. An error ends the thread for good; nothing of it is acknowledged afterwards.
+    pub(crate) fn turn(
+        &mut self,
+        now: Instant,
+        thread: Thread,
+        timer: bool,
+        effects: &mut Effects,
+    ) -> Result<(), String> {
+        if timer {
+            if self.turns.timers.remove(&thread).is_none() {
+                return Ok(());
+            }
+        } else {
+            self.turns.due.remove(&thread);
+        }
+        if self.failed.as_ref().is_some_and(|(failed, _)| *failed == thread) {
+            return Ok(());
+        }
+        let done = match thread {
+            Thread::Core => self.core_turn(now, effects),
+            Thread::Applier => self.applier_turn(now, effects),
+            Thread::Wal => self.wal_turn(effects),
+            Thread::WalSync => self.wal_sync(effects),
+            Thread::Checkpoint => self.checkpoint_turn(effects),
+        };
+        done.inspect_err(|why| {
+            let thread = if thread == Thread::WalSync { Thread::Wal } else { thread };
+            self.failed = Some((thread, why.clone()));
+        })
+    }
+
+    fn wake(&mut self, thread: Thread, effects: &mut Effects) {
+        let delay = self.timing.hop(&mut self.prng);
+        self.wake_after(thread, delay, effects);
+    }
+
+    fn wake_after(&mut self, thread: Thread, delay: Duration, effects: &mut Effects) {
+        if self.turns.due.insert(thread) {
+            effects.push(Effect::Turn(thread, delay));
+        }
+    }
+
+    /// Asks for a turn at a deadline. An earlier timer that is on its way looks at the deadline again when it comes.
+    fn set_timer(&mut self, thread: Thread, deadline: Option<Instant>, effects: &mut Effects) {
+        let Some(deadline) = deadline else { return };
+        if self.turns.timers.get(&thread).is_none_or(|earlier| *earlier > deadline) {
+            self.turns.timers.insert(thread, deadline);
+            effects.push(Effect::Timer(thread, deadline));
+        }
+    }
+
+    fn tell_core(&mut self, input: CoreInput, effects: &mut Effects) {
+        self.for_core.push(input);
+        self.wake(Thread::Core, effects);
+    }
+
+    fn tell_applier(&mut self, input: ApplierInput, effects: &mut Effects) {
+        self.for_applier.push(input);
+        self.wake(Thread::Applier, effects);
+    }
+
+    fn tell_wal(&mut self, job: WalJob, effects: &mut Effects) {
+        self.for_wal.push(job);
+        self.wake(Thread::Wal, effects);
+    }
+}
+
+/// The core thread.
+impl Member {
+    fn core_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
+        for input in std::mem::take(&mut self.for_core) {
+            match input {
+                CoreInput::Propose(id, bytes) => self.core.handle_proposal(now, id, bytes),
+                CoreInput::Read(key) => self.core.handle_read(now, ReadId(key)),
+                // A message that is refused is as good as lost.
+                CoreInput::Message(message) => drop(self.core.handle_message(now, message)),
+                CoreInput::Persisted(id) => self.core.handle_persisted(now, id),
+                CoreInput::Applied(index, bytes) => self.core.handle_applied(now, index, bytes),
+                CoreInput::Checkpointed(index) => self.core.handle_checkpointed(now, index),
+                CoreInput::ConfChange(entry) => {
+                    let conf_state =
+                        self.core.apply_conf_change(now, &entry).map_err(|error| chain(&error))?;
+                    self.tell_applier(ApplierInput::ConfState(entry.index, conf_state), effects);
+                }
+            }
+        }
+        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+            self.core.handle_timeout(now);
+        }
+        while let Some(output) = self.core.poll_output() {
+            self.carry_out_core(output, effects);
+        }
+        self.set_timer(Thread::Core, self.core.poll_timeout(), effects);
+        Ok(())
+    }
+
+    fn carry_out_core(&mut self, output: CoreOutput, effects: &mut Effects) {
+        match output {
+            CoreOutput::Persist(persist) => self.tell_wal(WalJob::Persist(persist), effects),
+            CoreOutput::CutLog { before } => self.tell_wal(WalJob::Cut(before), effects),
+            CoreOutput::Apply(entries) => {
+                effects.push(Effect::Committed(entries.clone()));
+                self.tell_applier(ApplierInput::Entries(entries), effects);
+            }
+            CoreOutput::ReadReady(reads, index) => {
+                self.confirmed.extend(reads.into_iter().map(|read| (index, read.0)));
+                self.release_reads(effects);
+            }
+            CoreOutput::Refused { request, why } => effects.push(Effect::Refused(request, why)),
+            CoreOutput::Send(messages) => effects.push(Effect::Send(messages)),
+            CoreOutput::Status(status) => {
+                let leads = status.role == Role::Leader;
+                if leads != self.leads() {
+                    self.tell_applier(ApplierInput::Leads(leads), effects);
+                }
+                if (leads, status.sole_voter) != (self.leads(), self.sole_voter) {
+                    effects.push(Effect::Standing);
+                }
+                self.sole_voter = status.sole_voter;
+                self.status = status;
+            }
+        }
+    }
+
+    fn release_reads(&mut self, effects: &mut Effects) {
+        let applied = self.applied;
+        let ready = self.confirmed.extract_if(.., |(index, _)| *index <= applied);
+        effects.extend(ready.map(|(_, key)| Effect::Readable(key)));
+    }
+}
+
+/// The applier thread.
+impl Member {
+    fn applier_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
+        for input in std::mem::take(&mut self.for_applier) {
+            match input {
+                ApplierInput::Entries(entries) => self.applier.handle_entries(now, entries),
+                ApplierInput::ConfState(index, conf_state) => {
+                    self.applier.apply_conf_state(now, index, conf_state);
+                }
+                ApplierInput::Folded(base) => self.applier.handle_folded(now, base),
+                ApplierInput::Compacted(base) => self.applier.handle_compacted(now, base),
+                ApplierInput::Leads(leads) => self.applier.handle_leadership(now, leads),
+            }
+        }
+        if self.applier.poll_timeout().is_some_and(|at| at <= now) {
+            self.applier.handle_timeout(now);
+        }
+        while let Some(output) = self.applier.poll_output().map_err(|error| chain(&error))? {
+            self.carry_out_applier(output, effects);
+        }
+        self.set_timer(Thread::Applier, self.applier.poll_timeout(), effects);
+        Ok(())
+    }
+
+    fn carry_out_applier(&mut self, output: ApplierOutput, effects: &mut Effects) {
+        match output {
+            ApplierOutput::Publish(view) => {
+                assert!(view.applied() >= self.view.applied(), "views move forward");
+                assert!(view.revision() >= self.view.revision(), "revisions move forward");
+                self.view = Arc::new(view);
+            }
+            ApplierOutput::Replies(replies) => {
+                effects.extend(replies.into_iter().map(|(id, applied)| Effect::Replied(id, applied)));
+            }
+            ApplierOutput::Applied { index, bytes } => {
+                self.applied = index;
+                self.release_reads(effects);
+                self.tell_core(CoreInput::Applied(index, bytes), effects);
+            }
+            ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
+            ApplierOutput::Fold(batch) => self.tell_checkpoint(StoreJob::Fold(batch), effects),
+            ApplierOutput::CompactStart => self.tell_checkpoint(StoreJob::Compact, effects),
+            ApplierOutput::Propose(command) => {
+                self.submit(&command, effects);
+            }
+        }
+    }
+
+    fn tell_checkpoint(&mut self, job: StoreJob, effects: &mut Effects) {
+        self.for_checkpoint.push_back(job);
+        let delay = self.timing.fold(&mut self.prng);
+        self.wake_after(Thread::Checkpoint, delay, effects);
+    }
+}
+
+/// The wal thread: everything that waits becomes one write and one sync.
+impl Member {
+    fn wal_turn(&mut self, effects: &mut Effects) -> Result<(), String> {
+        if self.syncing.is_some() || !self.writing.is_empty() {
+            return Ok(());
+        }
+        let mut merged: Option<Persist> = None;
+        let mut cut = None;
+        for job in std::mem::take(&mut self.for_wal) {
+            match job {
+                WalJob::Persist(next) => match &mut merged {
+                    Some(batch) if joins(batch, &next) => absorb(batch, next),
+                    _ => {
+                        self.writing.extend(merged.replace(next).map(WalJob::Persist));
+                    }
+                },
+                WalJob::Cut(before) => cut = Some(before),
+            }
+        }
+        self.writing.extend(merged.map(WalJob::Persist));
+        self.writing.extend(cut.map(WalJob::Cut));
+        self.write_next(effects)
+    }
+
+    fn write_next(&mut self, effects: &mut Effects) -> Result<(), String> {
+        while let Some(job) = self.writing.pop_front() {
+            match job {
+                WalJob::Persist(persist) => {
+                    let batch = Batch { hard_state: persist.hard_state, entries: &persist.entries };
+                    self.wal.append(batch).map_err(|error| chain(&error))?;
+                    self.syncing = Some(persist.id);
+                    let delay = self.timing.sync(&mut self.prng);
+                    self.wake_after(Thread::WalSync, delay, effects);
+                    return Ok(());
+                }
+                WalJob::Cut(before) => self.wal.cut(before).map_err(|error| chain(&error))?,
+            }
+        }
+        if !self.for_wal.is_empty() {
+            self.wake(Thread::Wal, effects);
+        }
+        Ok(())
+    }
+
+    fn wal_sync(&mut self, effects: &mut Effects) -> Result<(), String> {
+        self.wal.sync().map_err(|error| chain(&error))?;
+        self.synced = self.wal.last().index;
+        if let Some(id) = self.syncing.take() {
+            self.tell_core(CoreInput::Persisted(id), effects);
+        }
+        self.write_next(effects)
+    }
+}
+
+/// Whether two batches are one for the disk: the entries follow one another and are not too many.
+fn joins(batch: &Persist, next: &Persist) -> bool {
+    let (Some(last), Some(first)) = (batch.entries.last(), next.entries.first()) else { return true };
+    first.index == last.index.next() && bytes(batch) + bytes(next) <= WAL_BATCH_BYTES
+}
+
+fn absorb(batch: &mut Persist, next: Persist) {
+    batch.id = next.id;
+    batch.hard_state = next.hard_state.or(batch.hard_state);
+    batch.entries.extend(next.entries);
+}
+
+fn bytes(persist: &Persist) -> usize {
+    persist.entries.iter().map(|entry| entry.data.len()).sum()
+}
+
+/// The checkpoint thread: folds first, a slice of compaction whenever none waits.
+impl Member {
+    fn checkpoint_turn(&mut self, effects: &mut Effects) -> Result<(), String> {
+        match self.for_checkpoint.pop_front() {
+            Some(StoreJob::Fold(batch)) => {
+                self.store.fold(&batch).map_err(|error| chain(&error))?;
+                let base = Arc::new(self.store.base().map_err(|error| chain(&error))?);
+                self.tell_applier(ApplierInput::Folded(base), effects);
+                self.tell_core(CoreInput::Checkpointed(batch.meta.applied), effects);
+                effects.push(Effect::Stored);
+            }
+            Some(StoreJob::Compact) => self.compacting = true,
+            None if self.compacting => {
+                let progress = self.store.compact_slice(self.timing.slice).map_err(|error| chain(&error))?;
+                let base = Arc::new(self.store.base().map_err(|error| chain(&error))?);
+                self.tell_applier(ApplierInput::Compacted(base), effects);
+                self.compacting = !progress.finished;
+                effects.push(Effect::Stored);
+            }
+            None => {}
+        }
+        if !self.for_checkpoint.is_empty() {
+            let delay = self.timing.fold(&mut self.prng);
+            self.wake_after(Thread::Checkpoint, delay, effects);
+        } else if self.compacting {
+            self.wake_after(Thread::Checkpoint, COMPACTION_PAUSE, effects);
+        }
+        Ok(())
+    }
+}
+
+/// What must hold between any two events.
+impl Member {
+    pub(crate) fn check_invariants(&self, before: Option<&Standing>) -> Standing {
+        let status = self.core.status();
+        let standing = Standing {
+            term: status.term.0,
+            commit: status.commit.0,
+            applied: self.applied.0,
+            stored: self.store.meta().applied.0,
+            last: status.last.0,
+        };
+        let Standing { commit, applied, stored, last, .. } = standing;
+        assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
+        assert!(stored <= self.applier.applied().0, "the store is not ahead of the state");
+        assert!(self.applied <= self.applier.applied(), "a report is not ahead of the state");
+        assert!(self.wal.start().index.0 <= stored, "the log reaches back to the store");
+        assert!(self.wal.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
+        if let Some(before) = before {
+            assert!(standing.term >= before.term, "the term does not fall");
+            assert!(standing.commit >= before.commit, "the commit position does not fall");
+            assert!(standing.applied >= before.applied, "the applied position does not fall");
+            assert!(standing.stored >= before.stored, "the store does not go back");
+        }
+        standing
+    }
+
+    /// Only entries on this member's disk are applied (the member votes for nothing less).
+    pub(crate) fn check_durability(&self) {
+        let applied = self.applier.applied();
+        assert!(
+            applied <= self.synced,
+            "entry {applied} is applied, but the disk has them up to {}",
+            self.synced
+        );
+    }
+}
+
+/// Positions of a run at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    term: u64,
+    commit: u64,
+    applied: u64,
+    stored: u64,
+    last: u64,
+}
+
+impl Standing {
+    pub(crate) fn numbers(&self) -> [u64; 5] {
+        [self.term, self.commit, self.applied, self.stored, self.last]
+    }
+}

@@ -1,0 +1,178 @@
+//! What a seed decides before the world begins: sizes, speeds, and how much goes wrong.
+//!
+//! Owns: the draws. Must never: depend on anything but the seed. Read by everything.
+
+use std::time::Duration;
+
+use covey::limits::{OVERLAY_BYTES, QUOTA_BYTES};
+use covey::prng::Prng;
+use covey::store::StoreOptions;
+use covey::wal;
+
+/// How long things take, and how large the portions of the background's work are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    hop: Duration,
+    sync: Duration,
+    fold: Duration,
+    pub(crate) slice: usize,
+    /// The overlay is folded at this size.
+    pub(crate) overlay_bytes: usize,
+}
+
+impl Timing {
+    /// From one thread to another.
+    pub(crate) fn hop(&self, prng: &mut Prng) -> Duration {
+        draw(prng, self.hop)
+    }
+
+    /// From a write to the end of its sync.
+    pub(crate) fn sync(&self, prng: &mut Prng) -> Duration {
+        draw(prng, self.sync)
+    }
+
+    /// A fold.
+    pub(crate) fn fold(&self, prng: &mut Prng) -> Duration {
+        draw(prng, self.fold)
+    }
+}
+
+/// Evenly between nothing and twice the mean.
+pub(crate) fn draw(prng: &mut Prng, mean: Duration) -> Duration {
+    let nanos = u64::try_from(mean.as_nanos()).expect("short");
+    Duration::from_nanos(prng.range(0, 2 * nanos + 1))
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) clients: u64,
+    pub(crate) operations: u64,
+    pub(crate) keys: u64,
+    /// The mean time between two bursts of one client.
+    pub(crate) think: Duration,
+    /// Bytes of the largest values.
+    pub(crate) value_bytes: u64,
+    /// How long the view of a read is held at most before it is read from.
+    pub(crate) hold: Duration,
+}
+
+/// How much goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trouble {
+    /// The mean time between two faults; `None`: nothing goes wrong.
+    pub(crate) gap: Option<Duration>,
+    /// One start in so many is itself cut off.
+    pub(crate) cut_start_one_in: u64,
+    /// The clients rest, long enough for an idle fold, once in so many faults.
+    pub(crate) lull_one_in: u64,
+}
+
+/// Everything that the seed fixes.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) hosts: usize,
+    pub(crate) timing: Timing,
+    pub(crate) load: Load,
+    pub(crate) trouble: Trouble,
+    pub(crate) quota: u64,
+    pub(crate) wal: wal::Options,
+    pub(crate) store: StoreOptions,
+    /// Look inside the members, too, and not only at what clients are shown.
+    pub(crate) look_inside: bool,
+    pub(crate) verbose: bool,
+}
+
+impl Plan {
+    /// A lone node among clients and faults.
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut prng = Prng::new(seed);
+        let prng = &mut prng;
+        let bulky = prng.one_in(16);
+        let slow_disk = prng.one_in(4);
+        let overlay =
+            if bulky { OVERLAY_BYTES } else { usize::try_from(prng.range(1000, 16_000)).expect("small") };
+        let overlay = if prng.one_in(6) { OVERLAY_BYTES } else { overlay };
+        let timing = Timing {
+            hop: Duration::from_micros(if prng.one_in(3) {
+                prng.range(100, 3000)
+            } else {
+                prng.range(1, 40)
+            }),
+            sync: Duration::from_micros(if slow_disk {
+                prng.range(5_000, 60_000)
+            } else {
+                prng.range(50, 3000)
+            }),
+            fold: Duration::from_millis(prng.range(1, if bulky { 800 } else { 60 })),
+            slice: usize::try_from(prng.range(1, 12)).expect("small"),
+            overlay_bytes: overlay,
+        };
+        let load = Load {
+            clients: prng.range(1, 9),
+            operations: if bulky { prng.range(40, 90) } else { prng.range(60, 260) },
+            keys: prng.range(3, 24),
+            think: Duration::from_micros(prng.range(300, 80_000)),
+            value_bytes: if bulky { 800_000 } else { prng.range(8, 900) },
+            hold: Duration::from_millis(if prng.one_in(3) { 4000 } else { 20 }),
+        };
+        // About how long the clients are at it.
+        let span = load.think * u32::try_from(load.operations / (2 * load.clients) + 1).expect("small");
+        let gap = span / u32::try_from(prng.range(1, 14)).expect("small") + Duration::from_millis(1);
+        let trouble = Trouble {
+            gap: (!prng.one_in(12)).then_some(gap),
+            cut_start_one_in: prng.range(2, 6),
+            lull_one_in: prng.range(2, 7),
+        };
+        Self {
+            seed,
+            hosts: 1,
+            timing,
+            load,
+            trouble,
+            quota: if prng.one_in(5) { prng.range(20_000, 60_000) } else { QUOTA_BYTES },
+            wal: wal::Options { segment_bytes: 4096 * prng.range(2, 12), prefill: !prng.one_in(4) },
+            store: StoreOptions { cache_bytes: 1 << prng.range(16, 23) },
+            look_inside: true,
+            verbose: std::env::var_os("COVEY_SIM_LOG").is_some(),
+        }
+    }
+
+    /// Three members that vote from the start, on a network that loses, delays and parts them.
+    pub(crate) fn draw_cluster(seed: u64) -> Self {
+        let plan = Self::draw(seed);
+        let load = Load {
+            operations: plan.load.operations.min(120),
+            value_bytes: plan.load.value_bytes.min(400),
+            think: plan.load.think * 4,
+            ..plan.load
+        };
+        let trouble = Trouble { lull_one_in: 1_000_000, ..plan.trouble };
+        Self { hosts: 3, load, trouble, ..plan }
+    }
+
+    /// A short history in which nothing goes wrong by itself: writes, a fold, a compaction, writes.
+    pub(crate) fn script(seed: u64) -> Self {
+        let plan = Self::draw(seed);
+        let timing = Timing {
+            sync: Duration::from_micros(200),
+            fold: Duration::from_millis(5),
+            slice: 3,
+            overlay_bytes: 2500,
+            ..plan.timing
+        };
+        let load = Load {
+            clients: 2,
+            operations: 130,
+            keys: 4,
+            think: Duration::from_millis(2),
+            value_bytes: 24,
+            hold: Duration::from_millis(2),
+        };
+        let trouble = Trouble { gap: None, cut_start_one_in: u64::MAX, lull_one_in: 1 };
+        let wal = wal::Options { segment_bytes: 8192, prefill: true };
+        let store = StoreOptions { cache_bytes: 1 << 20 };
+        Self { timing, load, trouble, quota: QUOTA_BYTES, wal, store, ..plan }
+    }
+}

@@ -1,0 +1,38 @@
+//! Bugs that are put in on purpose: the simulator finds each of them, by what clients are shown, within a few seeds.
+//!
+//! Owns: how many seeds that may take. Each test exists only in a build with its bug:
+//!
+//! ```text
+//! cargo test --test sim --features planted-ack-before-sync is_found
+//! ```
+
+use crate::plan::Plan;
+use crate::seeds::run;
+
+/// Looks for a violation without looking inside the members.
+fn find(seeds_max: u64) {
+    let found = (0..seeds_max).find_map(|seed| {
+        let plan = Plan { look_inside: false, ..Plan::draw(seed) };
+        run(plan).err().map(|why| (seed, why))
+    });
+    let (seed, why) = found.expect("the simulator finds the bug");
+    println!("found with seed {seed}: {why}");
+}
+
+#[cfg(feature = "planted-ack-before-sync")]
+#[test]
+fn ack_before_sync_is_found() {
+    find(20);
+}
+
+#[cfg(feature = "planted-forget-applied")]
+#[test]
+fn forget_applied_is_found() {
+    find(20);
+}
+
+#[cfg(feature = "planted-skip-dir-sync")]
+#[test]
+fn skip_dir_sync_is_found() {
+    find(20);
+}

@@ -1,0 +1,148 @@
+//! Random histories: many seeds, one of them again, as many as one likes.
+//!
+//! Owns: the loop over seeds, what is said of a failure, the totals. Must never: stop at a failure without the command that repeats it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::plan::Plan;
+use crate::world::{Report, World};
+
+/// Seeds of each test run of lone nodes and of clusters.
+const LONE_SEEDS: u64 = 260;
+const CLUSTER_SEEDS: u64 = 24;
+
+/// A kind of world.
+pub(crate) type Draw = fn(u64) -> Plan;
+
+/// Runs one seed; what does not hold comes back as text.
+pub(crate) fn run(plan: Plan) -> Result<Report, String> {
+    outcome(move || World::new(plan).run())
+}
+
+/// The result of some work, or what its panic said.
+pub(crate) fn outcome<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("something without words").to_owned()
+    })
+}
+
+/// What many seeds did.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    sum: Report,
+}
+
+impl Totals {
+    fn run(&mut self, kind: &str, draw: Draw, seed: u64) {
+        let report = run(draw(seed)).unwrap_or_else(|why| {
+            panic!("{kind} seed {seed}: {why}\nrepeat it with: cargo sim {kind} seed={seed}")
+        });
+        self.seeds += 1;
+        let sum = &mut self.sum;
+        sum.simulated += report.simulated;
+        sum.events += report.events;
+        sum.acknowledged += report.acknowledged;
+        sum.unknown += report.unknown;
+        sum.reads += report.reads;
+        sum.starts += report.starts;
+        sum.power_cuts += report.power_cuts;
+        sum.kills += report.kills;
+        sum.faults += report.faults;
+        sum.stored += report.stored;
+    }
+
+    fn show(&self, kind: &str) {
+        let Totals { seeds, sum } = self;
+        let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
+        println!(
+            "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
+             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store",
+            sum.events,
+            sum.acknowledged,
+            sum.unknown,
+            sum.reads,
+            sum.starts,
+            sum.power_cuts,
+            sum.kills,
+            sum.faults,
+            sum.stored
+        );
+    }
+}
+
+fn run_seeds(kind: &str, draw: Draw, seeds: std::ops::Range<u64>) {
+    let mut totals = Totals::default();
+    for seed in seeds {
+        totals.run(kind, draw, seed);
+    }
+    totals.show(kind);
+    let Report { acknowledged, power_cuts, kills, stored, .. } = totals.sum;
+    assert!(acknowledged > 20 * totals.seeds, "the clients got somewhere");
+    assert!(power_cuts > totals.seeds && kills > 0 && stored > 0, "things went wrong");
+}
+
+#[test]
+fn a_lone_node_keeps_its_word() {
+    run_seeds("lone", Plan::draw, 0..LONE_SEEDS);
+}
+
+#[test]
+fn three_members_keep_their_word() {
+    run_seeds("cluster", Plan::draw_cluster, 0..CLUSTER_SEEDS);
+}
+
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    for (draw, seeds) in [(Plan::draw as Draw, 1000..1012), (Plan::draw_cluster as Draw, 1000..1002)] {
+        for seed in seeds {
+            let (one, two) = (run(draw(seed)), run(draw(seed)));
+            assert_eq!(one.map(|report| report.trace), two.map(|report| report.trace), "seed {seed}");
+        }
+    }
+}
+
+/// Addresses, hash seeds and the time of day are different ones in another process.
+#[test]
+fn a_seed_gives_the_same_run_in_another_process() {
+    let itself = std::env::current_exe().expect("this program");
+    let arguments = ["--ignored", "--exact", "seeds::long", "--nocapture", "lone", "seed=2001"];
+    let output = std::process::Command::new(itself).args(arguments).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let here = run(Plan::draw(2001)).expect("a good seed").trace;
+    assert!(text.contains(&format!("trace {here:016x}")), "{here:016x}: {text}");
+}
+
+/// What `cargo sim` runs: `cargo sim [lone|cluster] [COUNT] [from=SEED] [seed=SEED]`.
+#[test]
+#[ignore = "as long as one likes: cargo sim"]
+fn long() {
+    let arguments: Vec<String> =
+        std::env::args().skip_while(|argument| argument != "--nocapture").skip(1).collect();
+    let number = |name: &str| {
+        let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
+        value.map(|value| value.parse::<u64>().expect("a number"))
+    };
+    let cluster = arguments.iter().any(|argument| argument == "cluster");
+    let (kind, draw) =
+        if cluster { ("cluster", Plan::draw_cluster as Draw) } else { ("lone", Plan::draw as Draw) };
+    if let Some(seed) = number("seed=") {
+        let plan = Plan { verbose: true, ..draw(seed) };
+        println!("{plan:?}");
+        let report = World::new(plan).run();
+        println!("{report:?}\ntrace {:016x}", report.trace);
+        return;
+    }
+    let count = arguments.iter().find_map(|argument| argument.parse::<u64>().ok()).unwrap_or(1000);
+    let from = number("from=").unwrap_or(1_000_000);
+    let mut totals = Totals::default();
+    for seed in from..from + count {
+        totals.run(kind, draw, seed);
+        if totals.seeds.is_multiple_of(100) {
+            totals.show(kind);
+        }
+    }
+    totals.show(kind);
+}

@@ -1,0 +1,455 @@
+//! Machines, disks, a network, clients and a clock, all from one seed.
+//!
+//! Owns: the event loop, which faults happen and when, the end of a run and what must hold then. Must never: let a member see anything
+//! that production would not show it. Driven by `main`'s tests, one [`World`] per seed.
+//!
+//! A run has three parts: clients ask while things go wrong; then nothing goes wrong any more and everything that is asked must
+//! be answered in bounded time; at last the power is cut at once everywhere, and what comes back must be all that was shown.
+
+mod clients;
+mod ending;
+mod trouble;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use covey::command::Range;
+use covey::consensus::Message;
+use covey::disk::sim::{FaultPlan, Survival};
+use covey::ids::{LogIndex, ProposalId};
+use covey::mvcc::View;
+use covey::prng::Prng;
+use covey::time::Instant;
+
+use crate::disk::{Cluster, Disk, Part, chain, open};
+use crate::member::{Effect, Effects, Member, Standing, Thread};
+use crate::oracle::{Oracle, everything};
+use crate::plan::{Plan, draw};
+use crate::queue::{Queue, Trace};
+use crate::workload::{Ask, Workload};
+
+/// A supervisor starts a process again after about this long.
+const RESTART: Duration = Duration::from_millis(800);
+/// Other threads run on for about this long when one has failed.
+const LAST_BREATH: Duration = Duration::from_micros(300);
+/// The mean delay of a message between two members.
+const WIRE: Duration = Duration::from_millis(2);
+
+/// What happens.
+enum Event {
+    Start(usize),
+    Turn {
+        host: usize,
+        run: u64,
+        thread: Thread,
+        timer: bool,
+    },
+    /// The process ends after one of its threads has.
+    End {
+        host: usize,
+        run: u64,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    Client(u64),
+    /// A read looks at the view that it took.
+    Look(u64),
+    GiveUp(u64),
+    Trouble,
+}
+
+/// A request on its way.
+struct Op {
+    host: usize,
+    run: u64,
+    asked: Instant,
+    /// What had been shown to clients when it was asked.
+    asked_after: LogIndex,
+    /// The trouble that the host had seen by then.
+    troubles: u64,
+    kind: Kind,
+}
+
+enum Kind {
+    Write,
+    Read { range: Option<Range>, view: Option<Arc<View>>, linearizable: bool },
+    Hash { revision: i64, view: Option<Arc<View>> },
+}
+
+/// What became of a request at once.
+enum Asked {
+    /// Nobody listens.
+    Down,
+    /// The quota is used up.
+    NoRoom,
+    Sent(u64),
+}
+
+/// A machine.
+struct Host {
+    disk: Disk,
+    member: Option<Member>,
+    standing: Option<Standing>,
+    /// Counts the processes; events for an earlier one are void.
+    run: u64,
+    starting: bool,
+    /// How the power comes back after the next crash that the disk decides on.
+    survival: Survival,
+    /// No turns until then.
+    paused_until: Instant,
+    /// Counts everything that may keep this host from answering.
+    troubles: u64,
+    /// What its clock shows beyond the world's.
+    clock: Duration,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) trace: u64,
+    pub(crate) events: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) acknowledged: u64,
+    pub(crate) unknown: u64,
+    pub(crate) refused: u64,
+    pub(crate) reads: u64,
+    pub(crate) starts: u64,
+    pub(crate) power_cuts: u64,
+    pub(crate) kills: u64,
+    pub(crate) faults: u64,
+    pub(crate) stored: u64,
+    /// Operations that changed something, by directory: what a crash can be put at.
+    pub(crate) disk_operations: [u64; 2],
+}
+
+/// Where a crash is put by whoever enumerates them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CrashPoint {
+    pub(crate) part: Part,
+    pub(crate) at: u64,
+    pub(crate) survival: Survival,
+    /// A second crash, as many operations into the start that follows, in this directory.
+    pub(crate) again: Option<(Part, u64)>,
+}
+
+pub(crate) struct World {
+    plan: Plan,
+    cluster: Cluster,
+    queue: Queue<Event>,
+    trace: Trace,
+    prng: Prng,
+    workload: Workload,
+    hosts: Vec<Host>,
+    oracle: Oracle,
+    ops: BTreeMap<u64, Op>,
+    next_op: u64,
+    asked: u64,
+    proposals: BTreeMap<ProposalId, u64>,
+    reads: BTreeMap<(usize, u64, u64), u64>,
+    resting_until: Instant,
+    parted: Option<usize>,
+    calm: bool,
+    crash_point: Option<CrashPoint>,
+    rot: bool,
+    report: Report,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let mut prng = Prng::new(plan.seed ^ 0x5eed);
+        let cluster = Cluster::new(plan.hosts, plan.wal, plan.store);
+        let hosts = (0..plan.hosts).map(|_| Host {
+            disk: Disk::new(&mut prng),
+            member: None,
+            standing: None,
+            run: 0,
+            starting: false,
+            survival: Survival::Random,
+            paused_until: Instant(0),
+            troubles: 0,
+            clock: Duration::ZERO,
+        });
+        Self {
+            hosts: hosts.collect(),
+            cluster,
+            queue: Queue::new(),
+            trace: Trace::new(plan.verbose),
+            workload: Workload::new(prng.fork(), plan.load),
+            prng,
+            oracle: Oracle::new(),
+            ops: BTreeMap::new(),
+            next_op: 0,
+            asked: 0,
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            resting_until: Instant(0),
+            parted: None,
+            calm: false,
+            crash_point: None,
+            rot: false,
+            report: Report::default(),
+            plan,
+        }
+    }
+
+    /// Puts a crash of the first host at an operation of its disk, counted from the disk's first one.
+    pub(crate) fn crash_at(&mut self, point: CrashPoint) {
+        let plan = FaultPlan { crash_at: Some(point.at), ..FaultPlan::default() };
+        self.hosts[0].disk.part(point.part).plan(plan);
+        self.hosts[0].survival = point.survival;
+        self.crash_point = Some(point);
+    }
+
+    /// Lets the disk rot while the power is off at the end.
+    pub(crate) fn rot(&mut self) {
+        self.rot = true;
+    }
+
+    /// The whole run. Panics where something does not hold.
+    pub(crate) fn run(mut self) -> Report {
+        for host in 0..self.hosts.len() {
+            self.schedule_start(host, Duration::ZERO);
+        }
+        for client in 0..self.plan.load.clients {
+            let think = draw(&mut self.prng, self.plan.load.think);
+            self.queue.after(think, Event::Client(client));
+        }
+        self.schedule_trouble();
+        while self.asked < self.plan.load.operations {
+            self.step();
+        }
+        let operations = |part| self.hosts[0].disk.part(part).operations();
+        self.report.disk_operations = [operations(Part::Root), operations(Part::Wal)];
+        self.calm_down();
+        self.probe();
+        self.cut_power_everywhere();
+        if self.rot {
+            self.flip_a_bit();
+        }
+        self.probe();
+        self.finish()
+    }
+
+    fn step(&mut self) {
+        let event = self.queue.pop().expect("requests wait and nothing is going to happen");
+        self.handle(event);
+        for host in &mut self.hosts {
+            if let Some(member) = &host.member
+                && self.plan.look_inside
+            {
+                let standing = member.check_invariants(host.standing.as_ref());
+                member.check_durability();
+                self.trace.mix(&standing.numbers());
+                host.standing = Some(standing);
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Start(host) => self.start(host),
+            Event::Turn { host, run, thread, timer } => self.turn(host, run, thread, timer),
+            Event::End { host, run } if self.hosts[host].run == run => self.kill(host),
+            Event::End { .. } => {}
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Client(client) => self.client(client),
+            Event::Look(op) => self.look(op),
+            Event::GiveUp(op) => self.give_up(op),
+            Event::Trouble => self.make_trouble(),
+        }
+    }
+
+    fn note(&mut self, what: &str, numbers: &[u64]) {
+        self.trace.mix_bytes(what.as_bytes());
+        self.trace.note(self.queue.now(), numbers, || format!("{what} {numbers:?}"));
+    }
+
+    fn host_now(&self, host: usize) -> Instant {
+        self.queue.now() + self.hosts[host].clock
+    }
+}
+
+/// Processes: their start, their turns, their end.
+impl World {
+    fn schedule_start(&mut self, host: usize, delay: Duration) {
+        if !self.hosts[host].starting {
+            self.hosts[host].starting = true;
+            self.queue.after(delay, Event::Start(host));
+        }
+    }
+
+    fn start(&mut self, number: usize) {
+        let (timing, quota) = (self.plan.timing, self.plan.quota);
+        let (nonce, prng) = (self.prng.next_u64(), self.prng.fork());
+        let origin = Duration::from_nanos(self.prng.range(0, 1 << 40));
+        if !self.calm && self.report.starts > 0 && self.prng.one_in(self.plan.trouble.cut_start_one_in) {
+            self.cut_soon(number);
+        }
+        let host = &mut self.hosts[number];
+        host.starting = false;
+        host.run += 1;
+        host.standing = None;
+        host.clock = origin;
+        self.report.starts += 1;
+        let now = self.host_now(number);
+        let mut effects = Effects::new();
+        let run = self.hosts[number].run;
+        let started = open(&self.hosts[number].disk, &self.cluster, number, nonce)
+            .and_then(|opened| Member::start(now, opened, quota, timing, prng, &mut effects));
+        self.note(
+            "start",
+            &[number as u64, u64::from(started.is_ok()), self.hosts[number].disk.operations()],
+        );
+        match started {
+            Ok(member) => {
+                // A bit that is wrong inside of redb's tree hides rows without a trace: only the scrub notices.
+                if self.rot
+                    && let Err(error) = member.scrub()
+                {
+                    return self.thread_failed(number, run, &chain(&error));
+                }
+                self.hosts[number].member = Some(member);
+                self.carry_out(number, effects);
+            }
+            Err(why) => self.start_failed(number, &why),
+        }
+    }
+
+    fn start_failed(&mut self, number: usize, why: &str) {
+        if !self.hosts[number].disk.has_power() {
+            return self.power_comes_back(number);
+        }
+        // A fault was armed when it is one of the errors that the disk was told to give.
+        let injected = ["os error 5", "os error 28"].iter().any(|error| why.contains(error));
+        assert!(injected && !self.calm, "a start was refused: {why}");
+        self.note("start refused", &[number as u64]);
+        self.hosts[number].disk = self.hosts[number].disk.kill_process();
+        self.schedule_start(number, RESTART);
+    }
+
+    fn turn(&mut self, number: usize, run: u64, thread: Thread, timer: bool) {
+        let now = self.host_now(number);
+        let host = &mut self.hosts[number];
+        if host.run != run {
+            return;
+        }
+        if self.queue.now() < host.paused_until {
+            let delay = host.paused_until.since(self.queue.now());
+            return self.queue.after(delay, Event::Turn { host: number, run, thread, timer });
+        }
+        let Some(member) = &mut host.member else { return };
+        let mut effects = Effects::new();
+        let done = member.turn(now, thread, timer, &mut effects);
+        let numbers = [number as u64, thread as u64, u64::from(timer), host.disk.operations()];
+        self.note("turn", &numbers);
+        self.carry_out(number, effects);
+        if let Err(why) = done {
+            self.thread_failed(number, run, &why);
+        }
+    }
+
+    fn thread_failed(&mut self, number: usize, run: u64, why: &str) {
+        let host = &mut self.hosts[number];
+        host.troubles += 1;
+        if !host.disk.has_power() {
+            return self.power_comes_back(number);
+        }
+        assert!(!self.calm && why.contains("os error"), "a thread has failed: {why}");
+        self.note("thread failed", &[number as u64]);
+        let delay = draw(&mut self.prng, LAST_BREATH);
+        self.queue.after(delay, Event::End { host: number, run });
+    }
+
+    /// The process dies, the machine does not.
+    fn kill(&mut self, number: usize) {
+        self.report.kills += 1;
+        self.note("kill", &[number as u64]);
+        let disk = self.hosts[number].disk.kill_process();
+        self.bury(number, disk);
+    }
+
+    /// The machine has lost its power just now, or a moment ago in the middle of an operation.
+    fn power_comes_back(&mut self, number: usize) {
+        self.report.power_cuts += 1;
+        let survival = self.hosts[number].survival;
+        self.note("power cut", &[number as u64, survival as u64]);
+        let disk = self.hosts[number].disk.cut_power(survival);
+        self.bury(number, disk);
+        if let Some((part, at)) = self.crash_point.take().and_then(|point| point.again) {
+            let plan = FaultPlan { crash_at: Some(at), ..FaultPlan::default() };
+            self.hosts[number].disk.part(part).plan(plan);
+        }
+    }
+
+    fn bury(&mut self, number: usize, disk: Disk) {
+        let host = &mut self.hosts[number];
+        host.member = None;
+        host.run += 1;
+        host.troubles += 1;
+        host.disk = disk;
+        let run = host.run;
+        let lost = self.ops.extract_if(.., |_, op| op.host == number && op.run < run);
+        self.report.unknown += lost.count() as u64;
+        let delay = draw(&mut self.prng, RESTART);
+        self.schedule_start(number, delay);
+    }
+
+    fn carry_out(&mut self, number: usize, effects: Effects) {
+        let run = self.hosts[number].run;
+        for effect in effects {
+            match effect {
+                Effect::Turn(thread, delay) => {
+                    self.queue.after(delay, Event::Turn { host: number, run, thread, timer: false });
+                }
+                Effect::Timer(thread, at) => {
+                    let delay = at.since(self.host_now(number));
+                    self.queue.after(delay, Event::Turn { host: number, run, thread, timer: true });
+                }
+                Effect::Committed(entries) => self.oracle.commit(&entries),
+                Effect::Replied(id, applied) => self.replied(id, &applied),
+                Effect::Refused(request, why) => {
+                    self.note("refused", &[number as u64, why as u64]);
+                    self.refused(number, request);
+                }
+                Effect::Readable(key) => self.readable(number, key),
+                Effect::Send(messages) => self.send(number, messages),
+                // Somebody asks just when a member thinks better of itself: it must not yet answer from what it has forgotten.
+                Effect::Standing => {
+                    self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
+                }
+                Effect::Stored => self.report.stored += 1,
+            }
+        }
+    }
+}
+
+/// The network: members' messages, each with its own delay, so that they overtake one another.
+impl World {
+    fn send(&mut self, from: usize, messages: Vec<Message>) {
+        for message in messages {
+            let to = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == message.to());
+            let to = to.expect("a message to a member");
+            let lost = !self.calm && self.plan.trouble.gap.is_some() && self.prng.one_in(40);
+            if !lost {
+                let delay = draw(&mut self.prng, WIRE);
+                self.queue.after(delay, Event::Deliver { from, to, message });
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: Message) {
+        let parted = self.parted.is_some_and(|alone| alone == from || alone == to);
+        self.note("deliver", &[from as u64, to as u64, u64::from(parted)]);
+        if let Some(member) = &mut self.hosts[to].member
+            && !parted
+        {
+            let mut effects = Effects::new();
+            member.deliver(message, &mut effects);
+            self.carry_out(to, effects);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Clients: what they ask, what they are told, when they hang up.
+//!
+//! Owns: requests from the question to the answer. Must never: ask a member for more than an answer.
+
+use std::time::Duration;
+
+use covey::command::Applied;
+use covey::ids::ProposalId;
+use covey::limits::REQUEST_TIMEOUT;
+use covey::node::Request;
+
+use super::{Asked, Event, Kind, Op, World};
+use crate::disk::chain;
+use crate::member::Effects;
+use crate::oracle::check_fresh;
+use crate::plan::draw;
+use crate::workload::Ask;
+
+/// Revisions that a check of everything looks at.
+const DEPTH: i64 = 5;
+
+/// Clients.
+impl World {
+    pub(super) fn client(&mut self, client: u64) {
+        let rest = self.resting_until.since(self.queue.now());
+        let think = draw(&mut self.prng, self.plan.load.think);
+        if rest.is_zero() && self.asked < self.plan.load.operations {
+            for _ in 0..self.prng.range(1, 4) {
+                let (revision, compacted) = self.oracle.revisions();
+                let ask = self.workload.ask(revision, compacted);
+                let host = usize::try_from(self.prng.range(0, self.hosts.len() as u64)).expect("few");
+                if !matches!(self.ask(host, ask), Asked::Down) {
+                    self.asked += 1;
+                }
+            }
+        }
+        if self.asked < self.plan.load.operations {
+            self.queue.after(rest + think, Event::Client(client));
+        }
+    }
+
+    /// How long a read keeps the view that it took.
+    pub(super) fn hold(&mut self) -> Duration {
+        let mean = if self.calm { Duration::ZERO } else { self.plan.load.hold };
+        draw(&mut self.prng, mean)
+    }
+
+    /// Sends a request to a host. One that is down refuses the connection.
+    pub(super) fn ask(&mut self, number: usize, ask: Ask) -> Asked {
+        let hold = self.hold();
+        let host = &mut self.hosts[number];
+        let Some(member) = host.member.as_mut().filter(|member| member.failed.is_none()) else {
+            return Asked::Down;
+        };
+        let mut effects = Effects::new();
+        self.next_op += 1;
+        let number_of_op = self.next_op;
+        let mut looks_now = false;
+        let kind = match ask {
+            Ask::Write(command) => {
+                let Some(id) = member.propose(&command, &mut effects) else {
+                    self.carry_out(number, effects);
+                    return Asked::NoRoom;
+                };
+                self.oracle.propose(id, command);
+                self.proposals.insert(id, number_of_op);
+                Kind::Write
+            }
+            Ask::ReadStale(range) => {
+                looks_now = true;
+                Kind::Read { range: Some(range), view: Some(member.view()), linearizable: false }
+            }
+            Ask::Read { range, shortcut } => {
+                let key = member.read(shortcut, &mut effects);
+                self.reads.insert((number, host.run, key), number_of_op);
+                Kind::Read { range: Some(range), view: None, linearizable: true }
+            }
+            Ask::ReadAll => {
+                let key = member.read(false, &mut effects);
+                self.reads.insert((number, host.run, key), number_of_op);
+                Kind::Read { range: None, view: None, linearizable: true }
+            }
+            Ask::Hash { revision } => {
+                let key = member.read(true, &mut effects);
+                self.reads.insert((number, host.run, key), number_of_op);
+                Kind::Hash { revision, view: None }
+            }
+        };
+        let asked_after = self.oracle.shown();
+        let (run, troubles) = (host.run, host.troubles);
+        let op = Op { host: number, run, asked: self.queue.now(), asked_after, troubles, kind };
+        self.ops.insert(number_of_op, op);
+        self.queue.after(REQUEST_TIMEOUT, Event::GiveUp(number_of_op));
+        if looks_now {
+            self.queue.after(hold, Event::Look(number_of_op));
+        }
+        self.note("ask", &[number as u64, number_of_op, asked_after.0]);
+        self.carry_out(number, effects);
+        Asked::Sent(number_of_op)
+    }
+
+    pub(super) fn replied(&mut self, id: ProposalId, applied: &Applied) {
+        let Some(number) = self.proposals.remove(&id) else { return };
+        let Some(op) = self.ops.remove(&number) else { return };
+        self.report.acknowledged += 1;
+        self.note("reply", &[number, applied.revision.0.cast_unsigned()]);
+        self.oracle.reply(id, applied, op.asked_after);
+    }
+
+    pub(super) fn refused(&mut self, host: usize, request: Request) {
+        self.report.refused += 1;
+        let number = match request {
+            Request::Proposal(id) => {
+                self.oracle.refuse(id);
+                self.proposals.remove(&id)
+            }
+            Request::Read(read) => self.reads.remove(&(host, self.hosts[host].run, read.0)),
+        };
+        if let Some(number) = number {
+            self.ops.remove(&number);
+        }
+    }
+
+    /// A read may take its view now; it looks at it a while later.
+    pub(super) fn readable(&mut self, host: usize, key: u64) {
+        let Some(number) = self.reads.remove(&(host, self.hosts[host].run, key)) else { return };
+        let hold = self.hold();
+        let view = self.hosts[host].member.as_ref().expect("it has just spoken").view();
+        let Some(op) = self.ops.get_mut(&number) else { return };
+        check_fresh(&view, op.asked_after);
+        match &mut op.kind {
+            Kind::Read { view: taken, .. } | Kind::Hash { view: taken, .. } => *taken = Some(view),
+            Kind::Write => unreachable!("a write waits for no barrier"),
+        }
+        self.queue.after(hold, Event::Look(number));
+    }
+
+    pub(super) fn look(&mut self, number: u64) {
+        let Some(op) = self.ops.remove(&number) else { return };
+        self.report.reads += 1;
+        let (view, linearizable, seen) = match op.kind {
+            Kind::Read { range, view, linearizable } => {
+                let view = view.expect("taken before");
+                let seen = match range {
+                    Some(range) => self.oracle.check_range(&view, &range),
+                    None => self.oracle.check_all(&view, DEPTH),
+                };
+                (view, linearizable, seen)
+            }
+            Kind::Hash { revision, view } => {
+                let view = view.expect("taken before");
+                let seen = self.oracle.check_hash(&view, revision);
+                (view, true, seen)
+            }
+            Kind::Write => unreachable!("a write looks at nothing"),
+        };
+        if let Err(error) = seen {
+            return self.thread_failed(op.host, op.run, &chain(&error));
+        }
+        self.note("look", &[number, view.applied().0, view.revision().0.cast_unsigned()]);
+        if linearizable {
+            self.oracle.show(&view);
+        }
+    }
+
+    /// The client hangs up. A host that had no trouble in the meantime should have answered.
+    pub(super) fn give_up(&mut self, number: u64) {
+        let Some(op) = self.ops.remove(&number) else { return };
+        let holds_view =
+            matches!(op.kind, Kind::Read { view: Some(_), .. } | Kind::Hash { view: Some(_), .. });
+        if holds_view {
+            self.ops.insert(number, op);
+            return;
+        }
+        let troubled = self.hosts[op.host].troubles > op.troubles || self.hosts.len() > 1 && !self.calm;
+        assert!(troubled, "a request of {:?} was never answered", op.asked);
+        self.report.unknown += 1;
+    }
+}

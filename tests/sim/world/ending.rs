@@ -1,0 +1,97 @@
+//! The end of a run: nothing goes wrong any more, everything is asked once more, and the power is cut for the last time.
+//!
+//! Owns: what has to hold then, and in which time.
+
+use std::time::Duration;
+
+use covey::command::{Command, LeaseChange, Put};
+use covey::disk::sim::Survival;
+use covey::disk::{Directory, File};
+use covey::ids::LeaseId;
+
+use super::{Asked, Report, World};
+use crate::disk::Part;
+use crate::workload::Ask;
+
+/// What is asked after the last fault is answered within this time: a start, an election, a read-index round that is asked again.
+const RECOVERY_MAX: Duration = Duration::from_secs(20);
+
+/// The end of a run.
+impl World {
+    /// Nothing goes wrong from now on, and clients wait for what they have asked.
+    pub(super) fn calm_down(&mut self) {
+        self.calm = true;
+        self.parted = None;
+        self.note("calm", &[]);
+        for number in 0..self.hosts.len() {
+            let host = &mut self.hosts[number];
+            host.disk.heal();
+            host.paused_until = self.queue.now();
+            host.troubles += 1;
+            if host.member.as_ref().is_some_and(|member| member.failed.is_some()) {
+                self.kill(number);
+            }
+        }
+    }
+
+    pub(super) fn cut_power_everywhere(&mut self) {
+        for number in 0..self.hosts.len() {
+            self.hosts[number].survival = Survival::Nothing;
+            self.power_comes_back(number);
+        }
+    }
+
+    /// A write and all questions at every host: answered in bounded time, and with everything that was ever shown.
+    pub(super) fn probe(&mut self) {
+        for number in 0..self.hosts.len() {
+            let deadline = self.queue.now() + RECOVERY_MAX;
+            let mut waiting: Option<u64> = None;
+            let mut left = vec![probe_write(number), Ask::ReadAll];
+            while !left.is_empty() || waiting.is_some_and(|op| self.ops.contains_key(&op)) {
+                if waiting.is_none_or(|op| !self.ops.contains_key(&op))
+                    && let Some(next) = left.last()
+                {
+                    match self.ask(number, next.clone()) {
+                        Asked::Down => {}
+                        Asked::NoRoom => drop(left.pop()),
+                        Asked::Sent(op) => {
+                            waiting = Some(op);
+                            left.pop();
+                        }
+                    }
+                }
+                self.step();
+                assert!(self.queue.now() < deadline, "host {number} does not serve again");
+            }
+        }
+    }
+
+    /// One bit on one of the disks is not what was written, once the power has gone at the end.
+    pub(super) fn flip_a_bit(&mut self) {
+        let part = if self.prng.one_in(2) { Part::Root } else { Part::Wal };
+        let disk = self.hosts[0].disk.part(part);
+        let mut names = disk.list().expect("a disk with power");
+        names.sort_unstable();
+        let name = &names[usize::try_from(self.prng.range(0, names.len() as u64)).expect("few")];
+        let length = disk.open(name).and_then(|file| file.len()).expect("it is listed");
+        let (offset, bit) = (self.prng.range(0, length.max(1)), self.prng.range(0, 8));
+        disk.flip_bit(name, offset, u8::try_from(bit).expect("below 8"));
+        self.note("bit flipped", &[part as u64, offset, bit]);
+    }
+
+    pub(super) fn finish(mut self) -> Report {
+        self.report.trace = self.trace.hash();
+        self.report.events = self.trace.events();
+        self.report.simulated = Duration::from_nanos(self.queue.now().0);
+        self.report
+    }
+}
+
+fn probe_write(number: usize) -> Ask {
+    Ask::Write(Command::Put(Put {
+        key: format!("probe {number}").into(),
+        value: Some("here".into()),
+        lease: LeaseChange::Set(LeaseId::NONE),
+        prev_kv: true,
+    }))
+}

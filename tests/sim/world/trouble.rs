@@ -1,0 +1,98 @@
+//! What goes wrong, and when.
+//!
+//! Owns: the draws of faults. Must never: do to a disk or a network what real ones do not do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use covey::disk::sim::{Fault, FaultPlan, Survival};
+use covey::limits::OVERLAY_IDLE;
+
+use super::{Event, World};
+use crate::disk::Part;
+use crate::plan::draw;
+
+/// What goes wrong.
+impl World {
+    pub(super) fn schedule_trouble(&mut self) {
+        if let Some(gap) = self.plan.trouble.gap
+            && !self.calm
+        {
+            // While the clients rest there is less that could go wrong.
+            let resting = self.resting_until > self.queue.now();
+            let delay = draw(&mut self.prng, if resting { gap + OVERLAY_IDLE / 2 } else { gap });
+            self.queue.after(delay, Event::Trouble);
+        }
+    }
+
+    pub(super) fn make_trouble(&mut self) {
+        if self.calm {
+            return;
+        }
+        let number = usize::try_from(self.prng.range(0, self.hosts.len() as u64)).expect("few");
+        self.report.faults += 1;
+        let kind = self.prng.range(0, 10);
+        self.note("trouble", &[number as u64, kind]);
+        self.hosts[number].survival = self.survival();
+        if self.prng.one_in(self.plan.trouble.lull_one_in) {
+            let rest = OVERLAY_IDLE + Duration::from_secs(self.prng.range(1, 60));
+            self.resting_until = self.queue.now() + rest;
+        }
+        self.hosts[number].troubles += 1;
+        self.schedule_trouble();
+        match kind {
+            0..2 => self.power_off(number),
+            2 => self.kill_if_up(number),
+            3..6 => self.cut_soon(number),
+            6..8 => self.fail_soon(number),
+            8 => {
+                let pause = draw(&mut self.prng, Duration::from_secs(2));
+                self.hosts[number].paused_until = self.queue.now() + pause;
+            }
+            _ => self.parted = if self.parted.is_none() { Some(number) } else { None },
+        }
+    }
+
+    pub(super) fn survival(&mut self) -> Survival {
+        [Survival::Nothing, Survival::Everything, Survival::Random, Survival::Random]
+            [usize::try_from(self.prng.range(0, 4)).expect("small")]
+    }
+
+    pub(super) fn power_off(&mut self, number: usize) {
+        if self.hosts[number].member.is_some() {
+            self.power_comes_back(number);
+        }
+    }
+
+    pub(super) fn kill_if_up(&mut self, number: usize) {
+        if self.hosts[number].member.is_some() {
+            self.kill(number);
+        }
+    }
+
+    /// The power fails in one of the next operations of the disk.
+    pub(super) fn cut_soon(&mut self, number: usize) {
+        let part = if self.prng.one_in(2) { Part::Root } else { Part::Wal };
+        let disk = self.hosts[number].disk.part(part);
+        let at = disk.operations() + self.prng.range(1, 30);
+        disk.plan(FaultPlan { crash_at: Some(at), ..FaultPlan::default() });
+        self.hosts[number].survival = self.survival();
+    }
+
+    /// One of the next operations of the disk fails: a write, a sync, or a read.
+    pub(super) fn fail_soon(&mut self, number: usize) {
+        let part = if self.prng.one_in(2) { Part::Root } else { Part::Wal };
+        let disk = self.hosts[number].disk.part(part);
+        let after = self.prng.range(1, 20);
+        let plan = if self.prng.one_in(4) {
+            FaultPlan { fail_read_at: Some(disk.reads() + after), ..FaultPlan::default() }
+        } else {
+            let fault = if self.prng.one_in(3) { Fault::Enospc } else { Fault::Eio };
+            FaultPlan {
+                fail_at: BTreeMap::from([(disk.operations() + after, fault)]),
+                ..FaultPlan::default()
+            }
+        };
+        disk.plan(plan);
+    }
+}
