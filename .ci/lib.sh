@@ -1,0 +1,93 @@
+# What the stages share; sourced by each of them, from the top of the repository. Owns: how programs get onto the
+# machine and where the tests find them. Must never: name a mirror, or go on without what was asked for.
+set -euo pipefail
+
+target=${CARGO_TARGET_DIR:-target}
+host=x86_64-unknown-linux-gnu
+apt=(-qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+
+fail() {
+  echo "FAIL $*" >&2
+  exit 1
+}
+
+# packages NAME...: Debian packages that must be there.
+packages() {
+  local missing=() name
+  for name in "$@"; do
+    dpkg-query -W -f='${db:Status-Status}\n' "$name" 2>/dev/null | grep -qx installed || missing+=("$name")
+  done
+  ((${#missing[@]})) || return 0
+  apt_update
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${apt[@]}" "${missing[@]}" >"$CI_SCRATCH/apt.log" 2>&1 ||
+    { tail -n 20 "$CI_SCRATCH/apt.log" >&2; fail "cannot install ${missing[*]}"; }
+  echo "installed ${missing[*]}"
+}
+
+# Once in a run of the gate.
+apt_update() {
+  [[ -e $CI_SCRATCH/apt-updated ]] && return
+  apt-get update "${apt[@]}" || fail "apt-get update"
+  touch "$CI_SCRATCH/apt-updated"
+}
+
+# venv NAME REQUIREMENTS: a virtual environment with exactly these; sets $python.
+venv() {
+  python=$target/$1-venv/bin/python
+  if ! cmp -s "$2" "$target/$1-venv/requirements.txt"; then
+    packages python3-venv
+    rm -rf "${target:?}/$1-venv"
+    python3 -m venv "$target/$1-venv"
+    "$python" -m pip install -q --disable-pip-version-check -r "$2"
+    cp "$2" "$target/$1-venv/requirements.txt"
+  fi
+}
+
+# The one binary that all stages run: static, as it is shipped, but optimised less. Sets COVEY_BIN.
+covey() {
+  packages build-essential
+  RUSTFLAGS='-C target-feature=+crt-static' cargo build -q --locked --profile ci --target "$host" --bin covey
+  COVEY_BIN=$(realpath "$target/$host/ci/covey")
+  export COVEY_BIN
+}
+
+# Sets ETCD_BIN and ETCDCTL_BIN. Debian 12 has etcd 3.4, and covey follows a later API; so etcd 3.5 is taken from
+# newer suites of the machine's own mirror and unpacked beside our build, not installed. 3.4 is the fallback:
+# it answers the tests' commands the same, but for the header of alarm lists.
+etcd() {
+  local directory=$target/etcd-3.5 suite
+  for suite in sid trixie; do
+    [[ -x $directory/usr/bin/etcd ]] && break
+    unpack_etcd "$suite" "$directory" || echo "no etcd 3.5 from $suite"
+  done
+  if [[ ! -x $directory/usr/bin/etcd ]]; then
+    packages etcd-server etcd-client
+    directory=
+  fi
+  ETCD_BIN=$(realpath "$directory/usr/bin/etcd")
+  ETCDCTL_BIN=$(realpath "$directory/usr/bin/etcdctl")
+  export ETCD_BIN ETCDCTL_BIN
+  echo "etcd for comparison: $("$ETCD_BIN" --version | head -n 1)"
+}
+
+# unpack_etcd SUITE DIRECTORY: with package lists of its own, so that the machine keeps its suite.
+unpack_etcd() {
+  local lists=$CI_SCRATCH/$1 mirror options deb
+  rm -rf "$2.part"
+  packages ca-certificates
+  [[ $(apt-get indextargets 'Identifier: Packages') ]] || apt_update
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
+  [[ $mirror ]] || return 1
+  mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$2.part"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$lists/sources.list"
+  options=("${apt[@]}" -o Dir::Etc::sourcelist="$lists/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o Dir::State::lists="$lists/lists" -o Dir::Cache="$lists/cache" -o APT::Sandbox::User=root)
+  apt-get update "${options[@]}" && (cd "$lists" && apt-get download "${options[@]}" etcd-server etcd-client) || return 1
+  for deb in "$lists"/etcd-*.deb; do
+    [[ $(dpkg-deb -f "$deb" Version) = 3.5.* ]] || return 1
+    dpkg -x "$deb" "$2.part"
+  done
+  # A newer suite may want a newer libc than this machine has.
+  "$2.part/usr/bin/etcd" --version >/dev/null && "$2.part/usr/bin/etcdctl" version >/dev/null || return 1
+  mv -T "$2.part" "$2"
+}

@@ -1,0 +1,363 @@
+#!/usr/bin/env python3
+"""Plays the same etcdctl commands to a real etcd and to covey and compares every answer.
+
+Owns: running steps.py on both, normalising what may differ, and the verdict. Must never: forgive a difference
+that no rule in RULES and no departure in steps.py names. Compared are standard output, standard error and the
+exit code. What RULES hides is hidden for both servers; a rule that never matched is an error (but for those on
+etcdctl's own log, which changes with its version), as is a departure that is none any more.
+
+  python compare.py [--subject covey|etcd] [--spoil] [--verbose]
+
+`--subject etcd` compares etcd with a second etcd: nothing may differ, or a rule is missing. `--spoil` writes
+one key to the subject first: the comparison must then fail (and so must any run that sees nothing).
+Needs etcdctl, and etcd; see servers.py for how they are named.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "harness"))
+sys.dont_write_bytecode = True
+
+import servers  # noqa: E402
+import steps  # noqa: E402
+
+STEP_SECONDS_MAX = 60
+SHOWN_LINES_MAX = 12
+ID_DIGITS_MIN = 6  # a shorter id could not be told from other numbers
+
+
+# -- what may differ -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Each match of `pattern`, or its group if it has one, becomes `<name>`."""
+
+    name: str
+    pattern: str
+    why: str
+
+    def apply(self, text):
+        return re.subn(self.pattern, self.replacement, text, flags=re.MULTILINE)
+
+    def replacement(self, match):
+        if match.re.groups == 0:
+            return f"<{self.name}>"
+        begin, end = (match.start(1) - match.start(), match.end(1) - match.start())
+        return f"{match[0][:begin]}<{self.name}>{match[0][end:]}"
+
+
+TOOK = "a duration"
+TERM = "how many elections a server held"
+INDEX = "covey's log has other entries beside the client's"
+SIZE = "the stores have different formats"
+CLIENT = "etcdctl's own logging: a time, an address in its memory, its socket"
+
+RULES = (
+    Rule("ts", r'"ts":"([^"]+)"', CLIENT),
+    Rule("pointer", r"etcd-endpoints://(0x[0-9a-f]+)/", CLIENT),
+    Rule("socket", r"LocalAddr: '(127\.0\.0\.1:\d+)'", CLIENT),
+    Rule("took", r"took = (\S+)", TOOK),
+    Rule("took", r'"took":"([^"]+)"', TOOK),
+    Rule("took", r'"Took" : (\S+)', TOOK),
+    Rule("took", r"^TOOK = (.+)", TOOK),
+    Rule("term", r'"raft_term":(\d+)', TERM),
+    Rule("term", r'"raftTerm":(\d+)', TERM),
+    Rule("term", r'"RaftTerm" : (\d+)', TERM),
+    Rule("term", r"^RAFT TERM = (\d+)", TERM),
+    Rule("index", r'"raftIndex":(\d+)', INDEX),
+    Rule("index", r'"raftAppliedIndex":(\d+)', INDEX),
+    Rule("index", r'"RaftIndex" : (\d+)', INDEX),
+    Rule("index", r'"RaftAppliedIndex" : (\d+)', INDEX),
+    Rule("index", r"^RAFT INDEX = (\d+)", INDEX),
+    Rule("index", r"^RAFT APPLIED INDEX = (\d+)", INDEX),
+    Rule("size", r'"dbSize":(\d+)', SIZE),
+    Rule("size", r'"dbSizeInUse":(\d+)', SIZE),
+    Rule("size", r'"DBSize" : (\d+)', SIZE),
+    Rule("size", r"^DB SIZE = (\d[\d.]* [kMG]?B)", SIZE),
+    Rule("size, term, index", r"<version>, (\d[\d.]* [kMG]?B, true, false, \d+, \d+, \d+),",
+         "the same in the simple form of endpoint status, which has no names"),
+)
+
+
+@dataclass
+class Identity:
+    """What this one server is called: learnt by asking it, replaced wherever it appears."""
+
+    words: dict
+
+    @classmethod
+    def learn(cls, etcdctl, server):
+        [status] = json.loads(etcdctl.must(server, "endpoint", "status", "-w", "json"))
+        [member] = json.loads(etcdctl.must(server, "member", "list", "-w", "json"))["members"]
+        cluster_id, member_id = (status["Status"]["header"][name] for name in ("cluster_id", "member_id"))
+        words = {
+            server.endpoint: "endpoint",
+            str(cluster_id): "cluster id",
+            str(member_id): "member id",
+            f"{member_id:x}": "member id",
+            status["Status"]["version"]: "version",
+            member.get("name", ""): "member name",
+            **{url: "peer url" for url in member.get("peerURLs", [])},
+        }
+        if member["ID"] != member_id or min(len(str(cluster_id)), len(f"{member_id:x}")) < ID_DIGITS_MIN:
+            sys.exit(f"unusable identity of {server.kind.name}: {status} {member}")
+        words.pop("", None)
+        return cls(words)
+
+    def apply(self, text):
+        longest_first = sorted(self.words, key=len, reverse=True)
+        anyone = "|".join(re.escape(word) for word in longest_first)
+        return re.sub(rf"(?<![\w.])(?:{anyone})(?![\w])", lambda match: f"<{self.words[match[0]]}>", text)
+
+
+@dataclass
+class Normaliser:
+    identity: Identity
+    used: set
+
+    def __call__(self, text):
+        text = self.identity.apply(table_to_lines(text))
+        for rule in RULES:
+            text, count = rule.apply(text)
+            if count:
+                self.used.add(rule)
+        return text
+
+
+def table_to_lines(text):
+    """A table's column widths follow its longest cell, so each cell becomes a line `HEADER = cell`."""
+    rows = [[cell.strip() for cell in re.split(r"[|\u2502]", line)[1:-1]]
+            for line in text.splitlines() if re.match(r"\s*[|\u2502]", line)]
+    if not rows:
+        return text
+    header, *body = rows
+    return "".join(f"{name} = {cell}\n" for row in body for name, cell in zip(header, row, strict=True))
+
+
+# -- asking ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    stdout: str
+    stderr: str
+    code: int
+
+    def map(self, function):
+        return Answer(function(self.stdout), function(self.stderr), self.code)
+
+
+class Etcdctl:
+    def __init__(self):
+        named = os.environ.get("ETCDCTL_BIN") or "etcdctl"
+        self.binary = shutil.which(named) or sys.exit(f"no etcdctl to run: {named} is not there; set ETCDCTL_BIN")
+        self.environment = {**servers.environment(), "ETCDCTL_API": "3"}
+
+    def __call__(self, server, step):
+        command = [self.binary, "--endpoints", server.endpoint, *step.args]
+        for _ in range(step.repeat):
+            done = subprocess.run(command, input=step.stdin, env=self.environment, capture_output=True,
+                                  timeout=STEP_SECONDS_MAX, check=False)
+            if done.returncode != 0:
+                break
+        return Answer(readable(done.stdout), readable(done.stderr), done.returncode)
+
+    def must(self, server, *args):
+        answer = self(server, steps.Step(args))
+        if answer.code != 0:
+            sys.exit(f"etcdctl {' '.join(args)} failed on {server.kind.name}: {answer.stderr}")
+        return answer.stdout
+
+    def version(self):
+        return subprocess.run([self.binary, "version"], capture_output=True, text=True, env=self.environment,
+                              check=True).stdout.splitlines()[0]
+
+
+def readable(output):
+    return output.decode(errors="backslashreplace")
+
+
+# -- the comparison --------------------------------------------------------------------------------
+
+
+@dataclass
+class Comparison:
+    etcdctl: Etcdctl
+    reference: servers.Server
+    subject: servers.Server
+    used: set
+    departures_hold: bool
+    verbose: bool = False
+    passed: int = 0
+    wrong: list = field(default_factory=list)
+    words_compared: int = 0
+    words_hidden: int = 0
+
+    def __post_init__(self):
+        self.of_reference = Normaliser(Identity.learn(self.etcdctl, self.reference), self.used)
+        self.of_subject = Normaliser(Identity.learn(self.etcdctl, self.subject), self.used)
+
+    def play(self, name, script):
+        for step in script:
+            raw = self.etcdctl(self.reference, step)
+            expected = raw.map(self.of_reference)
+            found = self.etcdctl(self.subject, step).map(self.of_subject)
+            self.look_for_blindness(step, raw)
+            if step.departure and self.departures_hold:
+                if found == expected:
+                    self.fail(name, step, [f"departs no longer: {step.departure.why}"])
+                    continue
+                expected = departed(step.departure, found)
+            differences = list(differing_lines(expected, found))
+            if differences:
+                self.fail(name, step, differences)
+            else:
+                self.passed += 1
+                if self.verbose:
+                    print(f"same  {name}: {step}\n{expected.stdout}{expected.stderr}({expected.code})")
+
+    def fail(self, name, step, lines):
+        shown = "".join(f"\n      {line}" for line in lines[:SHOWN_LINES_MAX])
+        self.wrong.append(f"{name}: {step}{shown}")
+
+    def look_for_blindness(self, step, raw):
+        """Spoils each word of the answer in turn: a step is worth something only if some of it is noticed."""
+        noticed = hidden = 0
+        for stream in ("stdout", "stderr"):
+            text = getattr(raw, stream)[:SPOILED_CHARACTERS_MAX]
+            normal = self.of_reference(text)
+            for match in re.finditer(r"\w+", text):
+                spoiled = text[:match.start()] + another(match[0]) + text[match.end():]
+                if self.of_reference(spoiled) == normal:
+                    hidden += 1
+                else:
+                    noticed += 1
+        self.words_compared += noticed
+        self.words_hidden += hidden
+        if hidden and not noticed:
+            self.fail("blind", step, ["nothing of this answer is compared"])
+
+    def report(self):
+        for line in self.wrong:
+            print(f"FAIL {line}")
+        share = 100 * self.words_hidden / max(1, self.words_hidden + self.words_compared)
+        print(f"{share:.0f} % of the words in etcd's answers are hidden by rules")
+
+
+SPOILED_CHARACTERS_MAX = 1000
+
+
+def another(word):
+    """A different word of the same make, so that a rule's pattern still fits."""
+    digits = word.translate(str.maketrans("0123456789", "1234567890"))
+    return digits if digits != word else word[:-1] + ("x" if word[-1] != "x" else "y")
+
+
+def departed(departure, found):
+    """The answer that the departure promises, as far as it says anything."""
+    stderr = found.stderr if departure.stderr_part and departure.stderr_part in found.stderr else departure.stderr_part
+    return Answer(departure.stdout, stderr, departure.code)
+
+
+def differing_lines(expected, found):
+    if expected.code != found.code:
+        yield f"exit code: etcd {expected.code}, ours {found.code}"
+    for stream in ("stdout", "stderr"):
+        theirs, ours = (getattr(answer, stream) for answer in (expected, found))
+        if theirs != ours:
+            yield from (f"{stream}: etcd {line[:400]!r}" for line in theirs.splitlines() or [""])
+            yield from (f"{stream}: ours {line[:400]!r}" for line in ours.splitlines() or [""])
+
+
+def free_space(etcdctl, server, wrong):
+    """As an operator would: compact, and defragment what needs it."""
+    [status] = json.loads(etcdctl.must(server, "endpoint", "status", "-w", "json"))
+    todo = [steps.run("compaction", "--physical", str(status["Status"]["header"]["revision"]))]
+    if server.kind is servers.ETCD:
+        todo.append(steps.run("defrag"))
+    for step in todo:
+        answer = etcdctl(server, step)
+        if answer.code != 0:
+            wrong.append(f"free_space: {step} on {server.kind.name}\n      {answer.stderr}")
+
+
+def stopped_well(server, wrong):
+    # etcd ends itself with the signal that it got; covey answers it with success.
+    code, allowed = server.stop(), ((0,) if server.kind is servers.COVEY else (0, -15))
+    if code not in allowed:
+        wrong.append(f"{server.kind.name} ended with {code} on SIGTERM:\n{server.log_tail()}")
+
+
+def compare(options, scratch):
+    etcdctl = Etcdctl()
+    used, wrong, passed = set(), [], 0
+
+    def pair(name, flags):
+        nonlocal wrong
+        subject_kind = servers.KINDS[options.subject]
+        both = [servers.Server(servers.ETCD, scratch / f"{name}-etcd", flags),
+                servers.Server(subject_kind, scratch / f"{name}-subject", flags)]
+        for server in both:
+            try:
+                server.start()
+            except servers.NotReady as why:
+                sys.exit(f"{why}; its log ends:\n{server.log_tail()}")
+        if options.spoil:
+            etcdctl.must(both[1], "put", "spoiled", "by one write")
+        return Comparison(etcdctl, *both, used, subject_kind is servers.COVEY, options.verbose)
+
+    plain = pair("plain", ())
+    for section in steps.SCRIPT:
+        plain.play(section.__name__, section())
+    small = pair("quota", (f"--quota-backend-bytes={steps.QUOTA_BYTES}",))
+    small.play("no_space", steps.no_space())
+    for server in (small.reference, small.subject):
+        free_space(etcdctl, server, small.wrong)
+    small.play("space_again", steps.space_again())
+
+    for comparison in (plain, small):
+        comparison.report()
+        wrong += comparison.wrong
+        passed += comparison.passed
+        for server in (comparison.reference, comparison.subject):
+            stopped_well(server, wrong)
+    unused = [f"rule never needed: {rule.name} {rule.pattern}" for rule in RULES
+              if rule not in used and rule.why != CLIENT]
+    for line in unused:
+        print(f"FAIL {line}")
+    return passed, len(wrong) + len(unused)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subject", choices=servers.KINDS, default=servers.COVEY.name)
+    parser.add_argument("--spoil", action="store_true")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    servers.exit_on_signals()
+    print(f"{Etcdctl().version()}; etcd: {first_line_of_version(servers.ETCD)}")
+    with tempfile.TemporaryDirectory(prefix="etcdctl-") as scratch:
+        passed, failed = compare(options, Path(scratch))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def first_line_of_version(kind):
+    done = subprocess.run([kind.binary(), "--version"], capture_output=True, text=True, check=True,
+                          env=servers.environment())
+    return done.stdout.splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
