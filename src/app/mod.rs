@@ -5,6 +5,7 @@
 mod auto_compaction;
 mod data_dir;
 mod metrics;
+mod resources;
 mod serve;
 
 pub use data_dir::{DataDir, OpenError, OpenOptions};

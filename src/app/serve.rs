@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use smol::stream::StreamExt as _;
 use smol::{Async, LocalExecutor, Timer};
 
 use super::auto_compaction::AutoCompactor;
 use super::data_dir::{DataDir, OpenError, OpenOptions};
 use super::metrics::metrics_text;
+use super::resources;
 use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
@@ -37,8 +37,6 @@ use crate::tls::{ServerTls, TlsError, TlsFiles};
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long connections have, after that, to take the answer that the node stops.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
-/// Descriptors that are kept for the log, the store, and what the runtime needs.
-const DESCRIPTORS_RESERVED: usize = 64;
 /// How often a drain looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long a new node waits before it tries again to publish what it is called.
@@ -258,7 +256,7 @@ fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopp
     let options = ApiOptions {
         request_bytes_max: config.client.max_request_bytes,
         txn_ops_max: config.client.max_txn_ops,
-        connections_max: connections_within_limits(config.client.max_connections),
+        connections_max: resources::connections(config.client.max_connections),
         browser: BrowserPolicy {
             hosts: config.client.allowed_hosts.clone(),
             origins: config.client.cors.clone(),
@@ -325,28 +323,4 @@ async fn drain(api: &Api, patience: Duration) {
         Timer::after(patience).await;
     };
     smol::future::or(finished, late).await;
-}
-
-/// Raises this process's limit on descriptors as far as it may, and says how many connections that leaves room for: the log needs a
-/// new file every few megabytes, and one that cannot be made ends the process.
-fn connections_within_limits(wanted: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            tracing::warn!(%error, "cannot raise the limit on open files");
-            limit.current
-        }
-    };
-    let Some(current) = current else { return wanted };
-    let room = usize::try_from(current).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED);
-    if room < wanted {
-        tracing::warn!(
-            limit = current,
-            connections = room,
-            "fewer connections than configured: too few open files"
-        );
-    }
-    wanted.min(room).max(1)
 }

@@ -1,0 +1,104 @@
+//! What the machine allows this process: open files and memory, and how many clients that is enough for.
+//!
+//! Owns: the reading of those limits at start. Must never: refuse to start because of them. Driven by `serve`.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that are kept for the log, the store, and what the runtime needs.
+const DESCRIPTORS_RESERVED: usize = 64;
+/// What an idle connection with a stream takes in bytes, rounded up from what was measured (28 KB).
+const CONNECTION_BYTES: u64 = 32 * 1024;
+/// The share of the memory that connections may take: one part in this many.
+const MEMORY_SHARE: u64 = 16;
+/// However little there is, so many clients are let in.
+const CONNECTIONS_MIN: usize = 16;
+
+/// How many of the wanted connections the machine has room for. Raises the limit on open files as far as it may: the log needs a new file
+/// every few megabytes, and one that cannot be made ends the process.
+pub(super) fn connections(wanted: usize) -> usize {
+    let by_files = raise_open_files().map_or(wanted, |limit| limit.saturating_sub(DESCRIPTORS_RESERVED));
+    let by_memory = memory_limit().map_or(wanted, affordable);
+    let room = wanted.min(by_files).min(by_memory.max(CONNECTIONS_MIN)).max(1);
+    if room < wanted {
+        tracing::warn!(
+            wanted,
+            room,
+            by_files,
+            by_memory,
+            "fewer connections than configured: the machine is small"
+        );
+    }
+    room
+}
+
+fn affordable(memory: u64) -> usize {
+    usize::try_from(memory / MEMORY_SHARE / CONNECTION_BYTES).unwrap_or(usize::MAX)
+}
+
+fn raise_open_files() -> Option<usize> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit on open files");
+            limit.current
+        }
+    };
+    current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// The memory of the machine in bytes, or what the control group that this process is in leaves of it.
+fn memory_limit() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_of_machine(&text));
+    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+        let path = group_of_process(&text)?.to_owned();
+        memory_of_group(&fs::read_to_string(format!("/sys/fs/cgroup{path}/memory.max")).ok()?)
+    });
+    machine.into_iter().chain(group).min()
+}
+
+/// `MemTotal:  1014204 kB` in `/proc/meminfo` (proc(5)).
+fn memory_of_machine(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+/// `0::/system.slice/covey.service` in `/proc/self/cgroup` (cgroups(7), version 2).
+fn group_of_process(cgroup: &str) -> Option<&str> {
+    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// A number of bytes, or `max`.
+fn memory_of_group(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_the_system_writes_them() {
+        let meminfo = "MemFree: 1 kB\nMemTotal:        1014204 kB\n";
+        assert_eq!(memory_of_machine(meminfo), Some(1_014_204 * 1024));
+        assert_eq!(memory_of_machine("MemTotal: many kB"), None);
+        assert_eq!(
+            group_of_process("1:x:/a\n0::/system.slice/covey.service\n"),
+            Some("/system.slice/covey.service")
+        );
+        assert_eq!((memory_of_group("max\n"), memory_of_group("33554432\n")), (None, Some(33_554_432)));
+    }
+
+    #[test]
+    fn a_small_machine_takes_fewer_clients() {
+        assert_eq!(affordable(1 << 30), 2048, "a box with 1 GB has room for the default");
+        assert_eq!(affordable(64 << 20), 128);
+        assert!(memory_limit().is_some_and(|memory| memory > 1 << 20), "this machine tells");
+        assert_eq!(connections(10), 10);
+        assert!((1..=1_000_000_000).contains(&connections(1_000_000_000)));
+    }
+}
