@@ -1,10 +1,10 @@
-//! The one place that reads clocks and the operating system's randomness.
+//! The monotonic clock and the operating system's randomness, for everything but the time in log lines (`telemetry`).
 //!
-//! Owns: the monotonic origin of this process. Must never: hand wall-clock time to the core, which decides nothing by it.
+//! Owns: the monotonic origin of this process. Must never: read the wall clock, by which nothing is decided.
 //! Driven by every thread that calls into the core.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::time::Instant;
 
@@ -30,12 +30,6 @@ impl Clock {
     pub fn until(&self, deadline: Instant) -> Duration {
         deadline.since(self.now())
     }
-}
-
-/// Wall-clock time since 1970 for people to read; zero when the clock stands before it.
-#[expect(clippy::disallowed_methods, reason = "wall-clock time is read here, for logs and certificates only")]
-pub fn wall_clock() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Fills `buffer` with bytes that nobody can guess.
