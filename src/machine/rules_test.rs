@@ -278,7 +278,11 @@ fn an_unknown_lease_is_found_before_a_missing_key_in_a_put_and_after_it_in_a_txn
     assert_eq!(rig.apply(Command::Put(wrong())).outcome, Err(Rejection::LeaseNotFound));
     assert_eq!(rig.txn(success(vec![Op::Put(wrong())])), Err(Rejection::KeyNotFound));
     let lease_only = Put { value: Some(Bytes::new()), ..wrong() };
-    assert_eq!(rig.txn(success(vec![Op::Put(lease_only)])), Err(Rejection::LeaseNotFound));
+    assert_eq!(rig.txn(success(vec![Op::Put(lease_only.clone())])), Err(Rejection::LeaseNotFound));
+    // And in a transaction all puts are looked at before the first range.
+    let nested = Op::Txn(success(vec![Op::Range(Range { revision: 99, ..range("k", "") })]));
+    assert_eq!(rig.txn(success(vec![nested.clone()])), Err(Rejection::FutureRevision));
+    assert_eq!(rig.txn(success(vec![nested, Op::Put(lease_only)])), Err(Rejection::LeaseNotFound));
 }
 
 #[test]

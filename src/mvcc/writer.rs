@@ -64,7 +64,7 @@ impl<'m> Writer<'m> {
     pub fn txn(&mut self, txn: &Txn) -> Result<TxnResult, ReadError> {
         let mut path = Vec::new();
         self.view.choose(txn, &mut path)?;
-        self.view.check(txn, &mut path.iter(), self.lease_exists)?;
+        self.view.check(txn, &path, self.lease_exists)?;
         self.copies = wants_copies(txn, &path);
         Ok(self.run(txn, &mut path.iter())?)
     }
@@ -191,29 +191,35 @@ impl View {
         Ok(())
     }
 
-    /// Finds what would make an operation along the path fail, against the state before the transaction.
-    fn check(
-        &self,
-        txn: &Txn,
-        path: &mut Iter<'_, bool>,
-        lease_exists: LeaseLookup<'_>,
-    ) -> Result<(), ReadError> {
-        for op in branch(txn, next_choice(path)) {
-            match op {
-                Op::Range(range) => {
-                    self.txn_revision(range.revision)?;
+    /// Finds what would make an operation along the path fail, against the state before the transaction. All puts come
+    /// before the first range, as in etcd: it shows in which error is reported.
+    fn check(&self, txn: &Txn, path: &[bool], lease_exists: LeaseLookup<'_>) -> Result<(), ReadError> {
+        let mut ops = Vec::new();
+        chosen_ops(txn, &mut path.iter(), &mut ops);
+        for op in &ops {
+            if let Op::Put(put) = op {
+                if needs_prior(put) && self.find(&put.key, self.rev)?.is_none() {
+                    return Err(Rejection::KeyNotFound.into());
                 }
-                Op::Put(put) => {
-                    if needs_prior(put) && self.find(&put.key, self.rev)?.is_none() {
-                        return Err(Rejection::KeyNotFound.into());
-                    }
-                    check_lease(put, lease_exists)?;
-                }
-                Op::DeleteRange(_) => {}
-                Op::Txn(nested) => self.check(nested, path, lease_exists)?,
+                check_lease(put, lease_exists)?;
+            }
+        }
+        for op in &ops {
+            if let Op::Range(range) = op {
+                self.txn_revision(range.revision)?;
             }
         }
         Ok(())
+    }
+}
+
+/// The operations along the path, in order, nested transactions opened up.
+fn chosen_ops<'t>(txn: &'t Txn, path: &mut Iter<'_, bool>, into: &mut Vec<&'t Op>) {
+    for op in branch(txn, next_choice(path)) {
+        match op {
+            Op::Txn(nested) => chosen_ops(nested, path, into),
+            Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => into.push(op),
+        }
     }
 }
 

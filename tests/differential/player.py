@@ -29,6 +29,7 @@ import grpc
 REQUEST_SECONDS_MAX = 30
 WATCH_SECONDS_MAX = 8
 SILENCE_SECONDS = 0.02  # how long an answer that must not come is waited for
+ENDING_SECONDS = 0.2
 EXPIRY_SECONDS_MAX = 20
 POLL_SECONDS = 0.002
 TTL_SECONDS_APART = 2
@@ -254,11 +255,12 @@ class Pair:
         size, in_use = status.pop("dbSize", 0), status.pop("dbSizeInUse", 0)
         return {**status, "leader": status.get("leader", 0) > 0, "raftTerm": status.get("raftTerm", 0) > 0,
                 "indices": 0 < applied <= index, "version": bool(re.fullmatch(r"\d+\.\d+\.\d+", status["version"])),
-                "sizes": 0 < in_use <= size}
+                "sizes": size > 0 and in_use <= size}
 
     def reference_lives(self):
-        process = self.reference.server.process
-        if process is None or process.poll() is not None:
+        """Called after a difference: a process that panics takes a moment to be gone."""
+        time.sleep(ENDING_SECONDS)
+        if self.reference.server.process.poll() is not None:
             raise Broken(f"the reference ended:\n{self.reference.server.log_tail()}")
 
     # -- watches -----------------------------------------------------------------------------------
