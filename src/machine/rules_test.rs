@@ -412,6 +412,8 @@ fn what_the_path_cannot_do_fails_all_of_it() {
             rig.put("k", value);
         }
         settle(rig);
+        let before_any = Op::Range(Range { revision: -1, ..range("k", "") });
+        assert!(rig.txn(success(vec![before_any])).is_ok(), "etcd reads the present");
         rig.compact(3).expect("accepted");
         let fails = |rig: &mut Rig, op: Op| {
             let nested = Txn { success: vec![op], ..Txn::default() };

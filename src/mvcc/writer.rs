@@ -76,7 +76,8 @@ impl<'m> Writer<'m> {
         for op in ops {
             let result = match op {
                 Op::Range(range) => {
-                    let at = if range.revision == 0 { self.view.rev } else { Revision(range.revision) };
+                    let now = self.view.txn_reads_now(range.revision);
+                    let at = if now { self.view.rev } else { Revision(range.revision) };
                     OpResult::Range(self.view.range_at(range, at)?)
                 }
                 Op::Put(put) => {

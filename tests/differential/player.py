@@ -62,7 +62,7 @@ class Side:
         self.stubs = {name: stub(self.channel) for name, stub in STUBS.items()}
         self.streams = {}
         self.own = {}
-        header = self.call("status", {}, None).result().header
+        header = self.call("status", {}).result().header
         self.own = {"cluster_id": header.cluster_id, "member_id": header.member_id}
 
     def disconnect(self):
@@ -71,10 +71,12 @@ class Side:
         self.streams = {}
         self.channel.close()
 
-    def call(self, name, fields, resolve):
-        service, method, request = REQUESTS[name]
-        return getattr(self.stubs[service], method).future(fill(request(), fields, resolve),
-                                                           timeout=REQUEST_SECONDS_MAX)
+    def call(self, name, fields, resolve=None):
+        return self.send(name, fill(REQUESTS[name][2](), fields, resolve))
+
+    def send(self, name, request):
+        service, method, _ = REQUESTS[name]
+        return getattr(self.stubs[service], method).future(request, timeout=REQUEST_SECONDS_MAX)
 
     def answer(self, call):
         try:
@@ -161,7 +163,8 @@ class Pair:
 
     def ask(self, name, fields):
         """Sends the request to both at once; what they answer, cleaned."""
-        calls = [side.call(name, fields, self.resolver(side)) for side in self.sides]
+        requests = [fill(REQUESTS[name][2](), fields, self.resolver(side)) for side in self.sides]
+        calls = [side.send(name, request) for side, request in zip(self.sides, requests)]
         for side, call in zip(self.sides, calls):
             if name == "grant" and isinstance(fields.get("ID"), tuple):
                 self.learn_alias(side, fields["ID"], call)
@@ -198,7 +201,7 @@ class Pair:
         return resolve
 
     def mod_revision(self, key):
-        found = self.reference.call("range", {"key": key or b"-"}, None).result()
+        found = self.reference.call("range", {"key": key or b"-"}).result()
         return found.kvs[0].mod_revision if found.kvs else 1
 
     def learn_alias(self, side, alias, call):
@@ -405,7 +408,7 @@ class Pair:
         for side in self.sides:
             while True:
                 # Read first: the answer is not younger than the time that it is held against.
-                exists = side.call("range", {"key": key}, None).result().kvs
+                exists = side.call("range", {"key": key}).result().kvs
                 past = time.monotonic() - begin
                 if not exists and past < length and side is self.subject:
                     raise Difference(f"lease {id} of {length} s ended after {past:.3f} s")
