@@ -137,7 +137,7 @@ mod tests {
         meta.applied = LogIndex(2);
         meta.revision = main;
         let changes = (0..u32::try_from(rows).unwrap()).map(change).collect();
-        store.fold(&FoldBatch { changes, meta }).unwrap();
+        store.fold(&FoldBatch { changes, leases: Vec::new(), meta }).unwrap();
 
         let mut now = Instant(1);
         let mut scrub = Scrub::new(now);
@@ -154,8 +154,8 @@ mod tests {
             assert_eq!(scrub.next_slice, now + SCRUB_PAUSE);
             assert!(scrub.rows <= slices * SCRUB_SLICE);
         }
-        // Two tables of one slice and a row, and an empty one.
-        assert_eq!(slices, 5);
+        // Two tables of one slice and a row, and three empty ones.
+        assert_eq!(slices, 7);
         assert_eq!(scrub.cursor, ScrubCursor::default());
     }
 }

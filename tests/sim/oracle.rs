@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use covey::command::codec::decode;
-use covey::command::{Alarm, Applied, Command, KeyRange, Range, RangeEnd, Rejection};
+use covey::command::{Alarm, Applied, Command, KeyRange, LeaseCommand, Range, RangeEnd, Rejection};
 use covey::ids::{LogIndex, ProposalId, Revision, VersionId};
 use covey::mvcc::{ReadError, View};
 use covey::store::StoreError;
@@ -108,13 +108,18 @@ impl Oracle {
             if let Some(command) = self.proposed.get(&envelope.id) {
                 assert_eq!(*command, envelope.command, "a command has changed on its way");
             } else {
-                // The members propose alarms by themselves, and nothing else.
-                assert!(matches!(envelope.command, Command::Alarm { .. }), "nobody proposed {envelope:?}");
+                // What the members propose by themselves.
+                let own = matches!(
+                    envelope.command,
+                    Command::Alarm { .. }
+                        | Command::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
+                );
+                assert!(own, "nobody proposed {envelope:?}");
             }
             assert!(!self.refused.contains(&envelope.id), "a refused proposal took effect");
             let twice = self.placed.insert(envelope.id, entry.index);
             assert_eq!(twice, None, "a proposal took effect twice");
-            applied = Some(self.model.apply(&envelope.command));
+            applied = Some(self.model.apply(entry.index, entry.term, &envelope.command));
         }
         self.log.push(Place {
             entry: entry.clone(),

@@ -422,6 +422,7 @@ impl World {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
                 }
                 Effect::Stored => self.report.stored += 1,
+                Effect::Leased(answers) => drop(answers),
             }
         }
     }
