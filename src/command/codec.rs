@@ -267,9 +267,10 @@ impl Writer {
                     self.lease_instance(*lease);
                 }
             }
-            LeaseCommand::Checkpoint { term, leases } => {
+            LeaseCommand::Checkpoint { term, sequence, leases } => {
                 self.0.push(10);
                 self.varint(term.0);
+                self.varint(*sequence);
                 self.varint(leases.len() as u64);
                 for (lease, remaining) in leases {
                     self.lease_instance(*lease);
@@ -495,7 +496,8 @@ impl Reader {
                 LeaseCommand::Expire { term, leases }
             }
             10 => {
-                let (term, count) = (Term(self.varint()?), self.count()?);
+                let (term, sequence) = (Term(self.varint()?), self.varint()?);
+                let count = self.count()?;
                 let mut leases = Vec::new();
                 for _ in 0..count {
                     let (lease, remaining) = (self.lease_instance()?, self.signed()?);
@@ -507,7 +509,7 @@ impl Reader {
                     }
                     leases.push((lease, remaining));
                 }
-                LeaseCommand::Checkpoint { term, leases }
+                LeaseCommand::Checkpoint { term, sequence, leases }
             }
             tag => return Err(undefined("command", tag)),
         })

@@ -32,6 +32,8 @@ pub enum LeaseCommand {
     Checkpoint {
         /// The term in which the proposer led.
         term: Term,
+        /// Counts the proposer's checkpoints in that term. Means nothing to the state; it tells the proposer which of them was applied.
+        sequence: u64,
         /// Each with the seconds that it has left, rounded up; 0 stands for its whole time to live.
         leases: Vec<(LeaseInstance, i64)>,
     },

@@ -69,6 +69,8 @@ struct Leading {
     /// Who waits for what becomes of a lease.
     waiting: BTreeMap<LeaseId, Vec<u64>>,
     waiting_count: usize,
+    /// Of the last checkpoint proposed.
+    sequence: u64,
 }
 
 /// A lease and its place in the sets.
@@ -86,8 +88,14 @@ struct Timed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
-    Clearing { again_at: Instant },
-    Expiring { again_at: Instant },
+    /// Since the checkpoint of this sequence number, which is the clearing, unless it gets lost.
+    Clearing {
+        again_at: Instant,
+        since: u64,
+    },
+    Expiring {
+        again_at: Instant,
+    },
 }
 
 /// Whole seconds, as a duration.
@@ -141,17 +149,24 @@ impl Lessor {
         self.answers.extend(leading.take_waiting(id).map(|asker| (asker, Renewal::Gone)));
     }
 
-    /// A checkpoint of so many seconds was applied; 0 is the clearing of one.
-    pub fn checkpointed(&mut self, now: Instant, id: LeaseId, remaining: i64) {
+    /// A checkpoint of so many seconds was applied; 0 is the clearing of one. A leader's checkpoints are applied in the order of their
+    /// sequence numbers, those that are not lost.
+    pub fn checkpointed(&mut self, now: Instant, id: LeaseId, remaining: i64, (term, sequence): (Term, u64)) {
         let Some(leading) = &mut self.leading else { return };
         let Some(timed) = leading.leases.get_mut(&id) else { return };
-        if remaining > 0 {
-            timed.checkpointed = true;
-        } else if let Phase::Clearing { again_at } = timed.phase {
-            leading.clearing.remove(&(again_at, id));
-            timed.checkpointed = false;
-            let ttl = leading.renewed(now, id);
-            self.answers.extend(leading.take_waiting(id).map(|asker| (asker, Renewal::Renewed { ttl })));
+        match timed.phase {
+            _ if remaining > 0 => timed.checkpointed = true,
+            Phase::Clearing { since, .. } if term == leading.term && sequence >= since => {
+                timed.checkpointed = false;
+                let ttl = leading.renewed(now, id);
+                let waiting = leading.take_waiting(id);
+                self.answers.extend(waiting.map(|asker| (asker, Renewal::Renewed { ttl })));
+            }
+            // The leader before has answered a renewal, which this one did not know of when it took over.
+            Phase::Running => {
+                leading.renewed(now, id);
+            }
+            Phase::Clearing { .. } | Phase::Expiring { .. } => {}
         }
     }
 
@@ -225,6 +240,7 @@ impl Leading {
             checkpoints: BTreeSet::new(),
             waiting: BTreeMap::new(),
             waiting_count: 0,
+            sequence: 0,
         }
     }
 
@@ -247,7 +263,7 @@ impl Leading {
         let Some(timed) = self.leases.get_mut(&id) else { return };
         let removed = match timed.phase {
             Phase::Running => self.deadlines.remove(&(timed.deadline, id)),
-            Phase::Clearing { again_at } => self.clearing.remove(&(again_at, id)),
+            Phase::Clearing { again_at, .. } => self.clearing.remove(&(again_at, id)),
             Phase::Expiring { again_at } => self.expiring.remove(&(again_at, id)),
         };
         assert!(removed, "a lease is where its phase says");
@@ -283,7 +299,8 @@ impl Leading {
     fn clear(&mut self, now: Instant, id: LeaseId) {
         self.unlink(id);
         if let Some(timed) = self.leases.get_mut(&id) {
-            timed.phase = Phase::Clearing { again_at: now };
+            // An older clearing that is late may have a checkpoint behind it in the log.
+            timed.phase = Phase::Clearing { again_at: now, since: self.sequence + 1 };
             self.clearing.insert((now, id));
         }
     }
@@ -305,11 +322,15 @@ impl Leading {
             && at <= now
         {
             self.clearing.pop_first();
-            let again_at = now + LEASE_RETRY;
-            self.clearing.insert((again_at, id));
-            leases.extend(self.set_phase(id, Phase::Clearing { again_at }).map(|lease| (lease, 0)));
+            if let Some(timed) = self.leases.get_mut(&id)
+                && let Phase::Clearing { again_at, .. } = &mut timed.phase
+            {
+                *again_at = now + LEASE_RETRY;
+                self.clearing.insert((*again_at, id));
+                leases.push((LeaseInstance { id, granted_at: timed.granted_at }, 0));
+            }
         }
-        (!leases.is_empty()).then_some(LeaseCommand::Checkpoint { term: self.term, leases })
+        self.checkpoint(leases)
     }
 
     fn expire_due(&mut self, now: Instant) -> Option<LeaseCommand> {
@@ -322,7 +343,10 @@ impl Leading {
             let Some((_, id)) = again.or(newly) else { break };
             self.unlink(id);
             self.expiring.insert((again_at, id));
-            leases.extend(self.set_phase(id, Phase::Expiring { again_at }));
+            if let Some(timed) = self.leases.get_mut(&id) {
+                timed.phase = Phase::Expiring { again_at };
+                leases.push(LeaseInstance { id, granted_at: timed.granted_at });
+            }
         }
         (!leases.is_empty()).then_some(LeaseCommand::Expire { term: self.term, leases })
     }
@@ -348,12 +372,17 @@ impl Leading {
                 self.schedule_checkpoint(now, id);
             }
         }
-        (!leases.is_empty()).then_some(LeaseCommand::Checkpoint { term: self.term, leases })
+        self.checkpoint(leases)
     }
 
-    fn set_phase(&mut self, id: LeaseId, phase: Phase) -> Option<LeaseInstance> {
-        let timed = self.leases.get_mut(&id)?;
-        timed.phase = phase;
-        Some(LeaseInstance { id, granted_at: timed.granted_at })
+    fn checkpoint(&mut self, leases: Vec<(LeaseInstance, i64)>) -> Option<LeaseCommand> {
+        if leases.is_empty() {
+            return None;
+        }
+        self.sequence += 1;
+        Some(LeaseCommand::Checkpoint { term: self.term, sequence: self.sequence, leases })
     }
 }
+
+#[cfg(test)]
+mod lessor_test;

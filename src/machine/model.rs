@@ -77,7 +77,7 @@ impl Model {
                 Ok(Outcome::Alarm(if self.alarms.remove(alarm) { vec![*alarm] } else { vec![] }))
             }
             Command::Publish(_) => Ok(Outcome::Publish),
-            Command::Lease(LeaseCommand::Checkpoint { term: of, leases }) => {
+            Command::Lease(LeaseCommand::Checkpoint { term: of, leases, .. }) => {
                 Ok(Outcome::LeaseCheckpoint(self.checkpoint(*of == term, leases)))
             }
             _ if corrupt => Err(Rejection::Corrupt),

@@ -245,9 +245,11 @@ fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let other = LeaseInstance { id: LeaseId(1), granted_at };
                 let command = match checkpoint {
                     None => LeaseCommand::Expire { term, leases: vec![lease, other] },
-                    Some(left) => {
-                        LeaseCommand::Checkpoint { term, leases: vec![(lease, left), (other, left)] }
-                    }
+                    Some(left) => LeaseCommand::Checkpoint {
+                        term,
+                        sequence: 1,
+                        leases: vec![(lease, left), (other, left)],
+                    },
                 };
                 apply(&mut rig, &mut model, &Command::Lease(command))?;
             }

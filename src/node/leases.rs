@@ -90,10 +90,10 @@ impl Applier {
             (LeaseCommand::Expire { .. }, Outcome::LeaseExpire(ended)) => {
                 ended.iter().for_each(|id| self.lessor.ended(*id));
             }
-            (LeaseCommand::Checkpoint { leases, .. }, Outcome::LeaseCheckpoint(changed)) => {
+            (LeaseCommand::Checkpoint { term, sequence, leases }, Outcome::LeaseCheckpoint(changed)) => {
                 let changed: BTreeSet<_> = changed.iter().collect();
                 for (lease, remaining) in leases.iter().filter(|(lease, _)| changed.contains(&lease.id)) {
-                    self.lessor.checkpointed(self.now, lease.id, *remaining);
+                    self.lessor.checkpointed(self.now, lease.id, *remaining, (*term, *sequence));
                 }
             }
             (LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. }, _) => {
