@@ -128,6 +128,30 @@ fn what_is_left_is_checkpointed_and_a_renewal_has_it_cleared_first() {
     assert_eq!(lessor.take_answers(), [(4, renewed)], "nothing is left to be cleared");
 }
 
+/// A clearing was proposed twice, a checkpoint after it, and a renewal came before the log had got beyond the second clearing. Taken for
+/// what that renewal waits for, it would leave the checkpoint in force after the answer.
+#[test]
+fn a_late_clearing_is_not_taken_for_a_newer_one() {
+    let mut lessor = lessor(&[(1, 1000)]);
+    assert_eq!(lessor.poll_command(at(300)), checkpoint(1, &[(1, 700)]));
+    lessor.renew(at(300), LeaseId(1), 1);
+    assert_eq!(lessor.poll_command(at(300)), checkpoint(2, &[(1, 0)]));
+    assert_eq!(lessor.poll_command(at(303)), checkpoint(3, &[(1, 0)]));
+    lessor.checkpointed(at(303), LeaseId(1), 700, (TERM, 1));
+    lessor.checkpointed(at(303), LeaseId(1), 0, (TERM, 2));
+    let renewed = Renewal::Renewed { ttl: 1000 };
+    assert_eq!(lessor.take_answers(), [(1, renewed)]);
+    assert_eq!(lessor.poll_command(at(603)), checkpoint(4, &[(1, 700)]));
+    lessor.renew(at(603), LeaseId(1), 2);
+    assert_eq!(lessor.poll_command(at(603)), checkpoint(5, &[(1, 0)]));
+    for (remaining, from) in [(0, (TERM, 3)), (0, (Term(TERM.0 - 1), 9)), (700, (TERM, 4))] {
+        lessor.checkpointed(at(604), LeaseId(1), remaining, from);
+        assert_eq!(lessor.take_answers(), []);
+    }
+    lessor.checkpointed(at(604), LeaseId(1), 0, (TERM, 5));
+    assert_eq!(lessor.take_answers(), [(2, renewed)]);
+}
+
 #[test]
 fn an_outages_worth_of_ends_goes_in_bounded_portions() {
     let count = i64::try_from(2 * LEASES_EXPIRING_MAX).expect("small");
