@@ -22,6 +22,7 @@ TTLS_SHORT = [1, 0, -1, INT64_MIN, 2]
 EDGES = [0, 1, -1, 2, INT64_MAX, INT64_MIN, 2**31, -(2**31) - 1]
 STREAMS = 3
 AFTER_ALL_KEYS = b"\xff\xff\xff\xff"
+DEPTH = 3
 OPS_MAX = 128
 WIDE_KEYS = 60
 BIG_BYTES = 200_000
@@ -177,7 +178,7 @@ class Generator:
         """No open end: see known.OPEN_END_OVERLAPS."""
         return {**fields, "range_end": AFTER_ALL_KEYS} if fields.get("range_end") == b"\x00" else fields
 
-    def txn(self, depth=3):
+    def txn(self, depth=DEPTH):
         rng = self.random
         fields = {"compare": [self.compare() for _ in range(rng.choice([0, 0, 1, 1, 1, 2, 3]))]}
         for branch in ("success", "failure"):
@@ -188,7 +189,7 @@ class Generator:
         return {name: value for name, value in fields.items() if value}
 
     def branch(self, depth):
-        if self.one_in(20):
+        if depth == DEPTH and self.one_in(20):
             return [{"request_delete_range": self.delete()}]
         operations = [self.operation(depth) for _ in range(self.random.choice([0, 1, 1, 2, 2, 3, 4]))]
         if self.one_in(4):
