@@ -27,6 +27,7 @@ pub mod wal;
 // R3: the state
 pub mod machine;
 pub mod mvcc;
+pub mod watch;
 // R4: agreement
 pub mod consensus;
 pub mod formation;

@@ -18,7 +18,7 @@ use super::counters::Live;
 use super::errors;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
-use crate::wire::etcdserverpb::{cluster_server, kv_server, maintenance_server};
+use crate::wire::etcdserverpb::{cluster_server, kv_server, maintenance_server, watch_server};
 use crate::wire::grpc::health::v1::health_server;
 
 const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> GrpcMethod {
@@ -26,13 +26,14 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 21] = [
+const METHODS: [GrpcMethod; 22] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "DeleteRange", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "Txn", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "Compact", GrpcKind::Unary),
+    method(watch_server::SERVICE_NAME, "Watch", GrpcKind::BidiStream),
     method(cluster_server::SERVICE_NAME, "MemberAdd", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberRemove", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberUpdate", GrpcKind::Unary),

@@ -24,6 +24,7 @@ use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::consensus::StartError;
 use crate::formation::Identity;
+use crate::limits::WATCH_PROGRESS_INTERVAL;
 use crate::node::{Recovery, recover};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
@@ -32,6 +33,7 @@ use crate::store::StoreError;
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{ServerTls, TlsError, TlsFiles};
+use crate::watch::{self, Hub};
 
 /// How long open calls may take to end once the node is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -173,6 +175,8 @@ fn start(
 ) -> Result<Started, ServeFailure> {
     let DataDir { identity, store, wal, recovered, lock } = data;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let mut prng = Prng::new(seed);
+    let hub = Hub::new(watch::Options { progress_interval: WATCH_PROGRESS_INTERVAL }, prng.fork());
     let recovery = Recovery {
         member: identity.member,
         boot_nonce: identity.boot_nonce,
@@ -181,14 +185,14 @@ fn start(
         log_start: recovered.start,
         entries: recovered.entries,
         quota_bytes: config.store.quota_bytes,
-        prng: Prng::new(seed),
+        prng,
     };
     let (core, applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
     let ids =
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
     let admission =
         AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
-    let parts = Parts { core, applier, wal, store, ids, admission };
+    let parts = Parts { core, applier, wal, store, ids, admission, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 

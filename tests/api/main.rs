@@ -12,3 +12,5 @@ mod limits;
 mod plain;
 mod services;
 mod tls;
+mod watch;
+mod watcher;

@@ -43,6 +43,14 @@ pub struct Metrics {
     pub deletes: Counter,
     /// Transactions applied.
     pub txns: Counter,
+    /// Streams of watchers that are open.
+    pub watch_streams: Gauge,
+    /// Watchers.
+    pub watchers: Gauge,
+    /// Watchers that are behind.
+    pub slow_watchers: Gauge,
+    /// Events told to watchers.
+    pub events_told: Counter,
     /// Bytes sent to clients in gRPC messages.
     pub client_grpc_sent_bytes: Counter,
     /// Bytes received from clients in gRPC messages.
@@ -70,6 +78,10 @@ impl Metrics {
             puts: Counter::default(),
             deletes: Counter::default(),
             txns: Counter::default(),
+            watch_streams: Gauge::default(),
+            watchers: Gauge::default(),
+            slow_watchers: Gauge::default(),
+            events_told: Counter::default(),
             client_grpc_sent_bytes: Counter::default(),
             client_grpc_received_bytes: Counter::default(),
             client_connections: Gauge::default(),
