@@ -176,7 +176,10 @@ fn start(
     let DataDir { identity, store, wal, recovered, lock } = data;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let mut prng = Prng::new(seed);
-    let hub = Hub::new(watch::Options { progress_interval: WATCH_PROGRESS_INTERVAL }, prng.fork());
+    let hub = Hub::new(
+        watch::Options { progress_interval: WATCH_PROGRESS_INTERVAL, limits: watch::Limits::default() },
+        prng.fork(),
+    );
     let recovery = Recovery {
         member: identity.member,
         boot_nonce: identity.boot_nonce,

@@ -16,9 +16,6 @@ use super::scan::{self, For, Scopes};
 use super::watcher::State;
 use super::{Message, Response};
 use crate::ids::Revision;
-use crate::limits::{
-    WATCH_SCARCE_SLICE_BYTES, WATCH_SLICE_BYTES, WATCH_SLICE_REVISIONS, WATCH_SLICE_WATCHERS,
-};
 use crate::mvcc::View;
 use crate::store::StoreError;
 
@@ -48,13 +45,13 @@ impl Hub {
             return Ok(!self.turns.is_empty());
         };
         let (travellers, streams) = self.gather(leader, from);
-        let bytes_max = if self.is_scarce() { WATCH_SCARCE_SLICE_BYTES } else { WATCH_SLICE_BYTES };
+        let bounds = self.slice_bounds();
         for traveller in &travellers {
             let scope = self.watchers[traveller.watcher].scope;
             self.scopes[scope].chosen = true;
         }
         let scopes = Scopes { index: &self.index, scopes: &mut self.scopes, wanted: For::Chosen };
-        let slice = scan::slice(view, from, self.revision, bytes_max, scopes)?;
+        let slice = scan::slice(view, from, self.revision, bounds, scopes)?;
         for traveller in &travellers {
             let scope = self.watchers[traveller.watcher].scope;
             self.scopes[scope].chosen = false;
@@ -83,7 +80,7 @@ impl Hub {
             let watch_id = self.watchers[watcher].id;
             let response =
                 Response { watch_id, revision: self.revision, message: Message::Compacted(compacted) };
-            if !self.offer(slot, response, false) {
+            if !self.offer(slot, response, self.small_room()) {
                 break;
             }
             self.streams[slot].watchers.remove(&watch_id);
@@ -94,12 +91,14 @@ impl Hub {
 
     /// The watchers that a slice from `from` on may serve, and their streams.
     fn gather(&self, leader: u32, from: Revision) -> (Vec<Traveller>, BTreeSet<u32>) {
-        let reach = Revision(from.0.saturating_add(i64::try_from(WATCH_SLICE_REVISIONS).unwrap_or(i64::MAX)));
+        let reach = Revision(
+            from.0.saturating_add(i64::try_from(self.options.limits.slice_revisions).unwrap_or(i64::MAX)),
+        );
         let mut travellers = Vec::new();
         let mut streams = BTreeSet::from([leader]);
         let others = self.ready.range((from, 0)..=(reach, u32::MAX)).map(|(_, slot)| *slot);
         for slot in std::iter::once(leader).chain(others.filter(|slot| *slot != leader)) {
-            let room = WATCH_SLICE_WATCHERS.saturating_sub(travellers.len());
+            let room = self.options.limits.slice_watchers.saturating_sub(travellers.len());
             if room == 0 {
                 break;
             }
@@ -156,13 +155,13 @@ impl Hub {
 
     /// Lines a stream up where it belongs: among those that can be brought forward, if it has room and watchers that are behind.
     pub(super) fn refresh(&mut self, slot: u32) {
-        let scarce = self.is_scarce();
+        let room = self.room();
         let stream = &mut self.streams[slot];
         let lowest = stream.behind.first().map(|(cursor, _)| *cursor);
         let ready = match (lowest, stream.ready) {
             // Where it stands already it has room, or will be found to have none.
             (Some(lowest), Some(_)) => Some(lowest),
-            (Some(lowest), None) => stream.outlet.wants_room(scarce).then_some(lowest),
+            (Some(lowest), None) => stream.outlet.claim(room).then_some(lowest),
             (None, _) => None,
         };
         if ready == stream.ready {

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use super::batch::{Batch, Budget};
 use super::index::{Index, Span};
-use super::outlet::{End, Offered, Outlet};
-use super::scan::{self, For, Found, Scopes};
+use super::outlet::{End, Offered, Outlet, Room};
+use super::scan::{self, For, Found, Scopes, SliceBounds};
 use super::slab::Slab;
 use super::watcher::{Scope, State, Stream, Watcher};
 use super::{CreateRequest, Message, NO_WATCHER, Refusal, Request, Response, StreamId};
 use crate::ids::Revision;
-use crate::limits::{WATCH_QUEUED_BYTES_MAX, WATCH_SLICE_BYTES, WATCHERS_MAX};
+use crate::limits::{
+    WATCH_QUEUED_BYTES_MAX, WATCH_SCARCE_SLICE_BYTES, WATCH_SLICE_BYTES, WATCH_SLICE_REVISIONS,
+    WATCH_SLICE_ROWS, WATCH_SLICE_WATCHERS, WATCH_STREAM_BYTES_MAX, WATCH_STREAM_RESPONSES_MAX, WATCHERS_MAX,
+};
 use crate::mvcc::View;
 use crate::prng::Prng;
 use crate::store::StoreError;
@@ -26,6 +29,44 @@ use crate::time::Instant;
 pub struct Options {
     /// How often watchers that asked for it are told how far they are, when nothing else has told them.
     pub progress_interval: Duration,
+    /// The bounds of what is queued and of what is done in one go.
+    pub limits: Limits,
+}
+
+/// Bounds of a hub. No answer depends on them, only when it comes; tests make them small.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Responses that wait in a stream.
+    pub stream_responses: usize,
+    /// Bytes that wait in a stream.
+    pub stream_bytes: usize,
+    /// Bytes of events that wait in all streams.
+    pub queued_bytes: usize,
+    /// Revisions of a slice.
+    pub slice_revisions: usize,
+    /// Changes of a slice.
+    pub slice_rows: usize,
+    /// Watchers that a slice brings forward.
+    pub slice_watchers: usize,
+    /// Bytes of events of a slice.
+    pub slice_bytes: usize,
+    /// The same while more wait than may.
+    pub scarce_slice_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stream_responses: WATCH_STREAM_RESPONSES_MAX,
+            stream_bytes: WATCH_STREAM_BYTES_MAX,
+            queued_bytes: WATCH_QUEUED_BYTES_MAX,
+            slice_revisions: WATCH_SLICE_REVISIONS,
+            slice_rows: WATCH_SLICE_ROWS,
+            slice_watchers: WATCH_SLICE_WATCHERS,
+            slice_bytes: WATCH_SLICE_BYTES,
+            scarce_slice_bytes: WATCH_SCARCE_SLICE_BYTES,
+        }
+    }
 }
 
 /// How many there are of what.
@@ -175,8 +216,9 @@ impl Hub {
         let to = horizon.map_or(view.revision(), |horizon| horizon.min(view.revision()));
         let (from, mut through) = (self.revision.next(), to);
         if self.synced > 0 {
+            let bounds = self.slice_bounds();
             let scopes = Scopes { index: &self.index, scopes: &mut self.scopes, wanted: For::Synced };
-            let slice = scan::slice(view, from, to, WATCH_SLICE_BYTES, scopes)?;
+            let slice = scan::slice(view, from, to, bounds, scopes)?;
             through = slice.through;
             for found in slice.found {
                 self.tell_synced(found, through);
@@ -207,10 +249,10 @@ impl Hub {
 
     /// Queues events for a watcher where its stream has room.
     pub(super) fn offer_events(&mut self, watcher: u32, batch: &Arc<Batch>, through: Revision) -> bool {
-        let scarce = self.is_scarce();
+        let room = self.room();
         let Watcher { stream, id, fragment, .. } = self.watchers[watcher];
         let message = Message::Events { batch: Arc::clone(batch), fragment };
-        let queued = self.offer(stream, Response { watch_id: id, revision: through, message }, scarce);
+        let queued = self.offer(stream, Response { watch_id: id, revision: through, message }, room);
         if queued {
             self.watchers[watcher].told = true;
             self.told += batch.events.len() as u64;
@@ -218,9 +260,9 @@ impl Hub {
         queued
     }
 
-    pub(super) fn offer(&mut self, slot: u32, response: Response, scarce: bool) -> bool {
+    pub(super) fn offer(&mut self, slot: u32, response: Response, room: Room) -> bool {
         let outlet = &self.streams[slot].outlet;
-        match outlet.offer(response, scarce) {
+        match outlet.offer(response, room) {
             Offered::NoRoom => return false,
             Offered::Queued { first: true } => self.touched.push(Arc::clone(outlet)),
             Offered::Queued { first: false } => {}
@@ -234,8 +276,29 @@ impl Hub {
     }
 
     /// Whether events wait in all streams together that take more memory than they may.
-    pub(super) fn is_scarce(&self) -> bool {
-        self.budget.used() > WATCH_QUEUED_BYTES_MAX
+    fn is_scarce(&self) -> bool {
+        self.budget.used() > self.options.limits.queued_bytes
+    }
+
+    /// What a stream may have in its queue now. While memory is scarce, what already waits elsewhere must not stop a reader that has
+    /// taken everything, or those that never read would stop all the others.
+    pub(super) fn room(&self) -> Room {
+        if self.is_scarce() { Room::ONE } else { self.small_room() }
+    }
+
+    /// The same for messages without events.
+    pub(super) fn small_room(&self) -> Room {
+        let Limits { stream_responses: responses, stream_bytes: bytes, .. } = self.options.limits;
+        Room { responses, bytes }
+    }
+
+    pub(super) fn slice_bounds(&self) -> SliceBounds {
+        let limits = &self.options.limits;
+        SliceBounds {
+            revisions: limits.slice_revisions,
+            rows: limits.slice_rows,
+            bytes: if self.is_scarce() { limits.scarce_slice_bytes } else { limits.slice_bytes },
+        }
     }
 
     fn create(&mut self, now: Instant, slot: u32, request: &CreateRequest) {
@@ -265,11 +328,11 @@ impl Hub {
 
     /// The id of a new watcher.
     fn admit(&mut self, slot: u32, request: &CreateRequest) -> Result<i64, Refusal> {
-        if request.range.is_empty() {
-            return Err(Refusal::EmptyRange);
-        }
         if request.start < 0 {
             return Err(Refusal::NegativeStart);
+        }
+        if request.range.is_empty() {
+            return Err(Refusal::EmptyRange);
         }
         if self.watchers.len() >= WATCHERS_MAX {
             return Err(Refusal::TooManyWatchers);
@@ -398,5 +461,53 @@ impl Hub {
             behind: self.behind,
             told: self.told,
         }
+    }
+}
+
+#[cfg(test)]
+impl Hub {
+    pub(super) fn has_watcher(&self, id: StreamId, watch_id: i64) -> bool {
+        self.by_id.get(&id).is_some_and(|slot| self.streams[*slot].watchers.contains_key(&watch_id))
+    }
+
+    /// Every watcher is in exactly the one place that its state says, and nothing else is anywhere.
+    pub(super) fn check_invariants(&self) {
+        let (mut synced, mut behind, mut ahead, mut watchers) = (0, 0, 0, 0);
+        for slot in self.by_id.values() {
+            let stream = &self.streams[*slot];
+            watchers += stream.watchers.len();
+            behind += stream.behind.len();
+            let mut stream_ahead = 0;
+            for (id, number) in &stream.watchers {
+                let watcher = &self.watchers[*number];
+                assert_eq!((watcher.id, watcher.stream), (*id, *slot));
+                match watcher.state {
+                    State::Unplaced => panic!("a watcher has no place"),
+                    State::Synced { place } => {
+                        assert_eq!(self.scopes[watcher.scope].synced[place], *number);
+                        synced += 1;
+                    }
+                    State::Behind(cursor) => {
+                        assert!(cursor <= self.revision && stream.behind.contains(&(cursor, *number)));
+                    }
+                    State::Ahead(cursor) => {
+                        assert!(cursor > self.revision.next() && self.ahead.contains(&(cursor, *number)));
+                        stream_ahead += 1;
+                    }
+                }
+            }
+            assert_eq!(stream.ahead, stream_ahead);
+            ahead += stream_ahead;
+            assert_eq!(stream.ready.is_some(), self.turns.contains(&(stream.turn, *slot)));
+            assert!(stream.ready.is_none_or(|lowest| self.ready.contains(&(lowest, *slot))));
+            if let (Some((cursor, _)), Some(lowest)) = (stream.behind.first(), stream.ready) {
+                assert!(lowest <= *cursor, "a stream is never found too late");
+            }
+            // Whoever is behind is in line, or the reader will say when there is room.
+            assert!(stream.behind.is_empty() || stream.ready.is_some() || stream.outlet.will_report());
+        }
+        assert_eq!((self.synced, self.behind, self.ahead.len()), (synced, behind, ahead));
+        assert_eq!(self.watchers.len(), watchers);
+        assert_eq!(self.ready.len(), self.turns.len());
     }
 }

@@ -31,13 +31,18 @@ mod slab;
 mod watcher;
 
 pub use batch::{Batch, Event};
-pub use hub::{Counts, Hub, Options};
+pub use hub::{Counts, Hub, Limits, Options};
 pub use outlet::{End, Outlet, Taken};
 
 use std::sync::Arc;
 
 use crate::command::KeyRange;
 use crate::ids::Revision;
+
+#[cfg(test)]
+mod hub_test;
+#[cfg(test)]
+mod model_test;
 
 /// A stream of one client, for as long as the hub lives. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

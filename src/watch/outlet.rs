@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::{Message, Response};
-use crate::limits::{WATCH_REQUESTS_WAITING_MAX, WATCH_STREAM_BYTES_MAX, WATCH_STREAM_RESPONSES_MAX};
+use crate::limits::{WATCH_REQUESTS_WAITING_MAX, WATCH_STREAM_RESPONSES_MAX};
 
 /// What a response costs beside its batch, in bytes, about.
 const RESPONSE_BYTES: usize = 64;
@@ -32,21 +32,31 @@ struct Inner {
     bytes: usize,
     /// Requests that the hub has not handled yet.
     requests: usize,
-    /// The hub has something for this stream and waits for room.
-    wanted: Option<Wanted>,
+    /// The hub has something for this stream and waits until no more than this is queued.
+    wanted: Option<Room>,
     end: Option<End>,
     /// Whether the hub has noted that the reader has to be woken.
     touched: bool,
     reader: Option<Waker>,
 }
 
-/// How much room the hub waits for.
+/// What may be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    /// Half the queue.
-    Half,
-    /// All of it: other streams hold what may be held altogether.
-    All,
+pub(super) struct Room {
+    /// Responses.
+    pub(super) responses: usize,
+    /// Bytes; the last response may exceed it.
+    pub(super) bytes: usize,
+}
+
+impl Room {
+    /// For one response at a time: other streams hold what may be held altogether.
+    pub(super) const ONE: Room = Room { responses: 1, bytes: 1 };
+
+    /// How empty a full queue must be before more is put in: refilling it for each response that is taken would cost more.
+    fn half(self) -> Room {
+        Room { responses: self.responses / 2, bytes: self.bytes / 2 }
+    }
 }
 
 /// What the reader finds.
@@ -66,18 +76,17 @@ pub enum Taken {
 }
 
 impl Inner {
-    fn has_room(&self, scarce: bool) -> bool {
-        let room = self.queue.len() < WATCH_STREAM_RESPONSES_MAX && self.bytes < WATCH_STREAM_BYTES_MAX;
-        room && (!scarce || self.queue.is_empty())
+    /// Whether there is room; if not, the reader will report it.
+    fn claim(&mut self, room: Room) -> bool {
+        let has_room = self.queue.len() < room.responses && self.bytes < room.bytes;
+        if !has_room {
+            self.wanted = Some(room.half());
+        }
+        has_room
     }
 
-    fn is_drained(&self, wanted: Wanted) -> bool {
-        match wanted {
-            Wanted::Half => {
-                self.queue.len() <= WATCH_STREAM_RESPONSES_MAX / 2 && self.bytes <= WATCH_STREAM_BYTES_MAX / 2
-            }
-            Wanted::All => self.queue.is_empty(),
-        }
+    fn is_drained(&self, wanted: Room) -> bool {
+        self.queue.len() <= wanted.responses && self.bytes <= wanted.bytes
     }
 
     fn push(&mut self, response: Response) {
@@ -98,12 +107,10 @@ impl Outlet {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a response where there is room. Where there is none, the reader will report when there is again. With `scarce` memory there
-    /// is room in an empty queue only.
-    pub(super) fn offer(&self, response: Response, scarce: bool) -> Offered {
+    /// Queues a response where there is room. Where there is none, the reader will report when there is again.
+    pub(super) fn offer(&self, response: Response, room: Room) -> Offered {
         let mut inner = self.lock();
-        if !inner.has_room(scarce) {
-            inner.wanted = Some(if scarce { Wanted::All } else { Wanted::Half });
+        if !inner.claim(room) {
             return Offered::NoRoom;
         }
         inner.push(response);
@@ -124,13 +131,8 @@ impl Outlet {
     }
 
     /// Whether there is room; if not, the reader will report it.
-    pub(super) fn wants_room(&self, scarce: bool) -> bool {
-        let mut inner = self.lock();
-        if inner.has_room(scarce) {
-            return true;
-        }
-        inner.wanted = Some(if scarce { Wanted::All } else { Wanted::Half });
-        false
+    pub(super) fn claim(&self, room: Room) -> bool {
+        self.lock().claim(room)
     }
 
     /// Ends the stream; the result as `first` of [`Offered::Queued`].
@@ -187,6 +189,12 @@ impl Outlet {
             inner.wanted = None;
         }
         Taken::Response { response, report }
+    }
+
+    /// Whether the reader will tell the hub when there is room.
+    #[cfg(test)]
+    pub(super) fn will_report(&self) -> bool {
+        self.lock().wanted.is_some()
     }
 
     /// Responses that wait.

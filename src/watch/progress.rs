@@ -37,7 +37,7 @@ impl Hub {
             let watcher = &self.watchers[number];
             let quiet = !watcher.told && matches!(watcher.state, State::Synced { .. });
             let response = Response { watch_id, revision: self.revision, message: Message::Progress };
-            if watcher.progress_notify && quiet && !self.offer(slot, response, false) {
+            if watcher.progress_notify && quiet && !self.offer(slot, response, self.small_room()) {
                 self.streams[slot].telling = Some(watch_id);
                 return;
             }

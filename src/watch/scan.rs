@@ -10,7 +10,6 @@ use super::slab::Slab;
 use super::watcher::Scope;
 use crate::command::KeyValue;
 use crate::ids::{Revision, VersionId};
-use crate::limits::{WATCH_SLICE_REVISIONS, WATCH_SLICE_ROWS};
 use crate::mvcc::{ReadError, View};
 use crate::store::{Change, ChangeKind, StoreError};
 
@@ -46,12 +45,23 @@ pub struct Scopes<'h> {
     pub wanted: For,
 }
 
-/// The changes of `[from, to]`, or of as many whole revisions from `from` on as fit: at least one, and about `bytes_max` of events.
+/// How large a slice gets before it ends at the next revision.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceBounds {
+    /// Revisions with changes.
+    pub revisions: usize,
+    /// Changes.
+    pub rows: usize,
+    /// Bytes of events.
+    pub bytes: usize,
+}
+
+/// The changes of `[from, to]`, or of as many whole revisions from `from` on as fit, and at least of one.
 pub fn slice(
     view: &View,
     from: Revision,
     to: Revision,
-    bytes_max: usize,
+    bounds: SliceBounds,
     mut scopes: Scopes<'_>,
 ) -> Result<Slice, StoreError> {
     let mut slice = Slice { through: to, found: Vec::new() };
@@ -63,7 +73,7 @@ pub fn slice(
             break;
         }
         if covered != Some(id.main) {
-            let full = revisions >= WATCH_SLICE_REVISIONS || rows >= WATCH_SLICE_ROWS || bytes >= bytes_max;
+            let full = revisions >= bounds.revisions || rows >= bounds.rows || bytes >= bounds.bytes;
             if let Some(covered) = covered.filter(|_| full) {
                 slice.through = covered;
                 break;

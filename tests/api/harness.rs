@@ -177,7 +177,10 @@ where
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
     let ids = NodeIds { cluster, member: MEMBER, boot_nonce: 1 };
     let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
-    let options = covey::watch::Options { progress_interval: setup.progress_interval };
+    let options = covey::watch::Options {
+        progress_interval: setup.progress_interval,
+        limits: covey::watch::Limits::default(),
+    };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
     let parts = Parts { core, applier, wal: log, store, ids, admission, hub };
     Running::start(parts, clock, Arc::new(Metrics::new([]))).unwrap()
