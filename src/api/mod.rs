@@ -23,6 +23,7 @@ mod cluster;
 mod counters;
 mod dispatch;
 mod errors;
+mod frames;
 mod health;
 mod http;
 mod io;

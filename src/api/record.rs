@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 
 use super::counters::Live;
 use super::errors;
+use super::frames::Frames;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
 use crate::wire::etcdserverpb::{cluster_server, kv_server, maintenance_server, watch_server};
@@ -62,6 +63,7 @@ pub struct CallRecord {
     /// Its place among the methods; `None` for a method that nobody offers.
     place: Option<usize>,
     code: Code,
+    sent: Frames,
     _live: Live,
 }
 
@@ -75,13 +77,20 @@ impl CallRecord {
         if let Some(place) = place {
             metrics.grpc[place].started.add(1);
         }
-        Self { metrics: Arc::clone(metrics), place, code: Code::Cancelled, _live: live }
+        Self {
+            metrics: Arc::clone(metrics),
+            place,
+            code: Code::Cancelled,
+            sent: Frames::default(),
+            _live: live,
+        }
     }
 
     /// The body of the call's request; `arriving` counts what all bodies have brought.
     pub fn request_body(&self, body: Incoming, arriving: &Arc<AtomicUsize>) -> RequestBody {
         let (metrics, place) = (Arc::clone(&self.metrics), self.place);
-        RequestBody { body, arriving: 0, arriving_of_all: Arc::clone(arriving), metrics, place }
+        let (frames, arriving_of_all) = (Frames::default(), Arc::clone(arriving));
+        RequestBody { body, frames, arriving: 0, arriving_of_all, metrics, place }
     }
 
     /// Looks into headers or trailers of the answer for the status.
@@ -92,10 +101,11 @@ impl CallRecord {
     }
 
     /// A piece of the answer leaves.
-    pub fn note_sent(&mut self, bytes: usize) {
-        self.metrics.client_grpc_sent_bytes.add(bytes as u64);
+    pub fn note_sent(&mut self, data: &[u8]) {
+        self.metrics.client_grpc_sent_bytes.add(data.len() as u64);
+        let messages = self.sent.feed(data);
         if let Some(place) = self.place {
-            self.metrics.grpc[place].sent.add(1);
+            self.metrics.grpc[place].sent.add(messages);
         }
     }
 }
@@ -115,6 +125,8 @@ impl Drop for CallRecord {
 /// A request's body, counted while it arrives and against a bound that all share.
 pub struct RequestBody {
     body: Incoming,
+    frames: Frames,
+    /// What of it counts as arriving: the message that is not complete.
     arriving: usize,
     /// What all requests have brought that are not complete: what slow or hostile senders can make us hold.
     arriving_of_all: Arc<AtomicUsize>,
@@ -142,12 +154,15 @@ impl Body for RequestBody {
             if all > REQUESTS_ARRIVING_BYTES_MAX {
                 return Poll::Ready(Some(Err(errors::too_much_arriving())));
             }
-        }
-        // The calls offered take one message each: it is in when the body has ended.
-        if let Poll::Ready(None) = &next
-            && let Some(place) = this.place.take()
-        {
-            this.metrics.grpc[place].received.add(1);
+            let complete = this.frames.feed(data);
+            if complete > 0 {
+                let arrived = this.arriving - this.frames.partial();
+                this.arriving -= arrived;
+                this.arriving_of_all.fetch_sub(arrived, Ordering::Relaxed);
+            }
+            if let Some(place) = this.place {
+                this.metrics.grpc[place].received.add(complete);
+            }
         }
         next
     }

@@ -24,7 +24,6 @@ use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::consensus::StartError;
 use crate::formation::Identity;
-use crate::limits::WATCH_PROGRESS_INTERVAL;
 use crate::node::{Recovery, recover};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
@@ -177,7 +176,10 @@ fn start(
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let mut prng = Prng::new(seed);
     let hub = Hub::new(
-        watch::Options { progress_interval: WATCH_PROGRESS_INTERVAL, limits: watch::Limits::default() },
+        watch::Options {
+            progress_interval: config.client.watch_progress_interval,
+            limits: watch::Limits::default(),
+        },
         prng.fork(),
     );
     let recovery = Recovery {
