@@ -240,7 +240,7 @@ class Generator:
         if self.one_in(4):
             fields["filters"] = rng.choice([[0], [1], [0, 1], [1, 1], [7], [-1, 0]])
         if self.one_in(3):
-            fields["watch_id"] = rng.choice([1, 2, 3, 5, -1, -5, INT64_MAX])
+            fields["watch_id"] = rng.choice([1, 2, 3, 5, -5, INT64_MAX])  # -1 is what refusals are for
         if self.one_in(6):
             fields["progress_notify"] = True
         return {"stream": self.stream(), **self.some(fields)}

@@ -144,7 +144,7 @@ def ties_in_key_order(operation, theirs, ours, pair):
     if tie is None or not same_but_for_kvs(theirs, ours) or theirs["ok"].get("count", 0) <= STABLE_MAX:
         return theirs, ours
     kvs, result = theirs["ok"].get("kvs", []), []
-    if [item.get(tie) for item in kvs] != [item.get(tie) for item in ours["ok"].get("kvs", [])]:
+    if not kvs or [item.get(tie) for item in kvs] != [item.get(tie) for item in ours["ok"].get("kvs", [])]:
         return theirs, ours
     if theirs["ok"].get("more") or fields.get("keys_only") and tie == "value":
         return ours, ours  # which of those that tie are cut off, and which ones tie, cannot be told from the answer

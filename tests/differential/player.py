@@ -298,7 +298,7 @@ class Pair:
                  if "created" in item or "canceled" in item]
         return bool(flags) and "canceled" in flags[-1]
 
-    def cancel(self, stream, watch_id):
+    def cancel(self, stream, watch_id=0):
         self.settle()
         known = self.watchers.pop((stream, watch_id), None)
         for side in self.sides:
