@@ -56,6 +56,13 @@ pub const COMPACTION_SLICE: usize = 1000;
 /// The pause between two slices of physical compaction (etcd's default).
 pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long removal of compacted versions may be held back by those who read the whole state (snapshots, hashes).
+pub const HOLD_MAX: Duration = Duration::from_hours(1);
+/// How long one who reads the whole state may take for a slice before removal goes on without it.
+pub const HOLD_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Bytes of changes, as the quota counts them, that one slice of a hash over the whole state reads.
+pub const HASH_SLICE_BYTES: u64 = 1024 * 1024;
+
 /// Rows that one slice of the scrub checks.
 pub const SCRUB_SLICE: usize = 2048;
 /// The pause between two slices of the scrub: a walk over a million changes takes under half an hour.
@@ -77,5 +84,6 @@ const _: () = {
     assert!(OVERLAY_BYTES >= 2 * REQUEST_BYTES);
     assert!(PROPOSALS_PENDING_BYTES_MAX >= REQUEST_BYTES_MAX);
     assert!(QUOTA_CLEAR_PERCENT < 100);
+    assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
 };

@@ -9,6 +9,7 @@
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
 //!  kv cluster maintenance health              the services
+//!   hashes     hashes of everything, one at a time
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
 //!   node      reads and proposals
 //! ```
@@ -23,6 +24,7 @@ mod cluster;
 mod counters;
 mod dispatch;
 mod errors;
+mod hashes;
 mod health;
 mod http;
 mod io;

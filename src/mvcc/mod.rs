@@ -33,7 +33,7 @@ mod writer;
 
 pub use check::{InvalidRequest, cost_of};
 pub use generation::Generation;
-pub use hash::HashKv;
+pub use hash::{HashKv, HashName, HashWalk};
 pub use pages::{Page, PagesEnd, RangePages};
 pub use tip::Tip;
 pub use view::{Facts, View, ViewCell};

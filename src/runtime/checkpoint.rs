@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Drained;
+use super::hold::{Grant, Holds};
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
 use crate::limits::{COMPACTION_PAUSE, COMPACTION_SLICE, SCRUB_PAUSE, SCRUB_REST, SCRUB_SLICE};
 use crate::store::{FoldBatch, ScrubCursor, Store};
@@ -18,16 +19,23 @@ pub(super) enum CheckpointJob {
     Fold(FoldBatch),
     /// Begin to remove what compaction left over.
     Compact,
+    /// Stop removing until the reader is done.
+    Hold(Grant),
 }
 
 /// The thread's work.
 pub(super) fn run(mut store: Store, context: &Context) -> Result<(), Fault> {
     let mut jobs = Vec::new();
     let mut compacting = false;
+    let mut holds = Holds::new(context.shared.clock);
+    let mut held = false;
     let mut scrub = Scrub::new(context.shared.clock.now());
     loop {
-        let patience =
-            if compacting { COMPACTION_PAUSE } else { context.shared.clock.until(scrub.next_slice) };
+        let patience = match (compacting, held) {
+            (true, true) => Holds::LOOK,
+            (true, false) => COMPACTION_PAUSE,
+            (false, _) => context.shared.clock.until(scrub.next_slice),
+        };
         if context.queues.checkpoint.drain(&mut jobs, Some(patience)) == Drained::Closed {
             return Ok(());
         }
@@ -35,10 +43,15 @@ pub(super) fn run(mut store: Store, context: &Context) -> Result<(), Fault> {
             match job {
                 CheckpointJob::Fold(batch) => fold(&mut store, &batch, context)?,
                 CheckpointJob::Compact => compacting = true,
+                CheckpointJob::Hold(grant) => holds.ask(grant, &context.queues),
             }
         }
         if compacting {
-            compacting = !compact(&mut store, context)?;
+            held = !holds.allow_removal();
+            if !held && compact(&mut store, context)? {
+                compacting = false;
+                holds.removal_finished(&context.queues);
+            }
         }
         scrub.run_if_due(&store, context.shared.clock.now())?;
     }

@@ -7,6 +7,7 @@ mod checkpoint;
 pub mod clock;
 pub mod files;
 mod handle;
+mod hold;
 pub mod io;
 mod mailbox;
 mod pool;
@@ -16,6 +17,7 @@ mod waiters;
 mod wal_writer;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
+pub use hold::{Hold, HoldError};
 pub use mailbox::{Drained, Mailbox};
 pub use pool::Pool;
 pub use running::{Parts, Running};

@@ -20,6 +20,7 @@ use smol::channel::Sender;
 
 use super::checkpoint::CheckpointJob;
 use super::handle::Shared;
+use super::hold::Grant;
 use super::{Drained, Mailbox, ServeError, wal_writer};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role};
@@ -59,21 +60,34 @@ pub enum Fault {
 
 /// What the core thread is told.
 pub(super) enum CoreInput {
-    Propose { id: ProposalId, bytes: Bytes },
+    Propose {
+        id: ProposalId,
+        bytes: Bytes,
+    },
     Read(u64),
     Persisted(PersistId),
-    Applied { index: LogIndex, bytes: usize },
+    Applied {
+        index: LogIndex,
+        bytes: usize,
+    },
     ConfChange(LogEntry),
     Checkpointed(LogIndex),
+    /// For the checkpoint thread.
+    Hold(Grant),
 }
 
 /// What the applier thread is told.
 pub(super) enum ApplierInput {
     Entries(Vec<LogEntry>),
-    ConfState { index: LogIndex, conf_state: ConfState },
+    ConfState {
+        index: LogIndex,
+        conf_state: ConfState,
+    },
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
     Leads(bool),
+    /// Call this once the views show all that was told before.
+    Fence(Box<dyn FnOnce() + Send>),
 }
 
 /// The queues of the threads behind the core's.
@@ -153,6 +167,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
+                CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointJob::Hold(grant))),
                 CoreInput::ConfChange(entry) => {
                     let conf_state = core.apply_conf_change(now, &entry)?;
                     let answer = ApplierInput::ConfState { index: entry.index, conf_state };
@@ -244,10 +259,12 @@ fn stop(context: &Context) {
 pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(), Fault> {
     let Context { shared, queues, .. } = context;
     let mut inputs = Vec::new();
+    let mut fences: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     loop {
         while let Some(output) = applier.poll_output()? {
             carry_out_applier(output, context);
         }
+        fences.drain(..).for_each(|pass| pass());
         let patience = applier.poll_timeout().map(|at| shared.clock.until(at));
         if queues.applier.drain(&mut inputs, patience) == Drained::Closed {
             return Ok(());
@@ -262,6 +279,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
                 ApplierInput::Leads(leads) => applier.handle_leadership(now, leads),
+                ApplierInput::Fence(pass) => fences.push(pass),
             }
         }
         if applier.poll_timeout().is_some_and(|at| at <= now) {

@@ -9,6 +9,7 @@ mod harness;
 mod kube;
 mod kv;
 mod limits;
+mod maintenance;
 mod plain;
 mod services;
 mod tls;
