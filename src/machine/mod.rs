@@ -27,7 +27,6 @@ use crate::store::{Base, ConfState, FoldBatch, Meta, StoreError};
 pub struct Machine {
     /// The state; what is published are clones of its view.
     tip: Tip,
-    applied_term: Term,
     /// The log entry up to which everything is frozen or folded.
     rotated: LogIndex,
     /// The log entry that the frozen generation ends with.
@@ -42,16 +41,9 @@ impl Machine {
     /// The state that a store holds. Entries after `base.meta().applied` come next.
     pub fn new(base: Arc<Base>) -> Self {
         let meta = base.meta();
-        let (applied_term, rotated, rotated_compacted) = (meta.applied_term, meta.applied, meta.compacted);
+        let (rotated, rotated_compacted) = (meta.applied, meta.compacted);
         let overlay_bytes = OVERLAY_BYTES as u64;
-        Self {
-            tip: Tip::of_base(base),
-            applied_term,
-            rotated,
-            freezing: None,
-            rotated_compacted,
-            overlay_bytes,
-        }
+        Self { tip: Tip::of_base(base), rotated, freezing: None, rotated_compacted, overlay_bytes }
     }
 
     /// Lets a generation be full at another size than [`OVERLAY_BYTES`]. No result of any entry depends on it.
@@ -71,7 +63,7 @@ impl Machine {
 
     /// The term of the last log entry applied.
     pub fn applied_term(&self) -> Term {
-        self.applied_term
+        self.tip.view().applied_term()
     }
 
     /// Applies the entry at `index`, which must follow the last one. A rejection is a result like any other: equal on all members, without
@@ -83,19 +75,20 @@ impl Machine {
             Err(ReadError::Rejected(rejection)) => Err(rejection),
             Err(ReadError::Store(error)) => return Err(error),
         };
-        Ok(Applied { revision: self.tip.view().revision(), outcome })
+        let (revision, compacted) = (self.tip.view().revision(), self.tip.view().compacted());
+        self.tip.digest_mut().result(revision, compacted, &outcome);
+        Ok(Applied { revision, outcome })
     }
 
     /// Applies an entry that changes nothing but the position in the log.
     pub fn apply_empty(&mut self, index: LogIndex, term: Term) {
-        assert!(term >= self.applied_term, "terms do not fall along the log");
-        self.tip.advance(index);
-        self.applied_term = term;
+        self.tip.advance(index, term);
     }
 
     /// Applies an entry that changed the cluster's configuration.
     pub fn apply_conf_state(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
         self.apply_empty(index, term);
+        self.tip.digest_mut().conf_state(&conf_state);
         self.tip.facts_mut().conf_state = conf_state;
     }
 
@@ -166,6 +159,7 @@ impl Machine {
     }
 
     fn publish(&mut self, attributes: &MemberAttributes) {
+        self.tip.digest_mut().attributes(attributes);
         let members = &mut self.tip.facts_mut().members;
         match members.binary_search_by_key(&attributes.member, |(member, _)| *member) {
             Ok(position) => members[position].1 = attributes.clone(),
@@ -205,7 +199,8 @@ impl Machine {
         let facts = self.tip.view().facts();
         let meta = Meta {
             applied: self.tip.view().applied(),
-            applied_term: self.applied_term,
+            applied_term: self.tip.view().applied_term(),
+            digest: self.tip.view().digest(),
             conf_state: facts.conf_state.clone(),
             revision: self.tip.view().revision(),
             compacted: facts.compacted,

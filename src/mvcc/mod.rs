@@ -21,6 +21,7 @@
 
 pub mod check;
 mod compare;
+mod digest;
 mod footprint;
 mod generation;
 mod hash;

@@ -11,7 +11,7 @@ use super::ReadError;
 use super::generation::Generation;
 use super::rows::Row;
 use crate::command::{Alarm, KeyValue, MemberAttributes, Rejection};
-use crate::ids::{LogIndex, MemberId, Revision, VersionId};
+use crate::ids::{Digest, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::store::{Base, Change, ChangeKind, ConfState, StoreError};
 
 /// The replicated facts beside the keys. Shared by views until one changes.
@@ -40,6 +40,8 @@ pub struct View {
     pub(super) base: Arc<Base>,
     pub(super) facts: Arc<Facts>,
     pub(super) applied: LogIndex,
+    pub(super) applied_term: Term,
+    pub(super) digest: Digest,
 }
 
 impl View {
@@ -57,6 +59,8 @@ impl View {
         Self {
             rev: meta.revision,
             applied: meta.applied,
+            applied_term: meta.applied_term,
+            digest: meta.digest,
             active: Arc::default(),
             frozen: None,
             facts: Arc::new(facts),
@@ -72,6 +76,16 @@ impl View {
     /// The log entry that this state is the result of.
     pub fn applied(&self) -> LogIndex {
         self.applied
+    }
+
+    /// That entry's term.
+    pub fn applied_term(&self) -> Term {
+        self.applied_term
+    }
+
+    /// What all entries up to that one have come to.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The facts beside the keys.

@@ -115,7 +115,7 @@ impl<'m> Writer<'m> {
             version: kept.map_or(1, |kv| kv.version + 1),
             lease,
         };
-        self.view.active.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
+        self.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
         Ok(PutResult { previous: prior.filter(|_| put.prev_kv) })
     }
 
@@ -135,9 +135,14 @@ impl<'m> Writer<'m> {
         for key in keys {
             let id = self.next_id();
             let key = self.keep(&key);
-            self.view.active.push(id, Change { key, kind: ChangeKind::Delete }, true);
+            self.push(id, Change { key, kind: ChangeKind::Delete }, true);
         }
         Ok(DeleteResult { deleted, previous })
+    }
+
+    fn push(&mut self, id: VersionId, change: Change, existed: bool) {
+        self.view.digest.change(id, &change);
+        self.view.active.push(id, change, existed);
     }
 
     /// Part of the command, as the overlay is to hold it.

@@ -11,7 +11,7 @@ use super::threads::CoreInput;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
 use crate::consensus::CoreStatus;
-use crate::ids::{ClusterId, LogIndex, MemberId, ProposalId, Revision, Term};
+use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
 use crate::mvcc::{View, ViewCell, cost_of};
 
@@ -63,6 +63,8 @@ pub struct NodeStatus {
     pub bytes_in_use: u64,
     /// The quota in bytes; `None` when there is no limit.
     pub quota: Option<u64>,
+    /// The digest of what was applied, and up to which entry: two members that name the same entry must have the same.
+    pub digest: (LogIndex, Digest),
     /// Whether this member does not vote.
     pub is_learner: bool,
 }
@@ -243,6 +245,7 @@ impl Handle {
             file_bytes: shared.file_bytes.load(Ordering::Relaxed),
             bytes_in_use: view.bytes_in_use(),
             quota: shared.admission.quota,
+            digest: (view.applied(), view.digest()),
             is_learner: false,
         }
     }

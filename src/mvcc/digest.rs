@@ -1,0 +1,234 @@
+//! The digest that is chained over the results of applied entries.
+//!
+//! Owns: what goes into it, and in which bytes. Must never: depend on anything but the log: not on batches, folds, compaction's progress or
+//! restarts. Fed by `machine` and by the [`Writer`](super::Writer); compared between members that have applied the same index.
+//!
+//! ```text
+//! entry   index  term   ( command's changes: main  sub  key  [value  create  version  lease] )*   result
+//! result  kind of outcome or rejection   revision after   what the outcome says that no change does
+//! ```
+//!
+//! It is to notice members that have come apart by a bug or by bad memory, not to withstand somebody who wants two states to look alike. So speed
+//! decides: a word costs one multiplication of 64 by 64 bits whose halves are added without carry.
+
+use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Rejection, TxnResult};
+use crate::ids::{Digest, LogIndex, Revision, Term, VersionId};
+use crate::store::{Change, ChangeKind, ConfState};
+
+/// An odd number with as many ones as zeros (the golden ratio's fraction).
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Digest {
+    fn word(&mut self, word: u64) {
+        let product = u128::from(self.0.rotate_left(32) ^ word ^ MULTIPLIER) * u128::from(MULTIPLIER);
+        let bytes = product.to_le_bytes();
+        let (low, high) = bytes.split_at(size_of::<u64>());
+        self.0 = little_endian(low) ^ little_endian(high) ^ self.0.rotate_left(17);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        let (words, rest) = bytes.as_chunks::<{ size_of::<u64>() }>();
+        for word in words {
+            self.word(u64::from_le_bytes(*word));
+        }
+        if !rest.is_empty() {
+            self.word(little_endian(rest));
+        }
+    }
+
+    /// The log goes on with this entry.
+    pub(super) fn entry(&mut self, index: LogIndex, term: Term) {
+        self.word(index.0);
+        self.word(term.0);
+    }
+
+    /// The entry has made this change.
+    pub(super) fn change(&mut self, id: VersionId, change: &Change) {
+        self.word(id.main.0.cast_unsigned());
+        self.word(u64::from(id.sub));
+        self.bytes(&change.key);
+        match &change.kind {
+            ChangeKind::Delete => self.word(0),
+            ChangeKind::Put { value, create_revision, version, lease } => {
+                self.bytes(value);
+                self.word(create_revision.0.cast_unsigned());
+                self.word(version.cast_unsigned());
+                self.word(lease.0.cast_unsigned());
+            }
+        }
+    }
+
+    /// The entry has come to this, and the state to `revision` and `compacted`.
+    pub fn result(&mut self, revision: Revision, compacted: Revision, outcome: &Result<Outcome, Rejection>) {
+        match outcome {
+            Ok(Outcome::Put(_)) => self.word(1),
+            Ok(Outcome::DeleteRange(_)) => self.word(2),
+            Ok(Outcome::Txn(txn)) => {
+                self.word(3);
+                self.branches(txn);
+            }
+            Ok(Outcome::Compact) => {
+                self.word(4);
+                self.word(compacted.0.cast_unsigned());
+            }
+            Ok(Outcome::Alarm(alarms)) => {
+                self.word(5);
+                alarms.iter().for_each(|alarm| self.alarm(*alarm));
+            }
+            Ok(Outcome::Publish) => self.word(6),
+            Err(rejection) => self.word(0x100 + code(*rejection)),
+        }
+        self.word(revision.0.cast_unsigned());
+    }
+
+    /// Which branches a transaction took. What its reads gave follows from the state, which the digest knows.
+    fn branches(&mut self, txn: &TxnResult) {
+        self.word(u64::from(txn.succeeded));
+        for (_, response) in &txn.responses {
+            if let OpResult::Txn(nested) = response {
+                self.branches(nested);
+            }
+        }
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        self.word(alarm.member.0);
+        self.word(match alarm.kind {
+            AlarmKind::NoSpace => 1,
+            AlarmKind::Corrupt => 2,
+        });
+    }
+
+    /// A member is known by these from now on.
+    pub fn attributes(&mut self, attributes: &MemberAttributes) {
+        self.word(attributes.member.0);
+        self.bytes(attributes.name.as_bytes());
+        for urls in [&attributes.peer_urls, &attributes.client_urls] {
+            self.word(urls.len() as u64);
+            urls.iter().for_each(|url| self.bytes(url.as_bytes()));
+        }
+        self.word(attributes.incarnation);
+        self.word(attributes.boot_nonce);
+    }
+
+    /// The cluster has this configuration from now on.
+    pub fn conf_state(&mut self, conf_state: &ConfState) {
+        let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
+        for members in [voters, learners, voters_outgoing, learners_next] {
+            self.word(members.len() as u64);
+            members.iter().for_each(|member| self.word(member.0));
+        }
+        self.word(u64::from(*auto_leave));
+    }
+}
+
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+fn code(rejection: Rejection) -> u64 {
+    match rejection {
+        Rejection::KeyNotFound => 1,
+        Rejection::LeaseNotFound => 2,
+        Rejection::Compacted => 3,
+        Rejection::FutureRevision => 4,
+        Rejection::NoSpace => 5,
+        Rejection::Corrupt => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ids::LeaseId;
+
+    fn put(key: &'static str, value: &'static str) -> Change {
+        let (create_revision, version, lease) = (Revision(2), 1, LeaseId::NONE);
+        let kind =
+            ChangeKind::Put { value: Bytes::from_static(value.as_bytes()), create_revision, version, lease };
+        Change { key: Bytes::from_static(key.as_bytes()), kind }
+    }
+
+    fn of(feed: impl FnOnce(&mut Digest)) -> u64 {
+        let mut digest = Digest::default();
+        feed(&mut digest);
+        digest.0
+    }
+
+    #[test]
+    fn whatever_differs_shows() {
+        let id = VersionId::default();
+        let changed = |id, change: Change| of(|digest| digest.change(id, &change));
+        let with = |alter: fn(&mut Change)| {
+            let mut change = put("key", "value");
+            alter(&mut change);
+            change
+        };
+        let mut all = vec![
+            of(|_| ()),
+            of(|digest| digest.word(0)),
+            of(|digest| digest.entry(LogIndex(1), Term(0))),
+            of(|digest| digest.entry(LogIndex(0), Term(1))),
+            changed(id, put("key", "value")),
+            changed(VersionId { sub: 1, ..id }, put("key", "value")),
+            changed(VersionId { main: Revision(1), ..id }, put("key", "value")),
+            changed(id, put("keyv", "alue")),
+            changed(id, put("key", "value\0")),
+            changed(id, put("key", "valuf")),
+            changed(id, put("key", "a value of more than eight bytes")),
+            changed(id, put("key", "a value of more than eight bytfs")),
+            changed(id, with(|change| change.kind = ChangeKind::Delete)),
+        ];
+        for field in 0..3 {
+            let mut change = put("key", "value");
+            if let ChangeKind::Put { create_revision, version, lease, .. } = &mut change.kind {
+                match field {
+                    0 => *create_revision = Revision(3),
+                    1 => *version = 2,
+                    _ => *lease = LeaseId(1),
+                }
+            }
+            all.push(changed(id, change));
+        }
+        let rejections = [
+            Rejection::KeyNotFound,
+            Rejection::LeaseNotFound,
+            Rejection::Compacted,
+            Rejection::FutureRevision,
+            Rejection::NoSpace,
+            Rejection::Corrupt,
+        ];
+        let results = rejections.map(Err).into_iter().chain([Ok(Outcome::Compact), Ok(Outcome::Publish)]);
+        for (result, at) in results.flat_map(|result| [(result.clone(), 5), (result, 6)]) {
+            all.push(of(|digest| digest.result(Revision(at), Revision(0), &result)));
+        }
+        all.push(of(|digest| digest.result(Revision(5), Revision(1), &Ok(Outcome::Compact))));
+        let total = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), total);
+    }
+
+    #[test]
+    fn the_number_of_a_state_does_not_change_from_version_to_version() {
+        let digest = of(|digest| {
+            digest.entry(LogIndex(2), Term(1));
+            digest.change(VersionId { main: Revision(2), sub: 0 }, &put("greeting", "hello"));
+        });
+        assert_eq!(format!("{digest:016x}"), "4273e4db0273adb5");
+    }
+
+    #[test]
+    fn single_bits_spread() {
+        let base = of(|digest| digest.bytes(&[0; 64]));
+        for bit in 0..512 {
+            let mut bytes = [0; 64];
+            bytes[bit / 8] = 1 << (bit % 8);
+            let differing = (base ^ of(|digest| digest.bytes(&bytes))).count_ones();
+            assert!((10..=54).contains(&differing), "bit {bit} changes {differing} bits");
+        }
+    }
+}
