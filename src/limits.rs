@@ -23,6 +23,8 @@ pub const QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 pub const PUT_OVERHEAD_BYTES: u64 = 256;
 /// The NOSPACE alarm is lifted once bytes in use fall below this share of the quota, in percent.
 pub const QUOTA_CLEAR_PERCENT: u64 = 95;
+/// Alarms of one kind that may be raised: any client can raise one for any id.
+pub const ALARMS_MAX: usize = 256;
 
 /// Size of a WAL segment in bytes.
 pub const WAL_SEGMENT_BYTES: u64 = 2 * 1024 * 1024;

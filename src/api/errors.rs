@@ -67,6 +67,8 @@ impl From<Rejection> for Status {
             }
             Rejection::NoSpace => etcd(Code::ResourceExhausted, "mvcc: database space exceeded"),
             Rejection::Corrupt => etcd(Code::DataLoss, "corrupt cluster"),
+            // etcd keeps any number.
+            Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
         }
     }
 }

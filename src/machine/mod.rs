@@ -12,10 +12,12 @@
 //! At most one generation is frozen at a time; until it is folded, the active one has to take what comes. The driver asks
 //! [`Machine::must_stall`] and holds entries back.
 
+mod alarms;
+
 use std::sync::Arc;
 
 use crate::command::AlarmKind;
-use crate::command::{Alarm, AlarmAction, Applied, Command, MemberAttributes, Outcome, Rejection};
+use crate::command::{Applied, Command, MemberAttributes, Outcome, Rejection};
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{ReadError, Tip, View, Writer, cost_of};
@@ -115,7 +117,9 @@ impl Machine {
             Command::DeleteRange(delete) => writer.delete_range(delete).map(Outcome::DeleteRange),
             Command::Txn(txn) => writer.txn(txn).map(Outcome::Txn),
             Command::Compact { revision } => Ok(self.compact(*revision)?),
-            Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.set_alarm(*action, *alarm))),
+            Command::Alarm { action, alarm } => {
+                Ok(Outcome::Alarm(alarms::set(self.tip.facts_mut(), *action, *alarm)?))
+            }
             Command::Publish(attributes) => {
                 self.publish(attributes);
                 Ok(Outcome::Publish)
@@ -139,23 +143,6 @@ impl Machine {
         facts.compacted = Revision(revision);
         facts.ever_compacted = true;
         Ok(Outcome::Compact)
-    }
-
-    /// Raises or clears an alarm; answers with it, unless there was none to clear.
-    fn set_alarm(&mut self, action: AlarmAction, alarm: Alarm) -> Vec<Alarm> {
-        let position = self.tip.view().facts().alarms.binary_search(&alarm);
-        match (action, position) {
-            (AlarmAction::Activate, Ok(_)) => vec![alarm],
-            (AlarmAction::Activate, Err(position)) => {
-                self.tip.facts_mut().alarms.insert(position, alarm);
-                vec![alarm]
-            }
-            (AlarmAction::Deactivate, Ok(position)) => {
-                self.tip.facts_mut().alarms.remove(position);
-                vec![alarm]
-            }
-            (AlarmAction::Deactivate, Err(_)) => Vec::new(),
-        }
     }
 
     fn publish(&mut self, attributes: &MemberAttributes) {
@@ -206,6 +193,7 @@ impl Machine {
             compacted: facts.compacted,
             ever_compacted: facts.ever_compacted,
             alarms: facts.alarms.clone(),
+            over_quota: facts.over_quota.clone(),
             members: facts.members.clone(),
             // The store's own: see `FoldBatch`.
             compaction_finished: Revision(0),

@@ -161,6 +161,8 @@ fn alarm() -> impl Strategy<Value = Command> {
         AlarmAction::Deactivate,
         AlarmAction::Deactivate,
         AlarmAction::Activate,
+        AlarmAction::QuotaReached,
+        AlarmAction::QuotaRelieved,
     ]);
     (action, kind, 1u64..3).prop_map(|(action, kind, member)| Command::Alarm {
         action,

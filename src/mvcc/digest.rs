@@ -146,6 +146,7 @@ fn code(rejection: Rejection) -> u64 {
         Rejection::FutureRevision => 4,
         Rejection::NoSpace => 5,
         Rejection::Corrupt => 6,
+        Rejection::TooManyAlarms => 7,
     }
 }
 
@@ -211,6 +212,7 @@ mod tests {
             Rejection::FutureRevision,
             Rejection::NoSpace,
             Rejection::Corrupt,
+            Rejection::TooManyAlarms,
         ];
         let results = rejections.map(Err).into_iter().chain([Ok(Outcome::Compact), Ok(Outcome::Publish)]);
         for (result, at) in results.flat_map(|result| [(result.clone(), 5), (result, 6)]) {

@@ -23,6 +23,8 @@ pub struct Facts {
     pub ever_compacted: bool,
     /// Raised alarms, sorted.
     pub alarms: Vec<Alarm>,
+    /// Whose NOSPACE alarm was raised by the quota alone, sorted: it is cleared once there is room.
+    pub over_quota: Vec<MemberId>,
     /// Members that have published themselves, by id.
     pub members: Vec<(MemberId, MemberAttributes)>,
     /// The configuration of the cluster.
@@ -53,6 +55,7 @@ impl View {
             compacted: meta.compacted,
             ever_compacted: meta.ever_compacted,
             alarms: meta.alarms.clone(),
+            over_quota: meta.over_quota.clone(),
             members: meta.members.clone(),
             conf_state: meta.conf_state.clone(),
         };

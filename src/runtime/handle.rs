@@ -164,7 +164,7 @@ impl Handle {
     async fn raise_no_space(&self) {
         let alarm = Alarm { member: self.0.ids.member, kind: AlarmKind::NoSpace };
         if !self.0.views.load().facts().alarms.contains(&alarm) {
-            let raise = Command::Alarm { action: AlarmAction::Activate, alarm };
+            let raise = Command::Alarm { action: AlarmAction::QuotaReached, alarm };
             let raised = self.submit(raise, usize::MAX).await;
             if let Err(error) = raised {
                 tracing::warn!(%error, "could not raise the NOSPACE alarm; the next refused write tries again");

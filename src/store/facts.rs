@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! row      = version:u8 (2)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
-//!            compaction_finished  bytes_in_use  alarms:list  members:list  seal       numbers are varints
+//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  seal       numbers are varints
 //! conf     = voters:list  learners:list  voters_outgoing:list  learners_next:list (of u64 LE)  auto_leave:u8
 //! alarm    = member:u64 LE  kind:u8 (1 no space, 2 corrupt)
 //! member   = id:u64 LE  attributes.member:u64 LE  name:text  peer_urls:list of text  client_urls:list of text
@@ -53,6 +53,7 @@ pub fn encode(meta: &Meta) -> Vec<u8> {
             AlarmKind::Corrupt => ALARM_CORRUPT,
         });
     });
+    put_list(&mut out, &meta.over_quota, |out, member| put_member_id(out, *member));
     put_list(&mut out, &meta.members, |out, (id, attributes)| {
         put_member_id(out, *id);
         put_attributes(out, attributes);
@@ -99,6 +100,7 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
         compaction_finished: Revision(reader.count()?),
         bytes_in_use: reader.varint()?,
         alarms: reader.list(alarm)?,
+        over_quota: reader.list(member_id)?,
         members: reader.list(|reader| Some((member_id(reader)?, attributes(reader)?)))?,
     };
     reader.end()?;
@@ -196,6 +198,7 @@ mod tests {
                 Alarm { member: MemberId(1), kind: AlarmKind::NoSpace },
                 Alarm { member: MemberId(1), kind: AlarmKind::Corrupt },
             ],
+            over_quota: vec![MemberId(1)],
             members: vec![(MemberId(7), attributes)],
         }
     }

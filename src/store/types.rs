@@ -100,6 +100,8 @@ pub struct Meta {
     pub bytes_in_use: u64,
     /// Raised alarms, sorted.
     pub alarms: Vec<Alarm>,
+    /// Whose NOSPACE alarm was raised by the quota alone, sorted.
+    pub over_quota: Vec<MemberId>,
     /// Members that have published themselves, by id.
     pub members: Vec<(MemberId, MemberAttributes)>,
 }
