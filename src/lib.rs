@@ -27,6 +27,7 @@ pub mod wal;
 // R3: the state
 pub mod machine;
 pub mod mvcc;
+pub mod snapshot;
 // R4: agreement
 pub mod consensus;
 pub mod formation;

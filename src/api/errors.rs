@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use crate::command::Rejection;
 use crate::mvcc::{InvalidRequest, ReadError};
 use crate::runtime::{HoldError, ServeError};
+use crate::snapshot::WriteError;
 use crate::store::StoreError;
 
 /// What is wrong with a request before anything is asked of the node.
@@ -117,6 +118,12 @@ impl From<ReadError> for Status {
 /// A read that the store could not answer. Another member may be able to, but a client must not take it for an answer.
 fn store_damaged(error: &StoreError) -> Status {
     tracing::error!(%error, "the store could not answer a read");
+    Status::data_loss(format!("the store of this member could not answer: {error}"))
+}
+
+/// The state is not what it says of itself.
+pub fn image_incomplete(error: &WriteError) -> Status {
+    tracing::error!(%error, "a snapshot could not be completed");
     Status::data_loss(format!("the store of this member could not answer: {error}"))
 }
 

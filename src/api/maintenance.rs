@@ -6,15 +6,15 @@
 use std::time::Duration;
 
 use smol::Timer;
-use smol::stream::Pending;
 use tonic::{Request, Response, Status};
 
 use super::hashes::Hashes;
 use super::node::{Freshness, Node, not_in_kind};
+use super::snapshot_stream::SnapshotStream;
 use super::{errors, parse, render, version};
 use crate::command::{Alarm, AlarmAction, Command, Outcome};
 use crate::wire::etcdserverpb as pb;
-use crate::wire::etcdserverpb::maintenance_server::{Maintenance, SERVICE_NAME};
+use crate::wire::etcdserverpb::maintenance_server::Maintenance;
 use pb::alarm_request::AlarmAction as WireAction;
 use pb::downgrade_request::DowngradeAction;
 
@@ -137,13 +137,13 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    type SnapshotStream = Pending<Result<pb::SnapshotResponse, Status>>;
+    type SnapshotStream = SnapshotStream;
 
     async fn snapshot(
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(errors::unknown_method(SERVICE_NAME, "Snapshot"))
+        Ok(Response::new(SnapshotStream::start(self.node.clone()).await?))
     }
 
     async fn move_leader(

@@ -21,7 +21,7 @@ use crate::command::{Applied, Command, MemberAttributes, Outcome, Rejection};
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{ReadError, Tip, View, Writer, cost_of};
-use crate::store::{Base, ConfState, FoldBatch, Meta, StoreError};
+use crate::store::{Base, ConfState, FoldBatch, StoreError};
 
 /// The state of one member, as of the last log entry it was given.
 ///
@@ -183,22 +183,7 @@ impl Machine {
         self.rotated = self.applied();
         self.rotated_compacted = self.tip.view().compacted();
         self.freezing = Some(self.rotated);
-        let facts = self.tip.view().facts();
-        let meta = Meta {
-            applied: self.tip.view().applied(),
-            applied_term: self.tip.view().applied_term(),
-            digest: self.tip.view().digest(),
-            conf_state: facts.conf_state.clone(),
-            revision: self.tip.view().revision(),
-            compacted: facts.compacted,
-            ever_compacted: facts.ever_compacted,
-            alarms: facts.alarms.clone(),
-            over_quota: facts.over_quota.clone(),
-            members: facts.members.clone(),
-            // The store's own: see `FoldBatch`.
-            compaction_finished: Revision(0),
-            bytes_in_use: 0,
-        };
+        let meta = self.tip.view().meta();
         Some(FoldBatch { changes: self.tip.freeze(), meta })
     }
 

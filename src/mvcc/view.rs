@@ -12,7 +12,8 @@ use super::generation::Generation;
 use super::rows::Row;
 use crate::command::{Alarm, KeyValue, MemberAttributes, Rejection};
 use crate::ids::{Digest, LogIndex, MemberId, Revision, Term, VersionId};
-use crate::store::{Base, Change, ChangeKind, ConfState, StoreError};
+use crate::limits::PUT_OVERHEAD_BYTES;
+use crate::store::{Base, Change, ChangeKind, ConfState, Meta, StoreError};
 
 /// The replicated facts beside the keys. Shared by views until one changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,38 @@ impl View {
             facts: Arc::new(facts),
             base,
         }
+    }
+
+    /// The facts of a store that holds this state, but for those that are its own business.
+    pub fn meta(&self) -> Meta {
+        let Facts { compacted, ever_compacted, alarms, over_quota, members, conf_state } =
+            self.facts().clone();
+        Meta {
+            applied: self.applied,
+            applied_term: self.applied_term,
+            digest: self.digest,
+            conf_state,
+            revision: self.rev,
+            compacted,
+            ever_compacted,
+            // The store's own.
+            compaction_finished: Revision(0),
+            bytes_in_use: 0,
+            alarms,
+            over_quota,
+            members,
+        }
+    }
+
+    /// How many changes are retained up to this view's revision, and how many bytes their keys and values have.
+    pub fn count_changes(&self) -> Result<(u64, u64), StoreError> {
+        let stored = self.base.count_changes()?;
+        let first = VersionId::first_of(self.base.meta().revision.next());
+        let frozen = self.frozen.iter().flat_map(|frozen| frozen.changes(first, self.rev));
+        let overlay = frozen.chain(self.active.changes(first, self.rev));
+        Ok(overlay.fold(stored, |(changes, content), (_, change)| {
+            (changes + 1, content + change.stored_bytes() - PUT_OVERHEAD_BYTES)
+        }))
     }
 
     /// The current revision of this state.

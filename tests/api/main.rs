@@ -12,4 +12,5 @@ mod limits;
 mod maintenance;
 mod plain;
 mod services;
+mod snapshot;
 mod tls;
