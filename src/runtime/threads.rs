@@ -18,19 +18,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use smol::channel::Sender;
 
-use super::checkpoint::CheckpointJob;
+use super::checkpoint::CheckpointInput;
 use super::handle::Shared;
 use super::hold::Grant;
-use super::{Drained, Mailbox, ServeError, wal_writer};
+use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role};
 use crate::ids::{LogIndex, ProposalId};
 use crate::limits::REQUEST_TIMEOUT;
-use crate::node::{Applier, ApplierError, ApplierOutput, Core, CoreOutput, ReadId, RefusedWhy, Request};
+use crate::node::{
+    Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LogJob, ReadId, RefusedWhy,
+    Request,
+};
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::wal::{LogEntry, WalError};
-use wal_writer::WalJob;
 
 /// How often callers that have waited too long are looked for, while anybody waits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -93,9 +95,9 @@ pub(super) enum ApplierInput {
 /// The queues of the threads behind the core's.
 #[derive(Default)]
 pub(super) struct Queues {
-    pub(super) wal: Mailbox<WalJob>,
+    pub(super) wal: Mailbox<LogJob>,
     pub(super) applier: Mailbox<ApplierInput>,
-    pub(super) checkpoint: Mailbox<CheckpointJob>,
+    pub(super) checkpoint: Mailbox<CheckpointInput>,
 }
 
 /// What every thread has.
@@ -167,7 +169,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
-                CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointJob::Hold(grant))),
+                CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointInput::Hold(grant))),
                 CoreInput::ConfChange(entry) => {
                     let conf_state = core.apply_conf_change(now, &entry)?;
                     let answer = ApplierInput::ConfState { index: entry.index, conf_state };
@@ -189,8 +191,8 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
     let Context { shared, queues, .. } = context;
     match output {
         // A closed queue means that its thread has failed and the process is about to end.
-        CoreOutput::Persist(persist) => drop(queues.wal.send(WalJob::Persist(persist))),
-        CoreOutput::CutLog { before } => drop(queues.wal.send(WalJob::Cut { before })),
+        CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
+        CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
             shared.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(index))));
@@ -301,8 +303,12 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             drop(shared.core.send(CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
-        ApplierOutput::Fold(batch) => drop(queues.checkpoint.send(CheckpointJob::Fold(batch))),
-        ApplierOutput::CompactStart => drop(queues.checkpoint.send(CheckpointJob::Compact)),
+        ApplierOutput::Fold(batch) => {
+            drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Fold(batch))));
+        }
+        ApplierOutput::CompactStart => {
+            drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Compact)));
+        }
         ApplierOutput::Propose(command) => {
             let (id, bytes) = shared.encode(command);
             drop(shared.core.send(CoreInput::Propose { id, bytes }));

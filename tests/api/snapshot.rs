@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use covey::ids::{Revision, VersionId};
 use covey::mvcc::View;
+use covey::runtime::files::RealDirectory;
 use covey::snapshot::{ImageReader, Record};
 use covey::store::{Change, FoldBatch, Meta, Store, StoreOptions};
 use covey::wire::etcdserverpb as pb;
@@ -70,7 +71,8 @@ fn restore(image: &[u8], dir: &TempDir) -> (Store, Meta) {
     }
     assert_eq!(reader.finish().unwrap(), image.len() as u64);
     let meta = facts.unwrap();
-    let mut store = Store::open_file(&dir.path().join("store"), StoreOptions::default()).unwrap();
+    let mut store =
+        Store::open_in(&RealDirectory::open(dir.path()).unwrap(), "store", StoreOptions::default()).unwrap();
     store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
     store.fold(&FoldBatch { changes, meta: meta.clone() }).unwrap();
     (store, meta)
