@@ -25,9 +25,11 @@
 
 mod format;
 mod reader;
+mod refold;
 mod writer;
 
 pub use reader::{ImageReader, Record};
+pub use refold::{NewRevisions, REVISION_BUMP, Refold, RevisionTooHigh};
 pub use writer::ImageWriter;
 
 use crate::store::StoreError;

@@ -181,7 +181,9 @@ impl ImageReader {
 
     fn change(&mut self, body: &Bytes) -> Result<Record, ImageError> {
         let (id, change) = parse_change(body).ok_or_else(|| self.damaged("a change that is none"))?;
-        if self.last.is_some_and(|last| last >= id) || id.main > self.revision {
+        // The first write of a store makes revision 2.
+        let first = VersionId::first_of(Revision(2));
+        if id < first || self.last.is_some_and(|last| last >= id) || id.main > self.revision {
             return Err(self.damaged("a change out of order"));
         }
         self.last = Some(id);
