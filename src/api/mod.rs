@@ -8,7 +8,7 @@
 //!  io         the socket        calls      the streams of a connection and their deadlines
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
-//!  kv cluster maintenance health              the services
+//!  kv lease cluster maintenance health        the services
 //!   hashes      hashes of everything, one at a time    snapshot_stream    the state in blobs
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
 //!   node      reads and proposals
@@ -24,11 +24,13 @@ mod cluster;
 mod counters;
 mod dispatch;
 mod errors;
+mod framing;
 mod hashes;
 mod health;
 mod http;
 mod io;
 mod kv;
+mod lease;
 mod maintenance;
 mod node;
 mod parse;

@@ -97,7 +97,7 @@ impl ImageFile {
         for record in &mut records {
             match record? {
                 Record::Facts(meta) => facts = Some(*meta),
-                Record::Change(..) => {}
+                Record::Lease(..) | Record::Change(..) => {}
                 Record::End { changes, checksum } => end = Some((changes, checksum)),
             }
         }

@@ -100,6 +100,7 @@ impl Iterator for Batches<'_> {
                         return Some(Ok(batch));
                     }
                 }
+                Some(Ok(Record::Lease(id, lease))) => refold.lease(id, lease),
                 Some(Ok(Record::Facts(_) | Record::End { .. })) => {}
                 Some(Err(error)) => {
                     self.refold = None;

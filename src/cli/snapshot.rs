@@ -246,7 +246,7 @@ impl Look {
         loop {
             match reader.next_record() {
                 Ok(Some(Record::Facts(facts))) => self.revision = Some(facts.revision.0),
-                Ok(Some(Record::Change(..) | Record::End { .. })) => {}
+                Ok(Some(Record::Lease(..) | Record::Change(..) | Record::End { .. })) => {}
                 Ok(None) => return Ok(()),
                 Err(ImageError::Bbolt) => {
                     self.reader = None;

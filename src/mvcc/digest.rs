@@ -4,7 +4,7 @@
 //! restarts. Fed by `machine` and by the [`Writer`](super::Writer); compared between members that have applied the same index.
 //!
 //! ```text
-//! entry   index  term   ( command's changes: main  sub  key  [value  create  version  lease] )*   result
+//! entry   index  term   ( change: main  sub  key  [value  create  version  lease] | lease: id  [ttl  remaining  granted at] )*   result
 //! result  kind of outcome or rejection   revision after   what the outcome says that no change does
 //! ```
 //!
@@ -12,8 +12,8 @@
 //! decides: two words cost one multiplication of 64 by 64 bits, whose halves are added without carry.
 
 use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Rejection, TxnResult};
-use crate::ids::{Digest, LogIndex, Revision, Term, VersionId};
-use crate::store::{Change, ChangeKind, ConfState};
+use crate::ids::{Digest, LeaseId, LogIndex, Revision, Term, VersionId};
+use crate::store::{Change, ChangeKind, ConfState, Lease};
 
 /// An odd number with as many ones as zeros (the golden ratio's fraction).
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -69,6 +69,18 @@ impl Digest {
         }
     }
 
+    /// The entry has made this of a lease; `None` ends it.
+    pub(super) fn lease(&mut self, id: LeaseId, lease: Option<&Lease>) {
+        self.word(id.0.cast_unsigned());
+        match lease {
+            None => self.word(0),
+            Some(Lease { ttl, remaining, granted_at }) => {
+                self.pair(1, granted_at.0);
+                self.pair(ttl.cast_unsigned(), remaining.cast_unsigned());
+            }
+        }
+    }
+
     /// The entry has come to this, and the state to `revision` and `compacted`.
     pub fn result(&mut self, revision: Revision, compacted: Revision, outcome: &Result<Outcome, Rejection>) {
         match outcome {
@@ -87,6 +99,10 @@ impl Digest {
                 alarms.iter().for_each(|alarm| self.alarm(*alarm));
             }
             Ok(Outcome::Publish) => self.word(6),
+            Ok(Outcome::LeaseGrant { .. }) => self.word(7),
+            Ok(Outcome::LeaseRevoke) => self.word(8),
+            Ok(Outcome::LeaseExpire(leases)) => self.pair(9, leases.len() as u64),
+            Ok(Outcome::LeaseCheckpoint(leases)) => self.pair(10, leases.len() as u64),
             Err(rejection) => self.word(0x100 + code(*rejection)),
         }
         self.word(revision.0.cast_unsigned());
@@ -147,6 +163,7 @@ fn code(rejection: Rejection) -> u64 {
         Rejection::NoSpace => 5,
         Rejection::Corrupt => 6,
         Rejection::TooManyAlarms => 7,
+        Rejection::LeaseExists => 8,
     }
 }
 
@@ -155,7 +172,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::ids::LeaseId;
 
     fn put(key: &'static str, value: &'static str) -> Change {
         let (create_revision, version, lease) = (Revision(2), 1, LeaseId::NONE);
@@ -213,6 +229,7 @@ mod tests {
             Rejection::NoSpace,
             Rejection::Corrupt,
             Rejection::TooManyAlarms,
+            Rejection::LeaseExists,
         ];
         let results = rejections.map(Err).into_iter().chain([Ok(Outcome::Compact), Ok(Outcome::Publish)]);
         for (result, at) in results.flat_map(|result| [(result.clone(), 5), (result, 6)]) {

@@ -4,10 +4,11 @@
 //! [`IMAGE_VERSION`](super::IMAGE_VERSION). Driven by writer and reader.
 
 use bytes::Bytes;
+use ring::digest::Context;
 
 use super::IMAGE_VERSION;
-use crate::ids::{LeaseId, Revision, VersionId};
-use crate::store::{Change, ChangeKind};
+use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
+use crate::store::{Change, ChangeKind, Lease};
 
 /// What an image begins with.
 pub const HEADER: [u8; 16] = *b"\x01covey image\0\0\0\0";
@@ -17,6 +18,8 @@ const _: () = assert!(HEADER[0] == IMAGE_VERSION);
 pub const FRAME_HEAD_BYTES: usize = 5;
 /// The checksum behind a body.
 pub const SEAL_BYTES: usize = 4;
+/// What a lease takes.
+pub const LEASE_FRAME_BYTES: usize = FRAME_HEAD_BYTES + 4 * 8 + SEAL_BYTES;
 /// What a change takes beside its key and value.
 pub const CHANGE_OVERHEAD_BYTES: usize = FRAME_HEAD_BYTES + CHANGE_FIXED_BYTES + SEAL_BYTES;
 /// The part of a change's body that is always there.
@@ -24,12 +27,13 @@ const CHANGE_FIXED_BYTES: usize = 8 + 4 + 1 + 8 + 8 + 8 + 4;
 /// SHA-256.
 pub const HASH_BYTES: usize = 32;
 /// The body of the end.
-pub const END_BYTES: usize = 8 + HASH_BYTES;
+pub const END_BYTES: usize = 8 + 8 + HASH_BYTES;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Facts,
+    Lease,
     Change,
     End,
 }
@@ -38,14 +42,14 @@ impl Kind {
     pub fn byte(self) -> u8 {
         match self {
             Kind::Facts => 1,
-            // 2 is for leases.
+            Kind::Lease => 2,
             Kind::Change => 3,
             Kind::End => 4,
         }
     }
 
     pub fn parse(byte: u8) -> Option<Self> {
-        [Kind::Facts, Kind::Change, Kind::End].into_iter().find(|kind| kind.byte() == byte)
+        [Kind::Facts, Kind::Lease, Kind::Change, Kind::End].into_iter().find(|kind| kind.byte() == byte)
     }
 }
 
@@ -104,17 +108,52 @@ pub fn parse_change(body: &Bytes) -> Option<(VersionId, Change)> {
     (main.0 >= 0 && !key.is_empty()).then_some((VersionId { main, sub }, Change { key, kind }))
 }
 
-/// The body of the end.
-pub fn put_end(out: &mut Vec<u8>, changes: u64, hash: &[u8]) {
-    out.extend_from_slice(&changes.to_le_bytes());
-    out.extend_from_slice(hash);
+/// The body of a lease.
+pub fn put_lease(out: &mut Vec<u8>, id: LeaseId, lease: &Lease) {
+    for number in [id.0, lease.ttl, lease.remaining] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&lease.granted_at.0.to_le_bytes());
 }
 
-/// Count and hash from the body of an end.
-pub fn parse_end(mut body: &[u8]) -> Option<(u64, [u8; HASH_BYTES])> {
+/// A lease from its body; `None` for what [`put_lease`] does not write.
+pub fn parse_lease(mut body: &[u8]) -> Option<(LeaseId, Lease)> {
+    let id = LeaseId(i64::from_le_bytes(take(&mut body)?));
+    let ttl = i64::from_le_bytes(take(&mut body)?);
+    let remaining = i64::from_le_bytes(take(&mut body)?);
+    let granted_at = LogIndex(u64::from_le_bytes(take(&mut body)?));
+    let sound = id != LeaseId::NONE && ttl > 0 && (0..=ttl).contains(&remaining) && body.is_empty();
+    sound.then_some((id, Lease { ttl, remaining, granted_at }))
+}
+
+/// What an end says of all before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    pub leases: u64,
+    pub changes: u64,
+    pub hash: [u8; HASH_BYTES],
+}
+
+/// The body of the end.
+pub fn put_end(out: &mut Vec<u8>, end: &End) {
+    out.extend_from_slice(&end.leases.to_le_bytes());
+    out.extend_from_slice(&end.changes.to_le_bytes());
+    out.extend_from_slice(&end.hash);
+}
+
+/// An end from its body.
+pub fn parse_end(mut body: &[u8]) -> Option<End> {
+    let leases = u64::from_le_bytes(take(&mut body)?);
     let changes = u64::from_le_bytes(take(&mut body)?);
     let hash = take(&mut body)?;
-    body.is_empty().then_some((changes, hash))
+    body.is_empty().then_some(End { leases, changes, hash })
+}
+
+/// A finished SHA-256.
+pub fn hash_of(context: Context) -> [u8; HASH_BYTES] {
+    let mut hash = [0; HASH_BYTES];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

@@ -9,12 +9,12 @@ use redb::backends::InMemoryBackend;
 
 use super::{IMAGE_ALIGNMENT, ImageError, ImageReader, ImageWriter, Record, WriteError};
 use crate::command::{
-    Alarm, AlarmAction, AlarmKind, Command, DeleteRange, KeyRange, LeaseChange, Put, RangeEnd,
+    Alarm, AlarmAction, AlarmKind, Command, DeleteRange, KeyRange, LeaseChange, LeaseCommand, Put, RangeEnd,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::machine::Machine;
 use crate::mvcc::View;
-use crate::store::{Base, Change, FoldBatch, Meta, Store, StoreOptions};
+use crate::store::{Base, FoldBatch, Lease, Meta, Store, StoreOptions};
 
 /// A machine over a store in memory.
 struct Rig {
@@ -35,7 +35,7 @@ fn base(store: &Store) -> Arc<Base> {
 impl Rig {
     fn new() -> Self {
         let store = new_store(&Meta { revision: Revision(1), ..Meta::default() });
-        Self { machine: Machine::new(base(&store)), store }
+        Self { machine: Machine::new(base(&store)).unwrap(), store }
     }
 
     fn apply(&mut self, command: &Command) {
@@ -104,18 +104,21 @@ fn restore(image: &[u8]) -> Store {
     let mut records = read(image, 1000).unwrap().into_iter();
     let Some(Record::Facts(meta)) = records.next() else { panic!("facts come first") };
     let mut store = new_store(&Meta { revision: Revision(1), ..Meta::default() });
-    let changes: Vec<(VersionId, Change)> = records
-        .filter_map(|record| match record {
-            Record::Change(id, change) => Some((id, change)),
-            Record::Facts(_) | Record::End { .. } => None,
-        })
-        .collect();
-    store.fold(&FoldBatch { changes, meta: *meta }).unwrap();
+    let mut batch = FoldBatch { changes: Vec::new(), leases: Vec::new(), meta: *meta };
+    for record in records {
+        match record {
+            Record::Lease(id, lease) => batch.leases.push((id, Some(lease))),
+            Record::Change(id, change) => batch.changes.push((id, change)),
+            Record::Facts(_) | Record::End { .. } => {}
+        }
+    }
+    store.fold(&batch).unwrap();
     store
 }
 
 fn sample() -> Rig {
     let mut rig = Rig::new();
+    rig.apply(&Command::Lease(LeaseCommand::Grant { id: LeaseId(-7), ttl: 60 }));
     rig.put("a", b"1");
     rig.put("b", b"");
     rig.fold();
@@ -137,6 +140,8 @@ fn an_image_is_what_the_head_of_the_room_says() {
     let mut records = read(&image, image.len()).unwrap();
     assert_eq!(records.remove(0), Record::Facts(Box::new(view.meta())));
     assert!(matches!(records.pop(), Some(Record::End { changes: 4, .. })));
+    let lease = Lease { ttl: 60, remaining: 0, granted_at: LogIndex(1) };
+    assert_eq!(records.remove(0), Record::Lease(LeaseId(-7), lease));
     let found = records.into_iter().map(|record| match record {
         Record::Change(id, change) => (id, change),
         other => panic!("{other:?}"),
@@ -235,9 +240,16 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let key = || proptest::sample::select(vec!["a", "a\0", "b", "cc", "d"]).prop_map(Bytes::from);
+    let lease = || (1_i64..4).prop_map(LeaseId);
     let value = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
     prop_oneof![
-        8 => (key(), value()).prop_map(|(key, value)| Step::Apply(put(key, value))),
+        6 => (key(), value()).prop_map(|(key, value)| Step::Apply(put(key, value))),
+        3 => (key(), lease()).prop_map(|(key, lease)| {
+            let lease = LeaseChange::Set(lease);
+            Step::Apply(Command::Put(Put { key, value: Some(Bytes::new()), lease, prev_kv: false }))
+        }),
+        2 => lease().prop_map(|id| Step::Apply(Command::Lease(LeaseCommand::Grant { id, ttl: 9 }))),
+        1 => lease().prop_map(|id| Step::Apply(Command::Lease(LeaseCommand::Revoke { id }))),
         2 => (key(), key()).prop_map(|(start, end)| {
             let range = KeyRange { start, end: RangeEnd::Before(end) };
             Step::Apply(Command::DeleteRange(DeleteRange { range, prev_kv: false }))
@@ -290,12 +302,19 @@ fn model(before: &[Step], during: &[Step], budget: usize) -> Result<(), TestCase
     prop_assert_eq!(image.len() as u64, writer.total_bytes());
     prop_assert_eq!(writer.revision(), then.revision());
     let mut store = restore(&image);
-    let restored = View::of_base(base(&store));
+    let restored = View::of_base(base(&store)).unwrap();
     prop_assert_eq!(restored.meta(), then.meta());
     prop_assert_eq!(restored.applied(), then.applied());
+    prop_assert_eq!(restored.leases(), then.leases());
+    for lease in 1..4 {
+        prop_assert_eq!(
+            restored.lease_keys(LeaseId(lease)).unwrap(),
+            then.lease_keys(LeaseId(lease)).unwrap()
+        );
+    }
     prop_assert_eq!(restored.bytes_in_use(), {
         let (changes, content) = then.count_changes().unwrap();
-        content + changes * crate::limits::PUT_OVERHEAD_BYTES
+        content + changes * crate::limits::PUT_OVERHEAD_BYTES + then.leases().bytes()
     });
     let all = |view: &View, revision| {
         let everything = KeyRange { start: Bytes::from_static(&[0]), end: RangeEnd::Unbounded };
@@ -307,11 +326,11 @@ fn model(before: &[Step], during: &[Step], budget: usize) -> Result<(), TestCase
     }
     // What was left to remove is removed there too.
     while !store.compact_slice(3).unwrap().finished {}
-    let removed = View::of_base(base(&store));
+    let removed = View::of_base(base(&store)).unwrap();
     prop_assert_eq!(hash(&removed, 0), hash(&then, 0));
     prop_assert_eq!(all(&removed, 0), all(&then, 0));
     // The restored machine goes on where the other one was.
-    let mut machine = Machine::new(base(&store));
+    let mut machine = Machine::new(base(&store)).unwrap();
     let LogIndex(applied) = then.applied();
     let next = machine.apply(LogIndex(applied + 1), Term(1), &put("z".into(), "z".into())).unwrap();
     prop_assert_eq!(next.revision, then.revision().next());

@@ -8,13 +8,14 @@
 //! An image is logical: it says what was written, not how a store keeps it. Not etcd's format, and none of etcd's tools opens it.
 //!
 //! ```text
-//! image   header  facts  change*  end  zeros up to a multiple of 512 bytes
+//! image   header  facts  lease*  change*  end  zeros up to a multiple of 512 bytes
 //!
 //! header  version:u8 (1)  "covey image"  0:u32
 //! frame   kind:u8  length of body:u32  body  seal:u32          seal = CRC-32C over everything so far but the seals
 //! facts   the facts row of the store (`store::facts`, with a version of its own)
+//! lease   id:u64  ttl:u64  remaining:u64  granted at:u64                              by id
 //! change  main:u64  sub:u32  tombstone:u8  create:u64  version:u64  lease:u64  length of key:u32  key  value
-//! end     number of changes:u64  SHA-256 over all before this frame                         all numbers little endian
+//! end     number of leases:u64  number of changes:u64  SHA-256 over all before this frame                         all numbers little endian
 //! ```
 //!
 //! Changes are those that the store retains, in the order they were made. They are of fixed width but for key and value, so the size of an image

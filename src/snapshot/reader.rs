@@ -6,11 +6,13 @@
 use bytes::{Bytes, BytesMut};
 use ring::digest::{Context, SHA256};
 
-use super::format::{FRAME_HEAD_BYTES, HEADER, Kind, SEAL_BYTES, parse_change, parse_end};
+use super::format::{
+    End, FRAME_HEAD_BYTES, HEADER, Kind, SEAL_BYTES, hash_of, parse_change, parse_end, parse_lease,
+};
 use super::{IMAGE_ALIGNMENT, IMAGE_VERSION, ImageError};
-use crate::ids::{Revision, VersionId};
+use crate::ids::{LeaseId, Revision, VersionId};
 use crate::limits::{ALARMS_MAX, REQUEST_BYTES_MAX};
-use crate::store::{Change, Meta, StoreError, decode_facts};
+use crate::store::{Change, Lease, Meta, StoreError, decode_facts};
 
 /// No body is longer: the largest is a change, which fits a request, or facts, which are a list of members.
 const BODY_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
@@ -23,6 +25,8 @@ const BBOLT_MARK: [u8; 4] = 0xed0c_daed_u32.to_le_bytes();
 pub enum Record {
     /// First of all: the facts. Its raft position and its members are those of the cluster that it was taken from.
     Facts(Box<Meta>),
+    /// Then the leases, by id.
+    Lease(LeaseId, Lease),
     /// Then the retained changes, ascending.
     Change(VersionId, Change),
     /// At last: everything was sound.
@@ -38,6 +42,7 @@ pub enum Record {
 enum Stage {
     Header,
     Facts,
+    Leases,
     Changes,
     Padding,
 }
@@ -52,7 +57,9 @@ pub struct ImageReader {
     seal: u32,
     hash: Context,
     revision: Revision,
+    last_lease: Option<LeaseId>,
     last: Option<VersionId>,
+    leases: u64,
     changes: u64,
 }
 
@@ -65,7 +72,9 @@ impl Default for ImageReader {
             seal: crc32c::crc32c(&HEADER),
             hash: Context::new(&SHA256),
             revision: Revision(0),
+            last_lease: None,
             last: None,
+            leases: 0,
             changes: 0,
         }
     }
@@ -89,8 +98,9 @@ impl ImageReader {
         let damaged = |what| Err(ImageError::Damaged { offset: self.offset, what });
         let record = match (self.stage, kind) {
             (Stage::Facts, Kind::Facts) => self.facts(&body)?,
-            (Stage::Changes, Kind::Change) => self.change(&body)?,
-            (Stage::Changes, Kind::End) => self.end(&body)?,
+            (Stage::Leases, Kind::Lease) => self.lease(&body)?,
+            (Stage::Leases | Stage::Changes, Kind::Change) => self.change(&body)?,
+            (Stage::Leases | Stage::Changes, Kind::End) => self.end(&body)?,
             _ => return damaged("a record in the wrong place"),
         };
         self.consume(FRAME_HEAD_BYTES + body.len() + SEAL_BYTES);
@@ -175,8 +185,18 @@ impl ImageReader {
             return Err(self.damaged("facts that contradict each other"));
         }
         self.revision = meta.revision;
-        self.stage = Stage::Changes;
+        self.stage = Stage::Leases;
         Ok(Record::Facts(Box::new(meta)))
+    }
+
+    fn lease(&mut self, body: &[u8]) -> Result<Record, ImageError> {
+        let (id, lease) = parse_lease(body).ok_or_else(|| self.damaged("a lease that is none"))?;
+        if self.last_lease.is_some_and(|last| last >= id) {
+            return Err(self.damaged("a lease out of order"));
+        }
+        self.last_lease = Some(id);
+        self.leases += 1;
+        Ok(Record::Lease(id, lease))
     }
 
     fn change(&mut self, body: &Bytes) -> Result<Record, ImageError> {
@@ -186,18 +206,19 @@ impl ImageReader {
         if id < first || self.last.is_some_and(|last| last >= id) || id.main > self.revision {
             return Err(self.damaged("a change out of order"));
         }
+        self.stage = Stage::Changes;
         self.last = Some(id);
         self.changes += 1;
         Ok(Record::Change(id, change))
     }
 
     fn end(&mut self, body: &[u8]) -> Result<Record, ImageError> {
-        let (changes, hash) = parse_end(body).ok_or_else(|| self.damaged("an end that is none"))?;
-        if changes != self.changes || self.hash.clone().finish().as_ref() != hash {
+        let found = End { leases: self.leases, changes: self.changes, hash: hash_of(self.hash.clone()) };
+        if parse_end(body).ok_or_else(|| self.damaged("an end that is none"))? != found {
             return Err(self.damaged("the end does not fit what was before it"));
         }
         self.stage = Stage::Padding;
-        Ok(Record::End { changes, checksum: self.seal })
+        Ok(Record::End { changes: self.changes, checksum: self.seal })
     }
 
     fn padding(&mut self) -> Result<(), ImageError> {

@@ -4,9 +4,9 @@
 //! fold each batch into the store of a node that was founded for that.
 
 use crate::command::Outcome;
-use crate::ids::{Revision, VersionId};
+use crate::ids::{LeaseId, Revision, VersionId};
 use crate::limits::OVERLAY_BYTES;
-use crate::store::{Change, FoldBatch, Meta};
+use crate::store::{Change, FoldBatch, Lease, Meta};
 
 /// The highest revision that a restored store may begin with: nobody writes as often as there are revisions above it.
 const REVISION_MAX: i64 = i64::MAX / 2;
@@ -49,6 +49,7 @@ pub struct Refold {
     next: Meta,
     /// The facts after the last one.
     last: Meta,
+    leases: Vec<(LeaseId, Option<Lease>)>,
     changes: Vec<(VersionId, Change)>,
     bytes: u64,
 }
@@ -70,7 +71,13 @@ impl Refold {
         };
         // Members that restore the same image in different ways do not have the same state.
         last.digest.result(revision, last.compacted, &Ok(Outcome::Compact));
-        Ok(Self { next: first.clone(), last, changes: Vec::new(), bytes: 0 })
+        Ok(Self { next: first.clone(), last, leases: Vec::new(), changes: Vec::new(), bytes: 0 })
+    }
+
+    /// Takes a lease. It is granted anew: it has all its time, and the log that it was granted in is gone.
+    pub fn lease(&mut self, id: LeaseId, lease: Lease) {
+        let granted_at = self.next.applied;
+        self.leases.push((id, Some(Lease { remaining: 0, granted_at, ..lease })));
     }
 
     /// Takes the next change; gives a batch when there is enough for one.
@@ -78,7 +85,8 @@ impl Refold {
         let full = self.bytes >= OVERLAY_BYTES as u64 && id.main > self.next.revision;
         let batch = full.then(|| {
             self.bytes = 0;
-            FoldBatch { changes: std::mem::take(&mut self.changes), meta: self.next.clone() }
+            let leases = std::mem::take(&mut self.leases);
+            FoldBatch { changes: std::mem::take(&mut self.changes), leases, meta: self.next.clone() }
         });
         self.next.revision = id.main;
         self.bytes += change.stored_bytes();
@@ -88,7 +96,7 @@ impl Refold {
 
     /// The last batch.
     pub fn finish(self) -> FoldBatch {
-        FoldBatch { changes: self.changes, meta: self.last }
+        FoldBatch { changes: self.changes, leases: self.leases, meta: self.last }
     }
 }
 

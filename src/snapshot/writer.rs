@@ -5,13 +5,13 @@
 use ring::digest::{Context, SHA256};
 
 use super::format::{
-    CHANGE_OVERHEAD_BYTES, END_BYTES, FRAME_HEAD_BYTES, HASH_BYTES, HEADER, Kind, SEAL_BYTES, put_change,
-    put_end, put_frame,
+    CHANGE_OVERHEAD_BYTES, END_BYTES, End, FRAME_HEAD_BYTES, HASH_BYTES, HEADER, Kind, LEASE_FRAME_BYTES,
+    SEAL_BYTES, hash_of, put_change, put_end, put_frame, put_lease,
 };
 use super::{IMAGE_ALIGNMENT, WriteError};
-use crate::ids::{Revision, VersionId};
+use crate::ids::{LeaseId, Revision, VersionId};
 use crate::mvcc::View;
-use crate::store::{StoreError, encode_facts};
+use crate::store::{Lease, StoreError, encode_facts};
 
 /// Writes one image.
 ///
@@ -24,6 +24,9 @@ pub struct ImageWriter {
     at: Revision,
     /// Header and facts, until they are out.
     opening: Vec<u8>,
+    /// What is left of the leases: they have no revisions, so those of the first view are kept.
+    leases: std::vec::IntoIter<(LeaseId, Lease)>,
+    leases_written: u64,
     next: VersionId,
     changes: u64,
     written: u64,
@@ -39,12 +42,28 @@ impl ImageWriter {
         let mut opening = HEADER.to_vec();
         let mut seal = crc32c::crc32c(&HEADER);
         put_frame(&mut opening, Kind::Facts, &mut seal, |out| out.extend(encode_facts(&view.meta())));
+        let mut leases: Vec<_> = view.leases().iter().map(|(id, lease)| (id, *lease)).collect();
+        leases.sort_unstable_by_key(|(id, _)| *id);
+        let leases_bytes = (leases.len() * LEASE_FRAME_BYTES) as u64;
         let (changes, content) = view.count_changes()?;
         let end = FRAME_HEAD_BYTES + END_BYTES + SEAL_BYTES;
-        let bare = (opening.len() + end) as u64 + changes * CHANGE_OVERHEAD_BYTES as u64 + content;
+        let changes_bytes = changes * CHANGE_OVERHEAD_BYTES as u64 + content;
+        let bare = (opening.len() + end) as u64 + leases_bytes + changes_bytes;
         let total = bare.next_multiple_of(IMAGE_ALIGNMENT as u64);
         let (at, next, hash) = (view.revision(), VersionId::default(), Context::new(&SHA256));
-        Ok(Self { at, opening, next, changes: 0, written: 0, total, seal, hash, ended: false })
+        Ok(Self {
+            at,
+            opening,
+            leases: leases.into_iter(),
+            leases_written: 0,
+            next,
+            changes: 0,
+            written: 0,
+            total,
+            seal,
+            hash,
+            ended: false,
+        })
     }
 
     /// The size of the whole image.
@@ -63,6 +82,21 @@ impl ImageWriter {
             return Ok(None);
         }
         let mut slice = std::mem::take(&mut self.opening);
+        while slice.len() < budget
+            && let Some((id, lease)) = self.leases.next()
+        {
+            put_frame(&mut slice, Kind::Lease, &mut self.seal, |out| put_lease(out, id, &lease));
+            self.leases_written += 1;
+        }
+        if self.leases.len() == 0 {
+            self.write_changes(view, budget, &mut slice)?;
+        }
+        self.hash.update(&slice);
+        self.written += slice.len() as u64;
+        Ok(Some(slice))
+    }
+
+    fn write_changes(&mut self, view: &View, budget: usize, slice: &mut Vec<u8>) -> Result<(), WriteError> {
         self.ended = true;
         for change in view.changes(self.next)? {
             let (id, change) = change?;
@@ -73,21 +107,17 @@ impl ImageWriter {
                 (self.next, self.ended) = (id, false);
                 break;
             }
-            put_frame(&mut slice, Kind::Change, &mut self.seal, |out| put_change(out, id, &change));
+            put_frame(slice, Kind::Change, &mut self.seal, |out| put_change(out, id, &change));
             self.changes += 1;
         }
-        if self.ended {
-            self.end(&mut slice)?;
-        }
-        self.hash.update(&slice);
-        self.written += slice.len() as u64;
-        Ok(Some(slice))
+        if self.ended { self.end(slice) } else { Ok(()) }
     }
 
     fn end(&mut self, slice: &mut Vec<u8>) -> Result<(), WriteError> {
         let mut hash = self.hash.clone();
         hash.update(slice);
-        put_frame(slice, Kind::End, &mut self.seal, |out| put_end(out, self.changes, hash.finish().as_ref()));
+        let end = End { leases: self.leases_written, changes: self.changes, hash: hash_of(hash) };
+        put_frame(slice, Kind::End, &mut self.seal, |out| put_end(out, &end));
         let bare = self.written + slice.len() as u64;
         let found = bare.next_multiple_of(IMAGE_ALIGNMENT as u64);
         slice.resize(slice.len() + usize::try_from(found - bare).expect("below the alignment"), 0);
@@ -97,8 +127,6 @@ impl ImageWriter {
     /// The SHA-256 of the image, once it has been written.
     pub fn hash(self) -> [u8; HASH_BYTES] {
         assert!(self.ended, "the hash is of the whole image");
-        let mut hash = [0; HASH_BYTES];
-        hash.copy_from_slice(self.hash.finish().as_ref());
-        hash
+        hash_of(self.hash)
     }
 }

@@ -58,12 +58,14 @@ async fn receive(stream: &mut Streaming<pb::SnapshotResponse>, mut image: Vec<u8
 /// A store with what an image holds, and the facts in it.
 fn restore(image: &[u8], dir: &TempDir) -> (Store, Meta) {
     let mut reader = ImageReader::default();
-    let (mut facts, mut changes): (Option<Meta>, Vec<(VersionId, Change)>) = (None, Vec::new());
+    let (mut facts, mut leases) = (None::<Meta>, Vec::new());
+    let mut changes: Vec<(VersionId, Change)> = Vec::new();
     for piece in image.chunks(10_000) {
         reader.push(piece);
         while let Some(record) = reader.next_record().unwrap() {
             match record {
                 Record::Facts(meta) => facts = Some(*meta),
+                Record::Lease(id, lease) => leases.push((id, Some(lease))),
                 Record::Change(id, change) => changes.push((id, change)),
                 Record::End { changes: count, .. } => assert_eq!(count, changes.len() as u64),
             }
@@ -74,12 +76,12 @@ fn restore(image: &[u8], dir: &TempDir) -> (Store, Meta) {
     let mut store =
         Store::open_in(&RealDirectory::open(dir.path()).unwrap(), "store", StoreOptions::default()).unwrap();
     store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
-    store.fold(&FoldBatch { changes, meta: meta.clone() }).unwrap();
+    store.fold(&FoldBatch { changes, leases, meta: meta.clone() }).unwrap();
     (store, meta)
 }
 
 fn view_of(store: &Store) -> View {
-    View::of_base(Arc::new(store.base().unwrap()))
+    View::of_base(Arc::new(store.base().unwrap())).unwrap()
 }
 
 #[test]
