@@ -10,6 +10,7 @@ use crate::mvcc::{InvalidRequest, ReadError};
 use crate::runtime::{HoldError, ServeError};
 use crate::snapshot::WriteError;
 use crate::store::StoreError;
+use crate::watch::Refusal;
 
 /// What is wrong with a request before anything is asked of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +132,17 @@ pub fn store_damaged(error: StoreError) -> Status {
 pub fn image_incomplete(error: &WriteError) -> Status {
     tracing::error!(%error, "a snapshot could not be completed");
     Status::data_loss(format!("the store of this member could not answer: {error}"))
+}
+
+/// Why a watcher is not created, as its `cancel_reason` says it.
+pub fn watch_refused(refusal: Refusal) -> String {
+    let reason = match refusal {
+        Refusal::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
+        Refusal::EmptyRange => "mvcc: watcher range is empty",
+        Refusal::NegativeStart => "etcdserver: mvcc: required revision has been compacted",
+        Refusal::TooManyWatchers => "covey: too many watchers",
+    };
+    reason.to_owned()
 }
 
 /// This member knows no leader.

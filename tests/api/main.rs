@@ -15,3 +15,5 @@ mod plain;
 mod services;
 mod snapshot;
 mod tls;
+mod watch;
+mod watcher;
