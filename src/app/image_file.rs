@@ -3,6 +3,7 @@
 //! Owns: the hash at the end and the reading of records from a file. Must never: trust a file: every record is checked, and the hash unless its
 //! owner says otherwise. Driven by the snapshot commands.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::path::Path;
@@ -159,5 +160,9 @@ impl Iterator for Records<'_> {
 
 /// Bytes as lowercase hex.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -96,7 +96,9 @@ impl Digest {
             }
             Ok(Outcome::Alarm(alarms)) => {
                 self.word(5);
-                alarms.iter().for_each(|alarm| self.alarm(*alarm));
+                for alarm in alarms {
+                    self.alarm(*alarm);
+                }
             }
             Ok(Outcome::Publish) => self.word(6),
             Ok(Outcome::LeaseGrant { .. }) => self.word(7),
@@ -132,7 +134,9 @@ impl Digest {
         self.bytes(attributes.name.as_bytes());
         for urls in [&attributes.peer_urls, &attributes.client_urls] {
             self.word(urls.len() as u64);
-            urls.iter().for_each(|url| self.bytes(url.as_bytes()));
+            for url in urls {
+                self.bytes(url.as_bytes());
+            }
         }
         self.word(attributes.incarnation);
         self.word(attributes.boot_nonce);
@@ -143,15 +147,17 @@ impl Digest {
         let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
         for members in [voters, learners, voters_outgoing, learners_next] {
             self.word(members.len() as u64);
-            members.iter().for_each(|member| self.word(member.0));
+            for member in members {
+                self.word(member.0);
+            }
         }
         self.word(u64::from(*auto_leave));
     }
 }
 
 fn halves(bytes: &[u8; size_of::<u128>()]) -> (u64, u64) {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *bytes;
-    (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p]))
+    let (words, _) = bytes.as_chunks::<{ size_of::<u64>() }>();
+    (u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1]))
 }
 
 fn code(rejection: Rejection) -> u64 {

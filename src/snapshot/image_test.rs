@@ -290,7 +290,9 @@ proptest! {
 /// Takes an image in small slices while the history goes on, and compares what is restored with the state as it was at the start.
 fn model(before: &[Step], during: &[Step], budget: usize) -> Result<(), TestCaseError> {
     let mut rig = Rig::new();
-    before.iter().for_each(|step| run(&mut rig, step, false));
+    for step in before {
+        run(&mut rig, step, false);
+    }
     let then = rig.view();
     let mut writer = ImageWriter::start(&then).unwrap();
     let mut image = Vec::new();

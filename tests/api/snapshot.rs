@@ -100,7 +100,7 @@ fn an_empty_store_has_a_snapshot() {
 fn a_learner_and_a_member_without_a_leader_give_theirs() {
     run(async {
         for (learns, lonely) in [(true, false), (false, true)] {
-            let server = Server::with(Setup { learns, lonely, ..Setup::default() }).await;
+            let server = Server::with(Setup { lonely, learns, ..Setup::default() }).await;
             let mut stream = open(&server.channel().await).await;
             receive(&mut stream, Vec::new()).await;
         }
