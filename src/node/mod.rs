@@ -17,6 +17,7 @@ mod applier;
 mod checkpointer;
 mod core;
 mod log_writer;
+mod reads;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use log_writer::{LogJob, LogWriter};
+pub use reads::ConfirmedReads;
 
 use crate::consensus::{Consensus, Start, StartError};
 use crate::ids::MemberId;

@@ -30,6 +30,7 @@ use crate::node::{
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
+use crate::time::Instant;
 use crate::wal::{LogEntry, WalError};
 
 /// How often callers that have waited too long are looked for, while anybody waits.
@@ -179,13 +180,15 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
         CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
-            shared.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(index))));
+            shared.confirm_reads(reads, index);
         }
         CoreOutput::Refused { request, why } => {
             let error = match why {
                 RefusedWhy::TooManyRequests => ServeError::TooManyRequests,
                 RefusedWhy::NoLeader => ServeError::NoLeader,
                 RefusedWhy::Removed => ServeError::Stopped,
+                RefusedWhy::TimedOut => ServeError::TimedOut,
+                RefusedWhy::LeaderChanged => ServeError::LeaderChanged,
             };
             match request {
                 Request::Proposal(id) => shared.proposals.answer(id.seq, Err(error)),
@@ -216,16 +219,17 @@ fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
 }
 
 /// Ends the waiting of callers whom nobody will answer.
-fn sweep(context: &Context, now: crate::time::Instant) {
-    let limit = crate::time::Instant(
-        now.0.saturating_sub(u64::try_from(REQUEST_TIMEOUT.as_nanos()).unwrap_or(u64::MAX)),
-    );
+fn sweep(context: &Context, now: Instant) {
+    let before =
+        |age: Duration| Instant(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
     let shared = &context.shared;
-    let writes = shared.proposals.expire(limit, || Err(ServeError::TimedOut));
-    let reads = shared.reads.expire(limit, || Err(ServeError::TimedOut));
+    let writes = shared.proposals.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
+    // Those without an index are the core's, which knows better what to tell them; what is left here waits for the state.
+    let reads = shared.reads.expire(before(REQUEST_TIMEOUT + SWEEP_INTERVAL), || Err(ServeError::TimedOut));
     if writes + reads > 0 {
         tracing::warn!(writes, reads, "requests timed out");
     }
+    shared.forget_reads();
 }
 
 /// Lets the other threads finish what they have and end, and everybody who waits go.
@@ -234,10 +238,9 @@ fn stop(context: &Context) {
     queues.wal.close();
     queues.applier.close();
     queues.checkpoint.close();
-    let never = crate::time::Instant(u64::MAX);
+    let never = Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
     shared.reads.expire(never, || Err(ServeError::Stopped));
-    shared.applied.close();
     shared.compacted.close();
 }
 
@@ -280,7 +283,7 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));
         }
         ApplierOutput::Applied { index, bytes } => {
-            shared.applied.reach(index.0);
+            shared.reach_applied(index);
             drop(shared.core.send(CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
@@ -302,5 +305,94 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
             Ok(Outcome::Compact | Outcome::Alarm(_) | Outcome::Publish) => {}
             Err(_) => metrics.proposals_failed.add(1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::super::clock::Clock;
+    use super::super::handle::{AdmissionOptions, Handle, NodeIds};
+    use super::*;
+    use crate::formation::first_state;
+    use crate::ids::{ClusterId, MemberId};
+    use crate::store::{Store, StoreOptions};
+
+    /// A node of which a test plays the threads.
+    fn context() -> Context {
+        let member = MemberId(1);
+        let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
+        store.initialise(&first_state(member).0).unwrap();
+        let ids = NodeIds { cluster: ClusterId(1), member, boot_nonce: 1 };
+        let admission = AdmissionOptions { request_bytes: 1024, quota: None };
+        let shared = Shared::new(ids, admission, Clock::start(), Arc::new(store.base().unwrap()), 0);
+        let metrics = Arc::new(Metrics::new([]));
+        Context { shared: Arc::new(shared), queues: Arc::default(), metrics }
+    }
+
+    fn asked(context: &Context) -> Vec<ReadId> {
+        let mut inputs = Vec::new();
+        context.shared.core.drain(&mut inputs, Some(Duration::ZERO));
+        let reads = inputs.into_iter().filter_map(|input| match input {
+            CoreInput::Read(key) => Some(ReadId(key)),
+            _ => None,
+        });
+        reads.collect()
+    }
+
+    /// Answers what the read came to, once it has.
+    async fn now(
+        read: impl Future<Output = Result<(), ServeError>> + Unpin,
+    ) -> Option<Result<(), ServeError>> {
+        smol::future::poll_once(read).await
+    }
+
+    #[test]
+    fn a_read_waits_for_the_state_but_not_for_ever() {
+        let context = context();
+        let handle = Handle(Arc::clone(&context.shared));
+        let mut status = CoreStatus::default();
+        let ready = |reads, index| CoreOutput::ReadReady(reads, LogIndex(index));
+        let applied = |index| ApplierOutput::Applied { index: LogIndex(index), bytes: 0 };
+        smol::block_on(async {
+            let mut reads = [Box::pin(handle.read_barrier()), Box::pin(handle.read_barrier())];
+            for read in &mut reads {
+                assert_eq!(now(read).await, None);
+            }
+            let [early, late] = asked(&context)[..] else { panic!("two reads ask") };
+            carry_out_core(ready(vec![early], 5), &context, &mut status);
+            carry_out_core(ready(vec![late], 9), &context, &mut status);
+            assert_eq!(now(&mut reads[0]).await, None, "its index is not applied yet");
+            carry_out_applier(applied(5), &context);
+            assert_eq!(now(&mut reads[0]).await, Some(Ok(())));
+
+            let began = context.shared.clock.now();
+            sweep(&context, began + REQUEST_TIMEOUT);
+            assert_eq!(now(&mut reads[1]).await, None);
+            sweep(&context, began + REQUEST_TIMEOUT + SWEEP_INTERVAL);
+            assert_eq!(now(&mut reads[1]).await, Some(Err(ServeError::TimedOut)));
+            let mut confirmed = context.shared.confirmed.lock().unwrap();
+            assert!(confirmed.reach(LogIndex(9)).is_empty(), "nothing is kept for who has gone");
+        });
+    }
+
+    #[test]
+    fn a_read_that_the_core_gives_up_is_told_why() {
+        let context = context();
+        let handle = Handle(Arc::clone(&context.shared));
+        let mut status = CoreStatus::default();
+        smol::block_on(async {
+            for (why, error) in [
+                (RefusedWhy::TimedOut, ServeError::TimedOut),
+                (RefusedWhy::LeaderChanged, ServeError::LeaderChanged),
+            ] {
+                let mut read = Box::pin(handle.read_barrier());
+                assert_eq!(now(&mut read).await, None);
+                let request = Request::Read(asked(&context)[0]);
+                carry_out_core(CoreOutput::Refused { request, why }, &context, &mut status);
+                assert_eq!(now(&mut read).await, Some(Err(error)));
+            }
+        });
     }
 }
