@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock::Clock;
-use super::threads::CoreInput;
+use super::threads::{CoreInput, Queues};
+use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
 use crate::consensus::CoreStatus;
 use crate::ids::{ClusterId, LogIndex, MemberId, ProposalId, Revision, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
 use crate::mvcc::{View, ViewCell, cost_of};
-use crate::node::{ConfirmedReads, ReadId};
-use crate::store::Base;
+use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
+use crate::prng::Prng;
+use crate::store::{Base, StoreError};
 
 /// Threads that read for clients where the disk may be waited for.
 const POOL_THREADS: usize = 2;
@@ -102,17 +104,22 @@ pub(super) struct Shared {
     pub(super) admission: AdmissionOptions,
     pub(super) clock: Clock,
     pub(super) core: Mailbox<CoreInput>,
+    pub(super) queues: Arc<Queues>,
     pub(super) views: Arc<ViewCell>,
     pub(super) proposals: Arc<Waiters<Result<Applied, ServeError>>>,
     pub(super) reads: Arc<Waiters<Result<(), ServeError>>>,
     /// Those of them that know their index.
     pub(super) confirmed: Mutex<ConfirmedReads>,
+    pub(super) leases: Arc<Waiters<Result<LeaseAnswer, ServeError>>>,
+    /// Where ids come from that clients leave to us. Nobody needs to be kept from guessing them.
+    pub(super) lease_ids: Mutex<Prng>,
     pub(super) compacted: Milestone,
     pub(super) file_bytes: AtomicU64,
     pub(super) status: Mutex<CoreStatus>,
     /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.
     pub(super) sole_voter: AtomicBool,
     pub(super) pool: Pool,
+    pub(super) watches: Watches,
     pub(super) sequence: AtomicU64,
     pub(super) pending_bytes: AtomicUsize,
 }
@@ -266,26 +273,30 @@ impl Shared {
         clock: Clock,
         base: Arc<Base>,
         file_bytes: u64,
-    ) -> Self {
+    ) -> Result<Self, StoreError> {
         let compacted = Milestone::default();
         compacted.reach(u64::try_from(base.meta().compaction_finished.0).unwrap_or(0));
-        Self {
+        Ok(Self {
             ids,
             admission,
             clock,
             core: Mailbox::default(),
+            queues: Arc::default(),
             proposals: Arc::default(),
             reads: Arc::default(),
             confirmed: Mutex::new(ConfirmedReads::new(base.meta().applied)),
-            views: Arc::new(ViewCell::new(View::of_base(base))),
+            leases: Arc::default(),
+            lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
+            views: Arc::new(ViewCell::new(View::of_base(base)?)),
             compacted,
             file_bytes: AtomicU64::new(file_bytes),
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
+            watches: Watches::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
-        }
+        })
     }
 
     /// Keeps what the core says of itself for whoever asks.

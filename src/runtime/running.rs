@@ -9,13 +9,14 @@ use smol::channel::{Receiver, RecvError};
 
 use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
-use super::threads::{self, Context, Fault, Queues};
-use super::{checkpoint, wal_writer};
+use super::threads::{self, Context, Fault};
+use super::{checkpoint, wal_writer, watch};
 use crate::disk::Directory;
 use crate::node::{Applier, Checkpointer, Core, LogWriter};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::wal::Wal;
+use crate::watch::Hub;
 
 /// The parts of a node, recovered or new.
 pub struct Parts<D: Directory> {
@@ -31,6 +32,8 @@ pub struct Parts<D: Directory> {
     pub ids: NodeIds,
     /// What its admission goes by.
     pub admission: AdmissionOptions,
+    /// Who is told of changes.
+    pub hub: Hub,
 }
 
 /// A node whose threads run.
@@ -41,7 +44,7 @@ pub struct Running {
 }
 
 /// How many threads a node has.
-const THREADS: usize = 4;
+const THREADS: usize = 5;
 
 impl Running {
     /// Starts the threads. The node serves as soon as its core has found a leader; for a cluster of one that is at once.
@@ -50,19 +53,20 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, store, ids, admission } = parts;
+        let Parts { core, applier, wal, store, ids, admission, hub } = parts;
         let base = Arc::new(store.base()?);
-        let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes()));
-        let context = Context { shared: Arc::clone(&shared), queues: Arc::new(Queues::default()), metrics };
+        let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes())?);
+        let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
         let checkpointer = Checkpointer::new(clock.now(), store);
         let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());
-        let for_applier = context.clone();
+        let (for_applier, for_watch) = (context.clone(), context.clone());
         let threads = [
             threads::spawn("checkpoint", &notices, move || checkpoint::run(checkpointer, &for_checkpoint)),
             threads::spawn("wal", &notices, move || wal_writer::run(writer, &for_wal)),
             threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),
+            threads::spawn("watch", &notices, move || watch::run(hub, &for_watch)),
             threads::spawn("core", &notices, move || threads::run_core(core, &context)),
         ];
         let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(Fault::Threads)?;

@@ -22,11 +22,11 @@ use super::handle::Shared;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role};
-use crate::ids::{LogIndex, ProposalId};
+use crate::ids::{LogIndex, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
-    Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LogJob, ReadId, RefusedWhy,
-    Request,
+    Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
+    ReadId, RefusedWhy, Request,
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -35,6 +35,9 @@ use crate::wal::{LogEntry, WalError};
 
 /// How often callers that have waited too long are looked for, while anybody waits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Times to live above this are counted as this.
+const LEASE_TTL_COUNTED_MAX: Duration = Duration::from_secs(1 << 25);
 
 /// Why a node cannot go on. The process ends without another acknowledgement.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +75,18 @@ pub(super) enum CoreInput {
 /// What the applier thread is told.
 pub(super) enum ApplierInput {
     Entries(Vec<LogEntry>),
-    ConfState { index: LogIndex, conf_state: ConfState },
+    ConfState {
+        index: LogIndex,
+        conf_state: ConfState,
+    },
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
-    Leads(bool),
+    /// The term in which this member leads now, if it does.
+    Leads(Option<Term>),
+    Lease {
+        number: u64,
+        request: LeaseRequest,
+    },
 }
 
 /// The queues of the threads behind the core's.
@@ -140,7 +151,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         while let Some(output) = core.poll_output() {
             carry_out_core(output, context, &mut status);
         }
-        let waiting = !shared.proposals.is_empty() || !shared.reads.is_empty();
+        let waiting = !shared.proposals.is_empty() || !shared.reads.is_empty() || !shared.leases.is_empty();
         let deadline = core.poll_timeout().map(|at| shared.clock.until(at));
         let patience = deadline.into_iter().chain(waiting.then_some(SWEEP_INTERVAL)).min();
         if shared.core.drain(&mut inputs, patience) == Drained::Closed {
@@ -212,8 +223,9 @@ fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
         metrics.leader_changes.add(1);
         tracing::info!(leader = ?new.leader, term = new.term.0, "raft: leader changed");
     }
-    if (old.role == Role::Leader) != (new.role == Role::Leader) {
-        drop(queues.applier.send(ApplierInput::Leads(new.role == Role::Leader)));
+    let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);
+    if leads_in(old) != leads_in(&new) {
+        drop(queues.applier.send(ApplierInput::Leads(leads_in(&new))));
     }
     *old = new;
 }
@@ -224,10 +236,11 @@ fn sweep(context: &Context, now: Instant) {
         |age: Duration| Instant(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
     let shared = &context.shared;
     let writes = shared.proposals.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
+    let leases = shared.leases.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
     // Those without an index are the core's, which knows better what to tell them; what is left here waits for the state.
     let reads = shared.reads.expire(before(REQUEST_TIMEOUT + SWEEP_INTERVAL), || Err(ServeError::TimedOut));
-    if writes + reads > 0 {
-        tracing::warn!(writes, reads, "requests timed out");
+    if writes + reads + leases > 0 {
+        tracing::warn!(writes, reads, leases, "requests timed out");
     }
     shared.forget_reads();
 }
@@ -238,9 +251,11 @@ fn stop(context: &Context) {
     queues.wal.close();
     queues.applier.close();
     queues.checkpoint.close();
+    shared.watches.mailbox.close();
     let never = Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
     shared.reads.expire(never, || Err(ServeError::Stopped));
+    shared.leases.expire(never, || Err(ServeError::Stopped));
     shared.compacted.close();
 }
 
@@ -265,7 +280,10 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 }
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
-                ApplierInput::Leads(leads) => applier.handle_leadership(now, leads),
+                ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
+                ApplierInput::Lease { number, request } => {
+                    applier.handle_lease_request(now, number, request);
+                }
             }
         }
         if applier.poll_timeout().is_some_and(|at| at <= now) {
@@ -277,7 +295,10 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
 fn carry_out_applier(output: ApplierOutput, context: &Context) {
     let Context { shared, queues, metrics } = context;
     match output {
-        ApplierOutput::Publish(view) => shared.views.publish(view),
+        ApplierOutput::Publish(view) => {
+            shared.views.publish(view);
+            shared.watches.poke();
+        }
         ApplierOutput::Replies(replies) => {
             count(&replies, metrics);
             shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));
@@ -293,6 +314,11 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             let (id, bytes) = shared.encode(command);
             drop(shared.core.send(CoreInput::Propose { id, bytes }));
         }
+        ApplierOutput::LeaseAnswers(answers) => {
+            let renewed = answers.iter().filter(|(_, answer)| matches!(answer, LeaseAnswer::Renewed { .. }));
+            metrics.leases_renewed.add(renewed.count() as u64);
+            shared.leases.answer_batch(answers.into_iter().map(|(number, answer)| (number, Ok(answer))));
+        }
     }
 }
 
@@ -302,97 +328,22 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
             Ok(Outcome::Put(_)) => metrics.puts.add(1),
             Ok(Outcome::DeleteRange(_)) => metrics.deletes.add(1),
             Ok(Outcome::Txn(_)) => metrics.txns.add(1),
-            Ok(Outcome::Compact | Outcome::Alarm(_) | Outcome::Publish) => {}
+            Ok(Outcome::LeaseGrant { ttl }) => {
+                metrics.leases_granted.add(1);
+                // Longer ones are all in the last bucket, and would make the sum wrap around.
+                metrics.lease_ttl.observe(LEASE_TTL_COUNTED_MAX.min(Duration::from_secs(ttl.unsigned_abs())));
+            }
+            Ok(Outcome::LeaseRevoke) => metrics.leases_revoked.add(1),
+            Ok(Outcome::LeaseExpire(leases)) => {
+                metrics.leases_revoked.add(leases.len() as u64);
+                metrics.leases_expired.add(leases.len() as u64);
+            }
+            Ok(Outcome::Compact | Outcome::Alarm(_) | Outcome::Publish | Outcome::LeaseCheckpoint(_)) => {}
             Err(_) => metrics.proposals_failed.add(1),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use redb::backends::InMemoryBackend;
-
-    use super::super::clock::Clock;
-    use super::super::handle::{AdmissionOptions, Handle, NodeIds};
-    use super::*;
-    use crate::formation::first_state;
-    use crate::ids::{ClusterId, MemberId};
-    use crate::store::{Store, StoreOptions};
-
-    /// A node of which a test plays the threads.
-    fn context() -> Context {
-        let member = MemberId(1);
-        let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
-        store.initialise(&first_state(member).0).unwrap();
-        let ids = NodeIds { cluster: ClusterId(1), member, boot_nonce: 1 };
-        let admission = AdmissionOptions { request_bytes: 1024, quota: None };
-        let shared = Shared::new(ids, admission, Clock::start(), Arc::new(store.base().unwrap()), 0);
-        let metrics = Arc::new(Metrics::new([]));
-        Context { shared: Arc::new(shared), queues: Arc::default(), metrics }
-    }
-
-    fn asked(context: &Context) -> Vec<ReadId> {
-        let mut inputs = Vec::new();
-        context.shared.core.drain(&mut inputs, Some(Duration::ZERO));
-        let reads = inputs.into_iter().filter_map(|input| match input {
-            CoreInput::Read(key) => Some(ReadId(key)),
-            _ => None,
-        });
-        reads.collect()
-    }
-
-    /// Answers what the read came to, once it has.
-    async fn now(
-        read: impl Future<Output = Result<(), ServeError>> + Unpin,
-    ) -> Option<Result<(), ServeError>> {
-        smol::future::poll_once(read).await
-    }
-
-    #[test]
-    fn a_read_waits_for_the_state_but_not_for_ever() {
-        let context = context();
-        let handle = Handle(Arc::clone(&context.shared));
-        let mut status = CoreStatus::default();
-        let ready = |reads, index| CoreOutput::ReadReady(reads, LogIndex(index));
-        let applied = |index| ApplierOutput::Applied { index: LogIndex(index), bytes: 0 };
-        smol::block_on(async {
-            let mut reads = [Box::pin(handle.read_barrier()), Box::pin(handle.read_barrier())];
-            for read in &mut reads {
-                assert_eq!(now(read).await, None);
-            }
-            let [early, late] = asked(&context)[..] else { panic!("two reads ask") };
-            carry_out_core(ready(vec![early], 5), &context, &mut status);
-            carry_out_core(ready(vec![late], 9), &context, &mut status);
-            assert_eq!(now(&mut reads[0]).await, None, "its index is not applied yet");
-            carry_out_applier(applied(5), &context);
-            assert_eq!(now(&mut reads[0]).await, Some(Ok(())));
-
-            let began = context.shared.clock.now();
-            sweep(&context, began + REQUEST_TIMEOUT);
-            assert_eq!(now(&mut reads[1]).await, None);
-            sweep(&context, began + REQUEST_TIMEOUT + SWEEP_INTERVAL);
-            assert_eq!(now(&mut reads[1]).await, Some(Err(ServeError::TimedOut)));
-            let mut confirmed = context.shared.confirmed.lock().unwrap();
-            assert!(confirmed.reach(LogIndex(9)).is_empty(), "nothing is kept for who has gone");
-        });
-    }
-
-    #[test]
-    fn a_read_that_the_core_gives_up_is_told_why() {
-        let context = context();
-        let handle = Handle(Arc::clone(&context.shared));
-        let mut status = CoreStatus::default();
-        smol::block_on(async {
-            for (why, error) in [
-                (RefusedWhy::TimedOut, ServeError::TimedOut),
-                (RefusedWhy::LeaderChanged, ServeError::LeaderChanged),
-            ] {
-                let mut read = Box::pin(handle.read_barrier());
-                assert_eq!(now(&mut read).await, None);
-                let request = Request::Read(asked(&context)[0]);
-                carry_out_core(CoreOutput::Refused { request, why }, &context, &mut status);
-                assert_eq!(now(&mut read).await, Some(Err(error)));
-            }
-        });
-    }
-}
+#[path = "threads_test.rs"]
+mod tests;
