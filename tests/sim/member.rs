@@ -440,9 +440,7 @@ impl Member {
             self.syncing = true;
             let delay = self.timing.sync(&mut self.prng);
             self.wake_after(Thread::WalSync, delay, effects);
-        } else if self.for_wal.is_empty() {
-            self.log.rest().map_err(|error| chain(&error))?;
-        } else {
+        } else if !self.for_wal.is_empty() || self.log.rest().map_err(|error| chain(&error))? {
             self.wake(Thread::Wal, effects);
         }
         Ok(())
