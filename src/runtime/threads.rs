@@ -32,6 +32,7 @@ use crate::node::{
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
+use crate::time::Instant;
 use crate::wal::{LogEntry, WalError};
 
 /// How often callers that have waited too long are looked for, while anybody waits.
@@ -203,13 +204,15 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
         CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
-            shared.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(index))));
+            shared.confirm_reads(reads, index);
         }
         CoreOutput::Refused { request, why } => {
             let error = match why {
                 RefusedWhy::TooManyRequests => ServeError::TooManyRequests,
                 RefusedWhy::NoLeader => ServeError::NoLeader,
                 RefusedWhy::Removed => ServeError::Stopped,
+                RefusedWhy::TimedOut => ServeError::TimedOut,
+                RefusedWhy::LeaderChanged => ServeError::LeaderChanged,
             };
             match request {
                 Request::Proposal(id) => shared.proposals.answer(id.seq, Err(error)),
@@ -241,17 +244,18 @@ fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
 }
 
 /// Ends the waiting of callers whom nobody will answer.
-fn sweep(context: &Context, now: crate::time::Instant) {
-    let limit = crate::time::Instant(
-        now.0.saturating_sub(u64::try_from(REQUEST_TIMEOUT.as_nanos()).unwrap_or(u64::MAX)),
-    );
+fn sweep(context: &Context, now: Instant) {
+    let before =
+        |age: Duration| Instant(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
     let shared = &context.shared;
-    let writes = shared.proposals.expire(limit, || Err(ServeError::TimedOut));
-    let reads = shared.reads.expire(limit, || Err(ServeError::TimedOut));
-    let leases = shared.leases.expire(limit, || Err(ServeError::TimedOut));
+    let writes = shared.proposals.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
+    let leases = shared.leases.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
+    // Those without an index are the core's, which knows better what to tell them; what is left here waits for the state.
+    let reads = shared.reads.expire(before(REQUEST_TIMEOUT + SWEEP_INTERVAL), || Err(ServeError::TimedOut));
     if writes + reads + leases > 0 {
         tracing::warn!(writes, reads, leases, "requests timed out");
     }
+    shared.forget_reads();
 }
 
 /// Lets the other threads finish what they have and end, and everybody who waits go.
@@ -261,11 +265,10 @@ fn stop(context: &Context) {
     queues.applier.close();
     queues.checkpoint.close();
     shared.watches.mailbox.close();
-    let never = crate::time::Instant(u64::MAX);
+    let never = Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
     shared.reads.expire(never, || Err(ServeError::Stopped));
     shared.leases.expire(never, || Err(ServeError::Stopped));
-    shared.applied.close();
     shared.compacted.close();
 }
 
@@ -317,7 +320,7 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));
         }
         ApplierOutput::Applied { index, bytes } => {
-            shared.applied.reach(index.0);
+            shared.reach_applied(index);
             drop(shared.core.send(CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
@@ -360,3 +363,7 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "threads_test.rs"]
+mod tests;
