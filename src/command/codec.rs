@@ -11,6 +11,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::varint::{VarintError, put_varint, take_varint};
 use super::{
     Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope,
     KeyRange, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, Op, Put, Range, RangeEnd, Sort,
@@ -37,7 +38,7 @@ pub enum CodecError {
     /// Bytes follow the last field.
     #[error("log entry has {0} bytes after its end")]
     TrailingBytes(usize),
-    /// A tag or number that this version does not define.
+    /// A tag that this version does not define.
     #[error("log entry has an undefined {what} {value}")]
     Undefined {
         /// Which field.
@@ -45,6 +46,9 @@ pub enum CodecError {
         /// What it holds.
         value: u64,
     },
+    /// A number of more than 64 bits.
+    #[error("log entry has a number of more than 64 bits")]
+    NumberTooLarge,
     /// Text that is not UTF-8.
     #[error("log entry has text that is not UTF-8")]
     NotText,
@@ -125,20 +129,11 @@ fn undefined(what: &'static str, value: u8) -> CodecError {
     CodecError::Undefined { what, value: u64::from(value) }
 }
 
-/// The seven low bits, which one byte of a varint carries.
-fn low_bits(value: u64) -> u8 {
-    value.to_le_bytes()[0] & 0x7f
-}
-
 struct Writer(Vec<u8>);
 
 impl Writer {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(low_bits(value) | 0x80);
-            value >>= 7;
-        }
-        self.0.push(low_bits(value));
+    fn varint(&mut self, value: u64) {
+        put_varint(&mut self.0, value);
     }
 
     fn signed(&mut self, value: i64) {
@@ -314,19 +309,10 @@ impl Reader {
     }
 
     fn varint(&mut self) -> Result<u64, CodecError> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(CodecError::Undefined { what: "number", value: bits });
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(CodecError::Undefined { what: "number", value })
+        take_varint(|| self.0.try_get_u8().ok()).map_err(|error| match error {
+            VarintError::Truncated => CodecError::Truncated,
+            VarintError::TooLarge => CodecError::NumberTooLarge,
+        })
     }
 
     fn signed(&mut self) -> Result<i64, CodecError> {

@@ -1,6 +1,6 @@
 //! What goes into the raft log and what comes out of applying it.
 //!
-//! Owns: the domain types of requests and results, and (in `codec`) the versioned bytes of a log entry.
+//! Owns: the domain types of requests and results, and (in `codec`) the versioned bytes of a log entry, (in `varint`) those of a number.
 //! Must never: depend on protobuf types (they stop at the edge) or on state. Built by `api` and `node`, consumed
 //! by `machine`.
 
@@ -8,6 +8,7 @@ pub mod codec;
 mod key_range;
 mod lease;
 mod txn;
+pub mod varint;
 
 use bytes::Bytes;
 

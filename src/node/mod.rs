@@ -1,7 +1,8 @@
-//! A whole member as two sans-io machines joined by messages.
+//! A whole member as sans-io machines joined by messages.
 //!
-//! Owns: [`Core`] (consensus), [`Applier`] (state) and how both begin from what is on disk. Must never: know threads, clocks,
-//! files or sockets. Driven by `runtime`, which gives each its thread, and by the simulator, which runs both on one.
+//! Owns: [`Core`] (consensus), [`Applier`] (state), [`LogWriter`] and [`Checkpointer`] (the turns on the two disks), and how they begin
+//! from what is on disk. Must never: know threads, clocks or sockets, or reach a disk but through the seams of `wal` and `store`. Driven
+//! by `runtime`, which gives each its thread, and by the simulator, which runs all on one.
 //!
 //! ```text
 //!            proposals, reads, messages                         entries
@@ -9,18 +10,22 @@
 //!                                     │  ▲  ▲ ◄───── handle_applied ────────┘ │  ▲
 //!                             Persist │  │  └─────── handle_checkpointed ──┐  │  │ handle_folded,
 //!                                     ▼  │ handle_persisted               │  ▼  │ handle_compacted
-//!                                     log's disk                        store's disk  (Fold, CompactStart)
+//!                                    LogWriter                         Checkpointer  (Fold, CompactStart)
 //! ```
 
 mod applier;
+mod checkpointer;
 mod core;
 mod leases;
+mod log_writer;
 
 use std::sync::Arc;
 
 pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
+pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use leases::{LeaseAnswer, LeaseRequest};
+pub use log_writer::{LogJob, LogWriter};
 
 use crate::consensus::{Consensus, Start, StartError};
 use crate::ids::MemberId;

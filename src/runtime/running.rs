@@ -15,7 +15,7 @@ use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer};
 use crate::consensus::CoreStatus;
 use crate::disk::Directory;
 use crate::mvcc::{View, ViewCell};
-use crate::node::{Applier, Core};
+use crate::node::{Applier, Checkpointer, Core, LogWriter};
 use crate::prng::Prng;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -82,12 +82,14 @@ impl Running {
             pending_bytes: AtomicUsize::new(0),
         });
         let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
+        let checkpointer = Checkpointer::new(clock.now(), store);
+        let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());
         let for_applier = context.clone();
         let threads = [
-            threads::spawn("checkpoint", &notices, move || checkpoint::run(store, &for_checkpoint)),
-            threads::spawn("wal", &notices, move || wal_writer::run(wal, &for_wal)),
+            threads::spawn("checkpoint", &notices, move || checkpoint::run(checkpointer, &for_checkpoint)),
+            threads::spawn("wal", &notices, move || wal_writer::run(writer, &for_wal)),
             threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),
             threads::spawn("core", &notices, move || threads::run_core(core, &context)),
         ];

@@ -18,21 +18,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use smol::channel::Sender;
 
-use super::checkpoint::CheckpointJob;
 use super::handle::Shared;
-use super::{Drained, Mailbox, ServeError, wal_writer};
+use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role};
 use crate::ids::{LogIndex, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
-    Applier, ApplierError, ApplierOutput, Core, CoreOutput, LeaseAnswer, LeaseRequest, ReadId, RefusedWhy,
-    Request,
+    Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
+    ReadId, RefusedWhy, Request,
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::wal::{LogEntry, WalError};
-use wal_writer::WalJob;
 
 /// How often callers that have waited too long are looked for, while anybody waits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -93,7 +91,7 @@ pub(super) enum ApplierInput {
 /// The queues of the threads behind the core's.
 #[derive(Default)]
 pub(super) struct Queues {
-    pub(super) wal: Mailbox<WalJob>,
+    pub(super) wal: Mailbox<LogJob>,
     pub(super) applier: Mailbox<ApplierInput>,
     pub(super) checkpoint: Mailbox<CheckpointJob>,
 }
@@ -188,8 +186,8 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
     let Context { shared, queues, .. } = context;
     match output {
         // A closed queue means that its thread has failed and the process is about to end.
-        CoreOutput::Persist(persist) => drop(queues.wal.send(WalJob::Persist(persist))),
-        CoreOutput::CutLog { before } => drop(queues.wal.send(WalJob::Cut { before })),
+        CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
+        CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
             shared.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(index))));

@@ -31,8 +31,9 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use redb::{Key, TableDefinition, TypeName, Value};
 
-use super::encoding::{Reader, SEAL_BYTES, checksum, put_bytes, put_varint, seal, share, unseal};
+use super::encoding::{Reader, SEAL_BYTES, checksum, put_bytes, seal, share, unseal};
 use super::types::{Change, ChangeKind, Head, Lease};
+use crate::command::varint::put_varint;
 use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
 
 /// The version of everything in this file, in the row "format" of `meta`.
