@@ -254,9 +254,17 @@ pub struct Channel(SendRequest<tonic::body::Body>);
 
 impl Channel {
     pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> hyper::Result<Self> {
+        Self::narrow(stream, 16 << 20).await
+    }
+
+    /// One that takes so many bytes before it has read earlier ones.
+    pub async fn narrow(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        window: u32,
+    ) -> hyper::Result<Self> {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Spawn)
-            .initial_stream_window_size(16 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window)
             .handshake(ClientIo(stream))
             .await?;
         smol::spawn(async move { drop(connection.await) }).detach();

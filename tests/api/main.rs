@@ -13,4 +13,5 @@ mod plain;
 mod services;
 mod tls;
 mod watch;
+mod watch_load;
 mod watcher;
