@@ -103,6 +103,8 @@ pub(super) struct Shared {
     pub(super) reads: Arc<Waiters<Result<LogIndex, ServeError>>>,
     pub(super) applied: Milestone,
     pub(super) compacted: Milestone,
+    /// Counts the times that there was no leader for too long.
+    pub(super) leader_losses: Milestone,
     pub(super) file_bytes: AtomicU64,
     pub(super) status: Mutex<CoreStatus>,
     /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.

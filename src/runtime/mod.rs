@@ -8,6 +8,7 @@ pub mod clock;
 pub mod files;
 mod handle;
 pub mod io;
+mod leader;
 mod mailbox;
 mod pool;
 mod running;

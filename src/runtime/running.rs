@@ -74,6 +74,7 @@ impl Running {
             reads: Arc::default(),
             applied: Milestone::default(),
             compacted,
+            leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(store.file_bytes()),
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use smol::channel::Sender;
 
 use super::handle::Shared;
+use super::leader::LeaderGap;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role};
@@ -135,6 +136,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
     let mut inputs = Vec::new();
     let mut status = CoreStatus::default();
     let mut last_sweep = shared.clock.now();
+    let mut leader_gap = LeaderGap::default();
     loop {
         while let Some(output) = core.poll_output() {
             carry_out_core(output, context, &mut status);
@@ -167,6 +169,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         if now.since(last_sweep) >= SWEEP_INTERVAL {
             last_sweep = now;
             sweep(context, now);
+            leader_gap.note(now, status.leader.is_some(), &shared.leader_losses);
         }
     }
 }
@@ -240,6 +243,7 @@ fn stop(context: &Context) {
     shared.reads.expire(never, || Err(ServeError::Stopped));
     shared.applied.close();
     shared.compacted.close();
+    shared.leader_losses.close();
 }
 
 /// The applier thread: the state machine and its views.
