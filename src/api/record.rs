@@ -19,7 +19,7 @@ use super::errors;
 use super::frames::Frames;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
-use crate::wire::etcdserverpb::{cluster_server, kv_server, maintenance_server, watch_server};
+use crate::wire::etcdserverpb::{cluster_server, kv_server, lease_server, maintenance_server, watch_server};
 use crate::wire::grpc::health::v1::health_server;
 
 const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> GrpcMethod {
@@ -27,13 +27,18 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 22] = [
+const METHODS: [GrpcMethod; 27] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "DeleteRange", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "Txn", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "Compact", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseGrant", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseRevoke", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseKeepAlive", GrpcKind::BidiStream),
+    method(lease_server::SERVICE_NAME, "LeaseTimeToLive", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseLeases", GrpcKind::Unary),
     method(watch_server::SERVICE_NAME, "Watch", GrpcKind::BidiStream),
     method(cluster_server::SERVICE_NAME, "MemberAdd", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberRemove", GrpcKind::Unary),
@@ -131,9 +136,9 @@ impl Drop for CallRecord {
 pub struct RequestBody {
     body: Incoming,
     frames: Frames,
-    /// What of it counts as arriving: the message that is not complete.
+    /// What has come of a message that is not complete.
     arriving: usize,
-    /// What all requests have brought that are not complete: what slow or hostile senders can make us hold.
+    /// The same of all requests: what slow or hostile senders can make us hold.
     arriving_of_all: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
     place: Option<usize>,
@@ -154,19 +159,15 @@ impl Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             this.metrics.client_grpc_received_bytes.add(data.len() as u64);
-            this.arriving += data.len();
-            let all = this.arriving_of_all.fetch_add(data.len(), Ordering::Relaxed) + data.len();
-            if all > REQUESTS_ARRIVING_BYTES_MAX {
-                return Poll::Ready(Some(Err(errors::too_much_arriving())));
-            }
             let complete = this.frames.feed(data);
-            if complete > 0 {
-                let arrived = this.arriving - this.frames.partial();
-                this.arriving -= arrived;
-                this.arriving_of_all.fetch_sub(arrived, Ordering::Relaxed);
-            }
             if let Some(place) = this.place {
                 this.metrics.grpc[place].received.add(complete);
+            }
+            let before = std::mem::replace(&mut this.arriving, this.frames.partial());
+            this.arriving_of_all.fetch_sub(before, Ordering::Relaxed);
+            let all = this.arriving_of_all.fetch_add(this.arriving, Ordering::Relaxed) + this.arriving;
+            if all > REQUESTS_ARRIVING_BYTES_MAX {
+                return Poll::Ready(Some(Err(errors::too_much_arriving())));
             }
         }
         next

@@ -9,6 +9,7 @@ pub mod files;
 mod handle;
 pub mod io;
 mod leader;
+mod leases;
 mod mailbox;
 mod pool;
 mod running;
@@ -18,6 +19,7 @@ mod wal_writer;
 mod watch;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
+pub use leases::TimeToLive;
 pub use mailbox::{Drained, Mailbox};
 pub use pool::Pool;
 pub use running::{Parts, Running};

@@ -13,11 +13,11 @@ use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
 use covey::consensus::{CoreStatus, Message, PersistId, Role};
 use covey::disk::sim::SimDir;
 use covey::formation::DataDir;
-use covey::ids::{LogIndex, MemberId, ProposalId};
+use covey::ids::{LogIndex, MemberId, ProposalId, Term};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
     Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, Core, CoreOutput,
-    LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request, recover,
+    LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request, recover,
 };
 use covey::prng::Prng;
 use covey::store::{Base, ConfState, ScrubCursor, StoreError};
@@ -54,6 +54,8 @@ pub(crate) enum Effect {
     Standing,
     /// A fold or a slice of compaction is in the store.
     Stored,
+    /// Answers to requests about leases.
+    Leased(Vec<(u64, LeaseAnswer)>),
 }
 
 pub(crate) type Effects = Vec<Effect>;
@@ -73,7 +75,8 @@ enum ApplierInput {
     ConfState(LogIndex, ConfState),
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
-    Leads(bool),
+    Leads(Option<Term>),
+    Lease(u64, LeaseRequest),
 }
 
 /// Which turns are on their way, so that none is asked for twice.
@@ -159,7 +162,7 @@ impl Member {
             for_checkpoint: Vec::new(),
             syncing: false,
             turns: Turns::default(),
-            view: Arc::new(View::of_base(base)),
+            view: Arc::new(View::of_base(base).map_err(|error| chain(&error))?),
             sole_voter: false,
             status: CoreStatus::default(),
             confirmed: Vec::new(),
@@ -210,6 +213,11 @@ impl Member {
         let bytes = encode(&Envelope { id, command: command.clone() });
         self.tell_core(CoreInput::Propose(id, bytes), effects);
         id
+    }
+
+    /// The second half of `Handle::ask_leader`: what comes after the barrier.
+    pub(crate) fn ask_lease(&mut self, number: u64, request: LeaseRequest, effects: &mut Effects) {
+        self.tell_applier(ApplierInput::Lease(number, request), effects);
     }
 
     /// As `Handle::read_barrier`, whose shortcut for a lone voter is only taken where asked for.
@@ -340,8 +348,9 @@ impl Member {
             CoreOutput::Send(messages) => effects.push(Effect::Send(messages)),
             CoreOutput::Status(status) => {
                 let leads = status.role == Role::Leader;
-                if leads != self.leads() {
-                    self.tell_applier(ApplierInput::Leads(leads), effects);
+                let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);
+                if leads_in(&status) != leads_in(&self.status) {
+                    self.tell_applier(ApplierInput::Leads(leads_in(&status)), effects);
                 }
                 if (leads, status.sole_voter) != (self.leads(), self.sole_voter) {
                     effects.push(Effect::Standing);
@@ -370,7 +379,10 @@ impl Member {
                 }
                 ApplierInput::Folded(base) => self.applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => self.applier.handle_compacted(now, base),
-                ApplierInput::Leads(leads) => self.applier.handle_leadership(now, leads),
+                ApplierInput::Leads(leads_in) => self.applier.handle_leadership(now, leads_in),
+                ApplierInput::Lease(number, request) => {
+                    self.applier.handle_lease_request(now, number, request);
+                }
             }
         }
         if self.applier.poll_timeout().is_some_and(|at| at <= now) {
@@ -404,6 +416,7 @@ impl Member {
             ApplierOutput::Propose(command) => {
                 self.submit(&command, effects);
             }
+            ApplierOutput::LeaseAnswers(answers) => effects.push(Effect::Leased(answers)),
         }
     }
 

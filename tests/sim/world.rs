@@ -19,6 +19,7 @@ use covey::consensus::Message;
 use covey::disk::sim::{FaultPlan, Survival};
 use covey::ids::{LogIndex, ProposalId};
 use covey::mvcc::View;
+use covey::node::LeaseRequest;
 use covey::prng::Prng;
 use covey::time::Instant;
 
@@ -78,6 +79,7 @@ enum Kind {
     Write,
     Read { range: Option<Range>, view: Option<Arc<View>>, linearizable: bool },
     Hash { revision: i64, view: Option<Arc<View>> },
+    Lease(LeaseRequest),
 }
 
 /// What became of a request at once.
@@ -122,6 +124,10 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) faults: u64,
     pub(crate) stored: u64,
+    /// Leases that were renewed, and that ended because nobody did.
+    pub(crate) renewed: u64,
+    pub(crate) expired: u64,
+    pub(crate) checkpoints: u64,
     /// Operations of the first host's disk that changed something: what a crash can be put at.
     pub(crate) disk_operations: u64,
 }
@@ -224,6 +230,7 @@ impl World {
         self.report.disk_operations = self.hosts[0].disk.operations();
         self.calm_down();
         self.probe();
+        self.outlive_leases();
         self.cut_power_everywhere();
         if self.rot {
             self.flip_a_bit();
@@ -407,7 +414,7 @@ impl World {
                     let delay = at.since(self.host_now(number));
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: true });
                 }
-                Effect::Committed(entries) => self.oracle.commit(&entries),
+                Effect::Committed(entries) => self.oracle.commit(self.queue.now(), &entries),
                 Effect::Replied(id, applied) => self.replied(id, &applied),
                 Effect::Refused(request, why) => {
                     self.note("refused", &[number as u64, why as u64]);
@@ -420,6 +427,7 @@ impl World {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
                 }
                 Effect::Stored => self.report.stored += 1,
+                Effect::Leased(answers) => self.leased(number, answers),
             }
         }
     }
