@@ -10,11 +10,12 @@
 //!  http       /health /version /metrics       browser    which web pages may call
 //!  kv cluster maintenance health              the services
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
-//!   node      reads and proposals
+//!   node      reads and proposals             answers    what answers may take of the memory
 //! ```
 //!
 //! A connection is one task with all its calls (see `calls`), so whoever drops that task has dropped everything.
 
+mod answers;
 mod authority;
 mod body;
 mod browser;
@@ -38,6 +39,7 @@ mod stop;
 mod timer;
 pub mod version;
 
+pub use answers::Answers;
 pub use browser::BrowserPolicy;
 pub use counters::Counters;
 pub use record::methods;

@@ -17,6 +17,7 @@ use rustix::net::sockopt;
 use rustls::ServerConfig;
 use smol::{Async, Timer};
 
+use super::answers::{Answers, Outbox, Patience};
 use super::authority::Mending;
 use super::browser::BrowserPolicy;
 use super::calls::Calls;
@@ -30,7 +31,7 @@ use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
-use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES, TXN_OPS};
+use crate::limits::{ANSWER_PATIENCE, ANSWERS_BYTES_MAX, GRPC_OVERHEAD_BYTES, REQUEST_BYTES, TXN_OPS};
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
@@ -76,6 +77,10 @@ pub struct ApiOptions {
     pub txn_ops_max: usize,
     /// Open connections; one more is closed at once.
     pub connections_max: usize,
+    /// Bytes of answers that are being read or that clients have not taken, on all connections together.
+    pub answer_bytes_max: usize,
+    /// How long a client may take nothing of what it was answered.
+    pub answer_patience: Duration,
     /// `--max-concurrent-streams`: calls at a time on one connection.
     pub streams_max: u32,
     /// `--grpc-keepalive-interval`: how long a client may be silent before it is asked for a sign of life.
@@ -92,6 +97,8 @@ impl Default for ApiOptions {
             request_bytes_max: REQUEST_BYTES,
             txn_ops_max: TXN_OPS,
             connections_max: CONNECTIONS,
+            answer_bytes_max: ANSWERS_BYTES_MAX,
+            answer_patience: ANSWER_PATIENCE,
             streams_max: STREAMS,
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),
@@ -152,6 +159,15 @@ enum Protocol {
     Http2,
 }
 
+/// Why a connection ended, other than in order.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Http(hyper::Error),
+    #[error("the client does not take what it was answered")]
+    Stalled,
+}
+
 impl Api {
     /// The API of a node, until `stopping` is announced.
     pub fn new(
@@ -161,7 +177,7 @@ impl Api {
         metrics_text: MetricsText,
         stopping: Stopping,
     ) -> Self {
-        let node = Node::new(handle);
+        let node = Node::new(handle, Answers::new(options.answer_bytes_max));
         let message_bytes_max = options.request_bytes_max + GRPC_OVERHEAD_BYTES;
         let kv = KvService::new(node.clone(), options.txn_ops_max, options.request_bytes_max);
         let services = Services {
@@ -180,6 +196,11 @@ impl Api {
     /// What is live, and what was turned away.
     pub fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    /// What answers take of the memory.
+    pub fn answers(&self) -> &Answers {
+        self.0.node.answers()
     }
 
     /// Takes connections from `socket` and hands each to `spawn`, until the end is announced.
@@ -236,7 +257,9 @@ impl Api {
             }
         };
         let calls = Calls::default();
-        let connection = Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable };
+        let outbox = Arc::new(Outbox::new(shared.node.answers().clone()));
+        let connection =
+            Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable, outbox };
         let done = match protocol {
             Protocol::Http1 => run_http1(connection, transport, stopping).await,
             Protocol::Http2 => run_http2(connection, calls, transport, stopping).await,
@@ -323,7 +346,7 @@ async fn run_http2(
     mut calls: Calls,
     transport: Transport,
     stopping: Stopping,
-) -> hyper::Result<()> {
+) -> Result<(), Ended> {
     let options = &connection.shared.options;
     let mut builder = http2::Builder::new(calls.spawner());
     builder
@@ -337,6 +360,8 @@ async fn run_http2(
         .keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         .auto_date_header(false);
+    let mut patience =
+        Patience::new(Arc::clone(&connection.outbox), connection.shared.options.answer_patience);
     let connection = Arc::new(connection);
     let service = service_fn(move |request| answer(Arc::clone(&connection), request));
     let mut http = pin!(builder.serve_connection(Mending::new(transport), service));
@@ -348,17 +373,20 @@ async fn run_http2(
             http.as_mut().graceful_shutdown();
         }
         let done = http.as_mut().poll(cx);
-        if done.is_pending() {
-            calls.poll(cx);
+        if done.is_ready() {
+            return done.map_err(Ended::Http);
         }
-        done
+        calls.poll(cx);
+        patience.poll(cx).map(|()| Err(Ended::Stalled))
     })
     .await
 }
 
-async fn run_http1(connection: Connection, transport: Transport, stopping: Stopping) -> hyper::Result<()> {
+async fn run_http1(connection: Connection, transport: Transport, stopping: Stopping) -> Result<(), Ended> {
     let mut builder = http1::Builder::new();
     builder.timer(SmolTimer).header_read_timeout(GREETING_MAX).max_buf_size(HEADER_BYTES as usize);
+    let mut patience =
+        Patience::new(Arc::clone(&connection.outbox), connection.shared.options.answer_patience);
     let connection = Arc::new(connection);
     let service = service_fn(move |request| answer(Arc::clone(&connection), request));
     let mut http = pin!(builder.serve_connection(transport, service));
@@ -369,7 +397,11 @@ async fn run_http1(connection: Connection, transport: Transport, stopping: Stopp
             draining = true;
             http.as_mut().graceful_shutdown();
         }
-        http.as_mut().poll(cx)
+        let done = http.as_mut().poll(cx);
+        if done.is_ready() {
+            return done.map_err(Ended::Http);
+        }
+        patience.poll(cx).map(|()| Err(Ended::Stalled))
     })
     .await
 }

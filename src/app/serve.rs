@@ -257,6 +257,7 @@ fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopp
         request_bytes_max: config.client.max_request_bytes,
         txn_ops_max: config.client.max_txn_ops,
         connections_max: resources::connections(config.client.max_connections),
+        answer_bytes_max: resources::answer_bytes(),
         browser: BrowserPolicy {
             hosts: config.client.allowed_hosts.clone(),
             origins: config.client.cors.clone(),

@@ -17,7 +17,7 @@ use crate::command::{
     SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, MemberId, Revision, VersionId};
-use crate::mvcc::{RangePages, ReadError, View};
+use crate::mvcc::{Allowance, RangePages, ReadError, View};
 use crate::store::{ChangeKind, ConfState};
 
 /// What happens next to the machine.
@@ -224,7 +224,12 @@ fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Read(range) => prop_assert_eq!(rejection(rig.view().range(&range)), model.range(&range)),
             Step::ReadTxn(txn) => {
                 let revision = model.rev;
-                prop_assert_eq!(rejection(rig.view().txn_read_only(&txn)), model.txn(&txn));
+                prop_assert_eq!(
+                    rejection(
+                        rig.view().txn_read_only(&txn, &mut Allowance::of(usize::MAX)).map(Option::unwrap)
+                    ),
+                    model.txn(&txn)
+                );
                 prop_assert_eq!(model.rev, revision);
             }
         }

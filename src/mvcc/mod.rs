@@ -35,6 +35,7 @@ pub use check::{InvalidRequest, cost_of};
 pub use generation::Generation;
 pub use hash::HashKv;
 pub use pages::{Page, PagesEnd, RangePages};
+pub use range::Allowance;
 pub use tip::Tip;
 pub use view::{Facts, View, ViewCell};
 pub use writer::{LeaseLookup, Writer};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::ReadError;
 use super::footprint::wants_copies;
+use super::range::Allowance;
 use super::rows::{Draft, Row, signed};
 use super::tip::Tip;
 use super::view::View;
@@ -155,22 +156,25 @@ impl<'m> Writer<'m> {
 }
 
 impl View {
-    /// Answers a transaction that cannot write ([`Txn::is_read_only`]), with the revision of its header.
-    pub fn txn_read_only(&self, txn: &Txn) -> Result<TxnResult, ReadError> {
+    /// Answers a transaction that cannot write ([`Txn::is_read_only`]); `None` when the answer is larger than allowed.
+    pub fn txn_read_only(
+        &self,
+        txn: &Txn,
+        allowance: &mut Allowance,
+    ) -> Result<Option<TxnResult>, ReadError> {
         let mut path = Vec::new();
         self.choose(txn, &mut path)?;
         let succeeded = next_choice(&mut path.iter());
-        let answer = |op: &Op| match op {
-            Op::Range(range) => {
-                let at = self.txn_revision(range.revision)?.unwrap_or(self.rev);
-                Ok((self.rev, OpResult::Range(self.range_at(range, at)?)))
-            }
-            Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) => {
+        let mut responses = Vec::new();
+        for op in branch(txn, succeeded) {
+            let Op::Range(range) = op else {
                 unreachable!("only read-only transactions are answered from a view")
-            }
-        };
-        let responses = branch(txn, succeeded).iter().map(answer).collect::<Result<_, ReadError>>()?;
-        Ok(TxnResult { succeeded, responses })
+            };
+            let at = self.txn_revision(range.revision)?.unwrap_or(self.rev);
+            let Some(result) = self.range_at_within(range, at, allowance)? else { return Ok(None) };
+            responses.push((self.rev, OpResult::Range(result)));
+        }
+        Ok(Some(TxnResult { succeeded, responses }))
     }
 
     /// Evaluates the compares of a transaction and of those nested in the branch it takes, parents before children, in order.

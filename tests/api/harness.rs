@@ -241,9 +241,17 @@ pub struct Channel(SendRequest<tonic::body::Body>);
 
 impl Channel {
     pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> hyper::Result<Self> {
+        Self::with_windows(stream, 16 << 20).await
+    }
+
+    /// One that takes so many bytes of an answer before they are read.
+    pub async fn with_windows(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        bytes: u32,
+    ) -> hyper::Result<Self> {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Spawn)
-            .initial_stream_window_size(16 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(bytes)
+            .initial_connection_window_size(bytes)
             .handshake(ClientIo(stream))
             .await?;
         smol::spawn(async move { drop(connection.await) }).detach();
