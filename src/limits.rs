@@ -44,6 +44,15 @@ pub const PROPOSALS_PENDING_MAX: usize = 5000;
 pub const PROPOSALS_PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of requests that may be under way from clients and not be complete yet, on all connections together.
 pub const REQUESTS_ARRIVING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Default of `--max-concurrent-streams`: calls at a time on one connection; a client that meets the bound waits. Kubernetes has thousands of
+/// watches on one. (etcd's default is no bound.)
+pub const STREAMS_PER_CONNECTION: u32 = 8192;
+/// Default of `--grpc-keepalive-min-time` (etcd's default).
+pub const KEEPALIVE_MIN_TIME: Duration = Duration::from_secs(5);
+/// Default of `--grpc-keepalive-interval` (etcd's default).
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_hours(2);
+/// Default of `--grpc-keepalive-timeout` (etcd's default).
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of answers that are being read or that clients have not taken, on all connections together: where memory is plenty, and however
 /// little there is. `app` chooses in between.
 pub const ANSWERS_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! server      accept, bound, greet: TLS or not, HTTP/2 or not
-//!  io         the socket        calls      the streams of a connection and their deadlines
+//!  io pings   the socket        calls      the streams of a connection and their deadlines
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
 //!  kv cluster maintenance health              the services
@@ -31,6 +31,7 @@ mod kv;
 mod maintenance;
 mod node;
 mod parse;
+mod pings;
 mod range_stream;
 mod record;
 mod render;

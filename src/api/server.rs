@@ -25,13 +25,17 @@ use super::cluster::ClusterService;
 use super::counters::{Counters, Live};
 use super::dispatch::{Connection, Services, answer};
 use super::health::HealthService;
-use super::io::{Rewound, Socket, Transport};
+use super::io::{Rewound, Socket, Stream, Transport};
 use super::kv::KvService;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
+use super::pings::Pings;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
-use crate::limits::{ANSWER_PATIENCE, ANSWERS_BYTES_MAX, GRPC_OVERHEAD_BYTES, REQUEST_BYTES, TXN_OPS};
+use crate::limits::{
+    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
+    KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS,
+};
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
@@ -41,8 +45,6 @@ use crate::wire::grpc::health::v1::health_server::HealthServer;
 
 /// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
 const CONNECTIONS: usize = 2048;
-/// Default bound on the streams of one connection. Kubernetes has thousands of watches on one; a client that meets the bound waits.
-const STREAMS: u32 = 8192;
 /// How long a client may take for its handshake and its first bytes, and for the headers of an HTTP/1.1 request.
 const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors or memory.
@@ -83,8 +85,10 @@ pub struct ApiOptions {
     pub answer_patience: Duration,
     /// `--max-concurrent-streams`: calls at a time on one connection.
     pub streams_max: u32,
-    /// `--grpc-keepalive-interval`: how long a client may be silent before it is asked for a sign of life.
-    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-min-time`: how often a client may ask for a sign of life; zero is as often as it likes.
+    pub keepalive_min_time: Duration,
+    /// `--grpc-keepalive-interval`: how long a client may be silent before it is asked for a sign of life; `None` is for ever.
+    pub keepalive_interval: Option<Duration>,
     /// `--grpc-keepalive-timeout`: how long the sign may take.
     pub keepalive_timeout: Duration,
     /// Which web pages may call.
@@ -99,9 +103,10 @@ impl Default for ApiOptions {
             connections_max: CONNECTIONS,
             answer_bytes_max: ANSWERS_BYTES_MAX,
             answer_patience: ANSWER_PATIENCE,
-            streams_max: STREAMS,
-            keepalive_interval: Duration::from_secs(2 * 60 * 60),
-            keepalive_timeout: Duration::from_secs(20),
+            streams_max: STREAMS_PER_CONNECTION,
+            keepalive_min_time: KEEPALIVE_MIN_TIME,
+            keepalive_interval: Some(KEEPALIVE_INTERVAL),
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
             browser: BrowserPolicy::default(),
         }
     }
@@ -248,7 +253,7 @@ impl Api {
             Err(io::ErrorKind::ConnectionAborted.into())
         };
         let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
-        let (transport, protocol, rebindable) = match greeted {
+        let (stream, protocol, rebindable) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::debug!(%error, "a client did not get as far as a request");
@@ -261,8 +266,11 @@ impl Api {
         let connection =
             Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable, outbox };
         let done = match protocol {
-            Protocol::Http1 => run_http1(connection, transport, stopping).await,
-            Protocol::Http2 => run_http2(connection, calls, transport, stopping).await,
+            Protocol::Http1 => run_http1(connection, Transport::new(stream, None), stopping).await,
+            Protocol::Http2 => {
+                let pings = Pings::new(shared.options.keepalive_min_time);
+                run_http2(connection, calls, Transport::new(stream, Some(pings)), stopping).await
+            }
         };
         if let Err(error) = done {
             tracing::debug!(%error, "a connection ended");
@@ -288,7 +296,7 @@ impl Drop for OpenConnection {
 }
 
 /// Finds out what a client speaks: TLS or not, then HTTP/2 or not.
-async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Transport, Protocol, bool)> {
+async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Stream, Protocol, bool)> {
     prepare(client.get_ref())?;
     let from_here = client.get_ref().local_addr()?.ip().to_canonical().is_loopback();
     let stream = Rewound::peek(Socket::new(client), is_telling).await?;
@@ -297,7 +305,7 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Tra
             return Err(io::Error::other("plaintext where TLS is required"));
         }
         let protocol = protocol_of(stream.head())?;
-        return Ok((Transport::Plain(stream), protocol, from_here));
+        return Ok((Stream::Plain(stream), protocol, from_here));
     }
     let Some(tls) = &listener.tls else { return Err(io::Error::other("TLS where none is configured")) };
     let stream = TlsAcceptor::from(tls()).accept(stream).await?;
@@ -310,7 +318,7 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Tra
             (stream, protocol)
         }
     };
-    Ok((Transport::Tls(Box::new(stream)), protocol, false))
+    Ok((Stream::Tls(Box::new(stream)), protocol, false))
 }
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).

@@ -7,6 +7,7 @@
 mod answers;
 mod faults;
 mod harness;
+mod keepalive;
 mod kube;
 mod kv;
 mod limits;
