@@ -10,12 +10,13 @@ use smol::channel::{Receiver, RecvError};
 
 use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
-use super::threads::{self, Context, Fault, Queues};
+use super::threads::{self, Context, Fault};
 use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer};
 use crate::consensus::CoreStatus;
 use crate::disk::Directory;
 use crate::mvcc::{View, ViewCell};
-use crate::node::{Applier, Core};
+use crate::node::{Applier, Checkpointer, Core, LogWriter};
+use crate::prng::Prng;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::wal::Wal;
@@ -65,7 +66,10 @@ impl Running {
             admission,
             clock,
             core: Mailbox::default(),
-            views: Arc::new(ViewCell::new(View::of_base(base))),
+            queues: Arc::default(),
+            leases: Arc::default(),
+            lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
+            views: Arc::new(ViewCell::new(View::of_base(base)?)),
             proposals: Arc::default(),
             reads: Arc::default(),
             applied: Milestone::default(),
@@ -77,13 +81,15 @@ impl Running {
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         });
-        let context = Context { shared: Arc::clone(&shared), queues: Arc::new(Queues::default()), metrics };
+        let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
+        let checkpointer = Checkpointer::new(clock.now(), store);
+        let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());
         let for_applier = context.clone();
         let threads = [
-            threads::spawn("checkpoint", &notices, move || checkpoint::run(store, &for_checkpoint)),
-            threads::spawn("wal", &notices, move || wal_writer::run(wal, &for_wal)),
+            threads::spawn("checkpoint", &notices, move || checkpoint::run(checkpointer, &for_checkpoint)),
+            threads::spawn("wal", &notices, move || wal_writer::run(writer, &for_wal)),
             threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),
             threads::spawn("core", &notices, move || threads::run_core(core, &context)),
         ];

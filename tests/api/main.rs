@@ -10,6 +10,7 @@ mod harness;
 mod keepalive;
 mod kube;
 mod kv;
+mod lease;
 mod limits;
 mod plain;
 mod services;
