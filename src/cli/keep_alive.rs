@@ -12,6 +12,7 @@ use super::calls::{origin, renew};
 use super::lasting::{LastingError, Line, Work};
 use super::output;
 use super::reply::Reply;
+use super::simple::lease_id;
 use crate::wire::etcdserverpb::lease_client::LeaseClient;
 
 /// A lease is renewed when one part in so many of its time is over, as Go's client does.
@@ -36,7 +37,7 @@ pub fn keep_alive<'a>(
                     };
                     line.note_success();
                     let Ok(ttl @ 1..) = u64::try_from(answer.ttl) else {
-                        let end = format!("lease {id:016x} expired or revoked.\n");
+                        let end = format!("lease {} expired or revoked.\n", lease_id(id));
                         return output::to_stdout(|out| io::Write::write_all(out, end.as_bytes()))
                             .map_err(LastingError::Output);
                     };

@@ -261,3 +261,16 @@ fn show(text: &str) -> Result<ExitCode, Failure> {
     output::to_stdout(|out| out.write_all(text.as_bytes())).map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{OsString, split_at_dashes};
+
+    #[test]
+    fn a_command_stands_behind_the_first_dashes() {
+        let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(split_at_dashes(words("k -- a -- b")), (words("k"), words("a -- b")));
+        assert_eq!(split_at_dashes(words("k --rev 1")), (words("k --rev 1"), Vec::new()));
+        assert_eq!(split_at_dashes(words("k --")), (words("k"), Vec::new()));
+    }
+}

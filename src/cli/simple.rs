@@ -20,16 +20,16 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::Txn(response) => txn(out, response),
         Reply::Compacted(revision) => writeln!(out, "compacted revision {revision}"),
         Reply::LeaseGranted(response) => {
-            writeln!(out, "lease {:016x} granted with TTL({}s)", response.id, response.ttl)
+            writeln!(out, "lease {} granted with TTL({}s)", lease_id(response.id), response.ttl)
         }
-        Reply::LeaseRevoked(id, _) => writeln!(out, "lease {id:016x} revoked"),
+        Reply::LeaseRevoked(id, _) => writeln!(out, "lease {} revoked", lease_id(*id)),
         Reply::LeaseTimeToLive(response, keys) => time_to_live(out, response, *keys),
         Reply::Leases(response) => {
             writeln!(out, "found {} leases", response.leases.len())?;
-            response.leases.iter().try_for_each(|lease| writeln!(out, "{:016x}", lease.id))
+            response.leases.iter().try_for_each(|lease| writeln!(out, "{}", lease_id(lease.id)))
         }
         Reply::LeaseKeptAlive(response) => {
-            writeln!(out, "lease {:016x} keepalived with TTL({})", response.id, response.ttl)
+            writeln!(out, "lease {} keepalived with TTL({})", lease_id(response.id), response.ttl)
         }
         Reply::Watch(response) => watch(out, response),
         Reply::Status(answers) => {
@@ -74,12 +74,14 @@ fn txn(out: &mut impl Write, response: &TxnResponse) -> io::Result<()> {
 
 fn time_to_live(out: &mut impl Write, response: &LeaseTimeToLiveResponse, keys: bool) -> io::Result<()> {
     if response.granted_ttl == 0 && response.ttl == -1 {
-        return writeln!(out, "lease {:016x} already expired", response.id);
+        return writeln!(out, "lease {} already expired", lease_id(response.id));
     }
     write!(
         out,
-        "lease {:016x} granted with TTL({}s), remaining({}s)",
-        response.id, response.granted_ttl, response.ttl
+        "lease {} granted with TTL({}s), remaining({}s)",
+        lease_id(response.id),
+        response.granted_ttl,
+        response.ttl
     )?;
     if keys {
         out.write_all(b", attached keys([")?;
@@ -149,6 +151,11 @@ fn human_bytes(bytes: i64) -> String {
         // Halves go to the even side, as Go prints them.
         format!("{} {}", (tenths + 4 + tenths / 10 % 2) / 10, UNITS[unit])
     }
+}
+
+/// A lease as Go prints it in hexadecimal with sixteen places: the sign takes one.
+pub fn lease_id(id: i64) -> String {
+    if id < 0 { format!("-{:015x}", id.unsigned_abs()) } else { format!("{id:016x}") }
 }
 
 fn key_value(out: &mut impl Write, kv: &KeyValue) -> io::Result<()> {

@@ -122,3 +122,7 @@ fn run(command: &OsString, arguments: &[OsString], revision: i64, event: &Event)
         Err(source) => Err(LastingError::Run { command: name(), source }),
     }
 }
+
+#[cfg(test)]
+#[path = "watch_test.rs"]
+mod tests;
