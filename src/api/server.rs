@@ -33,6 +33,7 @@ use super::node::Node;
 use super::pings::Pings;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
+use super::watch::WatchService;
 use crate::limits::{
     ANSWER_PATIENCE, ANSWERS_BYTES_MAX, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
     KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS,
@@ -191,6 +192,7 @@ impl Api {
             kv: KvServer::new(kv).max_decoding_message_size(message_bytes_max),
             lease: LeaseServer::new(LeaseService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
+            watch: WatchService::new(node.clone(), stopping.clone(), options.request_bytes_max),
             cluster: ClusterServer::new(ClusterService::new(node.clone()))
                 .max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))

@@ -247,6 +247,7 @@ fn stop(context: &Context) {
     queues.wal.close();
     queues.applier.close();
     queues.checkpoint.close();
+    shared.watches.mailbox.close();
     let never = crate::time::Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
     shared.reads.expire(never, || Err(ServeError::Stopped));
@@ -291,7 +292,10 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
 fn carry_out_applier(output: ApplierOutput, context: &Context) {
     let Context { shared, queues, metrics } = context;
     match output {
-        ApplierOutput::Publish(view) => shared.views.publish(view),
+        ApplierOutput::Publish(view) => {
+            shared.views.publish(view);
+            shared.watches.poke();
+        }
         ApplierOutput::Replies(replies) => {
             count(&replies, metrics);
             shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));

@@ -15,3 +15,5 @@ mod limits;
 mod plain;
 mod services;
 mod tls;
+mod watch;
+mod watcher;
