@@ -1,5 +1,7 @@
 //! Watches and renewals over connections that break, against a scripted server on the loopback interface.
 
+#![allow(clippy::unnecessary_wraps, reason = "answers stand beside errors in a script")]
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::TcpListener;

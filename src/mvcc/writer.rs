@@ -3,6 +3,7 @@
 //! Owns: how one command becomes the changes of one revision. Must never: leave part of a rejected command behind, or decide by anything
 //! but the state and the command. Driven by `machine`, one writer for one command.
 
+use std::collections::VecDeque;
 use std::slice::Iter;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use super::ReadError;
 use super::footprint::wants_copies;
 use super::range::Allowance;
-use super::rows::{Draft, Row, signed};
+use super::rows::{Draft, Row};
 use super::tip::Tip;
 use super::view::View;
 use crate::command::{
@@ -18,6 +19,9 @@ use crate::command::{
 };
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::store::{Change, ChangeKind, StoreError};
+
+/// Keys of a deletion that are let go of together.
+const DELETE_PORTION: usize = 1024;
 
 /// Turns one command into changes.
 ///
@@ -119,19 +123,29 @@ impl<'m> Writer<'m> {
     fn delete(&mut self, delete: &DeleteRange) -> Result<DeleteResult, StoreError> {
         let base = &self.view.base;
         let rows = self.view.rows(&delete.range, self.view.rev, usize::MAX)?;
-        let mut keys = Vec::new();
+        // In portions that are let go of one by one: there is no bound on how many keys it may be.
+        let mut portions: VecDeque<Vec<Bytes>> = VecDeque::new();
+        let mut deleted = 0;
         let mut previous = Vec::new();
         for row in rows {
             let row = row?;
-            keys.push(row.key().clone());
-            if delete.prev_kv {
-                previous.push(row.draft(base).and_then(|draft: Draft| draft.load(base))?);
+            let key = if delete.prev_kv {
+                let kv = row.draft(base).and_then(|draft: Draft| draft.load(base))?;
+                previous.push(kv.clone());
+                kv.key
+            } else {
+                row.into_key()
+            };
+            match portions.back_mut() {
+                Some(portion) if portion.len() < DELETE_PORTION => portion.push(key),
+                _ => portions.push_back(vec![key]),
             }
+            deleted += 1;
         }
-        let deleted = signed(keys.len() as u64);
-        for key in keys {
-            let key = self.keep(&key);
-            self.bury(key);
+        while let Some(portion) = portions.pop_front() {
+            for key in portion {
+                self.bury(key);
+            }
         }
         Ok(DeleteResult { deleted, previous })
     }
