@@ -62,6 +62,12 @@ pub enum CallError {
     TimedOut,
 }
 
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
 /// Connects and asks.
 pub fn perform(settings: &ClientSettings, call: Call) -> Result<Reply, CallError> {
     let executor = Rc::new(LocalExecutor::new());
@@ -195,7 +201,7 @@ async fn within_timeout<T>(
 }
 
 fn refused(status: Status) -> CallError {
-    CallError::Refused(Box::new(status))
+    status.into()
 }
 
 /// Scheme and authority, which HTTP/2 wants in each request.

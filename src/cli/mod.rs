@@ -16,6 +16,7 @@ mod quote;
 mod reply;
 mod requests;
 mod simple;
+mod snapshot;
 mod spec;
 mod txn;
 mod watch;
@@ -56,6 +57,8 @@ enum Failure {
     Call(#[from] CallError),
     #[error(transparent)]
     Ended(LastingError),
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::SnapshotError),
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
@@ -168,6 +171,11 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
     }
     if command.name == spec::LEASE_KEEP_ALIVE.name && !parsed.switch("once")? {
         lasting::run(keep_alive::keep_alive(&settings, requests::lease_id(&parsed)?, print))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if command.name == spec::SNAPSHOT.name {
+        let done = snapshot::perform(&settings, snapshot::job(&parsed, &settings)?)?;
+        output::to_stdout(|out| snapshot::write(out, settings.format, &done)).map_err(Failure::Output)?;
         return Ok(ExitCode::SUCCESS);
     }
     let call = call(command, &parsed, &settings)?;

@@ -40,13 +40,21 @@ pub(super) struct Model {
     pub(super) compacted: i64,
     pub(super) events: Vec<Event>,
     pub(super) alarms: BTreeSet<Alarm>,
+    /// Those that go by themselves.
+    by_quota: BTreeSet<Alarm>,
     pub(super) leases: BTreeMap<LeaseId, Leased>,
 }
 
 impl Model {
     pub(super) fn new() -> Self {
-        let (alarms, leases) = (BTreeSet::new(), BTreeMap::new());
-        Self { rev: 1, compacted: -1, events: Vec::new(), alarms, leases }
+        Self {
+            rev: 1,
+            compacted: -1,
+            events: Vec::new(),
+            alarms: BTreeSet::new(),
+            by_quota: BTreeSet::new(),
+            leases: BTreeMap::new(),
+        }
     }
 
     pub(super) fn state_at(&self, revision: i64) -> State {
@@ -65,17 +73,33 @@ impl Model {
         Applied { revision: Revision(self.rev), outcome }
     }
 
+    fn alarm(&mut self, action: AlarmAction, alarm: Alarm) -> Vec<Alarm> {
+        let changed = match action {
+            AlarmAction::Activate => {
+                self.by_quota.remove(&alarm);
+                self.alarms.insert(alarm);
+                true
+            }
+            AlarmAction::QuotaReached => {
+                if self.alarms.insert(alarm) && alarm.kind == AlarmKind::NoSpace {
+                    self.by_quota.insert(alarm);
+                }
+                true
+            }
+            AlarmAction::QuotaRelieved => self.by_quota.remove(&alarm) && self.alarms.remove(&alarm),
+            AlarmAction::Deactivate => {
+                self.by_quota.remove(&alarm);
+                self.alarms.remove(&alarm)
+            }
+        };
+        if changed { vec![alarm] } else { vec![] }
+    }
+
     fn outcome(&mut self, index: LogIndex, term: Term, command: &Command) -> Result<Outcome, Rejection> {
         let alarmed = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
         let (corrupt, full) = (alarmed(AlarmKind::Corrupt), alarmed(AlarmKind::NoSpace));
         match command {
-            Command::Alarm { action: AlarmAction::Activate, alarm } => {
-                self.alarms.insert(*alarm);
-                Ok(Outcome::Alarm(vec![*alarm]))
-            }
-            Command::Alarm { action: AlarmAction::Deactivate, alarm } => {
-                Ok(Outcome::Alarm(if self.alarms.remove(alarm) { vec![*alarm] } else { vec![] }))
-            }
+            Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.alarm(*action, *alarm))),
             Command::Publish(_) => Ok(Outcome::Publish),
             Command::Lease(LeaseCommand::Checkpoint { term: of, leases, .. }) => {
                 Ok(Outcome::LeaseCheckpoint(self.checkpoint(*of == term, leases)))

@@ -116,7 +116,7 @@ impl<'m> Writer<'m> {
             version: kept.map_or(1, |kv| kv.version + 1),
             lease,
         };
-        self.view.active.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
+        self.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
         Ok(PutResult { previous: prior.filter(|_| put.prev_kv) })
     }
 
@@ -150,6 +150,11 @@ impl<'m> Writer<'m> {
         Ok(DeleteResult { deleted, previous })
     }
 
+    fn push(&mut self, id: VersionId, change: Change, existed: bool) {
+        self.view.digest.change(id, &change);
+        self.view.active.push(id, change, existed);
+    }
+
     /// Deletes the keys that are attached to a lease.
     pub fn delete_of_lease(&mut self, lease: LeaseId) -> Result<(), StoreError> {
         for key in self.view.lease_keys(lease)? {
@@ -161,7 +166,7 @@ impl<'m> Writer<'m> {
     /// Deletes one live key.
     fn bury(&mut self, key: Bytes) {
         let id = self.next_id();
-        self.view.active.push(id, Change { key, kind: ChangeKind::Delete }, true);
+        self.push(id, Change { key, kind: ChangeKind::Delete }, true);
     }
 
     /// Part of the command, as the overlay is to hold it.
