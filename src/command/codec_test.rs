@@ -101,8 +101,14 @@ fn lease_command() -> impl Strategy<Value = LeaseCommand> {
 }
 
 fn command() -> impl Strategy<Value = Command> {
-    let alarm = (any::<[bool; 2]>(), any::<u64>()).prop_map(|([raise, space], member)| Command::Alarm {
-        action: if raise { AlarmAction::Activate } else { AlarmAction::Deactivate },
+    let action = proptest::sample::select(vec![
+        AlarmAction::Activate,
+        AlarmAction::Deactivate,
+        AlarmAction::QuotaReached,
+        AlarmAction::QuotaRelieved,
+    ]);
+    let alarm = (action, any::<bool>(), any::<u64>()).prop_map(|(action, space, member)| Command::Alarm {
+        action,
         alarm: Alarm {
             member: MemberId(member),
             kind: if space { AlarmKind::NoSpace } else { AlarmKind::Corrupt },

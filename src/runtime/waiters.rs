@@ -75,6 +75,11 @@ impl<T> Waiters<T> {
         count
     }
 
+    /// Whether the caller with this key still waits.
+    pub fn contains(&self, key: u64) -> bool {
+        self.lock().contains_key(&key)
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.lock().len()
@@ -144,11 +149,6 @@ impl Milestone {
         for (_, wake) in ready {
             wake.send(()).ok();
         }
-    }
-
-    /// Where the counter is.
-    pub fn value(&self) -> u64 {
-        self.lock().value
     }
 
     /// Lets everybody go; nothing will be reached any more.

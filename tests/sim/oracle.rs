@@ -21,7 +21,7 @@ use covey::command::codec::decode;
 use covey::command::{
     Alarm, AlarmKind, Applied, Command, KeyRange, LeaseCommand, Range, RangeEnd, Rejection,
 };
-use covey::ids::{LeaseId, LogIndex, ProposalId, Revision, VersionId};
+use covey::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, VersionId};
 use covey::mvcc::{ReadError, View};
 use covey::store::StoreError;
 use covey::time::Instant;
@@ -51,6 +51,8 @@ pub(crate) struct Oracle {
     shown: LogIndex,
     /// HashKV by (revision, compacted revision), as first answered.
     hashes: BTreeMap<(i64, i64), u32>,
+    /// The digest after an entry, as the first that got there had it.
+    digests: BTreeMap<LogIndex, Digest>,
     leases: Leases,
 }
 
@@ -67,6 +69,7 @@ impl Oracle {
             refused: BTreeSet::new(),
             shown: LogIndex(FIRST - 1),
             hashes: BTreeMap::new(),
+            digests: BTreeMap::new(),
             leases: Leases::default(),
         }
     }
@@ -154,6 +157,12 @@ impl Oracle {
         let expected = self.place(index).and_then(|place| place.applied.as_ref());
         assert_eq!(Some(applied), expected, "the answer to entry {index}");
         self.shown = self.shown.max(index);
+    }
+
+    /// A member is at this view. Whoever gets there, by whichever restarts and folds, must have come to the same.
+    pub(crate) fn see_digest(&mut self, view: &View) {
+        let first = *self.digests.entry(view.applied()).or_insert(view.digest());
+        assert_eq!(view.digest(), first, "two members differ after entry {}", view.applied());
     }
 
     /// A client was told something of leases.
