@@ -136,7 +136,7 @@ pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time to live that a lease may ask for, in seconds (etcd's bound).
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 /// The shortest time to live, in seconds: one and a half election timeouts, rounded up. A leader must be found anew within it.
-pub const LEASE_TTL_MIN: i64 = (ELECTION_TIMEOUT.as_millis() * 3).div_ceil(2 * 1000) as i64;
+pub const LEASE_TTL_MIN: i64 = 2;
 /// Leases that one log entry ends at most; a share of what may wait for their end at once.
 pub const LEASES_PER_EXPIRY: usize = 128;
 /// Leases whose end is proposed and not applied yet; more wait, so that an outage's worth of them does not fill the log.
@@ -164,6 +164,8 @@ const _: () = {
     assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);
+    assert!(LEASE_TTL_MIN.unsigned_abs() == (ELECTION_TIMEOUT.as_secs() * 3).div_ceil(2));
+    assert!(ELECTION_TIMEOUT.subsec_nanos() == 0);
     assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
     assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
