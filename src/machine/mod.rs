@@ -236,6 +236,8 @@ mod hash_test;
 #[cfg(test)]
 mod layers_test;
 #[cfg(test)]
+mod lease_test;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod model_test;

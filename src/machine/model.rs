@@ -209,27 +209,30 @@ impl Model {
     }
 
     fn check(&self, plan: &Plan<'_>, before: &State) -> Result<(), Rejection> {
-        for (op, nested) in &plan.steps {
-            match op {
-                Op::Range(range) if range.revision > self.rev => return Err(Rejection::FutureRevision),
-                Op::Range(range) if range.revision < 0 => return Err(Rejection::Compacted),
-                Op::Range(range) if range.revision != 0 && range.revision < self.compacted => {
+        let mut ops = Vec::new();
+        plan.flatten(&mut ops);
+        for op in &ops {
+            if let Op::Put(put) = op {
+                let keeps = put.value.is_none() || put.lease == LeaseChange::Keep;
+                if keeps && !before.contains_key(&put.key) {
+                    return Err(Rejection::KeyNotFound);
+                }
+                if let LeaseChange::Set(lease) = put.lease
+                    && lease != LeaseId::NONE
+                    && !self.leases.contains_key(&lease)
+                {
+                    return Err(Rejection::LeaseNotFound);
+                }
+            }
+        }
+        for op in ops {
+            if let Op::Range(range) = op {
+                if range.revision > self.rev {
+                    return Err(Rejection::FutureRevision);
+                }
+                if range.revision != 0 && range.revision < self.compacted {
                     return Err(Rejection::Compacted);
                 }
-                Op::Put(put) => {
-                    let keeps = put.value.is_none() || put.lease == LeaseChange::Keep;
-                    if keeps && !before.contains_key(&put.key) {
-                        return Err(Rejection::KeyNotFound);
-                    }
-                    if let LeaseChange::Set(lease) = put.lease
-                        && lease != LeaseId::NONE
-                        && !self.leases.contains_key(&lease)
-                    {
-                        return Err(Rejection::LeaseNotFound);
-                    }
-                }
-                Op::Range(_) | Op::DeleteRange(_) => {}
-                Op::Txn(_) => self.check(nested.as_ref().expect("planned"), before)?,
             }
         }
         Ok(())
@@ -329,6 +332,18 @@ struct Plan<'t> {
     steps: Vec<(&'t Op, Option<Plan<'t>>)>,
 }
 
+impl<'t> Plan<'t> {
+    /// All operations that are to run, those of nested transactions in their place.
+    fn flatten(&self, into: &mut Vec<&'t Op>) {
+        for (op, nested) in &self.steps {
+            match nested {
+                Some(nested) => nested.flatten(into),
+                None => into.push(op),
+            }
+        }
+    }
+}
+
 fn plan<'t>(txn: &'t Txn, before: &State) -> Plan<'t> {
     let succeeded = txn.compare.iter().all(|compare| holds(compare, before));
     let ops = if succeeded { &txn.success } else { &txn.failure };
@@ -380,7 +395,7 @@ impl Run {
         let mut responses = Vec::new();
         for (op, nested) in &plan.steps {
             let result = match op {
-                Op::Range(range) if range.revision == 0 => OpResult::Range(range_over(&self.state, range)),
+                Op::Range(range) if range.revision <= 0 => OpResult::Range(range_over(&self.state, range)),
                 Op::Range(range) => OpResult::Range(range_over(&model.state_at(range.revision), range)),
                 Op::Put(put) => OpResult::Put(self.put(put)),
                 Op::DeleteRange(delete) => OpResult::DeleteRange(self.delete(delete)),

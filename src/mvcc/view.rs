@@ -183,7 +183,12 @@ impl View {
 
     /// The revision that a range inside a transaction reads at; `None` is "now", which moves with the transaction's writes.
     pub(super) fn txn_revision(&self, asked: i64) -> Result<Option<Revision>, Rejection> {
-        if asked == 0 { Ok(None) } else { self.retained(Revision(asked)).map(Some) }
+        if self.txn_reads_now(asked) { Ok(None) } else { self.retained(Revision(asked)).map(Some) }
+    }
+
+    /// 0 is now; and while nothing was ever compacted -1 is too, which a store of that sort counts as compacted to.
+    pub(super) fn txn_reads_now(&self, asked: i64) -> bool {
+        asked == 0 || (asked == -1 && !self.facts.ever_compacted)
     }
 
     /// Whether a read at `at` is answered by the base alone, from its history.

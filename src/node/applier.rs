@@ -96,6 +96,8 @@ pub struct Applier {
     leads: bool,
     pub(super) lessor: Lessor,
     pub(super) lease_answers: Vec<(u64, LeaseAnswer)>,
+    /// Leases have ended since that was last looked at.
+    pub(super) leases_ended: bool,
     queue: VecDeque<LogEntry>,
     /// The change of the configuration that waits for the core.
     asked: Option<LogEntry>,
@@ -128,6 +130,7 @@ impl Applier {
             leads: false,
             lessor: Lessor::default(),
             lease_answers: Vec::new(),
+            leases_ended: false,
             queue: VecDeque::new(),
             asked: None,
             unreported_bytes: 0,
@@ -327,9 +330,9 @@ impl Applier {
         }
     }
 
-    /// Removal made room: the leader has the alarm cleared, unless an operator raised it. Asked again at each change of the store while it
-    /// stays raised.
-    fn clear_nospace(&mut self) {
+    /// Removal made room: the leader has the alarm cleared, unless an operator raised it. Asked again at each change of the store,
+    /// and when leases end, while it stays raised.
+    pub(super) fn clear_nospace(&mut self) {
         let view = self.machine.view();
         let clear_below = self.quota_bytes.map(|quota| quota / 100 * QUOTA_CLEAR_PERCENT);
         if !self.leads || clear_below.is_some_and(|below| view.bytes_in_use() >= below) {

@@ -57,10 +57,15 @@ impl Workload {
             }
             return Ask::Write(Command::Alarm { action: AlarmAction::Deactivate, alarm });
         }
+        if self.prng.range(0, 100) < self.load.leases {
+            return if self.prng.one_in(3) {
+                Ask::Write(Command::Lease(self.lease_command()))
+            } else {
+                Ask::Lease(self.lease_request())
+            };
+        }
         match self.prng.range(0, 100) {
-            0..28 => Ask::Write(Command::Put(self.put())),
-            28..33 => Ask::Write(Command::Lease(self.lease_command())),
-            33..42 => Ask::Lease(self.lease_request()),
+            0..42 => Ask::Write(Command::Put(self.put())),
             42..52 => Ask::Write(Command::DeleteRange(self.delete())),
             52..66 => Ask::Write(Command::Txn(self.txn(revision))),
             66..71 => Ask::Write(Command::Compact { revision: self.near(revision, compacted) }),
@@ -74,7 +79,7 @@ impl Workload {
 
     /// Few ids, so that they are granted again soon after they are free.
     fn lease(&mut self) -> LeaseId {
-        LeaseId(i64::try_from(self.prng.range(1, 6)).expect("small"))
+        LeaseId(i64::try_from(self.prng.range(1, 4)).expect("small"))
     }
 
     /// Most leases end within the run; some live long enough to be checkpointed while the clients rest.
