@@ -16,4 +16,5 @@ mod services;
 mod snapshot;
 mod tls;
 mod watch;
+mod watch_load;
 mod watcher;
