@@ -5,7 +5,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::node::{Freshness, Node, is_small_range, is_small_txn, not_in_kind};
+use super::node::{Freshness, Node, is_small_txn, not_in_kind};
 use super::range_stream::RangeStream;
 use super::{parse, render};
 use crate::command::{Command, Outcome};
@@ -43,10 +43,7 @@ impl Kv for KvService {
         }
         let view = self.node.view(freshness).await?;
         let header = self.node.header(view.revision());
-        let small = is_small_range(&range.range);
-        let answer = self
-            .node
-            .read(view, small, move |view| view.range(&range).map(|result| render::range(header, result)));
+        let answer = self.node.range(view, range, move |result| render::range(header, result));
         Ok(Response::new(answer.await?))
     }
 

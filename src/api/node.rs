@@ -7,14 +7,17 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::errors;
-use crate::command::{Command, KeyRange, Op, Outcome, Txn};
+use crate::command::{Command, KeyRange, Op, Outcome, Range, RangeResult, Txn};
 use crate::ids::Revision;
-use crate::mvcc::View;
+use crate::limits::{READ_PORTION_BYTES, READ_PORTION_KEYS};
+use crate::mvcc::{Portion, ReadError, View};
 use crate::runtime::Handle;
 use crate::wire::etcdserverpb::ResponseHeader;
 
 /// Keys that a transaction may read on the thread that serves connections.
 const INLINE_READS_MAX: usize = 8;
+/// What a long range reads before others have their turn.
+const READ_PORTION: Portion = Portion { keys: READ_PORTION_KEYS, bytes: READ_PORTION_BYTES };
 
 /// The node as the services see it. Cheap to clone.
 #[derive(Clone)]
@@ -89,6 +92,27 @@ impl Node {
                 result
             })
             .await
+    }
+
+    /// Answers a range from a view, as `render` makes it: here when it is small, else on the pool, in portions between which other reads
+    /// have their turns.
+    pub async fn range<T: Send + 'static>(
+        &self,
+        view: Arc<View>,
+        range: Range,
+        render: impl FnOnce(RangeResult) -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        if is_small_range(&range.range) {
+            return view.range(&range).map(render);
+        }
+        let mut reading = view.begin_range(range)?;
+        let mut render = Some(render);
+        // The last reference to the view may close a transaction of the store: it goes with the work, on a thread of the pool.
+        let portion = move || match view.continue_range(&mut reading, READ_PORTION) {
+            Ok(result) => Some(Ok(render.take()?(result?))),
+            Err(error) => Some(Err(error)),
+        };
+        self.handle.in_slices(portion).await
     }
 
     /// Proposes a command and waits until its effect can be read.

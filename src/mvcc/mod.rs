@@ -37,6 +37,7 @@ pub use generation::Generation;
 pub use hash::HashKv;
 pub use leases::Leases;
 pub use pages::{Page, PagesEnd, RangePages};
+pub use range::{Portion, RangeReading};
 pub use tip::Tip;
 pub use view::{Facts, View, ViewCell};
 pub use writer::Writer;
