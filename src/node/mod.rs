@@ -92,3 +92,5 @@ pub fn recover(
 
 #[cfg(test)]
 mod driver_test;
+#[cfg(test)]
+mod lease_test;

@@ -12,7 +12,7 @@ use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
 use crate::consensus::CoreStatus;
-use crate::ids::{ClusterId, LogIndex, MemberId, ProposalId, Revision, Term};
+use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
 use crate::mvcc::{View, ViewCell, cost_of};
 use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
@@ -70,6 +70,8 @@ pub struct NodeStatus {
     pub bytes_in_use: u64,
     /// The quota in bytes; `None` when there is no limit.
     pub quota: Option<u64>,
+    /// The digest of what was applied, and up to which entry: two members that name the same entry must have the same.
+    pub digest: (LogIndex, Digest),
     /// Whether this member does not vote.
     pub is_learner: bool,
 }
@@ -175,7 +177,7 @@ impl Handle {
     async fn raise_no_space(&self) {
         let alarm = Alarm { member: self.0.ids.member, kind: AlarmKind::NoSpace };
         if !self.0.views.load().facts().alarms.contains(&alarm) {
-            let raise = Command::Alarm { action: AlarmAction::Activate, alarm };
+            let raise = Command::Alarm { action: AlarmAction::QuotaReached, alarm };
             let raised = self.submit(raise, usize::MAX).await;
             if let Err(error) = raised {
                 tracing::warn!(%error, "could not raise the NOSPACE alarm; the next refused write tries again");
@@ -260,6 +262,7 @@ impl Handle {
             file_bytes: shared.file_bytes.load(Ordering::Relaxed),
             bytes_in_use: view.bytes_in_use(),
             quota: shared.admission.quota,
+            digest: (view.applied(), view.digest()),
             is_learner: false,
         }
     }

@@ -18,7 +18,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use smol::channel::Sender;
 
+use super::checkpoint::CheckpointInput;
 use super::handle::Shared;
+use super::hold::Grant;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role};
@@ -64,12 +66,20 @@ pub enum Fault {
 
 /// What the core thread is told.
 pub(super) enum CoreInput {
-    Propose { id: ProposalId, bytes: Bytes },
+    Propose {
+        id: ProposalId,
+        bytes: Bytes,
+    },
     Read(u64),
     Persisted(PersistId),
-    Applied { index: LogIndex, bytes: usize },
+    Applied {
+        index: LogIndex,
+        bytes: usize,
+    },
     ConfChange(LogEntry),
     Checkpointed(LogIndex),
+    /// For the checkpoint thread.
+    Hold(Grant),
 }
 
 /// What the applier thread is told.
@@ -87,6 +97,8 @@ pub(super) enum ApplierInput {
         number: u64,
         request: LeaseRequest,
     },
+    /// Call this once the views show all that was told before.
+    Fence(Box<dyn FnOnce() + Send>),
 }
 
 /// The queues of the threads behind the core's.
@@ -94,7 +106,7 @@ pub(super) enum ApplierInput {
 pub(super) struct Queues {
     pub(super) wal: Mailbox<LogJob>,
     pub(super) applier: Mailbox<ApplierInput>,
-    pub(super) checkpoint: Mailbox<CheckpointJob>,
+    pub(super) checkpoint: Mailbox<CheckpointInput>,
 }
 
 /// What every thread has.
@@ -166,6 +178,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
+                CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointInput::Hold(grant))),
                 CoreInput::ConfChange(entry) => {
                     let conf_state = core.apply_conf_change(now, &entry)?;
                     let answer = ApplierInput::ConfState { index: entry.index, conf_state };
@@ -263,10 +276,12 @@ fn stop(context: &Context) {
 pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(), Fault> {
     let Context { shared, queues, .. } = context;
     let mut inputs = Vec::new();
+    let mut fences: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     loop {
         while let Some(output) = applier.poll_output()? {
             carry_out_applier(output, context);
         }
+        fences.drain(..).for_each(|pass| pass());
         let patience = applier.poll_timeout().map(|at| shared.clock.until(at));
         if queues.applier.drain(&mut inputs, patience) == Drained::Closed {
             return Ok(());
@@ -284,6 +299,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);
                 }
+                ApplierInput::Fence(pass) => fences.push(pass),
             }
         }
         if applier.poll_timeout().is_some_and(|at| at <= now) {
@@ -308,8 +324,12 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             drop(shared.core.send(CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
-        ApplierOutput::Fold(batch) => drop(queues.checkpoint.send(CheckpointJob::Fold(batch))),
-        ApplierOutput::CompactStart => drop(queues.checkpoint.send(CheckpointJob::Compact)),
+        ApplierOutput::Fold(batch) => {
+            drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Fold(batch))));
+        }
+        ApplierOutput::CompactStart => {
+            drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Compact)));
+        }
         ApplierOutput::Propose(command) => {
             let (id, bytes) = shared.encode(command);
             drop(shared.core.send(CoreInput::Propose { id, bytes }));

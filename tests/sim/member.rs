@@ -198,7 +198,7 @@ impl Member {
         if cost > 0 && self.view.bytes_in_use() + cost >= self.quota {
             let alarm = Alarm { member: self.id, kind: AlarmKind::NoSpace };
             if !self.view.facts().alarms.contains(&alarm) {
-                self.submit(&Command::Alarm { action: AlarmAction::Activate, alarm }, effects);
+                self.submit(&Command::Alarm { action: AlarmAction::QuotaReached, alarm }, effects);
             }
             return None;
         }
