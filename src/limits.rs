@@ -85,6 +85,10 @@ pub const UNAPPLIED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Keys that a reader copies out of the overlay under one lock.
 pub const OVERLAY_READ_CHUNK: usize = 256;
+/// Keys that a client's read looks at before other reads get their turn on the thread.
+pub const READ_PORTION_KEYS: usize = 2048;
+/// Bytes of keys and values that a client's read fetches before other reads get their turn on the thread.
+pub const READ_PORTION_BYTES: usize = 1024 * 1024;
 /// Versions that one slice of physical compaction removes (etcd's default batch).
 pub const COMPACTION_SLICE: usize = 1000;
 /// The pause between two slices of physical compaction (etcd's default).

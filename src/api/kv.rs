@@ -3,12 +3,14 @@
 //! Owns: which way each request takes: a read of a view, or a proposal. Must never: interpret a field (`parse`) or make an error
 //! text (`errors`). Driven by `dispatch`.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
-use super::node::{Freshness, Node, is_small_range, is_small_txn, may_return_much, not_in_kind};
+use super::node::{Freshness, Node, Slices, is_small_txn, may_return_much, not_in_kind};
 use super::range_stream::RangeStream;
 use super::{parse, render};
-use crate::command::{Command, Outcome};
+use crate::command::{Command, Outcome, Txn};
 use crate::ids::Revision;
 use crate::limits::ANSWER_FIRST_BYTES;
 use crate::mvcc::{Allowance, ReadError, View};
@@ -51,16 +53,8 @@ impl Kv for KvService {
         }
         let view = self.node.view(freshness).await?;
         let header = self.node.header(view.revision());
-        let answer = if is_small_range(&range.range) {
-            view.range(&range).map(|result| render::range(header, result))?
-        } else {
-            let read = move |view: &View, allowance: &mut Allowance| {
-                let result = view.range_within(&range, allowance)?;
-                Ok(result.map(|result| render::range(header, result)))
-            };
-            self.node.read_much(view, read).await?
-        };
-        Ok(Response::new(answer))
+        let answer = self.node.range(view, range, move |result| render::range(header, result));
+        Ok(Response::new(answer.await?))
     }
 
     type RangeStreamStream = RangeStream;
@@ -104,15 +98,21 @@ impl Kv for KvService {
         let view = self.node.view(Freshness::from_wire(parsed.serializable)).await?;
         let header = self.node.header(view.revision());
         let is_small = is_small_txn(&txn);
-        let read = move |view: &View, allowance: &mut Allowance| {
-            let result = view.txn_read_only(&txn, allowance)?;
-            Ok::<_, ReadError>(result.map(|result| render::txn(header, result)))
+        let txn = Arc::new(txn);
+        let read = move |view: &View, txn: &Txn, mut allowance: Allowance| {
+            let result = view.txn_read_only(txn, &mut allowance)?;
+            Ok::<_, ReadError>(result.map(|result| (render::txn(header, result), allowance.used())))
         };
         // Few keys, but their values may be large all the same.
-        let at_once = if is_small { read(&view, &mut Allowance::of(ANSWER_FIRST_BYTES))? } else { None };
-        let answer = match at_once {
-            Some(answer) => answer,
-            None => self.node.read_much(view, read).await?,
+        let at_once = if is_small { read(&view, &txn, Allowance::of(ANSWER_FIRST_BYTES))? } else { None };
+        let answer = if let Some((answer, _)) = at_once {
+            answer
+        } else {
+            let begin = move |view: &Arc<View>, allowance| {
+                let (view, txn) = (Arc::clone(view), Arc::clone(&txn));
+                Ok(Box::new(move || Some(read(&view, &txn, allowance))) as Slices<_>)
+            };
+            self.node.read_much(view, begin).await?
         };
         Ok(Response::new(answer))
     }

@@ -1,7 +1,9 @@
 //! Ranges: every option of a read (API reference, section 1.2).
 //!
 //! Owns: limit, count, order, filters and what they mean together. Must never: fetch a value that is not returned or sorted
-//! by. Driven by clients' reads through [`View::range`], and by transactions.
+//! by. Driven by clients' reads through [`View::range`] or, in portions, [`View::continue_range`], and by transactions.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -11,9 +13,6 @@ use super::view::View;
 use crate::command::{KeyRange, KeyValue, Range, RangeEnd, RangeResult, SortOrder, SortTarget};
 use crate::ids::Revision;
 use crate::store::StoreError;
-
-/// What a range without a limit expects to find, to size its first copy out of the overlay.
-const EXPECTED_UNLIMITED: usize = usize::MAX;
 
 impl Range {
     /// The limit, where there is one.
@@ -57,16 +56,18 @@ impl Allowance {
         self.used
     }
 
-    /// Counts bytes; false when they are too many.
-    fn take(&mut self, bytes: usize) -> bool {
+    fn take(&mut self, bytes: usize) {
         self.used = self.used.saturating_add(bytes);
-        self.used <= self.max
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.used > self.max
     }
 }
 
-/// What a pair without its value takes in an answer.
-fn key_bytes(kv: &KeyValue) -> usize {
-    size_of::<KeyValue>() + kv.key.len()
+/// What a pair takes in an answer.
+fn answer_bytes(kv: &KeyValue) -> usize {
+    size_of::<KeyValue>() + kv.key.len() + kv.value.len()
 }
 
 impl View {
@@ -74,16 +75,6 @@ impl View {
     pub fn range(&self, request: &Range) -> Result<RangeResult, ReadError> {
         let at = self.plain_revision(request.revision)?;
         Ok(self.range_at(request, at)?)
-    }
-
-    /// Answers a range outside of a transaction; `None` when the answer is larger than allowed.
-    pub fn range_within(
-        &self,
-        request: &Range,
-        allowance: &mut Allowance,
-    ) -> Result<Option<RangeResult>, ReadError> {
-        let at = self.plain_revision(request.revision)?;
-        Ok(self.range_at_within(request, at, allowance)?)
     }
 
     /// Answers a range at a retained revision; the request's own is not looked at.
@@ -99,85 +90,191 @@ impl View {
         at: Revision,
         allowance: &mut Allowance,
     ) -> Result<Option<RangeResult>, StoreError> {
-        if request.count_only {
-            let count = self.count(&request.range, at)?;
-            return Ok(Some(RangeResult { count, ..RangeResult::default() }));
-        }
-        if request.is_in_key_order() && !request.has_revision_filter() {
-            self.range_in_key_order(request, at, allowance)
-        } else {
-            self.range_arranged(request, at, allowance)
+        let mut reading = RangeReading::new(request.clone(), at, *allowance);
+        let last = loop {
+            match reading.step(self, Portion::ALL)? {
+                Step::More => {}
+                last => break last,
+            }
+        };
+        *allowance = reading.allowance;
+        Ok((last == Step::Done).then_some(reading.result))
+    }
+
+    /// Begins a range that is read in portions by [`View::continue_range`], all from this view.
+    pub fn begin_range(&self, request: Range, allowance: Allowance) -> Result<RangeReading, ReadError> {
+        let at = self.plain_revision(request.revision)?;
+        Ok(RangeReading::new(request, at, allowance))
+    }
+
+    /// Reads the next portion. All portions together answer as [`View::range`] does.
+    ///
+    /// A count is one portion, however many keys it counts: it looks at neither values nor versions.
+    pub fn continue_range(
+        &self,
+        reading: &mut RangeReading,
+        portion: Portion,
+    ) -> Result<RangeProgress, ReadError> {
+        Ok(match reading.step(self, portion)? {
+            Step::More => RangeProgress::More,
+            Step::TooLarge => RangeProgress::TooLarge,
+            Step::Done => RangeProgress::Done(std::mem::take(&mut reading.result), reading.allowance.used()),
+        })
+    }
+}
+
+/// How far a range in portions has come.
+#[derive(Debug)]
+pub enum RangeProgress {
+    /// There is more to read.
+    More,
+    /// The whole answer, and the bytes that it counts.
+    Done(RangeResult, usize),
+    /// The answer is larger than allowed; it was given up.
+    TooLarge,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    More,
+    Done,
+    TooLarge,
+}
+
+/// How much of a range is read in one go; at least one key is.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    /// Keys that are looked at.
+    pub keys: usize,
+    /// Bytes of keys and values that are fetched, beyond which no further key is.
+    pub bytes: usize,
+}
+
+impl Portion {
+    /// Everything.
+    pub const ALL: Self = Self { keys: usize::MAX, bytes: usize::MAX };
+}
+
+/// A range that is being read.
+///
+/// ```text
+/// in key order    walk, fetching values, as far as the limit; then count the rest without looking at it
+/// else            walk the whole interval and filter; then sort and cut; then fetch values
+/// ```
+///
+/// An order of "none" with another target than the key sorts the whole interval too, where etcd would sort what the limit left of it.
+pub struct RangeReading {
+    request: Range,
+    at: Revision,
+    /// What is left to walk; `None` behind the end.
+    rest: Option<KeyRange>,
+    /// What was kept of a range that is not in key order: all of it until it is walked, then what has no value yet.
+    drafts: VecDeque<Draft>,
+    result: RangeResult,
+    allowance: Allowance,
+}
+
+impl RangeReading {
+    fn new(request: Range, at: Revision, allowance: Allowance) -> Self {
+        let rest = Some(request.range.clone());
+        Self { request, at, rest, drafts: VecDeque::new(), result: RangeResult::default(), allowance }
+    }
+
+    fn limit(&self) -> usize {
+        self.request.limit().unwrap_or(usize::MAX)
+    }
+
+    fn step(&mut self, view: &View, portion: Portion) -> Result<Step, StoreError> {
+        let in_order = self.request.is_in_key_order() && !self.request.has_revision_filter();
+        match self.rest.take() {
+            Some(rest) if self.request.count_only => {
+                self.result.count = view.count(&rest, self.at)?;
+                Ok(Step::Done)
+            }
+            Some(rest) if in_order => self.walk_in_order(view, &rest, portion),
+            Some(rest) => self.walk_all(view, &rest, portion),
+            None => self.fetch(view, portion),
         }
     }
 
-    /// Walks as far as the limit, and counts the rest without looking at it.
-    fn range_in_key_order(
-        &self,
-        request: &Range,
-        at: Revision,
-        allowance: &mut Allowance,
-    ) -> Result<Option<RangeResult>, StoreError> {
-        let limit = request.limit().unwrap_or(usize::MAX);
-        let expected = request.limit().map_or(EXPECTED_UNLIMITED, |limit| limit.saturating_add(1));
-        let mut result = RangeResult::default();
-        for row in self.rows(&request.range, at, expected)? {
+    fn walk_in_order(&mut self, view: &View, rest: &KeyRange, portion: Portion) -> Result<Step, StoreError> {
+        let limit = self.limit();
+        let expected = portion.keys.min(limit - self.result.kvs.len()).saturating_add(1);
+        let (mut keys, mut bytes) = (0, 0);
+        for row in view.rows(rest, self.at, expected)? {
             let row = row?;
-            if result.kvs.len() == limit {
-                result.more = true;
-                result.count = self.count(&from_key(row.key().clone(), &request.range), at)?;
+            if self.result.kvs.len() == limit {
+                self.result.more = true;
+                self.result.count = view.count(&from_key(row.key().clone(), rest), self.at)?;
                 break;
             }
-            let draft = row.draft(&self.base)?;
-            let kv = if request.keys_only { draft.strip() } else { draft.load(&self.base)? };
-            if !allowance.take(key_bytes(&kv) + kv.value.len()) {
-                return Ok(None);
+            if keys > 0 && (keys >= portion.keys || bytes >= portion.bytes) {
+                self.rest = Some(from_key(row.key().clone(), rest));
+                return Ok(Step::More);
             }
-            result.kvs.push(kv);
+            let kv = finish(row.draft(&view.base)?, &self.request, view)?;
+            keys += 1;
+            bytes += kv.key.len() + kv.value.len();
+            self.allowance.take(answer_bytes(&kv));
+            if self.allowance.is_exceeded() {
+                return Ok(Step::TooLarge);
+            }
+            self.result.kvs.push(kv);
         }
-        result.count += signed(result.kvs.len() as u64);
-        Ok(Some(result))
+        self.result.count += signed(self.result.kvs.len() as u64);
+        Ok(Step::Done)
     }
 
-    /// Walks the whole interval, filters, sorts, cuts, and only then fetches values.
-    ///
-    /// An order of "none" with another target than the key sorts the whole interval too, where etcd would sort what the limit
-    /// left of it.
-    fn range_arranged(
-        &self,
-        request: &Range,
-        at: Revision,
-        allowance: &mut Allowance,
-    ) -> Result<Option<RangeResult>, StoreError> {
-        let mut drafts = Vec::new();
-        let mut count = 0;
-        for row in self.rows(&request.range, at, EXPECTED_UNLIMITED)? {
-            let mut draft = row?.draft(&self.base)?;
-            count += 1;
-            if request.keeps(&draft.kv) {
-                if request.sort.target == SortTarget::Value {
-                    draft.fetch(&self.base)?;
+    fn walk_all(&mut self, view: &View, rest: &KeyRange, portion: Portion) -> Result<Step, StoreError> {
+        let (mut keys, mut bytes) = (0, 0);
+        for row in view.rows(rest, self.at, portion.keys.saturating_add(1))? {
+            let row = row?;
+            if keys > 0 && (keys >= portion.keys || bytes >= portion.bytes) {
+                self.rest = Some(from_key(row.key().clone(), rest));
+                return Ok(Step::More);
+            }
+            let mut draft = row.draft(&view.base)?;
+            keys += 1;
+            self.result.count += 1;
+            if self.request.keeps(&draft.kv) {
+                if self.request.sort.target == SortTarget::Value {
+                    draft.fetch(&view.base)?;
                 }
-                if !allowance.take(key_bytes(&draft.kv) + draft.kv.value.len()) {
-                    return Ok(None);
+                bytes += draft.kv.key.len() + draft.kv.value.len();
+                self.allowance.take(answer_bytes(&draft.kv));
+                if self.allowance.is_exceeded() {
+                    return Ok(Step::TooLarge);
                 }
-                drafts.push(draft);
+                self.drafts.push_back(draft);
             }
         }
-        sort(&mut drafts, request);
-        let limit = request.limit().unwrap_or(usize::MAX);
-        let more = drafts.len() > limit;
-        drafts.truncate(limit);
-        let mut kvs = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            let counted = draft.kv.value.len();
-            let kv = if request.keys_only { draft.strip() } else { draft.load(&self.base)? };
-            if !allowance.take(kv.value.len().saturating_sub(counted)) {
-                return Ok(None);
-            }
-            kvs.push(kv);
-        }
-        Ok(Some(RangeResult { kvs, more, count }))
+        sort(self.drafts.make_contiguous(), &self.request);
+        self.result.more = self.drafts.len() > self.limit();
+        self.drafts.truncate(self.limit());
+        Ok(Step::More)
     }
+
+    fn fetch(&mut self, view: &View, portion: Portion) -> Result<Step, StoreError> {
+        let (mut keys, mut bytes) = (0, 0);
+        while keys == 0 || (keys < portion.keys && bytes < portion.bytes) {
+            let Some(draft) = self.drafts.pop_front() else { break };
+            let counted = draft.kv.value.len();
+            let kv = finish(draft, &self.request, view)?;
+            keys += 1;
+            bytes += kv.key.len() + kv.value.len();
+            self.allowance.take(kv.value.len().saturating_sub(counted));
+            if self.allowance.is_exceeded() {
+                return Ok(Step::TooLarge);
+            }
+            self.result.kvs.push(kv);
+        }
+        Ok(if self.drafts.is_empty() { Step::Done } else { Step::More })
+    }
+}
+
+/// What is returned of a row.
+fn finish(draft: Draft, request: &Range, view: &View) -> Result<KeyValue, StoreError> {
+    if request.keys_only { Ok(draft.strip()) } else { draft.load(&view.base) }
 }
 
 /// Orders drafts, which come in key order; equal ones stay in it, in both directions.
