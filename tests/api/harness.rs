@@ -49,7 +49,7 @@ pub struct Server {
     pub stop: Stop,
     pub metrics: Arc<Metrics>,
     node: Option<Running>,
-    _dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 /// What a test changes about a server.
@@ -93,7 +93,17 @@ impl Server {
     }
 
     pub async fn with(setup: Setup) -> Self {
-        let dir = TempDir::new().unwrap();
+        Self::over(Arc::new(TempDir::new().unwrap()), setup).await
+    }
+
+    /// Stops the node and starts it again on what it has left, behind another port.
+    pub async fn restart(self) -> Self {
+        let dir = Arc::clone(&self.dir);
+        drop(self);
+        Self::over(dir, Setup::default()).await
+    }
+
+    async fn over(dir: Arc<TempDir>, setup: Setup) -> Self {
         let node = start_node(dir.path(), &setup);
         let handle = node.handle().clone();
         if !setup.lonely && !setup.learns {
@@ -110,7 +120,7 @@ impl Server {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
         })
         .detach();
-        Self { api, handle, address, stop, metrics, node: Some(node), _dir: dir }
+        Self { api, handle, address, stop, metrics, node: Some(node), dir }
     }
 
     pub async fn connect(&self) -> Async<TcpStream> {
@@ -139,10 +149,10 @@ impl Drop for Server {
     }
 }
 
-/// Founds a node and starts its threads, without what `app` adds to that.
+/// Founds a node, unless there is one, and starts its threads, without what `app` adds to that.
 fn start_node(dir: &Path, setup: &Setup) -> Running {
     let log = dir.join("wal");
-    std::fs::create_dir(&log).unwrap();
+    std::fs::create_dir_all(&log).unwrap();
     start_node_on(RealDirectory::open(&log).unwrap(), dir, setup)
 }
 
@@ -162,25 +172,32 @@ where
     }
     let store_dir = RealDirectory::open(dir).unwrap();
     let mut store = Store::open_in(&store_dir, "store", StoreOptions::default()).unwrap();
-    store.initialise(&meta).unwrap();
     let cluster = ClusterId(0xc);
     let identity = wal::Identity { cluster, member: MEMBER };
     let options = wal::Options { segment_bytes: 4 << 20, prefill: false };
-    let log = Wal::create(log, identity, log_start, options).unwrap();
+    let (log, entries) = if store.is_initialised() {
+        let (log, recovered) = Wal::open(log, identity, options).unwrap();
+        (log, recovered.entries)
+    } else {
+        store.initialise(&meta).unwrap();
+        (Wal::create(log, identity, log_start, options).unwrap(), Vec::new())
+    };
+    // Another one for each start.
+    let boot_nonce = 1 + entries.len() as u64;
     let quota = setup.quota;
     let recovery = Recovery {
         member: MEMBER,
-        boot_nonce: 1,
+        boot_nonce,
         base: Arc::new(store.base().unwrap()),
         hard_state: log.hard_state(),
-        log_start,
-        entries: Vec::new(),
+        log_start: log.start(),
+        entries,
         quota_bytes: quota,
         prng: Prng::new(1),
     };
     let clock = Clock::start();
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
-    let ids = NodeIds { cluster, member: MEMBER, boot_nonce: 1 };
+    let ids = NodeIds { cluster, member: MEMBER, boot_nonce };
     let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
     let options = covey::watch::Options {
         progress_interval: setup.progress_interval,
