@@ -300,7 +300,6 @@ impl Shared {
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
             watches: Watches::default(),
-            leader_losses: Milestone::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         })
