@@ -299,12 +299,12 @@ impl Shared {
             lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
             views: Arc::new(ViewCell::new(View::of_base(base)?)),
             compacted,
+            leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
             watches: Watches::default(),
-            leader_losses: Milestone::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         })
