@@ -31,8 +31,9 @@ import servers  # noqa: E402
 from generator import Generator  # noqa: E402
 from known import KNOWN  # noqa: E402
 from operations import written  # noqa: E402
-from player import WATCH_SECONDS_MAX, Broken, Difference, Pair, Side  # noqa: E402
+from player import WATCH_SECONDS_MAX, Broken, Difference, Pair  # noqa: E402
 from shrink import shrink  # noqa: E402
+from side import Side  # noqa: E402
 from spoiled import MISTAKES, Proxy  # noqa: E402
 
 LENGTH = 500

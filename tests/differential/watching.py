@@ -23,7 +23,7 @@ class Stream:
         self.requests = queue.SimpleQueue()
         self.changed = threading.Condition()
         self.logs = defaultdict(list)
-        self.created = 0
+        self.created = self.progressed = 0
         self.last_revision = {}  # of each watcher: the revision that its last response ended with
         self.fragment_open = set()
         self.closed = False
@@ -69,7 +69,11 @@ class Stream:
             self.created += 1
             self.last_revision.pop(response.watch_id, None)
         if response.watch_id == -1 and not found.get("created"):
+            # Asked twice, answered twice; but only that and with which revision is compared.
+            self.progressed += 1
             found = {"progress": found}
+            if log and log[-1] == found:
+                return
         log.append(found)
 
     def oddities(self, response, found):
