@@ -32,7 +32,6 @@ EXPIRY_SECONDS_MAX = 20
 POLL_SECONDS = 0.002
 TTL_SECONDS_APART = 2
 RESTART_SECONDS_APART = 60
-PROGRESS_ASKED = 3  # etcd is now and then silent on the first request, as its clients know
 NEVER_COMPACTED = -1
 AT_THE_END = (("settle", {}), ("hash_kv", {"revision": ("now", 0)}))
 BARRIER_KEY = b"\xff\xff\xff~barrier"
@@ -205,27 +204,19 @@ class Pair:
     def watch(self, stream, **fields):
         if self.doomed:
             self.settle()
-        before = [side.stream(stream).created for side in self.sides]
+        before = [len(side.stream(stream).created) for side in self.sides]
         for side in self.sides:
             side.stream(stream).send("create_request", fields, self.resolver(side))
         for side, count in zip(self.sides, before):
             of = side.stream(stream)
-            if not of.wait(lambda of=of, count=count: of.created > count or of.logs[ENDED], self.patience):
+            if not of.wait(lambda of=of, count=count: len(of.created) > count or of.logs[ENDED], self.patience):
                 raise Difference(f"watch {fields!r}: {side.server.kind.name} does not answer")
         start = self.number(fields.get("start_revision", 0))
-        watch_id = self.last_created(stream)
+        [watch_id] = self.reference.stream(stream).created[before[0]:] or [None]
         if watch_id is not None:
             self.watchers[stream, watch_id] = Watcher(start)
         self.catching_up = self.catching_up or 0 < start <= self.now
         self.doomed = self.doomed or 0 < start < self.compacted
-
-    def last_created(self, stream):
-        """The id that the reference gave to the watcher just made; none if it refused."""
-        live = {watch_id for watch_id, log in self.reference.stream(stream).copy().items()
-                if watch_id not in (ENDED, -1) and any("created" in item for item in log)}
-        new = [watch_id for watch_id in live if (stream, watch_id) not in self.watchers
-               and not self.cancelled(stream, watch_id)]
-        return new[0] if new else None
 
     def cancelled(self, stream, watch_id):
         flags = [item for item in self.reference.stream(stream).copy().get(watch_id, [])
@@ -266,16 +257,12 @@ class Pair:
         self.settle()
         starts = [watcher.start for (of, _), watcher in self.watchers.items() if of == stream]
         seen = self.reference.stream(stream).progressed
-        for _ in range(PROGRESS_ASKED):
-            for side in self.sides:
-                side.stream(stream).send("progress_request", {}, None)
-            if not starts or max(starts) > self.now:
-                time.sleep(SILENCE_SECONDS)
-                return
-            of = self.reference.stream(stream)
-            if of.wait(lambda of=of: of.progressed > seen, self.patience / PROGRESS_ASKED):
-                break
-        self.wait_for(stream, "progress", lambda of: of.progressed > seen)
+        for side in self.sides:
+            side.stream(stream).send("progress_request", {}, None)
+        if not starts or max(starts) > self.now:
+            time.sleep(SILENCE_SECONDS)
+        else:
+            self.wait_for(stream, "progress", lambda of: of.progressed > seen)
 
     def close(self, stream):
         self.settle()
