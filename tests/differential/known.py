@@ -238,19 +238,5 @@ HASHED_AT_COMPACTION = Known(
     forgive=not_from_a_compaction,
 )
 
-def before_the_first(operation, theirs, ours, pair):
-    name, fields = operation
-    if name == "hash_kv" and pair.number(fields.get("revision", 0)) < 0 and ours == COMPACTED and "ok" in theirs:
-        return ours, ours
-    return theirs, ours
-
-
-HASH_OF_NOTHING = Known(
-    "HashKV of a negative revision is refused",
-    "[D] 5.4: etcd hashes no revision at all and answers with that.",
-    (("put", {"key": b"a"}), ("hash_kv", {"revision": -1})),
-    forgive=before_the_first,
-)
-
 KNOWN = (CANCELLED_TWICE, UNKNOWN_ORDER, UNKNOWN_TARGET, OPEN_END_OVERLAPS, LATER_FIELDS, SORTED_WHOLE, UNSTABLE,
-         LATER_HASH_REVISION, HASHED_AT_COMPACTION, HASH_OF_NOTHING)
+         LATER_HASH_REVISION, HASHED_AT_COMPACTION)
