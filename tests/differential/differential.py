@@ -31,11 +31,13 @@ import servers  # noqa: E402
 from generator import Generator  # noqa: E402
 from known import KNOWN  # noqa: E402
 from operations import written  # noqa: E402
-from player import WATCH_SECONDS_MAX, Broken, Difference, Pair, Side  # noqa: E402
+from player import WATCH_SECONDS_MAX, Broken, Difference, Pair  # noqa: E402
 from shrink import shrink  # noqa: E402
+from side import Side  # noqa: E402
 from spoiled import MISTAKES, Proxy  # noqa: E402
 
 LENGTH = 500
+STARTS_MAX = 3
 SHRINK_TRIES_MAX = 250
 SHRINKING_SECONDS_MAX = 2  # how long a watcher is waited for while a sequence is cut down: it mostly waits in vain
 PLANTED_OPERATIONS_MAX = 3
@@ -58,14 +60,23 @@ class Fleet:
             server.launch()
         return pair
 
+    def started(self):
+        for _ in range(STARTS_MAX):
+            try:
+                for server in self.next:
+                    server.wait_ready()
+                return self.next
+            except servers.NotReady as why:
+                # Another process may have taken a port that was free a moment ago.
+                print(f"{why}; its log ends:\n{server.log_tail()}", file=sys.stderr)
+                for each in self.next:
+                    each.kill()
+                self.next = self.launch()
+        sys.exit(f"no servers after {STARTS_MAX} attempts")
+
     def pair(self, knowns, patience=WATCH_SECONDS_MAX):
         """A connected pair and what ends it."""
-        reference, subject = self.next
-        try:
-            for server in (reference, subject):
-                server.wait_ready()
-        except servers.NotReady as why:
-            sys.exit(f"{why}; its log ends:\n{server.log_tail()}")
+        reference, subject = self.started()
         self.next = self.launch()
         proxy = Proxy(subject.endpoint, self.mistake) if self.mistake else None
         sides = [Side(reference), Side(subject, f"{servers.HOST}:{proxy.port}" if proxy else None)]

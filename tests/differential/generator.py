@@ -163,10 +163,7 @@ class Generator:
         if choice < 0.03:
             return {}
         if choice < 0.35:
-            fields = self.range(orders=(0, 1, 2))
-            if not fields.get("sort_order"):
-                fields.pop("sort_target", None)  # see known.SORTED_WHOLE
-            return {"request_range": fields}
+            return {"request_range": self.range(orders=(0, 1, 2))}
         if choice < 0.75:
             return {"request_put": self.put()}
         if choice < 0.9 or depth == 0:

@@ -88,7 +88,7 @@ OPEN_END_OVERLAPS = Known(
     "a put and a delete with an open end overlap",
     "[D] 1.6: etcd does not see that a delete whose range_end is one zero byte takes in a key that the same transaction "
     "puts, and makes both changes; covey refuses it as it does every other overlap. Such transactions are not generated.",
-    (("txn", {"success": [{"request_delete_range": {"key": b"\x00", "range_end": b"\x00"}},
+    (("txn", {"failure": [{"request_delete_range": {"key": b"\x00", "range_end": b"\x00"}},
                           {"request_put": {"key": b"a"}}]}),),
     forgive=lambda operation, theirs, ours, _pair: (
         (ours, ours) if operation == OPEN_END_OVERLAPS.force[0] and ours == DUPLICATE_KEY else (theirs, ours)),
@@ -110,46 +110,35 @@ LATER_FIELDS = Known(
     forgive=later_status,
 )
 
-def later_hash_field(operation, theirs, ours, _pair):
-    if operation[0] != "hash_kv" or "ok" not in ours:
+def also_in_txns(forgive_range):
+    """What is forgiven in a range is forgiven in the same range inside a transaction."""
+    def forgive(operation, theirs, ours, pair):
+        name, fields = operation
+        if name == "range":
+            return forgive_range(fields, theirs, ours)
+        if name == "txn" and "ok" in theirs and "ok" in ours:
+            found = forgive_in_txn(fields, theirs["ok"], ours["ok"], forgive_range)
+            return tuple({"ok": answer} for answer in found)
         return theirs, ours
-    answered = ours["ok"]
-    asked = operation[1].get("revision", 0) or answered.get("header", {}).get("revision")
-    if answered.get("hash_revision") == asked or isinstance(asked, tuple):
-        strip = lambda answer: {"ok": {name: value for name, value in answer["ok"].items() if name != "hash_revision"}}  # noqa: E731
-        return (strip(theirs) if "ok" in theirs else theirs), strip(ours)
-    return theirs, ours
+    return forgive
 
 
-LATER_HASH_FIELD = Known(
-    "a field that later versions added to HashKV",
-    "5.4: hash_revision came with 3.6, which is what covey says it is.",
-    (("hash_kv", {}),),
-    forgive=later_hash_field,
-)
-
-
-def remembered_hash(operation, theirs, ours, _pair):
-    if operation[0] != "hash_kv" or "ok" not in theirs or "ok" not in ours:
+def forgive_in_txn(fields, theirs, ours, forgive_range):
+    branch = fields.get("success" if theirs.get("succeeded") else "failure", [])
+    answers = [answer.get("responses", []) for answer in (theirs, ours)]
+    if not branch or [len(responses) for responses in answers] != [len(branch)] * 2:
         return theirs, ours
-    remembered, computed = theirs["ok"], ours["ok"]
-    if (
-            computed.get("hash_revision") == computed.get("compact_revision")
-            and remembered.get("compact_revision", 0) < computed.get("compact_revision", 0)
-            and remembered.get("header") == computed.get("header")):
-        return ours, ours
-    return theirs, ours
-
-
-REMEMBERED_HASH = Known(
-    "a hash of the compacted revision is of what is there",
-    "5.4: etcd hashes at each compaction, under the compacted revision before it, and answers for just that revision with the "
-    "number that it remembers, until it restarts. That takes reading the whole state at every compaction, for members that "
-    "may differ unnoticed; covey finds those by a digest of what they apply, and answers for the state as it is.",
-    (("put", {"key": b"a"}), ("put", {"key": b"a"}), ("put", {"key": b"a"}), ("compact", {"revision": 2}),
-     ("compact", {"revision": 3}), ("hash_kv", {"revision": 3})),
-    forgive=remembered_hash,
-)
+    pairs = []
+    for request, etcds, covey in zip(branch, *answers):
+        if "request_range" in request and "response_range" in etcds and "response_range" in covey:
+            found = forgive_range(request["request_range"], {"ok": etcds["response_range"]}, {"ok": covey["response_range"]})
+            pairs.append([{"response_range": answer["ok"]} for answer in found])
+        elif "request_txn" in request and "response_txn" in etcds and "response_txn" in covey:
+            found = forgive_in_txn(request["request_txn"], etcds["response_txn"], covey["response_txn"], forgive_range)
+            pairs.append([{"response_txn": answer} for answer in found])
+        else:
+            pairs.append((etcds, covey))
+    return tuple({**answer, "responses": list(responses)} for answer, responses in zip((theirs, ours), zip(*pairs)))
 
 
 def same_but_for_kvs(theirs, ours):
@@ -158,9 +147,8 @@ def same_but_for_kvs(theirs, ours):
         len(theirs["ok"].get("kvs", [])) == len(ours["ok"].get("kvs", [])))
 
 
-def sorted_whole(operation, theirs, ours, _pair):
-    name, fields = operation
-    if (name == "range" and fields.get("limit", 0) > 0 and fields.get("sort_target") and not fields.get("sort_order")
+def sorted_whole(fields, theirs, ours):
+    if (fields.get("limit", 0) > 0 and fields.get("sort_target") and not fields.get("sort_order")
             and same_but_for_kvs(theirs, ours) and ours["ok"].get("more")):
         return ours, ours
     return theirs, ours
@@ -172,17 +160,16 @@ SORTED_WHOLE = Known(
     "with an order. What is returned then differs; how much, and that there is more, does not.",
     (("put", {"key": b"b"}), ("put", {"key": b"a"}), ("put", {"key": b"ab"}),
      ("range", {"key": b"a", "range_end": b"c", "limit": 1, "sort_target": 3})),
-    forgive=sorted_whole,
+    forgive=also_in_txns(sorted_whole),
 )
 
 TIES = {1: "version", 2: "create_revision", 3: "mod_revision", 4: "value"}
 STABLE_MAX = 12  # as many as Go's sort orders by insertion, which keeps ties in their order
 
 
-def ties_in_key_order(operation, theirs, ours, pair):
+def ties_in_key_order(fields, theirs, ours):
     """Both as they are when ties are put in the order of keys; that covey has them in it already is required."""
-    name, fields = operation
-    tie = TIES.get(fields.get("sort_target")) if name == "range" else None
+    tie = TIES.get(fields.get("sort_target"))
     if tie is None or not same_but_for_kvs(theirs, ours) or theirs["ok"].get("count", 0) <= STABLE_MAX:
         return theirs, ours
     kvs, result = theirs["ok"].get("kvs", []), []
@@ -204,8 +191,52 @@ UNSTABLE = Known(
     (("txn", {"success": [{"request_put": {"key": b"%02d" % number, "value": b"%d" % (number * 7 % 3)}}
                           for number in range(60)]}),
      ("range", {"key": b"0", "range_end": b"9", "sort_order": 1, "sort_target": 4})),
-    forgive=ties_in_key_order,
+    forgive=also_in_txns(ties_in_key_order),
 )
 
-KNOWN = (CANCELLED_TWICE, UNKNOWN_ORDER, UNKNOWN_TARGET, OPEN_END_OVERLAPS, LATER_FIELDS, REMEMBERED_HASH,
-         LATER_HASH_FIELD, SORTED_WHOLE, UNSTABLE)
+def with_hash_revision(operation, theirs, ours, pair):
+    name, fields = operation
+    if name != "hash_kv" or "ok" not in ours:
+        return theirs, ours
+    asked = pair.number(fields.get("revision", 0)) or pair.now
+    if ours["ok"].get("hash_revision") != asked:
+        return theirs, ours
+    return theirs, {"ok": {name: value for name, value in ours["ok"].items() if name != "hash_revision"}}
+
+
+LATER_HASH_REVISION = Known(
+    "hash_revision in HashKV",
+    "5.4: the field came with 3.6.",
+    (("put", {"key": b"a"}), ("hash_kv", {})),
+    forgive=with_hash_revision,
+)
+
+COMPACTED = {"error": "OUT_OF_RANGE", "details": "etcdserver: mvcc: required revision has been compacted"}
+HASHES_KEPT = 10
+
+
+def not_from_a_compaction(operation, theirs, ours, pair):
+    name, fields = operation
+    if name != "hash_kv":
+        return theirs, ours
+    asked = pair.number(fields.get("revision", 0))
+    kept = sorted(pair.compactions)[-HASHES_KEPT:]
+    if asked not in kept or "ok" not in theirs or theirs["ok"].get("compact_revision", 0) != pair.compactions[asked]:
+        return theirs, ours
+    if 0 < asked < pair.compacted:
+        return (ours, ours) if ours == COMPACTED else (theirs, ours)
+    same = ours.get("ok", {}).get("compact_revision", 0) == pair.compacted
+    return (ours, ours) if same else (theirs, ours)
+
+
+HASHED_AT_COMPACTION = Known(
+    "HashKV of a revision that was compacted to",
+    "[D] 5.4: etcd hashes while it compacts, with the compacted revision before, and answers with the last ten such results, "
+    "after a compaction to 0 even to those who ask for 0, the present. covey hashes when it is asked (src/mvcc/hash.rs says why), and refuses what is compacted.",
+    (("put", {"key": b"a"}), ("put", {"key": b"a"}), ("compact", {"revision": ("now", 0), "physical": True}),
+     ("hash_kv", {"revision": ("compacted", 0)})),
+    forgive=not_from_a_compaction,
+)
+
+KNOWN = (CANCELLED_TWICE, UNKNOWN_ORDER, UNKNOWN_TARGET, OPEN_END_OVERLAPS, LATER_FIELDS, SORTED_WHOLE, UNSTABLE,
+         LATER_HASH_REVISION, HASHED_AT_COMPACTION)

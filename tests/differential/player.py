@@ -1,6 +1,6 @@
 """Plays operations to two servers and compares what they answer.
 
-Owns: both connections, the meaning of the operations that are more than one request, and the comparison. Must never:
+Owns: the meaning of the operations that are more than one request, and the comparison. Must never:
 forgive a difference that known.py does not name. One operation is played at a time, to both servers at once, so that
 what each of them answers is determined.
 
@@ -16,17 +16,15 @@ Beside the requests of operations.py:
 
 import re
 import time
-import urllib.request
 from dataclasses import dataclass
 
+import grpc
 import known
 import servers
-from operations import HEADER, NO_LEASE_ID, REQUESTS, STUBS, fill, lease, plain
-from watching import ENDED, Stream, first_difference
+from operations import HEADER, NO_LEASE_ID, REQUESTS, fill, lease, plain
+from side import REQUEST_SECONDS_MAX
+from watching import ENDED, first_difference
 
-import grpc
-
-REQUEST_SECONDS_MAX = 30
 WATCH_SECONDS_MAX = 8
 SILENCE_SECONDS = 0.02  # how long an answer that must not come is waited for
 ENDING_SECONDS = 0.2
@@ -34,11 +32,10 @@ EXPIRY_SECONDS_MAX = 20
 POLL_SECONDS = 0.002
 TTL_SECONDS_APART = 2
 RESTART_SECONDS_APART = 60
+NEVER_COMPACTED = -1
+AT_THE_END = (("settle", {}), ("hash_kv", {"revision": ("now", 0)}))
 BARRIER_KEY = b"\xff\xff\xff~barrier"
 BARRIER_WATCH = 1 << 40
-CHANNEL = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1),
-           ("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
-PROXY_FREE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Difference(Exception):
@@ -47,71 +44,6 @@ class Difference(Exception):
 
 class Broken(Exception):
     """No verdict: the reference ended, or did not do what the comparison rests upon."""
-
-
-class Side:
-    """One of the two servers, with the connection to it."""
-
-    def __init__(self, server, endpoint=None):
-        self.server, self.endpoint = server, endpoint or server.endpoint
-        self.aliases, self.alias_of = {}, {}
-        self.connect()
-
-    def connect(self):
-        self.channel = grpc.insecure_channel(self.endpoint, options=CHANNEL)
-        self.stubs = {name: stub(self.channel) for name, stub in STUBS.items()}
-        self.streams = {}
-        self.own = {}
-        header = self.call("status", {}).result().header
-        self.own = {"cluster_id": header.cluster_id, "member_id": header.member_id}
-
-    def disconnect(self):
-        for stream in self.streams.values():
-            stream.close()
-        self.streams = {}
-        self.channel.close()
-
-    def call(self, name, fields, resolve=None):
-        return self.send(name, fill(REQUESTS[name][2](), fields, resolve))
-
-    def send(self, name, request):
-        service, method, _ = REQUESTS[name]
-        return getattr(self.stubs[service], method).future(request, timeout=REQUEST_SECONDS_MAX)
-
-    def answer(self, call):
-        try:
-            return {"ok": self.clean(plain(call.result()))}
-        except grpc.RpcError as error:
-            return {"error": error.code().name, "details": error.details()}
-
-    def clean(self, found):
-        """Takes out what two servers need not have in common: their ids, their terms, the lease ids they chose."""
-        for name, value in found.items():
-            if name == HEADER:
-                for which, mine in self.own.items():
-                    if value.get(which) == mine:
-                        value[which] = "its own"
-                if value.get("raft_term", 0) > 0:
-                    value["raft_term"] = "some"
-            elif name in ("lease", "ID"):
-                found[name] = self.alias_of.get(value, value)
-            elif isinstance(value, dict):
-                self.clean(value)
-            elif isinstance(value, list):
-                for item in value:
-                    if isinstance(item, dict):
-                        self.clean(item)
-        return found
-
-    def metric(self, name):
-        with PROXY_FREE.open(f"{self.server.url}/metrics", timeout=REQUEST_SECONDS_MAX) as page:
-            text = page.read().decode()
-        return float(re.search(rf"^etcd_debugging_{name} (\S+)$", text, re.MULTILINE)[1])
-
-    def stream(self, number):
-        if number not in self.streams:
-            self.streams[number] = Stream(self.stubs["watch"], self.clean)
-        return self.streams[number]
 
 
 def last(log):
@@ -130,9 +62,9 @@ class Pair:
         self.patience = patience
         self.reference, self.subject, self.knowns = reference, subject, knowns
         self.sides = (reference, subject)
-        self.now, self.compacted = 1, 0
+        self.now, self.compacted = 1, NEVER_COMPACTED
         self.restarted = False
-        self.compactions = 0  # since the reference started
+        self.compactions = {}  # since the reference started: the revision, and the compacted one before it
         self.catching_up = self.doomed = False
         self.watchers = {}  # (stream, watch id): Watcher
         self.granted = {}
@@ -157,8 +89,8 @@ class Pair:
         return answers
 
     def play_all(self, operations):
-        """Raises Difference or Broken; the last thing is always a look at the watchers."""
-        for self.index, operation in enumerate([*operations, ("settle", {})]):
+        """Raises Difference or Broken; the last things are always a look at the watchers and at all that is stored."""
+        for self.index, operation in enumerate([*operations, *AT_THE_END]):
             self.play(operation)
 
     def ask(self, name, fields):
@@ -182,7 +114,7 @@ class Pair:
             self.settle()
         if name == "hash_kv":
             self.wait_for_etcd("mvcc_db_compaction_total_duration_milliseconds_count",
-                                    lambda count: count >= self.compactions)
+                                    lambda count: count >= len(self.compactions))
 
     def resolver(self, side):
         def resolve(reference):
@@ -221,7 +153,8 @@ class Pair:
             return
         self.now = max(self.now, ok.get(HEADER, {}).get("revision", 0))
         if name == "compact":
-            self.compacted, self.compactions = self.number(fields.get("revision", 0)), self.compactions + 1
+            before, self.compacted = self.compacted, self.number(fields.get("revision", 0))
+            self.compactions[self.compacted] = before
         elif name == "grant":
             self.granted[ok["ID"]] = ok["TTL"]
         elif name == "time_to_live" and "ok" in ours:
@@ -271,27 +204,19 @@ class Pair:
     def watch(self, stream, **fields):
         if self.doomed:
             self.settle()
-        before = [side.stream(stream).created for side in self.sides]
+        before = [len(side.stream(stream).created) for side in self.sides]
         for side in self.sides:
             side.stream(stream).send("create_request", fields, self.resolver(side))
         for side, count in zip(self.sides, before):
             of = side.stream(stream)
-            if not of.wait(lambda of=of, count=count: of.created > count or of.logs[ENDED], self.patience):
+            if not of.wait(lambda of=of, count=count: len(of.created) > count or of.logs[ENDED], self.patience):
                 raise Difference(f"watch {fields!r}: {side.server.kind.name} does not answer")
         start = self.number(fields.get("start_revision", 0))
-        watch_id = self.last_created(stream)
+        [watch_id] = self.reference.stream(stream).created[before[0]:] or [None]
         if watch_id is not None:
             self.watchers[stream, watch_id] = Watcher(start)
         self.catching_up = self.catching_up or 0 < start <= self.now
         self.doomed = self.doomed or 0 < start < self.compacted
-
-    def last_created(self, stream):
-        """The id that the reference gave to the watcher just made; none if it refused."""
-        live = {watch_id for watch_id, log in self.reference.stream(stream).copy().items()
-                if watch_id not in (ENDED, -1) and any("created" in item for item in log)}
-        new = [watch_id for watch_id in live if (stream, watch_id) not in self.watchers
-               and not self.cancelled(stream, watch_id)]
-        return new[0] if new else None
 
     def cancelled(self, stream, watch_id):
         flags = [item for item in self.reference.stream(stream).copy().get(watch_id, [])
@@ -331,13 +256,13 @@ class Pair:
         """Answered if there are watchers and none has yet to catch up, or waits for a revision that is to come."""
         self.settle()
         starts = [watcher.start for (of, _), watcher in self.watchers.items() if of == stream]
-        seen = len(self.reference.stream(stream).logs[-1])
+        seen = self.reference.stream(stream).progressed
         for side in self.sides:
             side.stream(stream).send("progress_request", {}, None)
         if not starts or max(starts) > self.now:
             time.sleep(SILENCE_SECONDS)
         else:
-            self.wait_for(stream, "progress", lambda of: len(of.logs[-1]) > seen)
+            self.wait_for(stream, "progress", lambda of: of.progressed > seen)
 
     def close(self, stream):
         self.settle()
@@ -434,7 +359,7 @@ class Pair:
         for side in self.sides:
             side.server.wait_ready()
             side.connect()
-        self.watchers, self.restarted, self.compactions = {}, True, 0
+        self.watchers, self.restarted, self.compactions = {}, True, {}
 
     def wait_for_etcd(self, metric, holds):
         """What etcd does later, it counts in its metrics."""

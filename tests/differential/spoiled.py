@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from operations import kv, watch
-from player import CHANNEL
 from servers import HOST
+from side import CHANNEL
 
 THREADS = 64  # each open stream holds one
 

@@ -23,7 +23,8 @@ class Stream:
         self.requests = queue.SimpleQueue()
         self.changed = threading.Condition()
         self.logs = defaultdict(list)
-        self.created = 0
+        self.created = []  # the ids of the watchers in the order of the answers, None for a refused one
+        self.progressed = 0
         self.last_revision = {}  # of each watcher: the revision that its last response ended with
         self.fragment_open = set()
         self.closed = False
@@ -66,9 +67,10 @@ class Stream:
             log.extend(events)
             return
         if found.get("created"):
-            self.created += 1
+            self.created.append(None if found.get("canceled") else response.watch_id)
             self.last_revision.pop(response.watch_id, None)
         if response.watch_id == -1 and not found.get("created"):
+            self.progressed += 1
             found = {"progress": found}
         log.append(found)
 

@@ -157,6 +157,7 @@ class Server:
 
 
 STARTED = set()
+LENT = set()  # ports that were given out and may not be listened on yet
 
 
 @atexit.register
@@ -181,12 +182,17 @@ def environment():
 def free_port():
     while True:
         port = random.choice(PORTS)
+        if port in LENT:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
+        if len(LENT) > len(PORTS) // 2:
+            LENT.clear()
+        LENT.add(port)
         return port
 
 

@@ -1,0 +1,82 @@
+"""One of the two servers that are compared.
+
+Owns: the connection to it, and taking out of its answers what two servers need not have in common. Must never: know the
+other one. Driven by player.py.
+"""
+
+import re
+import urllib.request
+
+import grpc
+from operations import HEADER, REQUESTS, STUBS, fill, plain
+from watching import Stream
+
+REQUEST_SECONDS_MAX = 30
+CHANNEL = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1),
+           ("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
+PROXY_FREE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Side:
+    """One of the two servers, with the connection to it."""
+
+    def __init__(self, server, endpoint=None):
+        self.server, self.endpoint = server, endpoint or server.endpoint
+        self.aliases, self.alias_of = {}, {}
+        self.connect()
+
+    def connect(self):
+        self.channel = grpc.insecure_channel(self.endpoint, options=CHANNEL)
+        self.stubs = {name: stub(self.channel) for name, stub in STUBS.items()}
+        self.streams = {}
+        self.own = {}
+        header = self.call("status", {}).result().header
+        self.own = {"cluster_id": header.cluster_id, "member_id": header.member_id}
+
+    def disconnect(self):
+        for stream in self.streams.values():
+            stream.close()
+        self.streams = {}
+        self.channel.close()
+
+    def call(self, name, fields, resolve=None):
+        return self.send(name, fill(REQUESTS[name][2](), fields, resolve))
+
+    def send(self, name, request):
+        service, method, _ = REQUESTS[name]
+        return getattr(self.stubs[service], method).future(request, timeout=REQUEST_SECONDS_MAX)
+
+    def answer(self, call):
+        try:
+            return {"ok": self.clean(plain(call.result()))}
+        except grpc.RpcError as error:
+            return {"error": error.code().name, "details": error.details()}
+
+    def clean(self, found):
+        """Takes out what two servers need not have in common: their ids, their terms, the lease ids they chose."""
+        for name, value in found.items():
+            if name == HEADER:
+                for which, mine in self.own.items():
+                    if value.get(which) == mine:
+                        value[which] = "its own"
+                if value.get("raft_term", 0) > 0:
+                    value["raft_term"] = "some"
+            elif name in ("lease", "ID"):
+                found[name] = self.alias_of.get(value, value)
+            elif isinstance(value, dict):
+                self.clean(value)
+            elif isinstance(value, list):
+                for item in value:
+                    if isinstance(item, dict):
+                        self.clean(item)
+        return found
+
+    def metric(self, name):
+        with PROXY_FREE.open(f"{self.server.url}/metrics", timeout=REQUEST_SECONDS_MAX) as page:
+            text = page.read().decode()
+        return float(re.search(rf"^etcd_debugging_{name} (\S+)$", text, re.MULTILINE)[1])
+
+    def stream(self, number):
+        if number not in self.streams:
+            self.streams[number] = Stream(self.stubs["watch"], self.clean)
+        return self.streams[number]
