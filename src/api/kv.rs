@@ -3,13 +3,19 @@
 //! Owns: which way each request takes: a read of a view, or a proposal. Must never: interpret a field (`parse`) or make an error
 //! text (`errors`). Driven by `dispatch`.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
-use super::node::{Freshness, Node, is_small_txn, not_in_kind};
+use super::node::{
+    Freshness, Node, READ_PORTION, is_small_range, is_small_txn, may_return_much, not_in_kind,
+};
 use super::range_stream::RangeStream;
 use super::{parse, render};
 use crate::command::{Command, Outcome};
 use crate::ids::Revision;
+use crate::limits::ANSWER_FIRST_BYTES;
+use crate::mvcc::{Allowance, Progress, ReadError, View};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::kv_server::Kv;
 
@@ -27,6 +33,12 @@ impl KvService {
     }
 
     async fn write(&self, command: Command) -> Result<(pb::ResponseHeader, Outcome), Status> {
+        // How much it will return is not known before it is applied.
+        let _room = if may_return_much(&command) {
+            Some(self.node.answers().reserve_for_write().await?)
+        } else {
+            None
+        };
         let (revision, outcome) = self.node.propose(command).await?;
         Ok((self.node.header(revision), outcome))
     }
@@ -43,8 +55,19 @@ impl Kv for KvService {
         }
         let view = self.node.view(freshness).await?;
         let header = self.node.header(view.revision());
-        let answer = self.node.range(view, range, move |result| render::range(header, result));
-        Ok(Response::new(answer.await?))
+        let answer = if is_small_range(&range.range) {
+            view.range(&range).map(|result| render::range(header, result))?
+        } else {
+            let begin = move |view: &View| {
+                let mut reading = view.begin_range(range.clone())?;
+                Ok(move |view: &View, allowance: &mut Allowance| {
+                    let progress = view.continue_range(&mut reading, READ_PORTION, allowance)?;
+                    Ok(progress.map(|result| render::range(header, result)))
+                })
+            };
+            self.node.read_much(view, begin).await?
+        };
+        Ok(Response::new(answer))
     }
 
     type RangeStreamStream = RangeStream;
@@ -87,11 +110,27 @@ impl Kv for KvService {
         }
         let view = self.node.view(Freshness::from_wire(parsed.serializable)).await?;
         let header = self.node.header(view.revision());
-        let small = is_small_txn(&txn);
-        let answer = self.node.read(view, small, move |view| {
-            view.txn_read_only(&txn).map(|result| render::txn(header, result))
-        });
-        Ok(Response::new(answer.await?))
+        let is_small = is_small_txn(&txn);
+        let read = move |view: &View, allowance: &mut Allowance| {
+            let result = view.txn_read_only(&txn, allowance)?;
+            Ok::<_, ReadError>(result.map(|result| render::txn(header, result)))
+        };
+        // Few keys, but their values may be large all the same.
+        let at_once = if is_small { read(&view, &mut Allowance::of(ANSWER_FIRST_BYTES))? } else { None };
+        let answer = match at_once {
+            Some(answer) => answer,
+            None => {
+                let read = Arc::new(read);
+                let begin = move |_: &View| {
+                    let read = Arc::clone(&read);
+                    Ok(move |view: &View, allowance: &mut Allowance| {
+                        Ok(read(view, allowance)?.map_or(Progress::TooLarge, Progress::Done))
+                    })
+                };
+                self.node.read_much(view, begin).await?
+            }
+        };
+        Ok(Response::new(answer))
     }
 
     async fn compact(

@@ -6,23 +6,35 @@ use std::sync::Arc;
 
 use tonic::Status;
 
+use super::answers::Answers;
 use super::errors;
-use crate::command::{Command, KeyRange, Op, Outcome, Range, RangeResult, Txn};
+use crate::command::{Command, KeyRange, Op, Outcome, Txn};
 use crate::ids::Revision;
-use crate::limits::{READ_PORTION_BYTES, READ_PORTION_KEYS};
-use crate::mvcc::{Portion, ReadError, View};
+use crate::limits::{ANSWER_FIRST_BYTES, READ_PORTION_BYTES, READ_PORTION_KEYS};
+use crate::mvcc::{Allowance, Portion, Progress, ReadError, View};
 use crate::runtime::Handle;
 use crate::wire::etcdserverpb::ResponseHeader;
 
 /// Keys that a transaction may read on the thread that serves connections.
 const INLINE_READS_MAX: usize = 8;
 /// What a long range reads before others have their turn.
-const READ_PORTION: Portion = Portion { keys: READ_PORTION_KEYS, bytes: READ_PORTION_BYTES };
+pub const READ_PORTION: Portion = Portion { keys: READ_PORTION_KEYS, bytes: READ_PORTION_BYTES };
 
 /// The node as the services see it. Cheap to clone.
 #[derive(Clone)]
 pub struct Node {
     handle: Handle,
+    answers: Answers,
+}
+
+/// What came of one try to read.
+enum Attempt<T> {
+    Done(T),
+    Failed(ReadError),
+    /// There is no room to begin.
+    NoRoom,
+    /// It needs more room than it has.
+    TooLarge,
 }
 
 /// How fresh a read must be.
@@ -42,9 +54,14 @@ impl Freshness {
 }
 
 impl Node {
-    /// Wraps a handle.
-    pub fn new(handle: Handle) -> Self {
-        Self { handle }
+    /// Wraps a handle; answers count against `answers`.
+    pub fn new(handle: Handle, answers: Answers) -> Self {
+        Self { handle, answers }
+    }
+
+    /// The memory of answers.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// The node's own handle.
@@ -94,25 +111,60 @@ impl Node {
             .await
     }
 
-    /// Answers a range from a view, as `render` makes it: here when it is small, else on the pool, in portions between which other reads
-    /// have their turns.
-    pub async fn range<T: Send + 'static>(
+    /// Runs a read whose answer may be large, on the pool, once there is room for its answer: first a little, and again with more if that
+    /// was not enough. What `begin` answers is called until it is done; in between other reads have their turns.
+    ///
+    /// The room is given back on return. What is made of the answer counts from the moment its body is polled, which is in the same turn.
+    pub async fn read_much<T: Send + 'static, S>(
         &self,
         view: Arc<View>,
-        range: Range,
-        render: impl FnOnce(RangeResult) -> T + Send + 'static,
-    ) -> Result<T, ReadError> {
-        if is_small_range(&range.range) {
-            return view.range(&range).map(render);
+        begin: impl Fn(&View) -> Result<S, ReadError> + Send + Sync + 'static,
+    ) -> Result<T, Status>
+    where
+        S: FnMut(&View, &mut Allowance) -> Result<Progress<T>, ReadError> + Send + 'static,
+    {
+        let begin = Arc::new(begin);
+        let mut bytes = ANSWER_FIRST_BYTES;
+        let mut reserved = None;
+        loop {
+            let (view, begin, answers) = (Arc::clone(&view), Arc::clone(&begin), self.answers.clone());
+            let mut room = reserved.take();
+            let mut under_way: Option<S> = None;
+            let mut allowance = answers.allowance(bytes);
+            let attempt = self.handle.in_slices(move || {
+                // Not before a thread is free: room that nobody fills is lost to others.
+                let Some(mut filled) = room.take().or_else(|| answers.try_reserve(bytes)) else {
+                    return Some((Attempt::NoRoom, None));
+                };
+                let read = match under_way.take() {
+                    Some(read) => Ok(read),
+                    None => begin(&view),
+                };
+                let progress = read.and_then(|mut read| {
+                    let progress = read(&view, &mut allowance)?;
+                    under_way = Some(read);
+                    Ok(progress)
+                });
+                match progress {
+                    Ok(Progress::More) => {
+                        room = Some(filled);
+                        None
+                    }
+                    Ok(Progress::Done(result)) => {
+                        filled.resize(allowance.used());
+                        Some((Attempt::Done(result), Some(filled)))
+                    }
+                    Ok(Progress::TooLarge) => Some((Attempt::TooLarge, None)),
+                    Err(error) => Some((Attempt::Failed(error), None)),
+                }
+            });
+            match attempt.await {
+                (Attempt::Done(result), _room) => return Ok(result),
+                (Attempt::Failed(error), _) => return Err(error.into()),
+                (Attempt::NoRoom, _) => reserved = Some(self.answers.reserve(bytes).await?),
+                (Attempt::TooLarge, _) => bytes = self.answers.more_than(bytes),
+            }
         }
-        let mut reading = view.begin_range(range)?;
-        let mut render = Some(render);
-        // The last reference to the view may close a transaction of the store: it goes with the work, on a thread of the pool.
-        let portion = move || match view.continue_range(&mut reading, READ_PORTION) {
-            Ok(result) => Some(Ok(render.take()?(result?))),
-            Err(error) => Some(Err(error)),
-        };
-        self.handle.in_slices(portion).await
     }
 
     /// Proposes a command and waits until its effect can be read.
@@ -151,4 +203,22 @@ pub fn is_small_txn(txn: &Txn) -> bool {
     }));
     txn.compare.len() + txn.success.len() + txn.failure.len() <= INLINE_READS_MAX
         && ranges.all(KeyRange::is_single)
+}
+
+/// Whether the answer to a write may be large: whether it reads or returns more than single keys.
+pub fn may_return_much(command: &Command) -> bool {
+    match command {
+        Command::DeleteRange(delete) => delete.prev_kv && !delete.range.is_single(),
+        Command::Txn(txn) => reads_intervals(txn),
+        _ => false,
+    }
+}
+
+fn reads_intervals(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Range(range) => !range.count_only && !range.range.is_single(),
+        Op::DeleteRange(delete) => delete.prev_kv && !delete.range.is_single(),
+        Op::Txn(nested) => reads_intervals(nested),
+        Op::Put(_) => false,
+    })
 }

@@ -35,6 +35,39 @@ impl Range {
     }
 }
 
+/// How many bytes of keys and values a read may still collect.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    max: usize,
+    used: usize,
+}
+
+impl Allowance {
+    /// As many as there are.
+    pub const UNLIMITED: Self = Self::of(usize::MAX);
+
+    /// So many bytes.
+    pub const fn of(max: usize) -> Self {
+        Self { max, used: 0 }
+    }
+
+    /// Bytes that were collected so far.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Counts bytes; false when they are too many.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.used = self.used.saturating_add(bytes);
+        self.used <= self.max
+    }
+}
+
+/// What a pair without its value takes in an answer.
+fn key_bytes(kv: &KeyValue) -> usize {
+    size_of::<KeyValue>() + kv.key.len()
+}
+
 impl View {
     /// Answers a range outside of a transaction.
     pub fn range(&self, request: &Range) -> Result<RangeResult, ReadError> {
@@ -44,9 +77,25 @@ impl View {
 
     /// Answers a range at a retained revision; the request's own is not looked at.
     pub(super) fn range_at(&self, request: &Range, at: Revision) -> Result<RangeResult, StoreError> {
+        let result = self.range_at_within(request, at, &mut { Allowance::UNLIMITED })?;
+        Ok(result.expect("there is no answer larger than that"))
+    }
+
+    /// The same; `None` when the answer is larger than allowed.
+    pub(super) fn range_at_within(
+        &self,
+        request: &Range,
+        at: Revision,
+        allowance: &mut Allowance,
+    ) -> Result<Option<RangeResult>, StoreError> {
         let mut reading = RangeReading::new(request.clone(), at);
-        while !reading.step(self, Portion::ALL)? {}
-        Ok(reading.result)
+        loop {
+            match reading.step(self, Portion::ALL, allowance)? {
+                Progress::More => {}
+                Progress::Done(()) => return Ok(Some(reading.result)),
+                Progress::TooLarge => return Ok(None),
+            }
+        }
     }
 
     /// Begins a range that is read in portions by [`View::continue_range`], all from this view.
@@ -62,9 +111,32 @@ impl View {
         &self,
         reading: &mut RangeReading,
         portion: Portion,
-    ) -> Result<Option<RangeResult>, ReadError> {
-        let done = reading.step(self, portion)?;
-        Ok(done.then(|| std::mem::take(&mut reading.result)))
+        allowance: &mut Allowance,
+    ) -> Result<Progress<RangeResult>, ReadError> {
+        let progress = reading.step(self, portion, allowance)?;
+        Ok(progress.map(|()| std::mem::take(&mut reading.result)))
+    }
+}
+
+/// How far a read in portions has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<T> {
+    /// There is more to read.
+    More,
+    /// This is all.
+    Done(T),
+    /// The answer is larger than allowed.
+    TooLarge,
+}
+
+impl<T> Progress<T> {
+    /// The same of what is made of the answer.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Progress<U> {
+        match self {
+            Self::More => Progress::More,
+            Self::Done(answer) => Progress::Done(make(answer)),
+            Self::TooLarge => Progress::TooLarge,
+        }
     }
 }
 
@@ -80,6 +152,10 @@ pub struct Portion {
 impl Portion {
     /// Everything.
     pub const ALL: Self = Self { keys: usize::MAX, bytes: usize::MAX };
+
+    fn is_used_up(self, keys: usize, bytes: usize) -> bool {
+        keys > 0 && (keys >= self.keys || bytes >= self.bytes)
+    }
 }
 
 /// A range that is being read.
@@ -110,24 +186,32 @@ impl RangeReading {
         self.request.limit().unwrap_or(usize::MAX)
     }
 
-    /// Whether the result is whole now.
-    fn step(&mut self, view: &View, portion: Portion) -> Result<bool, StoreError> {
+    /// One portion into the result.
+    fn step(
+        &mut self,
+        view: &View,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let in_order = self.request.is_in_key_order() && !self.request.has_revision_filter();
         match self.rest.take() {
             Some(rest) if self.request.count_only => {
                 self.result.count = view.count(&rest, self.at)?;
-                Ok(true)
+                Ok(Progress::Done(()))
             }
-            Some(rest) if in_order => self.walk_in_order(view, &rest, portion),
-            Some(rest) => {
-                self.walk_all(view, &rest, portion)?;
-                Ok(false)
-            }
-            None => self.fetch(view, portion),
+            Some(rest) if in_order => self.walk_in_order(view, &rest, portion, allowance),
+            Some(rest) => self.walk_all(view, &rest, portion, allowance),
+            None => self.fetch(view, portion, allowance),
         }
     }
 
-    fn walk_in_order(&mut self, view: &View, rest: &KeyRange, portion: Portion) -> Result<bool, StoreError> {
+    fn walk_in_order(
+        &mut self,
+        view: &View,
+        rest: &KeyRange,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let limit = self.limit();
         let expected = portion.keys.min(limit - self.result.kvs.len()).saturating_add(1);
         let (mut keys, mut bytes) = (0, 0);
@@ -138,26 +222,36 @@ impl RangeReading {
                 self.result.count = view.count(&from_key(row.key().clone(), rest), self.at)?;
                 break;
             }
-            if keys > 0 && (keys >= portion.keys || bytes >= portion.bytes) {
+            if portion.is_used_up(keys, bytes) {
                 self.rest = Some(from_key(row.key().clone(), rest));
-                return Ok(false);
+                return Ok(Progress::More);
             }
             let kv = finish(row.draft(&view.base)?, &self.request, view)?;
+            let taken = key_bytes(&kv) + kv.value.len();
+            if !allowance.take(taken) {
+                return Ok(Progress::TooLarge);
+            }
             keys += 1;
-            bytes += kv.key.len() + kv.value.len();
+            bytes += taken;
             self.result.kvs.push(kv);
         }
         self.result.count += signed(self.result.kvs.len() as u64);
-        Ok(true)
+        Ok(Progress::Done(()))
     }
 
-    fn walk_all(&mut self, view: &View, rest: &KeyRange, portion: Portion) -> Result<(), StoreError> {
+    fn walk_all(
+        &mut self,
+        view: &View,
+        rest: &KeyRange,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let (mut keys, mut bytes) = (0, 0);
         for row in view.rows(rest, self.at, portion.keys.saturating_add(1))? {
             let row = row?;
-            if keys > 0 && (keys >= portion.keys || bytes >= portion.bytes) {
+            if portion.is_used_up(keys, bytes) {
                 self.rest = Some(from_key(row.key().clone(), rest));
-                return Ok(());
+                return Ok(Progress::More);
             }
             let mut draft = row.draft(&view.base)?;
             keys += 1;
@@ -166,26 +260,39 @@ impl RangeReading {
                 if self.request.sort.target == SortTarget::Value {
                     draft.fetch(&view.base)?;
                 }
-                bytes += draft.kv.key.len() + draft.kv.value.len();
+                let taken = key_bytes(&draft.kv) + draft.kv.value.len();
+                if !allowance.take(taken) {
+                    return Ok(Progress::TooLarge);
+                }
+                bytes += taken;
                 self.drafts.push_back(draft);
             }
         }
         sort(self.drafts.make_contiguous(), &self.request);
         self.result.more = self.drafts.len() > self.limit();
         self.drafts.truncate(self.limit());
-        Ok(())
+        Ok(Progress::More)
     }
 
-    fn fetch(&mut self, view: &View, portion: Portion) -> Result<bool, StoreError> {
+    fn fetch(
+        &mut self,
+        view: &View,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let (mut keys, mut bytes) = (0, 0);
-        while keys == 0 || (keys < portion.keys && bytes < portion.bytes) {
-            let Some(draft) = self.drafts.pop_front() else { break };
+        while !portion.is_used_up(keys, bytes) {
+            let Some(draft) = self.drafts.pop_front() else { return Ok(Progress::Done(())) };
+            let counted = draft.kv.value.len();
             let kv = finish(draft, &self.request, view)?;
+            if !allowance.take(kv.value.len().saturating_sub(counted)) {
+                return Ok(Progress::TooLarge);
+            }
             keys += 1;
-            bytes += kv.key.len() + kv.value.len();
+            bytes += key_bytes(&kv) + kv.value.len();
             self.result.kvs.push(kv);
         }
-        Ok(self.drafts.is_empty())
+        Ok(Progress::More)
     }
 }
 

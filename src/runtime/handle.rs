@@ -116,6 +116,8 @@ pub(super) struct Shared {
     /// Where ids come from that clients leave to us. Nobody needs to be kept from guessing them.
     pub(super) lease_ids: Mutex<Prng>,
     pub(super) compacted: Milestone,
+    /// Counts the times that there was no leader for too long.
+    pub(super) leader_losses: Milestone,
     pub(super) file_bytes: AtomicU64,
     pub(super) status: Mutex<CoreStatus>,
     /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.
@@ -302,6 +304,7 @@ impl Shared {
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
             watches: Watches::default(),
+            leader_losses: Milestone::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         })

@@ -9,6 +9,7 @@ pub mod files;
 mod handle;
 mod hold;
 pub mod io;
+mod leader;
 mod leases;
 mod mailbox;
 mod pool;

@@ -21,6 +21,7 @@ use smol::channel::Sender;
 use super::checkpoint::CheckpointInput;
 use super::handle::Shared;
 use super::hold::Grant;
+use super::leader::LeaderGap;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role};
@@ -159,6 +160,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
     let mut inputs = Vec::new();
     let mut status = CoreStatus::default();
     let mut last_sweep = shared.clock.now();
+    let mut leader_gap = LeaderGap::default();
     loop {
         while let Some(output) = core.poll_output() {
             carry_out_core(output, context, &mut status);
@@ -192,6 +194,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         if now.since(last_sweep) >= SWEEP_INTERVAL {
             last_sweep = now;
             sweep(context, now);
+            leader_gap.note(now, status.leader.is_some(), &shared.leader_losses);
         }
     }
 }
@@ -270,6 +273,7 @@ fn stop(context: &Context) {
     shared.reads.expire(never, || Err(ServeError::Stopped));
     shared.leases.expire(never, || Err(ServeError::Stopped));
     shared.compacted.close();
+    shared.leader_losses.close();
 }
 
 /// The applier thread: the state machine and its views.

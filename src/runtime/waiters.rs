@@ -151,6 +151,11 @@ impl Milestone {
         }
     }
 
+    /// Where the counter is.
+    pub fn value(&self) -> u64 {
+        self.lock().value
+    }
+
     /// Lets everybody go; nothing will be reached any more.
     pub fn close(&self) {
         let mut inner = self.lock();

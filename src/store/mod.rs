@@ -12,6 +12,7 @@
 
 mod backend;
 mod base;
+mod change_log;
 mod compact;
 mod encoding;
 mod error;
@@ -35,6 +36,7 @@ mod testing;
 
 pub use backend::{IoCounts, Meter};
 pub use base::Base;
+pub use change_log::{ChangeLog, ChangeRef};
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
 pub use facts::{decode as decode_facts, encode as encode_facts};

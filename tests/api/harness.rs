@@ -47,6 +47,7 @@ pub struct Server {
     pub handle: Handle,
     pub address: SocketAddr,
     pub stop: Stop,
+    pub metrics: Arc<Metrics>,
     node: Option<Running>,
     dir: Arc<TempDir>,
 }
@@ -66,6 +67,8 @@ pub struct Setup {
     pub quota: Option<u64>,
     /// How often quiet watchers are told how far they are.
     pub progress_interval: Duration,
+    /// What node and API count into.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Setup {
@@ -79,6 +82,7 @@ impl Default for Setup {
             learns: false,
             quota: Some(2 << 30),
             progress_interval: Duration::from_secs(600),
+            metrics: Arc::new(Metrics::new(methods())),
         }
     }
 }
@@ -106,9 +110,9 @@ impl Server {
             until("a leader", || handle.status().leader.is_some()).await;
         }
         let (stop, stopping) = Stop::pair();
-        let metrics = Arc::new(Metrics::new(methods()));
+        let metrics = Arc::clone(&setup.metrics);
         let text = Arc::new(|| "up 1\n".to_owned());
-        let api = Api::new(handle.clone(), setup.options, metrics, text, stopping);
+        let api = Api::new(handle.clone(), setup.options, Arc::clone(&metrics), text, stopping);
         let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
         let address = socket.get_ref().local_addr().unwrap();
         let (accepting, listener) = (api.clone(), Listener { plaintext: setup.plaintext, tls: setup.tls });
@@ -116,7 +120,7 @@ impl Server {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
         })
         .detach();
-        Self { api, handle, address, stop, node: Some(node), dir }
+        Self { api, handle, address, stop, metrics, node: Some(node), dir }
     }
 
     pub async fn connect(&self) -> Async<TcpStream> {
@@ -201,7 +205,7 @@ where
     };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
     let parts = Parts { core, applier, wal: log, store, ids, admission, hub };
-    Running::start(parts, clock, Arc::new(Metrics::new([]))).unwrap()
+    Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()
 }
 
 /// Waits for a condition, a while.
@@ -267,9 +271,17 @@ pub struct Channel(SendRequest<tonic::body::Body>);
 
 impl Channel {
     pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> hyper::Result<Self> {
+        Self::narrow(stream, 16 << 20).await
+    }
+
+    /// One that takes so many bytes before it has read earlier ones.
+    pub async fn narrow(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        window: u32,
+    ) -> hyper::Result<Self> {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Spawn)
-            .initial_stream_window_size(16 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window)
             .handshake(ClientIo(stream))
             .await?;
         smol::spawn(async move { drop(connection.await) }).detach();
