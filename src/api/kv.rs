@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::node::{Freshness, Node, Slices, is_small_txn, may_return_much, not_in_kind};
+use super::node::{
+    Freshness, Node, READ_PORTION, is_small_range, is_small_txn, may_return_much, not_in_kind,
+};
 use super::range_stream::RangeStream;
 use super::{parse, render};
-use crate::command::{Command, Outcome, Txn};
+use crate::command::{Command, Outcome};
 use crate::ids::Revision;
 use crate::limits::ANSWER_FIRST_BYTES;
-use crate::mvcc::{Allowance, ReadError, View};
+use crate::mvcc::{Allowance, Progress, ReadError, View};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::kv_server::Kv;
 
@@ -53,8 +55,19 @@ impl Kv for KvService {
         }
         let view = self.node.view(freshness).await?;
         let header = self.node.header(view.revision());
-        let answer = self.node.range(view, range, move |result| render::range(header, result));
-        Ok(Response::new(answer.await?))
+        let answer = if is_small_range(&range.range) {
+            view.range(&range).map(|result| render::range(header, result))?
+        } else {
+            let begin = move |view: &View| {
+                let mut reading = view.begin_range(range.clone())?;
+                Ok(move |view: &View, allowance: &mut Allowance| {
+                    let progress = view.continue_range(&mut reading, READ_PORTION, allowance)?;
+                    Ok(progress.map(|result| render::range(header, result)))
+                })
+            };
+            self.node.read_much(view, begin).await?
+        };
+        Ok(Response::new(answer))
     }
 
     type RangeStreamStream = RangeStream;
@@ -98,19 +111,21 @@ impl Kv for KvService {
         let view = self.node.view(Freshness::from_wire(parsed.serializable)).await?;
         let header = self.node.header(view.revision());
         let is_small = is_small_txn(&txn);
-        let txn = Arc::new(txn);
-        let read = move |view: &View, txn: &Txn, mut allowance: Allowance| {
-            let result = view.txn_read_only(txn, &mut allowance)?;
-            Ok::<_, ReadError>(result.map(|result| (render::txn(header, result), allowance.used())))
+        let read = move |view: &View, allowance: &mut Allowance| {
+            let result = view.txn_read_only(&txn, allowance)?;
+            Ok::<_, ReadError>(result.map(|result| render::txn(header, result)))
         };
         // Few keys, but their values may be large all the same.
-        let at_once = if is_small { read(&view, &txn, Allowance::of(ANSWER_FIRST_BYTES))? } else { None };
-        let answer = if let Some((answer, _)) = at_once {
+        let at_once = if is_small { read(&view, &mut Allowance::of(ANSWER_FIRST_BYTES))? } else { None };
+        let answer = if let Some(answer) = at_once {
             answer
         } else {
-            let begin = move |view: &Arc<View>, allowance| {
-                let (view, txn) = (Arc::clone(view), Arc::clone(&txn));
-                Ok(Box::new(move || Some(read(&view, &txn, allowance))) as Slices<_>)
+            let read = Arc::new(read);
+            let begin = move |_: &View| {
+                let read = Arc::clone(&read);
+                Ok(move |view: &View, allowance: &mut Allowance| {
+                    Ok(read(view, allowance)?.map_or(Progress::TooLarge, Progress::Done))
+                })
             };
             self.node.read_much(view, begin).await?
         };

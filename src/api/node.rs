@@ -8,17 +8,17 @@ use tonic::Status;
 
 use super::answers::Answers;
 use super::errors;
-use crate::command::{Command, KeyRange, Op, Outcome, Range, RangeResult, Txn};
+use crate::command::{Command, KeyRange, Op, Outcome, Txn};
 use crate::ids::Revision;
 use crate::limits::{ANSWER_FIRST_BYTES, READ_PORTION_BYTES, READ_PORTION_KEYS};
-use crate::mvcc::{Allowance, Portion, RangeProgress, ReadError, View};
+use crate::mvcc::{Allowance, Portion, Progress, ReadError, View};
 use crate::runtime::Handle;
 use crate::wire::etcdserverpb::ResponseHeader;
 
 /// Keys that a transaction may read on the thread that serves connections.
 const INLINE_READS_MAX: usize = 8;
 /// What a long range reads before others have their turn.
-const READ_PORTION: Portion = Portion { keys: READ_PORTION_KEYS, bytes: READ_PORTION_BYTES };
+pub const READ_PORTION: Portion = Portion { keys: READ_PORTION_KEYS, bytes: READ_PORTION_BYTES };
 
 /// The node as the services see it. Cheap to clone.
 #[derive(Clone)]
@@ -26,10 +26,6 @@ pub struct Node {
     handle: Handle,
     answers: Answers,
 }
-
-/// A read in slices: `None` while there is more to do, then the answer and the bytes that it counts, or no answer where it
-/// is larger than allowed.
-pub type Slices<T> = Box<dyn FnMut() -> Option<Result<Option<(T, usize)>, ReadError>> + Send>;
 
 /// What came of one try to read.
 enum Attempt<T> {
@@ -115,73 +111,57 @@ impl Node {
             .await
     }
 
-    /// Answers a range from a view, as `render` makes it: here when it is small, else on the pool, in portions between which other reads
-    /// have their turns.
-    pub async fn range<T: Send + 'static>(
-        &self,
-        view: Arc<View>,
-        range: Range,
-        render: impl Fn(RangeResult) -> T + Send + Sync + 'static,
-    ) -> Result<T, Status> {
-        if is_small_range(&range.range) {
-            return Ok(view.range(&range).map(render)?);
-        }
-        let render = Arc::new(render);
-        let begin = move |view: &Arc<View>, allowance| {
-            let mut reading = view.begin_range(range.clone(), allowance)?;
-            let (view, render) = (Arc::clone(view), Arc::clone(&render));
-            let slice = move || match view.continue_range(&mut reading, READ_PORTION) {
-                Ok(RangeProgress::More) => None,
-                Ok(RangeProgress::Done(result, bytes)) => Some(Ok(Some((render(result), bytes)))),
-                Ok(RangeProgress::TooLarge) => Some(Ok(None)),
-                Err(error) => Some(Err(error)),
-            };
-            Ok(Box::new(slice) as Slices<T>)
-        };
-        self.read_much(view, begin).await
-    }
-
     /// Runs a read whose answer may be large, on the pool, once there is room for its answer: first a little, and again with more if that
-    /// was not enough. `begin` makes the read within an allowance; see [`Slices`].
+    /// was not enough. What `begin` answers is called until it is done; in between other reads have their turns.
     ///
     /// The room is given back on return. What is made of the answer counts from the moment its body is polled, which is in the same turn.
-    pub async fn read_much<T: Send + 'static>(
+    pub async fn read_much<T: Send + 'static, S>(
         &self,
         view: Arc<View>,
-        begin: impl Fn(&Arc<View>, Allowance) -> Result<Slices<T>, ReadError> + Send + Sync + 'static,
-    ) -> Result<T, Status> {
+        begin: impl Fn(&View) -> Result<S, ReadError> + Send + Sync + 'static,
+    ) -> Result<T, Status>
+    where
+        S: FnMut(&View, &mut Allowance) -> Result<Progress<T>, ReadError> + Send + 'static,
+    {
         let begin = Arc::new(begin);
         let mut bytes = ANSWER_FIRST_BYTES;
-        let mut room = None;
+        let mut reserved = None;
         loop {
             let (view, begin, answers) = (Arc::clone(&view), Arc::clone(&begin), self.answers.clone());
-            let (mut reserved, mut slices) = (room.take(), None);
+            let mut room = reserved.take();
+            let mut under_way: Option<S> = None;
+            let mut allowance = answers.allowance(bytes);
             let attempt = self.handle.in_slices(move || {
                 // Not before a thread is free: room that nobody fills is lost to others.
-                if reserved.is_none() {
-                    reserved = answers.try_reserve(bytes);
-                }
-                let Some(room) = &mut reserved else { return Some((Attempt::NoRoom, None)) };
-                if slices.is_none() {
-                    match begin(&view, answers.allowance(bytes)) {
-                        Ok(begun) => slices = Some(begun),
-                        Err(error) => return Some((Attempt::Failed(error), None)),
+                let Some(mut filled) = room.take().or_else(|| answers.try_reserve(bytes)) else {
+                    return Some((Attempt::NoRoom, None));
+                };
+                let read = match under_way.take() {
+                    Some(read) => Ok(read),
+                    None => begin(&view),
+                };
+                let progress = read.and_then(|mut read| {
+                    let progress = read(&view, &mut allowance)?;
+                    under_way = Some(read);
+                    Ok(progress)
+                });
+                match progress {
+                    Ok(Progress::More) => {
+                        room = Some(filled);
+                        None
                     }
-                }
-                let done = slices.as_mut()?();
-                Some(match done? {
-                    Ok(Some((result, used))) => {
-                        room.resize(used);
-                        (Attempt::Done(result), reserved.take())
+                    Ok(Progress::Done(result)) => {
+                        filled.resize(allowance.used());
+                        Some((Attempt::Done(result), Some(filled)))
                     }
-                    Ok(None) => (Attempt::TooLarge, None),
-                    Err(error) => (Attempt::Failed(error), None),
-                })
+                    Ok(Progress::TooLarge) => Some((Attempt::TooLarge, None)),
+                    Err(error) => Some((Attempt::Failed(error), None)),
+                }
             });
             match attempt.await {
                 (Attempt::Done(result), _room) => return Ok(result),
                 (Attempt::Failed(error), _) => return Err(error.into()),
-                (Attempt::NoRoom, _) => room = Some(self.answers.reserve(bytes).await?),
+                (Attempt::NoRoom, _) => reserved = Some(self.answers.reserve(bytes).await?),
                 (Attempt::TooLarge, _) => bytes = self.answers.more_than(bytes),
             }
         }

@@ -18,7 +18,7 @@ use crate::command::{
     RangeResult, Rejection, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
-use crate::mvcc::{Allowance, HashKv, HashWalk, Portion, RangePages, RangeProgress, ReadError, View};
+use crate::mvcc::{Allowance, HashKv, HashWalk, Portion, Progress, RangePages, ReadError, View};
 use crate::store::{ChangeKind, ConfState};
 
 /// What happens next to the machine.
@@ -381,12 +381,12 @@ fn changes_agree(view: &View, model: &Model, from: i64) -> Result<(), TestCaseEr
 /// A range, read at once and in small portions.
 fn ask(view: &View, range: &Range) -> Result<RangeResult, ReadError> {
     let in_portions = |portion| {
-        let mut reading = view.begin_range(range.clone(), Allowance::UNLIMITED)?;
+        let mut reading = view.begin_range(range.clone())?;
         loop {
-            match view.continue_range(&mut reading, portion)? {
-                RangeProgress::More => {}
-                RangeProgress::Done(result, _) => return Ok(result),
-                RangeProgress::TooLarge => panic!("nothing is larger than that"),
+            match view.continue_range(&mut reading, portion, &mut Allowance::of(usize::MAX))? {
+                Progress::More => {}
+                Progress::Done(result) => return Ok(result),
+                Progress::TooLarge => unreachable!("all of it is allowed"),
             }
         }
     };

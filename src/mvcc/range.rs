@@ -56,18 +56,16 @@ impl Allowance {
         self.used
     }
 
-    fn take(&mut self, bytes: usize) {
+    /// Counts bytes; false when they are too many.
+    fn take(&mut self, bytes: usize) -> bool {
         self.used = self.used.saturating_add(bytes);
-    }
-
-    fn is_exceeded(&self) -> bool {
-        self.used > self.max
+        self.used <= self.max
     }
 }
 
-/// What a pair takes in an answer.
-fn answer_bytes(kv: &KeyValue) -> usize {
-    size_of::<KeyValue>() + kv.key.len() + kv.value.len()
+/// What a pair without its value takes in an answer.
+fn key_bytes(kv: &KeyValue) -> usize {
+    size_of::<KeyValue>() + kv.key.len()
 }
 
 impl View {
@@ -90,55 +88,56 @@ impl View {
         at: Revision,
         allowance: &mut Allowance,
     ) -> Result<Option<RangeResult>, StoreError> {
-        let mut reading = RangeReading::new(request.clone(), at, *allowance);
-        let last = loop {
-            match reading.step(self, Portion::ALL)? {
-                Step::More => {}
-                last => break last,
+        let mut reading = RangeReading::new(request.clone(), at);
+        loop {
+            match reading.step(self, Portion::ALL, allowance)? {
+                Progress::More => {}
+                Progress::Done(()) => return Ok(Some(reading.result)),
+                Progress::TooLarge => return Ok(None),
             }
-        };
-        *allowance = reading.allowance;
-        Ok((last == Step::Done).then_some(reading.result))
+        }
     }
 
     /// Begins a range that is read in portions by [`View::continue_range`], all from this view.
-    pub fn begin_range(&self, request: Range, allowance: Allowance) -> Result<RangeReading, ReadError> {
+    pub fn begin_range(&self, request: Range) -> Result<RangeReading, ReadError> {
         let at = self.plain_revision(request.revision)?;
-        Ok(RangeReading::new(request, at, allowance))
+        Ok(RangeReading::new(request, at))
     }
 
-    /// Reads the next portion. All portions together answer as [`View::range`] does.
+    /// Reads the next portion; the whole answer once that was the last. All portions together answer as [`View::range`] does.
     ///
     /// A count is one portion, however many keys it counts: it looks at neither values nor versions.
     pub fn continue_range(
         &self,
         reading: &mut RangeReading,
         portion: Portion,
-    ) -> Result<RangeProgress, ReadError> {
-        Ok(match reading.step(self, portion)? {
-            Step::More => RangeProgress::More,
-            Step::TooLarge => RangeProgress::TooLarge,
-            Step::Done => RangeProgress::Done(std::mem::take(&mut reading.result), reading.allowance.used()),
-        })
+        allowance: &mut Allowance,
+    ) -> Result<Progress<RangeResult>, ReadError> {
+        let progress = reading.step(self, portion, allowance)?;
+        Ok(progress.map(|()| std::mem::take(&mut reading.result)))
     }
 }
 
-/// How far a range in portions has come.
-#[derive(Debug)]
-pub enum RangeProgress {
+/// How far a read in portions has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<T> {
     /// There is more to read.
     More,
-    /// The whole answer, and the bytes that it counts.
-    Done(RangeResult, usize),
-    /// The answer is larger than allowed; it was given up.
+    /// This is all.
+    Done(T),
+    /// The answer is larger than allowed.
     TooLarge,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
-    More,
-    Done,
-    TooLarge,
+impl<T> Progress<T> {
+    /// The same of what is made of the answer.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Progress<U> {
+        match self {
+            Self::More => Progress::More,
+            Self::Done(answer) => Progress::Done(make(answer)),
+            Self::TooLarge => Progress::TooLarge,
+        }
+    }
 }
 
 /// How much of a range is read in one go; at least one key is.
@@ -153,6 +152,10 @@ pub struct Portion {
 impl Portion {
     /// Everything.
     pub const ALL: Self = Self { keys: usize::MAX, bytes: usize::MAX };
+
+    fn is_used_up(self, keys: usize, bytes: usize) -> bool {
+        keys > 0 && (keys >= self.keys || bytes >= self.bytes)
+    }
 }
 
 /// A range that is being read.
@@ -171,33 +174,44 @@ pub struct RangeReading {
     /// What was kept of a range that is not in key order: all of it until it is walked, then what has no value yet.
     drafts: VecDeque<Draft>,
     result: RangeResult,
-    allowance: Allowance,
 }
 
 impl RangeReading {
-    fn new(request: Range, at: Revision, allowance: Allowance) -> Self {
+    fn new(request: Range, at: Revision) -> Self {
         let rest = Some(request.range.clone());
-        Self { request, at, rest, drafts: VecDeque::new(), result: RangeResult::default(), allowance }
+        Self { request, at, rest, drafts: VecDeque::new(), result: RangeResult::default() }
     }
 
     fn limit(&self) -> usize {
         self.request.limit().unwrap_or(usize::MAX)
     }
 
-    fn step(&mut self, view: &View, portion: Portion) -> Result<Step, StoreError> {
+    /// One portion into the result.
+    fn step(
+        &mut self,
+        view: &View,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let in_order = self.request.is_in_key_order() && !self.request.has_revision_filter();
         match self.rest.take() {
             Some(rest) if self.request.count_only => {
                 self.result.count = view.count(&rest, self.at)?;
-                Ok(Step::Done)
+                Ok(Progress::Done(()))
             }
-            Some(rest) if in_order => self.walk_in_order(view, &rest, portion),
-            Some(rest) => self.walk_all(view, &rest, portion),
-            None => self.fetch(view, portion),
+            Some(rest) if in_order => self.walk_in_order(view, &rest, portion, allowance),
+            Some(rest) => self.walk_all(view, &rest, portion, allowance),
+            None => self.fetch(view, portion, allowance),
         }
     }
 
-    fn walk_in_order(&mut self, view: &View, rest: &KeyRange, portion: Portion) -> Result<Step, StoreError> {
+    fn walk_in_order(
+        &mut self,
+        view: &View,
+        rest: &KeyRange,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let limit = self.limit();
         let expected = portion.keys.min(limit - self.result.kvs.len()).saturating_add(1);
         let (mut keys, mut bytes) = (0, 0);
@@ -208,30 +222,36 @@ impl RangeReading {
                 self.result.count = view.count(&from_key(row.key().clone(), rest), self.at)?;
                 break;
             }
-            if keys > 0 && (keys >= portion.keys || bytes >= portion.bytes) {
+            if portion.is_used_up(keys, bytes) {
                 self.rest = Some(from_key(row.key().clone(), rest));
-                return Ok(Step::More);
+                return Ok(Progress::More);
             }
             let kv = finish(row.draft(&view.base)?, &self.request, view)?;
-            keys += 1;
-            bytes += kv.key.len() + kv.value.len();
-            self.allowance.take(answer_bytes(&kv));
-            if self.allowance.is_exceeded() {
-                return Ok(Step::TooLarge);
+            let taken = key_bytes(&kv) + kv.value.len();
+            if !allowance.take(taken) {
+                return Ok(Progress::TooLarge);
             }
+            keys += 1;
+            bytes += taken;
             self.result.kvs.push(kv);
         }
         self.result.count += signed(self.result.kvs.len() as u64);
-        Ok(Step::Done)
+        Ok(Progress::Done(()))
     }
 
-    fn walk_all(&mut self, view: &View, rest: &KeyRange, portion: Portion) -> Result<Step, StoreError> {
+    fn walk_all(
+        &mut self,
+        view: &View,
+        rest: &KeyRange,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let (mut keys, mut bytes) = (0, 0);
         for row in view.rows(rest, self.at, portion.keys.saturating_add(1))? {
             let row = row?;
-            if keys > 0 && (keys >= portion.keys || bytes >= portion.bytes) {
+            if portion.is_used_up(keys, bytes) {
                 self.rest = Some(from_key(row.key().clone(), rest));
-                return Ok(Step::More);
+                return Ok(Progress::More);
             }
             let mut draft = row.draft(&view.base)?;
             keys += 1;
@@ -240,35 +260,39 @@ impl RangeReading {
                 if self.request.sort.target == SortTarget::Value {
                     draft.fetch(&view.base)?;
                 }
-                bytes += draft.kv.key.len() + draft.kv.value.len();
-                self.allowance.take(answer_bytes(&draft.kv));
-                if self.allowance.is_exceeded() {
-                    return Ok(Step::TooLarge);
+                let taken = key_bytes(&draft.kv) + draft.kv.value.len();
+                if !allowance.take(taken) {
+                    return Ok(Progress::TooLarge);
                 }
+                bytes += taken;
                 self.drafts.push_back(draft);
             }
         }
         sort(self.drafts.make_contiguous(), &self.request);
         self.result.more = self.drafts.len() > self.limit();
         self.drafts.truncate(self.limit());
-        Ok(Step::More)
+        Ok(Progress::More)
     }
 
-    fn fetch(&mut self, view: &View, portion: Portion) -> Result<Step, StoreError> {
+    fn fetch(
+        &mut self,
+        view: &View,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
         let (mut keys, mut bytes) = (0, 0);
-        while keys == 0 || (keys < portion.keys && bytes < portion.bytes) {
-            let Some(draft) = self.drafts.pop_front() else { break };
+        while !portion.is_used_up(keys, bytes) {
+            let Some(draft) = self.drafts.pop_front() else { return Ok(Progress::Done(())) };
             let counted = draft.kv.value.len();
             let kv = finish(draft, &self.request, view)?;
-            keys += 1;
-            bytes += kv.key.len() + kv.value.len();
-            self.allowance.take(kv.value.len().saturating_sub(counted));
-            if self.allowance.is_exceeded() {
-                return Ok(Step::TooLarge);
+            if !allowance.take(kv.value.len().saturating_sub(counted)) {
+                return Ok(Progress::TooLarge);
             }
+            keys += 1;
+            bytes += key_bytes(&kv) + kv.value.len();
             self.result.kvs.push(kv);
         }
-        Ok(if self.drafts.is_empty() { Step::Done } else { Step::More })
+        Ok(Progress::More)
     }
 }
 
