@@ -10,5 +10,5 @@ mod record;
 #[cfg(test)]
 pub(crate) use found::test_founding;
 pub use found::{Founding, first_state, found_solo};
-pub use identity::{ClusterRoot, Generation, Identity, KeyError, NodeKey, Stage};
+pub use identity::{ClusterRoot, Fingerprint, Generation, Identity, KeyError, NodeKey, Stage};
 pub use record::{RecordError, create, load, mark_established, start};
