@@ -11,7 +11,6 @@ use std::time::Duration;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Incoming};
 use rustls_pki_types::CertificateDer;
-use smol::Timer;
 use smol::future::or;
 
 use super::endpoint::canonical;
@@ -36,7 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Admission::Begin => {
                 shared.counters.handshakes.fetch_add(1, Ordering::Relaxed);
                 let place = Place { shared: Arc::clone(&shared), address, was_member: false };
-                if let Some(task) = shared.spawner.spawn(welcome(place, incoming)) {
+                if let Some(task) = shared.host.spawn(welcome(place, incoming)) {
                     task.detach();
                 }
             }
@@ -70,7 +69,7 @@ async fn welcome(mut place: Place, incoming: Incoming) {
     let address = canonical(incoming.remote_address());
     let mut member = None;
     let late = async {
-        Timer::after(WELCOME_TIMEOUT).await;
+        shared.host.sleep(WELCOME_TIMEOUT).await;
         Err(Failure::Lost("it took too long to say who it is".into()))
     };
     match or(greeted(&shared, incoming, &mut member), late).await {

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quinn::ClientConfig;
-use smol::Timer;
 use smol::future::or;
 
 use super::endpoint::client;
@@ -39,7 +38,7 @@ pub(super) struct Attempt {
 /// Waits out the pause, tries the addresses one after the other, and reports.
 pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt) {
     if !attempt.pause.is_zero() {
-        Timer::after(attempt.pause).await;
+        shared.host.sleep(attempt.pause).await;
     }
     attempt.begun.store(true, Ordering::Relaxed);
     let (member, number) = (attempt.member, attempt.number);
@@ -60,7 +59,7 @@ async fn reach(
         client(&shared.credentials, attempt.key).map_err(|error| (None, Failure::Lost(error.to_string())))?;
     for &address in &attempt.addresses {
         let late = async {
-            Timer::after(DIAL_TIMEOUT).await;
+            shared.host.sleep(DIAL_TIMEOUT).await;
             Err(Failure::Lost("no answer".into()))
         };
         match or(one(shared, attempt, address, config.clone()), late).await {

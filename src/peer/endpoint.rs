@@ -1,25 +1,24 @@
 //! The UDP socket and quinn on it, for both directions.
 //!
-//! Owns: quinn's configuration, its place on our thread. Must never: let quinn start threads of its own, or give one stream
+//! Owns: quinn's configuration, the binding of the port. Must never: give one stream
 //! the memory that another one needs. Driven by `Transport::start`.
 
-use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AsyncTimer, AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, Runtime, ServerConfig, SmolRuntime, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
+    TransportConfig, VarInt,
 };
 use ring::{digest, hmac};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
-use smol::{Executor, Task};
+use smol::Executor;
 
+use super::reactor::Reactor;
+use super::socket::{Host, Socket};
 use super::trust::{Credentials, Pins};
 use crate::formation::NodeKey;
 use crate::ids::PublicKey;
@@ -62,44 +61,6 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// The thread's executor, as seen by those who give it work. It ends with the thread, whoever still holds this.
-#[derive(Clone)]
-pub(super) struct Spawner(Weak<Executor<'static>>);
-
-impl fmt::Debug for Spawner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Spawner")
-    }
-}
-
-impl Spawner {
-    pub(super) fn new(executor: &Arc<Executor<'static>>) -> Self {
-        Self(Arc::downgrade(executor))
-    }
-
-    /// Runs this on the thread; it ends early when the task is dropped. `None` when the thread has ended.
-    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Option<Task<()>> {
-        self.0.upgrade().map(|executor| executor.spawn(work))
-    }
-}
-
-/// Timers and sockets are smol's; the work stays on our thread, where smol's own would start others.
-impl Runtime for Spawner {
-    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        SmolRuntime.new_timer(at)
-    }
-
-    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        if let Some(task) = self.spawn(work) {
-            task.detach();
-        }
-    }
-
-    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        SmolRuntime.wrap_udp_socket(socket)
-    }
-}
-
 /// Connection ids that say nothing and that every start of the node takes for its own, so that it answers packets of an earlier
 /// one with a reset and the other end need not wait for a timeout.
 #[derive(Debug)]
@@ -122,14 +83,21 @@ impl ConnectionIdGenerator for RandomIds {
     }
 }
 
-/// Binds the socket and accepts, from now on, whoever is pinned.
+/// The endpoint with what drives it.
+pub(super) struct Opened {
+    pub(super) endpoint: Endpoint,
+    pub(super) reactor: Arc<Reactor>,
+    pub(super) host: Host,
+}
+
+/// Binds the socket and accepts, once `executor` runs, whoever is pinned.
 pub(super) fn open(
     listen: SocketAddr,
     key: &NodeKey,
     pins: &Arc<Pins>,
     credentials: &Credentials,
-    spawner: &Spawner,
-) -> Result<Endpoint, StartError> {
+    executor: &Arc<Executor<'static>>,
+) -> Result<Opened, StartError> {
     let crypto = QuicServerConfig::try_from(credentials.server(pins)?)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server
@@ -140,8 +108,13 @@ pub(super) fn open(
     let mut config = EndpointConfig::new(Arc::new(reset_key(key)));
     config.cid_generator(|| Box::new(RandomIds));
     let failed = |error| StartError::Listen { address: listen, error };
-    let socket = bind_socket(listen).map_err(failed)?;
-    Endpoint::new(config, Some(server), socket, Arc::new(spawner.clone())).map_err(failed)
+    let socket = Arc::new(bind_socket(listen).map_err(failed)?);
+    let reactor = Reactor::new(Arc::clone(&socket)).map_err(failed)?;
+    let host = Host::new(executor, Arc::clone(&reactor));
+    let socket = Arc::new(Socket::new(socket, Arc::clone(&reactor)).map_err(failed)?);
+    let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(host.clone()))
+        .map_err(failed)?;
+    Ok(Opened { endpoint, reactor, host })
 }
 
 /// How to dial the holder of `key`.

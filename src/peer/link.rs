@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::{Connection, RecvStream, VarInt};
-use smol::{Task, Timer};
+use smol::Task;
 
 use super::endpoint::canonical;
 use super::events::Event;
@@ -67,7 +67,7 @@ impl Link {
     fn write_control(&mut self, shared: &Arc<Shared>, outbox: &Arc<Outbox>, mut stream: quinn::SendStream) {
         let (connection, outbox) = (self.connection.clone(), Arc::clone(outbox));
         let (id, writing) = (self.id, Arc::clone(&self.writing));
-        self.tasks.extend(shared.spawner.spawn(async move {
+        self.tasks.extend(shared.host.spawn(async move {
             let written = lane::write(&outbox, Lane::Control, id, &mut stream).await;
             end_of_writer(&connection, written, &writing);
         }));
@@ -76,7 +76,7 @@ impl Link {
     fn write_append(&mut self, shared: &Arc<Shared>, outbox: &Arc<Outbox>) {
         let (connection, outbox) = (self.connection.clone(), Arc::clone(outbox));
         let (id, writing) = (self.id, Arc::clone(&self.writing));
-        self.tasks.extend(shared.spawner.spawn(async move {
+        self.tasks.extend(shared.host.spawn(async move {
             // An error here is that of the connection, whose end is watched.
             let Ok(mut stream) = connection.open_uni().await else { return };
             let _ = stream.set_priority(APPEND_PRIORITY);
@@ -90,7 +90,7 @@ impl Link {
 
     fn read_control(&mut self, shared: &Arc<Shared>, ends: Ends, mut stream: RecvStream) {
         let (connection, events) = (self.connection.clone(), Arc::clone(&shared.events));
-        self.tasks.extend(shared.spawner.spawn(async move {
+        self.tasks.extend(shared.host.spawn(async move {
             let read = lane::read(Lane::Control, ends, &events, &mut stream).await;
             end_of_lane(&connection, read);
         }));
@@ -99,14 +99,14 @@ impl Link {
     fn accept_streams(&mut self, shared: &Arc<Shared>, ends: Ends) {
         let (connection, shared_here) = (self.connection.clone(), Arc::clone(shared));
         let appends = Arc::new(AtomicUsize::new(0));
-        self.tasks.extend(shared.spawner.spawn(async move {
+        self.tasks.extend(shared.host.spawn(async move {
             // QUIC bounds how many there are at a time; those that have ended are swept with the next one.
             let mut streams: Vec<Task<()>> = Vec::new();
             while let Ok(stream) = connection.accept_uni().await {
                 streams.retain(|task| !task.is_finished());
                 let (connection, shared) = (connection.clone(), Arc::clone(&shared_here));
-                let (appends, spawner) = (Arc::clone(&appends), shared_here.spawner.clone());
-                streams.extend(spawner.spawn(async move {
+                let (appends, host) = (Arc::clone(&appends), shared_here.host.clone());
+                streams.extend(host.spawn(async move {
                     let read = read_stream(&shared, ends, stream, &appends).await;
                     end_of_lane(&connection, read);
                 }));
@@ -116,7 +116,7 @@ impl Link {
 
     fn watch(&mut self, shared: &Arc<Shared>, ends: Ends) {
         let (connection, inputs, link) = (self.connection.clone(), shared.inputs.clone(), self.id);
-        self.tasks.extend(shared.spawner.spawn(async move {
+        self.tasks.extend(shared.host.spawn(async move {
             let error = connection.closed().await;
             let _ = inputs.try_send(Input::LinkDown { member: ends.them, link, error });
         }));
@@ -125,9 +125,9 @@ impl Link {
     /// Another connection has taken over: what was written here still gets its time to arrive.
     pub(super) fn retire(&mut self, shared: &Arc<Shared>) {
         let (connection, inputs) = (self.connection.clone(), shared.inputs.clone());
-        let (link, writing) = (self.id, Arc::clone(&self.writing));
-        self.tasks.extend(shared.spawner.spawn(async move {
-            Timer::after(LINGER).await;
+        let (link, writing, host) = (self.id, Arc::clone(&self.writing), shared.host.clone());
+        self.tasks.extend(shared.host.spawn(async move {
+            host.sleep(LINGER).await;
             connection.close(VarInt::from_u32(CLOSED_REPLACED), b"replaced by another connection");
             if writing.load(Ordering::Relaxed) > 0 {
                 let _ = inputs.try_send(Input::RetiredWithLoss { link });

@@ -306,7 +306,7 @@ impl Manager {
             begun: Arc::clone(&begun),
             number: self.last_attempt,
         };
-        let task = self.shared.spawner.spawn(dial::run(Arc::clone(&self.shared), attempt));
+        let task = self.shared.host.spawn(dial::run(Arc::clone(&self.shared), attempt));
         member.dial = Some(Dial { number: self.last_attempt, begun, task });
     }
 

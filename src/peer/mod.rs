@@ -24,8 +24,10 @@ mod link;
 mod manager;
 mod muffle;
 mod outbox;
+mod reactor;
 mod shared;
 mod snapshot;
+mod socket;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -39,9 +41,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::VarInt;
+use smol::Executor;
 use smol::channel::Receiver;
 use smol::future::or;
-use smol::{Executor, Timer};
 
 pub use endpoint::StartError;
 pub use events::{Event, Events, Received, RefusedBy};
@@ -53,11 +55,12 @@ use crate::formation::Identity;
 use crate::ids::{MemberId, PublicKey};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
-use endpoint::Spawner;
+use endpoint::Opened;
 use greet::CLOSED_STOPPING;
 use hello::Hello;
 use manager::{Input, Manager};
 use outbox::Pushed;
+use reactor::Reactor;
 use shared::{Parts, Shared};
 use trust::{Credentials, Pins};
 
@@ -115,10 +118,10 @@ impl Transport {
     pub fn start(options: Options, events: Events) -> Result<Self, StartError> {
         let Options { identity, listen, prng, clock } = options;
         let executor = Arc::new(Executor::new());
-        let spawner = Spawner::new(&executor);
         let pins = Arc::new(Pins::default());
         let credentials = Credentials::new(&identity.key)?;
-        let endpoint = endpoint::open(listen, &identity.key, &pins, &credentials, &spawner)?;
+        let Opened { endpoint, reactor, host } =
+            endpoint::open(listen, &identity.key, &pins, &credentials, &executor)?;
         let own = Hello {
             cluster: identity.cluster(),
             generation: identity.generation,
@@ -128,11 +131,11 @@ impl Transport {
         };
         let (inputs, inbox) = smol::channel::unbounded();
         let shared =
-            Arc::new(Shared::new(Parts { own, clock, pins, credentials, endpoint, spawner, events, inputs }));
+            Arc::new(Shared::new(Parts { own, clock, pins, credentials, endpoint, host, events, inputs }));
         let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("peer-io".into())
-            .spawn(move || run(&executor, for_thread, inbox, prng))
+            .spawn(move || run(&executor, &reactor, for_thread, inbox, prng))
             .map_err(StartError::Thread)?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -203,15 +206,18 @@ impl Drop for Transport {
 }
 
 /// The thread.
-fn run(executor: &Arc<Executor<'static>>, shared: Arc<Shared>, inbox: Receiver<Input>, prng: Prng) {
+fn run(
+    executor: &Arc<Executor<'static>>,
+    reactor: &Arc<Reactor>,
+    shared: Arc<Shared>,
+    inbox: Receiver<Input>,
+    prng: Prng,
+) {
     let endpoint = shared.endpoint.clone();
     executor.spawn(accept::run(Arc::clone(&shared))).detach();
-    smol::block_on(executor.run(async {
+    reactor.run(executor.run(async {
         Manager::new(shared, prng).run(inbox).await;
         endpoint.close(VarInt::from_u32(CLOSED_STOPPING), b"this member stops");
-        let enough = async {
-            Timer::after(FAREWELL).await;
-        };
-        or(endpoint.wait_idle(), enough).await;
+        or(endpoint.wait_idle(), reactor.sleep(FAREWELL)).await;
     }));
 }

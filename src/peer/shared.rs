@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use quinn::{Connection, Endpoint};
 use smol::channel::Sender;
 
-use super::endpoint::Spawner;
 use super::events::Events;
 use super::gate::Gate;
 use super::hello::Hello;
 use super::manager::Input;
 use super::outbox::Outbox;
+use super::socket::Host;
 use super::trust::{Credentials, Pins};
 use crate::ids::MemberId;
 use crate::runtime::clock::Clock;
@@ -26,7 +26,7 @@ pub(super) struct Shared {
     pub(super) pins: Arc<Pins>,
     pub(super) credentials: Credentials,
     pub(super) endpoint: Endpoint,
-    pub(super) spawner: Spawner,
+    pub(super) host: Host,
     pub(super) events: Events,
     pub(super) inputs: Sender<Input>,
     pub(super) counters: Counters,
@@ -49,21 +49,21 @@ pub(super) struct Parts {
     pub(super) pins: Arc<Pins>,
     pub(super) credentials: Credentials,
     pub(super) endpoint: Endpoint,
-    pub(super) spawner: Spawner,
+    pub(super) host: Host,
     pub(super) events: Events,
     pub(super) inputs: Sender<Input>,
 }
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { own, clock, pins, credentials, endpoint, spawner, events, inputs } = parts;
+        let Parts { own, clock, pins, credentials, endpoint, host, events, inputs } = parts;
         Self {
             own,
             clock,
             pins,
             credentials,
             endpoint,
-            spawner,
+            host,
             events,
             inputs,
             counters: Counters::default(),
