@@ -3,7 +3,9 @@
 //! Owns: exchange, restarts, addresses, crossing dials, other families of addresses. Must never: depend on which end dials first.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use covey::ids::{Incarnation, MemberId};
@@ -93,7 +95,7 @@ fn a_member_that_restarts_elsewhere_is_found_by_its_new_address() {
     }
 }
 
-/// A power cut says no farewell. The node that comes back at its old port answers for its past, and need not wait for a timeout.
+/// Its port is free again, and its next start is taken for what it is.
 #[test]
 fn a_member_that_restarts_at_its_old_port_is_back_without_a_timeout() {
     let (a, b) = pair();
@@ -181,4 +183,74 @@ fn dials_that_cross_end_as_one_connection() {
         assert_eq!((a.transport.stats().connected, b.transport.stats().connected), (1, 1));
     }
     assert!(dialled_twice > 0, "no dials have crossed: this test sees nothing");
+}
+
+/// Carries packets between one dialler and one node, until it is cut.
+struct Wire {
+    address: SocketAddr,
+    cut: Arc<AtomicBool>,
+}
+
+impl Wire {
+    fn to(node: SocketAddr) -> Self {
+        let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        far.connect(node).unwrap();
+        let wire = Self { address: near.local_addr().unwrap(), cut: Arc::default() };
+        let dialler: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
+        let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        let (cut, cut_too) = (Arc::clone(&wire.cut), Arc::clone(&wire.cut));
+        let dialler_too = Arc::clone(&dialler);
+        std::thread::spawn(move || {
+            let mut packet = [0; 2048];
+            while let Ok((length, from)) = near.recv_from(&mut packet) {
+                *dialler.lock().unwrap() = Some(from);
+                if !cut.load(Ordering::Relaxed) {
+                    // A port that nobody listens on is a loss like any other.
+                    let _ = far.send(&packet[..length]);
+                }
+            }
+        });
+        std::thread::spawn(move || {
+            let mut packet = [0; 2048];
+            loop {
+                let Ok(length) = far_too.recv(&mut packet) else { continue };
+                if let Some(to) = *dialler_too.lock().unwrap()
+                    && !cut_too.load(Ordering::Relaxed)
+                {
+                    let _ = near_too.send_to(&packet[..length], to);
+                }
+            }
+        });
+        wire
+    }
+}
+
+/// A power cut says no farewell. The node that comes back answers for its past, so that the other end need not wait for its timeout of ten
+/// seconds, although the node knows nobody to dial.
+#[test]
+fn after_a_power_cut_the_old_connection_is_given_up_at_once() {
+    let (a, b) = (Node::start(identity(1)), Node::start(identity(2)));
+    let wire = Wire::to(b.address);
+    b.trust(&[peer(&a.identity, &[])]);
+    a.trust(&[peer(&b.identity, &[wire.address])]);
+    a.wait_connected(2);
+    b.wait_connected(1);
+    wire.cut.store(true, Ordering::Relaxed);
+    let (mut next_run, address) = (b.identity.clone(), b.address);
+    next_run.incarnation = Incarnation(2);
+    next_run.boot_nonce += 1;
+    drop(b);
+    assert_eq!(a.transport.stats().connected, 1, "it cannot know");
+    let again = Node::start_at(next_run, address);
+    again.trust(&[peer(&a.identity, &[])]);
+    wire.cut.store(false, Ordering::Relaxed);
+    let before = Instant::now();
+    while a.log.count(|event| matches!(event, Event::Unreachable(_))) == 0 {
+        a.transport.send(vec![heartbeat(1, 2, 1)]);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(before.elapsed() < Duration::from_secs(5), "the old connection is still there");
+    }
+    a.wait_connected(2);
+    again.wait_connected(1);
 }
