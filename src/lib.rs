@@ -25,8 +25,10 @@ pub mod disk;
 pub mod store;
 pub mod wal;
 // R3: the state
+pub mod lease;
 pub mod machine;
 pub mod mvcc;
+pub mod watch;
 // R4: agreement
 pub mod consensus;
 pub mod formation;

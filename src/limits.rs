@@ -21,6 +21,8 @@ pub const TXN_DEPTH_MAX: usize = 40;
 pub const QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// What a put costs against the quota beyond its key and value, in bytes.
 pub const PUT_OVERHEAD_BYTES: u64 = 256;
+/// What a lease costs against the quota, in bytes (etcd's number).
+pub const LEASE_BYTES: u64 = 64;
 /// The NOSPACE alarm is lifted once bytes in use fall below this share of the quota, in percent.
 pub const QUOTA_CLEAR_PERCENT: u64 = 95;
 
@@ -56,6 +58,31 @@ pub const COMPACTION_SLICE: usize = 1000;
 /// The pause between two slices of physical compaction (etcd's default).
 pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 
+/// Responses that may wait in a stream of watchers before its watchers wait instead (etcd's number).
+pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
+/// Bytes of responses that may wait in a stream of watchers; one response may exceed it.
+pub const WATCH_STREAM_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of events that may wait in all streams together; above it, a stream has at most one response waiting.
+pub const WATCH_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Requests of one stream that may wait for the hub.
+pub const WATCH_REQUESTS_WAITING_MAX: usize = 256;
+/// Watchers of one member, of all clients together: some 300 MB.
+pub const WATCHERS_MAX: usize = 1_000_000;
+/// Revisions that one response brings to a watcher (etcd's number).
+pub const WATCH_SLICE_REVISIONS: usize = 1000;
+/// Changes that are looked through for watchers in one go.
+pub const WATCH_SLICE_ROWS: usize = 4096;
+/// Watchers that are brought forward in one go.
+pub const WATCH_SLICE_WATCHERS: usize = 4096;
+/// Bytes of events that are made in one go; a single revision may exceed it.
+pub const WATCH_SLICE_BYTES: usize = 512 * 1024;
+/// The same while memory for events is scarce.
+pub const WATCH_SCARCE_SLICE_BYTES: usize = 32 * 1024;
+/// Default of `--watch-progress-notify-interval` (etcd's default).
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_mins(10);
+/// The shortest it may be set to (etcd's minimum).
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Rows that one slice of the scrub checks.
 pub const SCRUB_SLICE: usize = 2048;
 /// The pause between two slices of the scrub: a walk over a million changes takes under half an hour.
@@ -88,6 +115,22 @@ pub const PEER_SNAPSHOTS_MAX: u32 = 2;
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Default election timeout (etcd's default).
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest time to live that a lease may ask for, in seconds (etcd's bound).
+pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
+/// The shortest time to live, in seconds: one and a half election timeouts, rounded up. A leader must be found anew within it.
+pub const LEASE_TTL_MIN: i64 = (ELECTION_TIMEOUT.as_millis() * 3).div_ceil(2 * 1000) as i64;
+/// Leases that one log entry ends at most; a share of what may wait for their end at once.
+pub const LEASES_PER_EXPIRY: usize = 128;
+/// Leases whose end is proposed and not applied yet; more wait, so that an outage's worth of them does not fill the log.
+pub const LEASES_EXPIRING_MAX: usize = 1024;
+/// A proposal of the lessor that was not applied within this time is made again (etcd's pause).
+pub const LEASE_RETRY: Duration = Duration::from_secs(3);
+/// How often the remaining time of a lease is checkpointed; leases with a shorter time to live are not (etcd's interval).
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Leases that are due for a checkpoint within this time join one that is written.
+pub const LEASE_CHECKPOINT_SLACK: Duration = Duration::from_secs(30);
+/// Leases that one log entry checkpoints at most.
+pub const LEASES_PER_CHECKPOINT: usize = 1000;
 /// The longest a proposal or a linearizable read may take on the server: 5 s and two election timeouts.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
@@ -101,5 +144,9 @@ const _: () = {
     assert!(PEER_FRAME_BYTES_MAX > REQUEST_BYTES_MAX + 2 * WAL_BATCH_BYTES);
     assert!(PEER_CONTROL_MESSAGE_BYTES_MAX < PEER_WRITE_BYTES && PEER_WRITE_BYTES < PEER_FRAME_BYTES_MAX);
     assert!(PEER_SNAPSHOT_CHUNK_MAX < PEER_FRAME_BYTES_MAX);
+    assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
+    assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);
+    assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
+    assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
 };

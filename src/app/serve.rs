@@ -22,16 +22,16 @@ use super::resources;
 use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
-use crate::consensus::StartError;
-use crate::formation::Identity;
-use crate::node::{Recovery, recover};
+use crate::formation::{self, DiskOptions, Identity};
+use crate::node::{RecoverError, Recovery, recover};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{ServerTls, TlsError, TlsFiles};
+use crate::watch::{self, Hub};
 
 /// How long open calls may take to end once the node is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -48,9 +48,9 @@ pub enum ServeFailure {
     /// The data directory cannot be used.
     #[error("cannot open the data directory")]
     Open(#[from] OpenError),
-    /// What is in it contradicts itself.
-    #[error("the data directory contradicts itself")]
-    Recover(#[from] StartError),
+    /// What is in it contradicts itself, or cannot be read.
+    #[error("the data directory cannot be gone on from")]
+    Recover(#[from] RecoverError),
     /// The store cannot be read.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
@@ -114,7 +114,9 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
     let sockets = bind(&config.client)?;
-    let options = OpenOptions { solo: config.solo, cache_bytes: config.store.cache_bytes };
+    let store = StoreOptions { cache_bytes: config.store.cache_bytes };
+    let disk = DiskOptions { store, ..DiskOptions::default() };
+    let options = OpenOptions { solo: config.solo, disk };
     let data = DataDir::open(&config.data_dir, options)?;
     let metrics = Arc::new(Metrics::new(api::methods()));
     let (running, identity, lock) = start(config, data, clock, &metrics)?;
@@ -171,8 +173,17 @@ fn start(
     clock: Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<Started, ServeFailure> {
-    let DataDir { identity, store, wal, recovered, lock } = data;
+    let DataDir { content, lock } = data;
+    let formation::DataDir { identity, store, wal, recovered } = content;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let mut prng = Prng::new(seed);
+    let hub = Hub::new(
+        watch::Options {
+            progress_interval: config.client.watch_progress_interval,
+            limits: watch::Limits::default(),
+        },
+        prng.fork(),
+    );
     let recovery = Recovery {
         member: identity.member,
         boot_nonce: identity.boot_nonce,
@@ -181,14 +192,14 @@ fn start(
         log_start: recovered.start,
         entries: recovered.entries,
         quota_bytes: config.store.quota_bytes,
-        prng: Prng::new(seed),
+        prng,
     };
     let (core, applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
     let ids =
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
     let admission =
         AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
-    let parts = Parts { core, applier, wal, store, ids, admission };
+    let parts = Parts { core, applier, wal, store, ids, admission, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 

@@ -1,7 +1,10 @@
 //! What the members of a cluster see of each other.
 
+use std::time::Duration;
+
 use super::testing::{Cluster, conf, logger, start_of};
 use super::*;
+use crate::limits::{ELECTION_TIMEOUT, HEARTBEAT};
 use crate::wal::Position;
 
 fn entry(index: u64, term: u64) -> LogEntry {

@@ -12,6 +12,7 @@ use proptest::test_runner::{Config, TestRunner};
 use raft::eraftpb::{self, EntryType, MessageType, Snapshot, SnapshotMetadata};
 
 use super::testing::{conf, logger, start_of};
+use super::ticks::TICK;
 use super::*;
 
 const KINDS: [MessageType; 19] = [

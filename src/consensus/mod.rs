@@ -15,11 +15,12 @@
 mod convert;
 mod guard;
 mod log_store;
+mod ready;
 mod start;
+mod ticks;
 mod types;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, Entry, MessageType};
@@ -33,24 +34,16 @@ pub use types::{
 };
 
 use crate::ids::{LogIndex, MemberId, Term};
-use crate::limits::{
-    ELECTION_TIMEOUT, HEARTBEAT, LOG_CACHE_BYTES, PROPOSALS_PENDING_BYTES_MAX, WAL_BATCH_BYTES,
-};
+use crate::limits::{LOG_CACHE_BYTES, PROPOSALS_PENDING_BYTES_MAX, WAL_BATCH_BYTES};
 use crate::prng::Prng;
 use crate::store::ConfState;
 use crate::time::Instant;
 use crate::wal::{EntryKind, HardState, LogEntry};
-use convert::{
-    conf_state_from_raft, conf_state_to_raft, entry_from_raft, entry_to_raft, hard_state_from_raft,
-};
+use convert::{conf_state_from_raft, conf_state_to_raft, entry_to_raft};
 use log_store::LogStore;
+use ready::Outstanding;
+use ticks::{ELECTION_TICKS, HEARTBEAT_TICKS};
 
-/// The grain of raft's timeouts: fine enough that two members rarely draw the same election timeout.
-const TICK: Duration = Duration::from_millis(10);
-const HEARTBEAT_TICKS: usize = ticks(HEARTBEAT);
-const ELECTION_TICKS: usize = ticks(ELECTION_TIMEOUT);
-/// A pause of the process counts as at most this many ticks: one election is enough to find out what happened meanwhile.
-const CATCH_UP_TICKS_MAX: u64 = 2 * ELECTION_TICKS as u64;
 /// Bytes of entries in one append message.
 const APPEND_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
 /// Append messages on their way to one follower.
@@ -62,20 +55,6 @@ const COMMITTED_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
 const UNCOMMITTED_BYTES_MAX: u64 = 2 * PROPOSALS_PENDING_BYTES_MAX as u64;
 
 const _: () = assert!(UNCOMMITTED_BYTES_MAX > APPEND_BYTES_MAX);
-const _: () = assert!(ELECTION_TICKS > HEARTBEAT_TICKS && HEARTBEAT_TICKS > 0);
-
-const fn ticks(duration: Duration) -> usize {
-    (duration.as_millis() / TICK.as_millis()) as usize
-}
-
-/// A persist that the disk has not confirmed, and the messages that may leave once it has.
-#[derive(Debug)]
-struct Outstanding {
-    number: u64,
-    /// It carries a new term or vote.
-    election: bool,
-    messages: Vec<Message>,
-}
 
 /// One member's raft. See the module's contract.
 pub struct Consensus {
@@ -219,20 +198,6 @@ impl Consensus {
         }
     }
 
-    /// The disk holds everything up to this batch.
-    pub fn handle_persisted(&mut self, now: Instant, id: PersistId) -> Vec<Message> {
-        self.count_ticks(now);
-        let mut released = Vec::new();
-        while self.outstanding.front().is_some_and(|front| front.number <= id.0) {
-            released.extend(self.outstanding.pop_front().into_iter().flat_map(|front| front.messages));
-        }
-        if !self.removed {
-            self.report_persisted();
-            self.campaign_if_alone();
-        }
-        released
-    }
-
     /// The state machine has applied everything up to `applied`.
     pub fn handle_applied(&mut self, now: Instant, applied: LogIndex) {
         self.count_ticks(now);
@@ -284,68 +249,6 @@ impl Consensus {
         LogIndex(store.first())
     }
 
-    /// Counts the ticks up to `now`; to be called at [`Consensus::poll_timeout`].
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.count_ticks(now);
-    }
-
-    /// When something happens without a call. `None` for a member without peers: nobody needs its heartbeats.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let raft = &self.node.raft;
-        if !self.ticks_matter() {
-            return None;
-        }
-        let left = if raft.state == StateRole::Leader {
-            let heartbeat = raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed());
-            heartbeat.min(raft.election_timeout().saturating_sub(raft.election_elapsed))
-        } else {
-            self.election_ticks.saturating_sub(raft.election_elapsed)
-        };
-        let ticks = u32::try_from(left.max(1)).unwrap_or(u32::MAX);
-        Some(self.last_tick + TICK * ticks)
-    }
-
-    /// What raft wants done next, until there is nothing more.
-    pub fn poll_ready(&mut self) -> Option<Ready> {
-        if self.removed || !self.node.has_ready() {
-            return None;
-        }
-        let mut ready = self.node.ready();
-        let number = ready.number();
-        self.last_number = number;
-        let entries = ready.take_entries();
-        let hard_state = hard_state_from_raft(&self.node.raft.hard_state());
-        let leads = self.node.raft.state == StateRole::Leader;
-        let messages = if leads { ready.take_messages() } else { ready.take_persisted_messages() };
-        let committed = ready.take_committed_entries();
-        let read_states = ready.take_read_states();
-
-        let election = (hard_state.term, hard_state.vote) != (self.handed_out.term, self.handed_out.vote);
-        // A commit position alone is worth no write: it rides along with the next batch, and a restart finds it again.
-        let persist = (election || !entries.is_empty()).then(|| {
-            let changed = hard_state != self.handed_out;
-            self.handed_out = hard_state;
-            self.outstanding.push_back(Outstanding { number, election, messages: Vec::new() });
-            Persist {
-                id: PersistId(number),
-                hard_state: changed.then_some(hard_state),
-                entries: entries.iter().cloned().map(entry_from_raft).collect(),
-            }
-        });
-        // Raft reads its log from here even before the disk has it.
-        self.node.mut_store().append(entries);
-        self.node.advance_append_async(ready);
-        if persist.is_none() {
-            self.report_persisted();
-        }
-        Some(Ready {
-            persist,
-            committed: committed.into_iter().map(entry_from_raft).collect(),
-            reads: read_states.iter().filter_map(|state| self.round_of(state)).collect(),
-            messages: self.hold_back(messages.into_iter().map(Message).collect(), leads),
-        })
-    }
-
     /// Where this member stands.
     pub fn status(&self) -> CoreStatus {
         let raft = &self.node.raft;
@@ -387,94 +290,10 @@ impl Consensus {
         outcome
     }
 
-    /// Keeps messages until what they stand for is on disk. A follower's promise (a vote, an acknowledgement) waits for everything
-    /// before it. A leader's appends need not wait for its own disk (dissertation, section 10.2.1), except while its very term is
-    /// not there yet: who votes alone leads before any sync, and after a crash would lead the same term again with other
-    /// entries at positions that a learner already has.
-    fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
-        let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
-        match self.outstanding.iter_mut().rev().find(waits) {
-            Some(outstanding) => {
-                outstanding.messages.extend(messages);
-                Vec::new()
-            }
-            None => messages,
-        }
-    }
-
-    /// Tells raft up to which of its batches the disk has everything: up to the first one that is still on its way.
-    fn report_persisted(&mut self) {
-        let number = match self.outstanding.front() {
-            // The bug that the feature plants: what is on its way to the disk counts as if it had arrived.
-            Some(front) if !cfg!(feature = "planted-ack-before-sync") => front.number - 1,
-            _ => self.last_number,
-        };
-        self.node.on_persist_ready(number);
-        self.after_call();
-    }
-
-    fn round_of(&self, state: &raft::ReadState) -> Option<(ReadRound, LogIndex)> {
-        let (boot, round) = state.request_ctx.split_first_chunk::<8>()?;
-        let round: [u8; 8] = round.try_into().ok()?;
-        (u64::from_be_bytes(*boot) == self.boot_nonce)
-            .then(|| (ReadRound(u64::from_be_bytes(round)), LogIndex(state.index)))
-    }
-
     /// No other member, not even a learner.
     fn is_alone(&self) -> bool {
         let prs = self.node.raft.prs();
         prs.iter().len() == 1 && prs.get(self.node.raft.id).is_some()
-    }
-
-    fn ticks_matter(&self) -> bool {
-        let raft = &self.node.raft;
-        !self.removed && !self.is_alone() && (raft.state == StateRole::Leader || raft.promotable())
-    }
-
-    fn count_ticks(&mut self, now: Instant) {
-        let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
-        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
-        if !self.ticks_matter() || passed > CATCH_UP_TICKS_MAX {
-            self.last_tick = now;
-        } else {
-            self.last_tick = self.last_tick + TICK * u32::try_from(passed).unwrap_or(u32::MAX);
-        }
-        for _ in 0..passed.min(CATCH_UP_TICKS_MAX) {
-            // Who votes alone leads within the tick, and raft wants its whole log on disk then.
-            let unready = guard::votes_alone(&self.node.raft) && !guard::all_persisted(&self.node.raft);
-            if !self.ticks_matter() || (unready && self.node.raft.state != StateRole::Leader) {
-                break;
-            }
-            self.node.tick();
-            self.after_call();
-        }
-    }
-
-    fn campaign_if_alone(&mut self) {
-        let raft = &self.node.raft;
-        if raft.state != StateRole::Leader && guard::votes_alone(raft) && guard::all_persisted(raft) {
-            // Raft declines while a committed change of the configuration is not applied; `handle_applied` asks again.
-            let _ = self.node.campaign();
-            self.after_call();
-        }
-    }
-
-    /// Raft draws its election timeout from the thread's generator whenever term or role change; ours takes its place before the next tick
-    /// can look at it, so that a run is a function of its seed.
-    fn after_call(&mut self) {
-        let raft = &mut self.node.raft;
-        if self.drawn_for == (raft.term, raft.state) {
-            raft.set_randomized_election_timeout(self.election_ticks);
-        } else {
-            self.drawn_for = (raft.term, raft.state);
-            self.draw_election_timeout();
-        }
-    }
-
-    fn draw_election_timeout(&mut self) {
-        let ticks = ELECTION_TICKS as u64;
-        self.election_ticks = usize::try_from(self.prng.range(ticks, 2 * ticks)).unwrap_or(ELECTION_TICKS);
-        self.node.raft.set_randomized_election_timeout(self.election_ticks);
     }
 }
 

@@ -1,9 +1,11 @@
 //! Several members in one process, joined by a network that loses what a test tells it to lose.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::*;
 use crate::ids::LogIndex;
+use crate::limits::HEARTBEAT;
 use crate::wal::Position;
 
 /// One member with its disk.

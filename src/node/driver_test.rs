@@ -8,8 +8,9 @@ use super::*;
 use crate::command::codec::encode;
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, LeaseChange, Outcome, Put};
 use crate::consensus::{ConfChange, ConfChangeRefusal, MemberChange, Persist, Role};
+use crate::disk::DatabaseFile;
 use crate::disk::Directory;
-use crate::disk::sim::{SimBackend, SimDir, Survival};
+use crate::disk::sim::{SimDir, Survival};
 use crate::formation::{Founding, test_founding};
 use crate::ids::{LeaseId, LogIndex, ProposalId, Revision};
 use crate::limits::{
@@ -31,7 +32,7 @@ impl Disks {
     fn open_store(&self) -> Store {
         let names = self.store.list().unwrap();
         let file = if names.is_empty() { self.store.create("store") } else { self.store.open("store") };
-        Store::open(SimBackend::new(file.unwrap()), StoreOptions::default()).unwrap()
+        Store::open(DatabaseFile::new(file.unwrap()), StoreOptions::default()).unwrap()
     }
 
     /// Power off: what was not synced is gone.
@@ -54,6 +55,7 @@ struct Member {
     seq: u64,
     replies: Vec<(ProposalId, Applied)>,
     reads: Vec<(ReadId, LogIndex)>,
+    lease_answers: Vec<(u64, LeaseAnswer)>,
     refused: Vec<(Request, RefusedWhy)>,
     folds: usize,
     /// While true, folds and syncs stay where they are.
@@ -109,6 +111,7 @@ impl Member {
             seq: 0,
             replies: Vec::new(),
             reads: Vec::new(),
+            lease_answers: Vec::new(),
             refused: Vec::new(),
             folds: 0,
             hold_folds: false,
@@ -161,7 +164,8 @@ impl Member {
             CoreOutput::CutLog { before } => self.wal.cut(before).unwrap(),
             CoreOutput::Send(messages) => assert!(self.expects_messages, "to nobody: {messages:?}"),
             CoreOutput::Status(status) => {
-                self.applier.handle_leadership(self.now, status.role == Role::Leader);
+                self.applier
+                    .handle_leadership(self.now, (status.role == Role::Leader).then_some(status.term));
             }
         }
     }
@@ -190,6 +194,7 @@ impl Member {
             ApplierOutput::Propose(command) => {
                 self.propose(command);
             }
+            ApplierOutput::LeaseAnswers(answers) => self.lease_answers.extend(answers),
         }
     }
 

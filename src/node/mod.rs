@@ -1,7 +1,8 @@
-//! A whole member as two sans-io machines joined by messages.
+//! A whole member as sans-io machines joined by messages.
 //!
-//! Owns: [`Core`] (consensus), [`Applier`] (state) and how both begin from what is on disk. Must never: know threads, clocks,
-//! files or sockets. Driven by `runtime`, which gives each its thread, and by the simulator, which runs both on one.
+//! Owns: [`Core`] (consensus), [`Applier`] (state), [`LogWriter`] and [`Checkpointer`] (the turns on the two disks), and how they begin
+//! from what is on disk. Must never: know threads, clocks or sockets, or reach a disk but through the seams of `wal` and `store`. Driven
+//! by `runtime`, which gives each its thread, and by the simulator, which runs all on one.
 //!
 //! ```text
 //!            proposals, reads, messages                         entries
@@ -9,21 +10,27 @@
 //!                                     │  ▲  ▲ ◄───── handle_applied ────────┘ │  ▲
 //!                             Persist │  │  └─────── handle_checkpointed ──┐  │  │ handle_folded,
 //!                                     ▼  │ handle_persisted               │  ▼  │ handle_compacted
-//!                                     log's disk                        store's disk  (Fold, CompactStart)
+//!                                    LogWriter                         Checkpointer  (Fold, CompactStart)
 //! ```
 
 mod applier;
+mod checkpointer;
 mod core;
+mod leases;
+mod log_writer;
 
 use std::sync::Arc;
 
 pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
+pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
+pub use leases::{LeaseAnswer, LeaseRequest};
+pub use log_writer::{LogJob, LogWriter};
 
 use crate::consensus::{Consensus, Start, StartError};
 use crate::ids::MemberId;
 use crate::prng::Prng;
-use crate::store::Base;
+use crate::store::{Base, StoreError};
 use crate::time::Instant;
 use crate::wal::{HardState, LogEntry, Position};
 
@@ -47,6 +54,17 @@ pub struct Recovery {
     pub prng: Prng,
 }
 
+/// Why a member cannot begin with what is on its disk.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// Log and store contradict each other.
+    #[error("the log and the store contradict each other")]
+    Start(#[from] StartError),
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+}
+
 /// A member as it is after a start: the state is the store's, the entries after it are applied as raft finds them committed.
 ///
 /// The state begins at the store's position and never at the hard state's commit: what was only applied in memory is gone.
@@ -54,7 +72,7 @@ pub fn recover(
     now: Instant,
     recovery: Recovery,
     logger: &slog::Logger,
-) -> Result<(Core, Applier), StartError> {
+) -> Result<(Core, Applier), RecoverError> {
     let meta = recovery.base.meta();
     let start = Start {
         member: recovery.member,
@@ -66,7 +84,7 @@ pub fn recover(
         entries: recovery.entries,
     };
     let consensus = Consensus::start(now, start, recovery.prng, logger)?;
-    let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes);
+    let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;
     Ok((Core::new(now, consensus), applier))
 }
 

@@ -10,15 +10,18 @@ use smol::channel::{Receiver, RecvError};
 
 use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
-use super::threads::{self, Context, Fault, Queues};
-use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer};
+use super::threads::{self, Context, Fault};
+use super::watch::Watches;
+use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer, watch};
 use crate::consensus::CoreStatus;
 use crate::disk::Directory;
 use crate::mvcc::{View, ViewCell};
-use crate::node::{Applier, Core};
+use crate::node::{Applier, Checkpointer, Core, LogWriter};
+use crate::prng::Prng;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::wal::Wal;
+use crate::watch::Hub;
 
 /// Threads that read for clients where the disk may be waited for.
 const POOL_THREADS: usize = 2;
@@ -37,6 +40,8 @@ pub struct Parts<D: Directory> {
     pub ids: NodeIds,
     /// What its admission goes by.
     pub admission: AdmissionOptions,
+    /// Who is told of changes.
+    pub hub: Hub,
 }
 
 /// A node whose threads run.
@@ -47,7 +52,7 @@ pub struct Running {
 }
 
 /// How many threads a node has.
-const THREADS: usize = 4;
+const THREADS: usize = 5;
 
 impl Running {
     /// Starts the threads. The node serves as soon as its core has found a leader; for a cluster of one that is at once.
@@ -56,7 +61,7 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, store, ids, admission } = parts;
+        let Parts { core, applier, wal, store, ids, admission, hub } = parts;
         let base = Arc::new(store.base()?);
         let compacted = Milestone::default();
         compacted.reach(u64::try_from(base.meta().compaction_finished.0).unwrap_or(0));
@@ -65,7 +70,10 @@ impl Running {
             admission,
             clock,
             core: Mailbox::default(),
-            views: Arc::new(ViewCell::new(View::of_base(base))),
+            queues: Arc::default(),
+            leases: Arc::default(),
+            lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
+            views: Arc::new(ViewCell::new(View::of_base(base)?)),
             proposals: Arc::default(),
             reads: Arc::default(),
             applied: Milestone::default(),
@@ -74,17 +82,21 @@ impl Running {
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
+            watches: Watches::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         });
-        let context = Context { shared: Arc::clone(&shared), queues: Arc::new(Queues::default()), metrics };
+        let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
+        let checkpointer = Checkpointer::new(clock.now(), store);
+        let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());
-        let for_applier = context.clone();
+        let (for_applier, for_watch) = (context.clone(), context.clone());
         let threads = [
-            threads::spawn("checkpoint", &notices, move || checkpoint::run(store, &for_checkpoint)),
-            threads::spawn("wal", &notices, move || wal_writer::run(wal, &for_wal)),
+            threads::spawn("checkpoint", &notices, move || checkpoint::run(checkpointer, &for_checkpoint)),
+            threads::spawn("wal", &notices, move || wal_writer::run(writer, &for_wal)),
             threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),
+            threads::spawn("watch", &notices, move || watch::run(hub, &for_watch)),
             threads::spawn("core", &notices, move || threads::run_core(core, &context)),
         ];
         let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(Fault::Threads)?;

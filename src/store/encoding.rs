@@ -1,20 +1,13 @@
-//! The primitives that rows are made of: LEB128 numbers, length-prefixed bytes, and a CRC32C seal.
+//! The primitives that rows are made of: numbers, length-prefixed bytes, and a CRC32C seal.
 //!
 //! Owns: reading and writing them. Must never: panic on what it reads. Driven by `schema` and `facts`.
 
 use bytes::Bytes;
 
+use crate::command::varint::{put_varint, take_varint};
+
 /// The length of a seal in bytes.
 pub const SEAL_BYTES: usize = 4;
-
-/// Appends `number` in groups of seven bits, lowest first.
-pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number.to_le_bytes()[0] | 0x80);
-        number >>= 7;
-    }
-    out.push(number.to_le_bytes()[0]);
-}
 
 /// Appends the length of `bytes` and the bytes.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -62,19 +55,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn varint(&mut self) -> Option<u64> {
-        let mut number = 0_u64;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return None;
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
+        take_varint(|| self.u8()).ok()
     }
 
     /// A number that is never negative where it is written.
@@ -122,24 +103,6 @@ pub fn share(whole: &Bytes, part: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_come_back_and_overlong_ones_do_not() {
-        for number in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
-            let mut out = Vec::new();
-            put_varint(&mut out, number);
-            let mut reader = Reader::new(&out);
-            assert_eq!(reader.varint(), Some(number));
-            assert_eq!(reader.end(), Some(()));
-            for cut in 0..out.len() {
-                assert_eq!(Reader::new(&out[..cut]).varint(), None);
-            }
-        }
-        assert_eq!(Reader::new(&[0xff; 11]).varint(), None);
-        let mut beyond = [0x80; 10];
-        beyond[9] = 0x02;
-        assert_eq!(Reader::new(&beyond).varint(), None, "bit 65 does not fit");
-    }
 
     #[test]
     fn a_seal_covers_key_and_body() {

@@ -12,10 +12,11 @@
 //!            incarnation  boot_nonce:u64 LE
 //! ```
 
-use super::encoding::{Reader, put_bytes, put_varint, seal, unseal};
+use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
 use super::schema::{FACTS_KEY, META_NAME};
 use super::types::{ConfState, Meta};
+use crate::command::varint::put_varint;
 use crate::command::{Alarm, AlarmKind, MemberAttributes};
 use crate::ids::{LogIndex, MemberId, Revision, Term};
 

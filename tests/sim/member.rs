@@ -1,28 +1,30 @@
 //! One run of a member: the real core, applier, log and store, with the threads of `runtime` played by turns.
 //!
-//! Owns: the mailboxes between the four threads and what each thread does with what it finds there, in the order of
-//! `runtime::{threads, wal_writer, checkpoint}`. Must never: decide anything that production code decides. Driven by `world`, one
+//! Owns: the mailboxes between the four threads, and which machine of `node` gets what is in them. Must never: decide anything that production code decides. Driven by `world`, one
 //! thread's turn per event; dropped when the process or the machine dies.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use covey::command::codec::encode;
 use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
-use covey::consensus::{CoreStatus, Message, Persist, PersistId, Role};
+use covey::consensus::{CoreStatus, Message, PersistId, Role};
 use covey::disk::sim::SimDir;
-use covey::ids::{LogIndex, MemberId, ProposalId};
-use covey::limits::{COMPACTION_PAUSE, WAL_BATCH_BYTES};
+use covey::formation::DataDir;
+use covey::ids::{LogIndex, MemberId, ProposalId, Term};
 use covey::mvcc::{View, cost_of};
-use covey::node::{Applier, ApplierOutput, Core, CoreOutput, ReadId, Recovery, RefusedWhy, Request, recover};
+use covey::node::{
+    Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, Core, CoreOutput,
+    LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request, recover,
+};
 use covey::prng::Prng;
-use covey::store::{Base, ConfState, FoldBatch, ScrubCursor, Store, StoreError};
+use covey::store::{Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
-use covey::wal::{Batch, LogEntry, Wal};
+use covey::wal::LogEntry;
 
-use crate::disk::{Opened, Refused, chain};
+use crate::disk::{Refused, chain};
 use crate::plan::Timing;
 
 /// The threads of a node.
@@ -52,6 +54,8 @@ pub(crate) enum Effect {
     Standing,
     /// A fold or a slice of compaction is in the store.
     Stored,
+    /// Answers to requests about leases.
+    Leased(Vec<(u64, LeaseAnswer)>),
 }
 
 pub(crate) type Effects = Vec<Effect>;
@@ -71,17 +75,8 @@ enum ApplierInput {
     ConfState(LogIndex, ConfState),
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
-    Leads(bool),
-}
-
-enum WalJob {
-    Persist(Persist),
-    Cut(LogIndex),
-}
-
-enum StoreJob {
-    Fold(FoldBatch),
-    Compact,
+    Leads(Option<Term>),
+    Lease(u64, LeaseRequest),
 }
 
 /// Which turns are on their way, so that none is asked for twice.
@@ -95,8 +90,8 @@ struct Turns {
 pub(crate) struct Member {
     core: Core,
     applier: Applier,
-    wal: Wal<SimDir>,
-    store: Store,
+    log: LogWriter<SimDir>,
+    checkpointer: Checkpointer,
     id: MemberId,
     boot_nonce: u64,
     quota: u64,
@@ -105,12 +100,10 @@ pub(crate) struct Member {
     sequence: u64,
     for_core: Vec<CoreInput>,
     for_applier: Vec<ApplierInput>,
-    for_wal: Vec<WalJob>,
-    for_checkpoint: VecDeque<StoreJob>,
-    /// What the wal thread has taken and not finished, and the batch whose sync is under way.
-    writing: VecDeque<WalJob>,
-    syncing: Option<PersistId>,
-    compacting: bool,
+    for_wal: Vec<LogJob>,
+    for_checkpoint: Vec<CheckpointJob>,
+    /// The wal thread waits for a sync.
+    syncing: bool,
     turns: Turns,
     view: Arc<View>,
     sole_voter: bool,
@@ -127,13 +120,13 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn start(
         now: Instant,
-        opened: Opened,
+        opened: DataDir<SimDir>,
         quota: u64,
         timing: Timing,
         mut prng: Prng,
         effects: &mut Effects,
     ) -> Result<Self, Refused> {
-        let Opened { identity, store, wal, recovered } = opened;
+        let DataDir { identity, store, wal, recovered } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
         let recovery = Recovery {
@@ -149,10 +142,14 @@ impl Member {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let (core, mut applier) = recover(now, recovery, &logger).map_err(|error| chain(&error))?;
         applier.set_overlay_bytes(timing.overlay_bytes);
+        let applied = store.meta().applied;
+        let mut checkpointer = Checkpointer::new(now, store);
+        checkpointer.set_slice(timing.slice);
         let mut member = Self {
             core,
             applier,
-            wal,
+            log: LogWriter::new(wal),
+            checkpointer,
             id: identity.member,
             boot_nonce: identity.boot_nonce,
             quota,
@@ -162,22 +159,20 @@ impl Member {
             for_core: Vec::new(),
             for_applier: Vec::new(),
             for_wal: Vec::new(),
-            for_checkpoint: VecDeque::new(),
-            writing: VecDeque::new(),
-            syncing: None,
-            compacting: false,
+            for_checkpoint: Vec::new(),
+            syncing: false,
             turns: Turns::default(),
-            view: Arc::new(View::of_base(base)),
+            view: Arc::new(View::of_base(base).map_err(|error| chain(&error))?),
             sole_voter: false,
             status: CoreStatus::default(),
             confirmed: Vec::new(),
-            applied: store.meta().applied,
+            applied,
             synced,
             failed: None,
-            store,
         };
         member.wake(Thread::Core, effects);
         member.wake(Thread::Applier, effects);
+        member.set_timer(Thread::Checkpoint, Some(member.checkpointer.poll_timeout()), effects);
         Ok(member)
     }
 
@@ -187,7 +182,7 @@ impl Member {
 
     /// Checks all rows of the store against their checksums and against each other.
     pub(crate) fn scrub(&self) -> Result<(), StoreError> {
-        let base = self.store.base()?;
+        let base = self.checkpointer.store().base()?;
         let mut cursor = Some(ScrubCursor::default());
         while let Some(from) = cursor {
             cursor = base.scrub_slice(from, 100)?.next;
@@ -218,6 +213,11 @@ impl Member {
         let bytes = encode(&Envelope { id, command: command.clone() });
         self.tell_core(CoreInput::Propose(id, bytes), effects);
         id
+    }
+
+    /// The second half of `Handle::ask_leader`: what comes after the barrier.
+    pub(crate) fn ask_lease(&mut self, number: u64, request: LeaseRequest, effects: &mut Effects) {
+        self.tell_applier(ApplierInput::Lease(number, request), effects);
     }
 
     /// As `Handle::read_barrier`, whose shortcut for a lone voter is only taken where asked for.
@@ -259,7 +259,7 @@ impl Member {
             Thread::Applier => self.applier_turn(now, effects),
             Thread::Wal => self.wal_turn(effects),
             Thread::WalSync => self.wal_sync(effects),
-            Thread::Checkpoint => self.checkpoint_turn(effects),
+            Thread::Checkpoint => self.checkpoint_turn(now, effects),
         };
         done.inspect_err(|why| {
             let thread = if thread == Thread::WalSync { Thread::Wal } else { thread };
@@ -297,7 +297,7 @@ impl Member {
         self.wake(Thread::Applier, effects);
     }
 
-    fn tell_wal(&mut self, job: WalJob, effects: &mut Effects) {
+    fn tell_wal(&mut self, job: LogJob, effects: &mut Effects) {
         self.for_wal.push(job);
         self.wake(Thread::Wal, effects);
     }
@@ -334,8 +334,8 @@ impl Member {
 
     fn carry_out_core(&mut self, output: CoreOutput, effects: &mut Effects) {
         match output {
-            CoreOutput::Persist(persist) => self.tell_wal(WalJob::Persist(persist), effects),
-            CoreOutput::CutLog { before } => self.tell_wal(WalJob::Cut(before), effects),
+            CoreOutput::Persist(persist) => self.tell_wal(LogJob::Persist(persist), effects),
+            CoreOutput::CutLog { before } => self.tell_wal(LogJob::Cut { before }, effects),
             CoreOutput::Apply(entries) => {
                 effects.push(Effect::Committed(entries.clone()));
                 self.tell_applier(ApplierInput::Entries(entries), effects);
@@ -348,8 +348,9 @@ impl Member {
             CoreOutput::Send(messages) => effects.push(Effect::Send(messages)),
             CoreOutput::Status(status) => {
                 let leads = status.role == Role::Leader;
-                if leads != self.leads() {
-                    self.tell_applier(ApplierInput::Leads(leads), effects);
+                let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);
+                if leads_in(&status) != leads_in(&self.status) {
+                    self.tell_applier(ApplierInput::Leads(leads_in(&status)), effects);
                 }
                 if (leads, status.sole_voter) != (self.leads(), self.sole_voter) {
                     effects.push(Effect::Standing);
@@ -378,7 +379,10 @@ impl Member {
                 }
                 ApplierInput::Folded(base) => self.applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => self.applier.handle_compacted(now, base),
-                ApplierInput::Leads(leads) => self.applier.handle_leadership(now, leads),
+                ApplierInput::Leads(leads_in) => self.applier.handle_leadership(now, leads_in),
+                ApplierInput::Lease(number, request) => {
+                    self.applier.handle_lease_request(now, number, request);
+                }
             }
         }
         if self.applier.poll_timeout().is_some_and(|at| at <= now) {
@@ -407,118 +411,83 @@ impl Member {
                 self.tell_core(CoreInput::Applied(index, bytes), effects);
             }
             ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
-            ApplierOutput::Fold(batch) => self.tell_checkpoint(StoreJob::Fold(batch), effects),
-            ApplierOutput::CompactStart => self.tell_checkpoint(StoreJob::Compact, effects),
+            ApplierOutput::Fold(batch) => self.tell_checkpoint(CheckpointJob::Fold(batch), effects),
+            ApplierOutput::CompactStart => self.tell_checkpoint(CheckpointJob::Compact, effects),
             ApplierOutput::Propose(command) => {
                 self.submit(&command, effects);
             }
+            ApplierOutput::LeaseAnswers(answers) => effects.push(Effect::Leased(answers)),
         }
     }
 
-    fn tell_checkpoint(&mut self, job: StoreJob, effects: &mut Effects) {
-        self.for_checkpoint.push_back(job);
+    fn tell_checkpoint(&mut self, job: CheckpointJob, effects: &mut Effects) {
+        self.for_checkpoint.push(job);
         let delay = self.timing.fold(&mut self.prng);
         self.wake_after(Thread::Checkpoint, delay, effects);
     }
 }
 
-/// The wal thread: everything that waits becomes one write and one sync.
+/// The wal thread.
 impl Member {
     fn wal_turn(&mut self, effects: &mut Effects) -> Result<(), String> {
-        if self.syncing.is_some() || !self.writing.is_empty() {
+        if self.syncing {
             return Ok(());
         }
-        let mut merged: Option<Persist> = None;
-        let mut cut = None;
         for job in std::mem::take(&mut self.for_wal) {
-            match job {
-                WalJob::Persist(next) => match &mut merged {
-                    Some(batch) if joins(batch, &next) => absorb(batch, next),
-                    _ => {
-                        self.writing.extend(merged.replace(next).map(WalJob::Persist));
-                    }
-                },
-                WalJob::Cut(before) => cut = Some(before),
-            }
+            self.log.handle(job);
         }
-        self.writing.extend(merged.map(WalJob::Persist));
-        self.writing.extend(cut.map(WalJob::Cut));
         self.write_next(effects)
     }
 
     fn write_next(&mut self, effects: &mut Effects) -> Result<(), String> {
-        while let Some(job) = self.writing.pop_front() {
-            match job {
-                WalJob::Persist(persist) => {
-                    let batch = Batch { hard_state: persist.hard_state, entries: &persist.entries };
-                    self.wal.append(batch).map_err(|error| chain(&error))?;
-                    self.syncing = Some(persist.id);
-                    let delay = self.timing.sync(&mut self.prng);
-                    self.wake_after(Thread::WalSync, delay, effects);
-                    return Ok(());
-                }
-                WalJob::Cut(before) => self.wal.cut(before).map_err(|error| chain(&error))?,
-            }
-        }
-        if !self.for_wal.is_empty() {
+        if self.log.write().map_err(|error| chain(&error))? {
+            self.syncing = true;
+            let delay = self.timing.sync(&mut self.prng);
+            self.wake_after(Thread::WalSync, delay, effects);
+        } else if self.for_wal.is_empty() {
+            self.log.rest().map_err(|error| chain(&error))?;
+        } else {
             self.wake(Thread::Wal, effects);
         }
         Ok(())
     }
 
     fn wal_sync(&mut self, effects: &mut Effects) -> Result<(), String> {
-        self.wal.sync().map_err(|error| chain(&error))?;
-        self.synced = self.wal.last().index;
-        if let Some(id) = self.syncing.take() {
+        let durable = self.log.sync().map_err(|error| chain(&error))?;
+        self.syncing = false;
+        self.synced = self.log.last().index;
+        if let Some(id) = durable {
             self.tell_core(CoreInput::Persisted(id), effects);
         }
         self.write_next(effects)
     }
 }
 
-/// Whether two batches are one for the disk: the entries follow one another and are not too many.
-fn joins(batch: &Persist, next: &Persist) -> bool {
-    let (Some(last), Some(first)) = (batch.entries.last(), next.entries.first()) else { return true };
-    first.index == last.index.next() && bytes(batch) + bytes(next) <= WAL_BATCH_BYTES
-}
-
-fn absorb(batch: &mut Persist, next: Persist) {
-    batch.id = next.id;
-    batch.hard_state = next.hard_state.or(batch.hard_state);
-    batch.entries.extend(next.entries);
-}
-
-fn bytes(persist: &Persist) -> usize {
-    persist.entries.iter().map(|entry| entry.data.len()).sum()
-}
-
-/// The checkpoint thread: folds first, a slice of compaction whenever none waits.
+/// The checkpoint thread.
 impl Member {
-    fn checkpoint_turn(&mut self, effects: &mut Effects) -> Result<(), String> {
-        match self.for_checkpoint.pop_front() {
-            Some(StoreJob::Fold(batch)) => {
-                self.store.fold(&batch).map_err(|error| chain(&error))?;
-                let base = Arc::new(self.store.base().map_err(|error| chain(&error))?);
-                self.tell_applier(ApplierInput::Folded(base), effects);
-                self.tell_core(CoreInput::Checkpointed(batch.meta.applied), effects);
+    fn checkpoint_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
+        for job in std::mem::take(&mut self.for_checkpoint) {
+            self.checkpointer.handle(now, job);
+        }
+        while let Some(work) = self.checkpointer.work(now).map_err(|error| chain(&error))? {
+            if !matches!(work, CheckpointWork::Scrub { .. }) {
                 effects.push(Effect::Stored);
             }
-            Some(StoreJob::Compact) => self.compacting = true,
-            None if self.compacting => {
-                let progress = self.store.compact_slice(self.timing.slice).map_err(|error| chain(&error))?;
-                let base = Arc::new(self.store.base().map_err(|error| chain(&error))?);
-                self.tell_applier(ApplierInput::Compacted(base), effects);
-                self.compacting = !progress.finished;
-                effects.push(Effect::Stored);
+            while let Some(output) = self.checkpointer.poll_output() {
+                match output {
+                    CheckpointOutput::Folded(base) => self.tell_applier(ApplierInput::Folded(base), effects),
+                    CheckpointOutput::Checkpointed(applied) => {
+                        self.tell_core(CoreInput::Checkpointed(applied), effects);
+                    }
+                    CheckpointOutput::Compacted(base) => {
+                        self.tell_applier(ApplierInput::Compacted(base), effects);
+                    }
+                    // Nobody waits for it here.
+                    CheckpointOutput::Removed(_) => {}
+                }
             }
-            None => {}
         }
-        if !self.for_checkpoint.is_empty() {
-            let delay = self.timing.fold(&mut self.prng);
-            self.wake_after(Thread::Checkpoint, delay, effects);
-        } else if self.compacting {
-            self.wake_after(Thread::Checkpoint, COMPACTION_PAUSE, effects);
-        }
+        self.set_timer(Thread::Checkpoint, Some(self.checkpointer.poll_timeout()), effects);
         Ok(())
     }
 }
@@ -531,15 +500,15 @@ impl Member {
             term: status.term.0,
             commit: status.commit.0,
             applied: self.applied.0,
-            stored: self.store.meta().applied.0,
+            stored: self.checkpointer.store().meta().applied.0,
             last: status.last.0,
         };
         let Standing { commit, applied, stored, last, .. } = standing;
         assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
         assert!(stored <= self.applier.applied().0, "the store is not ahead of the state");
         assert!(self.applied <= self.applier.applied(), "a report is not ahead of the state");
-        assert!(self.wal.start().index.0 <= stored, "the log reaches back to the store");
-        assert!(self.wal.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
+        assert!(self.log.start().index.0 <= stored, "the log reaches back to the store");
+        assert!(self.log.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
         if let Some(before) = before {
             assert!(standing.term >= before.term, "the term does not fall");
             assert!(standing.commit >= before.commit, "the commit position does not fall");

@@ -19,10 +19,11 @@ use covey::consensus::Message;
 use covey::disk::sim::{FaultPlan, Survival};
 use covey::ids::{LogIndex, ProposalId};
 use covey::mvcc::View;
+use covey::node::LeaseRequest;
 use covey::prng::Prng;
 use covey::time::Instant;
 
-use crate::disk::{Cluster, Disk, Part, chain, open};
+use crate::disk::{Cluster, Disk, chain, open};
 use crate::member::{Effect, Effects, Member, Standing, Thread};
 use crate::oracle::{Oracle, everything};
 use crate::plan::{Plan, draw};
@@ -78,6 +79,7 @@ enum Kind {
     Write,
     Read { range: Option<Range>, view: Option<Arc<View>>, linearizable: bool },
     Hash { revision: i64, view: Option<Arc<View>> },
+    Lease(LeaseRequest),
 }
 
 /// What became of a request at once.
@@ -122,18 +124,21 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) faults: u64,
     pub(crate) stored: u64,
-    /// Operations that changed something, by directory: what a crash can be put at.
-    pub(crate) disk_operations: [u64; 2],
+    /// Leases that were renewed, and that ended because nobody did.
+    pub(crate) renewed: u64,
+    pub(crate) expired: u64,
+    pub(crate) checkpoints: u64,
+    /// Operations of the first host's disk that changed something: what a crash can be put at.
+    pub(crate) disk_operations: u64,
 }
 
 /// Where a crash is put by whoever enumerates them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CrashPoint {
-    pub(crate) part: Part,
     pub(crate) at: u64,
     pub(crate) survival: Survival,
-    /// A second crash, as many operations into the start that follows, in this directory.
-    pub(crate) again: Option<(Part, u64)>,
+    /// A second crash, as many operations into the start that follows.
+    pub(crate) again: Option<u64>,
 }
 
 pub(crate) struct World {
@@ -161,7 +166,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut prng = Prng::new(plan.seed ^ 0x5eed);
-        let cluster = Cluster::new(plan.hosts, plan.wal, plan.store);
+        let cluster = Cluster::new(plan.hosts, plan.disk);
         let hosts = (0..plan.hosts).map(|_| Host {
             disk: Disk::new(&mut prng),
             member: None,
@@ -199,7 +204,7 @@ impl World {
     /// Puts a crash of the first host at an operation of its disk, counted from the disk's first one.
     pub(crate) fn crash_at(&mut self, point: CrashPoint) {
         let plan = FaultPlan { crash_at: Some(point.at), ..FaultPlan::default() };
-        self.hosts[0].disk.part(point.part).plan(plan);
+        self.hosts[0].disk.root().plan(plan);
         self.hosts[0].survival = point.survival;
         self.crash_point = Some(point);
     }
@@ -222,10 +227,10 @@ impl World {
         while self.asked < self.plan.load.operations {
             self.step();
         }
-        let operations = |part| self.hosts[0].disk.part(part).operations();
-        self.report.disk_operations = [operations(Part::Root), operations(Part::Wal)];
+        self.report.disk_operations = self.hosts[0].disk.operations();
         self.calm_down();
         self.probe();
+        self.outlive_leases();
         self.cut_power_everywhere();
         if self.rot {
             self.flip_a_bit();
@@ -379,9 +384,9 @@ impl World {
         self.note("power cut", &[number as u64, survival as u64]);
         let disk = self.hosts[number].disk.cut_power(survival);
         self.bury(number, disk);
-        if let Some((part, at)) = self.crash_point.take().and_then(|point| point.again) {
+        if let Some(at) = self.crash_point.take().and_then(|point| point.again) {
             let plan = FaultPlan { crash_at: Some(at), ..FaultPlan::default() };
-            self.hosts[number].disk.part(part).plan(plan);
+            self.hosts[number].disk.root().plan(plan);
         }
     }
 
@@ -409,7 +414,7 @@ impl World {
                     let delay = at.since(self.host_now(number));
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: true });
                 }
-                Effect::Committed(entries) => self.oracle.commit(&entries),
+                Effect::Committed(entries) => self.oracle.commit(self.queue.now(), &entries),
                 Effect::Replied(id, applied) => self.replied(id, &applied),
                 Effect::Refused(request, why) => {
                     self.note("refused", &[number as u64, why as u64]);
@@ -422,6 +427,7 @@ impl World {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
                 }
                 Effect::Stored => self.report.stored += 1,
+                Effect::Leased(answers) => self.leased(number, answers),
             }
         }
     }

@@ -1,0 +1,111 @@
+//! What raft wants done, and what may leave once the disk has it.
+//!
+//! Owns: batches for the disk, their order, and the messages that wait for them. Must never: let a message go whose promise is not on disk.
+//! Driven by `node::Core` through [`Consensus::poll_ready`] and [`Consensus::handle_persisted`].
+
+use raft::StateRole;
+
+use super::Consensus;
+use super::convert::{Message, entry_from_raft, hard_state_from_raft};
+use super::types::{Persist, PersistId, ReadRound, Ready};
+use crate::ids::LogIndex;
+use crate::time::Instant;
+
+/// A persist that the disk has not confirmed, and the messages that may leave once it has.
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    number: u64,
+    /// It carries a new term or vote.
+    election: bool,
+    messages: Vec<Message>,
+}
+
+impl Consensus {
+    /// The disk holds everything up to this batch.
+    pub fn handle_persisted(&mut self, now: Instant, id: PersistId) -> Vec<Message> {
+        self.count_ticks(now);
+        let mut released = Vec::new();
+        while self.outstanding.front().is_some_and(|front| front.number <= id.0) {
+            released.extend(self.outstanding.pop_front().into_iter().flat_map(|front| front.messages));
+        }
+        if !self.removed {
+            self.report_persisted();
+            self.campaign_if_alone();
+        }
+        released
+    }
+
+    /// What raft wants done next, until there is nothing more.
+    pub fn poll_ready(&mut self) -> Option<Ready> {
+        if self.removed || !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let number = ready.number();
+        self.last_number = number;
+        let entries = ready.take_entries();
+        let hard_state = hard_state_from_raft(&self.node.raft.hard_state());
+        let leads = self.node.raft.state == StateRole::Leader;
+        let messages = if leads { ready.take_messages() } else { ready.take_persisted_messages() };
+        let committed = ready.take_committed_entries();
+        let read_states = ready.take_read_states();
+
+        let election = (hard_state.term, hard_state.vote) != (self.handed_out.term, self.handed_out.vote);
+        // A commit position alone is worth no write: it rides along with the next batch, and a restart finds it again.
+        let persist = (election || !entries.is_empty()).then(|| {
+            let changed = hard_state != self.handed_out;
+            self.handed_out = hard_state;
+            self.outstanding.push_back(Outstanding { number, election, messages: Vec::new() });
+            Persist {
+                id: PersistId(number),
+                hard_state: changed.then_some(hard_state),
+                entries: entries.iter().cloned().map(entry_from_raft).collect(),
+            }
+        });
+        // Raft reads its log from here even before the disk has it.
+        self.node.mut_store().append(entries);
+        self.node.advance_append_async(ready);
+        if persist.is_none() {
+            self.report_persisted();
+        }
+        Some(Ready {
+            persist,
+            committed: committed.into_iter().map(entry_from_raft).collect(),
+            reads: read_states.iter().filter_map(|state| self.round_of(state)).collect(),
+            messages: self.hold_back(messages.into_iter().map(Message).collect(), leads),
+        })
+    }
+
+    /// Keeps messages until what they stand for is on disk. A follower's promise (a vote, an acknowledgement) waits for everything
+    /// before it. A leader's appends need not wait for its own disk (dissertation, section 10.2.1), except while its very term is
+    /// not there yet: who votes alone leads before any sync, and after a crash would lead the same term again with other
+    /// entries at positions that a learner already has.
+    fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
+        let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
+        match self.outstanding.iter_mut().rev().find(waits) {
+            Some(outstanding) => {
+                outstanding.messages.extend(messages);
+                Vec::new()
+            }
+            None => messages,
+        }
+    }
+
+    /// Tells raft up to which of its batches the disk has everything: up to the first one that is still on its way.
+    fn report_persisted(&mut self) {
+        let number = match self.outstanding.front() {
+            // The bug that the feature plants: what is on its way to the disk counts as if it had arrived.
+            Some(front) if !cfg!(feature = "planted-ack-before-sync") => front.number - 1,
+            _ => self.last_number,
+        };
+        self.node.on_persist_ready(number);
+        self.after_call();
+    }
+
+    fn round_of(&self, state: &raft::ReadState) -> Option<(ReadRound, LogIndex)> {
+        let (boot, round) = state.request_ctx.split_first_chunk::<8>()?;
+        let round: [u8; 8] = round.try_into().ok()?;
+        (u64::from_be_bytes(*boot) == self.boot_nonce)
+            .then(|| (ReadRound(u64::from_be_bytes(round)), LogIndex(state.index)))
+    }
+}

@@ -1,0 +1,228 @@
+//! The log's disk as a machine: what waits becomes one write and one sync.
+//!
+//! Owns: the log while the member runs, the merging of batches, and the order of batches and cuts. Must never: name a batch as durable
+//! before its sync has succeeded. Driven by the wal thread of `runtime` and by the simulator.
+
+use std::collections::VecDeque;
+
+use crate::consensus::{Persist, PersistId};
+use crate::disk::Directory;
+use crate::ids::LogIndex;
+use crate::limits::WAL_BATCH_BYTES;
+use crate::wal::{Batch, HardState, LogEntry, Position, Usage, Wal, WalError};
+
+/// What the log's writer is asked for, in the order of [`super::CoreOutput`].
+#[derive(Debug)]
+pub enum LogJob {
+    /// Make this durable.
+    Persist(Persist),
+    /// Entries before this one are not needed any more.
+    Cut {
+        /// The first entry that is still needed.
+        before: LogIndex,
+    },
+}
+
+/// Persists that are written together: they follow one another without a gap, so that one batch holds them all.
+#[derive(Debug)]
+struct Merged {
+    hard_state: Option<HardState>,
+    entries: Vec<LogEntry>,
+    bytes: usize,
+    last: PersistId,
+}
+
+impl Merged {
+    /// Whether `next` can join: its entries continue these, and together they are no larger than a batch should be.
+    fn takes(&self, next: &Persist) -> bool {
+        let (Some(last), Some(first)) = (self.entries.last(), next.entries.first()) else { return true };
+        first.index == last.index.next() && self.bytes + bytes_of(next) <= WAL_BATCH_BYTES
+    }
+
+    fn add(&mut self, next: Persist) {
+        self.hard_state = next.hard_state.or(self.hard_state);
+        self.bytes += bytes_of(&next);
+        if self.entries.is_empty() {
+            self.entries = next.entries;
+        } else {
+            self.entries.extend(next.entries);
+        }
+        self.last = next.id;
+    }
+}
+
+impl From<Persist> for Merged {
+    fn from(first: Persist) -> Self {
+        let bytes = bytes_of(&first);
+        Self { hard_state: first.hard_state, entries: first.entries, bytes, last: first.id }
+    }
+}
+
+fn bytes_of(persist: &Persist) -> usize {
+    persist.entries.iter().map(|entry| entry.data.len()).sum()
+}
+
+/// The log and what waits to be written to it.
+///
+/// # Contract
+///
+/// [`LogWriter::handle`] everything that has come, the more at once, the larger the batches. Then [`LogWriter::write`], and as long as
+/// it answers `true`, [`LogWriter::sync`], whose id goes to [`super::Core::handle_persisted`], and `write` again. When nothing has come
+/// meanwhile, [`LogWriter::rest`]. After an error nothing works any more.
+pub struct LogWriter<D: Directory> {
+    wal: Wal<D>,
+    waiting: VecDeque<Merged>,
+    /// Written, and not synced.
+    written: Option<PersistId>,
+    cut: Option<LogIndex>,
+}
+
+impl<D: Directory> LogWriter<D> {
+    /// A writer of a log that was just opened.
+    pub fn new(wal: Wal<D>) -> Self {
+        Self { wal, waiting: VecDeque::new(), written: None, cut: None }
+    }
+
+    /// Takes a job; nothing is written yet.
+    pub fn handle(&mut self, job: LogJob) {
+        match job {
+            LogJob::Persist(next) => match self.waiting.back_mut() {
+                Some(merged) if merged.takes(&next) => merged.add(next),
+                _ => self.waiting.push_back(next.into()),
+            },
+            LogJob::Cut { before } => self.cut = Some(before),
+        }
+    }
+
+    /// Writes the next batch; `false` when there is none, so that there is nothing to sync. The log is cut when no batch waits.
+    pub fn write(&mut self) -> Result<bool, WalError> {
+        assert!(self.written.is_none(), "one batch is synced before the next is written");
+        if let Some(merged) = self.waiting.pop_front() {
+            self.wal.append(Batch { hard_state: merged.hard_state, entries: &merged.entries })?;
+            self.written = Some(merged.last);
+            return Ok(true);
+        }
+        if let Some(before) = self.cut.take() {
+            self.wal.cut(before)?;
+        }
+        Ok(false)
+    }
+
+    /// Makes the batch durable that was written last, and names the last persist in it; `None` where there was none.
+    pub fn sync(&mut self) -> Result<Option<PersistId>, WalError> {
+        // Nothing of the batch is acknowledged before this returns: a crash until here loses only what nobody was told of.
+        self.wal.sync()?;
+        Ok(self.written.take())
+    }
+
+    /// Work ahead for a moment in which nobody waits: the next segment is filled with zeros now, not when a batch finds that there is
+    /// none.
+    pub fn rest(&mut self) -> Result<(), WalError> {
+        self.wal.prepare()
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.written.is_none() && self.cut.is_none()
+    }
+
+    /// The position before the first entry that the log still has.
+    pub fn start(&self) -> Position {
+        self.wal.start()
+    }
+
+    /// The position of the last entry, written or durable.
+    pub fn last(&self) -> Position {
+        self.wal.last()
+    }
+
+    /// The last hard state written.
+    pub fn hard_state(&self) -> HardState {
+        self.wal.hard_state()
+    }
+
+    /// What the log uses and has done.
+    pub fn usage(&self) -> Usage {
+        self.wal.usage()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDir;
+    use crate::ids::{ClusterId, MemberId, Term};
+    use crate::wal::{EntryKind, Identity, Options};
+
+    fn writer() -> LogWriter<SimDir> {
+        let identity = Identity { cluster: ClusterId(1), member: MemberId(2) };
+        let options = Options { segment_bytes: 4 * 4096, prefill: true };
+        LogWriter::new(Wal::create(SimDir::new(1), identity, Position::default(), options).unwrap())
+    }
+
+    fn persist(id: u64, entries: std::ops::Range<u64>, bytes: usize) -> LogJob {
+        let entry = |index| LogEntry {
+            index: LogIndex(index),
+            term: Term(1),
+            kind: EntryKind::Normal,
+            data: vec![7; bytes].into(),
+        };
+        LogJob::Persist(Persist {
+            id: PersistId(id),
+            hard_state: None,
+            entries: entries.map(entry).collect(),
+        })
+    }
+
+    /// Writes and syncs until nothing waits; the ids in the order in which they became durable.
+    fn drive(writer: &mut LogWriter<SimDir>) -> Vec<u64> {
+        let mut durable = Vec::new();
+        while writer.write().unwrap() {
+            durable.push(writer.sync().unwrap().unwrap().0);
+        }
+        assert!(writer.is_idle());
+        durable
+    }
+
+    #[test]
+    fn what_waits_is_synced_once_and_the_last_id_stands_for_all() {
+        let mut writer = writer();
+        writer.handle(persist(1, 1..3, 10));
+        writer.handle(persist(2, 3..4, 10));
+        let vote = HardState { term: Term(1), vote: Some(MemberId(2)), commit: LogIndex(0) };
+        let only_vote = Persist { id: PersistId(3), hard_state: Some(vote), entries: Vec::new() };
+        writer.handle(LogJob::Persist(only_vote));
+        writer.handle(persist(4, 4..5, 10));
+        let syncs = writer.usage().syncs;
+        assert_eq!(drive(&mut writer), [4]);
+        assert_eq!(writer.usage().syncs - syncs, 1);
+        assert_eq!((writer.last().index, writer.hard_state()), (LogIndex(4), vote));
+    }
+
+    #[test]
+    fn entries_that_replace_others_and_batches_that_grow_too_large_stay_apart() {
+        let mut writer = writer();
+        writer.handle(persist(1, 1..4, 10));
+        writer.handle(persist(2, 3..5, 10));
+        writer.handle(persist(3, 5..6, WAL_BATCH_BYTES));
+        writer.handle(persist(4, 6..7, 1));
+        assert_eq!(drive(&mut writer), [1, 2, 3, 4]);
+        assert_eq!(writer.last().index, LogIndex(6));
+    }
+
+    #[test]
+    fn a_cut_comes_after_the_batches_that_wait() {
+        let mut writer = writer();
+        for index in 1..8 {
+            writer.handle(persist(index, index..index + 1, 6000));
+            drive(&mut writer);
+        }
+        writer.handle(LogJob::Cut { before: LogIndex(7) });
+        writer.handle(persist(8, 8..9, 10));
+        assert!(writer.write().unwrap());
+        assert_eq!(writer.start().index, LogIndex(0), "a batch does not wait for a cut");
+        assert_eq!(writer.sync().unwrap(), Some(PersistId(8)));
+        assert!(!writer.write().unwrap());
+        assert!(writer.start().index > LogIndex(0) && writer.is_idle());
+    }
+}
