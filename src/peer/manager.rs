@@ -211,8 +211,8 @@ impl Manager {
             return;
         }
         let now = self.shared.clock.now();
-        if member.link.as_ref().is_some_and(|link| !gives_way(link, now, run, new.attempt.is_some(), us < id))
-        {
+        let in_use = member.link.as_ref().map(|link| Rival::of(link, now));
+        if in_use.is_some_and(|in_use| !in_use.gives_way(run, new.attempt.is_some(), us < id)) {
             new.connection.close(VarInt::from_u32(CLOSED_REPLACED), b"the other connection is kept");
             return;
         }
@@ -330,13 +330,72 @@ impl Manager {
     }
 }
 
-/// Whether a connection in use gives way to a new one with the same member. Both ends see the same facts, so that both keep the same one.
-fn gives_way(link: &Link, now: Instant, run: Run, dialled: bool, our_id_is_lower: bool) -> bool {
-    link.connection.close_reason().is_some()
-        // The other end has started anew, or given the old one up and dialled again.
-        || link.run != run
-        || link.dialled == dialled
-        || now.since(link.since) > CROSSING
-        // Dials that cross each other: the one of the lower id stays.
-        || dialled == our_id_is_lower
+/// What the choice between two connections with one member depends on.
+#[derive(Clone, Copy)]
+struct Rival {
+    run: Run,
+    /// This node dialled it.
+    dialled: bool,
+    age: Duration,
+    is_closed: bool,
+}
+
+impl Rival {
+    fn of(link: &Link, now: Instant) -> Self {
+        Self {
+            run: link.run,
+            dialled: link.dialled,
+            age: now.since(link.since),
+            is_closed: link.connection.close_reason().is_some(),
+        }
+    }
+
+    /// Whether a connection in use gives way to a new one. Both ends see the same facts, in whatever order, and keep the same one.
+    fn gives_way(&self, run: Run, dialled: bool, our_id_is_lower: bool) -> bool {
+        self.is_closed
+            // The other end has started anew, or given the old one up and dialled again.
+            || self.run != run
+            || self.dialled == dialled
+            || self.age > CROSSING
+            // Dials that cross each other: the one of the lower id stays.
+            || dialled == our_id_is_lower
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CROSSING, Duration, Rival, Run};
+    use crate::ids::Incarnation;
+
+    const RUN: Run = Run { incarnation: Incarnation(3), boot_nonce: 3 };
+
+    fn in_use(dialled: bool) -> Rival {
+        Rival { run: RUN, dialled, age: Duration::ZERO, is_closed: false }
+    }
+
+    #[test]
+    fn of_dials_that_cross_both_ends_keep_that_of_the_lower_id_in_whatever_order_they_come() {
+        for our_id_is_lower in [true, false] {
+            for first in [true, false] {
+                let second = !first;
+                let kept = if in_use(first).gives_way(RUN, second, our_id_is_lower) { second } else { first };
+                assert_eq!(kept, our_id_is_lower, "dialled by us, where the first was: {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_other_end_has_lost_gives_way() {
+        let next = Run { incarnation: Incarnation(4), boot_nonce: 4 };
+        for our_id_is_lower in [true, false] {
+            let wins = our_id_is_lower;
+            assert!(!in_use(wins).gives_way(RUN, !wins, our_id_is_lower), "what the following differ from");
+            assert!(in_use(wins).gives_way(next, !wins, our_id_is_lower));
+            assert!(in_use(wins).gives_way(RUN, wins, our_id_is_lower), "dialled again");
+            let old = Rival { age: CROSSING + Duration::from_millis(1), ..in_use(wins) };
+            assert!(old.gives_way(RUN, !wins, our_id_is_lower));
+            let closed = Rival { is_closed: true, ..in_use(wins) };
+            assert!(closed.gives_way(RUN, !wins, our_id_is_lower));
+        }
+    }
 }

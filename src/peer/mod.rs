@@ -101,7 +101,7 @@ pub struct Stats {
     pub turned_away: u64,
 }
 
-/// The running transport. Dropping it closes all connections and ends its thread.
+/// The running transport. Dropping it closes all connections and waits for the end of its thread, so that an event must not be what drops it.
 pub struct Transport {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
