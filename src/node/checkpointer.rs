@@ -85,6 +85,8 @@ pub struct Checkpointer {
     store: Store,
     folds: VecDeque<FoldBatch>,
     compaction: Compaction,
+    /// Somebody reads what compaction would remove.
+    held: bool,
     /// Changes that a slice of compaction may remove.
     slice: usize,
     scrub: Scrub,
@@ -98,6 +100,7 @@ impl Checkpointer {
             store,
             folds: VecDeque::new(),
             compaction: Compaction::Resting,
+            held: false,
             slice: COMPACTION_SLICE,
             scrub: Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE },
             outputs: VecDeque::new(),
@@ -107,6 +110,16 @@ impl Checkpointer {
     /// Makes slices of compaction smaller or larger than [`COMPACTION_SLICE`].
     pub fn set_slice(&mut self, changes: usize) {
         self.slice = changes;
+    }
+
+    /// Whether there is something to remove.
+    pub fn wants_to_remove(&self) -> bool {
+        self.compaction != Compaction::Resting
+    }
+
+    /// Removes nothing from now on, or does again.
+    pub fn hold_removal(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Takes a job; nothing is done yet.
@@ -133,6 +146,7 @@ impl Checkpointer {
         }
         if let Compaction::Due(at) = self.compaction
             && at <= now
+            && !self.held
         {
             return self.compact().map(Some);
         }
@@ -145,8 +159,8 @@ impl Checkpointer {
     /// When there is work without a new job.
     pub fn poll_timeout(&self) -> Instant {
         match self.compaction {
-            Compaction::Due(at) => at.min(self.scrub.next_slice),
-            Compaction::Resting | Compaction::Paused => self.scrub.next_slice,
+            Compaction::Due(at) if !self.held => at.min(self.scrub.next_slice),
+            Compaction::Resting | Compaction::Due(_) | Compaction::Paused => self.scrub.next_slice,
         }
     }
 
@@ -303,6 +317,28 @@ mod tests {
         };
         assert_eq!(reached, Revision(4));
         assert_eq!(checkpointer.poll_timeout(), START + SCRUB_PAUSE, "nothing is left to remove");
+    }
+
+    #[test]
+    fn nothing_is_removed_while_somebody_reads_it() {
+        let mut checkpointer = checkpointer();
+        for _ in 0..2 {
+            let batch = fold(&checkpointer, 6);
+            checkpointer.handle(START, CheckpointJob::Fold(batch));
+        }
+        let mut compacted = fold(&checkpointer, 6);
+        compacted.meta.compacted = compacted.meta.revision;
+        checkpointer.handle(START, CheckpointJob::Fold(compacted));
+        checkpointer.handle(START, CheckpointJob::Compact);
+        checkpointer.hold_removal(true);
+        for _ in 0..3 {
+            assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Fold { .. })));
+        }
+        assert_eq!(checkpointer.work(START).unwrap(), None);
+        assert_eq!(checkpointer.poll_timeout(), START + SCRUB_PAUSE, "it does not spin");
+        assert!(checkpointer.wants_to_remove());
+        checkpointer.hold_removal(false);
+        assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Slice { .. })));
     }
 
     #[test]

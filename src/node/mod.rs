@@ -18,6 +18,7 @@ mod checkpointer;
 mod core;
 mod leases;
 mod log_writer;
+mod reads;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
+pub use reads::ConfirmedReads;
 
 use crate::consensus::{Consensus, Start, StartError};
 use crate::ids::MemberId;
@@ -90,3 +92,5 @@ pub fn recover(
 
 #[cfg(test)]
 mod driver_test;
+#[cfg(test)]
+mod lease_test;

@@ -296,14 +296,14 @@ mod tests {
         let to = socket.local_addr().unwrap();
         let sender =
             thread::spawn(move || UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", to).unwrap());
-        reactor.run(poll_fn(|context| match socket.recv(&mut [0; 9]) {
-            Ok(length) => Poll::Ready(assert_eq!(length, 1)),
+        let length = reactor.run(poll_fn(|context| match socket.recv(&mut [0; 9]) {
+            Ok(length) => Poll::Ready(length),
             Err(_) => {
                 reactor.set_reader(context.waker());
                 Poll::Pending
             }
         }));
-        sender.join().unwrap();
+        assert_eq!(length, sender.join().unwrap());
         let mut polls = 0;
         reactor.run(poll_fn(|context| {
             polls += 1;
