@@ -38,6 +38,9 @@ pub const STORE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of applied log entries that stay in memory for followers.
 pub const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes of applied log entries that stay in memory while a follower is about to install a snapshot that they follow.
+pub const LOG_OFFERED_BYTES_MAX: usize = 4 * LOG_CACHE_BYTES;
+
 /// Proposals that may wait for consensus; one more is refused with "too many requests" (etcd's gap).
 pub const PROPOSALS_PENDING_MAX: usize = 5000;
 /// Bytes of proposals that may wait for consensus.
