@@ -23,12 +23,12 @@ use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::consensus::StartError;
-use crate::formation::Identity;
+use crate::formation::{self, DiskOptions, Identity};
 use crate::node::{Recovery, recover};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{ServerTls, TlsError, TlsFiles};
@@ -114,7 +114,9 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
     let sockets = bind(&config.client)?;
-    let options = OpenOptions { solo: config.solo, cache_bytes: config.store.cache_bytes };
+    let store = StoreOptions { cache_bytes: config.store.cache_bytes };
+    let disk = DiskOptions { store, ..DiskOptions::default() };
+    let options = OpenOptions { solo: config.solo, disk };
     let data = DataDir::open(&config.data_dir, options)?;
     let metrics = Arc::new(Metrics::new(api::methods()));
     let (running, identity, lock) = start(config, data, clock, &metrics)?;
@@ -171,7 +173,8 @@ fn start(
     clock: Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<Started, ServeFailure> {
-    let DataDir { identity, store, wal, recovered, lock } = data;
+    let DataDir { content, lock } = data;
+    let formation::DataDir { identity, store, wal, recovered } = content;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let recovery = Recovery {
         member: identity.member,

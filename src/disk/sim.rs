@@ -1,8 +1,7 @@
-//! A directory in memory that fails on demand: the disk of the simulator and of crash tests.
+//! A disk in memory that fails on demand: the disk of the simulator and of crash tests.
 //!
 //! Owns: what survives a crash (see [`crate::disk`]), the plan of faults, the count of operations. Must never: be more forgiving than a
-//! real disk, or differ between two runs with one seed. Driven by tests of `wal` and `formation`, and by the simulator; [`SimBackend`]
-//! carries redb.
+//! real disk, or differ between two runs with one seed. Driven by tests of `wal`, `store` and `formation`, and by the simulator.
 //!
 //! A test enumerates crash points: run a history once and ask [`SimDir::operations`]; then run it again for each number up to that with
 //! [`FaultPlan::crash_at`], take [`SimDir::crash`], and open what is left.
@@ -55,11 +54,15 @@ pub enum Survival {
     Random,
 }
 
-/// A simulated directory. Clones are the same directory.
+/// A directory of a simulated disk. Clones are the same directory; it and those below it share the disk, its faults and its fate.
 #[derive(Clone, Debug)]
 pub struct SimDir {
     disk: Arc<Mutex<Disk>>,
+    id: u64,
 }
+
+/// The directory that a disk begins with.
+const ROOT: u64 = 0;
 
 #[derive(Debug)]
 struct Disk {
@@ -68,13 +71,26 @@ struct Disk {
     operations: u64,
     reads: u64,
     halted: bool,
+    tree: Tree,
+}
+
+/// Files and directories, which share their numbers.
+#[derive(Debug, Default)]
+struct Tree {
     files: BTreeMap<u64, Inode>,
-    next_file: u64,
-    /// Names as programs see them.
-    names: BTreeMap<String, u64>,
-    /// Names as of the last sync of the directory.
-    stable_names: BTreeMap<String, u64>,
-    pending_names: Vec<NameChange>,
+    directories: BTreeMap<u64, Names>,
+    next_id: u64,
+}
+
+/// The names in one directory.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    /// As programs see them.
+    current: BTreeMap<String, u64>,
+    /// As of the last sync of the directory.
+    stable: BTreeMap<String, u64>,
+    /// Changes since then.
+    pending: Vec<NameChange>,
 }
 
 #[derive(Debug, Default)]
@@ -98,101 +114,127 @@ enum Verdict {
 }
 
 impl SimDir {
-    /// An empty directory; `seed` decides what crashes keep.
+    /// The root of an empty disk; `seed` decides what crashes keep.
     pub fn new(seed: u64) -> Self {
-        Self::with(Prng::new(seed), BTreeMap::new(), BTreeMap::new(), 0)
+        let directories = BTreeMap::from([(ROOT, Names::default())]);
+        Self::with(Prng::new(seed), Tree { directories, next_id: ROOT + 1, ..Tree::default() })
     }
 
-    fn with(prng: Prng, files: BTreeMap<u64, Inode>, names: BTreeMap<String, u64>, next_file: u64) -> Self {
-        let disk = Disk {
-            prng,
-            plan: FaultPlan::default(),
-            operations: 0,
-            reads: 0,
-            halted: false,
-            files,
-            next_file,
-            stable_names: names.clone(),
-            names,
-            pending_names: Vec::new(),
-        };
-        Self { disk: Arc::new(Mutex::new(disk)) }
+    fn with(prng: Prng, tree: Tree) -> Self {
+        let plan = FaultPlan::default();
+        let disk = Disk { prng, plan, operations: 0, reads: 0, halted: false, tree };
+        Self { disk: Arc::new(Mutex::new(disk)), id: ROOT }
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the plan; its numbers count from the directory's birth (or its last crash).
+    /// Replaces the disk's plan; its numbers count from the disk's birth (or its last crash).
     pub fn plan(&self, plan: FaultPlan) {
         self.lock().plan = plan;
     }
 
-    /// Operations that changed something so far, counted as [`FaultPlan`] does.
+    /// Operations of the disk that changed something so far, counted as [`FaultPlan`] does.
     pub fn operations(&self) -> u64 {
         self.lock().operations
     }
 
-    /// Reads so far.
+    /// Reads of the disk so far.
     pub fn reads(&self) -> u64 {
         self.lock().reads
     }
 
-    /// Turns the power off: every call through this directory and its files fails from now on.
+    /// Turns the power off: every call through this disk's directories and files fails from now on.
     pub fn halt(&self) {
         self.lock().halted = true;
     }
 
-    /// What the next start of the machine finds: a directory of its own, without faults. This one stays as it is, so that many
+    /// What the next start of the machine finds: the root of a disk of its own, without faults. This one stays as it is, so that many
     /// outcomes of one crash can be looked at.
     pub fn crash(&self, survival: Survival) -> SimDir {
         let mut guard = self.lock();
         let disk = &mut *guard;
-        let names = disk.surviving_names(survival);
-        let mut files = BTreeMap::new();
-        for id in names.values() {
-            if let Some(inode) = disk.files.get(id) {
-                let content = inode.content.crash(survival, &mut disk.prng);
-                files.insert(*id, Inode { content, handles: 0 });
-            }
-        }
-        Self::with(disk.prng.fork(), files, names, disk.next_file)
+        let mut left = Tree { next_id: disk.tree.next_id, ..Tree::default() };
+        disk.tree.crash(ROOT, survival, &mut disk.prng, &mut left);
+        Self::with(disk.prng.fork(), left)
     }
 
     /// What the next process finds after this one was killed while the machine runs on: everything that was written, of which no more is
-    /// durable than before. Calls through this directory and its files fail from now on; the plan of faults stays behind.
+    /// durable than before. Calls through this disk fail from now on; the plan of faults stays behind. Answers the root.
     pub fn detach(&self) -> SimDir {
         let mut guard = self.lock();
         let disk = &mut *guard;
         disk.halted = true;
-        let named = disk.names.values().chain(disk.stable_names.values());
+        let Tree { files, directories, next_id } = &disk.tree;
+        let named =
+            directories.values().flat_map(|names| names.current.values().chain(names.stable.values()));
         let files = named.filter_map(|id| {
-            let content = disk.files.get(id)?.content.clone();
+            let content = files.get(id)?.content.clone();
             Some((*id, Inode { content, handles: 0 }))
         });
-        let files = files.collect();
-        let next = Self::with(disk.prng.fork(), files, disk.names.clone(), disk.next_file);
-        {
-            let mut next = next.lock();
-            next.stable_names.clone_from(&disk.stable_names);
-            next.pending_names.clone_from(&disk.pending_names);
-        }
-        next
+        let tree = Tree { files: files.collect(), directories: directories.clone(), next_id: *next_id };
+        Self::with(disk.prng.fork(), tree)
     }
 
     /// Flips one bit of a file on the medium; a name that does not exist changes nothing.
     pub fn flip_bit(&self, name: &str, offset: u64, bit: u8) {
         let mut disk = self.lock();
-        if let Some(id) = disk.names.get(name).copied()
-            && let Some(inode) = disk.files.get_mut(&id)
+        if let Some(id) = disk.find(self.id, name)
+            && let Some(inode) = disk.tree.files.get_mut(&id)
         {
             inode.content.flip_bit(offset, bit);
         }
     }
 
     fn handle(&self, disk: &mut Disk, id: u64) -> SimFile {
-        disk.files.entry(id).or_default().handles += 1;
-        SimFile { dir: self.clone(), id }
+        disk.tree.files.entry(id).or_default().handles += 1;
+        SimFile { disk: Arc::clone(&self.disk), id }
+    }
+}
+
+impl Tree {
+    /// Puts into `left` what a crash leaves of a directory and of all below it.
+    fn crash(&self, id: u64, survival: Survival, prng: &mut Prng, left: &mut Tree) {
+        let names =
+            self.directories.get(&id).map(|names| names.surviving(survival, prng)).unwrap_or_default();
+        for id in names.values() {
+            if let Some(inode) = self.files.get(id) {
+                let content = inode.content.crash(survival, prng);
+                left.files.insert(*id, Inode { content, handles: 0 });
+            } else {
+                self.crash(*id, survival, prng, left);
+            }
+        }
+        left.directories.insert(id, Names { stable: names.clone(), current: names, pending: Vec::new() });
+    }
+
+    /// Forgets files that have neither a name nor a handle.
+    fn collect(&mut self) {
+        let Self { files, directories, .. } = self;
+        let is_named = |id| {
+            directories
+                .values()
+                .any(|names| names.current.values().chain(names.stable.values()).any(|named| *named == id))
+        };
+        files.retain(|id, inode| inode.handles > 0 || is_named(*id));
+    }
+}
+
+impl Names {
+    fn surviving(&self, survival: Survival, prng: &mut Prng) -> BTreeMap<String, u64> {
+        let mut names = self.stable.clone();
+        for change in &self.pending {
+            let kept = match survival {
+                Survival::Nothing => false,
+                Survival::Everything => true,
+                Survival::Random => prng.one_in(2),
+            };
+            if kept {
+                change.apply(&mut names);
+            }
+        }
+        names
     }
 }
 
@@ -217,40 +259,41 @@ impl Disk {
     }
 
     fn content(&mut self, id: u64) -> &mut Content {
-        &mut self.files.entry(id).or_default().content
+        &mut self.tree.files.entry(id).or_default().content
     }
 
-    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
+    fn names(&mut self, directory: u64) -> &mut Names {
+        self.tree.directories.entry(directory).or_default()
+    }
+
+    /// What has this name in this directory.
+    fn find(&mut self, directory: u64, name: &str) -> Option<u64> {
+        self.names(directory).current.get(name).copied()
+    }
+
+    /// The file that has this name.
+    fn find_file(&mut self, directory: u64, name: &str) -> io::Result<u64> {
+        let id = self.find(directory, name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        if self.tree.directories.contains_key(&id) {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        Ok(id)
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.tree.next_id += 1;
+        self.tree.next_id - 1
+    }
+
+    fn change_name(&mut self, directory: u64, change: NameChange) -> io::Result<()> {
         let verdict = self.begin()?;
         // An operation in which the machine dies may yet reach the disk; one that merely fails has changed nothing.
         if matches!(verdict, Verdict::Proceed) || self.halted {
-            change.apply(&mut self.names);
-            self.pending_names.push(change);
+            let names = self.names(directory);
+            change.apply(&mut names.current);
+            names.pending.push(change);
         }
         verdict.into_result()
-    }
-
-    fn surviving_names(&mut self, survival: Survival) -> BTreeMap<String, u64> {
-        let mut names = self.stable_names.clone();
-        for change in &self.pending_names {
-            let kept = match survival {
-                Survival::Nothing => false,
-                Survival::Everything => true,
-                Survival::Random => self.prng.one_in(2),
-            };
-            if kept {
-                change.apply(&mut names);
-            }
-        }
-        names
-    }
-
-    /// Forgets files that have neither a name nor a handle.
-    fn collect(&mut self) {
-        let Self { files, names, stable_names, .. } = self;
-        files.retain(|id, inode| {
-            inode.handles > 0 || names.values().chain(stable_names.values()).any(|named| named == id)
-        });
     }
 }
 
@@ -286,72 +329,106 @@ impl Directory for SimDir {
     type File = SimFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let disk = self.lock();
+        let mut disk = self.lock();
         disk.check_power()?;
-        Ok(disk.names.keys().cloned().collect())
+        Ok(disk.names(self.id).current.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<SimFile> {
         let mut disk = self.lock();
-        if disk.names.contains_key(name) {
+        if disk.find(self.id, name).is_some() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
-        let id = disk.next_file;
-        disk.next_file += 1;
-        disk.change_name(NameChange::Add(name.to_owned(), id))?;
+        let id = disk.new_id();
+        // Before its name: the machine may die in the operation, and the name be kept.
+        disk.tree.files.insert(id, Inode::default());
+        disk.change_name(self.id, NameChange::Add(name.to_owned(), id))?;
         Ok(self.handle(&mut disk, id))
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {
         let mut disk = self.lock();
         disk.check_power()?;
-        let id = *disk.names.get(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let id = disk.find_file(self.id, name)?;
         disk.content(id).forget_abandoned();
         Ok(self.handle(&mut disk, id))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.lock();
-        if !disk.names.contains_key(from) {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
-        }
-        disk.change_name(NameChange::Move(from.to_owned(), to.to_owned()))
+        disk.find_file(self.id, from)?;
+        disk.change_name(self.id, NameChange::Move(from.to_owned(), to.to_owned()))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.lock();
-        if !disk.names.contains_key(name) {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
-        }
-        disk.change_name(NameChange::Remove(name.to_owned()))
+        disk.find_file(self.id, name)?;
+        disk.change_name(self.id, NameChange::Remove(name.to_owned()))
+    }
+
+    fn subdirectory(&self, name: &str) -> io::Result<Self> {
+        let mut disk = self.lock();
+        disk.check_power()?;
+        let id = match disk.find(self.id, name) {
+            Some(id) if disk.tree.files.contains_key(&id) => {
+                return Err(io::Error::from(io::ErrorKind::NotADirectory));
+            }
+            Some(id) => id,
+            None => {
+                let id = disk.new_id();
+                disk.tree.directories.insert(id, Names::default());
+                disk.change_name(self.id, NameChange::Add(name.to_owned(), id))?;
+                id
+            }
+        };
+        Ok(Self { disk: Arc::clone(&self.disk), id })
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.lock();
         disk.begin()?.into_result()?;
-        disk.stable_names = disk.names.clone();
-        disk.pending_names.clear();
-        disk.collect();
+        let names = disk.names(self.id);
+        names.stable = names.current.clone();
+        names.pending.clear();
+        disk.tree.collect();
         Ok(())
+    }
+
+    fn overwrites_in_place(&self) -> io::Result<bool> {
+        Ok(true)
     }
 }
 
 /// An open file of a [`SimDir`].
 #[derive(Debug)]
 pub struct SimFile {
-    dir: SimDir,
+    disk: Arc<Mutex<Disk>>,
     id: u64,
 }
 
 impl SimFile {
-    fn length(&self) -> io::Result<u64> {
-        let mut disk = self.dir.lock();
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        if let Some(inode) = self.lock().tree.files.get_mut(&self.id) {
+            inode.handles = inode.handles.saturating_sub(1);
+        }
+    }
+}
+
+impl File for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut disk = self.lock();
         disk.check_power()?;
         Ok(disk.content(self.id).len())
     }
 
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut disk = self.dir.lock();
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut disk = self.lock();
         disk.check_power()?;
         disk.reads += 1;
         if disk.plan.fail_read_at == Some(disk.reads) {
@@ -360,8 +437,8 @@ impl SimFile {
         disk.content(self.id).read_at(offset, buffer)
     }
 
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut disk = self.dir.lock();
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.lock();
         let verdict = disk.begin()?;
         let mut reached = bytes.len();
         if matches!(verdict, Verdict::Fail(_)) && !disk.halted {
@@ -374,8 +451,8 @@ impl SimFile {
         verdict.into_result()
     }
 
-    fn resize(&self, length: u64) -> io::Result<()> {
-        let mut disk = self.dir.lock();
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut disk = self.lock();
         let verdict = disk.begin()?;
         if matches!(verdict, Verdict::Proceed) || disk.halted {
             disk.content(self.id).set_len(length);
@@ -383,8 +460,8 @@ impl SimFile {
         verdict.into_result()
     }
 
-    fn sync(&self) -> io::Result<()> {
-        let mut disk = self.dir.lock();
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.lock();
         match disk.begin()? {
             Verdict::Proceed => {
                 disk.content(self.id).sync();
@@ -395,69 +472,6 @@ impl SimFile {
                 Err(error)
             }
         }
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        if let Some(inode) = self.dir.lock().files.get_mut(&self.id) {
-            inode.handles = inode.handles.saturating_sub(1);
-        }
-    }
-}
-
-impl File for SimFile {
-    fn len(&self) -> io::Result<u64> {
-        self.length()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.read(offset, buffer)
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write(offset, bytes)
-    }
-
-    fn set_len(&mut self, length: u64) -> io::Result<()> {
-        self.resize(length)
-    }
-
-    fn sync_data(&mut self) -> io::Result<()> {
-        self.sync()
-    }
-}
-
-/// A simulated file for redb to keep its database in.
-#[derive(Debug)]
-pub struct SimBackend(SimFile);
-
-impl SimBackend {
-    /// A database in `file`.
-    pub fn new(file: SimFile) -> Self {
-        Self(file)
-    }
-}
-
-impl redb::StorageBackend for SimBackend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.length()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.resize(length)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
     }
 }
 

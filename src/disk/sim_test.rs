@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use redb::ReadableDatabase;
 
-use super::{Fault, FaultPlan, SimBackend, SimDir, Survival};
-use crate::disk::{Directory, File};
+use super::{Fault, FaultPlan, SimDir, Survival};
+use crate::disk::{DatabaseFile, Directory, File};
 
 fn content(dir: &SimDir, name: &str) -> Option<Vec<u8>> {
     let file = dir.open(name).ok()?;
@@ -16,7 +16,7 @@ fn content(dir: &SimDir, name: &str) -> Option<Vec<u8>> {
 
 fn durable(seed: u64, name: &str, bytes: &[u8]) -> SimDir {
     let dir = SimDir::new(seed);
-    let mut file = dir.create(name).unwrap();
+    let file = dir.create(name).unwrap();
     file.write_at(0, bytes).unwrap();
     file.sync_data().unwrap();
     dir.sync().unwrap();
@@ -46,7 +46,7 @@ fn synced_bytes_survive_and_unsynced_sectors_choose_for_themselves() {
 #[test]
 fn a_length_survives_with_its_sync_only() {
     let dir = durable(2, "a", &[1; 512]);
-    let mut file = dir.open("a").unwrap();
+    let file = dir.open("a").unwrap();
     file.write_at(512, &[2; 1024]).unwrap();
     assert_eq!(content(&dir.crash(Survival::Nothing), "a").unwrap().len(), 512);
     file.sync_data().unwrap();
@@ -74,9 +74,36 @@ fn names_survive_with_the_directory_sync_only() {
 }
 
 #[test]
+fn a_directory_has_files_of_its_own_and_shares_the_disks_fate() {
+    let root = durable(9, "a", b"root");
+    let made = root.operations();
+    let below = root.subdirectory("d").unwrap();
+    assert_eq!(root.operations(), made + 1);
+    let file = below.create("a").unwrap();
+    file.write_at(0, b"below").unwrap();
+    file.sync_data().unwrap();
+    below.sync().unwrap();
+    assert_eq!(content(&root, "a").unwrap(), b"root");
+    let again = root.subdirectory("d").unwrap();
+    assert_eq!(
+        (content(&again, "a").unwrap(), root.list().unwrap()),
+        (b"below".to_vec(), vec!["a".to_owned(), "d".to_owned()])
+    );
+    assert!(root.open("d").is_err() && root.remove("d").is_err() && root.subdirectory("a").is_err());
+
+    assert_eq!(root.crash(Survival::Nothing).list().unwrap(), ["a"], "lost with all that is in it");
+    root.sync().unwrap();
+    let left = root.crash(Survival::Nothing).subdirectory("d").unwrap();
+    assert_eq!(content(&left, "a").unwrap(), b"below");
+    let next = root.detach();
+    assert!(below.list().is_err() && file.sync_data().is_err(), "one process, one disk");
+    assert_eq!(content(&next.subdirectory("d").unwrap(), "a").unwrap(), b"below");
+}
+
+#[test]
 fn a_failed_sync_is_not_made_good_by_the_next() {
     let dir = durable(4, "a", &[1; 512]);
-    let mut file = dir.open("a").unwrap();
+    let file = dir.open("a").unwrap();
     file.write_at(0, &[2; 512]).unwrap();
     dir.plan(FaultPlan {
         fail_at: BTreeMap::from([(dir.operations() + 1, Fault::Eio)]),
@@ -94,7 +121,7 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
 #[test]
 fn a_killed_process_leaves_what_it_wrote_no_more_durable_than_it_was() {
     let dir = durable(6, "a", &[1; 512]);
-    let mut file = dir.open("a").unwrap();
+    let file = dir.open("a").unwrap();
     file.write_at(0, &[2; 512]).unwrap();
     dir.create("b").unwrap();
     let next = dir.detach();
@@ -110,7 +137,7 @@ fn a_killed_process_leaves_what_it_wrote_no_more_durable_than_it_was() {
 #[test]
 fn faults_strike_the_operation_they_name() {
     let dir = durable(5, "a", &[1; 512]);
-    let mut file = dir.open("a").unwrap();
+    let file = dir.open("a").unwrap();
     let at = dir.operations();
     let plan = FaultPlan {
         crash_at: Some(at + 3),
@@ -149,7 +176,7 @@ fn a_removed_file_lives_while_it_is_open() {
     assert_eq!(&byte, b"x");
     drop(file);
     dir.sync().unwrap();
-    assert!(dir.lock().files.is_empty());
+    assert!(dir.lock().tree.files.is_empty());
 }
 
 #[test]
@@ -174,7 +201,9 @@ fn redb_keeps_its_commits_over_a_crash() {
     };
     let history = |dir: &SimDir| -> u64 {
         let Ok(file) = dir.create("redb") else { return 0 };
-        let Ok(database) = redb::Builder::new().create_with_backend(SimBackend::new(file)) else { return 0 };
+        let Ok(database) = redb::Builder::new().create_with_backend(DatabaseFile::new(file)) else {
+            return 0;
+        };
         if dir.sync().is_err() {
             return 0;
         }
@@ -192,7 +221,7 @@ fn redb_keeps_its_commits_over_a_crash() {
             continue;
         }
         let after = dir.crash(Survival::Random);
-        let backend = SimBackend::new(after.open("redb").unwrap());
+        let backend = DatabaseFile::new(after.open("redb").unwrap());
         let database = redb::Builder::new().create_with_backend(backend).unwrap();
         let table = database.begin_read().unwrap().open_table(TABLE).unwrap();
         let found = table.get(0).unwrap().unwrap().value();

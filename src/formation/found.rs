@@ -1,17 +1,13 @@
 //! Founding a cluster of one.
 //!
-//! Owns: the first facts of a cluster. Must never: touch a disk, or found where a record exists. Driven by `app`.
+//! Owns: the first facts of a cluster. Must never: touch a disk. Driven by `app`.
 
 use super::identity::{ClusterRoot, Generation, Identity, NodeKey, Stage, founder_id};
 use crate::ids::{Incarnation, LogIndex, MemberId, Revision, Term};
 use crate::store::{ConfState, Meta};
 use crate::wal::Position;
 
-/// A cluster that consists of its founder: what has to be on disk before it serves.
-///
-/// Order matters. First the identity record ([`super::create`]) in [`Stage::Founding`]; then the store with `meta` and the log that
-/// begins after `log_start`; then [`super::mark_established`]. After a crash in between, the record says that store
-/// and log are to be made anew; without it, a store that is missing could not be told from a store that was lost.
+/// A cluster that consists of its founder: what has to be on disk before it serves (see [`super::open`] for the order).
 #[derive(Clone, Debug)]
 pub struct Founding {
     /// Who the founder is.

@@ -22,6 +22,8 @@ pub struct Generation(pub u64);
 pub enum Stage {
     /// Store and log may be missing or half made. Nothing was ever acknowledged: make them anew.
     Founding,
+    /// As [`Stage::Founding`], but the store begins with content that only whoever founds has: nobody else may finish it.
+    Restoring,
     /// Store and log are there. If one is not, it was lost.
     Established,
 }

@@ -1,14 +1,21 @@
-//! Who this node is, and how a cluster begins.
+//! Who this node is, how a cluster begins, and how a node begins again from its data directory.
 //!
-//! Owns: the identity record and founding. Must never: make keys or random numbers (they come from above), or
-//! take a damaged record for a fresh start. Driven by `app` at start.
+//! Owns: the identity record, founding, and the order in which a data directory comes into being. Must never: make keys or random
+//! numbers (they come from above), or take a damaged record or a half lost directory for a fresh start. Driven by `app` at start.
 
+mod data_dir;
 mod found;
 mod identity;
 mod record;
 
 #[cfg(test)]
+mod data_dir_test;
+
+pub use data_dir::{
+    Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STORE_NAME, found, founded, open,
+};
+#[cfg(test)]
 pub(crate) use found::test_founding;
 pub use found::{Founding, first_state, found_solo};
 pub use identity::{ClusterRoot, Generation, Identity, KeyError, NodeKey, Stage};
-pub use record::{RecordError, create, load, mark_established, start};
+pub use record::RecordError;

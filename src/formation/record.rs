@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! file     "covey-id"  version:u16  length:u32  payload  crc32c:u32 (over all before it)        little endian
-//! payload  stage:u8 (1 founding, 2 established)  member:u64  generation:u64  incarnation:u64  boot nonce:u64
+//! payload  stage:u8 (1 founding, 2 established, 3 restoring)  member:u64  generation:u64  incarnation:u64  boot nonce:u64
 //!          root key:32  length:u16  node key (PKCS #8)
 //! ```
 //!
@@ -165,7 +165,7 @@ fn make_copy<D: Directory>(directory: &D, name: &str, bytes: &[u8]) -> Result<()
     if names.iter().any(|name| name == TEMPORARY) {
         directory.remove(TEMPORARY).map_err(io_error("replace"))?;
     }
-    let mut file = directory.create(TEMPORARY).map_err(io_error("create"))?;
+    let file = directory.create(TEMPORARY).map_err(io_error("create"))?;
     file.write_at(0, bytes).map_err(io_error("write"))?;
     file.sync_data().map_err(io_error("sync"))?;
     directory.rename(TEMPORARY, name).map_err(io_error("rename"))?;
@@ -175,7 +175,7 @@ fn make_copy<D: Directory>(directory: &D, name: &str, bytes: &[u8]) -> Result<()
 
 /// What is longer than the new bytes stays behind them; the frame's length ends the record.
 fn overwrite_copy<D: Directory>(directory: &D, name: &str, bytes: &[u8]) -> Result<(), RecordError> {
-    let mut file = directory.open(name).map_err(io_error("open"))?;
+    let file = directory.open(name).map_err(io_error("open"))?;
     file.write_at(0, bytes).map_err(io_error("write"))?;
     // A crash before this loses the new incarnation in this copy; nothing has been shown to anybody yet.
     file.sync_data().map_err(io_error("sync"))
@@ -190,6 +190,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
     payload.push(match identity.stage {
         Stage::Founding => 1,
         Stage::Established => 2,
+        Stage::Restoring => 3,
     });
     let numbers = [identity.member.0, identity.generation.0, identity.incarnation.0, identity.boot_nonce];
     for number in numbers {
@@ -234,6 +235,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
     let stage = match stage {
         1 => Stage::Founding,
         2 => Stage::Established,
+        3 => Stage::Restoring,
         _ => return None,
     };
     let (numbers, rest) = rest.split_first_chunk::<32>()?;

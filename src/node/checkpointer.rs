@@ -184,16 +184,13 @@ impl Checkpointer {
         let scrub = &mut self.scrub;
         let progress = self.store.scrub_slice(std::mem::take(&mut scrub.cursor), SCRUB_SLICE)?;
         scrub.rows += progress.rows;
-        let finished = match progress.next {
-            Some(next) => {
-                scrub.cursor = next;
-                scrub.next_slice = now + SCRUB_PAUSE;
-                None
-            }
-            None => {
-                scrub.next_slice = now + SCRUB_REST;
-                Some(std::mem::take(&mut scrub.rows))
-            }
+        let finished = if let Some(next) = progress.next {
+            scrub.cursor = next;
+            scrub.next_slice = now + SCRUB_PAUSE;
+            None
+        } else {
+            scrub.next_slice = now + SCRUB_REST;
+            Some(std::mem::take(&mut scrub.rows))
         };
         Ok(CheckpointWork::Scrub { finished })
     }

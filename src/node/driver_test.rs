@@ -8,8 +8,9 @@ use super::*;
 use crate::command::codec::encode;
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, LeaseChange, Outcome, Put};
 use crate::consensus::{ConfChange, ConfChangeRefusal, MemberChange, Persist, Role};
+use crate::disk::DatabaseFile;
 use crate::disk::Directory;
-use crate::disk::sim::{SimBackend, SimDir, Survival};
+use crate::disk::sim::{SimDir, Survival};
 use crate::formation::{Founding, test_founding};
 use crate::ids::{LeaseId, LogIndex, ProposalId, Revision};
 use crate::limits::{
@@ -31,7 +32,7 @@ impl Disks {
     fn open_store(&self) -> Store {
         let names = self.store.list().unwrap();
         let file = if names.is_empty() { self.store.create("store") } else { self.store.open("store") };
-        Store::open(SimBackend::new(file.unwrap()), StoreOptions::default()).unwrap()
+        Store::open(DatabaseFile::new(file.unwrap()), StoreOptions::default()).unwrap()
     }
 
     /// Power off: what was not synced is gone.

@@ -1,11 +1,11 @@
 //! A real directory behind the seam of `disk`.
 //!
 //! Owns: the system calls, and what is known of filesystems. Must never: buffer, retry, or hide an error: after a failed sync the
-//! caller stops. Driven by `wal` and `formation` on their threads.
+//! caller stops. Driven by `wal`, `store` and `formation` on their threads.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ use crate::disk::{Directory, File};
 
 /// Filesystems that never write in place, by the magic of `statfs(2)`: btrfs, bcachefs, f2fs, ubifs, zfs.
 const COPY_ON_WRITE: [u64; 5] = [0x9123_683e, 0xca45_1a4e, 0xf2f5_2010, 0x2405_1905, 0x2fc1_2fc1];
+
+/// The mode of directories that hold the node's key or everybody's values.
+pub const OWNER_ONLY: u32 = 0o700;
 
 /// A directory of the operating system. Clones are the same directory.
 #[derive(Clone, Debug)]
@@ -61,16 +64,6 @@ impl RealDirectory {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DirectoryError::Locked { path: self.path.clone() }),
             Err(errno) => Err(DirectoryError::Io { path: self.path.clone(), source: errno.into() }),
         }
-    }
-
-    /// Whether a file that was filled with zeros is cheaper to overwrite than a growing one is to extend: not where the filesystem
-    /// writes every block to a new place anyway.
-    pub fn overwrites_in_place(&self) -> io::Result<bool> {
-        let kind = fstatfs(&self.handle)?.f_type;
-        // The type of the field differs between architectures; the magics are 32 bits everywhere.
-        #[expect(clippy::cast_sign_loss, reason = "a magic number, not a quantity")]
-        let magic = kind as u64 & 0xffff_ffff;
-        Ok(!COPY_ON_WRITE.contains(&magic))
     }
 
     fn path_of(&self, name: &str) -> io::Result<PathBuf> {
@@ -134,8 +127,30 @@ impl Directory for RealDirectory {
         fs::remove_file(self.path_of(name)?)
     }
 
+    fn subdirectory(&self, name: &str) -> io::Result<Self> {
+        let path = self.path_of(name)?;
+        match fs::DirBuilder::new().mode(OWNER_ONLY).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let handle = fs::File::open(&path)?;
+        if handle.metadata()?.is_dir() {
+            Ok(Self { path, handle: Arc::new(handle) })
+        } else {
+            Err(io::Error::from(io::ErrorKind::NotADirectory))
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    fn overwrites_in_place(&self) -> io::Result<bool> {
+        let kind = fstatfs(&self.handle)?.f_type;
+        // The type of the field differs between architectures; the magics are 32 bits everywhere.
+        #[expect(clippy::cast_sign_loss, reason = "a magic number, not a quantity")]
+        let magic = kind as u64 & 0xffff_ffff;
+        Ok(!COPY_ON_WRITE.contains(&magic))
     }
 }
 
@@ -152,15 +167,15 @@ impl File for RealFile {
         self.0.read_exact_at(buffer, offset)
     }
 
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }
 
-    fn set_len(&mut self, length: u64) -> io::Result<()> {
+    fn set_len(&self, length: u64) -> io::Result<()> {
         self.0.set_len(length)
     }
 
-    fn sync_data(&mut self) -> io::Result<()> {
+    fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
 }
@@ -176,7 +191,7 @@ mod tests {
     fn files_keep_what_is_written_and_names_follow() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = RealDirectory::open(temporary.path()).unwrap();
-        let mut file = dir.create("a").unwrap();
+        let file = dir.create("a").unwrap();
         file.write_at(3, b"xyz").unwrap();
         file.sync_data().unwrap();
         assert!(dir.create("a").is_err(), "create never opens what exists");

@@ -12,6 +12,8 @@ use super::scrub::ScrubCursor;
 use super::testing::{Call, Disk, Dump, SMALL, apply, at, batch, delete, dump, founded, open, put};
 use super::types::Meta;
 use super::writer::{Store, StoreOptions};
+use crate::disk::Directory;
+use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::ids::{Revision, VersionId};
 use crate::prng::Prng;
 
@@ -173,21 +175,34 @@ fn a_compaction_that_was_cut_off_goes_on_after_opening() {
     }
 }
 
+/// A crash at any point of making a store leaves none, or one that opens; and what is left of it is not in the way.
 #[test]
 fn a_file_has_its_name_only_when_it_is_whole() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.redb");
-    // What a creation leaves that a power cut ended: a file of the right length without redb's mark.
-    std::fs::write(directory.path().join("store.redb.new"), vec![0; 73728]).unwrap();
-    let mut store = Store::open_file(&path, SMALL).unwrap();
-    assert!(!store.is_initialised());
-    store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
-    let names = std::fs::read_dir(directory.path()).unwrap();
-    assert_eq!(names.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["store.redb"]);
-    assert!(matches!(Store::open_file(&path, SMALL), Err(StoreError::AlreadyOpen)));
-    assert_eq!(store.file_bytes(), std::fs::metadata(&path).unwrap().len());
-    drop(store);
-    let store = Store::open_file(&path, SMALL).unwrap();
+    let found = |directory: &SimDir| -> Result<(), StoreError> {
+        let mut store = Store::open_in(directory, "store.redb", SMALL)?;
+        assert!(!store.is_initialised());
+        store.initialise(&Meta { revision: Revision(1), ..Meta::default() })
+    };
+    let whole = SimDir::new(1);
+    found(&whole).unwrap();
+    assert_eq!(whole.list().unwrap(), ["store.redb"]);
+    let mut named = 0;
+    for crash_at in 1..=whole.operations() {
+        let directory = SimDir::new(crash_at);
+        directory.plan(FaultPlan { crash_at: Some(crash_at), ..FaultPlan::default() });
+        // The last operations are those of closing it.
+        let done = found(&directory).is_ok();
+        for survival in [Survival::Nothing, Survival::Everything, Survival::Random] {
+            let left = directory.crash(survival);
+            named += usize::from(left.list().unwrap().iter().any(|name| name == "store.redb"));
+            let store = Store::open_in(&left, "store.redb", SMALL).unwrap();
+            assert!(store.is_initialised() || !done, "cut in {crash_at}");
+            assert_eq!(store.meta().revision, Revision(i64::from(store.is_initialised())));
+            assert_eq!(left.list().unwrap(), ["store.redb"]);
+        }
+    }
+    assert!(named > 3, "some crash came after the name");
+    let store = Store::open_in(&whole.detach(), "store.redb", SMALL).unwrap();
     assert!(store.is_initialised() && store.meta().revision == Revision(1));
 }
 

@@ -35,9 +35,6 @@ pub enum StoreError {
         /// The version that this build reads and writes.
         supported: u32,
     },
-    /// Another process has the file open.
-    #[error("store: already open in another process")]
-    AlreadyOpen,
     /// An earlier write failed, so that what is on disk is unknown.
     #[error("store: not usable after an earlier failure")]
     Poisoned,
@@ -57,10 +54,10 @@ impl StoreError {
         Self::Damaged { table: WHOLE_FILE, key: Bytes::new(), what: what.into() }
     }
 
-    /// Whether the process must stop rather than go on: everything except the two refusals to open a file, which harmed
-    /// nothing. A failed write or sync is never retried (style guide, "fatal").
+    /// Whether the process must stop rather than go on: everything except the refusal to open a file of another version, which
+    /// harmed nothing. A failed write or sync is never retried (style guide, "fatal").
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::UnsupportedVersion { .. } | Self::AlreadyOpen)
+        !matches!(self, Self::UnsupportedVersion { .. })
     }
 
     /// Whether the bytes on disk are at fault, rather than the device or the program.
@@ -78,7 +75,6 @@ impl From<redb::Error> for StoreError {
             }
             redb::Error::Io(error) => Self::Io(error),
             redb::Error::Corrupted(what) => Self::damaged_file(what),
-            redb::Error::DatabaseAlreadyOpen => Self::AlreadyOpen,
             redb::Error::PreviousIo => Self::Poisoned,
             redb::Error::TableTypeMismatch { table, .. } => {
                 Self::damaged_file(format!("table {table} has other types"))

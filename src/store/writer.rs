@@ -18,14 +18,7 @@
 //! hook at process level has to name the store and end the process with a code of its own; [`is_engine_source`] tells
 //! it whose panic it was. Going on is never right.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-
-use redb::backends::FileBackend;
-use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableError, WriteTransaction};
-use rustix::fs::{Advice, fadvise};
 
 use super::backend::{IoCounts, Meter, Metered};
 use super::base::{Base, MALFORMED};
@@ -35,6 +28,8 @@ use super::error::StoreError;
 use super::schema::{FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LIVE, META, META_NAME, REV};
 use super::types::{FoldBatch, Meta};
 use super::{facts, fold};
+use crate::disk::{DatabaseFile, Directory};
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableError, WriteTransaction};
 
 /// The share of the cache that one transaction's changed pages may take: redb's write buffer is half of it, and branch
 /// pages and redb's own tables are on top of what a fold counts.
@@ -86,7 +81,7 @@ impl Store {
     /// Opens the file behind `backend`; an empty one becomes an uninitialised store.
     ///
     /// A file whose creation was cut off is damaged, not empty: nothing tells it from a store that lost its first page. So a
-    /// new file should not have its final name before this has returned (see [`Store::open_file`]).
+    /// new file should not have its final name before this has returned (see [`Store::open_in`]).
     ///
     /// # Errors
     /// [`StoreError::UnsupportedVersion`] for a format of another build, [`StoreError::Damaged`] for bytes that are no store.
@@ -103,32 +98,33 @@ impl Store {
         Ok(Self { database, meter, options, meta, initialised, poisoned: false, walk: None })
     }
 
-    /// Opens the file at `path`; where there is none, an uninitialised store of that name is created and made durable.
+    /// Opens the file of this name; where there is none, an uninitialised store of that name is created and made durable.
     ///
-    /// A new file gets its name only when it is whole, because one whose creation was cut off does not open. Two
-    /// processes must not create in one directory at once: the caller holds the directory's lock.
+    /// A new file gets its name only when it is whole, because one whose creation was cut off does not open. One process at a time:
+    /// the caller holds the directory's lock.
     ///
     /// # Errors
-    /// As [`Store::open`], and [`StoreError::AlreadyOpen`] while another process has it open.
-    pub fn open_file(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let mut flags = OpenOptions::new();
-        // For its owner only, whatever the directory's mode: it holds everybody's values.
-        flags.read(true).write(true).mode(0o600);
-        if path.try_exists().map_err(StoreError::Io)? {
-            let file = flags.open(path).map_err(StoreError::Io)?;
-            read_from_disk(&file).map_err(StoreError::Io)?;
-            return Self::open(FileBackend::new(file)?, options);
+    /// As [`Store::open`].
+    pub fn open_in<D: Directory>(
+        directory: &D,
+        name: &str,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let names = directory.list().map_err(StoreError::Io)?;
+        if names.iter().any(|found| found == name) {
+            let file = directory.open(name).map_err(StoreError::Io)?;
+            return Self::open(DatabaseFile::new(file), options);
         }
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(UNFINISHED_SUFFIX);
-        let file = flags.create(true).truncate(true).open(&unfinished).map_err(StoreError::Io)?;
-        let store = Self::open(FileBackend::new(file)?, options)?;
-        std::fs::rename(&unfinished, path).map_err(StoreError::Io)?;
+        let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
+        if names.contains(&unfinished) {
+            directory.remove(&unfinished).map_err(StoreError::Io)?;
+        }
+        let file = directory.create(&unfinished).map_err(StoreError::Io)?;
+        let store = Self::open(DatabaseFile::new(file), options)?;
+        directory.rename(&unfinished, name).map_err(StoreError::Io)?;
         // The content is durable by now. Without this a power cut could still take the name, and with it all that is
         // folded later.
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(StoreError::Io)?;
-        directory.sync_all().map_err(StoreError::Io)?;
+        directory.sync().map_err(StoreError::Io)?;
         Ok(store)
     }
 
@@ -245,15 +241,6 @@ impl Store {
         self.poisoned = false;
         Ok(())
     }
-}
-
-/// What an earlier process failed to sync may still be in the page cache, where it looks durable and is not: what is dirty is
-/// written, everything else is read again (see [`crate::disk`]).
-fn read_from_disk(file: &File) -> Result<(), std::io::Error> {
-    file.sync_data()?;
-    // Some filesystems have no page cache to drop.
-    let _ = fadvise(file, 0, None, Advice::DontNeed);
-    Ok(())
 }
 
 /// Whether a panic's source file (`Location::file`) belongs to redb, so that the store is what it could not read.

@@ -50,7 +50,7 @@ fn read(dir: &SimDir, name: &str) -> Vec<u8> {
 }
 
 fn write(dir: &SimDir, name: &str, offset: u64, bytes: &[u8]) {
-    let mut file = dir.open(name).or_else(|_| dir.create(name)).unwrap();
+    let file = dir.open(name).or_else(|_| dir.create(name)).unwrap();
     file.write_at(offset, bytes).unwrap();
     file.sync_data().unwrap();
     dir.sync().unwrap();

@@ -143,7 +143,7 @@ impl<F: File> Segment<F> {
     /// Makes the file under a draft name; neither content nor name are durable yet.
     pub(super) fn draft<D: Directory<File = F>>(dir: &D, header: Header) -> Result<Self, WalError> {
         let name = draft_name_of(header.generation);
-        let mut file = dir.create(&name).map_err(failed(&name, "create"))?;
+        let file = dir.create(&name).map_err(failed(&name, "create"))?;
         if header.prefilled {
             let zeros = vec![0; FILL_BYTES];
             let mut offset = 0;

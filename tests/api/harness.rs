@@ -153,7 +153,8 @@ where
     if setup.learns {
         meta.conf_state.learners = std::mem::replace(&mut meta.conf_state.voters, vec![ABSENT]);
     }
-    let mut store = Store::open_file(&dir.join("store"), StoreOptions::default()).unwrap();
+    let store_dir = RealDirectory::open(dir).unwrap();
+    let mut store = Store::open_in(&store_dir, "store", StoreOptions::default()).unwrap();
     store.initialise(&meta).unwrap();
     let cluster = ClusterId(0xc);
     let identity = wal::Identity { cluster, member: MEMBER };

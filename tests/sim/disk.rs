@@ -1,80 +1,55 @@
 //! One machine's disk, and a node's start from it.
 //!
-//! Owns: the two directories of a node, how they fail together, the order of founding and of opening. Must never: differ from
-//! `app::data_dir` in that order. Driven by `world`.
-//!
-//! ```text
-//! root   identity.0 identity.1 store.redb        wal   the log's segments
-//! ```
+//! Owns: what becomes of a disk between two runs of a node. Must never: know what lies where on it, or decide what a start makes of that
+//! (`formation` does). Driven by `world`.
 
 use std::error::Error;
-use std::io;
 
-use covey::disk::sim::{FaultPlan, SimBackend, SimDir, Survival};
-use covey::disk::{Directory, File};
+use covey::disk::Directory;
+use covey::disk::sim::{FaultPlan, SimDir, Survival};
 use covey::formation::{
-    ClusterRoot, Founding, Identity, NodeKey, Stage, create, found_solo, load, mark_established, start,
+    ClusterRoot, Content, DataDir, DiskOptions, Founding, Identity, NodeKey, Stage, found, found_solo,
+    founded, open as open_data_dir,
 };
 use covey::ids::MemberId;
 use covey::prng::Prng;
-use covey::store::{Store, StoreOptions};
-use covey::wal::{self, Recovered, Wal};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-const STORE: &str = "store.redb";
-const STORE_UNFINISHED: &str = "store.redb.new";
-
-/// A disk with a node's two directories. They fail and come back together.
+/// A disk with a node's data directory as its root.
 #[derive(Clone, Debug)]
-pub(crate) struct Disk {
-    pub(crate) root: SimDir,
-    pub(crate) wal: SimDir,
-}
-
-/// One of the two directories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    Root,
-    Wal,
-}
+pub(crate) struct Disk(SimDir);
 
 impl Disk {
     pub(crate) fn new(prng: &mut Prng) -> Self {
-        Self { root: SimDir::new(prng.next_u64()), wal: SimDir::new(prng.next_u64()) }
+        Self(SimDir::new(prng.next_u64()))
     }
 
-    pub(crate) fn part(&self, part: Part) -> &SimDir {
-        match part {
-            Part::Root => &self.root,
-            Part::Wal => &self.wal,
-        }
+    pub(crate) fn root(&self) -> &SimDir {
+        &self.0
     }
 
-    /// Whether the machine has power: a crash in one directory is a crash of both.
     pub(crate) fn has_power(&self) -> bool {
-        self.root.list().is_ok() && self.wal.list().is_ok()
+        self.0.list().is_ok()
     }
 
     /// What the next start finds after the power was cut just now.
     pub(crate) fn cut_power(&self, survival: Survival) -> Disk {
-        self.root.halt();
-        self.wal.halt();
-        Disk { root: self.root.crash(survival), wal: self.wal.crash(survival) }
+        self.0.halt();
+        Disk(self.0.crash(survival))
     }
 
     /// What the next process finds after this one died: the page cache, of which nothing is any more durable than before.
     pub(crate) fn kill_process(&self) -> Disk {
-        Disk { root: self.root.detach(), wal: self.wal.detach() }
+        Disk(self.0.detach())
     }
 
     /// No faults from now on.
     pub(crate) fn heal(&self) {
-        self.root.plan(FaultPlan::default());
-        self.wal.plan(FaultPlan::default());
+        self.0.plan(FaultPlan::default());
     }
 
     pub(crate) fn operations(&self) -> u64 {
-        self.root.operations() + self.wal.operations()
+        self.0.operations()
     }
 }
 
@@ -82,13 +57,12 @@ impl Disk {
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) foundings: Vec<Founding>,
-    pub(crate) wal: wal::Options,
-    pub(crate) store: StoreOptions,
+    pub(crate) options: DiskOptions,
 }
 
 impl Cluster {
     /// A cluster whose members all vote from the start.
-    pub(crate) fn new(members: usize, wal: wal::Options, store: StoreOptions) -> Self {
+    pub(crate) fn new(members: usize, options: DiskOptions) -> Self {
         let mut foundings: Vec<_> = (1..=members)
             .map(|n| {
                 let n = u8::try_from(n).expect("few members");
@@ -100,7 +74,7 @@ impl Cluster {
             founding.meta.conf_state.voters.clone_from(&voters);
             founding.meta.conf_state.voters.sort_unstable();
         }
-        Self { foundings, wal, store }
+        Self { foundings, options }
     }
 
     pub(crate) fn member(&self, host: usize) -> MemberId {
@@ -118,14 +92,6 @@ fn node_key(seed: u8) -> NodeKey {
     NodeKey::from_pkcs8(der).expect("a key pair")
 }
 
-/// What a start found on the disk.
-pub(crate) struct Opened {
-    pub(crate) identity: Identity,
-    pub(crate) store: Store,
-    pub(crate) wal: Wal<SimDir>,
-    pub(crate) recovered: Recovered,
-}
-
 /// Why a start failed, with all causes in one line.
 pub(crate) type Refused = String;
 
@@ -141,72 +107,29 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 }
 
 /// Starts from a disk as `app` does; founds where there is nothing yet.
-pub(crate) fn open(disk: &Disk, cluster: &Cluster, host: usize, nonce: u64) -> Result<Opened, Refused> {
-    let founding = &cluster.foundings[host];
-    if load(&disk.root).map_err(|error| chain(&error))?.is_none() {
-        let names = disk.root.list().map_err(|error| chain(&error))?;
-        assert!(!names.iter().any(|name| name == STORE), "a store without an identity");
-        create(&disk.root, &founding.identity).map_err(|error| chain(&error))?;
-    }
-    let started = start(&disk.root, nonce).map_err(|error| chain(&error))?;
-    let identity = started.expect("the record that was just there");
-    match identity.stage {
-        Stage::Founding => establish(disk, cluster, founding, identity),
-        Stage::Established => reopen(disk, cluster, identity),
-    }
-}
-
-fn establish(
+///
+/// A lone node begins with nothing. The members of a cluster begin with each other as voters, which is content that the first start alone
+/// could not know.
+pub(crate) fn open(
     disk: &Disk,
     cluster: &Cluster,
-    founding: &Founding,
-    identity: Identity,
-) -> Result<Opened, Refused> {
-    clear(disk).map_err(|error| chain(&error))?;
-    let file = unfinished_store(&disk.root).map_err(|error| chain(&error))?;
-    let mut store = Store::open(SimBackend::new(file), cluster.store).map_err(|error| chain(&error))?;
-    disk.root.rename(STORE_UNFINISHED, STORE).map_err(|error| chain(&error))?;
-    disk.root.sync().map_err(|error| chain(&error))?;
-    store.initialise(&founding.meta).map_err(|error| chain(&error))?;
-    let wal = Wal::create(disk.wal.clone(), log_of(&identity), founding.log_start, cluster.wal)
-        .map_err(|error| chain(&error))?;
-    disk.root.sync().map_err(|error| chain(&error))?;
-    mark_established(&disk.root).map_err(|error| chain(&error))?;
-    let recovered =
-        Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), tear: None };
-    Ok(Opened { identity, store, wal, recovered })
-}
-
-fn clear(disk: &Disk) -> io::Result<()> {
-    if disk.root.list()?.iter().any(|name| name == STORE) {
-        disk.root.remove(STORE)?;
-    }
-    for name in disk.wal.list()? {
-        disk.wal.remove(&name)?;
-    }
-    Ok(())
-}
-
-fn unfinished_store(root: &SimDir) -> io::Result<<SimDir as Directory>::File> {
-    if root.list()?.iter().any(|name| name == STORE_UNFINISHED) {
-        let mut file = root.open(STORE_UNFINISHED)?;
-        file.set_len(0)?;
-        return Ok(file);
-    }
-    root.create(STORE_UNFINISHED)
-}
-
-fn reopen(disk: &Disk, cluster: &Cluster, identity: Identity) -> Result<Opened, Refused> {
-    let file = disk.root.open(STORE).map_err(|error| format!("{STORE} is missing: {error}"))?;
-    let store = Store::open(SimBackend::new(file), cluster.store).map_err(|error| chain(&error))?;
-    if !store.is_initialised() {
-        return Err(format!("{STORE} has lost its content"));
-    }
-    let (wal, recovered) =
-        Wal::open(disk.wal.clone(), log_of(&identity), cluster.wal).map_err(|error| chain(&error))?;
-    Ok(Opened { identity, store, wal, recovered })
-}
-
-fn log_of(identity: &Identity) -> wal::Identity {
-    wal::Identity { cluster: identity.cluster(), member: identity.member }
+    host: usize,
+    nonce: u64,
+) -> Result<DataDir<SimDir>, Refused> {
+    let founding = &cluster.foundings[host];
+    let first = if cluster.foundings.len() > 1 { Stage::Restoring } else { Stage::Founding };
+    let stage = if let Some(identity) = founded(&disk.0).map_err(|error| chain(&error))? {
+        identity.stage
+    } else {
+        let identity = Identity { stage: first, ..founding.identity.clone() };
+        found(&disk.0, &identity).map_err(|error| chain(&error))?;
+        first
+    };
+    let mut batches = std::iter::empty();
+    let content = (stage == Stage::Restoring).then(|| Content {
+        meta: founding.meta.clone(),
+        batches: &mut batches,
+        log_start: founding.log_start,
+    });
+    open_data_dir(&disk.0, nonce, content, cluster.options).map_err(|error| chain(&error))
 }

@@ -12,6 +12,7 @@ use covey::command::codec::encode;
 use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
 use covey::consensus::{CoreStatus, Message, PersistId, Role};
 use covey::disk::sim::SimDir;
+use covey::formation::DataDir;
 use covey::ids::{LogIndex, MemberId, ProposalId};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
@@ -23,7 +24,7 @@ use covey::store::{Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
 use covey::wal::LogEntry;
 
-use crate::disk::{Opened, Refused, chain};
+use crate::disk::{Refused, chain};
 use crate::plan::Timing;
 
 /// The threads of a node.
@@ -116,13 +117,13 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn start(
         now: Instant,
-        opened: Opened,
+        opened: DataDir<SimDir>,
         quota: u64,
         timing: Timing,
         mut prng: Prng,
         effects: &mut Effects,
     ) -> Result<Self, Refused> {
-        let Opened { identity, store, wal, recovered } = opened;
+        let DataDir { identity, store, wal, recovered } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
         let recovery = Recovery {

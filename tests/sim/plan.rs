@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use covey::formation::DiskOptions;
 use covey::limits::{OVERLAY_BYTES, QUOTA_BYTES};
 use covey::prng::Prng;
 use covey::store::StoreOptions;
@@ -77,8 +78,7 @@ pub(crate) struct Plan {
     pub(crate) load: Load,
     pub(crate) trouble: Trouble,
     pub(crate) quota: u64,
-    pub(crate) wal: wal::Options,
-    pub(crate) store: StoreOptions,
+    pub(crate) disk: DiskOptions,
     /// Look inside the members, too, and not only at what clients are shown.
     pub(crate) look_inside: bool,
     pub(crate) verbose: bool,
@@ -132,8 +132,10 @@ impl Plan {
             load,
             trouble,
             quota: if prng.one_in(5) { prng.range(20_000, 60_000) } else { QUOTA_BYTES },
-            wal: wal::Options { segment_bytes: 4096 * prng.range(2, 12), prefill: !prng.one_in(4) },
-            store: StoreOptions { cache_bytes: 1 << prng.range(16, 23) },
+            disk: DiskOptions {
+                wal: wal::Options { segment_bytes: 4096 * prng.range(2, 12), prefill: !prng.one_in(4) },
+                store: StoreOptions { cache_bytes: 1 << prng.range(16, 23) },
+            },
             look_inside: true,
             verbose: std::env::var_os("COVEY_SIM_LOG").is_some(),
         }
@@ -171,8 +173,10 @@ impl Plan {
             hold: Duration::from_millis(2),
         };
         let trouble = Trouble { gap: None, cut_start_one_in: u64::MAX, lull_one_in: 1 };
-        let wal = wal::Options { segment_bytes: 8192, prefill: true };
-        let store = StoreOptions { cache_bytes: 1 << 20 };
-        Self { timing, load, trouble, quota: QUOTA_BYTES, wal, store, ..plan }
+        let disk = DiskOptions {
+            wal: wal::Options { segment_bytes: 8192, prefill: true },
+            store: StoreOptions { cache_bytes: 1 << 20 },
+        };
+        Self { timing, load, trouble, quota: QUOTA_BYTES, disk, ..plan }
     }
 }

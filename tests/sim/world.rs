@@ -22,7 +22,7 @@ use covey::mvcc::View;
 use covey::prng::Prng;
 use covey::time::Instant;
 
-use crate::disk::{Cluster, Disk, Part, chain, open};
+use crate::disk::{Cluster, Disk, chain, open};
 use crate::member::{Effect, Effects, Member, Standing, Thread};
 use crate::oracle::{Oracle, everything};
 use crate::plan::{Plan, draw};
@@ -122,18 +122,17 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) faults: u64,
     pub(crate) stored: u64,
-    /// Operations that changed something, by directory: what a crash can be put at.
-    pub(crate) disk_operations: [u64; 2],
+    /// Operations of the first host's disk that changed something: what a crash can be put at.
+    pub(crate) disk_operations: u64,
 }
 
 /// Where a crash is put by whoever enumerates them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CrashPoint {
-    pub(crate) part: Part,
     pub(crate) at: u64,
     pub(crate) survival: Survival,
-    /// A second crash, as many operations into the start that follows, in this directory.
-    pub(crate) again: Option<(Part, u64)>,
+    /// A second crash, as many operations into the start that follows.
+    pub(crate) again: Option<u64>,
 }
 
 pub(crate) struct World {
@@ -161,7 +160,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut prng = Prng::new(plan.seed ^ 0x5eed);
-        let cluster = Cluster::new(plan.hosts, plan.wal, plan.store);
+        let cluster = Cluster::new(plan.hosts, plan.disk);
         let hosts = (0..plan.hosts).map(|_| Host {
             disk: Disk::new(&mut prng),
             member: None,
@@ -199,7 +198,7 @@ impl World {
     /// Puts a crash of the first host at an operation of its disk, counted from the disk's first one.
     pub(crate) fn crash_at(&mut self, point: CrashPoint) {
         let plan = FaultPlan { crash_at: Some(point.at), ..FaultPlan::default() };
-        self.hosts[0].disk.part(point.part).plan(plan);
+        self.hosts[0].disk.root().plan(plan);
         self.hosts[0].survival = point.survival;
         self.crash_point = Some(point);
     }
@@ -222,8 +221,7 @@ impl World {
         while self.asked < self.plan.load.operations {
             self.step();
         }
-        let operations = |part| self.hosts[0].disk.part(part).operations();
-        self.report.disk_operations = [operations(Part::Root), operations(Part::Wal)];
+        self.report.disk_operations = self.hosts[0].disk.operations();
         self.calm_down();
         self.probe();
         self.cut_power_everywhere();
@@ -379,9 +377,9 @@ impl World {
         self.note("power cut", &[number as u64, survival as u64]);
         let disk = self.hosts[number].disk.cut_power(survival);
         self.bury(number, disk);
-        if let Some((part, at)) = self.crash_point.take().and_then(|point| point.again) {
+        if let Some(at) = self.crash_point.take().and_then(|point| point.again) {
             let plan = FaultPlan { crash_at: Some(at), ..FaultPlan::default() };
-            self.hosts[number].disk.part(part).plan(plan);
+            self.hosts[number].disk.root().plan(plan);
         }
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use covey::command::{Command, LeaseChange, Put};
 use covey::disk::sim::Survival;
 use covey::disk::{Directory, File};
+use covey::formation::LOG_NAME;
 use covey::ids::LeaseId;
 
 use super::{Asked, Report, World};
-use crate::disk::Part;
 use crate::workload::Ask;
 
 /// What is asked after the last fault is answered within this time: a start, an election, a read-index round that is asked again.
@@ -68,15 +68,18 @@ impl World {
 
     /// One bit on one of the disks is not what was written, once the power has gone at the end.
     pub(super) fn flip_a_bit(&mut self) {
-        let part = if self.prng.one_in(2) { Part::Root } else { Part::Wal };
-        let disk = self.hosts[0].disk.part(part);
-        let mut names = disk.list().expect("a disk with power");
+        let root = self.hosts[0].disk.root();
+        let in_log = self.prng.one_in(2);
+        let directory =
+            if in_log { root.subdirectory(LOG_NAME).expect("a disk with power") } else { root.clone() };
+        let mut names = directory.list().expect("a disk with power");
+        names.retain(|name| name != LOG_NAME);
         names.sort_unstable();
         let name = &names[usize::try_from(self.prng.range(0, names.len() as u64)).expect("few")];
-        let length = disk.open(name).and_then(|file| file.len()).expect("it is listed");
+        let length = directory.open(name).and_then(|file| file.len()).expect("it is listed");
         let (offset, bit) = (self.prng.range(0, length.max(1)), self.prng.range(0, 8));
-        disk.flip_bit(name, offset, u8::try_from(bit).expect("below 8"));
-        self.note("bit flipped", &[part as u64, offset, bit]);
+        directory.flip_bit(name, offset, u8::try_from(bit).expect("below 8"));
+        self.note("bit flipped", &[u64::from(in_log), offset, bit]);
     }
 
     pub(super) fn finish(mut self) -> Report {

@@ -9,7 +9,6 @@ use covey::disk::sim::{Fault, FaultPlan, Survival};
 use covey::limits::OVERLAY_IDLE;
 
 use super::{Event, World};
-use crate::disk::Part;
 use crate::plan::draw;
 
 /// What goes wrong.
@@ -72,8 +71,7 @@ impl World {
 
     /// The power fails in one of the next operations of the disk.
     pub(super) fn cut_soon(&mut self, number: usize) {
-        let part = if self.prng.one_in(2) { Part::Root } else { Part::Wal };
-        let disk = self.hosts[number].disk.part(part);
+        let disk = self.hosts[number].disk.root();
         let at = disk.operations() + self.prng.range(1, 30);
         disk.plan(FaultPlan { crash_at: Some(at), ..FaultPlan::default() });
         self.hosts[number].survival = self.survival();
@@ -81,8 +79,7 @@ impl World {
 
     /// One of the next operations of the disk fails: a write, a sync, or a read.
     pub(super) fn fail_soon(&mut self, number: usize) {
-        let part = if self.prng.one_in(2) { Part::Root } else { Part::Wal };
-        let disk = self.hosts[number].disk.part(part);
+        let disk = self.hosts[number].disk.root();
         let after = self.prng.range(1, 20);
         let plan = if self.prng.one_in(4) {
             FaultPlan { fail_read_at: Some(disk.reads() + after), ..FaultPlan::default() }

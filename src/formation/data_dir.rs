@@ -1,0 +1,252 @@
+//! The data directory: made when a cluster is founded, opened again at every later start.
+//!
+//! Owns: what lies where, the order in which it comes into being, and what a start makes of what it finds. Must never: take a damaged or
+//! half lost directory for a fresh one. Driven by `app` before anything serves, and by the simulator.
+//!
+//! ```text
+//! DIR/identity.0 identity.1   who this node is, twice
+//! DIR/store.redb              the state
+//! DIR/wal/*                   the raft log
+//! ```
+//!
+//! # The order, and what a crash leaves
+//!
+//! ```text
+//! record (founding) ──► store ──► its content ──► log ──► names synced ──► record (established) ──► serves
+//!     a crash in here: store and log are made anew            │      a crash after: opened as they are
+//! ```
+//!
+//! Without the record's stage a store that was never finished could not be told from one that was lost. What is there before the record
+//! is somebody's data; what the record promises and is not there was lost; both are refused.
+
+use std::error::Error;
+use std::io;
+
+use super::found::first_state;
+use super::identity::{Identity, Stage};
+use super::record::{self, RecordError};
+use crate::disk::Directory;
+use crate::store::{FoldBatch, Meta, Store, StoreError, StoreOptions};
+use crate::wal::{self, Position, Recovered, Wal, WalError};
+
+/// The file of the state.
+pub const STORE_NAME: &str = "store.redb";
+/// The directory of the raft log.
+pub const LOG_NAME: &str = "wal";
+
+/// How the store and the log of a node are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskOptions {
+    /// The store.
+    pub store: StoreOptions,
+    /// The log; not filled ahead where its filesystem gains nothing by that.
+    pub wal: wal::Options,
+}
+
+/// Why a data directory cannot be used. Nothing in it was changed by the refusal, save for the count of starts.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory failed.
+    #[error("cannot {action} {name}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or directory in it.
+        name: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There is neither a record nor data.
+    #[error("nothing is founded here yet")]
+    Fresh,
+    /// The identity record is damaged or of another version.
+    #[error("the identity record cannot be used")]
+    Record(#[from] RecordError),
+    /// There is data without a record of whose it is.
+    #[error(
+        "{name} is there but the identity record is not: the directory is incomplete, and starting afresh would lose its data"
+    )]
+    IdentityLost {
+        /// What was found.
+        name: &'static str,
+    },
+    /// The record is older than the data.
+    #[error(
+        "the identity record says that founding was never finished, but the log is in use: the newer copy of the record is damaged"
+    )]
+    RecordOutdated,
+    /// The state that the record promises is not there.
+    #[error("{name} is missing: the directory is incomplete, restore it whole")]
+    StateLost {
+        /// What was not found.
+        name: &'static str,
+    },
+    /// Content was being put in when that was cut off; only whoever has it can go on.
+    #[error("content was being restored into the directory, and that was not finished: restore it again")]
+    Unfinished,
+    /// Content came for a directory that was not founded for it.
+    #[error("the directory was not founded to be restored into")]
+    NotRestoring,
+    /// The content that the store should begin with could not be read to its end.
+    #[error("the content of the new store cannot be read")]
+    Content(#[source] ContentError),
+    /// The log is damaged, of another version or another member's.
+    #[error("the log cannot be used")]
+    Wal(#[from] WalError),
+    /// The store is damaged or of another version.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+}
+
+/// Why the source of content failed.
+pub type ContentError = Box<dyn Error + Send + Sync>;
+
+/// What a new store begins with, other than nothing.
+pub struct Content<'a> {
+    /// The facts before the first batch.
+    pub meta: Meta,
+    /// What is folded in after that, as from an overlay: each a commit of its own, so that none needs to be large. What the last one says
+    /// of `applied` must be the position that the log continues.
+    pub batches: &'a mut dyn Iterator<Item = Result<FoldBatch, ContentError>>,
+    /// The position that the log continues.
+    pub log_start: Position,
+}
+
+/// What a start finds, or has made.
+pub struct DataDir<D: Directory> {
+    /// Who the node is in this run; its incarnation is on disk.
+    pub identity: Identity,
+    /// The state.
+    pub store: Store,
+    /// The log, ready for the next batch.
+    pub wal: Wal<D>,
+    /// What the log holds.
+    pub recovered: Recovered,
+}
+
+/// Who the node was in its last run; `None` where nothing is founded yet and [`found`] may.
+///
+/// # Errors
+/// A state without an identity is somebody's data, never a fresh start: [`OpenError::IdentityLost`]. A damaged record is no absent one.
+pub fn founded<D: Directory>(root: &D) -> Result<Option<Identity>, OpenError> {
+    let identity = record::load(root)?;
+    if identity.is_none() {
+        for name in [STORE_NAME, LOG_NAME] {
+            if exists(root, name)? {
+                return Err(OpenError::IdentityLost { name });
+            }
+        }
+    }
+    Ok(identity)
+}
+
+/// Writes the record of a new node; its stage says whether its store begins with nothing ([`Stage::Founding`]) or with content
+/// ([`Stage::Restoring`]). [`open`] does the rest, after a crash too.
+pub fn found<D: Directory>(root: &D, identity: &Identity) -> Result<(), OpenError> {
+    assert!(identity.stage != Stage::Established, "what is founded has neither store nor log yet");
+    if founded(root)?.is_some() {
+        return Err(RecordError::Exists.into());
+    }
+    Ok(record::create(root, identity)?)
+}
+
+/// Begins a run: opens what is there, or finishes the founding, with `content` where the node was founded for that.
+pub fn open<D: Directory>(
+    root: &D,
+    boot_nonce: u64,
+    content: Option<Content<'_>>,
+    options: DiskOptions,
+) -> Result<DataDir<D>, OpenError> {
+    founded(root)?.ok_or(OpenError::Fresh)?;
+    // On disk before anything else happens in this run: a copy of this directory that starts too can be told apart.
+    let identity = record::start(root, boot_nonce)?.ok_or(OpenError::Fresh)?;
+    match (identity.stage, content) {
+        (Stage::Established, None) => reopen(root, identity, options),
+        (Stage::Founding, None) => {
+            let (meta, log_start) = first_state(identity.member);
+            let content = Content { meta, batches: &mut std::iter::empty(), log_start };
+            establish(root, identity, content, options)
+        }
+        (Stage::Restoring, Some(content)) => establish(root, identity, content, options),
+        (Stage::Restoring, None) => Err(OpenError::Unfinished),
+        (Stage::Founding | Stage::Established, Some(_)) => Err(OpenError::NotRestoring),
+    }
+}
+
+/// Makes store and log anew: the record says that nothing was ever acknowledged from what may lie there.
+fn establish<D: Directory>(
+    root: &D,
+    identity: Identity,
+    content: Content<'_>,
+    options: DiskOptions,
+) -> Result<DataDir<D>, OpenError> {
+    refuse_used(root, &identity, options)?;
+    if exists(root, STORE_NAME)? {
+        root.remove(STORE_NAME).map_err(failed("remove", STORE_NAME))?;
+    }
+    let mut store = Store::open_in(root, STORE_NAME, options.store)?;
+    store.initialise(&content.meta)?;
+    for batch in content.batches {
+        store.fold(&batch.map_err(OpenError::Content)?)?;
+    }
+    let (log, wal_options) = log_directory(root, options)?;
+    for name in log.list().map_err(failed("list", LOG_NAME))? {
+        log.remove(&name).map_err(failed("empty", LOG_NAME))?;
+    }
+    let wal = Wal::create(log, wal_identity(&identity), content.log_start, wal_options)?;
+    // The names of store and log must be durable before the record promises that they are there.
+    root.sync().map_err(failed("sync", LOG_NAME))?;
+    let identity = record::mark_established(root)?;
+    let recovered =
+        Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), tear: None };
+    Ok(DataDir { identity, store, wal, recovered })
+}
+
+/// The record says that founding was not finished, yet the log holds entries: it is not the newest copy of the record that was read.
+fn refuse_used<D: Directory>(root: &D, identity: &Identity, options: DiskOptions) -> Result<(), OpenError> {
+    if !exists(root, LOG_NAME)? {
+        return Ok(());
+    }
+    let (log, options) = log_directory(root, options)?;
+    // A log that does not open is half made, as it may be.
+    match Wal::open(log, wal_identity(identity), options) {
+        Ok((_, recovered)) if !recovered.entries.is_empty() => Err(OpenError::RecordOutdated),
+        Err(error @ WalError::Io { .. }) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> Result<DataDir<D>, OpenError> {
+    for name in [STORE_NAME, LOG_NAME] {
+        if !exists(root, name)? {
+            return Err(OpenError::StateLost { name });
+        }
+    }
+    let store = Store::open_in(root, STORE_NAME, options.store)?;
+    if !store.is_initialised() {
+        return Err(OpenError::StateLost { name: STORE_NAME });
+    }
+    let (log, wal_options) = log_directory(root, options)?;
+    let (wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
+    Ok(DataDir { identity, store, wal, recovered })
+}
+
+fn exists<D: Directory>(root: &D, name: &'static str) -> Result<bool, OpenError> {
+    let names = root.list().map_err(failed("look for", name))?;
+    Ok(names.iter().any(|found| found == name))
+}
+
+fn log_directory<D: Directory>(root: &D, options: DiskOptions) -> Result<(D, wal::Options), OpenError> {
+    let log = root.subdirectory(LOG_NAME).map_err(failed("open", LOG_NAME))?;
+    let in_place = log.overwrites_in_place().map_err(failed("examine the filesystem of", LOG_NAME))?;
+    Ok((log, wal::Options { prefill: options.wal.prefill && in_place, ..options.wal }))
+}
+
+fn wal_identity(identity: &Identity) -> wal::Identity {
+    wal::Identity { cluster: identity.cluster(), member: identity.member }
+}
+
+fn failed(action: &'static str, name: &'static str) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { action, name, source }
+}

@@ -1,0 +1,233 @@
+//! What a start makes of each thing that it may find, and a crash at every point of founding.
+
+use bytes::Bytes;
+
+use super::data_dir::{Content, DataDir, DiskOptions, LOG_NAME, OpenError, STORE_NAME, found, founded, open};
+use super::identity::{Identity, Stage};
+use super::record::RecordError;
+use super::test_founding;
+use crate::disk::Directory;
+use crate::disk::sim::{FaultPlan, SimDir, Survival};
+use crate::ids::{LeaseId, LogIndex, Revision, Term, VersionId};
+use crate::store::{Change, ChangeKind, FoldBatch, Meta, StoreOptions};
+use crate::wal::{self, Batch, EntryKind, HardState, LogEntry, Position};
+
+fn options() -> DiskOptions {
+    DiskOptions {
+        store: StoreOptions { cache_bytes: 1 << 20 },
+        wal: wal::Options { segment_bytes: 8192, prefill: true },
+    }
+}
+
+fn identity(stage: Stage) -> Identity {
+    Identity { stage, ..test_founding(1).identity }
+}
+
+/// As `app` does it.
+fn start(root: &SimDir, nonce: u64) -> Result<DataDir<SimDir>, OpenError> {
+    if founded(root)?.is_none() {
+        found(root, &identity(Stage::Founding))?;
+    }
+    open(root, nonce, None, options())
+}
+
+fn use_log(data: &mut DataDir<SimDir>) {
+    let term = data.wal.hard_state().term;
+    let entry = LogEntry {
+        index: data.wal.last().index.next(),
+        term,
+        kind: EntryKind::Normal,
+        data: Bytes::from_static(b"entry"),
+    };
+    let hard_state = HardState { term, vote: None, commit: data.wal.last().index };
+    data.wal.append(Batch { hard_state: Some(hard_state), entries: &[entry] }).unwrap();
+    data.wal.sync().unwrap();
+}
+
+const LAST: LogIndex = LogIndex(40);
+
+fn batch(first: i64, last: i64) -> FoldBatch {
+    let put = |n: i64| {
+        let main = Revision(n);
+        let kind = ChangeKind::Put {
+            value: Bytes::from_static(b"v"),
+            create_revision: main,
+            version: 1,
+            lease: LeaseId::NONE,
+        };
+        (VersionId { main, sub: 0 }, Change { key: format!("key {n}").into(), kind })
+    };
+    let (founding, conf_state) = (test_founding(1), test_founding(1).meta.conf_state);
+    let meta =
+        Meta { applied: LAST, applied_term: Term(3), revision: Revision(last), conf_state, ..founding.meta };
+    FoldBatch { changes: (first..=last).map(put).collect(), meta }
+}
+
+/// As whoever restores does it: two batches up to revision 9.
+fn restore(root: &SimDir, nonce: u64) -> Result<DataDir<SimDir>, OpenError> {
+    if founded(root)?.is_none() {
+        found(root, &identity(Stage::Restoring))?;
+    }
+    let mut batches = [Ok(batch(2, 5)), Ok(batch(6, 9))].into_iter();
+    let content = Content {
+        meta: test_founding(1).meta,
+        batches: &mut batches,
+        log_start: Position { index: LAST, term: Term(3) },
+    };
+    open(root, nonce, Some(content), options())
+}
+
+#[test]
+fn a_fresh_directory_is_founded_once_and_opened_from_then_on() {
+    let root = SimDir::new(1);
+    assert!(matches!(open(&root, 1, None, options()), Err(OpenError::Fresh)));
+    assert!(root.list().unwrap().is_empty(), "nobody asked for it to be founded");
+    let mut first = start(&root, 7).unwrap();
+    assert_eq!((first.identity.stage, first.identity.boot_nonce), (Stage::Established, 7));
+    assert_eq!(first.store.meta().revision, Revision(1));
+    assert_eq!(first.wal.start().index, LogIndex(1));
+    let again = found(&root, &identity(Stage::Founding));
+    assert!(matches!(again, Err(OpenError::Record(RecordError::Exists))));
+    use_log(&mut first);
+    let incarnation = first.identity.incarnation;
+    drop(first);
+
+    let second = start(&root.detach(), 8).unwrap();
+    assert_eq!(second.identity.member, identity(Stage::Founding).member);
+    assert!(second.identity.incarnation > incarnation);
+    assert_eq!(second.recovered.entries.len(), 1);
+}
+
+#[test]
+fn a_directory_with_data_and_without_a_record_is_never_a_fresh_start() {
+    for kept in [STORE_NAME, LOG_NAME] {
+        let root = SimDir::new(2);
+        if kept == LOG_NAME {
+            root.subdirectory(kept).unwrap();
+        } else {
+            root.create(kept).unwrap();
+        }
+        for refusal in [
+            founded(&root).err(),
+            found(&root, &identity(Stage::Founding)).err(),
+            open(&root, 1, None, options()).err(),
+        ] {
+            assert!(matches!(refusal, Some(OpenError::IdentityLost { name }) if name == kept), "{refusal:?}");
+        }
+        assert_eq!(root.list().unwrap(), [kept], "a refusal changes nothing");
+    }
+}
+
+#[test]
+fn what_the_record_promises_and_is_not_there_was_lost() {
+    let root = SimDir::new(3);
+    drop(start(&root, 1).unwrap());
+    let without_store = root.detach();
+    without_store.remove(STORE_NAME).unwrap();
+    let refused = start(&without_store, 2);
+    assert!(matches!(refused.err(), Some(OpenError::StateLost { name: STORE_NAME })));
+    assert!(!without_store.list().unwrap().contains(&STORE_NAME.to_owned()), "none is made instead");
+
+    let root = SimDir::new(4);
+    drop(start(&root, 1).unwrap());
+    let log = root.subdirectory(LOG_NAME).unwrap();
+    for name in log.list().unwrap() {
+        log.remove(&name).unwrap();
+    }
+    assert!(matches!(start(&root, 2).err(), Some(OpenError::Wal(_))));
+
+    // A store that was made and never founded holds nothing of what was promised.
+    let root = SimDir::new(5);
+    drop(start(&root, 1).unwrap());
+    root.remove(STORE_NAME).unwrap();
+    drop(crate::store::Store::open_in(&root, STORE_NAME, options().store).unwrap());
+    assert!(matches!(start(&root, 2).err(), Some(OpenError::StateLost { name: STORE_NAME })));
+}
+
+/// The copy of the record that says *established* is damaged, the other one is from before: what is there must not be made anew.
+#[test]
+fn a_log_in_use_is_not_made_anew_by_an_old_record() {
+    let root = SimDir::new(6);
+    found(&root, &identity(Stage::Founding)).unwrap();
+    let mut data = open(&root, 1, None, options()).unwrap();
+    use_log(&mut data);
+    drop(data);
+    let old = SimDir::new(7);
+    found(&old, &identity(Stage::Founding)).unwrap();
+    let mut record = [0; 256];
+    let file = old.open("identity.0").unwrap();
+    let length = usize::try_from(crate::disk::File::len(&file).unwrap()).unwrap();
+    crate::disk::File::read_at(&file, 0, &mut record[..length]).unwrap();
+    for name in ["identity.0", "identity.1"] {
+        root.remove(name).unwrap();
+        crate::disk::File::write_at(&root.create(name).unwrap(), 0, &record[..length]).unwrap();
+    }
+    assert!(matches!(start(&root, 2).err(), Some(OpenError::RecordOutdated)));
+    let log = root.subdirectory(LOG_NAME).unwrap();
+    assert!(!log.list().unwrap().is_empty() && root.list().unwrap().contains(&STORE_NAME.to_owned()));
+}
+
+#[test]
+fn a_directory_that_is_restored_into_begins_with_that_and_nothing_else() {
+    let root = SimDir::new(8);
+    let restored = restore(&root, 1).unwrap();
+    assert_eq!((restored.store.meta().revision, restored.store.meta().applied), (Revision(9), LAST));
+    assert_eq!(restored.wal.start(), Position { index: LAST, term: Term(3) });
+    drop(restored);
+    assert!(matches!(restore(&root, 2).err(), Some(OpenError::NotRestoring)), "it is in use by now");
+    let opened = start(&root, 3).unwrap();
+    assert_eq!(opened.store.base().unwrap().changes(VersionId::default(), Revision(9)).unwrap().count(), 8);
+
+    let root = SimDir::new(9);
+    found(&root, &identity(Stage::Restoring)).unwrap();
+    assert!(matches!(start(&root, 1).err(), Some(OpenError::Unfinished)), "not an empty store");
+    let mut broken = [Ok(batch(2, 5)), Err("cut short".into())].into_iter();
+    let content = Content {
+        meta: test_founding(1).meta,
+        batches: &mut broken,
+        log_start: Position { index: LAST, term: Term(3) },
+    };
+    let refused = open(&root, 2, Some(content), options());
+    assert!(matches!(refused.err(), Some(OpenError::Content(_))));
+    assert!(matches!(start(&root, 3).err(), Some(OpenError::Unfinished)), "half a state is none");
+    assert_eq!(restore(&root, 4).unwrap().store.meta().revision, Revision(9));
+}
+
+/// Founds, uses the log and opens again, with the power cut in each operation; then the same once more on what is left.
+fn crash_everywhere(begin: fn(&SimDir, u64) -> Result<DataDir<SimDir>, OpenError>, revision: Revision) {
+    let whole = SimDir::new(10);
+    use_log(&mut begin(&whole, 1).unwrap());
+    let operations = whole.operations();
+    let (mut made, mut begun) = (0, 0);
+    for crash_at in 1..=operations {
+        let root = SimDir::new(crash_at);
+        root.plan(FaultPlan { crash_at: Some(crash_at), ..FaultPlan::default() });
+        // Ready before the power went: from here on it may have been acknowledged.
+        let ready = begin(&root, 1).is_ok();
+        for survival in [Survival::Nothing, Survival::Everything, Survival::Random] {
+            let left = root.crash(survival);
+            let stage = founded(&left).unwrap().map(|identity| identity.stage);
+            assert!(!ready || stage == Some(Stage::Established), "cut in {crash_at}");
+            let finished = if stage == Some(Stage::Established) {
+                made += 1;
+                start(&left, 2).unwrap()
+            } else {
+                begun += usize::from(stage.is_some());
+                begin(&left, 2).unwrap()
+            };
+            assert_eq!(finished.identity.boot_nonce, 2);
+            assert_eq!(finished.store.meta().revision, revision, "cut in {crash_at}, {survival:?}");
+        }
+    }
+    assert!(made > 3 && begun > 20, "{made} of {operations} after the end, {begun} in the midst");
+}
+
+#[test]
+fn a_crash_while_founding_leaves_something_that_a_start_finishes() {
+    crash_everywhere(start, Revision(1));
+}
+
+#[test]
+fn a_crash_while_restoring_leaves_something_that_another_restore_finishes() {
+    crash_everywhere(restore, Revision(9));
+}
