@@ -52,6 +52,9 @@ pub const READS_PENDING_MAX: usize = 20_000;
 /// Committed bytes that may wait for the applier before new proposals are held back.
 pub const UNAPPLIED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of changes in one piece of a state that is sent to another member; a single larger change goes alone.
+pub const TRANSFER_PIECE_BYTES: usize = 256 * 1024;
+
 /// Keys that a reader copies out of the overlay under one lock.
 pub const OVERLAY_READ_CHUNK: usize = 256;
 /// Versions that one slice of physical compaction removes (etcd's default batch).

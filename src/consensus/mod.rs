@@ -221,7 +221,7 @@ impl Consensus {
         self.count_ticks(now);
         if applied.0 > self.node.raft.raft_log.persisted {
             // The state was installed, and the log is not reset yet: raft hears of it once it is.
-            self.late_applied = Some(applied);
+            self.late_applied = self.late_applied.max(Some(applied));
         } else if !self.removed && applied.0 > self.node.raft.raft_log.applied {
             self.node.advance_apply_to(applied.0);
             self.after_call();
@@ -268,7 +268,8 @@ impl Consensus {
         let tail = if self.is_alone() { 0 } else { self.log_tail_bytes };
         let store = self.node.mut_store();
         store.cut(checkpoint.0, tail);
-        LogIndex(store.first())
+        // After a snapshot was restored the log in memory is ahead of a store that is about to be replaced; the one on disk must not be.
+        LogIndex(store.first().min(checkpoint.0 + 1))
     }
 
     /// Where this member stands.

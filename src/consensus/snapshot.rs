@@ -81,9 +81,17 @@ impl Consensus {
         self.expected = expected;
     }
 
-    /// See [`Consensus::expect_snapshot`].
-    pub fn expected_snapshot(&self) -> Option<&SnapshotMark> {
-        self.expected.as_ref()
+    /// Whether a state is expected that raft has not taken yet.
+    pub fn may_let_go(&self) -> bool {
+        self.expected.is_some() && self.node.raft.raft_log.unstable_snapshot().is_none()
+    }
+
+    /// Whether the log has got by itself to where the staged state is, so that no leader will name it any more. Not while raft has
+    /// taken it and the ready with the install is still to come.
+    pub fn expects_in_vain(&self) -> bool {
+        let committed = self.node.raft.raft_log.committed;
+        let reached = |mark: &SnapshotMark| mark.position.index.0 <= committed;
+        self.may_let_go() && self.expected.as_ref().is_some_and(reached)
     }
 
     /// Whether a [`Ready::install`](super::Ready::install) is not done yet.

@@ -67,7 +67,7 @@ fn nothing_leaves_between_the_restore_and_the_reset_of_the_log() {
     assert!(ready.messages.is_empty() && ready.committed.is_empty());
     let persist = ready.persist.unwrap();
     assert_eq!(persist.hard_state.unwrap().commit, mark.position.index);
-    assert!(raft.is_installing() && raft.expected_snapshot().is_none());
+    assert!(raft.is_installing() && !raft.may_let_go());
     raft.handle_timeout(now + ELECTION_TIMEOUT * 4);
     assert!(raft.poll_ready().is_none(), "not even a candidacy");
     let again = raft.step(now, snapshot_message(&mark, leader, behind));

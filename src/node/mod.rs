@@ -17,6 +17,10 @@ mod applier;
 mod checkpointer;
 mod core;
 mod log_writer;
+mod serving;
+mod source;
+mod staging;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -24,6 +28,8 @@ pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use log_writer::{LogJob, LogWriter};
+pub use source::TransferOutcome;
+pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 
 use crate::consensus::{Consensus, Start, StartError};
 use crate::ids::MemberId;

@@ -31,6 +31,8 @@ pub struct Parts<D: Directory> {
     pub applier: Applier,
     /// The log.
     pub wal: Wal<D>,
+    /// The data directory.
+    pub root: D,
     /// The store.
     pub store: Store,
     /// Who the node is.
@@ -56,7 +58,8 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, store, ids, admission } = parts;
+        let Parts { core, applier, wal, root, store, ids, admission } = parts;
+        let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
         let compacted = Milestone::default();
         compacted.reach(u64::try_from(base.meta().compaction_finished.0).unwrap_or(0));
@@ -78,7 +81,7 @@ impl Running {
             pending_bytes: AtomicUsize::new(0),
         });
         let context = Context { shared: Arc::clone(&shared), queues: Arc::new(Queues::default()), metrics };
-        let checkpointer = Checkpointer::new(clock.now(), store);
+        let checkpointer = Checkpointer::new(clock.now(), store, root, member, boot_nonce);
         let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());

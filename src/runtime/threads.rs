@@ -21,16 +21,16 @@ use smol::channel::Sender;
 use super::handle::Shared;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
-use crate::consensus::{CoreStatus, PersistId, Role};
-use crate::ids::{LogIndex, ProposalId};
+use crate::consensus::{CoreStatus, PersistId, Role, SnapshotMark};
+use crate::ids::{LogIndex, MemberId, ProposalId};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
     Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LogJob, ReadId, RefusedWhy,
-    Request,
+    Request, TransferOutcome,
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
-use crate::wal::{LogEntry, WalError};
+use crate::wal::{LogEntry, Position, WalError};
 
 /// How often callers that have waited too long are looked for, while anybody waits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,6 +66,10 @@ pub(super) enum CoreInput {
     Applied { index: LogIndex, bytes: usize },
     ConfChange(LogEntry),
     Checkpointed(LogIndex),
+    Transferred(MemberId, TransferOutcome),
+    Staged(SnapshotMark),
+    Contested,
+    Installed(Position),
 }
 
 /// What the applier thread is told.
@@ -74,6 +78,7 @@ pub(super) enum ApplierInput {
     ConfState { index: LogIndex, conf_state: ConfState },
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
+    Installed(Arc<Base>),
     Leads(bool),
 }
 
@@ -154,6 +159,10 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
+                CoreInput::Transferred(to, outcome) => core.handle_transfer(now, to, outcome),
+                CoreInput::Staged(mark) => core.handle_staged(now, mark),
+                CoreInput::Contested => core.handle_contest(now),
+                CoreInput::Installed(position) => core.handle_installed(now, position),
                 CoreInput::ConfChange(entry) => {
                     let conf_state = core.apply_conf_change(now, &entry)?;
                     let answer = ApplierInput::ConfState { index: entry.index, conf_state };
@@ -176,6 +185,8 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
     match output {
         // A closed queue means that its thread has failed and the process is about to end.
         CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
+        CoreOutput::ResetLog { to } => drop(queues.wal.send(LogJob::Reset { to })),
+        CoreOutput::Store(job) => drop(queues.checkpoint.send(job)),
         CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
@@ -262,6 +273,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 }
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
+                ApplierInput::Installed(base) => applier.handle_installed(now, base),
                 ApplierInput::Leads(leads) => applier.handle_leadership(now, leads),
             }
         }

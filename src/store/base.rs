@@ -4,6 +4,7 @@
 //! fit. Driven by `mvcc` through a view, on any thread.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata};
@@ -31,6 +32,8 @@ pub struct Base {
     pub(super) rev: ReadOnlyTable<&'static [u8; ID_BYTES], &'static [u8]>,
     pub(super) live: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) hist: ReadOnlyTable<HistKey, &'static [u8; HIST_ROW_BYTES]>,
+    /// Tells the store that somebody reads.
+    _reader: Arc<()>,
 }
 
 impl fmt::Debug for Base {
@@ -41,8 +44,9 @@ impl fmt::Debug for Base {
 
 impl Base {
     /// The tables keep the transaction alive.
-    pub(super) fn open(txn: &ReadTransaction, meta: Meta) -> Result<Self, StoreError> {
-        Ok(Self { meta, rev: txn.open_table(REV)?, live: txn.open_table(LIVE)?, hist: txn.open_table(HIST)? })
+    pub(super) fn open(txn: &ReadTransaction, meta: Meta, reader: Arc<()>) -> Result<Self, StoreError> {
+        let (rev, live, hist) = (txn.open_table(REV)?, txn.open_table(LIVE)?, txn.open_table(HIST)?);
+        Ok(Self { meta, rev, live, hist, _reader: reader })
     }
 
     /// The facts as of this commit.

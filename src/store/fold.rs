@@ -53,19 +53,19 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     }
 }
 
-/// Writes the rows of the changes of `batch`, and answers the transaction that the facts belong into, not committed yet.
+/// Writes the rows of `changes`, which ascend, and answers the transaction that the facts belong into, not committed yet.
 ///
 /// A transaction is closed early, not durably, when the pages that it may have changed reach `dirty_bytes_max`. On
 /// disk nothing of it counts before the last one. But redb visits every changed page once more when it commits, and by
 /// then it has written out those that its write buffer had no room for: a fold in one piece that outgrows the buffer
 /// writes every page twice.
-pub fn write_changes(
+pub fn write_rows(
     database: &Database,
-    batch: &FoldBatch,
+    changes: &[(VersionId, Change)],
     dirty_bytes_max: usize,
 ) -> Result<WriteTransaction, StoreError> {
     let mut stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
-    let mut rest = batch.changes.as_slice();
+    let mut rest = changes;
     while !rest.is_empty() {
         let (piece, cost) = take_piece(rest, dirty_bytes_max, |(_, change)| revision_cost(change));
         stages = stages.with_room(cost)?;
@@ -73,7 +73,7 @@ pub fn write_changes(
         rest = &rest[piece..];
     }
     // The sort is stable, so the changes of a key stay in order.
-    let mut by_key: Vec<&(VersionId, Change)> = batch.changes.iter().collect();
+    let mut by_key: Vec<&(VersionId, Change)> = changes.iter().collect();
     by_key.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
     let keys: Vec<&[&(VersionId, Change)]> = by_key.chunk_by(|(_, a), (_, b)| a.key == b.key).collect();
     let mut rest = keys.as_slice();
