@@ -25,6 +25,7 @@ pub mod disk;
 pub mod store;
 pub mod wal;
 // R3: the state
+pub mod lease;
 pub mod machine;
 pub mod mvcc;
 // R4: agreement

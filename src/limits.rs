@@ -21,6 +21,8 @@ pub const TXN_DEPTH_MAX: usize = 40;
 pub const QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// What a put costs against the quota beyond its key and value, in bytes.
 pub const PUT_OVERHEAD_BYTES: u64 = 256;
+/// What a lease costs against the quota, in bytes (etcd's number).
+pub const LEASE_BYTES: u64 = 64;
 /// The NOSPACE alarm is lifted once bytes in use fall below this share of the quota, in percent.
 pub const QUOTA_CLEAR_PERCENT: u64 = 95;
 
@@ -73,6 +75,22 @@ pub const SCRUB_REST: Duration = Duration::from_hours(24);
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Default election timeout (etcd's default).
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest time to live that a lease may ask for, in seconds (etcd's bound).
+pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
+/// The shortest time to live, in seconds: one and a half election timeouts, rounded up. A leader must be found anew within it.
+pub const LEASE_TTL_MIN: i64 = (ELECTION_TIMEOUT.as_millis() * 3).div_ceil(2 * 1000) as i64;
+/// Leases that one log entry ends at most; a share of what may wait for their end at once.
+pub const LEASES_PER_EXPIRY: usize = 128;
+/// Leases whose end is proposed and not applied yet; more wait, so that an outage's worth of them does not fill the log.
+pub const LEASES_EXPIRING_MAX: usize = 1024;
+/// A proposal of the lessor that was not applied within this time is made again (etcd's pause).
+pub const LEASE_RETRY: Duration = Duration::from_secs(3);
+/// How often the remaining time of a lease is checkpointed; leases with a shorter time to live are not (etcd's interval).
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Leases that are due for a checkpoint within this time join one that is written.
+pub const LEASE_CHECKPOINT_SLACK: Duration = Duration::from_secs(30);
+/// Leases that one log entry checkpoints at most.
+pub const LEASES_PER_CHECKPOINT: usize = 1000;
 /// The longest a proposal or a linearizable read may take on the server: 5 s and two election timeouts.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
@@ -83,5 +101,7 @@ const _: () = {
     assert!(OVERLAY_BYTES >= 2 * REQUEST_BYTES);
     assert!(PROPOSALS_PENDING_BYTES_MAX >= REQUEST_BYTES_MAX);
     assert!(QUOTA_CLEAR_PERCENT < 100);
+    assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
+    assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
 };

@@ -19,6 +19,7 @@ use super::calls::{Deadline, Spawner};
 use super::cluster::ClusterService;
 use super::health::HealthService;
 use super::kv::KvService;
+use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::record::{CallRecord, RequestBody};
@@ -27,6 +28,7 @@ use super::timer::now;
 use super::{errors, http as plain};
 use crate::wire::etcdserverpb::cluster_server::{self, ClusterServer};
 use crate::wire::etcdserverpb::kv_server::{self, KvServer};
+use crate::wire::etcdserverpb::lease_server::{self, LeaseServer};
 use crate::wire::etcdserverpb::maintenance_server::{self, MaintenanceServer};
 use crate::wire::grpc::health::v1::health_server::{self, HealthServer};
 
@@ -44,6 +46,8 @@ const FOR_LEARNERS: [(&str, &str); 3] = [
 pub struct Services {
     /// `etcdserverpb.KV`.
     pub kv: KvServer<KvService>,
+    /// `etcdserverpb.Lease`.
+    pub lease: LeaseServer<LeaseService>,
     /// `etcdserverpb.Cluster`.
     pub cluster: ClusterServer<ClusterService>,
     /// `etcdserverpb.Maintenance`.
@@ -176,6 +180,7 @@ async fn route(
     }
     let Ok(response) = match service {
         kv_server::SERVICE_NAME => services.kv.clone().call(request).await,
+        lease_server::SERVICE_NAME => services.lease.clone().call(request).await,
         cluster_server::SERVICE_NAME => services.cluster.clone().call(request).await,
         maintenance_server::SERVICE_NAME => services.maintenance.clone().call(request).await,
         health_server::SERVICE_NAME => services.health.clone().call(request).await,

@@ -28,6 +28,9 @@ pub enum BadRequest {
     /// An operation of a transaction that asks for nothing; etcd's text.
     #[error("key not found")]
     EmptyOperation,
+    /// A time to live above the bound.
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
     /// What `mvcc` finds wrong with the request's shape.
     #[error(transparent)]
     Shape(#[from] InvalidRequest),
@@ -44,6 +47,7 @@ impl From<BadRequest> for Status {
             BadRequest::Shape(error @ (InvalidRequest::StreamOrder | InvalidRequest::StreamFilter)) => {
                 Status::unimplemented(error.to_string())
             }
+            BadRequest::LeaseTtlTooLarge => etcd(Code::OutOfRange, &error.to_string()),
             BadRequest::KeyNotProvided
             | BadRequest::ValueProvided
             | BadRequest::LeaseProvided
@@ -61,6 +65,7 @@ impl From<Rejection> for Status {
         match error {
             Rejection::KeyNotFound => etcd(Code::InvalidArgument, "key not found"),
             Rejection::LeaseNotFound => etcd(Code::NotFound, "requested lease not found"),
+            Rejection::LeaseExists => etcd(Code::FailedPrecondition, "lease already exists"),
             Rejection::Compacted => etcd(Code::OutOfRange, "mvcc: required revision has been compacted"),
             Rejection::FutureRevision => {
                 etcd(Code::OutOfRange, "mvcc: required revision is a future revision")
@@ -90,13 +95,14 @@ impl From<ReadError> for Status {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Rejected(error) => error.into(),
-            ReadError::Store(error) => store_damaged(&error),
+            ReadError::Store(error) => store_damaged(error),
         }
     }
 }
 
 /// A read that the store could not answer. Another member may be able to, but a client must not take it for an answer.
-fn store_damaged(error: &StoreError) -> Status {
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+pub fn store_damaged(error: StoreError) -> Status {
     tracing::error!(%error, "the store could not answer a read");
     Status::data_loss(format!("the store of this member could not answer: {error}"))
 }

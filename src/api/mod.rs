@@ -8,7 +8,7 @@
 //!  io         the socket        calls      the streams of a connection and their deadlines
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
-//!  kv cluster maintenance health              the services
+//!  kv lease cluster maintenance health        the services
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
 //!   node      reads and proposals
 //! ```
@@ -23,10 +23,12 @@ mod cluster;
 mod counters;
 mod dispatch;
 mod errors;
+mod framing;
 mod health;
 mod http;
 mod io;
 mod kv;
+mod lease;
 mod maintenance;
 mod node;
 mod parse;

@@ -16,9 +16,10 @@ use tonic::{Code, Status};
 
 use super::counters::Live;
 use super::errors;
+use super::framing::Framing;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
-use crate::wire::etcdserverpb::{cluster_server, kv_server, maintenance_server};
+use crate::wire::etcdserverpb::{cluster_server, kv_server, lease_server, maintenance_server};
 use crate::wire::grpc::health::v1::health_server;
 
 const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> GrpcMethod {
@@ -26,13 +27,18 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 21] = [
+const METHODS: [GrpcMethod; 26] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "DeleteRange", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "Txn", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "Compact", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseGrant", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseRevoke", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseKeepAlive", GrpcKind::BidiStream),
+    method(lease_server::SERVICE_NAME, "LeaseTimeToLive", GrpcKind::Unary),
+    method(lease_server::SERVICE_NAME, "LeaseLeases", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberAdd", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberRemove", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberUpdate", GrpcKind::Unary),
@@ -80,7 +86,14 @@ impl CallRecord {
     /// The body of the call's request; `arriving` counts what all bodies have brought.
     pub fn request_body(&self, body: Incoming, arriving: &Arc<AtomicUsize>) -> RequestBody {
         let (metrics, place) = (Arc::clone(&self.metrics), self.place);
-        RequestBody { body, arriving: 0, arriving_of_all: Arc::clone(arriving), metrics, place }
+        RequestBody {
+            body,
+            framing: Framing::default(),
+            arriving: 0,
+            arriving_of_all: Arc::clone(arriving),
+            metrics,
+            place,
+        }
     }
 
     /// Looks into headers or trailers of the answer for the status.
@@ -114,8 +127,10 @@ impl Drop for CallRecord {
 /// A request's body, counted while it arrives and against a bound that all share.
 pub struct RequestBody {
     body: Incoming,
+    framing: Framing,
+    /// What has come of a message that is not complete.
     arriving: usize,
-    /// What all requests have brought that are not complete: what slow or hostile senders can make us hold.
+    /// The same of all requests: what slow or hostile senders can make us hold.
     arriving_of_all: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
     place: Option<usize>,
@@ -136,17 +151,16 @@ impl Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             this.metrics.client_grpc_received_bytes.add(data.len() as u64);
-            this.arriving += data.len();
-            let all = this.arriving_of_all.fetch_add(data.len(), Ordering::Relaxed) + data.len();
+            let complete = this.framing.feed(data);
+            if let Some(place) = this.place {
+                this.metrics.grpc[place].received.add(complete);
+            }
+            let before = std::mem::replace(&mut this.arriving, this.framing.incomplete_bytes());
+            this.arriving_of_all.fetch_sub(before, Ordering::Relaxed);
+            let all = this.arriving_of_all.fetch_add(this.arriving, Ordering::Relaxed) + this.arriving;
             if all > REQUESTS_ARRIVING_BYTES_MAX {
                 return Poll::Ready(Some(Err(errors::too_much_arriving())));
             }
-        }
-        // The calls offered take one message each: it is in when the body has ended.
-        if let Poll::Ready(None) = &next
-            && let Some(place) = this.place.take()
-        {
-            this.metrics.grpc[place].received.add(1);
         }
         next
     }

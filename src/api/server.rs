@@ -26,6 +26,7 @@ use super::dispatch::{Connection, Services, answer};
 use super::health::HealthService;
 use super::io::{Rewound, Socket, Transport};
 use super::kv::KvService;
+use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::stop::Stopping;
@@ -35,6 +36,7 @@ use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer;
+use crate::wire::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::wire::grpc::health::v1::health_server::HealthServer;
 
@@ -166,6 +168,8 @@ impl Api {
         let kv = KvService::new(node.clone(), options.txn_ops_max, options.request_bytes_max);
         let services = Services {
             kv: KvServer::new(kv).max_decoding_message_size(message_bytes_max),
+            lease: LeaseServer::new(LeaseService::new(node.clone(), stopping.clone()))
+                .max_decoding_message_size(message_bytes_max),
             cluster: ClusterServer::new(ClusterService::new(node.clone()))
                 .max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))

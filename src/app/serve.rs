@@ -22,9 +22,8 @@ use super::resources;
 use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
-use crate::consensus::StartError;
 use crate::formation::{self, DiskOptions, Identity};
-use crate::node::{Recovery, recover};
+use crate::node::{RecoverError, Recovery, recover};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
@@ -48,9 +47,9 @@ pub enum ServeFailure {
     /// The data directory cannot be used.
     #[error("cannot open the data directory")]
     Open(#[from] OpenError),
-    /// What is in it contradicts itself.
-    #[error("the data directory contradicts itself")]
-    Recover(#[from] StartError),
+    /// What is in it contradicts itself, or cannot be read.
+    #[error("the data directory cannot be gone on from")]
+    Recover(#[from] RecoverError),
     /// The store cannot be read.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),

@@ -14,10 +14,11 @@ use bytes::{Buf, Bytes};
 use super::varint::{VarintError, put_varint, take_varint};
 use super::{
     Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope,
-    KeyRange, LeaseChange, MemberAttributes, Op, Put, Range, RangeEnd, Sort, SortOrder, SortTarget, Txn,
+    KeyRange, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, Op, Put, Range, RangeEnd, Sort,
+    SortOrder, SortTarget, Txn,
 };
-use crate::ids::{LeaseId, MemberId, ProposalId};
-use crate::limits::TXN_DEPTH_MAX;
+use crate::ids::{LeaseId, LogIndex, MemberId, ProposalId, Term};
+use crate::limits::{LEASE_TTL_MAX, TXN_DEPTH_MAX};
 
 /// The version that this build writes, and the only one it reads.
 pub const VERSION: u8 = 1;
@@ -95,6 +96,7 @@ pub fn encode(envelope: &Envelope) -> Bytes {
             out.0.push(6);
             out.member(member);
         }
+        Command::Lease(command) => out.lease(command),
     }
     Bytes::from(out.0)
 }
@@ -114,6 +116,7 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
         4 => Command::Compact { revision: input.signed()? },
         5 => input.alarm()?,
         6 => Command::Publish(input.member()?),
+        tag @ 7..=10 => Command::Lease(input.lease(tag)?),
         tag => return Err(undefined("command", tag)),
     };
     match input.0.len() {
@@ -238,6 +241,43 @@ impl Writer {
         }
         self.ops(&txn.success);
         self.ops(&txn.failure);
+    }
+
+    fn lease(&mut self, command: &LeaseCommand) {
+        match command {
+            LeaseCommand::Grant { id, ttl } => {
+                self.0.push(7);
+                self.signed(id.0);
+                self.signed(*ttl);
+            }
+            LeaseCommand::Revoke { id } => {
+                self.0.push(8);
+                self.signed(id.0);
+            }
+            LeaseCommand::Expire { term, leases } => {
+                self.0.push(9);
+                self.varint(term.0);
+                self.varint(leases.len() as u64);
+                for lease in leases {
+                    self.lease_instance(*lease);
+                }
+            }
+            LeaseCommand::Checkpoint { term, sequence, leases } => {
+                self.0.push(10);
+                self.varint(term.0);
+                self.varint(*sequence);
+                self.varint(leases.len() as u64);
+                for (lease, remaining) in leases {
+                    self.lease_instance(*lease);
+                    self.signed(*remaining);
+                }
+            }
+        }
+    }
+
+    fn lease_instance(&mut self, lease: LeaseInstance) {
+        self.signed(lease.id.0);
+        self.varint(lease.granted_at.0);
     }
 
     fn texts(&mut self, texts: &[String]) {
@@ -421,6 +461,48 @@ impl Reader {
             tag => return Err(undefined("alarm", tag)),
         };
         Ok(Command::Alarm { action, alarm: Alarm { member, kind } })
+    }
+
+    fn lease(&mut self, tag: u8) -> Result<LeaseCommand, CodecError> {
+        Ok(match tag {
+            7 => {
+                let (id, ttl) = (LeaseId(self.signed()?), self.signed()?);
+                if id == LeaseId::NONE || !(1..=LEASE_TTL_MAX).contains(&ttl) {
+                    return Err(CodecError::Undefined { what: "time to live", value: ttl.cast_unsigned() });
+                }
+                LeaseCommand::Grant { id, ttl }
+            }
+            8 => LeaseCommand::Revoke { id: LeaseId(self.signed()?) },
+            9 => {
+                let (term, count) = (Term(self.varint()?), self.count()?);
+                let mut leases = Vec::new();
+                for _ in 0..count {
+                    leases.push(self.lease_instance()?);
+                }
+                LeaseCommand::Expire { term, leases }
+            }
+            10 => {
+                let (term, sequence) = (Term(self.varint()?), self.varint()?);
+                let count = self.count()?;
+                let mut leases = Vec::new();
+                for _ in 0..count {
+                    let (lease, remaining) = (self.lease_instance()?, self.signed()?);
+                    if !(0..=LEASE_TTL_MAX).contains(&remaining) {
+                        return Err(CodecError::Undefined {
+                            what: "remaining time",
+                            value: remaining.cast_unsigned(),
+                        });
+                    }
+                    leases.push((lease, remaining));
+                }
+                LeaseCommand::Checkpoint { term, sequence, leases }
+            }
+            tag => return Err(undefined("command", tag)),
+        })
+    }
+
+    fn lease_instance(&mut self) -> Result<LeaseInstance, CodecError> {
+        Ok(LeaseInstance { id: LeaseId(self.signed()?), granted_at: LogIndex(self.varint()?) })
     }
 
     fn texts(&mut self) -> Result<Vec<String>, CodecError> {

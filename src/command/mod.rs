@@ -6,12 +6,14 @@
 
 pub mod codec;
 mod key_range;
+mod lease;
 mod txn;
 pub mod varint;
 
 use bytes::Bytes;
 
 pub use key_range::{KeyBounds, KeyRange, RangeEnd};
+pub use lease::{LeaseCommand, LeaseInstance};
 pub use txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, LeaseChange, Op, Put, Range, Sort, SortOrder,
     SortTarget, Txn,
@@ -51,6 +53,8 @@ pub enum Command {
     },
     /// A member's name and client URLs, published at each of its starts.
     Publish(MemberAttributes),
+    /// Grants, ends or checkpoints leases.
+    Lease(LeaseCommand),
 }
 
 /// What a member tells the cluster about itself at each start.
@@ -187,6 +191,17 @@ pub enum Outcome {
     Alarm(Vec<Alarm>),
     /// Of [`Command::Publish`].
     Publish,
+    /// Of [`LeaseCommand::Grant`].
+    LeaseGrant {
+        /// The time to live in seconds.
+        ttl: i64,
+    },
+    /// Of [`LeaseCommand::Revoke`].
+    LeaseRevoke,
+    /// Of [`LeaseCommand::Expire`]: the leases that it ended.
+    LeaseExpire(Vec<LeaseId>),
+    /// Of [`LeaseCommand::Checkpoint`]: the leases that it changed.
+    LeaseCheckpoint(Vec<LeaseId>),
 }
 
 /// Why a command or a read was turned down; nothing was changed. Mapped to etcd's code and text in `api`.
@@ -195,9 +210,12 @@ pub enum Rejection {
     /// `ignore_value` or `ignore_lease` on a key that does not exist.
     #[error("key not found")]
     KeyNotFound,
-    /// The lease that a put names does not exist.
+    /// The lease that a put or a revocation names does not exist.
     #[error("requested lease not found")]
     LeaseNotFound,
+    /// A lease with the id of a grant exists.
+    #[error("lease already exists")]
+    LeaseExists,
     /// The revision is below the compacted one.
     #[error("required revision has been compacted")]
     Compacted,

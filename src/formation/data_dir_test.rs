@@ -60,7 +60,7 @@ fn batch(first: i64, last: i64) -> FoldBatch {
     let (founding, conf_state) = (test_founding(1), test_founding(1).meta.conf_state);
     let meta =
         Meta { applied: LAST, applied_term: Term(3), revision: Revision(last), conf_state, ..founding.meta };
-    FoldBatch { changes: (first..=last).map(put).collect(), meta }
+    FoldBatch { changes: (first..=last).map(put).collect(), leases: Vec::new(), meta }
 }
 
 /// As whoever restores does it: two batches up to revision 9.

@@ -149,12 +149,14 @@ fn its_revision_is_bounded_like_that_of_a_read() {
 #[test]
 fn a_negative_lease_is_hashed_as_ten_bytes() {
     // Computed from the text of the reference: one put of key "k", value "v", lease -7, at revision 2.
-    let lease_exists = |_| true;
     let rig = Rig::new();
     let mut tip = rig.tip();
+    let granted_at = crate::ids::LogIndex(1);
+    let record = crate::store::Lease { ttl: 9, remaining: 0, granted_at };
+    tip.set_lease(crate::ids::LeaseId(-7), Some(record));
     let lease = crate::command::LeaseChange::Set(crate::ids::LeaseId(-7));
     let leased = crate::command::Put { lease, ..put("k", "v") };
-    crate::mvcc::Writer::new(&mut tip, &lease_exists).put(&leased).expect("accepted");
+    crate::mvcc::Writer::new(&mut tip).put(&leased).expect("accepted");
     let mut fed = Bytes::from_static(b"key\0\0\0\0\0\0\0\x02_\0\0\0\0\0\0\0\0").to_vec();
     fed.extend_from_slice(b"\x0a\x01k\x10\x02\x18\x02\x20\x01\x2a\x01v\x30");
     fed.extend_from_slice(b"\xf9\xff\xff\xff\xff\xff\xff\xff\xff\x01");

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::model::Model;
-use super::rig::{Rig, interval, put, range};
+use super::rig::{Rig, TERM, interval, put, range};
 use crate::command::{
     Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, Op, Put, Range, Txn,
 };
@@ -21,7 +21,7 @@ fn key(number: usize) -> String {
 fn three_layers() -> (Rig, Model) {
     let (mut rig, mut model) = (Rig::new(), Model::new());
     let mut apply = |rig: &mut Rig, command: Command| {
-        let expected = model.apply(&command);
+        let expected = model.apply(rig.view().applied().next(), TERM, &command);
         assert_eq!(rig.apply(command), expected);
     };
     for (layer, share) in [(0, 2), (1, 3), (2, 5)] {
@@ -88,7 +88,8 @@ fn changes_go_on_where_a_lock_ended() {
 fn a_delete_of_all_reaches_every_layer() {
     let (mut rig, mut model) = three_layers();
     let command = Command::DeleteRange(DeleteRange { range: interval("\0", "\0"), prev_kv: true });
-    assert_eq!(rig.apply(command.clone()), model.apply(&command));
+    let expected = model.apply(rig.view().applied().next(), TERM, &command);
+    assert_eq!(rig.apply(command), expected);
     assert_eq!(rig.view().range(&range("\0", "\0")).expect("now").count, 0);
 }
 

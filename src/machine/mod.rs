@@ -12,14 +12,19 @@
 //! At most one generation is frozen at a time; until it is folded, the active one has to take what comes. The driver asks
 //! [`Machine::must_stall`] and holds entries back.
 
+mod leases;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::command::AlarmKind;
-use crate::command::{Alarm, AlarmAction, Applied, Command, MemberAttributes, Outcome, Rejection};
+use crate::command::{
+    Alarm, AlarmAction, Applied, Command, LeaseCommand, MemberAttributes, Outcome, Rejection,
+};
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{ReadError, Tip, View, Writer, cost_of};
-use crate::store::{Base, ConfState, FoldBatch, Meta, StoreError};
+use crate::store::{Base, ConfState, FoldBatch, Lease, Meta, StoreError};
 
 /// The state of one member, as of the last log entry it was given.
 ///
@@ -36,28 +41,32 @@ pub struct Machine {
     rotated_compacted: Revision,
     /// The size at which a generation is full.
     overlay_bytes: u64,
+    /// Leases that changed since the last rotation.
+    changed_leases: BTreeSet<LeaseId>,
 }
 
 impl Machine {
     /// The state that a store holds. Entries after `base.meta().applied` come next.
-    pub fn new(base: Arc<Base>) -> Self {
+    pub fn new(base: Arc<Base>) -> Result<Self, StoreError> {
         let meta = base.meta();
         let (applied_term, rotated, rotated_compacted) = (meta.applied_term, meta.applied, meta.compacted);
         let overlay_bytes = OVERLAY_BYTES as u64;
-        Self {
-            tip: Tip::of_base(base),
+        Ok(Self {
+            tip: Tip::of_base(base)?,
             applied_term,
             rotated,
             freezing: None,
             rotated_compacted,
             overlay_bytes,
-        }
+            changed_leases: BTreeSet::new(),
+        })
     }
 
     /// Begins anew from a store that has taken the place of the one before. Views taken before keep what they hold.
-    pub fn restart(&mut self, base: Arc<Base>) {
+    pub fn restart(&mut self, base: Arc<Base>) -> Result<(), StoreError> {
         let overlay_bytes = self.overlay_bytes;
-        *self = Self { overlay_bytes, ..Self::new(base) };
+        *self = Self { overlay_bytes, ..Self::new(base)? };
+        Ok(())
     }
 
     /// Lets a generation be full at another size than [`OVERLAY_BYTES`]. No result of any entry depends on it.
@@ -68,6 +77,11 @@ impl Machine {
     /// The state, to be published after a batch of entries.
     pub fn view(&self) -> View {
         self.tip.view().clone()
+    }
+
+    /// A lease as of now.
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.tip.view().leases().find(id).copied()
     }
 
     /// The last log entry applied.
@@ -110,7 +124,13 @@ impl Machine {
         let raised = |kind| self.tip.view().facts().alarms.iter().any(|alarm| alarm.kind == kind);
         let writes_keys = matches!(
             command,
-            Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compact { .. }
+            Command::Put(_)
+                | Command::DeleteRange(_)
+                | Command::Txn(_)
+                | Command::Compact { .. }
+                | Command::Lease(
+                    LeaseCommand::Grant { .. } | LeaseCommand::Revoke { .. } | LeaseCommand::Expire { .. }
+                )
         );
         if writes_keys && raised(AlarmKind::Corrupt) {
             return Err(Rejection::Corrupt);
@@ -122,7 +142,7 @@ impl Machine {
     }
 
     fn execute(&mut self, command: &Command) -> Result<Outcome, ReadError> {
-        let mut writer = Writer::new(&mut self.tip, &lease_exists);
+        let mut writer = Writer::new(&mut self.tip);
         match command {
             Command::Put(put) => writer.put(put).map(Outcome::Put),
             Command::DeleteRange(delete) => writer.delete_range(delete).map(Outcome::DeleteRange),
@@ -133,6 +153,7 @@ impl Machine {
                 self.publish(attributes);
                 Ok(Outcome::Publish)
             }
+            Command::Lease(command) => self.execute_lease(command),
         }
     }
 
@@ -222,7 +243,8 @@ impl Machine {
             compaction_finished: Revision(0),
             bytes_in_use: 0,
         };
-        Some(FoldBatch { changes: self.tip.freeze(), meta })
+        let leases = self.take_changed_leases();
+        Some(FoldBatch { changes: self.tip.freeze(), leases, meta })
     }
 
     /// The frozen generation is in the store, whose new content is `base`. Views taken before keep what they hold.
@@ -243,11 +265,6 @@ impl Machine {
     fn active_is_full(&self) -> bool {
         self.tip.active_bytes() >= self.overlay_bytes
     }
-}
-
-/// No command grants leases, so none exists.
-fn lease_exists(_: LeaseId) -> bool {
-    false
 }
 
 #[cfg(test)]

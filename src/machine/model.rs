@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use crate::command::{
     Alarm, AlarmAction, AlarmKind, Applied, Command, Compare, CompareResult, CompareTarget, DeleteRange,
-    DeleteResult, KeyValue, LeaseChange, Op, OpResult, Outcome, Put, PutResult, Range, RangeResult,
-    Rejection, SortOrder, SortTarget, Txn, TxnResult,
+    DeleteResult, KeyValue, LeaseChange, LeaseCommand, LeaseInstance, Op, OpResult, Outcome, Put, PutResult,
+    Range, RangeResult, Rejection, SortOrder, SortTarget, Txn, TxnResult,
 };
-use crate::ids::{LeaseId, Revision};
+use crate::ids::{LeaseId, LogIndex, Revision, Term};
 
 /// The live keys at a revision.
 pub(super) type State = BTreeMap<Bytes, KeyValue>;
@@ -25,6 +25,14 @@ pub(super) struct Event {
     pub(super) kv: Option<KeyValue>,
 }
 
+/// A lease: its time to live, what the last checkpoint left of it, the entry that granted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leased {
+    pub(super) ttl: i64,
+    pub(super) remaining: i64,
+    pub(super) granted_at: LogIndex,
+}
+
 #[derive(Clone)]
 pub(super) struct Model {
     pub(super) rev: i64,
@@ -32,11 +40,13 @@ pub(super) struct Model {
     pub(super) compacted: i64,
     pub(super) events: Vec<Event>,
     pub(super) alarms: BTreeSet<Alarm>,
+    pub(super) leases: BTreeMap<LeaseId, Leased>,
 }
 
 impl Model {
     pub(super) fn new() -> Self {
-        Self { rev: 1, compacted: -1, events: Vec::new(), alarms: BTreeSet::new() }
+        let (alarms, leases) = (BTreeSet::new(), BTreeMap::new());
+        Self { rev: 1, compacted: -1, events: Vec::new(), alarms, leases }
     }
 
     pub(super) fn state_at(&self, revision: i64) -> State {
@@ -50,12 +60,12 @@ impl Model {
         state
     }
 
-    pub(super) fn apply(&mut self, command: &Command) -> Applied {
-        let outcome = self.outcome(command);
+    pub(super) fn apply(&mut self, index: LogIndex, term: Term, command: &Command) -> Applied {
+        let outcome = self.outcome(index, term, command);
         Applied { revision: Revision(self.rev), outcome }
     }
 
-    fn outcome(&mut self, command: &Command) -> Result<Outcome, Rejection> {
+    fn outcome(&mut self, index: LogIndex, term: Term, command: &Command) -> Result<Outcome, Rejection> {
         let alarmed = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
         let (corrupt, full) = (alarmed(AlarmKind::Corrupt), alarmed(AlarmKind::NoSpace));
         match command {
@@ -67,6 +77,9 @@ impl Model {
                 Ok(Outcome::Alarm(if self.alarms.remove(alarm) { vec![*alarm] } else { vec![] }))
             }
             Command::Publish(_) => Ok(Outcome::Publish),
+            Command::Lease(LeaseCommand::Checkpoint { term: of, leases, .. }) => {
+                Ok(Outcome::LeaseCheckpoint(self.checkpoint(*of == term, leases)))
+            }
             _ if corrupt => Err(Rejection::Corrupt),
             Command::Compact { revision } if *revision <= self.compacted => Err(Rejection::Compacted),
             Command::Compact { revision } if *revision > self.rev => Err(Rejection::FutureRevision),
@@ -79,6 +92,7 @@ impl Model {
             Command::Put(put) => {
                 if let LeaseChange::Set(lease) = put.lease
                     && lease != LeaseId::NONE
+                    && !self.leases.contains_key(&lease)
                 {
                     return Err(Rejection::LeaseNotFound);
                 }
@@ -94,6 +108,61 @@ impl Model {
                 })
             }
             Command::Txn(txn) => self.txn(txn).map(Outcome::Txn),
+            Command::Lease(LeaseCommand::Grant { .. }) if full => Err(Rejection::NoSpace),
+            Command::Lease(LeaseCommand::Grant { id, ttl }) => {
+                if self.leases.contains_key(id) {
+                    return Err(Rejection::LeaseExists);
+                }
+                self.leases.insert(*id, Leased { ttl: *ttl, remaining: 0, granted_at: index });
+                Ok(Outcome::LeaseGrant { ttl: *ttl })
+            }
+            Command::Lease(LeaseCommand::Revoke { id }) => {
+                self.leases.remove(id).ok_or(Rejection::LeaseNotFound)?;
+                self.delete_keys_of(*id);
+                Ok(Outcome::LeaseRevoke)
+            }
+            Command::Lease(LeaseCommand::Expire { term: of, leases }) => {
+                let mut ended = Vec::new();
+                for lease in leases {
+                    if *of == term && self.is(*lease) {
+                        self.leases.remove(&lease.id);
+                        self.delete_keys_of(lease.id);
+                        ended.push(lease.id);
+                    }
+                }
+                Ok(Outcome::LeaseExpire(ended))
+            }
+        }
+    }
+
+    fn is(&self, lease: LeaseInstance) -> bool {
+        self.leases.get(&lease.id).is_some_and(|found| found.granted_at == lease.granted_at)
+    }
+
+    fn checkpoint(&mut self, in_term: bool, leases: &[(LeaseInstance, i64)]) -> Vec<LeaseId> {
+        let mut changed = Vec::new();
+        for (lease, remaining) in leases {
+            if in_term && self.is(*lease) {
+                self.leases.get_mut(&lease.id).expect("it is there").remaining = *remaining;
+                changed.push(lease.id);
+            }
+        }
+        changed
+    }
+
+    /// The keys that name a lease now.
+    pub(super) fn keys_of(&self, lease: LeaseId) -> Vec<Bytes> {
+        self.state_at(self.rev).into_values().filter(|kv| kv.lease == lease).map(|kv| kv.key).collect()
+    }
+
+    fn delete_keys_of(&mut self, lease: LeaseId) {
+        let keys = self.keys_of(lease);
+        if keys.is_empty() {
+            return;
+        }
+        self.rev += 1;
+        for (sub, key) in (0..).zip(keys) {
+            self.events.push(Event { main: self.rev, sub, key, kv: None });
         }
     }
 
@@ -128,7 +197,10 @@ impl Model {
                     if keeps && !before.contains_key(&put.key) {
                         return Err(Rejection::KeyNotFound);
                     }
-                    if !matches!(put.lease, LeaseChange::Keep | LeaseChange::Set(LeaseId::NONE)) {
+                    if let LeaseChange::Set(lease) = put.lease
+                        && lease != LeaseId::NONE
+                        && !self.leases.contains_key(&lease)
+                    {
                         return Err(Rejection::LeaseNotFound);
                     }
                 }

@@ -1,5 +1,6 @@
 //! The main proof of `mvcc` and `machine`: random histories, with folds, removals and restarts in between, against the naive model.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,14 +10,14 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use proptest::test_runner::{Config, TestCaseError};
 use proptest::{prop_assert_eq, proptest};
 
-use super::model::{Model, State};
-use super::rig::{Entry, Rig};
+use super::model::{Leased, Model, State};
+use super::rig::{Entry, Rig, TERM};
 use crate::command::{
     Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange,
-    KeyValue, LeaseChange, MemberAttributes, Op, Put, Range, RangeEnd, RangeResult, Rejection, Sort,
-    SortOrder, SortTarget, Txn,
+    KeyValue, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, Op, Put, Range, RangeEnd,
+    RangeResult, Rejection, Sort, SortOrder, SortTarget, Txn,
 };
-use crate::ids::{LeaseId, MemberId, Revision, VersionId};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::mvcc::{RangePages, ReadError, View};
 use crate::store::{ChangeKind, ConfState};
 
@@ -24,6 +25,13 @@ use crate::store::{ChangeKind, ConfState};
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Command),
+    /// Ends or checkpoints a lease as a leader of this term does; where it exists it may be meant as an older one.
+    Expire {
+        id: LeaseId,
+        term: Term,
+        outdated: bool,
+        checkpoint: Option<i64>,
+    },
     Enter(Entry),
     Rotate,
     Fold,
@@ -63,11 +71,28 @@ fn number() -> impl Strategy<Value = i64> {
     prop_oneof![2 => Just(0), 8 => 1i64..40, 1 => -2i64..0]
 }
 
+fn lease_id() -> impl Strategy<Value = LeaseId> {
+    prop::sample::select(vec![LeaseId(-7), LeaseId(1), LeaseId(2), LeaseId(i64::MAX)])
+}
+
+fn lease_command() -> impl Strategy<Value = Command> {
+    let grant = (lease_id(), 2i64..1000).prop_map(|(id, ttl)| LeaseCommand::Grant { id, ttl });
+    let revoke = lease_id().prop_map(|id| LeaseCommand::Revoke { id });
+    prop_oneof![2 => grant, 1 => revoke].prop_map(Command::Lease)
+}
+
+fn expire() -> impl Strategy<Value = Step> {
+    let term = prop_oneof![4 => Just(TERM), 1 => Just(Term(TERM.0 - 1))];
+    let checkpoint = option::of(0i64..500);
+    (lease_id(), term, prop::bool::weighted(0.2), checkpoint)
+        .prop_map(|(id, term, outdated, checkpoint)| Step::Expire { id, term, outdated, checkpoint })
+}
+
 fn put() -> impl Strategy<Value = Put> {
     let lease = prop_oneof![
         10 => Just(LeaseChange::Set(LeaseId::NONE)),
         2 => Just(LeaseChange::Keep),
-        1 => Just(LeaseChange::Set(LeaseId(-7))),
+        6 => lease_id().prop_map(LeaseChange::Set),
     ];
     (key(), option::weighted(0.9, value()), lease, any::<bool>())
         .prop_map(|(key, value, lease, prev_kv)| Put { key, value, lease, prev_kv })
@@ -183,6 +208,8 @@ fn step() -> impl Strategy<Value = Step> {
         20 => put().prop_map(|put| Step::Apply(Command::Put(put))),
         6 => delete().prop_map(|delete| Step::Apply(Command::DeleteRange(delete))),
         12 => txn().prop_map(|txn| Step::Apply(Command::Txn(txn))),
+        10 => lease_command().prop_map(Step::Apply),
+        4 => expire(),
         5 => number().prop_map(|revision| Step::Apply(Command::Compact { revision })),
         2 => alarm().prop_map(Step::Apply),
         2 => other_entry().prop_map(Step::Enter),
@@ -211,7 +238,21 @@ fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut pinned: Vec<(View, Model)> = Vec::new();
     for step in steps {
         match step {
-            Step::Apply(command) => prop_assert_eq!(rig.apply(command.clone()), model.apply(&command)),
+            Step::Apply(command) => apply(&mut rig, &mut model, &command)?,
+            Step::Expire { id, term, outdated, checkpoint } => {
+                let granted_at = model.leases.get(&id).map_or(LogIndex(1), |lease| lease.granted_at);
+                let lease = LeaseInstance { id, granted_at: LogIndex(granted_at.0 - u64::from(outdated)) };
+                let other = LeaseInstance { id: LeaseId(1), granted_at };
+                let command = match checkpoint {
+                    None => LeaseCommand::Expire { term, leases: vec![lease, other] },
+                    Some(left) => LeaseCommand::Checkpoint {
+                        term,
+                        sequence: 1,
+                        leases: vec![(lease, left), (other, left)],
+                    },
+                };
+                apply(&mut rig, &mut model, &Command::Lease(command))?;
+            }
             Step::Enter(entry) => rig.enter(entry),
             Step::Rotate => rig.rotate(),
             Step::Fold => rig.fold(),
@@ -232,6 +273,12 @@ fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     pinned.push((rig.view(), model));
     pinned.iter().try_for_each(|(view, model)| everything_agrees(view, model))
+}
+
+fn apply(rig: &mut Rig, model: &mut Model, command: &Command) -> Result<(), TestCaseError> {
+    let index = rig.view().applied().next();
+    prop_assert_eq!(rig.apply(command.clone()), model.apply(index, TERM, command));
+    Ok(())
 }
 
 fn rejection<T>(result: Result<T, ReadError>) -> Result<T, Rejection> {
@@ -266,8 +313,27 @@ fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
     for from in [0, model.compacted + 1, model.rev / 2, model.rev, model.rev + 1] {
         changes_agree(&view, model, from.max(model.compacted + 1))?;
     }
+    leases_agree(&view, model)?;
     let alarms: Vec<Alarm> = model.alarms.iter().copied().collect();
     prop_assert_eq!(&view.facts().alarms, &alarms);
+    Ok(())
+}
+
+/// The leases that there are, and the keys of each, also of those that there are not.
+fn leases_agree(view: &View, model: &Model) -> Result<(), TestCaseError> {
+    let leases: BTreeMap<LeaseId, Leased> = view
+        .leases()
+        .iter()
+        .map(|(id, lease)| {
+            let (ttl, remaining, granted_at) = (lease.ttl, lease.remaining, lease.granted_at);
+            (id, Leased { ttl, remaining, granted_at })
+        })
+        .collect();
+    prop_assert_eq!(view.leases().len(), leases.len());
+    prop_assert_eq!(&leases, &model.leases);
+    for id in [LeaseId(-7), LeaseId(1), LeaseId(2), LeaseId(i64::MAX), LeaseId(3)] {
+        prop_assert_eq!(view.lease_keys(id).expect("a sound store"), model.keys_of(id));
+    }
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Rig {
     batch: Option<FoldBatch>,
 }
 
-const TERM: Term = Term(1);
+pub(super) const TERM: Term = Term(3);
 
 /// A founded store in memory.
 pub(super) fn new_store() -> Store {
@@ -48,7 +48,12 @@ pub(super) fn base(store: &Store) -> Arc<Base> {
 impl Rig {
     pub(super) fn new() -> Self {
         let store = new_store();
-        Self { machine: Machine::new(base(&store)), store, log: Vec::new(), batch: None }
+        Self {
+            machine: Machine::new(base(&store)).expect("a sound store"),
+            store,
+            log: Vec::new(),
+            batch: None,
+        }
     }
 
     pub(super) fn view(&self) -> View {
@@ -57,7 +62,7 @@ impl Rig {
 
     /// A tip of its own over the store, for writes that no command makes.
     pub(super) fn tip(&self) -> Tip {
-        Tip::of_base(base(&self.store))
+        Tip::of_base(base(&self.store)).expect("a sound store")
     }
 
     pub(super) fn apply(&mut self, command: Command) -> Applied {
@@ -112,13 +117,14 @@ impl Rig {
     pub(super) fn reopen(&mut self) {
         let before = self.view();
         self.batch = None;
-        self.machine = Machine::new(base(&self.store));
+        self.machine = Machine::new(base(&self.store)).expect("a sound store");
         let LogIndex(applied) = self.machine.applied();
         let log = self.log.clone();
         for (entry, result) in &log[usize::try_from(applied).expect("small")..] {
             assert_eq!(&self.play(entry), result, "a replayed entry gives what it gave");
         }
         assert_eq!(self.view().facts(), before.facts());
+        assert_eq!(self.view().leases(), before.leases());
     }
 }
 

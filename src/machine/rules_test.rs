@@ -12,7 +12,7 @@ use crate::command::{
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{ReadError, Writer};
-use crate::store::{ChangeKind, ConfState};
+use crate::store::{ChangeKind, ConfState, Lease};
 
 /// Runs a test with everything in the overlay, with everything in the store, and with both and a frozen generation.
 fn in_all_layers(test: impl Fn(&mut Rig, &dyn Fn(&mut Rig))) {
@@ -247,10 +247,12 @@ fn ignoring_the_value_needs_a_key_and_makes_a_revision() {
 
 #[test]
 fn a_lease_is_replaced_kept_or_detached() {
-    let exists = |lease| lease == LeaseId(-7) || lease == LeaseId(8);
     let rig = Rig::new();
     let mut tip = rig.tip();
-    let mut write = |lease| Writer::new(&mut tip, &exists).put(&Put { lease, ..put("k", "v") });
+    for id in [-7, 8] {
+        tip.set_lease(LeaseId(id), Some(Lease { ttl: 9, remaining: 0, granted_at: LogIndex(1) }));
+    }
+    let mut write = |lease| Writer::new(&mut tip).put(&Put { lease, ..put("k", "v") });
     write(LeaseChange::Set(LeaseId(-7))).expect("negative ids are legal");
     assert!(matches!(
         write(LeaseChange::Set(LeaseId(9))),
@@ -492,7 +494,7 @@ fn the_store_learns_of_a_compaction_with_the_next_fold() {
 #[test]
 fn only_what_changed_is_folded_and_one_generation_at_a_time() {
     let store = new_store();
-    let mut machine = Machine::new(base(&store));
+    let mut machine = Machine::new(base(&store)).expect("a sound store");
     assert!(!machine.is_dirty() && machine.rotate().is_none());
     machine.apply_empty(LogIndex(1), Term(3));
     assert_eq!(machine.applied_term(), Term(3));

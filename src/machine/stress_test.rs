@@ -143,7 +143,7 @@ fn applier(mut machine: Machine, cell: &ViewCell, jobs: &Sender<Job>, bases: &Re
 #[test]
 fn readers_see_whole_commands_while_layers_move() {
     let store = new_store();
-    let machine = Machine::new(base(&store));
+    let machine = Machine::new(base(&store)).expect("a sound store");
     let cell = ViewCell::new(machine.view());
     let (done, reads) = (AtomicBool::new(false), AtomicU64::new(0));
     let (jobs, jobs_in) = channel();

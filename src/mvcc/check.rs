@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use crate::command::{Command, DeleteRange, Op, Put, Range, RangeEnd, Txn};
-use crate::limits::{PUT_OVERHEAD_BYTES, TXN_DEPTH_MAX};
+use crate::command::{Command, DeleteRange, LeaseCommand, Op, Put, Range, RangeEnd, Txn};
+use crate::limits::{LEASE_BYTES, PUT_OVERHEAD_BYTES, TXN_DEPTH_MAX};
 
 /// What is wrong with a request whatever the state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +53,12 @@ pub fn cost_of(command: &Command) -> u64 {
     match command {
         Command::Put(put) => cost_of_put(put),
         Command::Txn(txn) => cost_of_txn(txn),
-        Command::DeleteRange(_) | Command::Compact { .. } | Command::Alarm { .. } | Command::Publish(_) => 0,
+        Command::Lease(LeaseCommand::Grant { .. }) => LEASE_BYTES,
+        Command::DeleteRange(_)
+        | Command::Compact { .. }
+        | Command::Alarm { .. }
+        | Command::Publish(_)
+        | Command::Lease(_) => 0,
     }
 }
 

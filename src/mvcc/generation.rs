@@ -3,15 +3,15 @@
 //! Owns: the lock, and what may be done under it. Must never: forget or alter a change once it is in, for views are
 //! open on it. Grown by [`Writer`](super::Writer) alone; read by any number of views meanwhile.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
 use crate::command::KeyRange;
-use crate::ids::{Revision, VersionId};
+use crate::ids::{LeaseId, Revision, VersionId};
 use crate::limits::OVERLAY_READ_CHUNK;
 use crate::store::{Change, ChangeKind};
 
@@ -31,6 +31,8 @@ pub struct Generation {
 struct Inner {
     keys: BTreeMap<Bytes, History>,
     log: Log,
+    /// Each lease and key that a change in the log has tied. Later changes may have untied them.
+    attached: BTreeSet<(LeaseId, Bytes)>,
     bytes: u64,
 }
 
@@ -127,6 +129,11 @@ impl Generation {
             assert!(inner.log.entry(last).0 < id, "changes arrive in the order of their ids");
         }
         inner.bytes += change.stored_bytes();
+        if let ChangeKind::Put { lease, .. } = change.kind
+            && lease != LeaseId::NONE
+        {
+            inner.attached.insert((lease, change.key.clone()));
+        }
         match inner.keys.entry(change.key.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(History { newest: slot, older: Vec::new(), existed });
@@ -147,6 +154,13 @@ impl Generation {
         let slot = history.at(inner.log.visible(at))?;
         let (id, change) = inner.log.entry(slot);
         Some((*id, change.kind.clone()))
+    }
+
+    /// The keys that some change in this span has attached to `lease`, visible or not, in key order.
+    pub(super) fn attached(&self, lease: LeaseId) -> Vec<Bytes> {
+        let inner = self.read();
+        let of_lease = inner.attached.range((lease, Bytes::new())..).take_while(|(of, _)| *of == lease);
+        of_lease.map(|(_, key)| key.clone()).collect()
     }
 
     /// The keys of an interval that have a change visible at `at`, in key order. The first lock takes at most `expected` keys.

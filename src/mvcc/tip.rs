@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::view::{Facts, View};
-use crate::ids::{LogIndex, VersionId};
-use crate::store::{Base, Change};
+use crate::ids::{LeaseId, LogIndex, VersionId};
+use crate::store::{Base, Change, Lease, StoreError};
 
 /// The newest state, and the layers' moves.
 pub struct Tip {
@@ -16,8 +16,8 @@ pub struct Tip {
 
 impl Tip {
     /// The state that a store holds, to be written on.
-    pub fn of_base(base: Arc<Base>) -> Self {
-        Self { view: View::of_base(base) }
+    pub fn of_base(base: Arc<Base>) -> Result<Self, StoreError> {
+        Ok(Self { view: View::of_base(base)? })
     }
 
     /// The state now. Clones of it are what readers get.
@@ -34,6 +34,11 @@ impl Tip {
     /// The facts, to be changed; views that share them keep the old ones.
     pub fn facts_mut(&mut self) -> &mut Facts {
         Arc::make_mut(&mut self.view.facts)
+    }
+
+    /// Sets what there is under a lease's id; the keys of one that ends must be gone.
+    pub fn set_lease(&mut self, id: LeaseId, lease: Option<Lease>) {
+        self.view.leases.set(id, lease);
     }
 
     /// Bytes in the generation that takes writes.

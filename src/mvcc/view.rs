@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::ReadError;
 use super::generation::Generation;
+use super::leases::Leases;
 use super::rows::Row;
 use crate::command::{Alarm, KeyValue, MemberAttributes, Rejection};
 use crate::ids::{LogIndex, MemberId, Revision, VersionId};
@@ -39,12 +40,13 @@ pub struct View {
     pub(super) frozen: Option<Arc<Generation>>,
     pub(super) base: Arc<Base>,
     pub(super) facts: Arc<Facts>,
+    pub(super) leases: Leases,
     pub(super) applied: LogIndex,
 }
 
 impl View {
     /// The state that a store holds, with an empty overlay.
-    pub fn of_base(base: Arc<Base>) -> Self {
+    pub fn of_base(base: Arc<Base>) -> Result<Self, StoreError> {
         let meta = base.meta();
         assert!(meta.revision >= Revision(1), "a store starts at revision 1");
         let facts = Facts {
@@ -54,14 +56,15 @@ impl View {
             members: meta.members.clone(),
             conf_state: meta.conf_state.clone(),
         };
-        Self {
+        Ok(Self {
             rev: meta.revision,
             applied: meta.applied,
             active: Arc::default(),
             frozen: None,
             facts: Arc::new(facts),
+            leases: Leases::of_base(&base)?,
             base,
-        }
+        })
     }
 
     /// The current revision of this state.
@@ -84,9 +87,9 @@ impl View {
         self.facts.compacted
     }
 
-    /// Bytes of all retained changes, for the quota: the store's count and what the overlay adds to it.
+    /// Bytes of all retained changes and of the leases, for the quota: the store's count and what the overlay adds to it.
     pub fn bytes_in_use(&self) -> u64 {
-        self.base.meta().bytes_in_use + self.overlay_bytes()
+        self.base.meta().bytes_in_use + self.overlay_bytes() + self.leases.bytes()
     }
 
     /// Bytes that are not in the store yet.

@@ -18,9 +18,6 @@ use crate::command::{
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::store::{Change, ChangeKind, StoreError};
 
-/// Whether a lease exists.
-pub type LeaseLookup<'l> = &'l dyn Fn(LeaseId) -> bool;
-
 /// Turns one command into changes.
 ///
 /// The changes go into the view's active generation at the revision after the view's, where no published view looks. The first one moves
@@ -34,20 +31,19 @@ pub struct Writer<'m> {
     changes: u32,
     /// Whether keys and values are copied out of the command's own bytes.
     copies: bool,
-    lease_exists: LeaseLookup<'m>,
 }
 
 impl<'m> Writer<'m> {
     /// A writer of the revision after the tip's.
-    pub fn new(tip: &'m mut Tip, lease_exists: LeaseLookup<'m>) -> Self {
+    pub fn new(tip: &'m mut Tip) -> Self {
         let view = &mut tip.view;
         let start = view.rev;
-        Self { view, start, changes: 0, copies: false, lease_exists }
+        Self { view, start, changes: 0, copies: false }
     }
 
     /// A put that is a command of its own.
     pub fn put(&mut self, put: &Put) -> Result<PutResult, ReadError> {
-        check_lease(put, self.lease_exists)?;
+        self.view.check_lease(put)?;
         let prior = self.view.find(&put.key, self.view.rev)?;
         if needs_prior(put) && prior.is_none() {
             return Err(Rejection::KeyNotFound.into());
@@ -64,7 +60,7 @@ impl<'m> Writer<'m> {
     pub fn txn(&mut self, txn: &Txn) -> Result<TxnResult, ReadError> {
         let mut path = Vec::new();
         self.view.choose(txn, &mut path)?;
-        self.view.check(txn, &mut path.iter(), self.lease_exists)?;
+        self.view.check(txn, &mut path.iter())?;
         self.copies = wants_copies(txn, &path);
         Ok(self.run(txn, &mut path.iter())?)
     }
@@ -133,11 +129,24 @@ impl<'m> Writer<'m> {
         }
         let deleted = signed(keys.len() as u64);
         for key in keys {
-            let id = self.next_id();
             let key = self.keep(&key);
-            self.view.active.push(id, Change { key, kind: ChangeKind::Delete }, true);
+            self.bury(key);
         }
         Ok(DeleteResult { deleted, previous })
+    }
+
+    /// Deletes the keys that are attached to a lease.
+    pub fn delete_of_lease(&mut self, lease: LeaseId) -> Result<(), StoreError> {
+        for key in self.view.lease_keys(lease)? {
+            self.bury(key);
+        }
+        Ok(())
+    }
+
+    /// Deletes one live key.
+    fn bury(&mut self, key: Bytes) {
+        let id = self.next_id();
+        self.view.active.push(id, Change { key, kind: ChangeKind::Delete }, true);
     }
 
     /// Part of the command, as the overlay is to hold it.
@@ -192,12 +201,7 @@ impl View {
     }
 
     /// Finds what would make an operation along the path fail, against the state before the transaction.
-    fn check(
-        &self,
-        txn: &Txn,
-        path: &mut Iter<'_, bool>,
-        lease_exists: LeaseLookup<'_>,
-    ) -> Result<(), ReadError> {
+    fn check(&self, txn: &Txn, path: &mut Iter<'_, bool>) -> Result<(), ReadError> {
         for op in branch(txn, next_choice(path)) {
             match op {
                 Op::Range(range) => {
@@ -207,22 +211,22 @@ impl View {
                     if needs_prior(put) && self.find(&put.key, self.rev)?.is_none() {
                         return Err(Rejection::KeyNotFound.into());
                     }
-                    check_lease(put, lease_exists)?;
+                    self.check_lease(put)?;
                 }
                 Op::DeleteRange(_) => {}
-                Op::Txn(nested) => self.check(nested, path, lease_exists)?,
+                Op::Txn(nested) => self.check(nested, path)?,
             }
         }
         Ok(())
     }
-}
 
-fn check_lease(put: &Put, lease_exists: LeaseLookup<'_>) -> Result<(), Rejection> {
-    match put.lease {
-        LeaseChange::Set(lease) if lease != LeaseId::NONE && !lease_exists(lease) => {
-            Err(Rejection::LeaseNotFound)
+    fn check_lease(&self, put: &Put) -> Result<(), Rejection> {
+        match put.lease {
+            LeaseChange::Set(lease) if lease != LeaseId::NONE && !self.leases.contains(lease) => {
+                Err(Rejection::LeaseNotFound)
+            }
+            LeaseChange::Set(_) | LeaseChange::Keep => Ok(()),
         }
-        LeaseChange::Set(_) | LeaseChange::Keep => Ok(()),
     }
 }
 

@@ -7,9 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::leases::LeaseAnswer;
 use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
-use crate::ids::{LogIndex, ProposalId};
+use crate::ids::{LogIndex, ProposalId, Term};
+use crate::lease::Lessor;
 use crate::limits::{OVERLAY_BYTES, OVERLAY_IDLE, QUOTA_CLEAR_PERCENT, WAL_BATCH_BYTES};
 use crate::machine::Machine;
 use crate::mvcc::View;
@@ -47,6 +49,8 @@ pub enum ApplierOutput {
     CompactStart,
     /// Propose this on behalf of the cluster; that it gets lost does no harm.
     Propose(Command),
+    /// Answer these requests about leases.
+    LeaseAnswers(Vec<(u64, LeaseAnswer)>),
 }
 
 /// The state cannot be carried on. Fatal: the process stops.
@@ -85,11 +89,13 @@ pub enum ApplierError {
 /// When the active generation is full while the frozen one is not folded yet, entries wait in the queue, which the core
 /// bounds by holding proposals back.
 pub struct Applier {
-    machine: Machine,
+    pub(super) machine: Machine,
     /// The nonce of this run: replies to another run's proposals concern nobody here.
     boot_nonce: u64,
     quota_bytes: Option<u64>,
     leads: bool,
+    pub(super) lessor: Lessor,
+    pub(super) lease_answers: Vec<(u64, LeaseAnswer)>,
     queue: VecDeque<LogEntry>,
     /// The change of the configuration that waits for the core.
     asked: Option<LogEntry>,
@@ -103,18 +109,25 @@ pub struct Applier {
     compacting: bool,
     /// When the last entry was applied; the driver's clock.
     last_applied: Instant,
-    now: Instant,
-    outputs: VecDeque<ApplierOutput>,
+    pub(super) now: Instant,
+    pub(super) outputs: VecDeque<ApplierOutput>,
 }
 
 impl Applier {
     /// The state of a store. `quota_bytes` is the setting that NOSPACE is judged by, if there is a limit.
-    pub fn new(now: Instant, base: Arc<Base>, boot_nonce: u64, quota_bytes: Option<u64>) -> Self {
-        let machine = Machine::new(Arc::clone(&base));
+    pub fn new(
+        now: Instant,
+        base: Arc<Base>,
+        boot_nonce: u64,
+        quota_bytes: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let machine = Machine::new(Arc::clone(&base))?;
         let mut applier = Self {
             boot_nonce,
             quota_bytes,
             leads: false,
+            lessor: Lessor::default(),
+            lease_answers: Vec::new(),
             queue: VecDeque::new(),
             asked: None,
             unreported_bytes: 0,
@@ -128,7 +141,7 @@ impl Applier {
             machine,
         };
         applier.start_compaction(&base);
-        applier
+        Ok(applier)
     }
 
     /// Folds in portions of about so many bytes instead of [`OVERLAY_BYTES`]. No answer depends on it.
@@ -170,16 +183,18 @@ impl Applier {
     }
 
     /// The store is another member's now: the state begins anew from `base`, which is ahead of everything that was handed in.
-    pub fn handle_installed(&mut self, now: Instant, base: Arc<Base>) {
+    pub fn handle_installed(&mut self, now: Instant, base: Arc<Base>) -> Result<(), StoreError> {
         self.now = now;
         assert!(base.meta().applied > self.machine.applied(), "the state does not go back");
         let dropped = std::mem::take(&mut self.queue).into_iter().chain(self.asked.take());
         self.unreported_bytes += dropped.map(|entry| entry.memory_bytes()).sum::<usize>();
         self.unfolded_bytes = 0;
         (self.folding, self.compacting) = (false, false);
-        self.machine.restart(Arc::clone(&base));
+        self.machine.restart(Arc::clone(&base))?;
+        self.lessor.demote();
         self.publish(Vec::new());
         self.start_compaction(&base);
+        Ok(())
     }
 
     /// A slice of compaction is done; the store's content is now `base`.
@@ -191,11 +206,12 @@ impl Applier {
         self.show_base(&base);
     }
 
-    /// Whether this member leads: the leader clears the NOSPACE alarm.
-    pub fn handle_leadership(&mut self, now: Instant, leads: bool) {
+    /// Whether this member leads, and in which term: the leader clears the NOSPACE alarm and ends leases.
+    pub fn handle_leadership(&mut self, now: Instant, leads_in: Option<Term>) {
         self.now = now;
-        let newly = leads && !self.leads;
-        self.leads = leads;
+        let newly = leads_in.is_some() && !self.leads;
+        self.leads = leads_in.is_some();
+        self.lead_leases(leads_in);
         if newly {
             self.clear_nospace();
         }
@@ -206,8 +222,13 @@ impl Applier {
         self.now = now;
     }
 
-    /// When a quiet, dirty overlay is folded, so that a restart has little to replay. `None` when clean.
+    /// When to call [`Applier::handle_timeout`]: a fold or a lease is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        self.quiet_fold_at().into_iter().chain(self.lessor.poll_timeout()).min()
+    }
+
+    /// When a quiet, dirty overlay is folded, so that a restart has little to replay. `None` when clean.
+    fn quiet_fold_at(&self) -> Option<Instant> {
         (!self.folding && self.machine.is_dirty()).then(|| self.last_applied + OVERLAY_IDLE)
     }
 
@@ -228,12 +249,13 @@ impl Applier {
         log_full || self.machine.must_stall()
     }
 
-    /// One batch of entries, or a fold that is due; false when there is nothing to do now.
+    /// One batch of entries, a fold that is due, what leases want; false when there is nothing to do now.
     fn advance(&mut self) -> Result<bool, ApplierError> {
         let applied = self.apply_batch()?;
-        let quiet = self.poll_timeout().is_some_and(|due| self.now >= due);
+        let quiet = self.quiet_fold_at().is_some_and(|due| self.now >= due);
         let full = self.machine.should_rotate() || self.unfolded_bytes >= self.unfolded_bytes_max;
-        Ok((!self.folding && (full || quiet) && self.fold()) || applied)
+        let folds = !self.folding && (full || quiet) && self.fold();
+        Ok(self.advance_leases() || folds || applied)
     }
 
     fn apply_batch(&mut self) -> Result<bool, ApplierError> {
@@ -278,6 +300,9 @@ impl Applier {
             .machine
             .apply(index, term, &envelope.command)
             .map_err(|cause| ApplierError::Store { index, cause })?;
+        if let (Command::Lease(command), Ok(outcome)) = (&envelope.command, &applied.outcome) {
+            self.note_lease(command, outcome);
+        }
         if envelope.id.boot == self.boot_nonce {
             replies.push((envelope.id, applied));
         }

@@ -374,7 +374,7 @@ mod tests {
         };
         meta.applied = meta.applied.next();
         meta.revision = main;
-        FoldBatch { changes: (0..puts).map(change).collect(), meta }
+        FoldBatch { changes: (0..puts).map(change).collect(), leases: Vec::new(), meta }
     }
 
     fn drain(checkpointer: &mut Checkpointer<SimDir>) -> Vec<CheckpointOutput> {
@@ -466,8 +466,8 @@ mod tests {
             }
             assert!(checkpointer.scrub.rows <= slices * SCRUB_SLICE);
         };
-        // Two tables of one slice and a row, and an empty one.
-        assert_eq!((slices, sound), (5, 2 * rows));
+        // Two tables of one slice and a row, and three empty ones.
+        assert_eq!((slices, sound), (7, 2 * rows));
         assert_eq!(checkpointer.scrub.cursor, ScrubCursor::default());
     }
 }

@@ -169,6 +169,11 @@ impl Core {
         }
     }
 
+    /// Keeps about so many bytes of applied entries for followers instead of [`LOG_CACHE_BYTES`](crate::limits::LOG_CACHE_BYTES).
+    pub fn set_log_tail_bytes(&mut self, bytes: usize) {
+        self.consensus.set_log_tail_bytes(bytes);
+    }
+
     /// A command for the log, as its encoded envelope. The answer comes from the applier of the member that proposed, or as
     /// [`CoreOutput::Refused`]; it may never come when leadership changes, and then the outcome is unknown.
     pub fn handle_proposal(&mut self, now: Instant, id: ProposalId, envelope: Bytes) {

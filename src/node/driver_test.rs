@@ -55,6 +55,7 @@ struct Member {
     seq: u64,
     replies: Vec<(ProposalId, Applied)>,
     reads: Vec<(ReadId, LogIndex)>,
+    lease_answers: Vec<(u64, LeaseAnswer)>,
     refused: Vec<(Request, RefusedWhy)>,
     folds: usize,
     /// While true, folds and syncs stay where they are.
@@ -110,6 +111,7 @@ impl Member {
             seq: 0,
             replies: Vec::new(),
             reads: Vec::new(),
+            lease_answers: Vec::new(),
             refused: Vec::new(),
             folds: 0,
             hold_folds: false,
@@ -161,8 +163,10 @@ impl Member {
             CoreOutput::Refused { request, why } => self.refused.push((request, why)),
             CoreOutput::CutLog { before } => self.wal.cut(before).unwrap(),
             CoreOutput::Send(messages) => assert!(self.expects_messages, "to nobody: {messages:?}"),
+            CoreOutput::Store(_) | CoreOutput::ResetLog { .. } => panic!("no follower asks, no leader sends"),
             CoreOutput::Status(status) => {
-                self.applier.handle_leadership(self.now, status.role == Role::Leader);
+                self.applier
+                    .handle_leadership(self.now, (status.role == Role::Leader).then_some(status.term));
             }
         }
     }
@@ -191,6 +195,7 @@ impl Member {
             ApplierOutput::Propose(command) => {
                 self.propose(command);
             }
+            ApplierOutput::LeaseAnswers(answers) => self.lease_answers.extend(answers),
         }
     }
 

@@ -16,6 +16,7 @@
 mod applier;
 mod checkpointer;
 mod core;
+mod leases;
 mod log_writer;
 mod serving;
 mod source;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
+pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
 pub use source::TransferOutcome;
 pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
@@ -34,7 +36,7 @@ pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 use crate::consensus::{Consensus, Start, StartError};
 use crate::ids::MemberId;
 use crate::prng::Prng;
-use crate::store::Base;
+use crate::store::{Base, StoreError};
 use crate::time::Instant;
 use crate::wal::{HardState, LogEntry, Position};
 
@@ -58,6 +60,17 @@ pub struct Recovery {
     pub prng: Prng,
 }
 
+/// Why a member cannot begin with what is on its disk.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// Log and store contradict each other.
+    #[error("the log and the store contradict each other")]
+    Start(#[from] StartError),
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+}
+
 /// A member as it is after a start: the state is the store's, the entries after it are applied as raft finds them committed.
 ///
 /// The state begins at the store's position and never at the hard state's commit: what was only applied in memory is gone.
@@ -65,7 +78,7 @@ pub fn recover(
     now: Instant,
     recovery: Recovery,
     logger: &slog::Logger,
-) -> Result<(Core, Applier), StartError> {
+) -> Result<(Core, Applier), RecoverError> {
     let meta = recovery.base.meta();
     let start = Start {
         member: recovery.member,
@@ -77,7 +90,7 @@ pub fn recover(
         entries: recovery.entries,
     };
     let consensus = Consensus::start(now, start, recovery.prng, logger)?;
-    let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes);
+    let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;
     Ok((Core::new(now, consensus), applier))
 }
 

@@ -194,7 +194,7 @@ fn next_flight(before: StageProgress, base: &Base, piece_bytes: usize) -> Result
     }
     if changes.is_empty() {
         let mark = mark_of(base.meta());
-        let content = TransferContent::Last { at: before, facts: pack_facts(base.meta()) };
+        let content = TransferContent::Last { at: before, facts: pack_facts(base)? };
         return Ok(Flight { content, after: before, mark: Some(mark) });
     }
     let piece = pack(&changes);

@@ -18,7 +18,7 @@ use super::transfer::{TransferContent, TransferMessage};
 use crate::consensus::{SnapshotMark, is_sound};
 use crate::disk::Directory;
 use crate::formation::{STAGED_NAME, STORE_NAME};
-use crate::ids::MemberId;
+use crate::ids::{MemberId, Revision};
 use crate::store::{Meta, StageProgress, Store, StoreError, StoreOptions, TransferId, unpack, unpack_facts};
 use crate::time::Instant;
 
@@ -201,11 +201,11 @@ impl<D: Directory> Staging<D> {
             return Ok(Reaction::default());
         };
         if mark.is_none() && at == *progress {
-            let Ok(meta) = unpack_facts(facts) else { return Ok(Reaction::default()) };
+            let Ok((meta, leases)) = unpack_facts(facts) else { return Ok(Reaction::default()) };
             if !is_plausible(&meta, progress, self.member) {
                 return Ok(Reaction::default());
             }
-            store.finish_stage(&meta)?;
+            store.finish_stage(&meta, &leases)?;
             *mark = Some(mark_of(&meta));
         }
         let mut reaction = answer(id, *progress, mark.is_some());
@@ -227,7 +227,7 @@ fn is_plausible(meta: &Meta, progress: &StageProgress, member: MemberId) -> bool
     let conf = &meta.conf_state;
     let mut members = conf.voters.iter().chain(&conf.learners).chain(&conf.voters_outgoing);
     meta.applied.0 > 0
-        && meta.revision >= progress.next.main
+        && meta.revision >= progress.next.main.max(Revision(1))
         && meta.compacted <= meta.revision
         && is_sound(conf)
         && members.any(|known| *known == member)

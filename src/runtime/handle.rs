@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clock::Clock;
-use super::threads::CoreInput;
+use super::threads::{CoreInput, Queues};
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
 use crate::consensus::CoreStatus;
 use crate::ids::{ClusterId, LogIndex, MemberId, ProposalId, Revision, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
 use crate::mvcc::{View, ViewCell, cost_of};
+use crate::node::LeaseAnswer;
+use crate::prng::Prng;
 
 /// Why a request was not served. Nothing is known of the effect of a write after `LeaderChanged`, `TimedOut` and `Stopped`; the
 /// others have none.
@@ -97,9 +99,13 @@ pub(super) struct Shared {
     pub(super) admission: AdmissionOptions,
     pub(super) clock: Clock,
     pub(super) core: Mailbox<CoreInput>,
+    pub(super) queues: Arc<Queues>,
     pub(super) views: Arc<ViewCell>,
     pub(super) proposals: Arc<Waiters<Result<Applied, ServeError>>>,
     pub(super) reads: Arc<Waiters<Result<LogIndex, ServeError>>>,
+    pub(super) leases: Arc<Waiters<Result<LeaseAnswer, ServeError>>>,
+    /// Where ids come from that clients leave to us. Nobody needs to be kept from guessing them.
+    pub(super) lease_ids: Mutex<Prng>,
     pub(super) applied: Milestone,
     pub(super) compacted: Milestone,
     pub(super) file_bytes: AtomicU64,

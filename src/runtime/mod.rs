@@ -8,6 +8,7 @@ pub mod clock;
 pub mod files;
 mod handle;
 pub mod io;
+mod leases;
 mod mailbox;
 mod pool;
 mod running;
@@ -16,6 +17,7 @@ mod waiters;
 mod wal_writer;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
+pub use leases::TimeToLive;
 pub use mailbox::{Drained, Mailbox};
 pub use pool::Pool;
 pub use running::{Parts, Running};

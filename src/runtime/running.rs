@@ -10,12 +10,13 @@ use smol::channel::{Receiver, RecvError};
 
 use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
-use super::threads::{self, Context, Fault, Queues};
+use super::threads::{self, Context, Fault};
 use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer};
 use crate::consensus::CoreStatus;
 use crate::disk::Directory;
 use crate::mvcc::{View, ViewCell};
 use crate::node::{Applier, Checkpointer, Core, LogWriter};
+use crate::prng::Prng;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::wal::Wal;
@@ -68,7 +69,10 @@ impl Running {
             admission,
             clock,
             core: Mailbox::default(),
-            views: Arc::new(ViewCell::new(View::of_base(base))),
+            queues: Arc::default(),
+            leases: Arc::default(),
+            lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
+            views: Arc::new(ViewCell::new(View::of_base(base)?)),
             proposals: Arc::default(),
             reads: Arc::default(),
             applied: Milestone::default(),
@@ -80,7 +84,7 @@ impl Running {
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         });
-        let context = Context { shared: Arc::clone(&shared), queues: Arc::new(Queues::default()), metrics };
+        let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
         let checkpointer = Checkpointer::new(clock.now(), store, root, member, boot_nonce);
         let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();

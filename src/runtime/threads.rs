@@ -22,11 +22,11 @@ use super::handle::Shared;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role, SnapshotMark};
-use crate::ids::{LogIndex, MemberId, ProposalId};
+use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
-    Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LogJob, ReadId, RefusedWhy,
-    Request, TransferOutcome,
+    Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
+    ReadId, RefusedWhy, Request, TransferOutcome,
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +34,9 @@ use crate::wal::{LogEntry, Position, WalError};
 
 /// How often callers that have waited too long are looked for, while anybody waits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Times to live above this are counted as this.
+const LEASE_TTL_COUNTED_MAX: Duration = Duration::from_secs(1 << 25);
 
 /// Why a node cannot go on. The process ends without another acknowledgement.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +78,19 @@ pub(super) enum CoreInput {
 /// What the applier thread is told.
 pub(super) enum ApplierInput {
     Entries(Vec<LogEntry>),
-    ConfState { index: LogIndex, conf_state: ConfState },
+    ConfState {
+        index: LogIndex,
+        conf_state: ConfState,
+    },
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
     Installed(Arc<Base>),
-    Leads(bool),
+    /// The term in which this member leads now, if it does.
+    Leads(Option<Term>),
+    Lease {
+        number: u64,
+        request: LeaseRequest,
+    },
 }
 
 /// The queues of the threads behind the core's.
@@ -144,7 +155,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         while let Some(output) = core.poll_output() {
             carry_out_core(output, context, &mut status);
         }
-        let waiting = !shared.proposals.is_empty() || !shared.reads.is_empty();
+        let waiting = !shared.proposals.is_empty() || !shared.reads.is_empty() || !shared.leases.is_empty();
         let deadline = core.poll_timeout().map(|at| shared.clock.until(at));
         let patience = deadline.into_iter().chain(waiting.then_some(SWEEP_INTERVAL)).min();
         if shared.core.drain(&mut inputs, patience) == Drained::Closed {
@@ -220,8 +231,9 @@ fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
         metrics.leader_changes.add(1);
         tracing::info!(leader = ?new.leader, term = new.term.0, "raft: leader changed");
     }
-    if (old.role == Role::Leader) != (new.role == Role::Leader) {
-        drop(queues.applier.send(ApplierInput::Leads(new.role == Role::Leader)));
+    let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);
+    if leads_in(old) != leads_in(&new) {
+        drop(queues.applier.send(ApplierInput::Leads(leads_in(&new))));
     }
     *old = new;
 }
@@ -234,8 +246,9 @@ fn sweep(context: &Context, now: crate::time::Instant) {
     let shared = &context.shared;
     let writes = shared.proposals.expire(limit, || Err(ServeError::TimedOut));
     let reads = shared.reads.expire(limit, || Err(ServeError::TimedOut));
-    if writes + reads > 0 {
-        tracing::warn!(writes, reads, "requests timed out");
+    let leases = shared.leases.expire(limit, || Err(ServeError::TimedOut));
+    if writes + reads + leases > 0 {
+        tracing::warn!(writes, reads, leases, "requests timed out");
     }
 }
 
@@ -248,6 +261,7 @@ fn stop(context: &Context) {
     let never = crate::time::Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
     shared.reads.expire(never, || Err(ServeError::Stopped));
+    shared.leases.expire(never, || Err(ServeError::Stopped));
     shared.applied.close();
     shared.compacted.close();
 }
@@ -273,8 +287,11 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 }
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
-                ApplierInput::Installed(base) => applier.handle_installed(now, base),
-                ApplierInput::Leads(leads) => applier.handle_leadership(now, leads),
+                ApplierInput::Installed(base) => applier.handle_installed(now, base)?,
+                ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
+                ApplierInput::Lease { number, request } => {
+                    applier.handle_lease_request(now, number, request);
+                }
             }
         }
         if applier.poll_timeout().is_some_and(|at| at <= now) {
@@ -302,6 +319,11 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             let (id, bytes) = shared.encode(command);
             drop(shared.core.send(CoreInput::Propose { id, bytes }));
         }
+        ApplierOutput::LeaseAnswers(answers) => {
+            let renewed = answers.iter().filter(|(_, answer)| matches!(answer, LeaseAnswer::Renewed { .. }));
+            metrics.leases_renewed.add(renewed.count() as u64);
+            shared.leases.answer_batch(answers.into_iter().map(|(number, answer)| (number, Ok(answer))));
+        }
     }
 }
 
@@ -311,7 +333,17 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
             Ok(Outcome::Put(_)) => metrics.puts.add(1),
             Ok(Outcome::DeleteRange(_)) => metrics.deletes.add(1),
             Ok(Outcome::Txn(_)) => metrics.txns.add(1),
-            Ok(Outcome::Compact | Outcome::Alarm(_) | Outcome::Publish) => {}
+            Ok(Outcome::LeaseGrant { ttl }) => {
+                metrics.leases_granted.add(1);
+                // Longer ones are all in the last bucket, and would make the sum wrap around.
+                metrics.lease_ttl.observe(LEASE_TTL_COUNTED_MAX.min(Duration::from_secs(ttl.unsigned_abs())));
+            }
+            Ok(Outcome::LeaseRevoke) => metrics.leases_revoked.add(1),
+            Ok(Outcome::LeaseExpire(leases)) => {
+                metrics.leases_revoked.add(leases.len() as u64);
+                metrics.leases_expired.add(leases.len() as u64);
+            }
+            Ok(Outcome::Compact | Outcome::Alarm(_) | Outcome::Publish | Outcome::LeaseCheckpoint(_)) => {}
             Err(_) => metrics.proposals_failed.add(1),
         }
     }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata};
 
+use super::encoding::SEAL_BYTES;
 use super::error::StoreError;
 use super::scan::{Changes, Heads, VersionsAt};
 use super::schema::{
-    HIST, HIST_NAME, HIST_ROW_BYTES, HistKey, ID_BYTES, ID_FIRST, LIVE, LIVE_NAME, REV, REV_NAME, RevRow,
-    hist_key, id_key, last_of, parse_change, parse_hist, parse_hist_key, parse_live,
+    ATTACHED, HIST, HIST_NAME, HIST_ROW_BYTES, HistKey, ID_BYTES, ID_FIRST, LEASE, LEASE_ID_BYTES, LIVE,
+    LIVE_NAME, REV, REV_NAME, RevRow, hist_key, id_key, last_of, parse_change, parse_hist, parse_hist_key,
+    parse_live,
 };
 use super::types::{Change, Head, Meta};
 use crate::command::{KeyRange, KeyValue, RangeEnd};
@@ -32,6 +34,8 @@ pub struct Base {
     pub(super) rev: ReadOnlyTable<&'static [u8; ID_BYTES], &'static [u8]>,
     pub(super) live: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) hist: ReadOnlyTable<HistKey, &'static [u8; HIST_ROW_BYTES]>,
+    pub(super) lease: ReadOnlyTable<&'static [u8; LEASE_ID_BYTES], &'static [u8]>,
+    pub(super) attached: ReadOnlyTable<&'static [u8], &'static [u8; SEAL_BYTES]>,
     /// Tells the store that somebody reads.
     _reader: Arc<()>,
 }
@@ -45,8 +49,15 @@ impl fmt::Debug for Base {
 impl Base {
     /// The tables keep the transaction alive.
     pub(super) fn open(txn: &ReadTransaction, meta: Meta, reader: Arc<()>) -> Result<Self, StoreError> {
-        let (rev, live, hist) = (txn.open_table(REV)?, txn.open_table(LIVE)?, txn.open_table(HIST)?);
-        Ok(Self { meta, rev, live, hist, _reader: reader })
+        Ok(Self {
+            meta,
+            rev: txn.open_table(REV)?,
+            live: txn.open_table(LIVE)?,
+            hist: txn.open_table(HIST)?,
+            lease: txn.open_table(LEASE)?,
+            attached: txn.open_table(ATTACHED)?,
+            _reader: reader,
+        })
     }
 
     /// The facts as of this commit.

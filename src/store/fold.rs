@@ -16,12 +16,13 @@ use redb::{Database, Durability, Table, WriteTransaction};
 
 use super::base::MALFORMED;
 use super::error::StoreError;
+use super::leases::{Attachments, write_leases};
 use super::schema::{
     HIST, HIST_ROW_BYTES, HistKey, ID_BYTES, LIVE, LIVE_NAME, REV, hist_key, id_key, parse_live, write_hist,
     write_live, write_rev,
 };
-use super::types::{Change, ChangeKind, FoldBatch, Head, Meta};
-use crate::ids::VersionId;
+use super::types::{Change, ChangeKind, FoldBatch, Head, Lease, Meta};
+use crate::ids::{LeaseId, VersionId};
 
 /// redb's page size.
 const PAGE_BYTES: usize = 4096;
@@ -53,7 +54,7 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     }
 }
 
-/// Writes the rows of `changes`, which ascend, and answers the transaction that the facts belong into, not committed yet.
+/// Writes the rows of `changes`, which ascend, and of `leases`, and answers the transaction that the facts belong into, not committed yet.
 ///
 /// A transaction is closed early, not durably, when the pages that it may have changed reach `dirty_bytes_max`. On
 /// disk nothing of it counts before the last one. But redb visits every changed page once more when it commits, and by
@@ -62,6 +63,7 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
 pub fn write_rows(
     database: &Database,
     changes: &[(VersionId, Change)],
+    leases: &[(LeaseId, Option<Lease>)],
     dirty_bytes_max: usize,
 ) -> Result<WriteTransaction, StoreError> {
     let mut stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
@@ -79,13 +81,22 @@ pub fn write_rows(
     let mut rest = keys.as_slice();
     while !rest.is_empty() {
         let (piece, cost) = take_piece(rest, dirty_bytes_max, |of_key| {
-            of_key.len() * index_row_cost(&of_key[0].1) + INDEX_KEY_COST
+            of_key.len() * index_row_cost(&of_key[0].1) + INDEX_KEY_COST + attachment_cost(of_key)
         });
         stages = stages.with_room(cost)?;
         let mut index = Index::open(&stages.txn)?;
         for of_key in &rest[..piece] {
             index.write_key(of_key)?;
         }
+        let Index { attachments, .. } = index;
+        attachments.write(&stages.txn)?;
+        rest = &rest[piece..];
+    }
+    let mut rest = leases;
+    while !rest.is_empty() {
+        let (piece, cost) = take_piece(rest, dirty_bytes_max, |_| PAGE_BYTES);
+        stages = stages.with_room(cost)?;
+        write_leases(&stages.txn, &rest[..piece])?;
         rest = &rest[piece..];
     }
     Ok(stages.txn)
@@ -93,6 +104,14 @@ pub fn write_rows(
 
 /// What a key costs at worst, in bytes of changed pages: a page of `live` and one of `hist` that no other key of the batch is in.
 const INDEX_KEY_COST: usize = 2 * PAGE_BYTES;
+
+/// What a key costs at worst in `attached`: a page there, where it has to do with leases at all. One that is only detached is
+/// not known beforehand, and goes into what a stage's estimate is too high by.
+fn attachment_cost(of_key: &[&(VersionId, Change)]) -> usize {
+    let names =
+        |change: &Change| matches!(change.kind, ChangeKind::Put { lease, .. } if lease != LeaseId::NONE);
+    if of_key.iter().any(|(_, change)| names(change)) { PAGE_BYTES } else { 0 }
+}
 
 /// What a row of `rev` costs: itself, and what its page leaves empty.
 fn revision_cost(change: &Change) -> usize {
@@ -162,12 +181,14 @@ struct Index<'txn> {
     hist: Table<'txn, HistKey, &'static [u8; HIST_ROW_BYTES]>,
     row: Vec<u8>,
     hist_key: Vec<u8>,
+    attachments: Attachments,
 }
 
 impl<'txn> Index<'txn> {
     fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
         let (live, hist) = (txn.open_table(LIVE)?, txn.open_table(HIST)?);
-        Ok(Self { live, hist, row: Vec::new(), hist_key: Vec::new() })
+        let (row, hist_key, attachments) = (Vec::new(), Vec::new(), Attachments::default());
+        Ok(Self { live, hist, row, hist_key, attachments })
     }
 
     /// The changes of one key, ascending: the last one is what `live` says of it, what was before goes to `hist`.
@@ -176,17 +197,21 @@ impl<'txn> Index<'txn> {
             return Ok(());
         };
         let key = change.key.as_ref();
+        let mut lease_after = LeaseId::NONE;
         let previous = match &change.kind {
             ChangeKind::Put { create_revision, version, lease, .. } => {
                 let (create_revision, version, lease) = (*create_revision, *version, *lease);
                 write_live(&mut self.row, key, &Head { id: *last, create_revision, version, lease });
+                lease_after = lease;
                 self.live.insert(key, self.row.as_slice())?
             }
             ChangeKind::Delete => self.live.remove(key)?,
         };
         let damaged = |what| StoreError::damaged(LIVE_NAME, key, what);
         let replaced = previous.map(|row| parse_live(key, row.value()).ok_or_else(|| damaged(MALFORMED)));
-        if let Some(head) = replaced.transpose()? {
+        let replaced = replaced.transpose()?;
+        self.attachments.note(key, replaced.map_or(LeaseId::NONE, |head| head.lease), lease_after);
+        if let Some(head) = replaced {
             if head.id >= *last {
                 return Err(damaged("is above the revision of the store"));
             }

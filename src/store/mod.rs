@@ -18,6 +18,7 @@ mod encoding;
 mod error;
 mod facts;
 mod fold;
+mod leases;
 mod scan;
 mod schema;
 mod scrub;
@@ -44,5 +45,5 @@ pub use scrub::{ScrubCursor, ScrubProgress};
 pub use stage::{
     FIRST_CHANGE, PieceError, Stage, StageProgress, TransferId, pack, pack_facts, unpack, unpack_facts,
 };
-pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Meta};
+pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Meta};
 pub use writer::{Store, StoreOptions, is_engine_source};

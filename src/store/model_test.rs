@@ -2,7 +2,7 @@
 //!
 //! The list keeps everything and filters when asked, so it shares no idea with the tables but the rules of the API reference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
@@ -13,10 +13,10 @@ use super::base::Base;
 use super::schema::id_key;
 use super::scrub::ScrubCursor;
 use super::testing::{Disk, at, batch, everything, founded, open};
-use super::types::{Change, ChangeKind, Head};
+use super::types::{Change, ChangeKind, Head, Lease};
 use super::writer::Store;
 use crate::command::KeyRange;
-use crate::ids::{LeaseId, Revision, VersionId};
+use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
 
 /// Keys that are prefixes of each other, that end in what an id looks like, and that sort around separators.
 fn keys() -> Vec<Bytes> {
@@ -47,7 +47,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let size = prop_oneof![8 => 0_usize..20, 1 => Just(5000_usize)];
-    let lease = prop_oneof![3 => Just(0_i64), 1 => any::<i64>()];
+    let lease = prop_oneof![3 => Just(0_i64), 2 => 1_i64..4, 1 => any::<i64>()];
     let op = (any::<Index>(), prop::option::weighted(0.7, (size, lease)));
     let txns = prop::collection::vec(prop::collection::vec(op, 1..5), 0..5);
     prop::collection::vec(
@@ -65,6 +65,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct Model {
     changes: Vec<(VersionId, Change)>,
+    leases: BTreeMap<LeaseId, Lease>,
 }
 
 impl Model {
@@ -90,6 +91,36 @@ impl Model {
                     && (change.kind != ChangeKind::Delete || id.main == compacted))
         };
         self.changes.iter().filter(|(id, change)| keep(*id, change)).cloned().collect()
+    }
+
+    /// The live keys by the lease that they are attached to.
+    fn attached(&self) -> BTreeSet<(LeaseId, Bytes)> {
+        let mut newest = BTreeMap::new();
+        for (_, change) in &self.changes {
+            newest.insert(change.key.clone(), change.kind.clone());
+        }
+        let attached = newest.into_iter().filter_map(|(key, kind)| match kind {
+            ChangeKind::Put { lease, .. } if lease != LeaseId::NONE => Some((lease, key)),
+            _ => None,
+        });
+        attached.collect()
+    }
+
+    /// Leases come with their first key, change now and then, and go with their last one; 3 stays.
+    fn leases_after(&mut self, applied: LogIndex) -> Vec<(LeaseId, Option<Lease>)> {
+        let attached: BTreeSet<LeaseId> = self.attached().into_iter().map(|(lease, _)| lease).collect();
+        let gone = |id: &LeaseId| !attached.contains(id) && *id != LeaseId(3);
+        let gone: Vec<LeaseId> = self.leases.keys().copied().filter(gone).collect();
+        self.leases.retain(|id, _| !gone.contains(id));
+        let mut changed: Vec<_> = gone.into_iter().map(|id| (id, None)).collect();
+        for id in attached {
+            if applied.0.is_multiple_of(2) || !self.leases.contains_key(&id) {
+                let lease = Lease { ttl: 5, remaining: i64::from(applied.0 > 3), granted_at: applied };
+                self.leases.insert(id, lease);
+                changed.push((id, Some(lease)));
+            }
+        }
+        changed
     }
 
     /// The changes of a transaction, as `mvcc` would make them.
@@ -133,6 +164,7 @@ fn fold(store: &mut Store, model: &mut Model, txns: &[Txn], to: Option<&Index>) 
         changes.extend(made);
     }
     let mut batch = batch(store, changes);
+    batch.leases = model.leases_after(batch.meta.applied);
     if let Some(to) = to {
         let low = batch.meta.compacted.0;
         let span = usize::try_from(batch.meta.revision.0 - low + 1).unwrap();
@@ -209,6 +241,13 @@ fn check_rows(base: &Base, model: &Model) -> Result<(), TestCaseError> {
         prop_assert_eq!(found.collect::<Vec<_>>(), expected);
         prop_assert_eq!(base.changes(at(from, 0), Revision(from - 1)).unwrap().count(), 0);
     }
+    let leases: BTreeMap<_, _> = base.leases().unwrap().into_iter().collect();
+    prop_assert_eq!(&leases, &model.leases);
+    let attached = model.attached();
+    for lease in leases.keys().copied().chain([LeaseId(3), LeaseId(-1)]) {
+        let keys = attached.iter().filter(|(of, _)| *of == lease).map(|(_, key)| key.clone());
+        prop_assert_eq!(base.attached(lease).unwrap(), keys.collect::<Vec<_>>());
+    }
     for (id, change) in &rows {
         prop_assert_eq!(&base.change(*id).unwrap(), change);
     }
@@ -219,7 +258,8 @@ fn check_rows(base: &Base, model: &Model) -> Result<(), TestCaseError> {
         (cursor, seen) = (progress.next, seen + progress.rows);
     }
     if meta.compaction_finished == meta.compacted {
-        prop_assert_eq!(seen, 2 * rows.len(), "every change is in rev, and in live or hist");
+        let of_leases = leases.len() + attached.len();
+        prop_assert_eq!(seen, 2 * rows.len() + of_leases, "every change is in rev, and in live or hist");
     }
     Ok(())
 }

@@ -13,6 +13,8 @@
 //! live   key                                 flags:u8 (bit 0 lease, bit 1 sub)  main:varint  [sub:varint]
 //!                                            main - create:varint  version:varint  [lease:u64 LE]       seal
 //! hist   key  main:u64 BE  sub:u32 BE        flags:u8 (0 put, 2 tombstone)                              seal
+//! lease  id:u64 LE                           ttl:varint  remaining:varint  granted_at:varint            seal
+//! attached  lease:u64 LE  key                                                                           seal
 //!
 //! varint = LEB128    bytes = length:varint raw    seal = CRC32C over table key and row, u32 LE
 //! ```
@@ -30,12 +32,12 @@ use bytes::Bytes;
 use redb::{Key, TableDefinition, TypeName, Value};
 
 use super::encoding::{Reader, SEAL_BYTES, checksum, put_bytes, seal, share, unseal};
-use super::types::{Change, ChangeKind, Head};
+use super::types::{Change, ChangeKind, Head, Lease};
 use crate::command::varint::put_varint;
-use crate::ids::{LeaseId, Revision, VersionId};
+use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
 
 /// The version of everything in this file, in the row "format" of `meta`.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Values that there is one of.
 pub const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -46,6 +48,11 @@ pub const LIVE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("live")
 /// Superseded versions and tombstones that are retained.
 pub const HIST: TableDefinition<'_, HistKey, &[u8; HIST_ROW_BYTES]> = TableDefinition::new("hist");
 
+/// Every lease.
+pub const LEASE: TableDefinition<'_, &[u8; LEASE_ID_BYTES], &[u8]> = TableDefinition::new("lease");
+/// Which keys are attached to which lease: one row for each head in `live` that names one.
+pub const ATTACHED: TableDefinition<'_, &[u8], &[u8; SEAL_BYTES]> = TableDefinition::new("attached");
+
 /// The row of `meta` that is read before anything else.
 pub const FORMAT_KEY: &str = "format";
 /// The row of `meta` that holds the facts; absent until the store is initialised.
@@ -53,6 +60,8 @@ pub const FACTS_KEY: &str = "facts";
 
 /// An id as a key.
 pub const ID_BYTES: usize = 12;
+/// The id of a lease as a key.
+pub const LEASE_ID_BYTES: usize = 8;
 /// A row of `hist`: flags and seal.
 pub const HIST_ROW_BYTES: usize = 1 + SEAL_BYTES;
 
@@ -64,6 +73,10 @@ pub const REV_NAME: &str = "rev";
 pub const LIVE_NAME: &str = "live";
 /// The name of `hist`, for errors.
 pub const HIST_NAME: &str = "hist";
+/// The name of `lease`, for errors.
+pub const LEASE_NAME: &str = "lease";
+/// The name of `attached`, for errors.
+pub const ATTACHED_NAME: &str = "attached";
 
 const FLAG_LEASE: u8 = 1;
 const FLAG_TOMBSTONE: u8 = 2;
@@ -281,6 +294,43 @@ pub fn parse_hist(raw_key: &[u8], row: [u8; HIST_ROW_BYTES]) -> Option<bool> {
         [FLAG_TOMBSTONE] => Some(true),
         _ => None,
     }
+}
+
+/// The `lease` row of `id`.
+pub fn write_lease(id: LeaseId, lease: &Lease) -> Vec<u8> {
+    assert!(lease.ttl > 0 && lease.remaining >= 0, "times are not negative");
+    let mut out = Vec::new();
+    put_varint(&mut out, lease.ttl.unsigned_abs());
+    put_varint(&mut out, lease.remaining.unsigned_abs());
+    put_varint(&mut out, lease.granted_at.0);
+    seal(&id.0.to_le_bytes(), &mut out);
+    out
+}
+
+/// Reads a `lease` row; `None` for anything that [`write_lease`] does not write.
+pub fn parse_lease(id: &[u8; LEASE_ID_BYTES], row: &[u8]) -> Option<(LeaseId, Lease)> {
+    let mut reader = Reader::new(unseal(id, row)?);
+    let (ttl, remaining, granted_at) = (reader.count()?, reader.count()?, LogIndex(reader.varint()?));
+    reader.end()?;
+    let id = LeaseId(i64::from_le_bytes(*id));
+    (ttl > 0 && id != LeaseId::NONE).then_some((id, Lease { ttl, remaining, granted_at }))
+}
+
+/// The key of an `attached` row.
+pub fn attached_key(lease: LeaseId, key: &[u8]) -> Vec<u8> {
+    [&lease.0.to_le_bytes(), key].concat()
+}
+
+/// The row of `attached` under `raw_key`.
+pub fn write_attached(raw_key: &[u8]) -> [u8; SEAL_BYTES] {
+    checksum(raw_key, &[])
+}
+
+/// The lease and the key that an `attached` row ties; `None` for anything that [`write_attached`] does not write.
+pub fn parse_attached<'a>(raw_key: &'a [u8], row: &[u8; SEAL_BYTES]) -> Option<(LeaseId, &'a [u8])> {
+    unseal(raw_key, row)?;
+    let (lease, key) = raw_key.split_first_chunk::<LEASE_ID_BYTES>()?;
+    Some((LeaseId(i64::from_le_bytes(*lease)), key))
 }
 
 /// The fields that `rev` and `live` share. The creation is stored as a distance, which is short for short-lived keys.

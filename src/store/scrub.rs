@@ -7,9 +7,12 @@ use std::ops::Bound;
 
 use super::base::{Base, MALFORMED, MISSING, parse_hist_row};
 use super::error::StoreError;
-use super::schema::{HIST_NAME, ID_BYTES, LIVE_NAME, REV_NAME, RevRow, id_key, parse_id, parse_live};
+use super::schema::{
+    ATTACHED_NAME, HIST_NAME, ID_BYTES, LEASE_ID_BYTES, LEASE_NAME, LIVE_NAME, REV_NAME, RevRow,
+    attached_key, id_key, parse_attached, parse_id, parse_lease, parse_live,
+};
 use super::writer::Store;
-use crate::ids::VersionId;
+use crate::ids::{LeaseId, VersionId};
 
 const FOREIGN: &str = "names a change of something else";
 
@@ -22,6 +25,10 @@ pub enum ScrubCursor {
     Live(Option<Vec<u8>>),
     /// In `hist`, behind this row.
     Hist(Option<Vec<u8>>),
+    /// In `lease`, behind this row.
+    Lease(Option<[u8; LEASE_ID_BYTES]>),
+    /// In `attached`, behind this row.
+    Attached(Option<Vec<u8>>),
 }
 
 impl Default for ScrubCursor {
@@ -58,7 +65,15 @@ impl Base {
             }
             ScrubCursor::Hist(after) => {
                 let (rows, last) = self.scrub_hist(after.as_deref(), limit)?;
-                let next = (rows == limit).then_some(ScrubCursor::Hist(last));
+                (rows, if rows == limit { ScrubCursor::Hist(last) } else { ScrubCursor::Lease(None) })
+            }
+            ScrubCursor::Lease(after) => {
+                let (rows, last) = self.scrub_lease(after, limit)?;
+                (rows, if rows == limit { ScrubCursor::Lease(last) } else { ScrubCursor::Attached(None) })
+            }
+            ScrubCursor::Attached(after) => {
+                let (rows, last) = self.scrub_attached(after.as_deref(), limit)?;
+                let next = (rows == limit).then_some(ScrubCursor::Attached(last));
                 return Ok(ScrubProgress { rows, next });
             }
         };
@@ -96,6 +111,11 @@ impl Base {
             if !named {
                 return Err(damaged(FOREIGN));
             }
+            if head.lease != LeaseId::NONE {
+                let raw_key = attached_key(head.lease, key.value());
+                let attached = self.attached.get(raw_key.as_slice())?;
+                attached.ok_or_else(|| StoreError::damaged(ATTACHED_NAME, &raw_key, MISSING))?;
+            }
             last = Some(key.value().to_vec());
             rows += 1;
         }
@@ -115,6 +135,48 @@ impl Base {
                 // A compaction under way removes the change before the row that names it.
                 Err(_) if compacting && id.main <= self.meta.compacted && !self.has_rev(id)? => {}
                 Err(error) => return Err(error),
+            }
+            last = Some(raw_key.value().to_vec());
+            rows += 1;
+        }
+        Ok((rows, last))
+    }
+
+    fn scrub_lease(
+        &self,
+        after: Option<[u8; LEASE_ID_BYTES]>,
+        limit: usize,
+    ) -> Result<(usize, Option<[u8; LEASE_ID_BYTES]>), StoreError> {
+        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut rows, mut last) = (0, after);
+        for row in self.lease.range::<&[u8; LEASE_ID_BYTES]>((start, Bound::Unbounded))?.take(limit) {
+            let (id, row) = row?;
+            let parsed = parse_lease(id.value(), row.value());
+            parsed.ok_or_else(|| StoreError::damaged(LEASE_NAME, id.value(), MALFORMED))?;
+            last = Some(*id.value());
+            rows += 1;
+        }
+        Ok((rows, last))
+    }
+
+    /// Each row must be what the key's head says, and its lease must exist.
+    fn scrub_attached(
+        &self,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(usize, Option<Vec<u8>>), StoreError> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut rows, mut last) = (0, None);
+        for row in self.attached.range::<&[u8]>((start, Bound::Unbounded))?.take(limit) {
+            let (raw_key, row) = row?;
+            let damaged = |what| StoreError::damaged(ATTACHED_NAME, raw_key.value(), what);
+            let parsed = parse_attached(raw_key.value(), row.value());
+            let (lease, key) = parsed.ok_or_else(|| damaged(MALFORMED))?;
+            if self.head(key)?.is_none_or(|head| head.lease != lease) {
+                return Err(damaged(FOREIGN));
+            }
+            if self.lease.get(&lease.0.to_le_bytes())?.is_none() {
+                return Err(StoreError::damaged(LEASE_NAME, &lease.0.to_le_bytes(), MISSING));
             }
             last = Some(raw_key.value().to_vec());
             rows += 1;

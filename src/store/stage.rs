@@ -1,4 +1,4 @@
-//! A store that comes from another member: changes in order of revision, then the facts.
+//! A store that comes from another member: changes in order of revision, then the facts and the leases.
 //!
 //! Owns: the bytes of a piece of changes, how far a staged store has come, and the moment in which it is whole. Must never: be taken for a
 //! store before it is whole, or take a change that does not follow the last one. Driven by `node::Checkpointer`, on the file that will
@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! piece            (id:12 bytes as in `rev`  length:varint  row as in `rev`, with its checksum)*
+//! last             length:varint  facts as in `meta`  (id:8 bytes as in `lease`  length:varint  row as in `lease`)*
 //! meta "staged"    version:u8 (1)  source:u64  boot:u64  number:u64  next:12 bytes  changes:u64  digest:u32  bytes:u64  seal   numbers LE
 //! meta "installed" version:u8 (1)  index:u64 LE  seal
 //! ```
@@ -16,14 +17,18 @@
 use bytes::Bytes;
 use redb::{Durability, ReadableDatabase as _, WriteTransaction};
 
-use super::encoding::{Reader, seal, unseal};
+use super::base::Base;
+use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
-use super::schema::{FACTS_KEY, ID_BYTES, META, id_key, parse_change, parse_id, write_rev};
-use super::types::{Change, Meta};
+use super::schema::{
+    FACTS_KEY, ID_BYTES, LEASE_ID_BYTES, META, META_NAME, id_key, parse_change, parse_id, parse_lease,
+    write_lease, write_rev,
+};
+use super::types::{Change, Lease, Meta};
 use super::writer::Store;
 use super::{facts, fold};
 use crate::command::varint::put_varint;
-use crate::ids::{LogIndex, MemberId, Revision, VersionId};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, VersionId};
 
 const STAGED_KEY: &str = "staged";
 const INSTALLED_KEY: &str = "installed";
@@ -117,14 +122,31 @@ fn take_change(reader: &mut Reader<'_>) -> Option<(VersionId, Change)> {
     Some((id, parse_change(id, reader.bytes()?)?))
 }
 
-/// Facts as bytes, for another member.
-pub fn pack_facts(meta: &Meta) -> Bytes {
-    facts::encode(meta).into()
+/// Facts and leases as bytes, for another member.
+pub fn pack_facts(base: &Base) -> Result<Bytes, StoreError> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, &facts::encode(base.meta()));
+    for (id, lease) in base.leases()? {
+        out.extend_from_slice(&id.0.to_le_bytes());
+        put_bytes(&mut out, &write_lease(id, &lease));
+    }
+    Ok(out.into())
 }
 
 /// Reads back what [`pack_facts`] wrote.
-pub fn unpack_facts(bytes: &Bytes) -> Result<Meta, PieceError> {
-    facts::decode(bytes).map_err(|_| PieceError)
+pub fn unpack_facts(bytes: &Bytes) -> Result<(Meta, Vec<(LeaseId, Lease)>), PieceError> {
+    let mut reader = Reader::new(bytes);
+    let meta = facts::decode(reader.bytes().ok_or(PieceError)?).map_err(|_| PieceError)?;
+    let mut leases = Vec::new();
+    while !reader.is_empty() {
+        leases.push(take_lease(&mut reader).ok_or(PieceError)?);
+    }
+    Ok((meta, leases))
+}
+
+fn take_lease(reader: &mut Reader<'_>) -> Option<(LeaseId, Lease)> {
+    let id = reader.array::<LEASE_ID_BYTES>()?;
+    parse_lease(&id, reader.bytes()?)
 }
 
 /// Staging.
@@ -135,7 +157,7 @@ impl Store {
         let meta = self.database.begin_read()?.open_table(META)?;
         let Some(row) = meta.get(STAGED_KEY)? else { return Ok(None) };
         let stage = parse_stage(row.value());
-        let damaged = || StoreError::damaged(super::schema::META_NAME, STAGED_KEY.as_bytes(), "malformed");
+        let damaged = || StoreError::damaged(META_NAME, STAGED_KEY.as_bytes(), "malformed");
         stage.map(Some).ok_or_else(damaged)
     }
 
@@ -157,16 +179,16 @@ impl Store {
         let row = stage_row(&Stage { transfer, progress, bytes });
         let dirty_bytes_max = self.dirty_bytes_max();
         self.commit_rows(|database| {
-            let txn = fold::write_rows(database, changes, dirty_bytes_max)?;
+            let txn = fold::write_rows(database, changes, &[], dirty_bytes_max)?;
             txn.open_table(META)?.insert(STAGED_KEY, row.as_slice())?;
             Ok(txn)
         })
     }
 
-    /// Makes a staged store whole: these are the facts after its last change. Durable when it returns.
+    /// Makes a staged store whole: these are the facts and the leases after its last change. Durable when it returns.
     ///
     /// Removal begins anew in it: some of what came may have been removed at the source meanwhile.
-    pub fn finish_stage(&mut self, meta: &Meta) -> Result<(), StoreError> {
+    pub fn finish_stage(&mut self, meta: &Meta, leases: &[(LeaseId, Lease)]) -> Result<(), StoreError> {
         assert!(!self.is_initialised(), "a store becomes whole once");
         let bytes_in_use = self.stage()?.map_or(0, |stage| stage.bytes);
         let meta = Meta { bytes_in_use, compaction_finished: Revision(0), ..meta.clone() };
@@ -174,8 +196,10 @@ impl Store {
         installed.extend_from_slice(&meta.applied.0.to_le_bytes());
         seal(INSTALLED_KEY.as_bytes(), &mut installed);
         let facts = facts::encode(&meta);
+        let dirty_bytes_max = self.dirty_bytes_max();
+        let leases: Vec<_> = leases.iter().map(|(id, lease)| (*id, Some(*lease))).collect();
         self.commit_rows(|database| {
-            let txn = database.begin_write()?;
+            let txn = fold::write_rows(database, &[], &leases, dirty_bytes_max)?;
             put_meta(&txn, INSTALLED_KEY, &installed)?;
             put_meta(&txn, FACTS_KEY, &facts)?;
             Ok(txn)
@@ -191,7 +215,7 @@ impl Store {
         let meta = self.database.begin_read()?.open_table(META)?;
         let Some(row) = meta.get(INSTALLED_KEY)? else { return Ok(false) };
         let index = parse_installed(row.value());
-        let damaged = || StoreError::damaged(super::schema::META_NAME, INSTALLED_KEY.as_bytes(), "malformed");
+        let damaged = || StoreError::damaged(META_NAME, INSTALLED_KEY.as_bytes(), "malformed");
         Ok(index.ok_or_else(damaged)? == self.meta().applied)
     }
 

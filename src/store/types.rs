@@ -117,12 +117,25 @@ pub struct ConfState {
     pub auto_leave: bool,
 }
 
-/// Everything that one fold commits: the changes of a frozen generation in order of [`VersionId`], and the facts as of
-/// its last entry. `bytes_in_use` and `compaction_finished` of `meta` are the store's own business and ignored.
+/// A lease, as far as all members agree on it; when it ends is known to the leader alone. A row of the `lease` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its time to live in seconds, as it was granted.
+    pub ttl: i64,
+    /// The seconds that it had left at its last checkpoint; 0 stands for the whole time to live.
+    pub remaining: i64,
+    /// The entry that granted it.
+    pub granted_at: LogIndex,
+}
+
+/// Everything that one fold commits: the changes of a frozen generation in order of [`VersionId`], the leases that
+/// changed with them, and the facts as of its last entry. `bytes_in_use` and `compaction_finished` of `meta` are the store's own business and ignored.
 #[derive(Clone, Debug)]
 pub struct FoldBatch {
     /// The changes, ascending by id, each id above every one in the store.
     pub changes: Vec<(VersionId, Change)>,
+    /// Leases that were granted, checkpointed or ended (`None`), by id.
+    pub leases: Vec<(LeaseId, Option<Lease>)>,
     /// The facts after them.
     pub meta: Meta,
 }

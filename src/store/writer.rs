@@ -26,7 +26,9 @@ use super::base::{Base, MALFORMED};
 use super::compact::Walk;
 use super::encoding::{SEAL_BYTES, seal, unseal};
 use super::error::StoreError;
-use super::schema::{FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LIVE, META, META_NAME, REV};
+use super::schema::{
+    ATTACHED, FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LEASE, LIVE, META, META_NAME, REV,
+};
 use super::types::{FoldBatch, Meta};
 use super::{facts, fold};
 use crate::disk::{DatabaseFile, Directory};
@@ -185,7 +187,7 @@ impl Store {
         let meta = fold::facts_after(&self.meta, batch);
         let dirty_bytes_max = self.dirty_bytes_max();
         self.commit_with(meta, Sureness::Durable, |database, _| {
-            fold::write_rows(database, &batch.changes, dirty_bytes_max)
+            fold::write_rows(database, &batch.changes, &batch.leases, dirty_bytes_max)
         })
     }
 
@@ -356,6 +358,8 @@ fn create_schema(database: &Database) -> Result<(), StoreError> {
     txn.open_table(REV)?;
     txn.open_table(LIVE)?;
     txn.open_table(HIST)?;
+    txn.open_table(LEASE)?;
+    txn.open_table(ATTACHED)?;
     let mut row = Vec::with_capacity(size_of::<u32>() + SEAL_BYTES);
     row.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     seal(FORMAT_KEY.as_bytes(), &mut row);

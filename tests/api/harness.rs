@@ -159,6 +159,7 @@ where
     let cluster = ClusterId(0xc);
     let identity = wal::Identity { cluster, member: MEMBER };
     let options = wal::Options { segment_bytes: 4 << 20, prefill: false };
+    let root = log.clone();
     let log = Wal::create(log, identity, log_start, options).unwrap();
     let quota = setup.quota;
     let recovery = Recovery {
@@ -175,7 +176,7 @@ where
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
     let ids = NodeIds { cluster, member: MEMBER, boot_nonce: 1 };
     let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
-    let parts = Parts { core, applier, wal: log, store, ids, admission };
+    let parts = Parts { core, applier, wal: log, root, store, ids, admission };
     Running::start(parts, clock, Arc::new(Metrics::new([]))).unwrap()
 }
 

@@ -8,6 +8,7 @@ mod faults;
 mod harness;
 mod kube;
 mod kv;
+mod lease;
 mod limits;
 mod plain;
 mod services;

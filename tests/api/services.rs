@@ -6,9 +6,10 @@ use covey::ids::MemberId;
 use covey::runtime::clock::Clock;
 use covey::time::Instant;
 use covey::wire::etcdserverpb as pb;
+use covey::wire::etcdserverpb::auth_client::AuthClient;
 use covey::wire::etcdserverpb::cluster_client::ClusterClient;
 use covey::wire::etcdserverpb::kv_client::KvClient;
-use covey::wire::etcdserverpb::lease_client::LeaseClient;
+
 use covey::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use covey::wire::grpc::health::v1::HealthCheckRequest;
 use covey::wire::grpc::health::v1::health_check_response::ServingStatus;
@@ -57,10 +58,10 @@ fn what_is_not_offered_is_unknown_in_gos_words() {
     run(async {
         let server = Server::start().await;
         let channel = server.channel().await;
-        let mut lease = LeaseClient::new(channel.clone());
-        let refusal = lease.lease_grant(pb::LeaseGrantRequest::default()).await.unwrap_err();
+        let mut auth = AuthClient::new(channel.clone());
+        let refusal = auth.auth_status(pb::AuthStatusRequest {}).await.unwrap_err();
         assert_eq!(refusal.code(), Code::Unimplemented);
-        assert_eq!(refusal.message(), "unknown service etcdserverpb.Lease");
+        assert_eq!(refusal.message(), "unknown service etcdserverpb.Auth");
         let mut cluster = ClusterClient::new(channel.clone());
         let refusal = cluster.member_add(pb::MemberAddRequest::default()).await.unwrap_err();
         assert_eq!(refusal.code(), Code::Unimplemented);

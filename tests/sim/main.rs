@@ -18,6 +18,8 @@ mod crash_points;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod member;
 #[cfg(test)]
 #[path = "../../src/machine/model.rs"]

@@ -10,19 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use covey::command::codec::encode;
 use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
-use covey::consensus::{CoreStatus, Message, PersistId, Role};
+use covey::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
 use covey::disk::sim::SimDir;
 use covey::formation::DataDir;
-use covey::ids::{LogIndex, MemberId, ProposalId};
+use covey::ids::{LogIndex, MemberId, ProposalId, Term};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
     Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, Core, CoreOutput,
-    LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request, recover,
+    LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request, TransferMessage,
+    TransferOutcome, recover,
 };
 use covey::prng::Prng;
 use covey::store::{Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
-use covey::wal::LogEntry;
+use covey::wal::{LogEntry, Position};
 
 use crate::disk::{Refused, chain};
 use crate::plan::Timing;
@@ -50,10 +51,16 @@ pub(crate) enum Effect {
     /// The barrier of this read has passed: the view taken now may be answered from.
     Readable(u64),
     Send(Vec<Message>),
+    /// Of a transfer.
+    Transfer(MemberId, TransferMessage),
+    /// Another member's state has taken the place of this one's.
+    Installed,
     /// Its part in the cluster, or what it knows of it, has changed.
     Standing,
     /// A fold or a slice of compaction is in the store.
     Stored,
+    /// Answers to requests about leases.
+    Leased(Vec<(u64, LeaseAnswer)>),
 }
 
 pub(crate) type Effects = Vec<Effect>;
@@ -66,6 +73,10 @@ enum CoreInput {
     Applied(LogIndex, usize),
     ConfChange(LogEntry),
     Checkpointed(LogIndex),
+    Transferred(MemberId, TransferOutcome),
+    Staged(SnapshotMark),
+    Contested,
+    Installed(Position),
 }
 
 enum ApplierInput {
@@ -73,7 +84,9 @@ enum ApplierInput {
     ConfState(LogIndex, ConfState),
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
-    Leads(bool),
+    Installed(Arc<Base>),
+    Leads(Option<Term>),
+    Lease(u64, LeaseRequest),
 }
 
 /// Which turns are on their way, so that none is asked for twice.
@@ -88,7 +101,9 @@ pub(crate) struct Member {
     core: Core,
     applier: Applier,
     log: LogWriter<SimDir>,
-    checkpointer: Checkpointer,
+    checkpointer: Checkpointer<SimDir>,
+    /// From when raft took a snapshot until the state has begun anew from it.
+    installing: bool,
     id: MemberId,
     boot_nonce: u64,
     quota: u64,
@@ -123,7 +138,7 @@ impl Member {
         mut prng: Prng,
         effects: &mut Effects,
     ) -> Result<Self, Refused> {
-        let DataDir { identity, store, wal, recovered } = opened;
+        let DataDir { identity, root, store, wal, recovered } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
         let recovery = Recovery {
@@ -137,16 +152,19 @@ impl Member {
             prng: prng.fork(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let (core, mut applier) = recover(now, recovery, &logger).map_err(|error| chain(&error))?;
+        let (mut core, mut applier) = recover(now, recovery, &logger).map_err(|error| chain(&error))?;
         applier.set_overlay_bytes(timing.overlay_bytes);
         let applied = store.meta().applied;
-        let mut checkpointer = Checkpointer::new(now, store);
+        core.set_log_tail_bytes(timing.log_tail_bytes);
+        let mut checkpointer = Checkpointer::new(now, store, root, identity.member, identity.boot_nonce);
         checkpointer.set_slice(timing.slice);
+        checkpointer.set_piece_bytes(timing.piece_bytes);
         let mut member = Self {
             core,
             applier,
             log: LogWriter::new(wal),
             checkpointer,
+            installing: false,
             id: identity.member,
             boot_nonce: identity.boot_nonce,
             quota,
@@ -159,7 +177,7 @@ impl Member {
             for_checkpoint: Vec::new(),
             syncing: false,
             turns: Turns::default(),
-            view: Arc::new(View::of_base(base)),
+            view: Arc::new(View::of_base(base).map_err(|error| chain(&error))?),
             sole_voter: false,
             status: CoreStatus::default(),
             confirmed: Vec::new(),
@@ -212,6 +230,11 @@ impl Member {
         id
     }
 
+    /// The second half of `Handle::ask_leader`: what comes after the barrier.
+    pub(crate) fn ask_lease(&mut self, number: u64, request: LeaseRequest, effects: &mut Effects) {
+        self.tell_applier(ApplierInput::Lease(number, request), effects);
+    }
+
     /// As `Handle::read_barrier`, whose shortcut for a lone voter is only taken where asked for.
     pub(crate) fn read(&mut self, shortcut: bool, effects: &mut Effects) -> u64 {
         self.sequence += 1;
@@ -222,6 +245,15 @@ impl Member {
             self.tell_core(CoreInput::Read(key), effects);
         }
         key
+    }
+
+    pub(crate) fn deliver_transfer(
+        &mut self,
+        from: MemberId,
+        message: TransferMessage,
+        effects: &mut Effects,
+    ) {
+        self.tell_checkpoint(CheckpointJob::Receive(from, message), effects);
     }
 
     pub(crate) fn deliver(&mut self, message: Message, effects: &mut Effects) {
@@ -307,6 +339,10 @@ impl Member {
                 CoreInput::Persisted(id) => self.core.handle_persisted(now, id),
                 CoreInput::Applied(index, bytes) => self.core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => self.core.handle_checkpointed(now, index),
+                CoreInput::Transferred(to, outcome) => self.core.handle_transfer(now, to, outcome),
+                CoreInput::Staged(mark) => self.core.handle_staged(now, mark),
+                CoreInput::Contested => self.core.handle_contest(now),
+                CoreInput::Installed(position) => self.core.handle_installed(now, position),
                 CoreInput::ConfChange(entry) => {
                     let conf_state =
                         self.core.apply_conf_change(now, &entry).map_err(|error| chain(&error))?;
@@ -327,6 +363,11 @@ impl Member {
     fn carry_out_core(&mut self, output: CoreOutput, effects: &mut Effects) {
         match output {
             CoreOutput::Persist(persist) => self.tell_wal(LogJob::Persist(persist), effects),
+            CoreOutput::ResetLog { to } => self.tell_wal(LogJob::Reset { to }, effects),
+            CoreOutput::Store(job) => {
+                self.installing |= matches!(job, CheckpointJob::Install(_));
+                self.tell_checkpoint(job, effects);
+            }
             CoreOutput::CutLog { before } => self.tell_wal(LogJob::Cut { before }, effects),
             CoreOutput::Apply(entries) => {
                 effects.push(Effect::Committed(entries.clone()));
@@ -340,8 +381,9 @@ impl Member {
             CoreOutput::Send(messages) => effects.push(Effect::Send(messages)),
             CoreOutput::Status(status) => {
                 let leads = status.role == Role::Leader;
-                if leads != self.leads() {
-                    self.tell_applier(ApplierInput::Leads(leads), effects);
+                let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);
+                if leads_in(&status) != leads_in(&self.status) {
+                    self.tell_applier(ApplierInput::Leads(leads_in(&status)), effects);
                 }
                 if (leads, status.sole_voter) != (self.leads(), self.sole_voter) {
                     effects.push(Effect::Standing);
@@ -370,7 +412,15 @@ impl Member {
                 }
                 ApplierInput::Folded(base) => self.applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => self.applier.handle_compacted(now, base),
-                ApplierInput::Leads(leads) => self.applier.handle_leadership(now, leads),
+                ApplierInput::Installed(base) => {
+                    self.applier.handle_installed(now, base).map_err(|error| chain(&error))?;
+                    self.installing = false;
+                    effects.push(Effect::Installed);
+                }
+                ApplierInput::Leads(leads_in) => self.applier.handle_leadership(now, leads_in),
+                ApplierInput::Lease(number, request) => {
+                    self.applier.handle_lease_request(now, number, request);
+                }
             }
         }
         if self.applier.poll_timeout().is_some_and(|at| at <= now) {
@@ -404,6 +454,7 @@ impl Member {
             ApplierOutput::Propose(command) => {
                 self.submit(&command, effects);
             }
+            ApplierOutput::LeaseAnswers(answers) => effects.push(Effect::Leased(answers)),
         }
     }
 
@@ -454,28 +505,42 @@ impl Member {
 impl Member {
     fn checkpoint_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
         for job in std::mem::take(&mut self.for_checkpoint) {
-            self.checkpointer.handle(now, job);
+            self.checkpointer.handle(now, job).map_err(|error| chain(&error))?;
         }
         while let Some(work) = self.checkpointer.work(now).map_err(|error| chain(&error))? {
             if !matches!(work, CheckpointWork::Scrub { .. }) {
                 effects.push(Effect::Stored);
             }
             while let Some(output) = self.checkpointer.poll_output() {
-                match output {
-                    CheckpointOutput::Folded(base) => self.tell_applier(ApplierInput::Folded(base), effects),
-                    CheckpointOutput::Checkpointed(applied) => {
-                        self.tell_core(CoreInput::Checkpointed(applied), effects);
-                    }
-                    CheckpointOutput::Compacted(base) => {
-                        self.tell_applier(ApplierInput::Compacted(base), effects);
-                    }
-                    // Nobody waits for it here.
-                    CheckpointOutput::Removed(_) => {}
-                }
+                self.carry_out_checkpoint(output, effects);
             }
         }
         self.set_timer(Thread::Checkpoint, Some(self.checkpointer.poll_timeout()), effects);
         Ok(())
+    }
+
+    fn carry_out_checkpoint(&mut self, output: CheckpointOutput, effects: &mut Effects) {
+        match output {
+            CheckpointOutput::Folded(base) => self.tell_applier(ApplierInput::Folded(base), effects),
+            CheckpointOutput::Checkpointed(applied) => {
+                self.tell_core(CoreInput::Checkpointed(applied), effects);
+            }
+            CheckpointOutput::Compacted(base) => self.tell_applier(ApplierInput::Compacted(base), effects),
+            CheckpointOutput::Send(to, message) => effects.push(Effect::Transfer(to, message)),
+            CheckpointOutput::Transferred(to, outcome) => {
+                self.tell_core(CoreInput::Transferred(to, outcome), effects);
+            }
+            CheckpointOutput::Staged(mark) => self.tell_core(CoreInput::Staged(mark), effects),
+            CheckpointOutput::Contested => self.tell_core(CoreInput::Contested, effects),
+            CheckpointOutput::Installed(base) => {
+                let meta = base.meta();
+                let position = Position { index: meta.applied, term: meta.applied_term };
+                self.tell_applier(ApplierInput::Installed(base), effects);
+                self.tell_core(CoreInput::Installed(position), effects);
+            }
+            // Nobody waits for it here.
+            CheckpointOutput::Removed(_) => {}
+        }
     }
 }
 
@@ -492,7 +557,8 @@ impl Member {
         };
         let Standing { commit, applied, stored, last, .. } = standing;
         assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
-        assert!(stored <= self.applier.applied().0, "the store is not ahead of the state");
+        let ahead = stored <= self.applier.applied().0 || self.installing;
+        assert!(ahead, "the store is ahead of the state while one is being installed only");
         assert!(self.applied <= self.applier.applied(), "a report is not ahead of the state");
         assert!(self.log.start().index.0 <= stored, "the log reaches back to the store");
         assert!(self.log.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
@@ -507,9 +573,10 @@ impl Member {
 
     /// Only entries on this member's disk are applied (the member votes for nothing less).
     pub(crate) fn check_durability(&self) {
+        // An installed state is durable before its log begins.
         let applied = self.applier.applied();
         assert!(
-            applied <= self.synced,
+            applied <= self.synced.max(self.checkpointer.store().meta().applied),
             "entry {applied} is applied, but the disk has them up to {}",
             self.synced
         );

@@ -11,18 +11,23 @@
 //! - A request that was refused is not in the log; none is there twice; none is there that nobody made.
 //! - Real time (linearizability): what is asked after an answer was received is placed after it. A read sees everything that any
 //!   earlier answer showed, writes and reads alike; so the revision never goes back.
+//! - No lease ends by itself before the last answer about it allows that (`leases`).
 //! - A view answers every question as the model does at the view's position, for as long as it is held.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use covey::command::codec::decode;
-use covey::command::{Alarm, Applied, Command, KeyRange, Range, RangeEnd, Rejection};
+use covey::command::{
+    Alarm, AlarmKind, Applied, Command, KeyRange, LeaseCommand, Range, RangeEnd, Rejection,
+};
 use covey::ids::{LogIndex, ProposalId, Revision, VersionId};
 use covey::mvcc::{ReadError, View};
 use covey::store::StoreError;
+use covey::time::Instant;
 use covey::wal::{EntryKind, LogEntry};
 
+use crate::leases::{Leases, Told};
 use crate::model::Model;
 
 /// One place of the log, and the state after it.
@@ -45,6 +50,7 @@ pub(crate) struct Oracle {
     shown: LogIndex,
     /// HashKV by (revision, compacted revision), as first answered.
     hashes: BTreeMap<(i64, i64), u32>,
+    leases: Leases,
 }
 
 /// The log begins after position 1.
@@ -60,6 +66,7 @@ impl Oracle {
             refused: BTreeSet::new(),
             shown: LogIndex(FIRST - 1),
             hashes: BTreeMap::new(),
+            leases: Leases::default(),
         }
     }
 
@@ -90,31 +97,40 @@ impl Oracle {
     }
 
     /// A member hands these entries to its state.
-    pub(crate) fn commit(&mut self, entries: &[LogEntry]) {
+    pub(crate) fn commit(&mut self, now: Instant, entries: &[LogEntry]) {
         for entry in entries {
             if let Some(place) = self.place(entry.index) {
                 assert_eq!(place.entry, *entry, "an entry that was committed has changed: a write is lost");
             } else {
                 assert_eq!(entry.index, self.last().next(), "committed entries have a gap");
-                self.append(entry);
+                self.append(now, entry);
             }
         }
     }
 
-    fn append(&mut self, entry: &LogEntry) {
+    fn append(&mut self, now: Instant, entry: &LogEntry) {
         let mut applied = None;
         if entry.kind == EntryKind::Normal && !entry.data.is_empty() {
             let envelope = decode(entry.data.clone()).expect("an entry that was written can be read");
             if let Some(command) = self.proposed.get(&envelope.id) {
                 assert_eq!(*command, envelope.command, "a command has changed on its way");
             } else {
-                // The members propose alarms by themselves, and nothing else.
-                assert!(matches!(envelope.command, Command::Alarm { .. }), "nobody proposed {envelope:?}");
+                // What the members propose by themselves.
+                let own = matches!(
+                    envelope.command,
+                    Command::Alarm { .. }
+                        | Command::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
+                );
+                assert!(own, "nobody proposed {envelope:?}");
             }
             assert!(!self.refused.contains(&envelope.id), "a refused proposal took effect");
             let twice = self.placed.insert(envelope.id, entry.index);
             assert_eq!(twice, None, "a proposal took effect twice");
-            applied = Some(self.model.apply(&envelope.command));
+            let result = self.model.apply(entry.index, entry.term, &envelope.command);
+            if let Command::Lease(command) = &envelope.command {
+                self.leases.committed(now, entry.index, command, &result);
+            }
+            applied = Some(result);
         }
         self.log.push(Place {
             entry: entry.clone(),
@@ -136,6 +152,28 @@ impl Oracle {
         let expected = self.place(index).and_then(|place| place.applied.as_ref());
         assert_eq!(Some(applied), expected, "the answer to entry {index}");
         self.shown = self.shown.max(index);
+    }
+
+    /// A client was told something of leases.
+    pub(crate) fn leased(&mut self, told: &Told) {
+        self.leases.told(told, &self.model);
+    }
+
+    /// Leases that ended because their time was over, and checkpoints.
+    pub(crate) fn lease_counts(&self) -> (u64, u64) {
+        (self.leases.expired, self.leases.checkpoints)
+    }
+
+    /// Whether there is a lease with a time to live of less than so many seconds.
+    pub(crate) fn has_lease_below(&self, ttl: i64) -> bool {
+        self.model.leases.values().any(|lease| lease.ttl < ttl)
+    }
+
+    /// Whether CORRUPT, which keeps leases from ending, was raised at some time after this position.
+    pub(crate) fn was_corrupt_after(&self, index: LogIndex) -> bool {
+        let corrupt = |place: &Place| place.alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt);
+        let before = usize::try_from(index.0.saturating_sub(FIRST)).expect("small");
+        self.log.iter().skip(before).any(corrupt)
     }
 
     /// An answer from this view was received.

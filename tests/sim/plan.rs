@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use covey::formation::DiskOptions;
-use covey::limits::{OVERLAY_BYTES, QUOTA_BYTES};
+use covey::limits::{LOG_CACHE_BYTES, OVERLAY_BYTES, QUOTA_BYTES, TRANSFER_PIECE_BYTES};
 use covey::prng::Prng;
 use covey::store::StoreOptions;
 use covey::wal;
@@ -17,6 +17,10 @@ pub(crate) struct Timing {
     sync: Duration,
     fold: Duration,
     pub(crate) slice: usize,
+    /// Applied entries that a member keeps for its followers, in bytes.
+    pub(crate) log_tail_bytes: usize,
+    /// Changes in one piece of a state on its way to another member, in bytes.
+    pub(crate) piece_bytes: usize,
     /// The overlay is folded at this size.
     pub(crate) overlay_bytes: usize,
 }
@@ -108,6 +112,8 @@ impl Plan {
             fold: Duration::from_millis(prng.range(1, if bulky { 800 } else { 60 })),
             slice: usize::try_from(prng.range(1, 12)).expect("small"),
             overlay_bytes: overlay,
+            log_tail_bytes: LOG_CACHE_BYTES,
+            piece_bytes: TRANSFER_PIECE_BYTES,
         };
         let load = Load {
             clients: prng.range(1, 9),
@@ -141,9 +147,19 @@ impl Plan {
         }
     }
 
-    /// Three members that vote from the start, on a network that loses, delays and parts them.
+    /// Three, five or seven members that vote from the start, on a network that loses, repeats, delays and parts them. Their logs are so
+    /// short that who misses a little needs a whole state.
     pub(crate) fn draw_cluster(seed: u64) -> Self {
         let plan = Self::draw(seed);
+        let mut prng = Prng::new(seed ^ 0xc105);
+        let hosts = [3, 3, 3, 3, 5, 5, 7][usize::try_from(prng.range(0, 7)).expect("small")];
+        let mut small = |max| usize::try_from(prng.range(0, max)).expect("small");
+        let timing = Timing {
+            log_tail_bytes: small(6000),
+            piece_bytes: 300 + small(4000),
+            overlay_bytes: plan.timing.overlay_bytes.min(1000 + small(8000)),
+            ..plan.timing
+        };
         let load = Load {
             operations: plan.load.operations.min(120),
             value_bytes: plan.load.value_bytes.min(400),
@@ -151,7 +167,7 @@ impl Plan {
             ..plan.load
         };
         let trouble = Trouble { lull_one_in: 1_000_000, ..plan.trouble };
-        Self { hosts: 3, load, trouble, ..plan }
+        Self { hosts, timing, load, trouble, ..plan }
     }
 
     /// A short history in which nothing goes wrong by itself: writes, a fold, a compaction, writes.

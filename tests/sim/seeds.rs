@@ -52,6 +52,11 @@ impl Totals {
         sum.kills += report.kills;
         sum.faults += report.faults;
         sum.stored += report.stored;
+        sum.installed += report.installed;
+        sum.installed += report.installed;
+        sum.renewed += report.renewed;
+        sum.expired += report.expired;
+        sum.checkpoints += report.checkpoints;
     }
 
     fn show(&self, kind: &str) {
@@ -59,7 +64,7 @@ impl Totals {
         let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
-             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store",
+             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} states installed, {} renewals, {} leases expired, {} checkpointed",
             sum.events,
             sum.acknowledged,
             sum.unknown,
@@ -68,7 +73,11 @@ impl Totals {
             sum.power_cuts,
             sum.kills,
             sum.faults,
-            sum.stored
+            sum.stored,
+            sum.installed,
+            sum.renewed,
+            sum.expired,
+            sum.checkpoints
         );
     }
 }
@@ -82,6 +91,8 @@ fn run_seeds(kind: &str, draw: Draw, seeds: std::ops::Range<u64>) {
     let Report { acknowledged, power_cuts, kills, stored, .. } = totals.sum;
     assert!(acknowledged > 20 * totals.seeds, "the clients got somewhere");
     assert!(power_cuts > totals.seeds && kills > 0 && stored > 0, "things went wrong");
+    let Report { renewed, expired, .. } = totals.sum;
+    assert!(renewed > 0 && expired > 0, "leases lived and died");
 }
 
 #[test]

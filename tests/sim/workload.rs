@@ -5,9 +5,10 @@
 use bytes::Bytes;
 use covey::command::{
     Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange,
-    LeaseChange, Op, Put, Range, Sort, SortOrder, SortTarget, Txn,
+    LeaseChange, LeaseCommand, Op, Put, Range, Sort, SortOrder, SortTarget, Txn,
 };
 use covey::ids::{LeaseId, MemberId};
+use covey::node::LeaseRequest;
 use covey::prng::Prng;
 
 use crate::plan::Load;
@@ -28,6 +29,8 @@ pub(crate) enum Ask {
     Hash {
         revision: i64,
     },
+    /// What only the leader can do or say.
+    Lease(LeaseRequest),
 }
 
 pub(crate) struct Workload {
@@ -52,7 +55,9 @@ impl Workload {
             return Ask::Write(Command::Alarm { action: AlarmAction::Deactivate, alarm });
         }
         match self.prng.range(0, 100) {
-            0..42 => Ask::Write(Command::Put(self.put())),
+            0..28 => Ask::Write(Command::Put(self.put())),
+            28..33 => Ask::Write(Command::Lease(self.lease_command())),
+            33..42 => Ask::Lease(self.lease_request()),
             42..52 => Ask::Write(Command::DeleteRange(self.delete())),
             52..66 => Ask::Write(Command::Txn(self.txn(revision))),
             66..71 => Ask::Write(Command::Compact { revision: self.near(revision, compacted) }),
@@ -61,6 +66,28 @@ impl Workload {
             85..92 => Ask::ReadStale(self.range(revision, compacted)),
             92..96 => Ask::ReadAll,
             _ => Ask::Hash { revision: self.near(revision, compacted) },
+        }
+    }
+
+    /// Few ids, so that they are granted again soon after they are free.
+    fn lease(&mut self) -> LeaseId {
+        LeaseId(i64::try_from(self.prng.range(1, 6)).expect("small"))
+    }
+
+    /// Most leases end within the run; some live long enough to be checkpointed while the clients rest.
+    fn lease_command(&mut self) -> LeaseCommand {
+        let id = self.lease();
+        let (low, high) = if self.prng.one_in(3) { (301, 1200) } else { (2, 6) };
+        let ttl = i64::try_from(self.prng.range(low, high)).expect("small");
+        if self.prng.one_in(5) { LeaseCommand::Revoke { id } } else { LeaseCommand::Grant { id, ttl } }
+    }
+
+    fn lease_request(&mut self) -> LeaseRequest {
+        let id = self.lease();
+        match self.prng.range(0, 8) {
+            0 => LeaseRequest::List,
+            1..3 => LeaseRequest::TimeToLive(id),
+            _ => LeaseRequest::Renew(id),
         }
     }
 
@@ -96,7 +123,11 @@ impl Workload {
 
     fn put_of(&mut self, key: Bytes) -> Put {
         let value = (!self.prng.one_in(25)).then(|| self.value());
-        let lease = if self.prng.one_in(30) { LeaseChange::Keep } else { LeaseChange::Set(LeaseId::NONE) };
+        let lease = match self.prng.range(0, 30) {
+            0 => LeaseChange::Keep,
+            1..6 => LeaseChange::Set(self.lease()),
+            _ => LeaseChange::Set(LeaseId::NONE),
+        };
         Put { key, value, lease, prev_kv: self.prng.one_in(2) }
     }
 

@@ -17,8 +17,10 @@ use std::time::Duration;
 use covey::command::Range;
 use covey::consensus::Message;
 use covey::disk::sim::{FaultPlan, Survival};
-use covey::ids::{LogIndex, ProposalId};
+use covey::ids::{LogIndex, MemberId, ProposalId};
 use covey::mvcc::View;
+use covey::node::LeaseRequest;
+use covey::node::TransferMessage;
 use covey::prng::Prng;
 use covey::time::Instant;
 
@@ -53,13 +55,34 @@ enum Event {
     Deliver {
         from: usize,
         to: usize,
-        message: Message,
+        parcel: Parcel,
     },
     Client(u64),
     /// A read looks at the view that it took.
     Look(u64),
     GiveUp(u64),
     Trouble,
+}
+
+/// What one member sends to another.
+#[derive(Clone)]
+enum Parcel {
+    Raft(Message),
+    Transfer(TransferMessage),
+}
+
+/// A host that the others do not hear, or that does not hear them, or both.
+#[derive(Clone, Copy)]
+struct Parted {
+    host: usize,
+    deaf: bool,
+    mute: bool,
+}
+
+impl Parted {
+    fn keeps(self, from: usize, to: usize) -> bool {
+        self.mute && self.host == from || self.deaf && self.host == to
+    }
 }
 
 /// A request on its way.
@@ -78,6 +101,7 @@ enum Kind {
     Write,
     Read { range: Option<Range>, view: Option<Arc<View>>, linearizable: bool },
     Hash { revision: i64, view: Option<Arc<View>> },
+    Lease(LeaseRequest),
 }
 
 /// What became of a request at once.
@@ -122,6 +146,11 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) faults: u64,
     pub(crate) stored: u64,
+    pub(crate) installed: u64,
+    /// Leases that were renewed, and that ended because nobody did.
+    pub(crate) renewed: u64,
+    pub(crate) expired: u64,
+    pub(crate) checkpoints: u64,
     /// Operations of the first host's disk that changed something: what a crash can be put at.
     pub(crate) disk_operations: u64,
 }
@@ -150,7 +179,7 @@ pub(crate) struct World {
     proposals: BTreeMap<ProposalId, u64>,
     reads: BTreeMap<(usize, u64, u64), u64>,
     resting_until: Instant,
-    parted: Option<usize>,
+    parted: Option<Parted>,
     calm: bool,
     crash_point: Option<CrashPoint>,
     rot: bool,
@@ -224,6 +253,7 @@ impl World {
         self.report.disk_operations = self.hosts[0].disk.operations();
         self.calm_down();
         self.probe();
+        self.outlive_leases();
         self.cut_power_everywhere();
         if self.rot {
             self.flip_a_bit();
@@ -253,7 +283,7 @@ impl World {
             Event::Turn { host, run, thread, timer } => self.turn(host, run, thread, timer),
             Event::End { host, run } if self.hosts[host].run == run => self.kill(host),
             Event::End { .. } => {}
-            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Deliver { from, to, parcel } => self.deliver(from, to, parcel),
             Event::Client(client) => self.client(client),
             Event::Look(op) => self.look(op),
             Event::GiveUp(op) => self.give_up(op),
@@ -407,19 +437,32 @@ impl World {
                     let delay = at.since(self.host_now(number));
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: true });
                 }
-                Effect::Committed(entries) => self.oracle.commit(&entries),
+                Effect::Committed(entries) => self.oracle.commit(self.queue.now(), &entries),
                 Effect::Replied(id, applied) => self.replied(id, &applied),
                 Effect::Refused(request, why) => {
                     self.note("refused", &[number as u64, why as u64]);
                     self.refused(number, request);
                 }
                 Effect::Readable(key) => self.readable(number, key),
-                Effect::Send(messages) => self.send(number, messages),
+                Effect::Send(messages) => {
+                    for message in messages {
+                        self.send(number, message.to(), Parcel::Raft(message));
+                    }
+                }
+                Effect::Transfer(to, message) => {
+                    let message = TransferMessage::decode(message.encode()).expect("what was encoded");
+                    self.send(number, to, Parcel::Transfer(message));
+                }
+                Effect::Installed => {
+                    self.report.installed += 1;
+                    self.note("installed", &[number as u64]);
+                }
                 // Somebody asks just when a member thinks better of itself: it must not yet answer from what it has forgotten.
                 Effect::Standing => {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
                 }
                 Effect::Stored => self.report.stored += 1,
+                Effect::Leased(answers) => self.leased(number, answers),
             }
         }
     }
@@ -427,26 +470,33 @@ impl World {
 
 /// The network: members' messages, each with its own delay, so that they overtake one another.
 impl World {
-    fn send(&mut self, from: usize, messages: Vec<Message>) {
-        for message in messages {
-            let to = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == message.to());
-            let to = to.expect("a message to a member");
-            let lost = !self.calm && self.plan.trouble.gap.is_some() && self.prng.one_in(40);
-            if !lost {
-                let delay = draw(&mut self.prng, WIRE);
-                self.queue.after(delay, Event::Deliver { from, to, message });
-            }
+    fn send(&mut self, from: usize, to: MemberId, parcel: Parcel) {
+        let to = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == to);
+        let to = to.expect("a message to a member");
+        let troubled = !self.calm && self.plan.trouble.gap.is_some();
+        let copies = match self.prng.range(0, 80) {
+            0..2 if troubled => 0,
+            2 if troubled => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let delay = draw(&mut self.prng, WIRE);
+            self.queue.after(delay, Event::Deliver { from, to, parcel: parcel.clone() });
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, message: Message) {
-        let parted = self.parted.is_some_and(|alone| alone == from || alone == to);
+    fn deliver(&mut self, from: usize, to: usize, parcel: Parcel) {
+        let parted = self.parted.is_some_and(|parted| parted.keeps(from, to));
         self.note("deliver", &[from as u64, to as u64, u64::from(parted)]);
+        let sender = self.cluster.member(from);
         if let Some(member) = &mut self.hosts[to].member
             && !parted
         {
             let mut effects = Effects::new();
-            member.deliver(message, &mut effects);
+            match parcel {
+                Parcel::Raft(message) => member.deliver(message, &mut effects),
+                Parcel::Transfer(message) => member.deliver_transfer(sender, message, &mut effects),
+            }
             self.carry_out(to, effects);
         }
     }

@@ -17,6 +17,10 @@ use crate::ids::{LogIndex, MemberId, Revision};
 const DISK_BUCKET_FIRST: Duration = Duration::from_millis(1);
 /// How many buckets etcd's disk histograms have.
 const DISK_BUCKETS: usize = 14;
+/// First bucket of etcd's histogram of times to live; each is twice the one before.
+const LEASE_TTL_BUCKET_FIRST: Duration = Duration::from_secs(1);
+/// How many buckets it has.
+const LEASE_TTL_BUCKETS: usize = 24;
 /// gRPC's status codes are the numbers below this.
 const GRPC_CODES: usize = 17;
 
@@ -43,6 +47,16 @@ pub struct Metrics {
     pub deletes: Counter,
     /// Transactions applied.
     pub txns: Counter,
+    /// Leases granted.
+    pub leases_granted: Counter,
+    /// Leases ended, by clients and by the clock.
+    pub leases_revoked: Counter,
+    /// Renewals of leases.
+    pub leases_renewed: Counter,
+    /// Leases ended because their time was over.
+    pub leases_expired: Counter,
+    /// Times to live of the leases granted.
+    pub lease_ttl: Histogram,
     /// Bytes sent to clients in gRPC messages.
     pub client_grpc_sent_bytes: Counter,
     /// Bytes received from clients in gRPC messages.
@@ -70,6 +84,11 @@ impl Metrics {
             puts: Counter::default(),
             deletes: Counter::default(),
             txns: Counter::default(),
+            leases_granted: Counter::default(),
+            leases_revoked: Counter::default(),
+            leases_renewed: Counter::default(),
+            leases_expired: Counter::default(),
+            lease_ttl: Histogram::new(LEASE_TTL_BUCKET_FIRST, LEASE_TTL_BUCKETS),
             client_grpc_sent_bytes: Counter::default(),
             client_grpc_received_bytes: Counter::default(),
             client_connections: Gauge::default(),

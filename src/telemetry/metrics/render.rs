@@ -39,6 +39,7 @@ pub(super) fn render(metrics: &Metrics, gauges: &Gauges<'_>, process: Option<&Pr
     server(&mut text, metrics, gauges);
     disk(&mut text, metrics);
     mvcc(&mut text, metrics, gauges);
+    leases(&mut text, metrics);
     network(&mut text, metrics);
     grpc(&mut text, &metrics.grpc);
     if let Some(process) = process {
@@ -145,6 +146,22 @@ fn mvcc(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
         "etcd_debugging_mvcc_compact_revision",
         "The revision that was compacted last.",
         gauges.compacted,
+    );
+}
+
+fn leases(text: &mut Text, metrics: &Metrics) {
+    text.counter("etcd_debugging_lease_granted_total", "Leases granted.", &metrics.leases_granted);
+    text.counter("etcd_debugging_lease_revoked_total", "Leases ended.", &metrics.leases_revoked);
+    text.counter("etcd_debugging_lease_renewed_total", "Renewals of leases.", &metrics.leases_renewed);
+    text.histogram(
+        "etcd_debugging_lease_ttl_total",
+        "Times to live of the leases granted, in seconds.",
+        &metrics.lease_ttl,
+    );
+    text.counter(
+        "etcd_debugging_server_lease_expired_total",
+        "Leases ended because their time was over.",
+        &metrics.leases_expired,
     );
 }
 

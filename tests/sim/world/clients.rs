@@ -7,10 +7,11 @@ use std::time::Duration;
 use covey::command::Applied;
 use covey::ids::ProposalId;
 use covey::limits::REQUEST_TIMEOUT;
-use covey::node::Request;
+use covey::node::{LeaseAnswer, Request};
 
 use super::{Asked, Event, Kind, Op, World};
 use crate::disk::chain;
+use crate::leases::Told;
 use crate::member::Effects;
 use crate::oracle::check_fresh;
 use crate::plan::draw;
@@ -85,6 +86,11 @@ impl World {
                 self.reads.insert((number, host.run, key), number_of_op);
                 Kind::Hash { revision, view: None }
             }
+            Ask::Lease(request) => {
+                let key = member.read(true, &mut effects);
+                self.reads.insert((number, host.run, key), number_of_op);
+                Kind::Lease(request)
+            }
         };
         let asked_after = self.oracle.shown();
         let (run, troubles) = (host.run, host.troubles);
@@ -130,6 +136,14 @@ impl World {
         check_fresh(&view, op.asked_after);
         match &mut op.kind {
             Kind::Read { view: taken, .. } | Kind::Hash { view: taken, .. } => *taken = Some(view),
+            Kind::Lease(request) => {
+                let request = *request;
+                self.reads.insert((host, op.run, key), number);
+                let mut effects = Effects::new();
+                let member = self.hosts[host].member.as_mut().expect("it has just spoken");
+                member.ask_lease(key, request, &mut effects);
+                return self.carry_out(host, effects);
+            }
             Kind::Write => unreachable!("a write waits for no barrier"),
         }
         self.queue.after(hold, Event::Look(number));
@@ -152,7 +166,7 @@ impl World {
                 let seen = self.oracle.check_hash(&view, revision);
                 (view, true, seen)
             }
-            Kind::Write => unreachable!("a write looks at nothing"),
+            Kind::Write | Kind::Lease(_) => unreachable!("it looks at nothing"),
         };
         if let Err(error) = seen {
             return self.thread_failed(op.host, op.run, &chain(&error));
@@ -160,6 +174,22 @@ impl World {
         self.note("look", &[number, view.applied().0, view.revision().0.cast_unsigned()]);
         if linearizable {
             self.oracle.show(&view);
+        }
+    }
+
+    /// Answers about leases.
+    pub(super) fn leased(&mut self, host: usize, answers: Vec<(u64, LeaseAnswer)>) {
+        let now = self.queue.now();
+        for (key, answer) in answers {
+            let Some(number) = self.reads.remove(&(host, self.hosts[host].run, key)) else { continue };
+            let Some(Op { asked, asked_after, kind: Kind::Lease(request), .. }) = self.ops.remove(&number)
+            else {
+                continue;
+            };
+            self.report.renewed += u64::from(matches!(answer, LeaseAnswer::Renewed { .. }));
+            self.note("leased", &[number, u64::from(answer == LeaseAnswer::NotLeading)]);
+            let told = Told { request, answer, asked, asked_after, now };
+            self.oracle.leased(&told);
         }
     }
 
@@ -173,7 +203,8 @@ impl World {
             return;
         }
         let troubled = self.hosts[op.host].troubles > op.troubles || self.hosts.len() > 1 && !self.calm;
-        assert!(troubled, "a request of {:?} was never answered", op.asked);
+        let held_up = matches!(op.kind, Kind::Lease(_)) && self.oracle.was_corrupt_after(op.asked_after);
+        assert!(troubled || held_up, "a request of {:?} was never answered", op.asked);
         self.report.unknown += 1;
     }
 }

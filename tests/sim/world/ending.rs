@@ -16,6 +16,9 @@ use crate::workload::Ask;
 /// What is asked after the last fault is answered within this time: a start, an election, a read-index round that is asked again.
 const RECOVERY_MAX: Duration = Duration::from_secs(20);
 
+/// Leases with a time to live of less than so many seconds end within a run.
+const SHORT_LEASE: i64 = 10;
+
 /// The end of a run.
 impl World {
     /// Nothing goes wrong from now on, and clients wait for what they have asked.
@@ -66,6 +69,15 @@ impl World {
         }
     }
 
+    /// A leader that nothing disturbs ends what nobody renews.
+    pub(super) fn outlive_leases(&mut self) {
+        let deadline = self.queue.now() + RECOVERY_MAX + Duration::from_secs(SHORT_LEASE.unsigned_abs());
+        while self.oracle.has_lease_below(SHORT_LEASE) && !self.oracle.was_corrupt_after(self.oracle.last()) {
+            self.step();
+            assert!(self.queue.now() < deadline, "leases do not end");
+        }
+    }
+
     /// One bit on one of the disks is not what was written, once the power has gone at the end.
     pub(super) fn flip_a_bit(&mut self) {
         let root = self.hosts[0].disk.root();
@@ -83,6 +95,7 @@ impl World {
     }
 
     pub(super) fn finish(mut self) -> Report {
+        (self.report.expired, self.report.checkpoints) = self.oracle.lease_counts();
         self.report.trace = self.trace.hash();
         self.report.events = self.trace.events();
         self.report.simulated = Duration::from_nanos(self.queue.now().0);

@@ -1,0 +1,172 @@
+//! Which leases exist, as of a view, and which keys are attached to one.
+//!
+//! Owns: the table of leases and how views share it; the merge of attachments over the layers. Must never: know when a lease ends. Changed
+//! through [`Tip`](super::Tip) by `machine`.
+//!
+//! Attachments are not kept per lease: the base has a table of them, a generation the candidates of its span, and of both those
+//! count whose newest version names the lease.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::view::View;
+use crate::command::LeaseInstance;
+use crate::ids::LeaseId;
+use crate::limits::LEASE_BYTES;
+use crate::store::{Base, ChangeKind, Lease, StoreError};
+
+/// Shards of the table: a view that is published after one lease changed cost the copy of so small a part.
+const SHARDS: usize = 256;
+
+/// All leases. A clone shares everything; a change afterwards copies the shard that it is in, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leases {
+    /// Each sorted by id.
+    shards: Arc<Vec<Arc<Vec<(LeaseId, Lease)>>>>,
+    count: usize,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self { shards: Arc::new(vec![Arc::default(); SHARDS]), count: 0 }
+    }
+}
+
+/// Spreads ids that clients have chosen in a row.
+fn shard_of(id: LeaseId) -> usize {
+    let mixed = id.0.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    usize::from(mixed.to_be_bytes()[0]) % SHARDS
+}
+
+impl Leases {
+    /// The leases of a store.
+    pub(super) fn of_base(base: &Base) -> Result<Self, StoreError> {
+        let mut shards = vec![Vec::new(); SHARDS];
+        let mut count = 0;
+        for (id, lease) in base.leases()? {
+            shards[shard_of(id)].push((id, lease));
+            count += 1;
+        }
+        let sorted = |mut shard: Vec<(LeaseId, Lease)>| {
+            shard.sort_unstable_by_key(|(id, _)| *id);
+            Arc::new(shard)
+        };
+        Ok(Self { shards: Arc::new(shards.into_iter().map(sorted).collect()), count })
+    }
+
+    /// One of them.
+    pub fn find(&self, id: LeaseId) -> Option<&Lease> {
+        let shard = &self.shards[shard_of(id)];
+        shard.binary_search_by_key(&id, |(id, _)| *id).ok().map(|position| &shard[position].1)
+    }
+
+    /// Whether there is one of this id.
+    pub fn contains(&self, id: LeaseId) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// Whether there still is the one that was granted then.
+    pub fn has(&self, instance: LeaseInstance) -> bool {
+        self.find(instance.id).is_some_and(|lease| lease.granted_at == instance.granted_at)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
+        self.shards.iter().flat_map(|shard| shard.iter().map(|(id, lease)| (*id, lease)))
+    }
+
+    /// What they count against the quota, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.count as u64 * LEASE_BYTES
+    }
+
+    /// Sets what there is under an id.
+    pub(super) fn set(&mut self, id: LeaseId, lease: Option<Lease>) {
+        let shards = Arc::make_mut(&mut self.shards);
+        let shard = Arc::make_mut(&mut shards[shard_of(id)]);
+        match (shard.binary_search_by_key(&id, |(id, _)| *id), lease) {
+            (Ok(position), Some(lease)) => shard[position].1 = lease,
+            (Ok(position), None) => {
+                shard.remove(position);
+                self.count -= 1;
+            }
+            (Err(position), Some(lease)) => {
+                shard.insert(position, (id, lease));
+                self.count += 1;
+            }
+            (Err(_), None) => {}
+        }
+    }
+}
+
+impl View {
+    /// The leases as of this view.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// The keys that are attached to `lease`, in key order.
+    pub fn lease_keys(&self, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
+        let mut keys = BTreeSet::new();
+        // What the base says holds for the keys that nothing above it has changed.
+        for key in self.base.attached(lease)? {
+            if self.find_above(&key).is_none() {
+                keys.insert(key);
+            }
+        }
+        let layers = self.frozen.iter().chain([&self.active]);
+        for key in layers.flat_map(|layer| layer.attached(lease)) {
+            let names_it = |kind| matches!(kind, ChangeKind::Put { lease: of, .. } if of == lease);
+            if self.find_above(&key).is_some_and(names_it) {
+                keys.insert(key);
+            }
+        }
+        Ok(keys.into_iter().collect())
+    }
+
+    /// The newest change of a key in the overlay, as of this view.
+    fn find_above(&self, key: &Bytes) -> Option<ChangeKind> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.find(key, self.rev));
+        self.active.find(key, self.rev).or_else(frozen).map(|(_, kind)| kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::LogIndex;
+
+    #[test]
+    fn a_clone_keeps_what_it_had_and_shares_the_rest() {
+        let lease = |ttl| Lease { ttl, remaining: 0, granted_at: LogIndex(1) };
+        let mut leases = Leases::default();
+        for id in -500..500 {
+            leases.set(LeaseId(id), Some(lease(id + 1000)));
+        }
+        let before = leases.clone();
+        leases.set(LeaseId(3), None);
+        leases.set(LeaseId(4), Some(lease(1)));
+        leases.set(LeaseId(5000), None);
+        assert_eq!((before.len(), leases.len()), (1000, 999));
+        assert_eq!((before.find(LeaseId(3)), leases.find(LeaseId(3))), (Some(&lease(1003)), None));
+        assert_eq!((before.find(LeaseId(4)), leases.find(LeaseId(4))), (Some(&lease(1004)), Some(&lease(1))));
+        let shared = before.shards.iter().zip(leases.shards.iter()).filter(|(a, b)| Arc::ptr_eq(a, b));
+        assert!(shared.count() >= SHARDS - 3);
+        let mut ids: Vec<i64> = leases.iter().map(|(id, _)| id.0).collect();
+        ids.sort_unstable();
+        assert!(ids.iter().copied().eq((-500..500).filter(|id| *id != 3)));
+        assert!(leases.shards.iter().all(|shard| shard.len() < 20), "ids in a row are spread");
+    }
+}

@@ -1,0 +1,111 @@
+//! The way in for what clients do with leases.
+//!
+//! Owns: the ids that clients leave to the server, the shortest time to live, and the read-index round before anything that only the leader can
+//! say. Must never: know a deadline. Part of [`Handle`].
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::handle::{Handle, ServeError};
+use super::threads::ApplierInput;
+use crate::command::{Applied, Command, LeaseCommand, Rejection};
+use crate::ids::LeaseId;
+use crate::limits::{LEASE_TTL_MIN, READS_PENDING_MAX};
+use crate::node::{LeaseAnswer, LeaseRequest};
+
+/// What is known of a lease's time, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// As granted.
+    pub granted: i64,
+    /// What is left; 0 when the end is due.
+    pub remaining: i64,
+}
+
+impl Handle {
+    /// Grants a lease of at least [`LEASE_TTL_MIN`] seconds; `ttl` must not be above [`LEASE_TTL_MAX`](crate::limits::LEASE_TTL_MAX). For
+    /// [`LeaseId::NONE`] an id that is free is found. Answers the id with the result.
+    pub async fn grant_lease(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), ServeError> {
+        let ttl = ttl.max(LEASE_TTL_MIN);
+        if id != LeaseId::NONE {
+            let command = Command::Lease(LeaseCommand::Grant { id, ttl });
+            return Ok((id, self.propose(command).await?));
+        }
+        loop {
+            let id = self.draw_lease_id();
+            let applied = self.propose(Command::Lease(LeaseCommand::Grant { id, ttl })).await?;
+            if applied.outcome != Err(Rejection::LeaseExists) {
+                return Ok((id, applied));
+            }
+        }
+    }
+
+    /// A positive number of 63 bits.
+    fn draw_lease_id(&self) -> LeaseId {
+        let mut prng = self.0.lease_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let id = LeaseId((prng.next_u64() >> 1).cast_signed());
+            if id != LeaseId::NONE {
+                return id;
+            }
+        }
+    }
+
+    /// Starts the time to live of a lease anew and answers it, in seconds; `None` for a lease that does not exist any more. One whose end is
+    /// due is waited for.
+    pub async fn renew_lease(&self, id: LeaseId) -> Result<Option<i64>, ServeError> {
+        match self.ask_leader(LeaseRequest::Renew(id)).await? {
+            LeaseAnswer::Renewed { ttl } => Ok(Some(ttl)),
+            LeaseAnswer::Gone => Ok(None),
+            other => Err(refusal(&other)),
+        }
+    }
+
+    /// The time that a lease has left; `None` for one that does not exist.
+    pub async fn time_to_live(&self, id: LeaseId) -> Result<Option<TimeToLive>, ServeError> {
+        match self.ask_leader(LeaseRequest::TimeToLive(id)).await? {
+            LeaseAnswer::TimeToLive { granted, remaining } => Ok(Some(TimeToLive { granted, remaining })),
+            LeaseAnswer::Gone => Ok(None),
+            other => Err(refusal(&other)),
+        }
+    }
+
+    /// All leases, soonest end first; on a member that does not lead, and so does not know that, by id.
+    pub async fn leases(&self) -> Result<Vec<LeaseId>, ServeError> {
+        match self.ask_leader(LeaseRequest::List).await? {
+            LeaseAnswer::List(leases) => Ok(leases),
+            LeaseAnswer::NotLeading => {
+                let mut leases: Vec<LeaseId> = self.view().leases().iter().map(|(id, _)| id).collect();
+                leases.sort_unstable();
+                Ok(leases)
+            }
+            other => Err(refusal(&other)),
+        }
+    }
+
+    async fn ask_leader(&self, request: LeaseRequest) -> Result<LeaseAnswer, ServeError> {
+        // A member that was deposed without knowing it does not get past this.
+        self.read_barrier().await?;
+        let shared = &self.0;
+        let number = shared.sequence.fetch_add(1, Ordering::Relaxed);
+        let waiting = shared
+            .leases
+            .register(number, shared.clock.now(), READS_PENDING_MAX)
+            .ok_or(ServeError::TooManyRequests)?;
+        let input = ApplierInput::Lease { number, request };
+        shared.queues.applier.send(input).map_err(|_| ServeError::Stopped)?;
+        waiting.await.unwrap_or(Err(ServeError::Stopped))
+    }
+}
+
+/// Why there is no answer.
+fn refusal(answer: &LeaseAnswer) -> ServeError {
+    match answer {
+        LeaseAnswer::TooMany => ServeError::TooManyRequests,
+        LeaseAnswer::NotLeading => ServeError::NoLeader,
+        LeaseAnswer::Renewed { .. }
+        | LeaseAnswer::Gone
+        | LeaseAnswer::TimeToLive { .. }
+        | LeaseAnswer::List(_) => unreachable!("a request is answered in kind, not with {answer:?}"),
+    }
+}

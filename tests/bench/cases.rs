@@ -1,0 +1,516 @@
+//! What is measured, and how: one function for each row of the table.
+//!
+//! Owns: the workloads. Must never: compare servers that were started differently, or take a figure of one run for both. Driven by `main`.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use covey::wire::etcdserverpb as pb;
+use prost::Message as _;
+use smol::LocalExecutor;
+
+use crate::http2::Answer;
+use crate::load::{Load, Outcome, Target, percentile, run};
+use crate::report::Row;
+use crate::server::{Kind, Programs, Server, Setup};
+
+const PUT: &str = "/etcdserverpb.KV/Put";
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const VALUE_BYTES: usize = 256;
+/// Keys that writes go to.
+const KEYS: u64 = 1000;
+/// Syncs of the disk's own measure.
+const SYNCS: usize = 200;
+const WATCHERS: usize = 1000;
+const IDLE_CONNECTIONS: usize = 500;
+const IDLE_WATCHERS: usize = 20_000;
+const MANY_KEYS: u64 = 100_000;
+
+/// How long a measure runs.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub load: Duration,
+}
+
+/// A measure: makes rows of the table.
+pub type Measure = fn(&Programs, Pace) -> io::Result<Vec<Row>>;
+
+/// All measures, by the name that `--only` takes.
+pub const MEASURES: [(&str, Measure); 12] = [
+    ("put", puts),
+    ("read", reads),
+    ("put-tls", puts_tls),
+    ("read-tls", reads_tls),
+    ("watch", watch),
+    ("latency", latency),
+    ("slow-sync", slow_sync),
+    ("syncs", syncs),
+    ("memory", memory),
+    ("restart", restart),
+    ("idle", idle),
+    ("connections", connections),
+];
+
+/// Whether a server answers a read.
+pub fn answers(target: &Target) -> bool {
+    if TcpStream::connect(target.address).is_err() {
+        return false;
+    }
+    call_once(target, RANGE, &(range_load(1, false, 1).message)(0)).is_ok()
+}
+
+fn call_once(target: &Target, path: &'static str, message: &[u8]) -> io::Result<Vec<u8>> {
+    smol::block_on(async {
+        let mut connection = target.connect().await?;
+        connection.call(path, message, true);
+        connection.flush().await?;
+        let (mut answers, mut found) = (Vec::new(), None);
+        loop {
+            connection.receive(&mut answers).await?;
+            for answer in answers.drain(..) {
+                match answer {
+                    Answer::Message { body, .. } => found = Some(body),
+                    Answer::Ended { .. } => {
+                        return found.ok_or_else(|| io::Error::other("the call was refused"));
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn put_message(number: u64, keys: u64) -> Vec<u8> {
+    // Spread, and different for each value, so that neither order nor compression helps anybody.
+    let mixed =
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let key = format!("/bench/{:016x}", mixed % keys);
+    let mut value = Vec::with_capacity(VALUE_BYTES);
+    let mut state = mixed | 1;
+    while value.len() < VALUE_BYTES {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        value.extend(state.to_le_bytes());
+    }
+    pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }.encode_to_vec()
+}
+
+fn put_load(clients: usize, pace: Pace) -> Load {
+    let message = Rc::new(|number| put_message(number, KEYS));
+    Load { path: PUT, message, clients, duration: pace.load, pace: None }
+}
+
+fn range_load(clients: usize, serializable: bool, limit: i64) -> Load {
+    let message = Rc::new(move |number: u64| {
+        let key = format!("/bench/{:016x}", number.wrapping_mul(7919) % KEYS);
+        let (key, range_end) =
+            if limit > 1 { ("/bench/".into(), "/bench0".into()) } else { (key.into(), bytes::Bytes::new()) };
+        pb::RangeRequest { key, range_end, limit, serializable, ..Default::default() }.encode_to_vec()
+    });
+    Load { path: RANGE, message, clients, duration: Duration::from_secs(1), pace: None }
+}
+
+/// Runs one load on a fresh server and answers what came of it and the CPU time that the server used.
+fn measure(
+    programs: &Programs,
+    kind: Kind,
+    tls: bool,
+    load: &Load,
+    filled: bool,
+) -> io::Result<(Outcome, Duration)> {
+    let server = Server::start(programs, kind, Setup { tls, ..Setup::default() })?;
+    if filled {
+        fill(&server.target, KEYS)?;
+    }
+    // Caches, connections and Go's heap find their size.
+    run(&server.target, &Load { duration: load.duration / 4, ..load.clone() })?;
+    let before = server.cpu();
+    let outcome = run(&server.target, load)?;
+    Ok((outcome, server.cpu().saturating_sub(before)))
+}
+
+/// Every key once, in order.
+fn fill(target: &Target, keys: u64) -> io::Result<()> {
+    smol::block_on(async {
+        let mut connection = target.connect().await?;
+        let (mut asked, mut ended, mut answers) = (0, 0, Vec::new());
+        while ended < keys {
+            while asked < keys && asked - ended < 64 {
+                let put = pb::PutRequest {
+                    key: format!("/bench/{asked:016x}").into(),
+                    value: vec![b'v'; VALUE_BYTES].into(),
+                    ..Default::default()
+                };
+                connection.call(PUT, &put.encode_to_vec(), true);
+                asked += 1;
+            }
+            connection.flush().await?;
+            connection.receive(&mut answers).await?;
+            ended += answers.drain(..).filter(|answer| matches!(answer, Answer::Ended { .. })).count() as u64;
+        }
+        Ok(())
+    })
+}
+
+/// CPU per call and throughput of one load, on both.
+fn compare(
+    programs: &Programs,
+    name: &str,
+    tls: bool,
+    load: &Load,
+    cpu: f64,
+    speed: Option<f64>,
+) -> io::Result<Vec<Row>> {
+    let filled = load.path == RANGE;
+    let (covey, covey_cpu) = measure(programs, Kind::Covey, tls, load, filled)?;
+    let (etcd, etcd_cpu) = measure(programs, Kind::Etcd, tls, load, filled)?;
+    let per_call = |outcome: &Outcome, cpu: Duration| cpu.as_secs_f64() * 1e6 / outcome.calls as f64;
+    Ok(vec![
+        Row::at_most(
+            format!("{name}: CPU per call"),
+            "µs",
+            per_call(&covey, covey_cpu),
+            per_call(&etcd, etcd_cpu),
+            Some(cpu),
+        ),
+        Row::at_least(format!("{name}: throughput"), "/s", covey.per_second(), etcd.per_second(), speed),
+        Row::at_most(
+            format!("{name}: p50"),
+            "ms",
+            millis(covey.percentile(0.5)),
+            millis(etcd.percentile(0.5)),
+            None,
+        ),
+        Row::at_most(
+            format!("{name}: p99"),
+            "ms",
+            millis(covey.percentile(0.99)),
+            millis(etcd.percentile(0.99)),
+            None,
+        ),
+    ])
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn puts(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (clients, speed) in [(1, 1.3), (100, 2.0), (1000, 2.0)] {
+        let name = format!("put 256 B, {clients} clients");
+        rows.extend(compare(programs, &name, false, &put_load(clients, pace), 0.5, Some(speed))?);
+    }
+    Ok(rows)
+}
+
+fn puts_tls(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    compare(programs, "put 256 B over TLS, 100 clients", true, &put_load(100, pace), 0.4, None)
+}
+
+fn reads(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let kinds = [
+        ("one key, linearizable", false, 1),
+        ("one key, serializable", true, 1),
+        ("range of 100", false, 100),
+    ];
+    for (name, serializable, limit) in kinds {
+        let load = Load { duration: pace.load, ..range_load(100, serializable, limit) };
+        rows.extend(compare(programs, &format!("read {name}, 100 clients"), false, &load, 0.5, None)?);
+    }
+    Ok(rows)
+}
+
+fn reads_tls(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let load = Load { duration: pace.load, ..range_load(100, false, 1) };
+    compare(programs, "read one key over TLS, 100 clients", true, &load, 0.35, None)
+}
+
+/// What 1000 watchers of one prefix cost for each event that they get, and how long an event takes from the put that made it.
+fn watch(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind| -> io::Result<(f64, Duration)> {
+        let server = Server::start(programs, kind, Setup::default())?;
+        let before = server.cpu();
+        let (events, mut delays) = smol::block_on(watch_events(&server.target, pace.load))?;
+        delays.sort_unstable();
+        let cpu = server.cpu().saturating_sub(before).as_secs_f64() * 1e6 / events as f64;
+        Ok((cpu, percentile(&delays, 0.99)))
+    };
+    let ((covey_cpu, covey_delay), (etcd_cpu, etcd_delay)) = (one(Kind::Covey)?, one(Kind::Etcd)?);
+    Ok(vec![
+        Row::at_most("1000 watchers: CPU per event".into(), "µs", covey_cpu, etcd_cpu, Some(0.6)),
+        Row::at_most(
+            "1000 watchers: put to event, p99".into(),
+            "ms",
+            millis(covey_delay),
+            millis(etcd_delay),
+            Some(0.5),
+        ),
+    ])
+}
+
+async fn watch_events(target: &Target, duration: Duration) -> io::Result<(u64, Vec<Duration>)> {
+    let create =
+        pb::WatchCreateRequest { key: "/bench/".into(), range_end: "/bench0".into(), ..Default::default() };
+    let mut watching = target.connect().await?;
+    for _ in 0..WATCHERS {
+        watching.call(WATCH, &watch_request(create.clone()), false);
+    }
+    watching.flush().await?;
+    let (mut answers, mut created) = (Vec::new(), 0);
+    while created < WATCHERS {
+        watching.receive(&mut answers).await?;
+        created += answers.drain(..).count();
+    }
+    let mut writing = target.connect().await?;
+    let (began, mut events, mut delays, mut number) = (Instant::now(), 0, Vec::new(), 0);
+    while began.elapsed() < duration {
+        let asked = Instant::now();
+        writing.call(PUT, &put_message(number, KEYS), true);
+        number += 1;
+        writing.flush().await?;
+        let mut seen = 0;
+        while seen < WATCHERS {
+            watching.receive(&mut answers).await?;
+            for answer in answers.drain(..) {
+                let Answer::Message { body, .. } = answer else { continue };
+                seen += pb::WatchResponse::decode(&body[..]).map_err(io::Error::other)?.events.len();
+                delays.push(asked.elapsed());
+            }
+        }
+        events += seen as u64;
+        writing.receive(&mut answers).await?;
+        answers.clear();
+    }
+    Ok((events, delays))
+}
+
+fn watch_request(create: pb::WatchCreateRequest) -> Vec<u8> {
+    use pb::watch_request::RequestUnion;
+    pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }.encode_to_vec()
+}
+
+/// A lone client's put beside the disk's own sync.
+fn latency(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let disk = sync_latency(&programs.scratch)?;
+    let one = |kind| {
+        measure(programs, kind, false, &put_load(1, pace), false).map(|(outcome, _)| outcome.percentile(0.5))
+    };
+    let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
+    let mut row = Row::at_most(
+        "put p50 in fdatasyncs, 1 client".into(),
+        "×",
+        in_units(covey, disk),
+        in_units(etcd, disk),
+        None,
+    );
+    row.limit = Some(1.5);
+    Ok(vec![row])
+}
+
+fn in_units(duration: Duration, unit: Duration) -> f64 {
+    duration.as_secs_f64() / unit.as_secs_f64()
+}
+
+/// The median of the disk's fdatasync after a small write into a file that is long enough already.
+fn sync_latency(dir: &Path) -> io::Result<Duration> {
+    let mut file = tempfile::tempfile_in(dir)?;
+    file.write_all(&vec![0; 4096 * SYNCS])?;
+    file.sync_all()?;
+    let mut took = Vec::new();
+    for number in 0..SYNCS {
+        std::os::unix::fs::FileExt::write_all_at(&file, &[1; 512], 4096 * number as u64)?;
+        let began = Instant::now();
+        file.sync_data()?;
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    Ok(percentile(&took, 0.5))
+}
+
+fn strace(words: &[&str]) -> Vec<String> {
+    let fixed = ["strace", "-f", "--seccomp-bpf", "-qq"];
+    fixed.iter().chain(words).map(|word| (*word).to_owned()).collect()
+}
+
+/// Each sync takes 5 ms longer: how many of them stand one after another in a put's way.
+fn slow_sync(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (clients, limit) in [(1, 1.0), (100, 0.6)] {
+        let one = |kind| -> io::Result<Duration> {
+            let wrapper = strace(&[
+                "-e",
+                "trace=fdatasync,fsync",
+                "-e",
+                "inject=fdatasync,fsync:delay_exit=5000",
+                "-o",
+                "/dev/null",
+            ]);
+            let server = Server::start(programs, kind, Setup { wrapper, ..Setup::default() })?;
+            Ok(run(&server.target, &put_load(clients, pace))?.percentile(0.5))
+        };
+        let (covey, etcd) = (millis(one(Kind::Covey)?), millis(one(Kind::Etcd)?));
+        rows.push(Row::at_most(
+            format!("5 ms per sync, {clients} clients: put p50"),
+            "ms",
+            covey,
+            etcd,
+            Some(limit),
+        ));
+    }
+    Ok(rows)
+}
+
+/// Syncs for each put of a trickle.
+fn syncs(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind| -> io::Result<f64> {
+        let dir = tempfile::tempdir_in(&programs.scratch)?;
+        let log = dir.path().join("syncs");
+        let wrapper = strace(&["-e", "trace=fdatasync,fsync", "-o", &log.display().to_string()]);
+        let server = Server::start(programs, kind, Setup { wrapper, ..Setup::default() })?;
+        let count = || fs::read_to_string(&log).map(|text| text.matches("sync(").count());
+        std::thread::sleep(Duration::from_secs(1));
+        let before = count()?;
+        let load =
+            Load { pace: Some(Duration::from_millis(100)), duration: pace.load * 2, ..put_load(1, pace) };
+        let outcome = run(&server.target, &load)?;
+        Ok((count()? - before) as f64 / outcome.calls as f64)
+    };
+    let mut row =
+        Row::at_most("fdatasync per put at 10/s".into(), "", one(Kind::Covey)?, one(Kind::Etcd)?, None);
+    row.limit = Some(1.0);
+    Ok(vec![row])
+}
+
+fn memory(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind| -> io::Result<[f64; 4]> {
+        let server = Server::start(programs, kind, Setup::default())?;
+        std::thread::sleep(Duration::from_secs(1));
+        let fresh = server.resident();
+        let size = directory_bytes(&server.data())?;
+        for _ in 0..MANY_KEYS / KEYS {
+            fill(&server.target, KEYS)?;
+        }
+        let rewritten = server.resident();
+        let server = Server::start(programs, kind, Setup::default())?;
+        fill(&server.target, MANY_KEYS)?;
+        Ok([megabytes(fresh), megabytes(rewritten), megabytes(server.resident()), megabytes(size)])
+    };
+    let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
+    let names =
+        ["RSS fresh", "RSS after 100k puts over 1k keys", "RSS with 100k keys", "empty data directory"];
+    let limits = [8.0, 32.0, 48.0, 8.0];
+    let row = |n: usize| {
+        let mut row = Row::at_most(names[n].into(), "MB", covey[n], etcd[n], None);
+        row.limit = Some(limits[n]);
+        row
+    };
+    Ok((0..names.len()).map(row).collect())
+}
+
+/// What the files of a directory take on the disk.
+fn directory_bytes(dir: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        sum += if metadata.is_dir() {
+            directory_bytes(&entry.path())?
+        } else {
+            std::os::unix::fs::MetadataExt::blocks(&metadata) * 512
+        };
+    }
+    Ok(sum)
+}
+
+fn restart(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind| -> io::Result<[Duration; 2]> {
+        let mut server = Server::start(programs, kind, Setup::default())?;
+        fill(&server.target, MANY_KEYS)?;
+        Ok([server.restart(false)?, server.restart(true)?])
+    };
+    let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
+    let names = ["restart with 100k keys, clean", "restart with 100k keys, after kill -9"];
+    let row = |n: usize| Row::at_most(names[n].into(), "ms", millis(covey[n]), millis(etcd[n]), Some(0.15));
+    Ok((0..names.len()).map(row).collect())
+}
+
+fn idle(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind| -> io::Result<f64> {
+        let server = Server::start(programs, kind, Setup::default())?;
+        std::thread::sleep(Duration::from_secs(3));
+        let before = server.wakeups();
+        std::thread::sleep(pace.load * 2);
+        Ok((server.wakeups() - before) as f64 / (pace.load * 2).as_secs_f64())
+    };
+    let mut row = Row::at_most("idle wakeups".into(), "/s", one(Kind::Covey)?, one(Kind::Etcd)?, None);
+    row.limit = Some(5.0);
+    Ok(vec![row])
+}
+
+/// What a connection costs that does nothing, and a watcher that sees nothing.
+fn connections(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind, tls| -> io::Result<f64> {
+        let server = Server::start(programs, kind, Setup { tls, ..Setup::default() })?;
+        smol::block_on(async {
+            let before = server.resident();
+            let mut open = Vec::new();
+            for number in 0..IDLE_CONNECTIONS {
+                let mut connection = server.target.connect().await?;
+                let message = (range_load(1, true, 1).message)(number as u64);
+                connection.call(RANGE, &message, true);
+                connection.flush().await?;
+                let mut answers = Vec::new();
+                while !answers.iter().any(|answer| matches!(answer, Answer::Ended { .. })) {
+                    connection.receive(&mut answers).await?;
+                }
+                open.push(connection);
+            }
+            Ok((server.resident() - before) as f64 / 1024.0 / open.len() as f64)
+        })
+    };
+    let watchers = |kind| -> io::Result<f64> {
+        let server = Server::start(programs, kind, Setup::default())?;
+        smol::block_on(LocalExecutor::new().run(idle_watchers(&server)))
+    };
+    let absolute = |name: &str, covey, etcd, limit| {
+        let mut row = Row::at_most(name.into(), "KB", covey, etcd, None);
+        row.limit = Some(limit);
+        row
+    };
+    Ok(vec![
+        absolute("idle connection", one(Kind::Covey, false)?, one(Kind::Etcd, false)?, 30.0),
+        absolute("idle TLS connection", one(Kind::Covey, true)?, one(Kind::Etcd, true)?, 60.0),
+        absolute("idle watcher", watchers(Kind::Covey)?, watchers(Kind::Etcd)?, 0.5),
+    ])
+}
+
+async fn idle_watchers(server: &Server) -> io::Result<f64> {
+    let mut connection = server.target.connect().await?;
+    let before = server.resident();
+    let (mut stream, mut answers, mut created) = (None, Vec::new(), 0);
+    for number in 0..IDLE_WATCHERS {
+        let key = format!("/bench/{number:016x}");
+        let message = watch_request(pb::WatchCreateRequest { key: key.into(), ..Default::default() });
+        match stream {
+            None => stream = Some(connection.call(WATCH, &message, false)),
+            Some(stream) => connection.send(stream, &message, false),
+        }
+        connection.flush().await?;
+        while created <= number {
+            connection.receive(&mut answers).await?;
+            created += answers.drain(..).count();
+        }
+    }
+    Ok((server.resident() - before) as f64 / 1024.0 / IDLE_WATCHERS as f64)
+}

@@ -1,0 +1,70 @@
+//! covey beside etcd, in one run: `cargo bench --bench etcd -- --etcd PATH [--only NAME]... [--seconds N] [--out FILE] [--scratch DIR]`.
+//!
+//! Owns: the order of the measures. Must never: be part of a test, since a loaded machine makes every figure worthless. Each server has a core of its
+//! own and the generator has the other one. CPU per call is what counts: how many calls come through depends on the generator too.
+
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench reads clocks, computes with figures and prints them"
+)]
+
+mod cases;
+mod http2;
+mod load;
+mod report;
+mod server;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use cases::{MEASURES, Pace};
+use lexopt::prelude::{Long, ValueExt as _};
+use server::Programs;
+
+/// The core that the generator runs on.
+const GENERATOR_CORE: &str = "1";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut programs = Programs {
+        covey: PathBuf::from(env!("CARGO_BIN_EXE_covey")),
+        etcd: PathBuf::from("etcd"),
+        scratch: std::env::temp_dir(),
+    };
+    let (mut only, mut seconds, mut out) = (Vec::new(), 5, None);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("etcd") => programs.etcd = parser.value()?.into(),
+            Long("covey") => programs.covey = parser.value()?.into(),
+            Long("scratch") => programs.scratch = parser.value()?.into(),
+            Long("only") => only.push(parser.value()?.string()?),
+            Long("seconds") => seconds = parser.value()?.parse()?,
+            Long("out") => out = Some(PathBuf::from(parser.value()?)),
+            // cargo says it to every bench.
+            Long("bench") => {}
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let pid = std::process::id().to_string();
+    Command::new("taskset").args(["-p", "-c", GENERATOR_CORE, &pid]).output()?;
+    let pace = Pace { load: Duration::from_secs(seconds) };
+    let mut rows = Vec::new();
+    for (name, measure) in MEASURES {
+        if only.is_empty() || only.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring {name}");
+            rows.extend(measure(&programs, pace).map_err(|error| format!("{name}: {error}"))?);
+        }
+    }
+    println!("{}", report::table(&rows));
+    if let Some(path) = out {
+        std::fs::write(path, serde_json::to_string_pretty(&report::to_json(&rows))?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! When leases ended and what clients were told of them: whether one ended early.
+//!
+//! Owns: for each lease that was ever granted, until when clients may count on it. Must never: look at a member. Driven by `oracle`, with the
+//! time of the world, which no member sees.
+//!
+//! A client may count on a lease for its time to live from the moment at which it asked for the grant or the renewal that was answered. The
+//! members measure from a later moment, so this is the least that they owe.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use covey::command::{Applied, LeaseCommand, LeaseInstance, Outcome};
+use covey::ids::{LeaseId, LogIndex};
+use covey::node::{LeaseAnswer, LeaseRequest};
+use covey::time::Instant;
+
+use crate::model::Model;
+
+/// An answer about leases, and when it was asked for.
+pub(crate) struct Told {
+    pub(crate) request: LeaseRequest,
+    pub(crate) answer: LeaseAnswer,
+    pub(crate) asked: Instant,
+    /// What had been shown to clients by then.
+    pub(crate) asked_after: LogIndex,
+    pub(crate) now: Instant,
+}
+
+/// One lease, from its grant on.
+struct Life {
+    ttl: i64,
+    promised: Instant,
+    ended: Option<End>,
+}
+
+/// The end of a lease.
+#[derive(Clone, Copy)]
+struct End {
+    at: Instant,
+    index: LogIndex,
+    by_itself: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Leases {
+    lives: BTreeMap<LeaseInstance, Life>,
+    pub(crate) expired: u64,
+    pub(crate) checkpoints: u64,
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.unsigned_abs())
+}
+
+impl Leases {
+    /// An entry was seen committed for the first time, with this result.
+    pub(crate) fn committed(
+        &mut self,
+        now: Instant,
+        index: LogIndex,
+        command: &LeaseCommand,
+        result: &Applied,
+    ) {
+        match (command, &result.outcome) {
+            (LeaseCommand::Grant { id, ttl }, Ok(_)) => {
+                // Whoever asked for it, did so before.
+                let (ttl, promised) = (*ttl, now + seconds(*ttl));
+                let instance = LeaseInstance { id: *id, granted_at: index };
+                self.lives.insert(instance, Life { ttl, promised, ended: None });
+            }
+            (LeaseCommand::Revoke { id }, Ok(_)) => {
+                let lives = self.lives.range_mut(of(*id));
+                lives.for_each(|(_, life)| {
+                    life.ended = life.ended.or(Some(End { at: now, index, by_itself: false }))
+                });
+            }
+            (LeaseCommand::Expire { leases, .. }, Ok(Outcome::LeaseExpire(ended))) => {
+                for instance in leases.iter().filter(|lease| ended.contains(&lease.id)) {
+                    let life = self.lives.get_mut(instance).expect("it was granted");
+                    let early = life.promised.since(now);
+                    assert!(early.is_zero(), "{instance:?} ended {early:?} before a client could think so");
+                    life.ended = Some(End { at: now, index, by_itself: true });
+                    self.expired += 1;
+                }
+            }
+            (LeaseCommand::Checkpoint { .. }, Ok(Outcome::LeaseCheckpoint(changed))) => {
+                self.checkpoints += changed.len() as u64;
+            }
+            _ => {}
+        }
+    }
+
+    /// A client was told this.
+    pub(crate) fn told(&mut self, told: &Told, model: &Model) {
+        let Told { request, answer, asked, asked_after, now } = told;
+        match (request, answer) {
+            (LeaseRequest::Renew(id), LeaseAnswer::Renewed { ttl }) => {
+                // The one that was renewed, if there was only one at the time. An end that nobody had heard of may have come after the
+                // renewal.
+                let candidates = self.lives.range_mut(of(*id));
+                let alive = |life: &Life| life.ended.is_none_or(|end| end.index > *asked_after);
+                let mut candidates: Vec<_> = candidates.filter(|(_, life)| alive(life)).collect();
+                assert!(!candidates.is_empty(), "{id} was renewed and is gone");
+                if let [(instance, life)] = &mut candidates[..] {
+                    assert_eq!(life.ttl, *ttl, "the time to live of {id}");
+                    let promised = *asked + seconds(*ttl);
+                    if let Some(end) = life.ended.filter(|end| end.by_itself) {
+                        assert!(end.at >= promised, "{instance:?} was renewed and ended early");
+                    }
+                    life.promised = life.promised.max(promised);
+                }
+            }
+            (LeaseRequest::Renew(id) | LeaseRequest::TimeToLive(id), LeaseAnswer::Gone) => {
+                let there = model.leases.get(id).filter(|lease| lease.granted_at <= *asked_after);
+                assert!(there.is_none(), "{id} is said to be gone and is there: {there:?}");
+            }
+            (LeaseRequest::TimeToLive(id), LeaseAnswer::TimeToLive { granted, remaining }) => {
+                let mut lives = self.lives.range(of(*id));
+                let fits = |(_, life): (&LeaseInstance, &Life)| {
+                    let least = life.promised.since(*now).as_secs();
+                    life.ttl == *granted && remaining <= granted && remaining.unsigned_abs() >= least
+                };
+                assert!(lives.any(fits), "{id} of {granted} s is said to have {remaining} s left");
+            }
+            (LeaseRequest::List, LeaseAnswer::List(ids)) => {
+                let known = |(id, _): &(&LeaseId, &crate::model::Leased)| ids.contains(id);
+                let old = model.leases.iter().filter(|(_, lease)| lease.granted_at <= *asked_after);
+                assert!(old.filter(|lease| !known(lease)).count() == 0, "a lease is missing in {ids:?}");
+            }
+            (_, LeaseAnswer::NotLeading | LeaseAnswer::TooMany) => {}
+            _ => panic!("{request:?} is answered with {answer:?}"),
+        }
+    }
+}
+
+/// All that was ever granted under an id.
+fn of(id: LeaseId) -> std::ops::RangeInclusive<LeaseInstance> {
+    LeaseInstance { id, granted_at: LogIndex(0) }..=LeaseInstance { id, granted_at: LogIndex(u64::MAX) }
+}
