@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType};
+use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, MessageType};
 
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::store::ConfState;
@@ -29,6 +29,11 @@ impl Message {
     /// Who it says it is from; whoever receives it compares that with the key of the connection.
     pub fn from(&self) -> MemberId {
         MemberId(self.0.from)
+    }
+
+    /// Whether it may arrive more than once. A proposal on its way to the leader may not: each copy of it would take effect.
+    pub fn may_repeat(&self) -> bool {
+        self.0.msg_type != MessageType::MsgPropose
     }
 
     /// Its bytes (protobuf, raft's own field numbers).

@@ -48,7 +48,7 @@ pub struct Ready {
     pub committed: Vec<LogEntry>,
     /// Rounds that are confirmed: reads that joined them may be served from the state at or after the index.
     pub reads: Vec<(ReadRound, LogIndex)>,
-    /// To be sent, each to its [`Message::to`]. Loss, delay and duplicates are harmless.
+    /// To be sent, each to its [`Message::to`]. Loss and delay are harmless, and for [`Message::may_repeat`] duplicates too.
     pub messages: Vec<Message>,
 }
 

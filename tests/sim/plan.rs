@@ -155,13 +155,13 @@ impl Plan {
         let hosts = [3, 3, 3, 3, 5, 5, 7][usize::try_from(prng.range(0, 7)).expect("small")];
         let mut small = |max| usize::try_from(prng.range(0, max)).expect("small");
         let timing = Timing {
-            log_tail_bytes: small(6000),
+            log_tail_bytes: small(1500),
             piece_bytes: 300 + small(4000),
-            overlay_bytes: plan.timing.overlay_bytes.min(1000 + small(8000)),
+            overlay_bytes: plan.timing.overlay_bytes.min(600 + small(4000)),
             ..plan.timing
         };
         let load = Load {
-            operations: plan.load.operations.min(120),
+            operations: plan.load.operations,
             value_bytes: plan.load.value_bytes.min(400),
             think: plan.load.think * 4,
             ..plan.load

@@ -35,6 +35,10 @@ use crate::workload::{Ask, Workload};
 const RESTART: Duration = Duration::from_millis(800);
 /// Other threads run on for about this long when one has failed.
 const LAST_BREATH: Duration = Duration::from_micros(300);
+/// A machine of a cluster may be away for about this long: the others' logs move on without it.
+const OUTAGE: Duration = Duration::from_secs(5);
+/// A paused process is looked at again after at most this.
+const PAUSE_STEP: Duration = Duration::from_millis(200);
 /// The mean delay of a message between two members.
 const WIRE: Duration = Duration::from_millis(2);
 
@@ -69,6 +73,15 @@ enum Event {
 enum Parcel {
     Raft(Message),
     Transfer(TransferMessage),
+}
+
+impl Parcel {
+    fn may_repeat(&self) -> bool {
+        match self {
+            Self::Raft(message) => message.may_repeat(),
+            Self::Transfer(_) => true,
+        }
+    }
 }
 
 /// A host that the others do not hear, or that does not hear them, or both.
@@ -366,7 +379,8 @@ impl World {
             return;
         }
         if self.queue.now() < host.paused_until {
-            let delay = host.paused_until.since(self.queue.now());
+            // In steps: the end of a run ends the pause.
+            let delay = host.paused_until.since(self.queue.now()).min(PAUSE_STEP);
             return self.queue.after(delay, Event::Turn { host: number, run, thread, timer });
         }
         let Some(member) = &mut host.member else { return };
@@ -422,7 +436,8 @@ impl World {
         let run = host.run;
         let lost = self.ops.extract_if(.., |_, op| op.host == number && op.run < run);
         self.report.unknown += lost.count() as u64;
-        let delay = draw(&mut self.prng, RESTART);
+        let long = self.hosts.len() > 1 && !self.calm && self.prng.one_in(4);
+        let delay = draw(&mut self.prng, if long { OUTAGE } else { RESTART });
         self.schedule_start(number, delay);
     }
 
@@ -476,7 +491,7 @@ impl World {
         let troubled = !self.calm && self.plan.trouble.gap.is_some();
         let copies = match self.prng.range(0, 80) {
             0..2 if troubled => 0,
-            2 if troubled => 2,
+            2 if troubled && parcel.may_repeat() => 2,
             _ => 1,
         };
         for _ in 0..copies {
