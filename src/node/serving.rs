@@ -17,6 +17,9 @@ use crate::wal::Position;
 /// What is offered and not taken is offered again after this.
 const OFFER_PATIENCE: std::time::Duration = ELECTION_TIMEOUT;
 
+/// The bug that the feature plants: what comes after a snapshot is handed out while the state is still being exchanged.
+const PLANTED: bool = cfg!(feature = "planted-snapshot-order");
+
 /// The followers that are sent the state.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
@@ -116,7 +119,9 @@ impl Core {
     /// The store is the installed one.
     pub fn handle_installed(&mut self, now: Instant, position: Position) {
         self.now = now;
-        self.consensus.handle_installed(now, position);
+        if !PLANTED {
+            self.consensus.handle_installed(now, position);
+        }
         self.outputs.push_back(CoreOutput::ResetLog { to: position });
         self.outputs.extend(self.after_install.take().map(CoreOutput::Persist));
     }
@@ -125,6 +130,9 @@ impl Core {
     /// refused at the next start.
     pub(super) fn install(&mut self, mark: SnapshotMark, persist: Option<Persist>) {
         self.after_install = persist;
+        if PLANTED {
+            self.consensus.handle_installed(self.now, mark.position);
+        }
         self.outputs.push_back(CoreOutput::Store(CheckpointJob::Install(mark)));
     }
 

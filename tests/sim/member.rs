@@ -459,8 +459,9 @@ impl Member {
     }
 
     fn tell_checkpoint(&mut self, job: CheckpointJob, effects: &mut Effects) {
+        let folds = matches!(job, CheckpointJob::Fold(_) | CheckpointJob::Install(_));
         self.for_checkpoint.push(job);
-        let delay = self.timing.fold(&mut self.prng);
+        let delay = if folds { self.timing.fold(&mut self.prng) } else { self.timing.sync(&mut self.prng) };
         self.wake_after(Thread::Checkpoint, delay, effects);
     }
 }

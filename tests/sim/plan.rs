@@ -156,12 +156,12 @@ impl Plan {
         let mut small = |max| usize::try_from(prng.range(0, max)).expect("small");
         let timing = Timing {
             log_tail_bytes: small(1500),
-            piece_bytes: 300 + small(4000),
+            piece_bytes: 1000 + small(9000),
             overlay_bytes: plan.timing.overlay_bytes.min(600 + small(4000)),
             ..plan.timing
         };
         let load = Load {
-            operations: plan.load.operations,
+            operations: 3 * plan.load.operations,
             value_bytes: plan.load.value_bytes.min(400),
             think: plan.load.think * 4,
             ..plan.load

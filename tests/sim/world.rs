@@ -324,6 +324,9 @@ impl World {
     }
 
     fn start(&mut self, number: usize) {
+        if !self.hosts[number].starting {
+            return;
+        }
         let (timing, quota) = (self.plan.timing, self.plan.quota);
         let (nonce, prng) = (self.prng.next_u64(), self.prng.fork());
         let origin = Duration::from_nanos(self.prng.range(0, 1 << 40));
