@@ -171,12 +171,7 @@ impl<D: Directory> Checkpointer<D> {
     pub fn handle(&mut self, now: Instant, job: CheckpointJob) -> Result<(), StoreError> {
         match job {
             CheckpointJob::Fold(batch) => self.folds.push_back(batch),
-            CheckpointJob::Compact => {
-                // Not so where it was asked for the store that another one has replaced meanwhile.
-                if self.store.meta().compaction_finished < self.store.meta().compacted {
-                    self.compaction = Compaction::Due(now);
-                }
-            }
+            CheckpointJob::Compact => self.compaction = Compaction::Due(now),
             CheckpointJob::Receive(from, message) if self.inbox.len() < INBOX_MAX => {
                 self.inbox.push_back((from, message));
             }
@@ -221,10 +216,15 @@ impl<D: Directory> Checkpointer<D> {
         if let Compaction::Due(at) = self.compaction
             && at <= now
         {
-            if !self.source.holds(self.store.meta().compacted) {
+            let meta = self.store.meta();
+            if meta.compaction_finished >= meta.compacted {
+                // It was asked for the store that another one has replaced meanwhile.
+                self.compaction = Compaction::Resting;
+            } else if self.source.holds(meta.compacted) {
+                self.compaction = Compaction::Due(now + HELD_PAUSE);
+            } else {
                 return self.compact().map(Some);
             }
-            self.compaction = Compaction::Due(now + HELD_PAUSE);
         }
         self.staging.expire(now)?;
         if self.scrub.next_slice <= now {

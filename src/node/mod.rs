@@ -96,3 +96,5 @@ pub fn recover(
 
 #[cfg(test)]
 mod driver_test;
+#[cfg(test)]
+mod exchange_test;

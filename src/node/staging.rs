@@ -99,17 +99,17 @@ impl<D: Directory> Staging<D> {
         self.remove()
     }
 
-    /// Removes what nobody goes on with; true when there was such a thing to look for.
-    pub(super) fn expire(&mut self, now: Instant) -> Result<bool, StoreError> {
-        let due = self.poll_timeout().is_some_and(|due| due <= now);
-        if due {
-            self.remove()?;
+    /// Removes what nobody goes on with.
+    pub(super) fn expire(&mut self, now: Instant) -> Result<(), StoreError> {
+        self.look()?;
+        match self.poll_timeout() {
+            Some(due) if due <= now => self.remove(),
+            _ => Ok(()),
         }
-        Ok(due)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let may_expire = !self.promised && !matches!(self.state, State::Nothing);
+        let may_expire = !self.promised && matches!(self.state, State::Staged { .. });
         may_expire.then(|| self.touched + LEFTOVER_PATIENCE)
     }
 

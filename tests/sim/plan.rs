@@ -83,6 +83,8 @@ pub(crate) struct Plan {
     pub(crate) trouble: Trouble,
     pub(crate) quota: u64,
     pub(crate) disk: DiskOptions,
+    /// The last host hears nothing and is not heard between these two moments.
+    pub(crate) absence: Option<(Duration, Duration)>,
     /// Look inside the members, too, and not only at what clients are shown.
     pub(crate) look_inside: bool,
     pub(crate) verbose: bool,
@@ -142,6 +144,7 @@ impl Plan {
                 wal: wal::Options { segment_bytes: 4096 * prng.range(2, 12), prefill: !prng.one_in(4) },
                 store: StoreOptions { cache_bytes: 1 << prng.range(16, 23) },
             },
+            absence: None,
             look_inside: true,
             verbose: std::env::var_os("COVEY_SIM_LOG").is_some(),
         }
@@ -194,5 +197,13 @@ impl Plan {
             store: StoreOptions { cache_bytes: 1 << 20 },
         };
         Self { timing, load, trouble, quota: QUOTA_BYTES, disk, ..plan }
+    }
+    /// A short history of three members: one misses so much that it needs the state, in several pieces.
+    pub(crate) fn script_exchange(seed: u64) -> Self {
+        let plan = Self::script(seed);
+        let timing = Timing { log_tail_bytes: 0, piece_bytes: 1500, overlay_bytes: 1500, ..plan.timing };
+        let load = Load { operations: 160, think: Duration::from_millis(130), ..plan.load };
+        let absence = Some((Duration::from_millis(2200), Duration::from_millis(4200)));
+        Self { hosts: 3, timing, load, absence, ..plan }
     }
 }

@@ -66,6 +66,8 @@ enum Event {
     Look(u64),
     GiveUp(u64),
     Trouble,
+    /// The last host is absent from now on, or no longer.
+    Absent(bool),
 }
 
 /// What one member sends to another.
@@ -164,13 +166,16 @@ pub(crate) struct Report {
     pub(crate) renewed: u64,
     pub(crate) expired: u64,
     pub(crate) checkpoints: u64,
-    /// Operations of the first host's disk that changed something: what a crash can be put at.
-    pub(crate) disk_operations: u64,
+    /// Operations of each host's disk that changed something: what a crash can be put at.
+    pub(crate) disk_operations: Vec<u64>,
+    /// The same, when the absent host came back.
+    pub(crate) disk_operations_before: Vec<u64>,
 }
 
 /// Where a crash is put by whoever enumerates them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CrashPoint {
+    pub(crate) host: usize,
     pub(crate) at: u64,
     pub(crate) survival: Survival,
     /// A second crash, as many operations into the start that follows.
@@ -237,11 +242,11 @@ impl World {
         }
     }
 
-    /// Puts a crash of the first host at an operation of its disk, counted from the disk's first one.
+    /// Puts a crash of a host at an operation of its disk, counted from the disk's first one.
     pub(crate) fn crash_at(&mut self, point: CrashPoint) {
         let plan = FaultPlan { crash_at: Some(point.at), ..FaultPlan::default() };
-        self.hosts[0].disk.root().plan(plan);
-        self.hosts[0].survival = point.survival;
+        self.hosts[point.host].disk.root().plan(plan);
+        self.hosts[point.host].survival = point.survival;
         self.crash_point = Some(point);
     }
 
@@ -259,11 +264,15 @@ impl World {
             let think = draw(&mut self.prng, self.plan.load.think);
             self.queue.after(think, Event::Client(client));
         }
+        if let Some((from, to)) = self.plan.absence {
+            self.queue.after(from, Event::Absent(true));
+            self.queue.after(to, Event::Absent(false));
+        }
         self.schedule_trouble();
         while self.asked < self.plan.load.operations {
             self.step();
         }
-        self.report.disk_operations = self.hosts[0].disk.operations();
+        self.report.disk_operations = self.disk_operations();
         self.calm_down();
         self.probe();
         self.outlive_leases();
@@ -301,12 +310,21 @@ impl World {
             Event::Look(op) => self.look(op),
             Event::GiveUp(op) => self.give_up(op),
             Event::Trouble => self.make_trouble(),
+            Event::Absent(absent) => {
+                let parted = Parted { host: self.hosts.len() - 1, deaf: true, mute: true };
+                self.parted = absent.then_some(parted);
+                self.report.disk_operations_before = self.disk_operations();
+            }
         }
     }
 
     fn note(&mut self, what: &str, numbers: &[u64]) {
         self.trace.mix_bytes(what.as_bytes());
         self.trace.note(self.queue.now(), numbers, || format!("{what} {numbers:?}"));
+    }
+
+    fn disk_operations(&self) -> Vec<u64> {
+        self.hosts.iter().map(|host| host.disk.operations()).collect()
     }
 
     fn host_now(&self, host: usize) -> Instant {
