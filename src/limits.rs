@@ -64,6 +64,31 @@ pub const COMPACTION_SLICE: usize = 1000;
 /// The pause between two slices of physical compaction (etcd's default).
 pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 
+/// Responses that may wait in a stream of watchers before its watchers wait instead (etcd's number).
+pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
+/// Bytes of responses that may wait in a stream of watchers; one response may exceed it.
+pub const WATCH_STREAM_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of events that may wait in all streams together; above it, a stream has at most one response waiting.
+pub const WATCH_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Requests of one stream that may wait for the hub.
+pub const WATCH_REQUESTS_WAITING_MAX: usize = 256;
+/// Watchers of one member, of all clients together: some 300 MB.
+pub const WATCHERS_MAX: usize = 1_000_000;
+/// Revisions that one response brings to a watcher (etcd's number).
+pub const WATCH_SLICE_REVISIONS: usize = 1000;
+/// Changes that are looked through for watchers in one go.
+pub const WATCH_SLICE_ROWS: usize = 4096;
+/// Watchers that are brought forward in one go.
+pub const WATCH_SLICE_WATCHERS: usize = 4096;
+/// Bytes of events that are made in one go; a single revision may exceed it.
+pub const WATCH_SLICE_BYTES: usize = 512 * 1024;
+/// The same while memory for events is scarce.
+pub const WATCH_SCARCE_SLICE_BYTES: usize = 32 * 1024;
+/// Default of `--watch-progress-notify-interval` (etcd's default).
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_mins(10);
+/// The shortest it may be set to (etcd's minimum).
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Rows that one slice of the scrub checks.
 pub const SCRUB_SLICE: usize = 2048;
 /// The pause between two slices of the scrub: a walk over a million changes takes under half an hour.
@@ -103,5 +128,7 @@ const _: () = {
     assert!(QUOTA_CLEAR_PERCENT < 100);
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);
+    assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
+    assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
 };

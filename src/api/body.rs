@@ -65,7 +65,7 @@ impl http_body::Body for Body {
                 }
                 if let Poll::Ready(Some(Ok(frame))) = &next {
                     match (frame.data_ref(), frame.trailers_ref()) {
-                        (Some(data), _) => record.note_sent(data.len()),
+                        (Some(data), _) => record.note_sent(data),
                         (None, Some(trailers)) => record.note_status(trailers),
                         (None, None) => {}
                     }

@@ -25,11 +25,13 @@ use super::node::Node;
 use super::record::{CallRecord, RequestBody};
 use super::server::Shared;
 use super::timer::now;
+use super::watch::WatchService;
 use super::{errors, http as plain};
 use crate::wire::etcdserverpb::cluster_server::{self, ClusterServer};
 use crate::wire::etcdserverpb::kv_server::{self, KvServer};
 use crate::wire::etcdserverpb::lease_server::{self, LeaseServer};
 use crate::wire::etcdserverpb::maintenance_server::{self, MaintenanceServer};
+use crate::wire::etcdserverpb::watch_server;
 use crate::wire::grpc::health::v1::health_server::{self, HealthServer};
 
 /// The longest time limit that is kept; beyond it a call may take as long as it likes.
@@ -48,6 +50,8 @@ pub struct Services {
     pub kv: KvServer<KvService>,
     /// `etcdserverpb.Lease`.
     pub lease: LeaseServer<LeaseService>,
+    /// `etcdserverpb.Watch`.
+    pub watch: WatchService,
     /// `etcdserverpb.Cluster`.
     pub cluster: ClusterServer<ClusterService>,
     /// `etcdserverpb.Maintenance`.
@@ -181,6 +185,8 @@ async fn route(
     let Ok(response) = match service {
         kv_server::SERVICE_NAME => services.kv.clone().call(request).await,
         lease_server::SERVICE_NAME => services.lease.clone().call(request).await,
+        watch_server::SERVICE_NAME if method == "Watch" => services.watch.clone().call(request).await,
+        watch_server::SERVICE_NAME => return errors::unknown_method(service, method).into_http(),
         cluster_server::SERVICE_NAME => services.cluster.clone().call(request).await,
         maintenance_server::SERVICE_NAME => services.maintenance.clone().call(request).await,
         health_server::SERVICE_NAME => services.health.clone().call(request).await,

@@ -9,6 +9,7 @@ use crate::command::Rejection;
 use crate::mvcc::{InvalidRequest, ReadError};
 use crate::runtime::ServeError;
 use crate::store::StoreError;
+use crate::watch::Refusal;
 
 /// What is wrong with a request before anything is asked of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +106,17 @@ impl From<ReadError> for Status {
 pub fn store_damaged(error: StoreError) -> Status {
     tracing::error!(%error, "the store could not answer a read");
     Status::data_loss(format!("the store of this member could not answer: {error}"))
+}
+
+/// Why a watcher is not created, as its `cancel_reason` says it.
+pub fn watch_refused(refusal: Refusal) -> String {
+    let reason = match refusal {
+        Refusal::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
+        Refusal::EmptyRange => "mvcc: watcher range is empty",
+        Refusal::NegativeStart => "etcdserver: mvcc: required revision has been compacted",
+        Refusal::TooManyWatchers => "covey: too many watchers",
+    };
+    reason.to_owned()
 }
 
 /// This member knows no leader.

@@ -8,7 +8,7 @@
 //!  io         the socket        calls      the streams of a connection and their deadlines
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
-//!  kv lease cluster maintenance health        the services
+//!  kv watch lease cluster maintenance health  the services
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
 //!   node      reads and proposals
 //! ```
@@ -23,7 +23,7 @@ mod cluster;
 mod counters;
 mod dispatch;
 mod errors;
-mod framing;
+mod frames;
 mod health;
 mod http;
 mod io;
@@ -39,6 +39,8 @@ mod server;
 mod stop;
 mod timer;
 pub mod version;
+mod watch;
+mod watch_codec;
 
 pub use browser::BrowserPolicy;
 pub use counters::Counters;

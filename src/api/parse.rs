@@ -3,6 +3,8 @@
 //! Owns: what a field means, and the order of the checks, which clients see when a request breaks two rules (API reference, sections
 //! 1.2 to 1.7). Must never: look at the state, or let a protobuf type pass. Driven by the services.
 
+use bytes::Bytes;
+
 use crate::command::{
     Alarm, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseChange, Op, Put,
     Range, Sort, SortOrder, SortTarget, Txn,
@@ -10,9 +12,12 @@ use crate::command::{
 use crate::ids::{LeaseId, MemberId};
 use crate::limits::TXN_DEPTH_MAX;
 use crate::mvcc::{InvalidRequest, check};
+use crate::watch;
 use crate::wire::etcdserverpb as pb;
 use pb::compare::TargetUnion;
 use pb::request_op::Request;
+use pb::watch_create_request::FilterType;
+use pb::watch_request::RequestUnion;
 
 use super::errors::BadRequest;
 
@@ -58,6 +63,30 @@ fn sort(order: i32, target: i32) -> Result<Sort, BadRequest> {
         Err(_) => return Err(BadRequest::InvalidSortOption),
     };
     Ok(Sort { target, order })
+}
+
+/// What a client asks of its stream of watchers; `None` when it is nothing.
+pub fn watch_request(request: pb::WatchRequest) -> Option<watch::Request> {
+    Some(match request.request_union? {
+        RequestUnion::CreateRequest(request) => watch::Request::Create(watch_create(request)),
+        RequestUnion::CancelRequest(request) => watch::Request::Cancel { watch_id: request.watch_id },
+        RequestUnion::ProgressRequest(_) => watch::Request::Progress,
+    })
+}
+
+/// No key is empty, so an empty one stands for the lowest. Filters that nobody has defined are ignored.
+fn watch_create(request: pb::WatchCreateRequest) -> watch::CreateRequest {
+    let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
+    let has = |filter: FilterType| request.filters.contains(&filter.into());
+    watch::CreateRequest {
+        range: KeyRange::from_wire(key, request.range_end),
+        start: request.start_revision,
+        watch_id: request.watch_id,
+        filters: watch::Filters { no_put: has(FilterType::Noput), no_delete: has(FilterType::Nodelete) },
+        prev_kv: request.prev_kv,
+        fragment: request.fragment,
+        progress_notify: request.progress_notify,
+    }
 }
 
 /// A put.

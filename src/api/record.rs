@@ -16,10 +16,10 @@ use tonic::{Code, Status};
 
 use super::counters::Live;
 use super::errors;
-use super::framing::Framing;
+use super::frames::Frames;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
-use crate::wire::etcdserverpb::{cluster_server, kv_server, lease_server, maintenance_server};
+use crate::wire::etcdserverpb::{cluster_server, kv_server, lease_server, maintenance_server, watch_server};
 use crate::wire::grpc::health::v1::health_server;
 
 const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> GrpcMethod {
@@ -27,7 +27,7 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 26] = [
+const METHODS: [GrpcMethod; 27] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
@@ -39,6 +39,7 @@ const METHODS: [GrpcMethod; 26] = [
     method(lease_server::SERVICE_NAME, "LeaseKeepAlive", GrpcKind::BidiStream),
     method(lease_server::SERVICE_NAME, "LeaseTimeToLive", GrpcKind::Unary),
     method(lease_server::SERVICE_NAME, "LeaseLeases", GrpcKind::Unary),
+    method(watch_server::SERVICE_NAME, "Watch", GrpcKind::BidiStream),
     method(cluster_server::SERVICE_NAME, "MemberAdd", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberRemove", GrpcKind::Unary),
     method(cluster_server::SERVICE_NAME, "MemberUpdate", GrpcKind::Unary),
@@ -67,6 +68,7 @@ pub struct CallRecord {
     /// Its place among the methods; `None` for a method that nobody offers.
     place: Option<usize>,
     code: Code,
+    sent: Frames,
     _live: Live,
 }
 
@@ -80,20 +82,20 @@ impl CallRecord {
         if let Some(place) = place {
             metrics.grpc[place].started.add(1);
         }
-        Self { metrics: Arc::clone(metrics), place, code: Code::Cancelled, _live: live }
+        Self {
+            metrics: Arc::clone(metrics),
+            place,
+            code: Code::Cancelled,
+            sent: Frames::default(),
+            _live: live,
+        }
     }
 
     /// The body of the call's request; `arriving` counts what all bodies have brought.
     pub fn request_body(&self, body: Incoming, arriving: &Arc<AtomicUsize>) -> RequestBody {
         let (metrics, place) = (Arc::clone(&self.metrics), self.place);
-        RequestBody {
-            body,
-            framing: Framing::default(),
-            arriving: 0,
-            arriving_of_all: Arc::clone(arriving),
-            metrics,
-            place,
-        }
+        let (frames, arriving_of_all) = (Frames::default(), Arc::clone(arriving));
+        RequestBody { body, frames, arriving: 0, arriving_of_all, metrics, place }
     }
 
     /// Looks into headers or trailers of the answer for the status.
@@ -104,10 +106,11 @@ impl CallRecord {
     }
 
     /// A piece of the answer leaves.
-    pub fn note_sent(&mut self, bytes: usize) {
-        self.metrics.client_grpc_sent_bytes.add(bytes as u64);
+    pub fn note_sent(&mut self, data: &[u8]) {
+        self.metrics.client_grpc_sent_bytes.add(data.len() as u64);
+        let messages = self.sent.feed(data);
         if let Some(place) = self.place {
-            self.metrics.grpc[place].sent.add(1);
+            self.metrics.grpc[place].sent.add(messages);
         }
     }
 }
@@ -127,7 +130,7 @@ impl Drop for CallRecord {
 /// A request's body, counted while it arrives and against a bound that all share.
 pub struct RequestBody {
     body: Incoming,
-    framing: Framing,
+    frames: Frames,
     /// What has come of a message that is not complete.
     arriving: usize,
     /// The same of all requests: what slow or hostile senders can make us hold.
@@ -151,11 +154,11 @@ impl Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             this.metrics.client_grpc_received_bytes.add(data.len() as u64);
-            let complete = this.framing.feed(data);
+            let complete = this.frames.feed(data);
             if let Some(place) = this.place {
                 this.metrics.grpc[place].received.add(complete);
             }
-            let before = std::mem::replace(&mut this.arriving, this.framing.incomplete_bytes());
+            let before = std::mem::replace(&mut this.arriving, this.frames.partial());
             this.arriving_of_all.fetch_sub(before, Ordering::Relaxed);
             let all = this.arriving_of_all.fetch_add(this.arriving, Ordering::Relaxed) + this.arriving;
             if all > REQUESTS_ARRIVING_BYTES_MAX {

@@ -31,6 +31,7 @@ use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
+use super::watch::WatchService;
 use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES, TXN_OPS};
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
@@ -170,6 +171,7 @@ impl Api {
             kv: KvServer::new(kv).max_decoding_message_size(message_bytes_max),
             lease: LeaseServer::new(LeaseService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
+            watch: WatchService::new(node.clone(), stopping.clone(), options.request_bytes_max),
             cluster: ClusterServer::new(ClusterService::new(node.clone()))
                 .max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))

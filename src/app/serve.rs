@@ -31,6 +31,7 @@ use crate::store::{StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{ServerTls, TlsError, TlsFiles};
+use crate::watch::{self, Hub};
 
 /// How long open calls may take to end once the node is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -175,6 +176,14 @@ fn start(
     let DataDir { content, lock } = data;
     let formation::DataDir { identity, root, store, wal, recovered } = content;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let mut prng = Prng::new(seed);
+    let hub = Hub::new(
+        watch::Options {
+            progress_interval: config.client.watch_progress_interval,
+            limits: watch::Limits::default(),
+        },
+        prng.fork(),
+    );
     let recovery = Recovery {
         member: identity.member,
         boot_nonce: identity.boot_nonce,
@@ -183,14 +192,14 @@ fn start(
         log_start: recovered.start,
         entries: recovered.entries,
         quota_bytes: config.store.quota_bytes,
-        prng: Prng::new(seed),
+        prng,
     };
     let (core, applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
     let ids =
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
     let admission =
         AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
-    let parts = Parts { core, applier, wal, root, store, ids, admission };
+    let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 

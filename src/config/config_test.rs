@@ -167,6 +167,11 @@ fn values_are_parsed_into_types() {
     assert_eq!(ok(&["--quota-backend-bytes=0"]).store.quota_bytes, Some(limits::QUOTA_BYTES));
     assert_eq!(config.auto_compaction, AutoCompaction::Periodic(Duration::from_secs(600)));
     assert_eq!(config.client.cors, ["https://a.example", "http://B"]);
+    let interval =
+        |text: &str| ok(&["--watch-progress-notify-interval", text]).client.watch_progress_interval;
+    assert_eq!(interval("0"), Duration::from_mins(10));
+    assert_eq!(interval("5s"), Duration::from_secs(5));
+    assert_eq!(interval("1ms"), Duration::from_millis(100), "the shortest");
     assert_eq!((config.log.level, config.log.format), (LogLevel::Error, LogFormat::Text));
     let advertised: Vec<String> = config.client.advertise_urls.iter().map(ToString::to_string).collect();
     assert_eq!(advertised, ["http://[::1]:1", "http://10.0.0.1:2"]);

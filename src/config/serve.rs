@@ -4,6 +4,7 @@
 //! clock. Built by [`super::load`], consumed by `app`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::ConfigError;
 use super::sources::Sources;
@@ -69,6 +70,8 @@ pub struct ClientConfig {
     pub max_request_bytes: usize,
     /// The most operations in a transaction.
     pub max_txn_ops: usize,
+    /// How often quiet watchers that ask for it are told how far they are.
+    pub watch_progress_interval: Duration,
     /// The most connections that clients may hold at once.
     pub max_connections: usize,
     /// Names by which web pages may call this member on plaintext loopback connections; `*` is any.
@@ -159,6 +162,7 @@ fn client(reader: &Reader<'_>) -> Result<ClientConfig, ConfigError> {
             limits::REQUEST_BYTES_MAX as u64,
         )?,
         max_txn_ops: reader.number(SettingId::MaxTxnOps, 1, TXN_OPS_MAX)?,
+        watch_progress_interval: reader.parse(SettingId::WatchProgressNotifyInterval, progress_interval)?,
         max_connections: reader.number(SettingId::MaxConnections, 1, CONNECTIONS_MAX)?,
         allowed_hosts: names(reader.0, SettingId::AllowedHosts),
         cors: names(reader.0, SettingId::Cors),
@@ -249,6 +253,15 @@ fn urls<T: PartialEq + ToString>(
 
 fn names(sources: &Sources, id: SettingId) -> Vec<String> {
     values::list(&sources.value(id).text).map(str::to_owned).collect()
+}
+
+/// As etcd: 0 is the default, and less than the shortest is the shortest.
+fn progress_interval(text: &str) -> Result<Duration, ValueError> {
+    let interval = values::duration(text)?;
+    if interval.is_zero() {
+        return Ok(limits::WATCH_PROGRESS_INTERVAL);
+    }
+    Ok(interval.max(limits::WATCH_PROGRESS_INTERVAL_MIN))
 }
 
 /// As etcd: 0 is the default, a negative number switches the quota off.

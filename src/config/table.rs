@@ -27,6 +27,8 @@ pub enum SettingId {
     MaxRequestBytes,
     /// `--max-txn-ops`
     MaxTxnOps,
+    /// `--watch-progress-notify-interval`
+    WatchProgressNotifyInterval,
     /// `--max-connections`
     MaxConnections,
     /// `--allowed-hosts`
@@ -167,7 +169,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 23] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -231,6 +233,14 @@ pub const SETTINGS: [Setting; 22] = [
         Kind::Number,
         Fallback::Number(limits::TXN_OPS as u64),
         "The most operations in a transaction",
+    ),
+    same(
+        SettingId::WatchProgressNotifyInterval,
+        "watch-progress-notify-interval",
+        "client.watch-progress-notify-interval",
+        Kind::Text,
+        Fallback::Text("10m"),
+        "How often quiet watchers that ask for it are told how far they are; 100ms is the least",
     ),
     ours(
         SettingId::MaxConnections,

@@ -276,7 +276,7 @@ mod model;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
-mod rig;
+pub(crate) mod rig;
 #[cfg(test)]
 mod rules_test;
 #[cfg(test)]

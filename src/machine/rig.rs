@@ -17,15 +17,15 @@ use crate::store::{Base, ConfState, FoldBatch, Meta, Store, StoreOptions};
 
 /// A log entry.
 #[derive(Clone, Debug)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     Command(Command),
     Empty,
     Conf(ConfState),
 }
 
-pub(super) struct Rig {
+pub(crate) struct Rig {
     store: Store,
-    pub(super) machine: Machine,
+    pub(crate) machine: Machine,
     log: Vec<(Entry, Option<Applied>)>,
     batch: Option<FoldBatch>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Rig {
 pub(super) const TERM: Term = Term(3);
 
 /// A founded store in memory.
-pub(super) fn new_store() -> Store {
+pub(crate) fn new_store() -> Store {
     let options = StoreOptions { cache_bytes: 1024 * 1024 };
     let mut store = Store::open(InMemoryBackend::new(), options).expect("a sound store");
     store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).expect("a sound store");
@@ -41,12 +41,12 @@ pub(super) fn new_store() -> Store {
 }
 
 /// What a store holds now.
-pub(super) fn base(store: &Store) -> Arc<Base> {
+pub(crate) fn base(store: &Store) -> Arc<Base> {
     Arc::new(store.base().expect("a sound store"))
 }
 
 impl Rig {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let store = new_store();
         Self {
             machine: Machine::new(base(&store)).expect("a sound store"),
@@ -56,22 +56,22 @@ impl Rig {
         }
     }
 
-    pub(super) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         self.machine.view()
     }
 
     /// A tip of its own over the store, for writes that no command makes.
-    pub(super) fn tip(&self) -> Tip {
+    pub(crate) fn tip(&self) -> Tip {
         Tip::of_base(base(&self.store)).expect("a sound store")
     }
 
-    pub(super) fn apply(&mut self, command: Command) -> Applied {
+    pub(crate) fn apply(&mut self, command: Command) -> Applied {
         let applied = self.play(&Entry::Command(command.clone())).expect("a command has a result");
         self.log.push((Entry::Command(command), Some(applied.clone())));
         applied
     }
 
-    pub(super) fn enter(&mut self, entry: Entry) {
+    pub(crate) fn enter(&mut self, entry: Entry) {
         let result = self.play(&entry);
         self.log.push((entry, result));
     }
@@ -92,14 +92,14 @@ impl Rig {
     }
 
     /// Freezes the active generation, if none is frozen.
-    pub(super) fn rotate(&mut self) {
+    pub(crate) fn rotate(&mut self) {
         if let Some(batch) = self.machine.rotate() {
             assert!(self.batch.replace(batch).is_none(), "one at a time");
         }
     }
 
     /// Folds what is frozen.
-    pub(super) fn fold(&mut self) {
+    pub(crate) fn fold(&mut self) {
         if let Some(batch) = self.batch.take() {
             self.store.fold(&batch).expect("a sound store");
             self.machine.folded(base(&self.store));
@@ -107,14 +107,14 @@ impl Rig {
     }
 
     /// A slice of physical compaction, of up to `limit` rows. Answers whether that was all there is to remove.
-    pub(super) fn compact_slice(&mut self, limit: usize) -> bool {
+    pub(crate) fn compact_slice(&mut self, limit: usize) -> bool {
         let progress = self.store.compact_slice(limit).expect("a sound store");
         self.machine.rebased(base(&self.store));
         progress.finished
     }
 
     /// Loses the overlay and applies the log after the store's position once more; every result must come again.
-    pub(super) fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         let before = self.view();
         self.batch = None;
         self.machine = Machine::new(base(&self.store)).expect("a sound store");
@@ -130,13 +130,13 @@ impl Rig {
 
 /// Short forms for tests that state one rule each.
 impl Rig {
-    pub(super) fn put(&mut self, key: &str, value: &str) -> i64 {
+    pub(crate) fn put(&mut self, key: &str, value: &str) -> i64 {
         let applied = self.apply(Command::Put(put(key, value)));
         assert!(matches!(applied.outcome, Ok(Outcome::Put(_))), "{applied:?}");
         applied.revision.0
     }
 
-    pub(super) fn delete(&mut self, key: &str, end: &str) -> i64 {
+    pub(crate) fn delete(&mut self, key: &str, end: &str) -> i64 {
         let range = interval(key, end);
         match self.apply(Command::DeleteRange(DeleteRange { range, prev_kv: false })).outcome {
             Ok(Outcome::DeleteRange(result)) => result.deleted,
@@ -144,27 +144,27 @@ impl Rig {
         }
     }
 
-    pub(super) fn txn(&mut self, txn: Txn) -> Result<crate::command::TxnResult, Rejection> {
+    pub(crate) fn txn(&mut self, txn: Txn) -> Result<crate::command::TxnResult, Rejection> {
         self.apply(Command::Txn(txn)).outcome.map(|outcome| match outcome {
             Outcome::Txn(result) => result,
             other => panic!("{other:?}"),
         })
     }
 
-    pub(super) fn compact(&mut self, revision: i64) -> Result<(), Rejection> {
+    pub(crate) fn compact(&mut self, revision: i64) -> Result<(), Rejection> {
         self.apply(Command::Compact { revision }).outcome.map(|outcome| assert_eq!(outcome, Outcome::Compact))
     }
 }
 
-pub(super) fn interval(key: &str, end: &str) -> KeyRange {
+pub(crate) fn interval(key: &str, end: &str) -> KeyRange {
     KeyRange::from_wire(Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(end.as_bytes()))
 }
 
-pub(super) fn range(key: &str, end: &str) -> Range {
+pub(crate) fn range(key: &str, end: &str) -> Range {
     Range::all(interval(key, end))
 }
 
-pub(super) fn put(key: &str, value: &str) -> Put {
+pub(crate) fn put(key: &str, value: &str) -> Put {
     Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clock::Clock;
 use super::threads::{CoreInput, Queues};
+use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
 use crate::consensus::CoreStatus;
@@ -113,6 +114,7 @@ pub(super) struct Shared {
     /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.
     pub(super) sole_voter: AtomicBool,
     pub(super) pool: Pool,
+    pub(super) watches: Watches,
     pub(super) sequence: AtomicU64,
     pub(super) pending_bytes: AtomicUsize,
 }

@@ -15,6 +15,7 @@ mod running;
 mod threads;
 mod waiters;
 mod wal_writer;
+mod watch;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
 pub use leases::TimeToLive;
@@ -23,3 +24,4 @@ pub use pool::Pool;
 pub use running::{Parts, Running};
 pub use threads::Fault;
 pub use waiters::{Milestone, Waiters, Waiting};
+pub use watch::Watching;

@@ -11,7 +11,8 @@ use smol::channel::{Receiver, RecvError};
 use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
 use super::threads::{self, Context, Fault};
-use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer};
+use super::watch::Watches;
+use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer, watch};
 use crate::consensus::CoreStatus;
 use crate::disk::Directory;
 use crate::mvcc::{View, ViewCell};
@@ -20,6 +21,7 @@ use crate::prng::Prng;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::wal::Wal;
+use crate::watch::Hub;
 
 /// Threads that read for clients where the disk may be waited for.
 const POOL_THREADS: usize = 2;
@@ -40,6 +42,8 @@ pub struct Parts<D: Directory> {
     pub ids: NodeIds,
     /// What its admission goes by.
     pub admission: AdmissionOptions,
+    /// Who is told of changes.
+    pub hub: Hub,
 }
 
 /// A node whose threads run.
@@ -50,7 +54,7 @@ pub struct Running {
 }
 
 /// How many threads a node has.
-const THREADS: usize = 4;
+const THREADS: usize = 5;
 
 impl Running {
     /// Starts the threads. The node serves as soon as its core has found a leader; for a cluster of one that is at once.
@@ -59,7 +63,7 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, root, store, ids, admission } = parts;
+        let Parts { core, applier, wal, root, store, ids, admission, hub } = parts;
         let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
         let compacted = Milestone::default();
@@ -81,6 +85,7 @@ impl Running {
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
+            watches: Watches::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         });
@@ -89,11 +94,12 @@ impl Running {
         let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());
-        let for_applier = context.clone();
+        let (for_applier, for_watch) = (context.clone(), context.clone());
         let threads = [
             threads::spawn("checkpoint", &notices, move || checkpoint::run(checkpointer, &for_checkpoint)),
             threads::spawn("wal", &notices, move || wal_writer::run(writer, &for_wal)),
             threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),
+            threads::spawn("watch", &notices, move || watch::run(hub, &for_watch)),
             threads::spawn("core", &notices, move || threads::run_core(core, &context)),
         ];
         let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(Fault::Threads)?;

@@ -258,6 +258,7 @@ fn stop(context: &Context) {
     queues.wal.close();
     queues.applier.close();
     queues.checkpoint.close();
+    shared.watches.mailbox.close();
     let never = crate::time::Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
     shared.reads.expire(never, || Err(ServeError::Stopped));
@@ -287,7 +288,11 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 }
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
-                ApplierInput::Installed(base) => applier.handle_installed(now, base)?,
+                ApplierInput::Installed(base) => {
+                    applier.handle_installed(now, base)?;
+                    // What was on its way through the leader may be in the state that came, where no answer is.
+                    shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
+                }
                 ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);
@@ -303,7 +308,10 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
 fn carry_out_applier(output: ApplierOutput, context: &Context) {
     let Context { shared, queues, metrics } = context;
     match output {
-        ApplierOutput::Publish(view) => shared.views.publish(view),
+        ApplierOutput::Publish(view) => {
+            shared.views.publish(view);
+            shared.watches.poke();
+        }
         ApplierOutput::Replies(replies) => {
             count(&replies, metrics);
             shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));

@@ -64,6 +64,8 @@ pub struct Setup {
     pub learns: bool,
     /// The quota in bytes.
     pub quota: Option<u64>,
+    /// How often quiet watchers are told how far they are.
+    pub progress_interval: Duration,
 }
 
 impl Default for Setup {
@@ -76,6 +78,7 @@ impl Default for Setup {
             lonely: false,
             learns: false,
             quota: Some(2 << 30),
+            progress_interval: Duration::from_secs(600),
         }
     }
 }
@@ -176,7 +179,12 @@ where
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
     let ids = NodeIds { cluster, member: MEMBER, boot_nonce: 1 };
     let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
-    let parts = Parts { core, applier, wal: log, root, store, ids, admission };
+    let options = covey::watch::Options {
+        progress_interval: setup.progress_interval,
+        limits: covey::watch::Limits::default(),
+    };
+    let hub = covey::watch::Hub::new(options, Prng::new(2));
+    let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
     Running::start(parts, clock, Arc::new(Metrics::new([]))).unwrap()
 }
 

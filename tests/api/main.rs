@@ -13,3 +13,5 @@ mod limits;
 mod plain;
 mod services;
 mod tls;
+mod watch;
+mod watcher;

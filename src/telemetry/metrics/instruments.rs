@@ -42,6 +42,11 @@ impl Gauge {
         assert!(before > 0, "something was counted out that was never counted in");
     }
 
+    /// It is this from now on.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// What it is.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -57,6 +57,14 @@ pub struct Metrics {
     pub leases_expired: Counter,
     /// Times to live of the leases granted.
     pub lease_ttl: Histogram,
+    /// Streams of watchers that are open.
+    pub watch_streams: Gauge,
+    /// Watchers.
+    pub watchers: Gauge,
+    /// Watchers that are behind.
+    pub slow_watchers: Gauge,
+    /// Events told to watchers.
+    pub events_told: Counter,
     /// Bytes sent to clients in gRPC messages.
     pub client_grpc_sent_bytes: Counter,
     /// Bytes received from clients in gRPC messages.
@@ -89,6 +97,10 @@ impl Metrics {
             leases_renewed: Counter::default(),
             leases_expired: Counter::default(),
             lease_ttl: Histogram::new(LEASE_TTL_BUCKET_FIRST, LEASE_TTL_BUCKETS),
+            watch_streams: Gauge::default(),
+            watchers: Gauge::default(),
+            slow_watchers: Gauge::default(),
+            events_told: Counter::default(),
             client_grpc_sent_bytes: Counter::default(),
             client_grpc_received_bytes: Counter::default(),
             client_connections: Gauge::default(),

@@ -141,6 +141,18 @@ fn mvcc(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
     text.counter("etcd_mvcc_put_total", "Puts applied.", &metrics.puts);
     text.counter("etcd_mvcc_delete_total", "Deletes applied.", &metrics.deletes);
     text.counter("etcd_mvcc_txn_total", "Transactions applied.", &metrics.txns);
+    text.gauge(
+        "etcd_debugging_mvcc_watch_stream_total",
+        "Streams of watchers that are open.",
+        metrics.watch_streams.value(),
+    );
+    text.gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", metrics.watchers.value());
+    text.gauge(
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "Watchers that are behind.",
+        metrics.slow_watchers.value(),
+    );
+    text.counter("etcd_debugging_mvcc_events_total", "Events told to watchers.", &metrics.events_told);
     text.gauge("etcd_debugging_mvcc_current_revision", "The current revision.", gauges.revision);
     text.gauge(
         "etcd_debugging_mvcc_compact_revision",

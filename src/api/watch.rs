@@ -1,0 +1,135 @@
+//! The Watch service (API reference, section 2).
+//!
+//! Owns: one future per stream, which carries requests to the node's hub and responses back. Must never: keep responses itself: the hub's
+//! bounds would be worth nothing. Driven by `dispatch`, then by gRPC, which asks for a message once it can send one.
+//!
+//! tonic's generated server would encode each response anew for each watcher. Here the events of a batch are encoded once, by whoever is
+//! first to send it (see `watch_codec`), hence a codec of our own.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http_body::Body;
+use smol::stream::Stream;
+use tonic::codec::Streaming;
+use tonic::server::{Grpc, StreamingService};
+use tonic::{Request, Response, Status};
+
+use super::errors;
+use super::node::Node;
+use super::parse;
+use super::stop::Stopping;
+use super::watch_codec::{Codec, Outgoing};
+use crate::limits::GRPC_OVERHEAD_BYTES;
+use crate::runtime::Watching;
+use crate::wire::etcdserverpb as pb;
+
+/// Serves `etcdserverpb.Watch`. Cheap to clone.
+#[derive(Clone)]
+pub struct WatchService {
+    node: Node,
+    stopping: Stopping,
+    message_bytes_max: usize,
+}
+
+impl WatchService {
+    /// Serves until the end is announced. Requests may be a little larger than `request_bytes_max`, and responses that may be cut into
+    /// pieces are when they are.
+    pub fn new(node: Node, stopping: Stopping, request_bytes_max: usize) -> Self {
+        Self { node, stopping, message_bytes_max: request_bytes_max + GRPC_OVERHEAD_BYTES }
+    }
+
+    /// Answers a call of `Watch`.
+    pub async fn call<B>(
+        self,
+        request: http::Request<B>,
+    ) -> Result<http::Response<tonic::body::Body>, Infallible>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<tonic::codegen::StdError> + Send,
+    {
+        let mut grpc = Grpc::new(Codec).max_decoding_message_size(self.message_bytes_max);
+        Ok(grpc.streaming(self, request).await)
+    }
+}
+
+impl StreamingService<pb::WatchRequest> for WatchService {
+    type Response = Outgoing;
+    type ResponseStream = WatchStream;
+    type Future = Ready<Result<Response<WatchStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
+        let stopping = self.stopping.clone();
+        let stream = WatchStream {
+            requests: Some(request.into_inner()),
+            watching: self.node.handle().watch(),
+            node: self.node.clone(),
+            stopped: Box::pin(async move { stopping.announced().await }),
+            message_bytes_max: self.message_bytes_max,
+            pieces: VecDeque::new(),
+        };
+        ready(Ok(Response::new(stream)))
+    }
+}
+
+/// The responses of one stream.
+pub struct WatchStream {
+    /// `None` once the client has closed its side, which ends nothing.
+    requests: Option<Streaming<pb::WatchRequest>>,
+    watching: Watching,
+    node: Node,
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    message_bytes_max: usize,
+    /// What is left of a response that was cut into pieces.
+    pieces: VecDeque<Outgoing>,
+}
+
+impl WatchStream {
+    /// Hands in what the client asks for, as far as there is room for answers.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
+        while let Some(requests) = &mut self.requests
+            && self.watching.takes_requests()
+        {
+            match Pin::new(requests).poll_next(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.requests = None,
+                Poll::Ready(Some(request)) => {
+                    if let Some(request) = parse::watch_request(request?) {
+                        self.watching.request(request);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stream for WatchStream {
+    type Item = Result<Outgoing, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(piece) = this.pieces.pop_front() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        if this.stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(errors::stopped())));
+        }
+        if let Err(status) = this.poll_requests(cx) {
+            return Poll::Ready(Some(Err(status)));
+        }
+        this.watching.poll_next(cx).map(|response| {
+            let response = response.map(|response| {
+                let header = this.node.header(response.revision);
+                let mut pieces = Outgoing::of(header, response, this.message_bytes_max);
+                let first = pieces.pop_front();
+                this.pieces = pieces;
+                first
+            });
+            response.map_err(Status::from).transpose()
+        })
+    }
+}

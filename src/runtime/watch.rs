@@ -1,0 +1,171 @@
+//! The watch thread, and the way to it for the streams of clients.
+//!
+//! Owns: the hub while the node runs, and when it looks at a new view. Must never: hold a view while it waits, for that keeps the
+//! store's pages. Driven by its mailbox.
+//!
+//! A poke says that there is a newer view. It is sent only while there are watchers, and not again before the thread has seen the last:
+//! both are settled by the order of flag and view on either side.
+//!
+//! ```text
+//! applier: publish the view, then look at the flags       thread: set the flags, then load the view
+//! ```
+//!
+//! Either the thread loads the new view, or the applier sees the flags.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use super::handle::{Handle, Shared};
+use super::threads::{Context, Fault};
+use super::{Drained, Mailbox, ServeError};
+use crate::watch::{End, Hub, Outlet, Request, Response, StreamId, Taken};
+
+/// What the watch thread is told.
+pub(super) enum WatchInput {
+    /// There is a newer view.
+    Poke,
+    Open(StreamId, Arc<Outlet>),
+    Request(StreamId, Request),
+    Room(StreamId),
+    Close(StreamId),
+}
+
+/// What the watch thread shares with everybody else.
+#[derive(Default)]
+pub(super) struct Watches {
+    pub(super) mailbox: Mailbox<WatchInput>,
+    /// Whether anybody wants to hear of new views.
+    watched: AtomicBool,
+    /// Whether a poke is in the mailbox.
+    poked: AtomicBool,
+    streams: AtomicU64,
+}
+
+impl Watches {
+    /// There is a newer view. After it was published.
+    pub(super) fn poke(&self) {
+        if self.watched.load(Ordering::SeqCst) && !self.poked.swap(true, Ordering::SeqCst) {
+            drop(self.mailbox.send(WatchInput::Poke));
+        }
+    }
+}
+
+/// The thread's work.
+pub(super) fn run(mut hub: Hub, context: &Context) -> Result<(), Fault> {
+    let shared = &context.shared;
+    let mut inputs = Vec::new();
+    let mut busy = false;
+    loop {
+        let timeout = || hub.poll_timeout().map(|at| shared.clock.until(at));
+        let patience = if busy { Some(Duration::ZERO) } else { timeout() };
+        if shared.watches.mailbox.drain(&mut inputs, patience) == Drained::Closed {
+            hub.end(End::Stopped);
+            wake(&mut hub);
+            return Ok(());
+        }
+        busy = turn(&mut hub, &mut inputs, context)?;
+    }
+}
+
+/// Everything that has come in, with the newest view, and one slice for watchers that are behind. Whether there are more slices.
+fn turn(hub: &mut Hub, inputs: &mut Vec<WatchInput>, context: &Context) -> Result<bool, Fault> {
+    let Context { shared, metrics, .. } = context;
+    let watches = &shared.watches;
+    watches.poked.store(false, Ordering::SeqCst);
+    watches.watched.store(true, Ordering::SeqCst);
+    let view = shared.views.load();
+    while hub.advance(&view)? {
+        wake(hub);
+    }
+    let now = shared.clock.now();
+    for input in inputs.drain(..) {
+        match input {
+            WatchInput::Poke => {}
+            WatchInput::Open(id, outlet) => hub.open(id, outlet),
+            WatchInput::Request(id, request) => hub.handle_request(now, id, request),
+            WatchInput::Room(id) => hub.handle_room(id),
+            WatchInput::Close(id) => hub.close(id),
+        }
+    }
+    if hub.poll_timeout().is_some_and(|at| at <= now) {
+        hub.handle_timeout(now);
+    }
+    let busy = hub.work(&view)?;
+    wake(hub);
+    let counts = hub.counts();
+    watches.watched.store(counts.watchers > 0, Ordering::SeqCst);
+    metrics.watch_streams.set(counts.streams as u64);
+    metrics.watchers.set(counts.watchers as u64);
+    metrics.slow_watchers.set(counts.behind as u64);
+    // Counted here alone.
+    metrics.events_told.add(counts.told - metrics.events_told.value());
+    Ok(busy)
+}
+
+fn wake(hub: &mut Hub) {
+    while let Some(outlet) = hub.poll_wake() {
+        outlet.wake();
+    }
+}
+
+/// One client's stream of watchers. Dropping it ends them all.
+pub struct Watching {
+    shared: Arc<Shared>,
+    id: StreamId,
+    outlet: Arc<Outlet>,
+}
+
+impl Handle {
+    /// A stream without watchers.
+    pub fn watch(&self) -> Watching {
+        let shared = Arc::clone(&self.0);
+        let id = StreamId(shared.watches.streams.fetch_add(1, Ordering::Relaxed));
+        let outlet = Arc::new(Outlet::default());
+        let watching = Watching { shared, id, outlet };
+        watching.send(WatchInput::Open(id, Arc::clone(&watching.outlet)));
+        watching
+    }
+}
+
+impl Watching {
+    fn send(&self, input: WatchInput) {
+        // Closed: the node stops.
+        if self.shared.watches.mailbox.send(input).is_err() {
+            self.outlet.stop();
+        }
+    }
+
+    /// Whether the client may make another request now. When not, the task that polls [`Watching::poll_next`] is woken in time to ask
+    /// again.
+    pub fn takes_requests(&self) -> bool {
+        self.outlet.takes_requests()
+    }
+
+    /// Makes a request. The answer comes among the responses.
+    pub fn request(&self, request: Request) {
+        self.outlet.note_request();
+        self.send(WatchInput::Request(self.id, request));
+    }
+
+    /// The next response; an error is the end.
+    pub fn poll_next(&self, cx: &mut TaskContext<'_>) -> Poll<Result<Response, ServeError>> {
+        match self.outlet.take(cx.waker()) {
+            Taken::Nothing => Poll::Pending,
+            Taken::End(End::Stopped) => Poll::Ready(Err(ServeError::Stopped)),
+            Taken::Response { response, report } => {
+                if report {
+                    self.send(WatchInput::Room(self.id));
+                }
+                Poll::Ready(Ok(response))
+            }
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.send(WatchInput::Close(self.id));
+    }
+}

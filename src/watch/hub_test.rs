@@ -1,0 +1,272 @@
+//! Rules of the hub one by one, and what it costs.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    CreateRequest, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Request, Response, StreamId,
+    Taken,
+};
+use crate::command::KeyRange;
+use crate::machine::rig::Rig;
+use crate::prng::Prng;
+use crate::time::Instant;
+
+const INTERVAL: Duration = Duration::from_secs(10);
+
+struct Bench {
+    rig: Rig,
+    hub: Hub,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let hub = Hub::new(Options { progress_interval: INTERVAL, limits }, Prng::new(5));
+        Self { rig: Rig::new(), hub, now: Instant(0) }
+    }
+
+    fn open(&mut self, id: u64) -> Arc<Outlet> {
+        let outlet = Arc::new(Outlet::default());
+        self.hub.open(StreamId(id), Arc::clone(&outlet));
+        outlet
+    }
+
+    fn advance(&mut self) {
+        let view = self.rig.view();
+        while self.hub.advance(&view).unwrap() {}
+    }
+
+    fn ask(&mut self, stream: u64, request: Request) {
+        self.advance();
+        self.hub.handle_request(self.now, StreamId(stream), request);
+    }
+
+    /// Works until nothing is left to do.
+    fn settle(&mut self) {
+        self.advance();
+        let view = self.rig.view();
+        while self.hub.work(&view).unwrap() {}
+        self.hub.check_invariants();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.advance();
+        self.hub.handle_timeout(self.now);
+    }
+}
+
+fn watch(key: &str) -> CreateRequest {
+    CreateRequest {
+        range: KeyRange::single(Bytes::copy_from_slice(key.as_bytes())),
+        start: 0,
+        watch_id: 0,
+        filters: Filters::default(),
+        prev_kv: false,
+        fragment: false,
+        progress_notify: false,
+    }
+}
+
+/// What waits, in short.
+fn read(outlet: &Outlet) -> Vec<String> {
+    std::iter::from_fn(|| match outlet.take(Waker::noop()) {
+        Taken::Response { response, .. } => Some(brief(&response)),
+        Taken::Nothing | Taken::End(_) => None,
+    })
+    .collect()
+}
+
+fn brief(response: &Response) -> String {
+    let Response { watch_id, revision, message } = response;
+    match message {
+        Message::Created => format!("{watch_id} created at {revision}"),
+        Message::Refused(refusal) => format!("{watch_id} refused: {refusal:?}"),
+        Message::Canceled => format!("{watch_id} canceled"),
+        Message::Compacted(at) => format!("{watch_id} compacted at {at}"),
+        Message::Progress => format!("{watch_id} is at {revision}"),
+        Message::Events { batch, .. } => {
+            let events: Vec<String> = batch.events.iter().map(|event| event.id.main.to_string()).collect();
+            format!("{watch_id} told {} up to {revision}", events.join(" "))
+        }
+    }
+}
+
+#[test]
+fn quiet_watchers_are_told_of_progress_and_busy_ones_are_not() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    let notified = |key: &str| CreateRequest { progress_notify: true, ..watch(key) };
+    bench.ask(1, Request::Create(notified("quiet")));
+    bench.ask(1, Request::Create(notified("busy")));
+    bench.ask(1, Request::Create(watch("silent")));
+    bench.ask(1, Request::Create(CreateRequest { start: 100, ..notified("future") }));
+    read(&outlet);
+    let first = bench.hub.poll_timeout().unwrap();
+    assert!(first >= Instant(0) + INTERVAL && first <= Instant(0) + INTERVAL.mul_f64(1.1));
+    bench.rig.put("busy", "v");
+    bench.pass(INTERVAL.mul_f64(1.1));
+    assert_eq!(read(&outlet), ["1 told 2 up to 2", "0 is at 2"]);
+    bench.pass(INTERVAL.mul_f64(1.1));
+    assert_eq!(read(&outlet), ["0 is at 2", "1 is at 2"]);
+    bench.ask(1, Request::Cancel { watch_id: 0 });
+    bench.ask(1, Request::Cancel { watch_id: 1 });
+    bench.ask(1, Request::Cancel { watch_id: 3 });
+    assert_eq!(bench.hub.poll_timeout(), None, "nobody is left to be told");
+}
+
+#[test]
+fn progress_goes_on_where_room_ended() {
+    let limits = Limits { stream_responses: 4, ..Limits::default() };
+    let mut bench = Bench::with(limits);
+    let outlet = bench.open(1);
+    for _ in 0..10 {
+        bench.ask(1, Request::Create(CreateRequest { progress_notify: true, ..watch("k") }));
+    }
+    assert_eq!(read(&outlet).len(), 10);
+    bench.pass(INTERVAL * 2);
+    let mut told = Vec::new();
+    while let Taken::Response { response, report } = outlet.take(Waker::noop()) {
+        told.push(response.watch_id);
+        if report {
+            bench.hub.handle_room(StreamId(1));
+        }
+    }
+    assert_eq!(told, (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn only_watchers_that_are_behind_are_overtaken() {
+    let mut bench = Bench::with(Limits { stream_responses: 1, ..Limits::default() });
+    let (slow, fast) = (bench.open(1), bench.open(2));
+    for stream in [1, 2] {
+        bench.ask(stream, Request::Create(watch("k")));
+    }
+    read(&fast);
+    for _ in 0..3 {
+        bench.rig.put("k", "v");
+        bench.settle();
+        assert_eq!(read(&fast).len(), 1);
+    }
+    bench.rig.compact(4).unwrap();
+    bench.settle();
+    // The fast one has seen everything; the slow one had revision 2 to come.
+    assert_eq!(read(&slow), ["0 created at 1"]);
+    bench.hub.handle_room(StreamId(1));
+    bench.settle();
+    assert_eq!(read(&slow), ["0 compacted at 4"]);
+    bench.rig.put("k", "v");
+    bench.settle();
+    assert_eq!(read(&fast), ["0 told 5 up to 5"]);
+    assert_eq!(bench.hub.counts().watchers, 1);
+}
+
+#[test]
+fn a_full_stream_is_left_alone_and_catches_up_at_its_own_pace() {
+    let limits = Limits { stream_responses: 2, slice_revisions: 5, ..Limits::default() };
+    let mut bench = Bench::with(limits);
+    let outlet = bench.open(1);
+    bench.ask(1, Request::Create(watch("k")));
+    bench.ask(1, Request::Create(watch("other")));
+    read(&outlet);
+    for _ in 0..30 {
+        bench.rig.put("k", "v");
+        bench.settle();
+    }
+    assert_eq!(outlet.len(), 2, "no more is queued than may be");
+    assert_eq!(bench.hub.counts().behind, 1, "a watcher that misses nothing is not behind");
+    let mut got = Vec::new();
+    while let Taken::Response { response, report } = outlet.take(Waker::noop()) {
+        got.push(brief(&response));
+        if report {
+            bench.hub.handle_room(StreamId(1));
+            bench.settle();
+        }
+    }
+    assert_eq!(got[..3], ["0 told 2 up to 2", "0 told 3 up to 3", "0 told 4 5 6 7 8 up to 8"]);
+    assert_eq!(got.last().unwrap(), "0 told 29 30 31 up to 31");
+    assert_eq!(bench.hub.counts().behind, 0);
+}
+
+#[test]
+fn events_are_made_once_for_all_who_want_the_same() {
+    let mut bench = Bench::new();
+    let outlets: Vec<_> = (0..3).map(|stream| bench.open(stream)).collect();
+    for stream in 0..3 {
+        bench.ask(stream, Request::Create(CreateRequest { start: 1, ..watch("k") }));
+        read(&outlets[usize::try_from(stream).unwrap()]);
+    }
+    bench.rig.put("k", "v");
+    bench.settle();
+    let batches: Vec<_> = outlets
+        .iter()
+        .map(|outlet| match outlet.take(Waker::noop()) {
+            Taken::Response { response: Response { message: Message::Events { batch, .. }, .. }, .. } => {
+                batch
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(batches.iter().all(|batch| Arc::ptr_eq(batch, &batches[0])));
+}
+
+#[test]
+fn scarce_memory_stops_nobody_who_reads() {
+    let limits = Limits { queued_bytes: 1000, scarce_slice_bytes: 100, ..Limits::default() };
+    let mut bench = Bench::with(limits);
+    let (stuck, reader) = (bench.open(1), bench.open(2));
+    for stream in [1, 2] {
+        bench.ask(stream, Request::Create(watch(&format!("k{stream}"))));
+    }
+    read(&reader);
+    let mut got = 0;
+    for _ in 0..50 {
+        bench.rig.put("k1", "v");
+        bench.rig.put("k2", "v");
+        bench.settle();
+        let told = read(&reader);
+        if !told.is_empty() {
+            bench.hub.handle_room(StreamId(2));
+        }
+        got += told.len();
+    }
+    assert!(stuck.len() < 10, "{} responses wait", stuck.len());
+    assert_eq!(got, 50);
+}
+
+#[test]
+fn one_answer_speaks_for_the_stream_when_it_can() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    bench.ask(1, Request::Progress);
+    assert_eq!(read(&outlet), [""; 0], "no watcher, no answer");
+    bench.rig.put("k", "v");
+    bench.ask(1, Request::Create(CreateRequest { start: 1, ..watch("k") }));
+    bench.ask(1, Request::Progress);
+    assert_eq!(read(&outlet), ["0 created at 2"], "not synced, no answer");
+    bench.settle();
+    bench.ask(1, Request::Progress);
+    assert_eq!(read(&outlet), ["0 told 2 up to 2", &format!("{NO_WATCHER} is at 2")]);
+    bench.ask(1, Request::Create(CreateRequest { start: 4, ..watch("k") }));
+    bench.ask(1, Request::Progress);
+    assert_eq!(read(&outlet), ["1 created at 2"], "a future start, no answer");
+    bench.rig.put("other", "v");
+    bench.ask(1, Request::Progress);
+    assert_eq!(read(&outlet), ["-1 is at 3"]);
+}
+
+/// The budget is half a kilobyte; what the allocator adds is not seen here.
+#[test]
+fn an_idle_watcher_is_small() {
+    use super::watcher::{Scope, Watcher};
+    let records = size_of::<Option<Watcher>>() + size_of::<Option<Scope>>();
+    assert!(records < 256, "{records}");
+}

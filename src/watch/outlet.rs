@@ -1,0 +1,221 @@
+//! The queue of responses between the hub and one stream.
+//!
+//! Owns: the bounds on what waits for one client, and who has to be woken. Must never: drop a response, or let a client that does not read
+//! collect more than the bounds. Filled by the hub, emptied by the stream's task.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::{Message, Response};
+use crate::limits::{WATCH_REQUESTS_WAITING_MAX, WATCH_STREAM_RESPONSES_MAX};
+
+/// What a response costs beside its batch, in bytes, about.
+const RESPONSE_BYTES: usize = 64;
+
+/// Why a stream has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The node stops.
+    Stopped,
+}
+
+/// The queue of one stream.
+#[derive(Debug, Default)]
+pub struct Outlet {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: VecDeque<Response>,
+    bytes: usize,
+    /// Requests that the hub has not handled yet.
+    requests: usize,
+    /// The hub has something for this stream and waits until no more than this is queued.
+    wanted: Option<Room>,
+    end: Option<End>,
+    /// Whether the hub has noted that the reader has to be woken.
+    touched: bool,
+    reader: Option<Waker>,
+}
+
+/// What may be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Responses.
+    pub(super) responses: usize,
+    /// Bytes; the last response may exceed it.
+    pub(super) bytes: usize,
+}
+
+impl Room {
+    /// For one response at a time: other streams hold what may be held altogether.
+    pub(super) const ONE: Room = Room { responses: 1, bytes: 1 };
+
+    /// How empty a full queue must be before more is put in: refilling it for each response that is taken would cost more.
+    fn half(self) -> Room {
+        Room { responses: self.responses / 2, bytes: self.bytes / 2 }
+    }
+}
+
+/// What the reader finds.
+#[derive(Debug)]
+pub enum Taken {
+    /// The next response; with `report` the hub must be told that there is room.
+    Response {
+        /// It.
+        response: Response,
+        /// Whether to tell.
+        report: bool,
+    },
+    /// Nothing yet: the waker will be woken.
+    Nothing,
+    /// Nothing more.
+    End(End),
+}
+
+impl Inner {
+    /// Whether there is room; if not, the reader will report it.
+    fn claim(&mut self, room: Room) -> bool {
+        let has_room = self.queue.len() < room.responses && self.bytes < room.bytes;
+        if !has_room {
+            self.wanted = Some(room.half());
+        }
+        has_room
+    }
+
+    fn is_drained(&self, wanted: Room) -> bool {
+        self.queue.len() <= wanted.responses && self.bytes <= wanted.bytes
+    }
+
+    fn push(&mut self, response: Response) {
+        self.bytes += cost(&response);
+        self.queue.push_back(response);
+    }
+}
+
+fn cost(response: &Response) -> usize {
+    match &response.message {
+        Message::Events { batch, .. } => RESPONSE_BYTES + batch.bytes(),
+        _ => RESPONSE_BYTES,
+    }
+}
+
+impl Outlet {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a response where there is room. Where there is none, the reader will report when there is again.
+    pub(super) fn offer(&self, response: Response, room: Room) -> Offered {
+        let mut inner = self.lock();
+        if !inner.claim(room) {
+            return Offered::NoRoom;
+        }
+        inner.push(response);
+        Offered::Queued { first: !std::mem::replace(&mut inner.touched, true) }
+    }
+
+    /// Queues an answer to a request; how many requests may wait is bounded, so no room is asked for. [`Outlet::request_handled`]
+    /// follows.
+    pub(super) fn answer(&self, response: Response) {
+        self.lock().push(response);
+    }
+
+    /// A request has been handled; the result as `first` of [`Offered::Queued`].
+    pub(super) fn request_handled(&self) -> bool {
+        let mut inner = self.lock();
+        inner.requests = inner.requests.saturating_sub(1);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
+    /// Whether there is room; if not, the reader will report it.
+    pub(super) fn claim(&self, room: Room) -> bool {
+        self.lock().claim(room)
+    }
+
+    /// Ends the stream; the result as `first` of [`Offered::Queued`].
+    pub(super) fn end(&self, end: End) -> bool {
+        let mut inner = self.lock();
+        inner.end = Some(end);
+        !std::mem::replace(&mut inner.touched, true)
+    }
+
+    /// Wakes the reader, if it waits.
+    pub fn wake(&self) {
+        let mut inner = self.lock();
+        inner.touched = false;
+        let reader = inner.reader.take();
+        drop(inner);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Whether the client may make another request now. When not, the waker of the next [`Outlet::take`] is woken in time to ask again.
+    pub fn takes_requests(&self) -> bool {
+        let inner = self.lock();
+        inner.requests < WATCH_REQUESTS_WAITING_MAX
+            && inner.queue.len() < WATCH_STREAM_RESPONSES_MAX + WATCH_REQUESTS_WAITING_MAX
+    }
+
+    /// The client makes a request: it counts until the hub has handled it.
+    pub fn note_request(&self) {
+        self.lock().requests += 1;
+    }
+
+    /// The end, said by the reader's side: there is no hub any more.
+    pub fn stop(&self) {
+        self.lock().end = Some(End::Stopped);
+    }
+
+    /// The next response for the client.
+    pub fn take(&self, reader: &Waker) -> Taken {
+        let mut inner = self.lock();
+        if let Some(end) = inner.end {
+            return Taken::End(end);
+        }
+        let Some(response) = inner.queue.pop_front() else {
+            match &mut inner.reader {
+                Some(waiting) => waiting.clone_from(reader),
+                none => *none = Some(reader.clone()),
+            }
+            return Taken::Nothing;
+        };
+        inner.bytes -= cost(&response);
+        let report = inner.wanted.is_some_and(|wanted| inner.is_drained(wanted));
+        if report {
+            inner.wanted = None;
+        }
+        Taken::Response { response, report }
+    }
+
+    /// Whether the reader will tell the hub when there is room.
+    #[cfg(test)]
+    pub(super) fn will_report(&self) -> bool {
+        self.lock().wanted.is_some()
+    }
+
+    /// Responses that wait.
+    pub fn len(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// Whether none wait.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// It is in the queue.
+    Queued {
+        /// Whether nobody has noted yet that the reader must be woken.
+        first: bool,
+    },
+    /// It is not.
+    NoRoom,
+}
