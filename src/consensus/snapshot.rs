@@ -57,6 +57,26 @@ impl Consensus {
         progress.is_none_or(|progress| progress.matched + 1 >= raft.raft_log.first_index())
     }
 
+    /// Counts what a follower says to be committed as what it has in common with this leader's log, where raft does not know better and the log
+    /// reaches back that far.
+    ///
+    /// Raft looks for that place by steps back, and can overshoot: it then wants a snapshot for a follower whose commit position is ahead of
+    /// the state that it would be sent, and which has no use for it. That what is committed anywhere is in every later leader's log is
+    /// raft's leader completeness.
+    pub fn learn_from_commit(&mut self, to: MemberId) {
+        let raft = &mut self.node.raft;
+        let (first, last) = (raft.raft_log.first_index(), raft.raft_log.last_index());
+        if self.removed || raft.state != StateRole::Leader {
+            return;
+        }
+        if let Some(progress) = raft.mut_prs().get_mut(to.0)
+            && progress.committed_index <= last
+            && progress.committed_index + 1 >= first
+        {
+            progress.maybe_update(progress.committed_index);
+        }
+    }
+
     /// The follower has not come up to the snapshot in time. Raft waits for it for ever otherwise: the message, or the answer, may be lost.
     pub fn report_snapshot_lost(&mut self, now: Instant, to: MemberId) {
         self.count_ticks(now);

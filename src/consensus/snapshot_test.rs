@@ -52,6 +52,32 @@ fn raft_asks_until_the_state_is_staged_and_then_goes_on_from_there() {
     assert_eq!(cluster.raft(leader).take_snapshot_requests(), []);
 }
 
+/// Raft steps back too far when it looks for what a follower has in common with it. The state would not help: the follower is ahead of it.
+#[test]
+fn a_follower_that_is_ahead_of_the_state_is_found_by_its_commit_position() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    cluster.propose(leader, "x");
+    cluster.pass(HEARTBEAT);
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let commit = cluster.raft(follower).status().commit;
+    let raft = cluster.raft(leader);
+    raft.set_log_tail_bytes(0);
+    raft.cut(LogIndex(commit.0 - 1));
+    let progress = raft.node.raft.mut_prs().get_mut(follower).unwrap();
+    progress.become_probe();
+    (progress.matched, progress.next_idx) = (0, 2);
+    cluster.propose(leader, "y");
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), [MemberId(follower)]);
+    assert!(!cluster.raft(leader).reaches(MemberId(follower)));
+    cluster.raft(leader).learn_from_commit(MemberId(follower));
+    assert!(cluster.raft(leader).reaches(MemberId(follower)));
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.commands(follower), ["x", "y"]);
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), []);
+}
+
 #[test]
 fn nothing_leaves_between_the_restore_and_the_reset_of_the_log() {
     let (mut cluster, leader, behind) = left_behind();

@@ -73,6 +73,10 @@ impl Core {
             }
             return;
         }
+        let requests = self.consensus.take_snapshot_requests();
+        for to in self.serving.followers.keys().chain(&requests) {
+            self.consensus.learn_from_commit(*to);
+        }
         let over = |(to, offered): (&MemberId, &Option<Instant>)| {
             let leads_nowhere = offered.is_some() && !self.consensus.offer_holds(*to);
             (leads_nowhere || self.consensus.reaches(*to)).then_some(*to)
@@ -81,7 +85,7 @@ impl Core {
         for to in over {
             self.settle(to);
         }
-        for to in self.consensus.take_snapshot_requests() {
+        for to in requests {
             if !self.serving.followers.contains_key(&to) && !self.consensus.reaches(to) {
                 self.serving.followers.insert(to, None);
                 self.outputs.push_back(CoreOutput::Store(CheckpointJob::Serve(to)));

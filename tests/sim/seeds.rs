@@ -10,7 +10,7 @@ use crate::world::{Report, World};
 
 /// Seeds of each test run of lone nodes and of clusters.
 const LONE_SEEDS: u64 = 260;
-const CLUSTER_SEEDS: u64 = 24;
+const CLUSTER_SEEDS: u64 = 120;
 
 /// A kind of world.
 pub(crate) type Draw = fn(u64) -> Plan;
@@ -101,7 +101,7 @@ fn a_lone_node_keeps_its_word() {
 }
 
 #[test]
-fn three_members_keep_their_word() {
+fn clusters_keep_their_word() {
     run_seeds("cluster", Plan::draw_cluster, 0..CLUSTER_SEEDS);
 }
 
