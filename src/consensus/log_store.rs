@@ -195,13 +195,11 @@ impl Storage for LogStore {
     /// its position.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let offer = self.offers.get(&to).filter(|_| self.offer_holds(to));
-        match offer.filter(|snapshot| snapshot.get_metadata().index >= request_index) {
-            Some(snapshot) => Ok(snapshot.clone()),
-            None => {
-                self.wanted.borrow_mut().insert(to);
-                Err(StorageError::SnapshotTemporarilyUnavailable.into())
-            }
+        if let Some(snapshot) = offer.filter(|snapshot| snapshot.get_metadata().index >= request_index) {
+            return Ok(snapshot.clone());
         }
+        self.wanted.borrow_mut().insert(to);
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
     }
 }
 

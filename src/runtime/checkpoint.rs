@@ -58,7 +58,7 @@ fn carry_out(output: CheckpointOutput, context: &Context) {
         CheckpointOutput::Staged(mark) => drop(context.shared.core.send(CoreInput::Staged(mark))),
         CheckpointOutput::Contested => drop(context.shared.core.send(CoreInput::Contested)),
         CheckpointOutput::Transferred(to, outcome) => {
-            drop(context.shared.core.send(CoreInput::Transferred(to, outcome)));
+            drop(context.shared.core.send(CoreInput::Transferred(to, Box::new(outcome))));
         }
         // A cluster of one has no peers; a message to nobody is lost, as transfers allow.
         CheckpointOutput::Send(..) => {}
