@@ -58,6 +58,10 @@ counter! {
     Incarnation(u64)
 }
 hex_id! {
+    /// What the results of all applied entries have come to (`mvcc::digest`): equal on members that have applied the same.
+    Digest(u64)
+}
+hex_id! {
     /// A member of the cluster: raft's node id and etcd's member ID. Never 0, never reused.
     MemberId(u64)
 }

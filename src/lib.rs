@@ -29,6 +29,7 @@ pub mod wal;
 pub mod lease;
 pub mod machine;
 pub mod mvcc;
+pub mod snapshot;
 pub mod watch;
 // R4: agreement
 pub mod consensus;

@@ -25,6 +25,8 @@ pub const PUT_OVERHEAD_BYTES: u64 = 256;
 pub const LEASE_BYTES: u64 = 64;
 /// The NOSPACE alarm is lifted once bytes in use fall below this share of the quota, in percent.
 pub const QUOTA_CLEAR_PERCENT: u64 = 95;
+/// Alarms of one kind that may be raised: any client can raise one for any id.
+pub const ALARMS_MAX: usize = 256;
 
 /// Size of a WAL segment in bytes.
 pub const WAL_SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
@@ -63,6 +65,13 @@ pub const OVERLAY_READ_CHUNK: usize = 256;
 pub const COMPACTION_SLICE: usize = 1000;
 /// The pause between two slices of physical compaction (etcd's default).
 pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long removal of compacted versions may be held back by those who read the whole state (snapshots, hashes).
+pub const HOLD_MAX: Duration = Duration::from_hours(1);
+/// How long one who reads the whole state may take for a slice before removal goes on without it.
+pub const HOLD_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Bytes of changes, as the quota counts them, that one slice of a hash over the whole state reads.
+pub const HASH_SLICE_BYTES: u64 = 1024 * 1024;
 
 /// Responses that may wait in a stream of watchers before its watchers wait instead (etcd's number).
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
@@ -126,6 +135,7 @@ const _: () = {
     assert!(OVERLAY_BYTES >= 2 * REQUEST_BYTES);
     assert!(PROPOSALS_PENDING_BYTES_MAX >= REQUEST_BYTES_MAX);
     assert!(QUOTA_CLEAR_PERCENT < 100);
+    assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);
     assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 use tower_service::Service as _;
 
-use super::body::Body;
+use super::body::{Body, Leaderless};
 use super::calls::{Deadline, Spawner};
 use super::cluster::ClusterService;
 use super::health::HealthService;
@@ -102,13 +102,13 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
 async fn call(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
     let shared = &connection.shared;
     let record = CallRecord::begin(&shared.metrics, request.uri().path(), shared.counters.call());
-    let mut deadline = match admit(connection, request.headers()) {
-        Ok(deadline) => deadline,
-        Err(status) => return finish(status.into_http(), None, record),
+    let mut limits = match admit(connection, request.headers(), record.is_stream()) {
+        Ok(limits) => limits,
+        Err(status) => return finish(status.into_http(), CallLimits::default(), record),
     };
     let request = request.map(|body| record.request_body(body, shared.counters.arriving_bytes()));
     let work = pin!(route(&shared.node, &shared.services, request));
-    let response = match &mut deadline {
+    let response = match &mut limits.deadline {
         None => work.await,
         Some(deadline) => {
             let late = async {
@@ -118,21 +118,29 @@ async fn call(connection: &Connection, request: Request<Incoming>) -> Response<B
             smol::future::or(work, late).await
         }
     };
-    finish(response, deadline, record)
+    finish(response, limits, record)
+}
+
+/// What may end a call from outside.
+#[derive(Default)]
+struct CallLimits {
+    deadline: Option<Deadline>,
+    /// For streams that need a leader.
+    leaderless: Option<Leaderless>,
 }
 
 /// An answer that is only an error has its status in front; every other brings it at its end.
 fn finish(
     response: Response<tonic::body::Body>,
-    deadline: Option<Deadline>,
+    limits: CallLimits,
     mut record: CallRecord,
 ) -> Response<Body> {
     record.note_status(response.headers());
-    response.map(|messages| Body::of_call(messages, deadline, record))
+    response.map(|messages| Body::of_call(messages, limits.deadline, limits.leaderless, record))
 }
 
 /// Checks the metadata that every call may carry (API reference, section 8), and starts its clock.
-fn admit(connection: &Connection, headers: &HeaderMap) -> Result<Option<Deadline>, Status> {
+fn admit(connection: &Connection, headers: &HeaderMap, stream: bool) -> Result<CallLimits, Status> {
     let timeout = headers
         .get("grpc-timeout")
         .map(|value| parse_timeout(value.as_bytes()).ok_or_else(errors::malformed_timeout));
@@ -142,11 +150,14 @@ fn admit(connection: &Connection, headers: &HeaderMap) -> Result<Option<Deadline
         return Err(errors::invalid_client_version());
     }
     let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
-    if wants_leader && connection.shared.node.handle().status().leader.is_none() {
+    let handle = connection.shared.node.handle();
+    let leaderless = (wants_leader && stream).then(|| Box::pin(handle.leader_lost()) as Leaderless);
+    if wants_leader && handle.status().leader.is_none() {
         return Err(errors::no_leader());
     }
     let limit = timeout.transpose()?.filter(|limit| *limit <= TIMEOUT_MAX);
-    Ok(limit.map(|limit| connection.calls.deadline(now() + limit)))
+    let deadline = limit.map(|limit| connection.calls.deadline(now() + limit));
+    Ok(CallLimits { deadline, leaderless })
 }
 
 /// A number of at most eight digits and its unit (gRPC over HTTP/2, "Timeout").

@@ -7,7 +7,8 @@ use tonic::{Code, Status};
 
 use crate::command::Rejection;
 use crate::mvcc::{InvalidRequest, ReadError};
-use crate::runtime::ServeError;
+use crate::runtime::{HoldError, ServeError};
+use crate::snapshot::WriteError;
 use crate::store::StoreError;
 use crate::watch::Refusal;
 
@@ -73,6 +74,8 @@ impl From<Rejection> for Status {
             }
             Rejection::NoSpace => etcd(Code::ResourceExhausted, "mvcc: database space exceeded"),
             Rejection::Corrupt => etcd(Code::DataLoss, "corrupt cluster"),
+            // etcd keeps any number.
+            Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
         }
     }
 }
@@ -92,6 +95,23 @@ impl From<ServeError> for Status {
     }
 }
 
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        store_damaged(error)
+    }
+}
+
+impl From<HoldError> for Status {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::Serve(error) => error.into(),
+            HoldError::Lost => {
+                Status::unavailable(format!("covey: {error}: compaction could not wait longer"))
+            }
+        }
+    }
+}
+
 impl From<ReadError> for Status {
     fn from(error: ReadError) -> Self {
         match error {
@@ -105,6 +125,12 @@ impl From<ReadError> for Status {
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub fn store_damaged(error: StoreError) -> Status {
     tracing::error!(%error, "the store could not answer a read");
+    Status::data_loss(format!("the store of this member could not answer: {error}"))
+}
+
+/// The state is not what it says of itself.
+pub fn image_incomplete(error: &WriteError) -> Status {
+    tracing::error!(%error, "a snapshot could not be completed");
     Status::data_loss(format!("the store of this member could not answer: {error}"))
 }
 
@@ -127,6 +153,36 @@ pub fn no_leader() -> Status {
 /// What clients are sending all at once would not fit into memory.
 pub fn too_much_arriving() -> Status {
     Status::resource_exhausted("covey: too many large requests are arriving at once")
+}
+
+/// A hand-over of leadership was asked of a member that does not lead.
+pub fn not_leader() -> Status {
+    etcd(Code::FailedPrecondition, "not leader")
+}
+
+/// Leadership cannot be handed to that member.
+pub fn bad_leader_transferee() -> Status {
+    etcd(Code::FailedPrecondition, "bad leader transferee")
+}
+
+/// An action that the method does not have.
+pub fn unknown_action() -> Status {
+    etcd(Code::Unknown, "unknown method")
+}
+
+/// The target of a downgrade is no version.
+pub fn wrong_downgrade_format() -> Status {
+    etcd(Code::InvalidArgument, "wrong downgrade target version format")
+}
+
+/// The target of a downgrade is not one that the cluster can be downgraded to.
+pub fn invalid_downgrade_target() -> Status {
+    etcd(Code::InvalidArgument, "invalid downgrade target version")
+}
+
+/// There is no downgrade to cancel.
+pub fn no_inflight_downgrade() -> Status {
+    etcd(Code::FailedPrecondition, "no inflight downgrade job")
 }
 
 /// This member is shutting down.

@@ -1,27 +1,36 @@
 //! The Maintenance service (API reference, section 5).
 //!
-//! Owns: status and alarms. Must never: touch files; what would is not offered yet and answers as an unknown method does.
-//! Driven by `dispatch`.
+//! Owns: status, alarms, hashes and the answers of a server that has nothing to defragment, to hand over or to downgrade to. Must never:
+//! touch files. Driven by `dispatch`.
 
-use smol::stream::Pending;
+use std::time::Duration;
+
+use smol::Timer;
 use tonic::{Request, Response, Status};
 
+use super::hashes::Hashes;
 use super::node::{Freshness, Node, not_in_kind};
+use super::snapshot_stream::SnapshotStream;
 use super::{errors, parse, render, version};
 use crate::command::{Alarm, AlarmAction, Command, Outcome};
 use crate::wire::etcdserverpb as pb;
-use crate::wire::etcdserverpb::maintenance_server::{Maintenance, SERVICE_NAME};
+use crate::wire::etcdserverpb::maintenance_server::Maintenance;
 use pb::alarm_request::AlarmAction as WireAction;
+use pb::downgrade_request::DowngradeAction;
+
+/// How long a defragmentation waits for removal: less than clients wait for its answer.
+const DEFRAGMENT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Serves `etcdserverpb.Maintenance`.
 pub struct MaintenanceService {
     node: Node,
+    hashes: Hashes,
 }
 
 impl MaintenanceService {
     /// The service of a node.
     pub fn new(node: Node) -> Self {
-        Self { node }
+        Self { hashes: Hashes::new(node.clone()), node }
     }
 
     /// The raised alarms of one kind, or all of them.
@@ -80,7 +89,8 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.node.header(view.revision())),
             version: version::SERVER.to_owned(),
-            db_size: signed(status.file_bytes),
+            // What is not folded into the file yet is in use too.
+            db_size: signed(status.file_bytes.max(status.bytes_in_use)),
             leader: status.leader.map_or(0, |leader| leader.0),
             raft_index: status.commit.0,
             raft_term: status.term.0,
@@ -98,38 +108,76 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Err(errors::unknown_method(SERVICE_NAME, "Defragment"))
+        // The store reuses free pages by itself and never blocks. What there is to wait for is the removal of what was compacted, which
+        // is under way already and goes on when this does not wait for it any more.
+        let compacted = self.node.handle().view().compacted();
+        let late = async {
+            Timer::after(DEFRAGMENT_WAIT_MAX).await;
+            Ok(())
+        };
+        smol::future::or(self.node.handle().compaction_finished(compacted), late).await?;
+        Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        Err(errors::unknown_method(SERVICE_NAME, "Hash"))
+        let hash = self.hashes.hash_kv(0).await?;
+        let header = Some(self.node.header(self.node.handle().view().revision()));
+        Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
     }
 
-    async fn hash_kv(&self, _: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
-        Err(errors::unknown_method(SERVICE_NAME, "HashKV"))
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let hash = self.hashes.hash_kv(request.into_inner().revision).await?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.node.header(self.node.handle().view().revision())),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.hash_revision.0,
+        }))
     }
 
-    type SnapshotStream = Pending<Result<pb::SnapshotResponse, Status>>;
+    type SnapshotStream = SnapshotStream;
 
     async fn snapshot(
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(errors::unknown_method(SERVICE_NAME, "Snapshot"))
+        Ok(Response::new(SnapshotStream::start(self.node.clone()).await?))
     }
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(errors::unknown_method(SERVICE_NAME, "MoveLeader"))
+        let status = self.node.handle().status();
+        if status.leader != Some(status.member) {
+            return Err(errors::not_leader());
+        }
+        // A member that leads has no peer yet that could take over.
+        if request.into_inner().target_id != status.member.0 {
+            return Err(errors::bad_leader_transferee());
+        }
+        Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 
     async fn downgrade(
         &self,
-        _: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(errors::unknown_method(SERVICE_NAME, "Downgrade"))
+        let request = request.into_inner();
+        // This server reads one version of its data only: no target is a valid one, and no downgrade is ever under way.
+        Err(match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable)
+                if parse::is_version(&request.version) =>
+            {
+                errors::invalid_downgrade_target()
+            }
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => errors::wrong_downgrade_format(),
+            Ok(DowngradeAction::Cancel) => errors::no_inflight_downgrade(),
+            Err(_) => errors::unknown_action(),
+        })
     }
 }
 

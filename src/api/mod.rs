@@ -9,6 +9,7 @@
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
 //!  kv watch lease cluster maintenance health  the services
+//!   hashes      hashes of everything, one at a time    snapshot_stream    the state in blobs
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
 //!   node      reads and proposals
 //! ```
@@ -24,6 +25,7 @@ mod counters;
 mod dispatch;
 mod errors;
 mod frames;
+mod hashes;
 mod health;
 mod http;
 mod io;
@@ -36,6 +38,7 @@ mod range_stream;
 mod record;
 mod render;
 mod server;
+mod snapshot_stream;
 mod stop;
 mod timer;
 pub mod version;

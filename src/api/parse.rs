@@ -211,6 +211,21 @@ pub fn alarm(request: &pb::AlarmRequest) -> Option<Alarm> {
     Some(Alarm { member: MemberId(request.member_id), kind })
 }
 
+/// Whether a text is what etcd takes for a version: `major.minor` or `major.minor.patch`, the latter perhaps with `-` and
+/// a pre-release or `+` and metadata behind it.
+pub fn is_version(text: &str) -> bool {
+    let (text, metadata) = text.split_once('+').map_or((text, None), |(text, rest)| (text, Some(rest)));
+    let (numbers, release) = text.split_once('-').map_or((text, None), |(text, rest)| (text, Some(rest)));
+    let plain = metadata.is_none() && release.is_none();
+    let identifiers = [metadata, release].into_iter().flatten();
+    let sound =
+        |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
+    let numbers: Vec<&str> = numbers.split('.').collect();
+    identifiers.into_iter().all(sound)
+        && (numbers.len() == 3 || (plain && numbers.len() == 2))
+        && numbers.iter().all(|number| number.parse::<i64>().is_ok())
+}
+
 #[cfg(test)]
 #[path = "parse_test.rs"]
 mod tests;

@@ -193,3 +193,13 @@ fn alarms_need_a_kind() {
     assert_eq!(named(2), Some(Alarm { member: MemberId(5), kind: AlarmKind::Corrupt }));
     assert_eq!((named(0), named(3)), (None, None));
 }
+
+#[test]
+fn versions_are_what_etcd_takes_for_them() {
+    for version in ["3.5", "3.5.0", "0.0", "3.5.0-rc.1", "3.5.0+git-1", "3.5.0-rc+x"] {
+        assert!(is_version(version), "{version}");
+    }
+    for other in ["", "3", "3.x", "v3.5", "3.5.0.0", "3.5-rc", "3.5+x", "3.5.0-rc_1", "3..0", " 3.5"] {
+        assert!(!is_version(other), "{other}");
+    }
+}

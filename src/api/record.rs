@@ -91,6 +91,11 @@ impl CallRecord {
         }
     }
 
+    /// Whether either side sends more than one message.
+    pub fn is_stream(&self) -> bool {
+        self.place.is_some_and(|place| self.metrics.grpc[place].name.kind != GrpcKind::Unary)
+    }
+
     /// The body of the call's request; `arriving` counts what all bodies have brought.
     pub fn request_body(&self, body: Incoming, arriving: &Arc<AtomicUsize>) -> RequestBody {
         let (metrics, place) = (Arc::clone(&self.metrics), self.place);

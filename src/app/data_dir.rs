@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use crate::formation::{self, ClusterRoot, DiskOptions, KeyError, NodeKey, found_solo};
+use crate::formation::{
+    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Stage, found_solo,
+};
+use crate::ids::Revision;
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
 
@@ -81,7 +84,7 @@ impl DataDir {
             if !options.solo {
                 return Err(OpenError::NothingToJoin { path: path.to_owned() });
             }
-            found(path, &directory)?;
+            found(path, &directory, Stage::Founding)?;
         }
         let nonce = random_u64().map_err(failed("draw randomness for", path))?;
         let content = formation::open(&directory, nonce, None, options.disk).map_err(useless(path))?;
@@ -92,6 +95,46 @@ impl DataDir {
             );
         }
         Ok(Self { content, lock })
+    }
+}
+
+/// A data directory that a node was founded in, and that waits for what the node begins with.
+pub(super) struct Claimed {
+    path: PathBuf,
+    directory: RealDirectory,
+    lock: DirectoryLock,
+    /// Who the node will be.
+    pub(super) identity: Identity,
+}
+
+impl Claimed {
+    /// Founds a node to be restored into `path`. `None` where there is anything but a restore that was cut off.
+    pub(super) fn found(path: &Path) -> Result<Option<Self>, OpenError> {
+        let is_empty = match std::fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(_) => return Ok(None),
+        };
+        make_dir(path)?;
+        let directory = RealDirectory::open(path)?;
+        let lock = directory.lock()?;
+        let identity = match formation::founded(&directory) {
+            Ok(None) if is_empty => found(path, &directory, Stage::Restoring)?,
+            Ok(Some(identity)) if identity.stage == Stage::Restoring => identity,
+            _ => return Ok(None),
+        };
+        Ok(Some(Self { path: path.to_owned(), directory, lock, identity }))
+    }
+
+    /// Makes the node. The revision that it begins with.
+    pub(super) fn fill(self, content: Content<'_>, disk: DiskOptions) -> Result<Revision, OpenError> {
+        let Self { path, directory, lock, .. } = self;
+        let nonce = random_u64().map_err(failed("draw randomness for", &path))?;
+        let made = formation::open(&directory, nonce, Some(content), disk).map_err(useless(&path))?;
+        let revision = made.store.meta().revision;
+        made.store.close().map_err(|error| useless(&path)(error.into()))?;
+        drop(lock);
+        Ok(revision)
     }
 }
 
@@ -124,7 +167,7 @@ fn make_dir(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn found(path: &Path, directory: &RealDirectory) -> Result<(), OpenError> {
+fn found(path: &Path, directory: &RealDirectory, stage: Stage) -> Result<Identity, OpenError> {
     let randomness = |_| failed("draw randomness for", path)(io::Error::other("no randomness"));
     let system = SystemRandom::new();
     let key = Ed25519KeyPair::generate_pkcs8(&system).map_err(randomness)?;
@@ -132,7 +175,8 @@ fn found(path: &Path, directory: &RealDirectory) -> Result<(), OpenError> {
     let root = Ed25519KeyPair::from_pkcs8(root.as_ref()).map_err(|_| KeyError)?;
     let root = ClusterRoot(root.public_key().as_ref().try_into().map_err(|_| KeyError)?);
     let nonce = random_u64().map_err(failed("draw randomness for", path))?;
-    let identity = found_solo(NodeKey::from_pkcs8(key.as_ref().to_vec())?, root, nonce).identity;
+    let founding = found_solo(NodeKey::from_pkcs8(key.as_ref().to_vec())?, root, nonce);
+    let identity = Identity { stage, ..founding.identity };
     formation::found(directory, &identity).map_err(useless(path))?;
     tracing::info!(
         cluster = %identity.cluster(),
@@ -140,5 +184,5 @@ fn found(path: &Path, directory: &RealDirectory) -> Result<(), OpenError> {
         key = %identity.key.fingerprint(),
         "founded a cluster of one"
     );
-    Ok(())
+    Ok(identity)
 }

@@ -26,6 +26,7 @@ pub(super) fn metrics_text(handle: Handle, metrics: Arc<Metrics>) -> MetricsText
             db_total_bytes: status.file_bytes,
             db_in_use_bytes: status.bytes_in_use,
             quota_bytes: status.quota,
+            digest: status.digest,
             revision: view.revision(),
             compacted: view.compacted(),
         })

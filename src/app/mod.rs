@@ -4,9 +4,31 @@
 
 mod auto_compaction;
 mod data_dir;
+mod image_file;
 mod metrics;
 mod resources;
+mod restore;
 mod serve;
 
+use std::error::Error;
+
 pub use data_dir::{DataDir, OpenError, OpenOptions};
+pub use image_file::{FileError, HashCheck, ImageFile, ImageSummary};
+pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use serve::{ServeFailure, serve};
+
+/// An error with all its causes, as one sentence.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some errors repeat their cause in their own text.
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -3,7 +3,6 @@
 //! Owns: the order of start and end, and the process's exit code. Must never: let a fault be followed by another answer. Driven by
 //! `main`.
 
-use std::error::Error;
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use smol::stream::StreamExt as _;
 use smol::{Async, LocalExecutor, Timer};
 
 use super::auto_compaction::AutoCompactor;
+use super::chain;
 use super::data_dir::{DataDir, OpenError, OpenOptions};
 use super::metrics::metrics_text;
 use super::resources;
@@ -92,22 +92,6 @@ pub fn serve(config: ServeConfig) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error with all its causes, as one sentence.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Some errors repeat their cause in their own text.
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn run(config: &ServeConfig) -> Result<(), ServeFailure> {

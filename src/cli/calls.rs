@@ -49,6 +49,12 @@ pub enum CallError {
     TimedOut,
 }
 
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
 /// Connects and asks.
 pub fn perform(settings: &ClientSettings, call: Call) -> Result<Reply, CallError> {
     let executor = Rc::new(LocalExecutor::new());
@@ -142,11 +148,11 @@ async fn within_timeout<T>(
 }
 
 fn refused(status: Status) -> CallError {
-    CallError::Refused(Box::new(status))
+    status.into()
 }
 
 /// Scheme and authority, which HTTP/2 wants in each request.
-fn origin(endpoint: &Endpoint) -> Uri {
+pub fn origin(endpoint: &Endpoint) -> Uri {
     let host =
         if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
     let scheme = if endpoint.tls { "https" } else { "http" };

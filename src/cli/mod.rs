@@ -14,6 +14,7 @@ mod quote;
 mod reply;
 mod requests;
 mod simple;
+mod snapshot;
 mod spec;
 mod txn;
 
@@ -50,6 +51,8 @@ enum Failure {
     Txn(#[from] TxnError),
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::SnapshotError),
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
@@ -112,6 +115,11 @@ fn dispatch(
 
 fn client_command(command: &Command, parsed: Parsed) -> Result<ExitCode, Failure> {
     let (settings, parsed) = parsed.client_settings(|name| env::var_os(name))?;
+    if command.name == spec::SNAPSHOT.name {
+        let done = snapshot::perform(&settings, snapshot::job(&parsed, &settings)?)?;
+        output::to_stdout(|out| snapshot::write(out, settings.format, &done)).map_err(Failure::Output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let call = call(command, &parsed, &settings)?;
     let reply = calls::perform(&settings, call)?;
     output::to_stdout(|out| reply::write(out, settings.format, &reply)).map_err(Failure::Output)?;

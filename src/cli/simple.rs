@@ -88,7 +88,7 @@ fn unused_percent(answer: &StatusResponse) -> i64 {
 }
 
 /// Bytes in powers of a thousand, with one digit behind the point below ten: `8.8 MB`, `22 MB`.
-fn human_bytes(bytes: i64) -> String {
+pub fn human_bytes(bytes: i64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let bytes = u128::try_from(bytes).unwrap_or(0);
     let mut unit = 0;

@@ -155,5 +155,32 @@ pub const STATUS: Command = Command {
     flags: &[],
 };
 
+/// Saves, looks at and restores snapshots.
+pub const SNAPSHOT: Command = Command {
+    name: "snapshot",
+    alias: None,
+    usage: "save|status|restore [flags] <file>",
+    about: "Save all data to a file, look at such a file, or make a new node of it",
+    details: "\
+save      asks one endpoint for everything it has and checks it. Neither reads nor writes are held up.
+status    prints the file's hash, its revision, how many versions of keys it has, its size and format.
+restore   makes the data directory of a new node: a new cluster of one member with the data of the file.
+
+The format is covey's own: etcd's tools can save it, but not restore it, and covey does not restore etcd's.
+Unless told otherwise, restore raises the revision far beyond what clients can have seen and compacts below that, so
+that a client which resumes a watch is told to read anew instead of missing changes.
+",
+    flags: &[
+        option("data-dir", "path", "Where restore puts the node; must be empty (default NAME.covey)"),
+        switch("skip-hash-check", "Restore a file without the server's hash, or with another one"),
+        option("bump-revision", "number", "How far restore raises the revision; 0 keeps it (default 1000000000)"),
+        switch("mark-compacted", "Compact at the raised revision (default true unless it is kept)"),
+        option("name", "name", "The node's name, as serve will have it (default \"default\")"),
+        option("initial-cluster", "list", "As for etcd; may name this node only"),
+        option("initial-cluster-token", "text", "As for etcd; every restore makes a new cluster anyway"),
+        option("initial-advertise-peer-urls", "list", "As for etcd; serve says where peers find the node"),
+    ],
+};
+
 /// Every command, in the order of help.
-pub const COMMANDS: &[&Command] = &[&SERVE, &GET, &PUT, &DEL, &TXN, &COMPACT, &STATUS];
+pub const COMMANDS: &[&Command] = &[&SERVE, &GET, &PUT, &DEL, &TXN, &COMPACT, &STATUS, &SNAPSHOT];

@@ -85,6 +85,8 @@ pub fn encode(envelope: &Envelope) -> Bytes {
             out.0.push(match action {
                 AlarmAction::Activate => 1,
                 AlarmAction::Deactivate => 2,
+                AlarmAction::QuotaReached => 3,
+                AlarmAction::QuotaRelieved => 4,
             });
             out.varint(alarm.member.0);
             out.0.push(match alarm.kind {
@@ -452,6 +454,8 @@ impl Reader {
         let action = match self.byte()? {
             1 => AlarmAction::Activate,
             2 => AlarmAction::Deactivate,
+            3 => AlarmAction::QuotaReached,
+            4 => AlarmAction::QuotaRelieved,
             tag => return Err(undefined("alarm action", tag)),
         };
         let member = MemberId(self.varint()?);

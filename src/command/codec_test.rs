@@ -82,9 +82,33 @@ fn txn() -> impl Strategy<Value = Txn> {
     })
 }
 
+fn lease_command() -> impl Strategy<Value = LeaseCommand> {
+    let id = || any::<i64>().prop_filter("no lease", |id| *id != 0).prop_map(LeaseId);
+    let seconds = || prop_oneof![0..=LEASE_TTL_MAX, Just(LEASE_TTL_MAX), 0..300_i64];
+    let instance = || {
+        (id(), any::<u64>())
+            .prop_map(|(id, granted_at)| LeaseInstance { id, granted_at: LogIndex(granted_at) })
+    };
+    prop_oneof![
+        (id(), seconds()).prop_map(|(id, ttl)| LeaseCommand::Grant { id, ttl: ttl.max(1) }),
+        id().prop_map(|id| LeaseCommand::Revoke { id }),
+        (any::<u64>(), vec(instance(), 0..4))
+            .prop_map(|(term, leases)| LeaseCommand::Expire { term: Term(term), leases }),
+        (any::<u64>(), any::<u64>(), vec((instance(), seconds()), 0..4)).prop_map(
+            |(term, sequence, leases)| LeaseCommand::Checkpoint { term: Term(term), sequence, leases }
+        ),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
-    let alarm = (any::<[bool; 2]>(), any::<u64>()).prop_map(|([raise, space], member)| Command::Alarm {
-        action: if raise { AlarmAction::Activate } else { AlarmAction::Deactivate },
+    let action = proptest::sample::select(vec![
+        AlarmAction::Activate,
+        AlarmAction::Deactivate,
+        AlarmAction::QuotaReached,
+        AlarmAction::QuotaRelieved,
+    ]);
+    let alarm = (action, any::<bool>(), any::<u64>()).prop_map(|(action, space, member)| Command::Alarm {
+        action,
         alarm: Alarm {
             member: MemberId(member),
             kind: if space { AlarmKind::NoSpace } else { AlarmKind::Corrupt },
@@ -103,6 +127,7 @@ fn command() -> impl Strategy<Value = Command> {
             })
         });
     prop_oneof![
+        lease_command().prop_map(Command::Lease),
         put().prop_map(Command::Put),
         delete().prop_map(Command::DeleteRange),
         txn().prop_map(Command::Txn),
@@ -147,6 +172,40 @@ fn version_1_is_pinned() {
     let envelope = Envelope { id: ProposalId { boot: 0x0102, seq: 300 }, command: Command::Put(put) };
     let expected = [1, 2, 1, 0, 0, 0, 0, 0, 0, 0xac, 2, 1, 1, 1, b'k', 1, b'v', 1];
     assert_eq!(encode(&envelope).as_ref(), expected);
+}
+
+#[test]
+fn leases_in_version_1_are_pinned() {
+    let instance = |id| LeaseInstance { id: LeaseId(id), granted_at: LogIndex(300) };
+    let (term, leases) = (Term(5), vec![instance(1), instance(-1)]);
+    let checkpoints = vec![(instance(2), 60)];
+    let cases: [(LeaseCommand, &[u8]); 4] = [
+        (LeaseCommand::Grant { id: LeaseId(-2), ttl: 60 }, &[7, 3, 120]),
+        (LeaseCommand::Revoke { id: LeaseId(64) }, &[8, 0x80, 1]),
+        (LeaseCommand::Expire { term, leases }, &[9, 5, 2, 2, 0xac, 2, 1, 0xac, 2]),
+        (
+            LeaseCommand::Checkpoint { term, sequence: 7, leases: checkpoints },
+            &[10, 5, 7, 1, 4, 0xac, 2, 120],
+        ),
+    ];
+    for (command, expected) in cases {
+        let envelope = Envelope { id: ProposalId::default(), command: Command::Lease(command) };
+        assert_eq!(&encode(&envelope)[10..], expected);
+    }
+}
+
+/// The store and the lessor count on these bounds.
+#[test]
+fn leases_without_an_id_or_with_a_time_out_of_bounds_are_refused() {
+    let entry = |body: &[u8]| decode(Bytes::from([&[VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], body].concat()));
+    assert!(entry(&[7, 2, 120]).is_ok() && entry(&[10, 5, 7, 1, 4, 1, 0]).is_ok());
+    let bodies: [&[u8]; 4] = [&[7, 0, 120], &[7, 2, 0], &[7, 2, 1], &[10, 5, 7, 1, 4, 1, 1]];
+    for body in bodies {
+        assert!(matches!(entry(body), Err(CodecError::Undefined { .. })), "{body:?}");
+    }
+    let mut beyond = Writer(vec![7, 2]);
+    beyond.signed(LEASE_TTL_MAX + 1);
+    assert!(matches!(entry(&beyond.0), Err(CodecError::Undefined { .. })));
 }
 
 #[test]

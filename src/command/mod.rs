@@ -81,6 +81,10 @@ pub enum AlarmAction {
     Activate,
     /// Clear it; clearing an absent one changes nothing and returns nothing.
     Deactivate,
+    /// Raise it because a member's quota is used up. Unlike one that an operator has raised, it goes when there is room again.
+    QuotaReached,
+    /// Clear it because there is room again; one that an operator has raised meanwhile, or before, stays.
+    QuotaRelieved,
 }
 
 /// The kinds of alarm.
@@ -228,4 +232,7 @@ pub enum Rejection {
     /// The CORRUPT alarm is raised.
     #[error("corrupt cluster")]
     Corrupt,
+    /// No more alarms of this kind are kept.
+    #[error("too many alarms are raised")]
+    TooManyAlarms,
 }

@@ -128,6 +128,20 @@ fn what_is_left_is_checkpointed_and_a_renewal_has_it_cleared_first() {
     assert_eq!(lessor.take_answers(), [(4, renewed)], "nothing is left to be cleared");
 }
 
+/// A lone node becomes the leader before it has applied what its log holds.
+#[test]
+fn what_a_leader_comes_to_later_counts_as_if_it_had_been_there() {
+    let before = |sequence| (Term(TERM.0 - 1), sequence);
+    let mut lessor = lessor(&[(1, 1000)]);
+    lessor.checkpointed(at(0), LeaseId(1), 700, before(1));
+    assert_eq!(lessor.remaining(at(0), LeaseId(1)), Some(Duration::from_secs(700) + ELECTION_TIMEOUT));
+    lessor.checkpointed(at(0), LeaseId(1), 0, before(2));
+    assert_eq!(lessor.remaining(at(0), LeaseId(1)), Some(Duration::from_secs(1000)));
+    lessor.checkpointed(at(0), LeaseId(1), 400, before(3));
+    assert_eq!(lessor.poll_command(at(400)), checkpoint(1, &[(1, 1)]));
+    assert_eq!(lessor.poll_command(at(401)), expired(&[1]));
+}
+
 /// A clearing was proposed twice, a checkpoint after it, and a renewal came before the log had got beyond the second clearing. Taken for
 /// what that renewal waits for, it would leave the checkpoint in force after the answer.
 #[test]

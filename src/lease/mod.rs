@@ -155,6 +155,12 @@ impl Lessor {
         let Some(leading) = &mut self.leading else { return };
         let Some(timed) = leading.leases.get_mut(&id) else { return };
         match timed.phase {
+            // One of the leader before, which this one comes to only now: it counts as if it had been there at the beginning. Nobody
+            // has had an answer from this leader yet, for that takes all that came before its term.
+            Phase::Running if remaining > 0 && term < leading.term => {
+                timed.checkpointed = true;
+                leading.restart(now, id, now + seconds(remaining) + ELECTION_TIMEOUT);
+            }
             _ if remaining > 0 => timed.checkpointed = true,
             Phase::Clearing { since, .. } if term == leading.term && sequence >= since => {
                 timed.checkpointed = false;
@@ -285,15 +291,21 @@ impl Leading {
 
     /// Gives a lease its whole time to live again, and answers that.
     fn renewed(&mut self, now: Instant, id: LeaseId) -> i64 {
-        self.unlink(id);
-        let Some(timed) = self.leases.get_mut(&id) else { return 0 };
-        // The grace of a new leader is longer than the time to live of a renewal right after it.
-        timed.deadline = timed.deadline.max(now + seconds(timed.ttl));
-        timed.phase = Phase::Running;
-        let ttl = timed.ttl;
-        self.deadlines.insert((timed.deadline, id));
-        self.schedule_checkpoint(now, id);
+        let Some(Timed { ttl, deadline, .. }) = self.leases.get(&id).copied() else { return 0 };
+        // The deadline that a new leader has given, with its grace, may be later.
+        self.restart(now, id, deadline.max(now + seconds(ttl)));
         ttl
+    }
+
+    /// Lets a lease run until this deadline.
+    fn restart(&mut self, now: Instant, id: LeaseId, deadline: Instant) {
+        self.unlink(id);
+        if let Some(timed) = self.leases.get_mut(&id) {
+            timed.deadline = deadline;
+            timed.phase = Phase::Running;
+            self.deadlines.insert((deadline, id));
+            self.schedule_checkpoint(now, id);
+        }
     }
 
     fn clear(&mut self, now: Instant, id: LeaseId) {

@@ -27,7 +27,7 @@ impl Machine {
                 self.end_lease(*id)?;
                 Ok(Outcome::LeaseRevoke)
             }
-            LeaseCommand::Expire { term, leases } if *term == self.applied_term => {
+            LeaseCommand::Expire { term, leases } if *term == self.applied_term() => {
                 let mut ended = Vec::new();
                 for lease in leases {
                     if self.tip.view().leases().has(*lease) {
@@ -37,7 +37,7 @@ impl Machine {
                 }
                 Ok(Outcome::LeaseExpire(ended))
             }
-            LeaseCommand::Checkpoint { term, leases, .. } if *term == self.applied_term => {
+            LeaseCommand::Checkpoint { term, leases, .. } if *term == self.applied_term() => {
                 let mut changed = Vec::new();
                 for (instance, remaining) in leases {
                     let found = self.tip.view().leases().find(instance.id).copied();

@@ -12,19 +12,18 @@
 //! At most one generation is frozen at a time; until it is folded, the active one has to take what comes. The driver asks
 //! [`Machine::must_stall`] and holds entries back.
 
+mod alarms;
 mod leases;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::command::AlarmKind;
-use crate::command::{
-    Alarm, AlarmAction, Applied, Command, LeaseCommand, MemberAttributes, Outcome, Rejection,
-};
+use crate::command::{Applied, Command, LeaseCommand, MemberAttributes, Outcome, Rejection};
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{ReadError, Tip, View, Writer, cost_of};
-use crate::store::{Base, ConfState, FoldBatch, Lease, Meta, StoreError};
+use crate::store::{Base, ConfState, FoldBatch, Lease, StoreError};
 
 /// The state of one member, as of the last log entry it was given.
 ///
@@ -32,7 +31,6 @@ use crate::store::{Base, ConfState, FoldBatch, Lease, Meta, StoreError};
 pub struct Machine {
     /// The state; what is published are clones of its view.
     tip: Tip,
-    applied_term: Term,
     /// The log entry up to which everything is frozen or folded.
     rotated: LogIndex,
     /// The log entry that the frozen generation ends with.
@@ -49,11 +47,10 @@ impl Machine {
     /// The state that a store holds. Entries after `base.meta().applied` come next.
     pub fn new(base: Arc<Base>) -> Result<Self, StoreError> {
         let meta = base.meta();
-        let (applied_term, rotated, rotated_compacted) = (meta.applied_term, meta.applied, meta.compacted);
+        let (rotated, rotated_compacted) = (meta.applied, meta.compacted);
         let overlay_bytes = OVERLAY_BYTES as u64;
         Ok(Self {
             tip: Tip::of_base(base)?,
-            applied_term,
             rotated,
             freezing: None,
             rotated_compacted,
@@ -91,7 +88,7 @@ impl Machine {
 
     /// The term of the last log entry applied.
     pub fn applied_term(&self) -> Term {
-        self.applied_term
+        self.tip.view().applied_term()
     }
 
     /// Applies the entry at `index`, which must follow the last one. A rejection is a result like any other: equal on all members, without
@@ -103,19 +100,20 @@ impl Machine {
             Err(ReadError::Rejected(rejection)) => Err(rejection),
             Err(ReadError::Store(error)) => return Err(error),
         };
-        Ok(Applied { revision: self.tip.view().revision(), outcome })
+        let (revision, compacted) = (self.tip.view().revision(), self.tip.view().compacted());
+        self.tip.digest_mut().result(revision, compacted, &outcome);
+        Ok(Applied { revision, outcome })
     }
 
     /// Applies an entry that changes nothing but the position in the log.
     pub fn apply_empty(&mut self, index: LogIndex, term: Term) {
-        assert!(term >= self.applied_term, "terms do not fall along the log");
-        self.tip.advance(index);
-        self.applied_term = term;
+        self.tip.advance(index, term);
     }
 
     /// Applies an entry that changed the cluster's configuration.
     pub fn apply_conf_state(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
         self.apply_empty(index, term);
+        self.tip.digest_mut().conf_state(&conf_state);
         self.tip.facts_mut().conf_state = conf_state;
     }
 
@@ -148,7 +146,9 @@ impl Machine {
             Command::DeleteRange(delete) => writer.delete_range(delete).map(Outcome::DeleteRange),
             Command::Txn(txn) => writer.txn(txn).map(Outcome::Txn),
             Command::Compact { revision } => Ok(self.compact(*revision)?),
-            Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.set_alarm(*action, *alarm))),
+            Command::Alarm { action, alarm } => {
+                Ok(Outcome::Alarm(alarms::set(self.tip.facts_mut(), *action, *alarm)?))
+            }
             Command::Publish(attributes) => {
                 self.publish(attributes);
                 Ok(Outcome::Publish)
@@ -175,24 +175,8 @@ impl Machine {
         Ok(Outcome::Compact)
     }
 
-    /// Raises or clears an alarm; answers with it, unless there was none to clear.
-    fn set_alarm(&mut self, action: AlarmAction, alarm: Alarm) -> Vec<Alarm> {
-        let position = self.tip.view().facts().alarms.binary_search(&alarm);
-        match (action, position) {
-            (AlarmAction::Activate, Ok(_)) => vec![alarm],
-            (AlarmAction::Activate, Err(position)) => {
-                self.tip.facts_mut().alarms.insert(position, alarm);
-                vec![alarm]
-            }
-            (AlarmAction::Deactivate, Ok(position)) => {
-                self.tip.facts_mut().alarms.remove(position);
-                vec![alarm]
-            }
-            (AlarmAction::Deactivate, Err(_)) => Vec::new(),
-        }
-    }
-
     fn publish(&mut self, attributes: &MemberAttributes) {
+        self.tip.digest_mut().attributes(attributes);
         let members = &mut self.tip.facts_mut().members;
         match members.binary_search_by_key(&attributes.member, |(member, _)| *member) {
             Ok(position) => members[position].1 = attributes.clone(),
@@ -229,20 +213,7 @@ impl Machine {
         self.rotated = self.applied();
         self.rotated_compacted = self.tip.view().compacted();
         self.freezing = Some(self.rotated);
-        let facts = self.tip.view().facts();
-        let meta = Meta {
-            applied: self.tip.view().applied(),
-            applied_term: self.applied_term,
-            conf_state: facts.conf_state.clone(),
-            revision: self.tip.view().revision(),
-            compacted: facts.compacted,
-            ever_compacted: facts.ever_compacted,
-            alarms: facts.alarms.clone(),
-            members: facts.members.clone(),
-            // The store's own: see `FoldBatch`.
-            compaction_finished: Revision(0),
-            bytes_in_use: 0,
-        };
+        let meta = self.tip.view().meta();
         let leases = self.take_changed_leases();
         Some(FoldBatch { changes: self.tip.freeze(), leases, meta })
     }
@@ -271,6 +242,8 @@ impl Machine {
 mod hash_test;
 #[cfg(test)]
 mod layers_test;
+#[cfg(test)]
+mod lease_test;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

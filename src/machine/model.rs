@@ -40,13 +40,21 @@ pub(super) struct Model {
     pub(super) compacted: i64,
     pub(super) events: Vec<Event>,
     pub(super) alarms: BTreeSet<Alarm>,
+    /// Those that go by themselves.
+    by_quota: BTreeSet<Alarm>,
     pub(super) leases: BTreeMap<LeaseId, Leased>,
 }
 
 impl Model {
     pub(super) fn new() -> Self {
-        let (alarms, leases) = (BTreeSet::new(), BTreeMap::new());
-        Self { rev: 1, compacted: -1, events: Vec::new(), alarms, leases }
+        Self {
+            rev: 1,
+            compacted: -1,
+            events: Vec::new(),
+            alarms: BTreeSet::new(),
+            by_quota: BTreeSet::new(),
+            leases: BTreeMap::new(),
+        }
     }
 
     pub(super) fn state_at(&self, revision: i64) -> State {
@@ -65,17 +73,33 @@ impl Model {
         Applied { revision: Revision(self.rev), outcome }
     }
 
+    fn alarm(&mut self, action: AlarmAction, alarm: Alarm) -> Vec<Alarm> {
+        let changed = match action {
+            AlarmAction::Activate => {
+                self.by_quota.remove(&alarm);
+                self.alarms.insert(alarm);
+                true
+            }
+            AlarmAction::QuotaReached => {
+                if self.alarms.insert(alarm) && alarm.kind == AlarmKind::NoSpace {
+                    self.by_quota.insert(alarm);
+                }
+                true
+            }
+            AlarmAction::QuotaRelieved => self.by_quota.remove(&alarm) && self.alarms.remove(&alarm),
+            AlarmAction::Deactivate => {
+                self.by_quota.remove(&alarm);
+                self.alarms.remove(&alarm)
+            }
+        };
+        if changed { vec![alarm] } else { vec![] }
+    }
+
     fn outcome(&mut self, index: LogIndex, term: Term, command: &Command) -> Result<Outcome, Rejection> {
         let alarmed = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
         let (corrupt, full) = (alarmed(AlarmKind::Corrupt), alarmed(AlarmKind::NoSpace));
         match command {
-            Command::Alarm { action: AlarmAction::Activate, alarm } => {
-                self.alarms.insert(*alarm);
-                Ok(Outcome::Alarm(vec![*alarm]))
-            }
-            Command::Alarm { action: AlarmAction::Deactivate, alarm } => {
-                Ok(Outcome::Alarm(if self.alarms.remove(alarm) { vec![*alarm] } else { vec![] }))
-            }
+            Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.alarm(*action, *alarm))),
             Command::Publish(_) => Ok(Outcome::Publish),
             Command::Lease(LeaseCommand::Checkpoint { term: of, leases, .. }) => {
                 Ok(Outcome::LeaseCheckpoint(self.checkpoint(*of == term, leases)))
@@ -185,27 +209,30 @@ impl Model {
     }
 
     fn check(&self, plan: &Plan<'_>, before: &State) -> Result<(), Rejection> {
-        for (op, nested) in &plan.steps {
-            match op {
-                Op::Range(range) if range.revision > self.rev => return Err(Rejection::FutureRevision),
-                Op::Range(range) if range.revision < 0 => return Err(Rejection::Compacted),
-                Op::Range(range) if range.revision != 0 && range.revision < self.compacted => {
+        let mut ops = Vec::new();
+        plan.flatten(&mut ops);
+        for op in &ops {
+            if let Op::Put(put) = op {
+                let keeps = put.value.is_none() || put.lease == LeaseChange::Keep;
+                if keeps && !before.contains_key(&put.key) {
+                    return Err(Rejection::KeyNotFound);
+                }
+                if let LeaseChange::Set(lease) = put.lease
+                    && lease != LeaseId::NONE
+                    && !self.leases.contains_key(&lease)
+                {
+                    return Err(Rejection::LeaseNotFound);
+                }
+            }
+        }
+        for op in ops {
+            if let Op::Range(range) = op {
+                if range.revision > self.rev {
+                    return Err(Rejection::FutureRevision);
+                }
+                if range.revision != 0 && range.revision < self.compacted {
                     return Err(Rejection::Compacted);
                 }
-                Op::Put(put) => {
-                    let keeps = put.value.is_none() || put.lease == LeaseChange::Keep;
-                    if keeps && !before.contains_key(&put.key) {
-                        return Err(Rejection::KeyNotFound);
-                    }
-                    if let LeaseChange::Set(lease) = put.lease
-                        && lease != LeaseId::NONE
-                        && !self.leases.contains_key(&lease)
-                    {
-                        return Err(Rejection::LeaseNotFound);
-                    }
-                }
-                Op::Range(_) | Op::DeleteRange(_) => {}
-                Op::Txn(_) => self.check(nested.as_ref().expect("planned"), before)?,
             }
         }
         Ok(())
@@ -305,6 +332,18 @@ struct Plan<'t> {
     steps: Vec<(&'t Op, Option<Plan<'t>>)>,
 }
 
+impl<'t> Plan<'t> {
+    /// All operations that are to run, those of nested transactions in their place.
+    fn flatten(&self, into: &mut Vec<&'t Op>) {
+        for (op, nested) in &self.steps {
+            match nested {
+                Some(nested) => nested.flatten(into),
+                None => into.push(op),
+            }
+        }
+    }
+}
+
 fn plan<'t>(txn: &'t Txn, before: &State) -> Plan<'t> {
     let succeeded = txn.compare.iter().all(|compare| holds(compare, before));
     let ops = if succeeded { &txn.success } else { &txn.failure };
@@ -356,7 +395,7 @@ impl Run {
         let mut responses = Vec::new();
         for (op, nested) in &plan.steps {
             let result = match op {
-                Op::Range(range) if range.revision == 0 => OpResult::Range(range_over(&self.state, range)),
+                Op::Range(range) if range.revision <= 0 => OpResult::Range(range_over(&self.state, range)),
                 Op::Range(range) => OpResult::Range(range_over(&model.state_at(range.revision), range)),
                 Op::Put(put) => OpResult::Put(self.put(put)),
                 Op::DeleteRange(delete) => OpResult::DeleteRange(self.delete(delete)),

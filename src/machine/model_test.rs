@@ -18,7 +18,7 @@ use crate::command::{
     RangeResult, Rejection, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
-use crate::mvcc::{RangePages, ReadError, View};
+use crate::mvcc::{HashKv, HashWalk, RangePages, ReadError, View};
 use crate::store::{ChangeKind, ConfState};
 
 /// What happens next to the machine.
@@ -186,6 +186,8 @@ fn alarm() -> impl Strategy<Value = Command> {
         AlarmAction::Deactivate,
         AlarmAction::Deactivate,
         AlarmAction::Activate,
+        AlarmAction::QuotaReached,
+        AlarmAction::QuotaRelieved,
     ]);
     (action, kind, 1u64..3).prop_map(|(action, kind, member)| Command::Alarm {
         action,
@@ -271,6 +273,7 @@ fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         prop_assert_eq!(rig.view().revision().0, model.rev);
     }
+    rig.check_digest();
     pinned.push((rig.view(), model));
     pinned.iter().try_for_each(|(view, model)| everything_agrees(view, model))
 }
@@ -308,6 +311,7 @@ fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
         }
         let hash = rejection(view.hash_kv(revision));
         prop_assert_eq!(hash.map(|hash| hash.hash), expected.map(|_| model.hash_kv(revision)));
+        prop_assert_eq!(hash, rejection(hash_in_steps(&view, revision)));
     }
     prop_assert_eq!(rejection(view.hash_kv(0)).map(|hash| hash.compact_revision), Ok(model.compacted));
     for from in [0, model.compacted + 1, model.rev / 2, model.rev, model.rev + 1] {
@@ -317,6 +321,16 @@ fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
     let alarms: Vec<Alarm> = model.alarms.iter().copied().collect();
     prop_assert_eq!(&view.facts().alarms, &alarms);
     Ok(())
+}
+
+/// A hash of a change a step.
+fn hash_in_steps(view: &View, revision: i64) -> Result<HashKv, ReadError> {
+    let mut walk = HashWalk::start(view, view.hash_name(revision)?)?;
+    loop {
+        if let Some(hash) = walk.step(view, 1)? {
+            return Ok(hash);
+        }
+    }
 }
 
 /// The leases that there are, and the keys of each, also of those that there are not.

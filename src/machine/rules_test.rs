@@ -280,7 +280,11 @@ fn an_unknown_lease_is_found_before_a_missing_key_in_a_put_and_after_it_in_a_txn
     assert_eq!(rig.apply(Command::Put(wrong())).outcome, Err(Rejection::LeaseNotFound));
     assert_eq!(rig.txn(success(vec![Op::Put(wrong())])), Err(Rejection::KeyNotFound));
     let lease_only = Put { value: Some(Bytes::new()), ..wrong() };
-    assert_eq!(rig.txn(success(vec![Op::Put(lease_only)])), Err(Rejection::LeaseNotFound));
+    assert_eq!(rig.txn(success(vec![Op::Put(lease_only.clone())])), Err(Rejection::LeaseNotFound));
+    // And in a transaction all puts are looked at before the first range.
+    let nested = Op::Txn(success(vec![Op::Range(Range { revision: 99, ..range("k", "") })]));
+    assert_eq!(rig.txn(success(vec![nested.clone()])), Err(Rejection::FutureRevision));
+    assert_eq!(rig.txn(success(vec![nested, Op::Put(lease_only)])), Err(Rejection::LeaseNotFound));
 }
 
 #[test]
@@ -410,6 +414,8 @@ fn what_the_path_cannot_do_fails_all_of_it() {
             rig.put("k", value);
         }
         settle(rig);
+        let before_any = Op::Range(Range { revision: -1, ..range("k", "") });
+        assert!(rig.txn(success(vec![before_any])).is_ok(), "etcd reads the present");
         rig.compact(3).expect("accepted");
         let fails = |rig: &mut Rig, op: Op| {
             let nested = Txn { success: vec![op], ..Txn::default() };

@@ -2,6 +2,10 @@
 //!
 //! Owns: which changes are hashed and as which bytes; they are etcd's, so that the two can be compared. Must never: depend on how far the
 //! removal of compacted changes has come. Driven by maintenance requests and by the comparison of members.
+//!
+//! etcd also hashes at each compaction, under the compacted revision *before* it, and answers a later request for just that revision with the
+//! remembered number. We do not: its removal reads every version anyway, ours reads only what is superseded, and to read all of the state at
+//! every compaction is a price for a big machine. What that hash is for, members that differ without anybody asking, the digest finds.
 
 use bytes::BufMut;
 
@@ -22,34 +26,34 @@ pub struct HashKv {
     pub hash_revision: Revision,
 }
 
+/// Which hash: two members, or one at two times, that hash the same name must come to the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashName {
+    /// The compacted revision; -1 when never compacted.
+    pub compact_revision: i64,
+    /// The revision up to which changes are hashed.
+    pub hash_revision: Revision,
+}
+
 impl View {
-    /// Hashes everything retained up to `revision` (0: the current one). Reads all of it: long, and best at low priority.
+    /// Hashes everything retained up to `revision` (0: the current one) in one go.
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
+        let mut walk = HashWalk::start(self, self.hash_name(revision)?)?;
+        loop {
+            if let Some(hash) = walk.step(self, u64::MAX)? {
+                return Ok(hash);
+            }
+        }
+    }
+
+    /// What a hash up to `revision` (0: the current one) is of; refuses revisions that cannot be read.
+    pub fn hash_name(&self, revision: i64) -> Result<HashName, ReadError> {
         if revision < 0 {
             return Err(Rejection::Compacted.into());
         }
-        let at = self.plain_revision(revision)?;
-        // Changes at or below the compacted revision count where a read at `at` still sees them, so what removal takes away or has not
-        // yet taken away makes no difference. With no key live at `at` etcd hashes what removal leaves: the versions live at
-        // the compacted revision.
-        let all = KeyRange { start: bytes::Bytes::from_static(&[0]), end: RangeEnd::Unbounded };
-        let any_live = self.rows(&all, at, 1)?.next().transpose()?.is_some();
-        let witness = if any_live { at } else { self.compacted() };
-        let mut hash = crc32c::crc32c(b"key");
-        let mut row = Vec::new();
-        for change in self.changes(VersionId::default())? {
-            let (id, change) = change?;
-            if id.main > at {
-                break;
-            }
-            if id.main > self.compacted() || self.survives(id, &change, witness)? {
-                row.clear();
-                encode(id, &change, &mut row);
-                hash = crc32c::crc32c_append(hash, &row);
-            }
-        }
+        let hash_revision = self.plain_revision(revision)?;
         let compact_revision = if self.facts().ever_compacted { self.compacted().0 } else { -1 };
-        Ok(HashKv { hash, compact_revision, hash_revision: at })
+        Ok(HashName { compact_revision, hash_revision })
     }
 
     /// Whether a change at or below the compacted revision is the version of its key that a read at `witness` sees.
@@ -59,6 +63,67 @@ impl View {
         }
         let visible = self.find(&change.key, witness)?;
         Ok(visible.is_some_and(|row| row.id() == id))
+    }
+}
+
+/// A hash under way. It reads everything, so it goes in steps, and each may read from a newer view than the one before: what is
+/// hashed was decided at the start. Between start and end the store must remove nothing.
+pub struct HashWalk {
+    name: HashName,
+    witness: Revision,
+    next: VersionId,
+    hash: u32,
+    row: Vec<u8>,
+}
+
+impl HashWalk {
+    /// Begins the hash of what `view` calls `name`.
+    pub fn start(view: &View, name: HashName) -> Result<Self, StoreError> {
+        let at = name.hash_revision;
+        // Changes at or below the compacted revision count where a read at `at` still sees them, so what removal takes away or has not
+        // yet taken away makes no difference. With no key live at `at` etcd hashes what removal leaves: the versions live at
+        // the compacted revision.
+        let all = KeyRange { start: bytes::Bytes::from_static(&[0]), end: RangeEnd::Unbounded };
+        let any_live = view.rows(&all, at, 1)?.next().transpose()?.is_some();
+        let witness = if any_live { at } else { name.compacted() };
+        let (next, hash) = (VersionId::default(), crc32c::crc32c(b"key"));
+        Ok(Self { name, witness, next, hash, row: Vec::new() })
+    }
+
+    /// Hashes changes of about `budget` bytes as the quota counts them, at least one; the hash once there are no more.
+    pub fn step(&mut self, view: &View, budget: u64) -> Result<Option<HashKv>, StoreError> {
+        let mut spent = 0;
+        for change in view.changes(self.next)? {
+            let (id, change) = change?;
+            if id.main > self.name.hash_revision {
+                break;
+            }
+            if spent >= budget {
+                self.next = id;
+                return Ok(None);
+            }
+            spent += change.stored_bytes();
+            if id.main > self.name.compacted() || view.survives(id, &change, self.witness)? {
+                self.row.clear();
+                encode(id, &change, &mut self.row);
+                self.hash = crc32c::crc32c_append(self.hash, &self.row);
+            }
+        }
+        let HashName { compact_revision, hash_revision } = self.name;
+        Ok(Some(HashKv { hash: self.hash, compact_revision, hash_revision }))
+    }
+}
+
+impl HashName {
+    fn compacted(self) -> Revision {
+        Revision(self.compact_revision.max(0))
+    }
+}
+
+impl HashKv {
+    /// What this is the hash of.
+    pub fn name(&self) -> HashName {
+        HashName { compact_revision: self.compact_revision, hash_revision: self.hash_revision }
     }
 }
 

@@ -21,6 +21,7 @@
 
 pub mod check;
 mod compare;
+mod digest;
 mod footprint;
 mod generation;
 mod hash;
@@ -34,7 +35,7 @@ mod writer;
 
 pub use check::{InvalidRequest, cost_of};
 pub use generation::Generation;
-pub use hash::HashKv;
+pub use hash::{HashKv, HashName, HashWalk};
 pub use leases::Leases;
 pub use pages::{Page, PagesEnd, RangePages};
 pub use tip::Tip;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::view::{Facts, View};
-use crate::ids::{LeaseId, LogIndex, VersionId};
+use crate::ids::{Digest, LeaseId, LogIndex, Term, VersionId};
 use crate::store::{Base, Change, Lease, StoreError};
 
 /// The newest state, and the layers' moves.
@@ -26,9 +26,17 @@ impl Tip {
     }
 
     /// Notes the log entry that the state is about to include.
-    pub fn advance(&mut self, applied: LogIndex) {
+    pub fn advance(&mut self, applied: LogIndex, term: Term) {
         assert_eq!(applied, self.view.applied.next(), "log entries are applied in order, without gaps");
+        assert!(term >= self.view.applied_term, "terms do not fall along the log");
         self.view.applied = applied;
+        self.view.applied_term = term;
+        self.view.digest.entry(applied, term);
+    }
+
+    /// The digest, for what an entry does beside its changes.
+    pub fn digest_mut(&mut self) -> &mut Digest {
+        &mut self.view.digest
     }
 
     /// The facts, to be changed; views that share them keep the old ones.
@@ -38,6 +46,7 @@ impl Tip {
 
     /// Sets what there is under a lease's id; the keys of one that ends must be gone.
     pub fn set_lease(&mut self, id: LeaseId, lease: Option<Lease>) {
+        self.view.digest.lease(id, lease.as_ref());
         self.view.leases.set(id, lease);
     }
 

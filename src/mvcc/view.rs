@@ -12,8 +12,9 @@ use super::generation::Generation;
 use super::leases::Leases;
 use super::rows::Row;
 use crate::command::{Alarm, KeyValue, MemberAttributes, Rejection};
-use crate::ids::{LogIndex, MemberId, Revision, VersionId};
-use crate::store::{Base, Change, ChangeKind, ConfState, StoreError};
+use crate::ids::{Digest, LogIndex, MemberId, Revision, Term, VersionId};
+use crate::limits::PUT_OVERHEAD_BYTES;
+use crate::store::{Base, Change, ChangeKind, ConfState, Meta, StoreError};
 
 /// The replicated facts beside the keys. Shared by views until one changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Facts {
     pub ever_compacted: bool,
     /// Raised alarms, sorted.
     pub alarms: Vec<Alarm>,
+    /// Whose NOSPACE alarm was raised by the quota alone, sorted: it is cleared once there is room.
+    pub over_quota: Vec<MemberId>,
     /// Members that have published themselves, by id.
     pub members: Vec<(MemberId, MemberAttributes)>,
     /// The configuration of the cluster.
@@ -42,6 +45,8 @@ pub struct View {
     pub(super) facts: Arc<Facts>,
     pub(super) leases: Leases,
     pub(super) applied: LogIndex,
+    pub(super) applied_term: Term,
+    pub(super) digest: Digest,
 }
 
 impl View {
@@ -53,18 +58,53 @@ impl View {
             compacted: meta.compacted,
             ever_compacted: meta.ever_compacted,
             alarms: meta.alarms.clone(),
+            over_quota: meta.over_quota.clone(),
             members: meta.members.clone(),
             conf_state: meta.conf_state.clone(),
         };
         Ok(Self {
             rev: meta.revision,
             applied: meta.applied,
+            applied_term: meta.applied_term,
+            digest: meta.digest,
             active: Arc::default(),
             frozen: None,
             facts: Arc::new(facts),
             leases: Leases::of_base(&base)?,
             base,
         })
+    }
+
+    /// The facts of a store that holds this state, but for those that are its own business.
+    pub fn meta(&self) -> Meta {
+        let Facts { compacted, ever_compacted, alarms, over_quota, members, conf_state } =
+            self.facts().clone();
+        Meta {
+            applied: self.applied,
+            applied_term: self.applied_term,
+            digest: self.digest,
+            conf_state,
+            revision: self.rev,
+            compacted,
+            ever_compacted,
+            // The store's own.
+            compaction_finished: Revision(0),
+            bytes_in_use: 0,
+            alarms,
+            over_quota,
+            members,
+        }
+    }
+
+    /// How many changes are retained up to this view's revision, and how many bytes their keys and values have.
+    pub fn count_changes(&self) -> Result<(u64, u64), StoreError> {
+        let stored = self.base.count_changes()?;
+        let first = VersionId::first_of(self.base.meta().revision.next());
+        let frozen = self.frozen.iter().flat_map(|frozen| frozen.changes(first, self.rev));
+        let overlay = frozen.chain(self.active.changes(first, self.rev));
+        Ok(overlay.fold(stored, |(changes, content), (_, change)| {
+            (changes + 1, content + change.stored_bytes() - PUT_OVERHEAD_BYTES)
+        }))
     }
 
     /// The current revision of this state.
@@ -75,6 +115,16 @@ impl View {
     /// The log entry that this state is the result of.
     pub fn applied(&self) -> LogIndex {
         self.applied
+    }
+
+    /// That entry's term.
+    pub fn applied_term(&self) -> Term {
+        self.applied_term
+    }
+
+    /// What all entries up to that one have come to.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The facts beside the keys.
@@ -133,7 +183,12 @@ impl View {
 
     /// The revision that a range inside a transaction reads at; `None` is "now", which moves with the transaction's writes.
     pub(super) fn txn_revision(&self, asked: i64) -> Result<Option<Revision>, Rejection> {
-        if asked == 0 { Ok(None) } else { self.retained(Revision(asked)).map(Some) }
+        if self.txn_reads_now(asked) { Ok(None) } else { self.retained(Revision(asked)).map(Some) }
+    }
+
+    /// 0 is now; and while nothing was ever compacted -1 is too, which a store of that sort counts as compacted to.
+    pub(super) fn txn_reads_now(&self, asked: i64) -> bool {
+        asked == 0 || (asked == -1 && !self.facts.ever_compacted)
     }
 
     /// Whether a read at `at` is answered by the base alone, from its history.

@@ -60,7 +60,7 @@ impl<'m> Writer<'m> {
     pub fn txn(&mut self, txn: &Txn) -> Result<TxnResult, ReadError> {
         let mut path = Vec::new();
         self.view.choose(txn, &mut path)?;
-        self.view.check(txn, &mut path.iter())?;
+        self.view.check(txn, &path)?;
         self.copies = wants_copies(txn, &path);
         Ok(self.run(txn, &mut path.iter())?)
     }
@@ -72,7 +72,8 @@ impl<'m> Writer<'m> {
         for op in ops {
             let result = match op {
                 Op::Range(range) => {
-                    let at = if range.revision == 0 { self.view.rev } else { Revision(range.revision) };
+                    let now = self.view.txn_reads_now(range.revision);
+                    let at = if now { self.view.rev } else { Revision(range.revision) };
                     OpResult::Range(self.view.range_at(range, at)?)
                 }
                 Op::Put(put) => {
@@ -111,7 +112,7 @@ impl<'m> Writer<'m> {
             version: kept.map_or(1, |kv| kv.version + 1),
             lease,
         };
-        self.view.active.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
+        self.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
         Ok(PutResult { previous: prior.filter(|_| put.prev_kv) })
     }
 
@@ -135,6 +136,11 @@ impl<'m> Writer<'m> {
         Ok(DeleteResult { deleted, previous })
     }
 
+    fn push(&mut self, id: VersionId, change: Change, existed: bool) {
+        self.view.digest.change(id, &change);
+        self.view.active.push(id, change, existed);
+    }
+
     /// Deletes the keys that are attached to a lease.
     pub fn delete_of_lease(&mut self, lease: LeaseId) -> Result<(), StoreError> {
         for key in self.view.lease_keys(lease)? {
@@ -146,7 +152,7 @@ impl<'m> Writer<'m> {
     /// Deletes one live key.
     fn bury(&mut self, key: Bytes) {
         let id = self.next_id();
-        self.view.active.push(id, Change { key, kind: ChangeKind::Delete }, true);
+        self.push(id, Change { key, kind: ChangeKind::Delete }, true);
     }
 
     /// Part of the command, as the overlay is to hold it.
@@ -200,21 +206,22 @@ impl View {
         Ok(())
     }
 
-    /// Finds what would make an operation along the path fail, against the state before the transaction.
-    fn check(&self, txn: &Txn, path: &mut Iter<'_, bool>) -> Result<(), ReadError> {
-        for op in branch(txn, next_choice(path)) {
-            match op {
-                Op::Range(range) => {
-                    self.txn_revision(range.revision)?;
+    /// Finds what would make an operation along the path fail, against the state before the transaction. All puts come
+    /// before the first range, as in etcd: it shows in which error is reported.
+    fn check(&self, txn: &Txn, path: &[bool]) -> Result<(), ReadError> {
+        let mut ops = Vec::new();
+        chosen_ops(txn, &mut path.iter(), &mut ops);
+        for op in &ops {
+            if let Op::Put(put) = op {
+                if needs_prior(put) && self.find(&put.key, self.rev)?.is_none() {
+                    return Err(Rejection::KeyNotFound.into());
                 }
-                Op::Put(put) => {
-                    if needs_prior(put) && self.find(&put.key, self.rev)?.is_none() {
-                        return Err(Rejection::KeyNotFound.into());
-                    }
-                    self.check_lease(put)?;
-                }
-                Op::DeleteRange(_) => {}
-                Op::Txn(nested) => self.check(nested, path)?,
+                self.check_lease(put)?;
+            }
+        }
+        for op in &ops {
+            if let Op::Range(range) = op {
+                self.txn_revision(range.revision)?;
             }
         }
         Ok(())
@@ -226,6 +233,16 @@ impl View {
                 Err(Rejection::LeaseNotFound)
             }
             LeaseChange::Set(_) | LeaseChange::Keep => Ok(()),
+        }
+    }
+}
+
+/// The operations along the path, in order, nested transactions opened up.
+fn chosen_ops<'t>(txn: &'t Txn, path: &mut Iter<'_, bool>, into: &mut Vec<&'t Op>) {
+    for op in branch(txn, next_choice(path)) {
+        match op {
+            Op::Txn(nested) => chosen_ops(nested, path, into),
+            Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => into.push(op),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::leases::LeaseAnswer;
 use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
-use crate::ids::{LogIndex, ProposalId, Term};
+use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::lease::Lessor;
 use crate::limits::{OVERLAY_BYTES, OVERLAY_IDLE, QUOTA_CLEAR_PERCENT, WAL_BATCH_BYTES};
 use crate::machine::Machine;
@@ -96,6 +96,8 @@ pub struct Applier {
     leads: bool,
     pub(super) lessor: Lessor,
     pub(super) lease_answers: Vec<(u64, LeaseAnswer)>,
+    /// Leases have ended since that was last looked at.
+    pub(super) leases_ended: bool,
     queue: VecDeque<LogEntry>,
     /// The change of the configuration that waits for the core.
     asked: Option<LogEntry>,
@@ -128,6 +130,7 @@ impl Applier {
             leads: false,
             lessor: Lessor::default(),
             lease_answers: Vec::new(),
+            leases_ended: false,
             queue: VecDeque::new(),
             asked: None,
             unreported_bytes: 0,
@@ -346,15 +349,18 @@ impl Applier {
         }
     }
 
-    /// Removal made room: the leader has the alarm cleared. Asked again at each change of the store while it stays raised.
-    fn clear_nospace(&mut self) {
+    /// Removal made room: the leader has the alarm cleared, unless an operator raised it. Asked again at each change of the store,
+    /// and when leases end, while it stays raised.
+    pub(super) fn clear_nospace(&mut self) {
         let view = self.machine.view();
         let clear_below = self.quota_bytes.map(|quota| quota / 100 * QUOTA_CLEAR_PERCENT);
         if !self.leads || clear_below.is_some_and(|below| view.bytes_in_use() >= below) {
             return;
         }
-        let raised = view.facts().alarms.iter().filter(|alarm| alarm.kind == AlarmKind::NoSpace);
-        let clear = |alarm: &Alarm| Command::Alarm { action: AlarmAction::Deactivate, alarm: *alarm };
-        self.outputs.extend(raised.map(clear).map(ApplierOutput::Propose));
+        let clear = |member: &MemberId| Command::Alarm {
+            action: AlarmAction::QuotaRelieved,
+            alarm: Alarm { member: *member, kind: AlarmKind::NoSpace },
+        };
+        self.outputs.extend(view.facts().over_quota.iter().map(clear).map(ApplierOutput::Propose));
     }
 }

@@ -131,6 +131,8 @@ pub struct Checkpointer<D> {
     install: Option<SnapshotMark>,
     folds: VecDeque<FoldBatch>,
     compaction: Compaction,
+    /// Somebody reads what compaction would remove.
+    held: bool,
     /// Changes that a slice of compaction may remove.
     slice: usize,
     scrub: Scrub,
@@ -150,6 +152,7 @@ impl<D: Directory> Checkpointer<D> {
             install: None,
             folds: VecDeque::new(),
             compaction: Compaction::Resting,
+            held: false,
             slice: COMPACTION_SLICE,
             scrub: Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE },
             outputs: VecDeque::new(),
@@ -165,6 +168,16 @@ impl<D: Directory> Checkpointer<D> {
     /// [`TRANSFER_PIECE_BYTES`](crate::limits::TRANSFER_PIECE_BYTES).
     pub fn set_piece_bytes(&mut self, bytes: usize) {
         self.source.set_piece_bytes(bytes);
+    }
+
+    /// Whether there is something to remove.
+    pub fn wants_to_remove(&self) -> bool {
+        self.compaction != Compaction::Resting
+    }
+
+    /// Removes nothing from now on, or does again.
+    pub fn hold_removal(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Takes a job; nothing is done yet.
@@ -215,6 +228,7 @@ impl<D: Directory> Checkpointer<D> {
         }
         if let Compaction::Due(at) = self.compaction
             && at <= now
+            && !self.held
         {
             let meta = self.store.meta();
             if meta.compaction_finished >= meta.compacted {
@@ -236,8 +250,8 @@ impl<D: Directory> Checkpointer<D> {
     /// When there is work without a new job.
     pub fn poll_timeout(&self) -> Instant {
         let compaction = match self.compaction {
-            Compaction::Due(at) => Some(at),
-            Compaction::Resting | Compaction::Paused => None,
+            Compaction::Due(at) if !self.held => Some(at),
+            Compaction::Resting | Compaction::Due(_) | Compaction::Paused => None,
         };
         let timeouts = [compaction, self.source.poll_timeout(), self.staging.poll_timeout()];
         timeouts.into_iter().flatten().fold(self.scrub.next_slice, Instant::min)
@@ -442,6 +456,28 @@ mod tests {
         };
         assert_eq!(reached, Revision(4));
         assert_eq!(checkpointer.poll_timeout(), START + SCRUB_PAUSE, "nothing is left to remove");
+    }
+
+    #[test]
+    fn nothing_is_removed_while_somebody_reads_it() {
+        let mut checkpointer = checkpointer();
+        for _ in 0..2 {
+            let batch = fold(&checkpointer, 6);
+            checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
+        }
+        let mut compacted = fold(&checkpointer, 6);
+        compacted.meta.compacted = compacted.meta.revision;
+        checkpointer.handle(START, CheckpointJob::Fold(compacted)).unwrap();
+        checkpointer.handle(START, CheckpointJob::Compact).unwrap();
+        checkpointer.hold_removal(true);
+        for _ in 0..3 {
+            assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Fold { .. })));
+        }
+        assert_eq!(checkpointer.work(START).unwrap(), None);
+        assert_eq!(checkpointer.poll_timeout(), START + SCRUB_PAUSE, "it does not spin");
+        assert!(checkpointer.wants_to_remove());
+        checkpointer.hold_removal(false);
+        assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Slice { .. })));
     }
 
     #[test]

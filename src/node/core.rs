@@ -14,9 +14,9 @@ use crate::consensus::{
     ConfChange, ConfChangeRefusal, ConfChangeUnreadable, Consensus, CoreStatus, Message, Persist, PersistId,
     ReadRound, Ready, Refusal, Role,
 };
-use crate::ids::{LogIndex, MemberId, ProposalId};
+use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::{
-    ELECTION_TIMEOUT, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX,
+    ELECTION_TIMEOUT, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT,
     UNAPPLIED_BYTES_MAX, WAL_BATCH_BYTES,
 };
 use crate::store::ConfState;
@@ -53,6 +53,12 @@ pub enum RefusedWhy {
     /// This member was removed from the cluster.
     #[error("this member was removed from the cluster")]
     Removed,
+    /// No read index was confirmed within [`REQUEST_TIMEOUT`].
+    #[error("request timed out")]
+    TimedOut,
+    /// As [`RefusedWhy::TimedOut`], and meanwhile another leader was found.
+    #[error("leader changed")]
+    LeaderChanged,
 }
 
 /// What the core wants done.
@@ -98,14 +104,27 @@ struct Appended {
     bytes: usize,
 }
 
+/// Who leads, as far as this member knows.
+type Leadership = (Option<MemberId>, Term);
+
+/// A read without an index.
+#[derive(Clone, Copy, Debug)]
+struct WaitingRead {
+    id: ReadId,
+    deadline: Instant,
+    /// Who led when it came.
+    leadership: Leadership,
+}
+
 /// A read-index round on its way.
 #[derive(Debug)]
 struct Round {
     id: ReadRound,
-    reads: Vec<ReadId>,
+    /// In the order in which they came, all before those that will join the next round.
+    reads: Vec<WaitingRead>,
     retry_at: Instant,
     /// Who led when it started: another leader knows nothing of it.
-    asked: (Option<MemberId>, crate::ids::Term),
+    asked: Leadership,
 }
 
 /// Consensus as one machine.
@@ -137,7 +156,7 @@ pub struct Core {
     appended_count: usize,
     appended_bytes: usize,
     unapplied_bytes: usize,
-    joining: Vec<ReadId>,
+    joining: Vec<WaitingRead>,
     round: Option<Round>,
     pub(super) outputs: VecDeque<CoreOutput>,
     reported: CoreStatus,
@@ -188,7 +207,8 @@ impl Core {
         self.queue.push_back((id, envelope));
     }
 
-    /// A linearizable read asks from which position on the state is new enough. Answered by [`CoreOutput::ReadReady`].
+    /// A linearizable read asks from which position on the state is new enough. Answered by [`CoreOutput::ReadReady`], or within
+    /// [`REQUEST_TIMEOUT`] by [`CoreOutput::Refused`].
     ///
     /// It joins the next round, never one on its way: that one may have been confirmed before the read came.
     pub fn handle_read(&mut self, now: Instant, id: ReadId) {
@@ -198,7 +218,8 @@ impl Core {
             self.refuse(Request::Read(id), RefusedWhy::TooManyRequests);
             return;
         }
-        self.joining.push(id);
+        let leadership = self.leadership();
+        self.joining.push(WaitingRead { id, deadline: now + REQUEST_TIMEOUT, leadership });
     }
 
     /// A message from a peer; see [`Consensus::step`].
@@ -273,7 +294,8 @@ impl Core {
         let asks = self.consensus.serves_reads();
         let round = self.round.as_ref().filter(|_| asks).map(|round| round.retry_at);
         let leader = self.leaderless_since.map(|since| since + LEADER_PATIENCE);
-        [self.consensus.poll_timeout(), round, leader, self.serving.poll_timeout()]
+        let read = self.oldest_read().map(|read| read.deadline);
+        [self.consensus.poll_timeout(), round, leader, read, self.serving.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -293,13 +315,14 @@ impl Core {
     /// One step of work that is waiting; false when there is none.
     fn advance(&mut self) -> bool {
         let proposed = self.propose_batch();
+        let expired = self.expire_reads();
         let asked = self.ask_read_index();
         // Before the batch that it belongs to: `sole_voter` must fall before a second voter can come to be.
         self.report_standing();
         self.look_after_snapshots();
         let Some(ready) = self.consensus.poll_ready() else {
             let reported = self.report_status();
-            return proposed || asked || reported;
+            return proposed || expired || asked || reported;
         };
         self.take(ready);
         true
@@ -320,7 +343,8 @@ impl Core {
         }
         for (round, index) in ready.reads {
             if let Some(confirmed) = self.round.take_if(|current| current.id == round) {
-                self.outputs.push_back(CoreOutput::ReadReady(confirmed.reads, index));
+                let reads = confirmed.reads.iter().map(|read| read.id).collect();
+                self.outputs.push_back(CoreOutput::ReadReady(reads, index));
             }
         }
         self.forget_settled();
@@ -405,7 +429,7 @@ impl Core {
         if !self.consensus.serves_reads() {
             return false;
         }
-        let asked = (status.leader, status.term);
+        let asked = self.leadership();
         let reads = match &mut self.round {
             None if self.joining.is_empty() => return false,
             None => std::mem::take(&mut self.joining),
@@ -422,12 +446,44 @@ impl Core {
         true
     }
 
+    /// Nobody waits for ever, whatever became of the leader or of the messages.
+    fn expire_reads(&mut self) -> bool {
+        let now = self.now;
+        if self.oldest_read().is_none_or(|read| read.deadline > now) {
+            return false;
+        }
+        let is_late = |read: &mut WaitingRead| read.deadline <= now;
+        let mut late: Vec<WaitingRead> = Vec::new();
+        if let Some(round) = &mut self.round {
+            late.extend(round.reads.extract_if(.., is_late));
+        }
+        // Nobody is left who would care for its answer.
+        self.round.take_if(|round| round.reads.is_empty());
+        late.extend(self.joining.extract_if(.., is_late));
+        let leadership = self.leadership();
+        for read in late {
+            let found = leadership.0.is_some() && leadership != read.leadership;
+            let why = if found { RefusedWhy::LeaderChanged } else { RefusedWhy::TimedOut };
+            self.refuse(Request::Read(read.id), why);
+        }
+        true
+    }
+
+    fn oldest_read(&self) -> Option<&WaitingRead> {
+        self.round.as_ref().and_then(|round| round.reads.first()).or(self.joining.first())
+    }
+
+    fn leadership(&self) -> Leadership {
+        let status = self.consensus.status();
+        (status.leader, status.term)
+    }
+
     fn refuse_reads(&mut self) -> bool {
         let round = self.round.take().map(|round| round.reads).unwrap_or_default();
         let reads = [round, std::mem::take(&mut self.joining)].concat();
         let any = !reads.is_empty();
         for read in reads {
-            self.refuse(Request::Read(read), RefusedWhy::Removed);
+            self.refuse(Request::Read(read.id), RefusedWhy::Removed);
         }
         any
     }

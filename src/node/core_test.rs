@@ -12,6 +12,8 @@ struct Trio {
     cores: Vec<Core>,
     now: Instant,
     cut_off: Option<usize>,
+    /// Hears the others and is not heard.
+    mute: Option<usize>,
     applied: Vec<Vec<Bytes>>,
     others: Vec<Vec<CoreOutput>>,
 }
@@ -39,6 +41,7 @@ impl Trio {
             cores,
             now: Instant(0),
             cut_off: None,
+            mute: None,
             applied: none().collect(),
             others: std::iter::repeat_with(Vec::new).take(3).collect(),
         }
@@ -74,7 +77,7 @@ impl Trio {
             CoreOutput::Send(messages) => {
                 for message in messages {
                     let to = usize::try_from(message.to().0 - 1).unwrap();
-                    if self.cut_off != Some(at) && self.cut_off != Some(to) {
+                    if ![self.cut_off, self.mute].contains(&Some(at)) && self.cut_off != Some(to) {
                         let _ = self.cores[to].handle_message(self.now, message);
                     }
                 }
@@ -222,6 +225,51 @@ fn an_isolated_leader_confirms_no_read_and_forgets_its_own_proposals() {
     trio.pass(ELECTION_TIMEOUT * 2);
     assert_eq!(trio.applied, vec![vec![Bytes::from_static(b"kept")]; 3]);
     assert_eq!(trio.reads_ready(old), [ReadId(1)], "another leader's round serves it");
+}
+
+/// Without this a member that finds no leader would keep its reads, and in the end refuse new ones.
+#[test]
+fn a_read_that_finds_no_leader_is_given_up_in_time() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let alone = (leader + 1) % 3;
+    trio.cut_off = Some(alone);
+    trio.pass(ELECTION_TIMEOUT * 3);
+    assert_eq!(trio.cores[alone].status().leader, None);
+    let (first, second) = (trio.now, trio.now + HEARTBEAT);
+    trio.cores[alone].handle_read(trio.now, ReadId(1));
+    trio.pass(HEARTBEAT);
+    trio.cores[alone].handle_read(trio.now, ReadId(2));
+    assert_eq!(trio.now, second);
+    trio.pass(REQUEST_TIMEOUT - HEARTBEAT - Duration::from_millis(1));
+    assert!(trio.refused(alone).is_empty());
+    trio.pass(Duration::from_millis(1));
+    assert_eq!(trio.now, first + REQUEST_TIMEOUT);
+    assert_eq!(trio.refused(alone), [(Request::Read(ReadId(1)), RefusedWhy::TimedOut)]);
+    trio.pass(HEARTBEAT);
+    assert_eq!(trio.refused(alone)[1..], [(Request::Read(ReadId(2)), RefusedWhy::TimedOut)]);
+    trio.cut_off = None;
+    trio.pass(ELECTION_TIMEOUT * 3);
+    assert!(trio.reads_ready(alone).is_empty(), "an answer is given once");
+    trio.cores[alone].handle_read(trio.now, ReadId(3));
+    trio.pass(READ_RETRY * 2);
+    assert_eq!(trio.reads_ready(alone), [ReadId(3)]);
+}
+
+/// A read is asked again of the next leader; one that gets no answer there either is told that leadership moved.
+#[test]
+fn a_read_that_outlives_its_leader_in_vain_is_told_so() {
+    let mut trio = Trio::new();
+    let old = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    trio.cut_off = Some(old);
+    trio.cores[old].handle_read(trio.now, ReadId(1));
+    assert!(trio.elect() != old);
+    (trio.cut_off, trio.mute) = (None, Some(old));
+    trio.pass(REQUEST_TIMEOUT);
+    assert!(trio.cores[old].status().leader.is_some());
+    assert_eq!(trio.refused(old), [(Request::Read(ReadId(1)), RefusedWhy::LeaderChanged)]);
 }
 
 #[test]

@@ -42,20 +42,20 @@ impl Disks {
 }
 
 /// One run of a member; dropping it is a crash.
-struct Member {
-    core: Core,
-    applier: Applier,
+pub(super) struct Member {
+    pub(super) core: Core,
+    pub(super) applier: Applier,
     wal: Wal<SimDir>,
     disks: Disks,
-    founding: Founding,
-    store: Store,
-    view: Option<View>,
-    now: Instant,
+    pub(super) founding: Founding,
+    pub(super) store: Store,
+    pub(super) view: Option<View>,
+    pub(super) now: Instant,
     boot: u64,
     seq: u64,
     replies: Vec<(ProposalId, Applied)>,
     reads: Vec<(ReadId, LogIndex)>,
-    lease_answers: Vec<(u64, LeaseAnswer)>,
+    pub(super) lease_answers: Vec<(u64, LeaseAnswer)>,
     refused: Vec<(Request, RefusedWhy)>,
     folds: usize,
     /// While true, folds and syncs stay where they are.
@@ -63,13 +63,13 @@ struct Member {
     hold_syncs: bool,
     /// Whether it has peers; what it writes to them gets lost.
     expects_messages: bool,
-    quota: Option<u64>,
+    pub(super) quota: Option<u64>,
     held_fold: Option<FoldBatch>,
     held_persists: Vec<Persist>,
 }
 
 impl Member {
-    fn found() -> Self {
+    pub(super) fn found() -> Self {
         let founding = test_founding(1);
         let disks = Disks { log: SimDir::new(1), store: SimDir::new(2) };
         let identity = wal_identity(&founding);
@@ -131,7 +131,7 @@ impl Member {
     }
 
     /// Power off and on.
-    fn restart(self) -> Self {
+    pub(super) fn restart(self) -> Self {
         let mut member = self.reboot();
         member.hold_syncs = false;
         member.run();
@@ -139,7 +139,7 @@ impl Member {
     }
 
     /// Runs until nothing is left to do at this moment.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             let core = self.core.poll_output();
             let applier = self.applier.poll_output().unwrap();
@@ -171,7 +171,7 @@ impl Member {
         }
     }
 
-    fn applier_output(&mut self, output: ApplierOutput) {
+    pub(super) fn applier_output(&mut self, output: ApplierOutput) {
         match output {
             ApplierOutput::Publish(view) => self.view = Some(view),
             ApplierOutput::Replies(replies) => {
@@ -225,7 +225,7 @@ impl Member {
         true
     }
 
-    fn propose(&mut self, command: Command) -> ProposalId {
+    pub(super) fn propose(&mut self, command: Command) -> ProposalId {
         self.seq += 1;
         let id = ProposalId { boot: self.boot, seq: self.seq };
         self.core.handle_proposal(self.now, id, encode(&Envelope { id, command }));
@@ -239,7 +239,7 @@ impl Member {
         self.replies.remove(found.expect("an answer")).1
     }
 
-    fn value(&self, key: &str) -> Option<Bytes> {
+    pub(super) fn value(&self, key: &str) -> Option<Bytes> {
         let view = self.view.as_ref().unwrap();
         view.get(&Bytes::copy_from_slice(key.as_bytes()), view.revision()).unwrap().map(|found| found.value)
     }
@@ -472,14 +472,17 @@ fn the_leader_clears_nospace_once_compaction_has_made_room() {
     let used = member.view.as_ref().unwrap().bytes_in_use();
     member.quota = Some(used);
     member = member.restart();
-    member.propose(Command::Alarm { action: AlarmAction::Activate, alarm });
+    let by_operator = Alarm { member: MemberId(77), kind: AlarmKind::NoSpace };
+    member.propose(Command::Alarm { action: AlarmAction::QuotaReached, alarm });
+    member.propose(Command::Alarm { action: AlarmAction::Activate, alarm: by_operator });
     member.run();
-    assert_eq!(member.view.as_ref().unwrap().facts().alarms, [alarm]);
+    assert_eq!(member.view.as_ref().unwrap().facts().alarms.len(), 2);
     member.propose(Command::Compact { revision: 21 });
     member.run();
     let view = member.view.as_ref().unwrap();
     assert!(view.bytes_in_use() < used / 2);
-    assert!(view.facts().alarms.is_empty());
+    assert_eq!(view.facts().alarms, [by_operator], "what an operator has raised stays");
+    member.propose(Command::Alarm { action: AlarmAction::Deactivate, alarm: by_operator });
     assert_eq!(member.put("k", "v").revision, Revision(22));
 }
 

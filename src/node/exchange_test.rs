@@ -151,7 +151,7 @@ fn what_is_lost_is_sent_again_and_what_is_folded_meanwhile_comes_too() {
     pair.pass(Duration::from_secs(20));
     let facts = pair.source.checkpointer.store().meta().clone();
     let mark = source::mark_of(&facts);
-    assert_eq!(pair.follower.staged, [mark.clone()]);
+    assert_eq!(pair.follower.staged, std::slice::from_ref(&mark));
     assert_eq!(
         pair.source.outcomes,
         [TransferOutcome::Whole(mark.clone())],

@@ -86,9 +86,13 @@ impl Applier {
                     self.lessor.granted(self.now, *id, &lease);
                 }
             }
-            (LeaseCommand::Revoke { id }, _) => self.lessor.ended(*id),
+            (LeaseCommand::Revoke { id }, _) => {
+                self.lessor.ended(*id);
+                self.leases_ended = true;
+            }
             (LeaseCommand::Expire { .. }, Outcome::LeaseExpire(ended)) => {
                 ended.iter().for_each(|id| self.lessor.ended(*id));
+                self.leases_ended |= !ended.is_empty();
             }
             (LeaseCommand::Checkpoint { term, sequence, leases }, Outcome::LeaseCheckpoint(changed)) => {
                 let changed: BTreeSet<_> = changed.iter().collect();
@@ -114,6 +118,9 @@ impl Applier {
             self.lease_answers.push((number, answer));
         }
         let before = self.outputs.len();
+        if std::mem::take(&mut self.leases_ended) {
+            self.clear_nospace();
+        }
         if !self.lease_answers.is_empty() {
             self.outputs.push_back(ApplierOutput::LeaseAnswers(std::mem::take(&mut self.lease_answers)));
         }

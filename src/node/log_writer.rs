@@ -79,8 +79,8 @@ enum Waiting {
 /// # Contract
 ///
 /// [`LogWriter::handle`] everything that has come, the more at once, the larger the batches. Then [`LogWriter::write`], and as long as
-/// it answers `true`, [`LogWriter::sync`], whose id goes to [`super::Core::handle_persisted`], and `write` again. When nothing has come
-/// meanwhile, [`LogWriter::rest`]. After an error nothing works any more.
+/// it answers `true`, [`LogWriter::sync`], whose id goes to [`super::Core::handle_persisted`], and `write` again. Then, as long as nothing
+/// has come meanwhile, [`LogWriter::rest`] until it answers `false`. After an error nothing works any more.
 pub struct LogWriter<D: Directory> {
     wal: Wal<D>,
     waiting: VecDeque<Waiting>,
@@ -110,9 +110,12 @@ impl<D: Directory> LogWriter<D> {
         }
     }
 
-    /// Writes the next batch; `false` when there is none, so that there is nothing to sync. The log is cut when no batch waits.
+    /// Writes the next batch; `false` when there is none, so that there is nothing to sync. What is cut costs it a few bytes.
     pub fn write(&mut self) -> Result<bool, WalError> {
         assert!(self.written.is_none(), "one batch is synced before the next is written");
+        if let Some(before) = self.cut.take() {
+            self.wal.cut(before)?;
+        }
         while let Some(waiting) = self.waiting.pop_front() {
             let merged = match waiting {
                 Waiting::Batch(merged) => merged,
@@ -126,9 +129,6 @@ impl<D: Directory> LogWriter<D> {
             self.written = Some(merged.last);
             return Ok(true);
         }
-        if let Some(before) = self.cut.take() {
-            self.wal.cut(before)?;
-        }
         Ok(false)
     }
 
@@ -139,9 +139,8 @@ impl<D: Directory> LogWriter<D> {
         Ok(self.written.take())
     }
 
-    /// Work ahead for a moment in which nobody waits: the next segment is filled with zeros now, not when a batch finds that there is
-    /// none.
-    pub fn rest(&mut self) -> Result<(), WalError> {
+    /// One piece of work ahead for a moment in which nobody waits ([`Wal::prepare`]); `false` when there is none left.
+    pub fn rest(&mut self) -> Result<bool, WalError> {
         self.wal.prepare()
     }
 
@@ -174,14 +173,15 @@ impl<D: Directory> LogWriter<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::sim::SimDir;
+    use crate::disk::sim::{SimDir, Survival};
     use crate::ids::{ClusterId, MemberId, Term};
     use crate::wal::{EntryKind, Identity, Options};
 
-    fn writer() -> LogWriter<SimDir> {
-        let identity = Identity { cluster: ClusterId(1), member: MemberId(2) };
-        let options = Options { segment_bytes: 4 * 4096, prefill: true };
-        LogWriter::new(Wal::create(SimDir::new(1), identity, Position::default(), options).unwrap())
+    const IDENTITY: Identity = Identity { cluster: ClusterId(1), member: MemberId(2) };
+    const OPTIONS: Options = Options { segment_bytes: 4 * 4096, prefill: true };
+
+    fn writer(disk: &SimDir) -> LogWriter<SimDir> {
+        LogWriter::new(Wal::create(disk.clone(), IDENTITY, Position::default(), OPTIONS).unwrap())
     }
 
     fn persist(id: u64, entries: std::ops::Range<u64>, bytes: usize) -> LogJob {
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_synced_once_and_the_last_id_stands_for_all() {
-        let mut writer = writer();
+        let mut writer = writer(&SimDir::new(1));
         writer.handle(persist(1, 1..3, 10));
         writer.handle(persist(2, 3..4, 10));
         let vote = HardState { term: Term(1), vote: Some(MemberId(2)), commit: LogIndex(0) };
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn entries_that_replace_others_and_batches_that_grow_too_large_stay_apart() {
-        let mut writer = writer();
+        let mut writer = writer(&SimDir::new(1));
         writer.handle(persist(1, 1..4, 10));
         writer.handle(persist(2, 3..5, 10));
         writer.handle(persist(3, 5..6, WAL_BATCH_BYTES));
@@ -237,7 +237,8 @@ mod tests {
     /// The batch that comes with an install names entries after it, which follow nothing that the log has before.
     #[test]
     fn a_reset_comes_between_the_batches_before_and_after_it() {
-        let mut writer = writer();
+        let disk = SimDir::new(1);
+        let mut writer = writer(&disk);
         writer.handle(persist(1, 1..4, 10));
         writer.handle(LogJob::Cut { before: LogIndex(3) });
         let to = Position { index: LogIndex(9), term: Term(1) };
@@ -248,19 +249,52 @@ mod tests {
         assert_eq!(writer.hard_state().commit, LogIndex(9));
     }
 
+    /// A fold lets the log be cut just when those who waited for it send their next batches: these must not wait for the syncs that
+    /// moving the floor and using segments again take.
     #[test]
-    fn a_cut_comes_after_the_batches_that_wait() {
-        let mut writer = writer();
+    fn a_batch_right_after_a_fold_is_one_write_and_one_sync() {
+        let disk = SimDir::new(1);
+        let mut writer = writer(&disk);
         for index in 1..8 {
             writer.handle(persist(index, index..index + 1, 6000));
             drive(&mut writer);
         }
+        while writer.rest().unwrap() {}
+        let (operations, files) = (disk.operations(), disk.list().unwrap().len());
         writer.handle(LogJob::Cut { before: LogIndex(7) });
         writer.handle(persist(8, 8..9, 10));
-        assert!(writer.write().unwrap());
-        assert_eq!(writer.start().index, LogIndex(0), "a batch does not wait for a cut");
-        assert_eq!(writer.sync().unwrap(), Some(PersistId(8)));
-        assert!(!writer.write().unwrap());
-        assert!(writer.start().index > LogIndex(0) && writer.is_idle());
+        assert_eq!(drive(&mut writer), [8]);
+        assert_eq!(disk.operations() - operations, 2);
+        assert!(writer.start().index > LogIndex(0));
+
+        writer.handle(persist(9, 9..10, 10));
+        drive(&mut writer);
+        assert_eq!((disk.operations() - operations, disk.list().unwrap().len()), (4, files));
+        let mut pieces = 0;
+        while writer.rest().unwrap() {
+            pieces += 1;
+        }
+        assert!(
+            pieces >= 3,
+            "each segment is a piece of its own, so that a batch waits for one at most: {pieces}"
+        );
+        assert!(disk.list().unwrap().len() < files);
+    }
+
+    #[test]
+    fn a_cut_reaches_the_disk_without_a_batch_too() {
+        let disk = SimDir::new(1);
+        let mut writer = writer(&disk);
+        for index in 1..8 {
+            writer.handle(persist(index, index..index + 1, 6000));
+            drive(&mut writer);
+        }
+        let start = writer.start();
+        writer.handle(LogJob::Cut { before: LogIndex(7) });
+        assert!(drive(&mut writer).is_empty());
+        let reopen = || Wal::open(disk.crash(Survival::Nothing), IDENTITY, OPTIONS).unwrap().1;
+        assert_eq!(reopen().start, start, "nobody has had time for it");
+        assert!(writer.rest().unwrap());
+        assert!(reopen().start.index > start.index && reopen().start == writer.start());
     }
 }

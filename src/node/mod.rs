@@ -18,6 +18,7 @@ mod checkpointer;
 mod core;
 mod leases;
 mod log_writer;
+mod reads;
 mod serving;
 mod source;
 mod staging;
@@ -30,6 +31,7 @@ pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
+pub use reads::ConfirmedReads;
 pub use source::TransferOutcome;
 pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 
@@ -98,3 +100,5 @@ pub fn recover(
 mod driver_test;
 #[cfg(test)]
 mod exchange_test;
+#[cfg(test)]
+mod lease_test;

@@ -6,15 +6,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Drained;
+use super::hold::{Grant, Holds};
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
 use crate::disk::Directory;
-use crate::node::{CheckpointOutput, CheckpointWork, Checkpointer};
+use crate::node::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 use crate::wal::Position;
+
+/// What the checkpoint thread is asked for.
+pub(super) enum CheckpointInput {
+    Job(CheckpointJob),
+    /// Stop removing until the reader is done.
+    Hold(Grant),
+}
 
 /// The thread's work.
 pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Context) -> Result<(), Fault> {
     let clock = context.shared.clock;
     let mut jobs = Vec::new();
+    let mut holds = Holds::new(clock);
     let mut patience = Duration::ZERO;
     loop {
         // One piece of work at a time, and what has come meanwhile in between: a fold does not wait for more than a slice.
@@ -22,8 +31,13 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
             return Ok(());
         }
         for job in jobs.drain(..) {
-            checkpointer.handle(clock.now(), job)?;
+            match job {
+                CheckpointInput::Job(job) => checkpointer.handle(clock.now(), job)?,
+                CheckpointInput::Hold(grant) => holds.ask(grant, &context.queues),
+            }
         }
+        let held = checkpointer.wants_to_remove() && !holds.allow_removal();
+        checkpointer.hold_removal(held);
         let began = clock.now();
         patience = match checkpointer.work(began)? {
             Some(work) => {
@@ -31,10 +45,14 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
                 context.shared.file_bytes.store(checkpointer.store().file_bytes(), Ordering::Relaxed);
                 Duration::ZERO
             }
+            None if held => clock.until(checkpointer.poll_timeout()).min(Holds::LOOK),
             None => clock.until(checkpointer.poll_timeout()),
         };
         while let Some(output) = checkpointer.poll_output() {
             carry_out(output, context);
+        }
+        if !checkpointer.wants_to_remove() {
+            holds.removal_finished(&context.queues);
         }
     }
 }

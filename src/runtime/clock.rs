@@ -21,6 +21,12 @@ impl Clock {
         Self { origin: std::time::Instant::now() }
     }
 
+    /// The clock once `by` more has passed.
+    #[cfg(test)]
+    pub(super) fn ahead(self, by: std::time::Duration) -> Self {
+        Self { origin: self.origin.checked_sub(by).expect("the machine has run for longer") }
+    }
+
     /// The time since the origin, as the core takes it.
     pub fn now(&self) -> Instant {
         Instant::default() + self.origin.elapsed()

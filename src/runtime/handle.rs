@@ -4,7 +4,7 @@
 //! after the state it speaks of can be read. Must never: block a thread. Driven by `api` and `app`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock::Clock;
 use super::threads::{CoreInput, Queues};
@@ -12,11 +12,15 @@ use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
 use crate::consensus::CoreStatus;
-use crate::ids::{ClusterId, LogIndex, MemberId, ProposalId, Revision, Term};
+use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
 use crate::mvcc::{View, ViewCell, cost_of};
-use crate::node::LeaseAnswer;
+use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
+use crate::store::{Base, StoreError};
+
+/// Threads that read for clients where the disk may be waited for.
+const POOL_THREADS: usize = 2;
 
 /// Why a request was not served. Nothing is known of the effect of a write after `LeaderChanged`, `TimedOut` and `Stopped`; the
 /// others have none.
@@ -66,6 +70,8 @@ pub struct NodeStatus {
     pub bytes_in_use: u64,
     /// The quota in bytes; `None` when there is no limit.
     pub quota: Option<u64>,
+    /// The digest of what was applied, and up to which entry: two members that name the same entry must have the same.
+    pub digest: (LogIndex, Digest),
     /// Whether this member does not vote.
     pub is_learner: bool,
 }
@@ -103,12 +109,15 @@ pub(super) struct Shared {
     pub(super) queues: Arc<Queues>,
     pub(super) views: Arc<ViewCell>,
     pub(super) proposals: Arc<Waiters<Result<Applied, ServeError>>>,
-    pub(super) reads: Arc<Waiters<Result<LogIndex, ServeError>>>,
+    pub(super) reads: Arc<Waiters<Result<(), ServeError>>>,
+    /// Those of them that know their index.
+    pub(super) confirmed: Mutex<ConfirmedReads>,
     pub(super) leases: Arc<Waiters<Result<LeaseAnswer, ServeError>>>,
     /// Where ids come from that clients leave to us. Nobody needs to be kept from guessing them.
     pub(super) lease_ids: Mutex<Prng>,
-    pub(super) applied: Milestone,
     pub(super) compacted: Milestone,
+    /// Counts the times that there was no leader for too long.
+    pub(super) leader_losses: Milestone,
     pub(super) file_bytes: AtomicU64,
     pub(super) status: Mutex<CoreStatus>,
     /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.
@@ -170,7 +179,7 @@ impl Handle {
     async fn raise_no_space(&self) {
         let alarm = Alarm { member: self.0.ids.member, kind: AlarmKind::NoSpace };
         if !self.0.views.load().facts().alarms.contains(&alarm) {
-            let raise = Command::Alarm { action: AlarmAction::Activate, alarm };
+            let raise = Command::Alarm { action: AlarmAction::QuotaReached, alarm };
             let raised = self.submit(raise, usize::MAX).await;
             if let Err(error) = raised {
                 tracing::warn!(%error, "could not raise the NOSPACE alarm; the next refused write tries again");
@@ -206,8 +215,7 @@ impl Handle {
             .register(key, shared.clock.now(), READS_PENDING_MAX)
             .ok_or(ServeError::TooManyRequests)?;
         shared.core.send(CoreInput::Read(key)).map_err(|_| ServeError::Stopped)?;
-        let index = waiting.await.unwrap_or(Err(ServeError::Stopped))?;
-        if shared.applied.wait(index.0).await { Ok(()) } else { Err(ServeError::Stopped) }
+        waiting.await.unwrap_or(Err(ServeError::Stopped))
     }
 
     /// The newest published state.
@@ -247,10 +255,11 @@ impl Handle {
             leader: core.leader,
             term: core.term,
             commit: core.commit,
-            applied: LogIndex(shared.applied.value()),
+            applied: shared.lock_confirmed().applied(),
             file_bytes: shared.file_bytes.load(Ordering::Relaxed),
             bytes_in_use: view.bytes_in_use(),
             quota: shared.admission.quota,
+            digest: (view.applied(), view.digest()),
             is_learner: false,
         }
     }
@@ -262,9 +271,68 @@ impl Handle {
 }
 
 impl Shared {
+    /// What a node begins with: the state is that of its store, and nobody waits.
+    pub(super) fn new(
+        ids: NodeIds,
+        admission: AdmissionOptions,
+        clock: Clock,
+        base: Arc<Base>,
+        file_bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let compacted = Milestone::default();
+        compacted.reach(u64::try_from(base.meta().compaction_finished.0).unwrap_or(0));
+        Ok(Self {
+            ids,
+            admission,
+            clock,
+            core: Mailbox::default(),
+            queues: Arc::default(),
+            proposals: Arc::default(),
+            reads: Arc::default(),
+            confirmed: Mutex::new(ConfirmedReads::new(base.meta().applied)),
+            leases: Arc::default(),
+            lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
+            views: Arc::new(ViewCell::new(View::of_base(base)?)),
+            compacted,
+            file_bytes: AtomicU64::new(file_bytes),
+            status: Mutex::new(CoreStatus::default()),
+            sole_voter: AtomicBool::new(false),
+            pool: Pool::new(POOL_THREADS),
+            watches: Watches::default(),
+            leader_losses: Milestone::default(),
+            sequence: AtomicU64::new(1),
+            pending_bytes: AtomicUsize::new(0),
+        })
+    }
+
     /// Keeps what the core says of itself for whoever asks.
     pub(super) fn set_core_status(&self, status: CoreStatus) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    fn lock_confirmed(&self) -> MutexGuard<'_, ConfirmedReads> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These reads may look once the state has got to `index`.
+    pub(super) fn confirm_reads(&self, reads: Vec<ReadId>, index: LogIndex) {
+        let ready = self.lock_confirmed().confirm(reads, index);
+        self.release(ready);
+    }
+
+    /// The state that can be read has got to `applied`.
+    pub(super) fn reach_applied(&self, applied: LogIndex) {
+        let ready = self.lock_confirmed().reach(applied);
+        self.release(ready);
+    }
+
+    fn release(&self, reads: Vec<ReadId>) {
+        self.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(()))));
+    }
+
+    /// Forgets reads whose callers were told otherwise or have gone.
+    pub(super) fn forget_reads(&self) {
+        self.lock_confirmed().retain(|read| self.reads.contains(read.0));
     }
 
     /// Numbers and encodes a command.

@@ -7,7 +7,9 @@ mod checkpoint;
 pub mod clock;
 pub mod files;
 mod handle;
+mod hold;
 pub mod io;
+mod leader;
 mod leases;
 mod mailbox;
 mod pool;
@@ -18,6 +20,7 @@ mod wal_writer;
 mod watch;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
+pub use hold::{Hold, HoldError};
 pub use leases::TimeToLive;
 pub use mailbox::{Drained, Mailbox};
 pub use pool::Pool;

@@ -2,8 +2,7 @@
 //!
 //! Owns: the start and the end. Must never: go on when one of the threads has ended by itself. Driven by `app`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use smol::channel::{Receiver, RecvError};
@@ -11,20 +10,13 @@ use smol::channel::{Receiver, RecvError};
 use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
 use super::threads::{self, Context, Fault};
-use super::watch::Watches;
-use super::{Mailbox, Milestone, Pool, checkpoint, wal_writer, watch};
-use crate::consensus::CoreStatus;
+use super::{checkpoint, wal_writer, watch};
 use crate::disk::Directory;
-use crate::mvcc::{View, ViewCell};
 use crate::node::{Applier, Checkpointer, Core, LogWriter};
-use crate::prng::Prng;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::wal::Wal;
 use crate::watch::Hub;
-
-/// Threads that read for clients where the disk may be waited for.
-const POOL_THREADS: usize = 2;
 
 /// The parts of a node, recovered or new.
 pub struct Parts<D: Directory> {
@@ -66,29 +58,7 @@ impl Running {
         let Parts { core, applier, wal, root, store, ids, admission, hub } = parts;
         let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
-        let compacted = Milestone::default();
-        compacted.reach(u64::try_from(base.meta().compaction_finished.0).unwrap_or(0));
-        let shared = Arc::new(Shared {
-            ids,
-            admission,
-            clock,
-            core: Mailbox::default(),
-            queues: Arc::default(),
-            leases: Arc::default(),
-            lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
-            views: Arc::new(ViewCell::new(View::of_base(base)?)),
-            proposals: Arc::default(),
-            reads: Arc::default(),
-            applied: Milestone::default(),
-            compacted,
-            file_bytes: AtomicU64::new(store.file_bytes()),
-            status: Mutex::new(CoreStatus::default()),
-            sole_voter: AtomicBool::new(false),
-            pool: Pool::new(POOL_THREADS),
-            watches: Watches::default(),
-            sequence: AtomicU64::new(1),
-            pending_bytes: AtomicUsize::new(0),
-        });
+        let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes())?);
         let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
         let checkpointer = Checkpointer::new(clock.now(), store, root, member, boot_nonce);
         let writer = LogWriter::new(wal);

@@ -18,7 +18,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use smol::channel::Sender;
 
+use super::checkpoint::CheckpointInput;
 use super::handle::Shared;
+use super::hold::Grant;
+use super::leader::LeaderGap;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, PersistId, Role, SnapshotMark};
@@ -30,6 +33,7 @@ use crate::node::{
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
+use crate::time::Instant;
 use crate::wal::{LogEntry, Position, WalError};
 
 /// How often callers that have waited too long are looked for, while anybody waits.
@@ -63,16 +67,24 @@ pub enum Fault {
 
 /// What the core thread is told.
 pub(super) enum CoreInput {
-    Propose { id: ProposalId, bytes: Bytes },
+    Propose {
+        id: ProposalId,
+        bytes: Bytes,
+    },
     Read(u64),
     Persisted(PersistId),
-    Applied { index: LogIndex, bytes: usize },
+    Applied {
+        index: LogIndex,
+        bytes: usize,
+    },
     ConfChange(LogEntry),
     Checkpointed(LogIndex),
     Transferred(MemberId, Box<TransferOutcome>),
     Staged(SnapshotMark),
     Contested,
     Installed(Position),
+    /// For the checkpoint thread.
+    Hold(Grant),
 }
 
 /// What the applier thread is told.
@@ -91,6 +103,8 @@ pub(super) enum ApplierInput {
         number: u64,
         request: LeaseRequest,
     },
+    /// Call this once the views show all that was told before.
+    Fence(Box<dyn FnOnce() + Send>),
 }
 
 /// The queues of the threads behind the core's.
@@ -98,7 +112,7 @@ pub(super) enum ApplierInput {
 pub(super) struct Queues {
     pub(super) wal: Mailbox<LogJob>,
     pub(super) applier: Mailbox<ApplierInput>,
-    pub(super) checkpoint: Mailbox<CheckpointJob>,
+    pub(super) checkpoint: Mailbox<CheckpointInput>,
 }
 
 /// What every thread has.
@@ -151,6 +165,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
     let mut inputs = Vec::new();
     let mut status = CoreStatus::default();
     let mut last_sweep = shared.clock.now();
+    let mut leader_gap = LeaderGap::default();
     loop {
         while let Some(output) = core.poll_output() {
             carry_out_core(output, context, &mut status);
@@ -174,6 +189,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Staged(mark) => core.handle_staged(now, mark),
                 CoreInput::Contested => core.handle_contest(now),
                 CoreInput::Installed(position) => core.handle_installed(now, position),
+                CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointInput::Hold(grant))),
                 CoreInput::ConfChange(entry) => {
                     let conf_state = core.apply_conf_change(now, &entry)?;
                     let answer = ApplierInput::ConfState { index: entry.index, conf_state };
@@ -187,6 +203,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         if now.since(last_sweep) >= SWEEP_INTERVAL {
             last_sweep = now;
             sweep(context, now);
+            leader_gap.note(now, status.leader.is_some(), &shared.leader_losses);
         }
     }
 }
@@ -197,17 +214,19 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
         // A closed queue means that its thread has failed and the process is about to end.
         CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
         CoreOutput::ResetLog { to } => drop(queues.wal.send(LogJob::Reset { to })),
-        CoreOutput::Store(job) => drop(queues.checkpoint.send(job)),
+        CoreOutput::Store(job) => drop(queues.checkpoint.send(CheckpointInput::Job(job))),
         CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
-            shared.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(index))));
+            shared.confirm_reads(reads, index);
         }
         CoreOutput::Refused { request, why } => {
             let error = match why {
                 RefusedWhy::TooManyRequests => ServeError::TooManyRequests,
                 RefusedWhy::NoLeader => ServeError::NoLeader,
                 RefusedWhy::Removed => ServeError::Stopped,
+                RefusedWhy::TimedOut => ServeError::TimedOut,
+                RefusedWhy::LeaderChanged => ServeError::LeaderChanged,
             };
             match request {
                 Request::Proposal(id) => shared.proposals.answer(id.seq, Err(error)),
@@ -239,17 +258,18 @@ fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
 }
 
 /// Ends the waiting of callers whom nobody will answer.
-fn sweep(context: &Context, now: crate::time::Instant) {
-    let limit = crate::time::Instant(
-        now.0.saturating_sub(u64::try_from(REQUEST_TIMEOUT.as_nanos()).unwrap_or(u64::MAX)),
-    );
+fn sweep(context: &Context, now: Instant) {
+    let before =
+        |age: Duration| Instant(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
     let shared = &context.shared;
-    let writes = shared.proposals.expire(limit, || Err(ServeError::TimedOut));
-    let reads = shared.reads.expire(limit, || Err(ServeError::TimedOut));
-    let leases = shared.leases.expire(limit, || Err(ServeError::TimedOut));
+    let writes = shared.proposals.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
+    let leases = shared.leases.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
+    // Those without an index are the core's, which knows better what to tell them; what is left here waits for the state.
+    let reads = shared.reads.expire(before(REQUEST_TIMEOUT + SWEEP_INTERVAL), || Err(ServeError::TimedOut));
     if writes + reads + leases > 0 {
         tracing::warn!(writes, reads, leases, "requests timed out");
     }
+    shared.forget_reads();
 }
 
 /// Lets the other threads finish what they have and end, and everybody who waits go.
@@ -259,22 +279,24 @@ fn stop(context: &Context) {
     queues.applier.close();
     queues.checkpoint.close();
     shared.watches.mailbox.close();
-    let never = crate::time::Instant(u64::MAX);
+    let never = Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
     shared.reads.expire(never, || Err(ServeError::Stopped));
     shared.leases.expire(never, || Err(ServeError::Stopped));
-    shared.applied.close();
     shared.compacted.close();
+    shared.leader_losses.close();
 }
 
 /// The applier thread: the state machine and its views.
 pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(), Fault> {
     let Context { shared, queues, .. } = context;
     let mut inputs = Vec::new();
+    let mut fences: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     loop {
         while let Some(output) = applier.poll_output()? {
             carry_out_applier(output, context);
         }
+        fences.drain(..).for_each(|pass| pass());
         let patience = applier.poll_timeout().map(|at| shared.clock.until(at));
         if queues.applier.drain(&mut inputs, patience) == Drained::Closed {
             return Ok(());
@@ -297,6 +319,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);
                 }
+                ApplierInput::Fence(pass) => fences.push(pass),
             }
         }
         if applier.poll_timeout().is_some_and(|at| at <= now) {
@@ -317,12 +340,16 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));
         }
         ApplierOutput::Applied { index, bytes } => {
-            shared.applied.reach(index.0);
+            shared.reach_applied(index);
             drop(shared.core.send(CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
-        ApplierOutput::Fold(batch) => drop(queues.checkpoint.send(CheckpointJob::Fold(batch))),
-        ApplierOutput::CompactStart => drop(queues.checkpoint.send(CheckpointJob::Compact)),
+        ApplierOutput::Fold(batch) => {
+            drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Fold(batch))));
+        }
+        ApplierOutput::CompactStart => {
+            drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Compact)));
+        }
         ApplierOutput::Propose(command) => {
             let (id, bytes) = shared.encode(command);
             drop(shared.core.send(CoreInput::Propose { id, bytes }));
@@ -356,3 +383,7 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "threads_test.rs"]
+mod tests;

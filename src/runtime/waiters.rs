@@ -75,6 +75,11 @@ impl<T> Waiters<T> {
         count
     }
 
+    /// Whether the caller with this key still waits.
+    pub fn contains(&self, key: u64) -> bool {
+        self.lock().contains_key(&key)
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.lock().len()

@@ -29,8 +29,7 @@ pub(super) fn run<D: Directory>(mut writer: LogWriter<D>, context: &Context) -> 
             written_bytes = appended_bytes;
             drop(durable.map(|id| context.shared.core.send(CoreInput::Persisted(id))));
         }
-        if queue.is_empty() {
-            writer.rest()?;
-        }
+        // A batch that comes meanwhile waits for one piece at most.
+        while queue.is_empty() && writer.rest()? {}
     }
 }

@@ -20,22 +20,12 @@ use std::time::Duration;
 use super::handle::{Handle, Shared};
 use super::threads::{Context, Fault};
 use super::{Drained, Mailbox, ServeError};
-use crate::watch::{End, Hub, Outlet, Request, Response, StreamId, Taken};
-
-/// What the watch thread is told.
-pub(super) enum WatchInput {
-    /// There is a newer view.
-    Poke,
-    Open(StreamId, Arc<Outlet>),
-    Request(StreamId, Request),
-    Room(StreamId),
-    Close(StreamId),
-}
+use crate::watch::{End, Hub, Input, Outlet, Request, Response, StreamId, Taken};
 
 /// What the watch thread shares with everybody else.
 #[derive(Default)]
 pub(super) struct Watches {
-    pub(super) mailbox: Mailbox<WatchInput>,
+    pub(super) mailbox: Mailbox<Input>,
     /// Whether anybody wants to hear of new views.
     watched: AtomicBool,
     /// Whether a poke is in the mailbox.
@@ -47,7 +37,7 @@ impl Watches {
     /// There is a newer view. After it was published.
     pub(super) fn poke(&self) {
         if self.watched.load(Ordering::SeqCst) && !self.poked.swap(true, Ordering::SeqCst) {
-            drop(self.mailbox.send(WatchInput::Poke));
+            drop(self.mailbox.send(Input::NewView));
         }
     }
 }
@@ -62,7 +52,6 @@ pub(super) fn run(mut hub: Hub, context: &Context) -> Result<(), Fault> {
         let patience = if busy { Some(Duration::ZERO) } else { timeout() };
         if shared.watches.mailbox.drain(&mut inputs, patience) == Drained::Closed {
             hub.end(End::Stopped);
-            wake(&mut hub);
             return Ok(());
         }
         busy = turn(&mut hub, &mut inputs, context)?;
@@ -70,30 +59,13 @@ pub(super) fn run(mut hub: Hub, context: &Context) -> Result<(), Fault> {
 }
 
 /// Everything that has come in, with the newest view, and one slice for watchers that are behind. Whether there are more slices.
-fn turn(hub: &mut Hub, inputs: &mut Vec<WatchInput>, context: &Context) -> Result<bool, Fault> {
+fn turn(hub: &mut Hub, inputs: &mut Vec<Input>, context: &Context) -> Result<bool, Fault> {
     let Context { shared, metrics, .. } = context;
     let watches = &shared.watches;
     watches.poked.store(false, Ordering::SeqCst);
     watches.watched.store(true, Ordering::SeqCst);
     let view = shared.views.load();
-    while hub.advance(&view)? {
-        wake(hub);
-    }
-    let now = shared.clock.now();
-    for input in inputs.drain(..) {
-        match input {
-            WatchInput::Poke => {}
-            WatchInput::Open(id, outlet) => hub.open(id, outlet),
-            WatchInput::Request(id, request) => hub.handle_request(now, id, request),
-            WatchInput::Room(id) => hub.handle_room(id),
-            WatchInput::Close(id) => hub.close(id),
-        }
-    }
-    if hub.poll_timeout().is_some_and(|at| at <= now) {
-        hub.handle_timeout(now);
-    }
-    let busy = hub.work(&view)?;
-    wake(hub);
+    let busy = hub.turn(shared.clock.now(), &view, inputs.drain(..), |outlet| outlet.wake())?;
     let counts = hub.counts();
     watches.watched.store(counts.watchers > 0, Ordering::SeqCst);
     metrics.watch_streams.set(counts.streams as u64);
@@ -102,12 +74,6 @@ fn turn(hub: &mut Hub, inputs: &mut Vec<WatchInput>, context: &Context) -> Resul
     // Counted here alone.
     metrics.events_told.add(counts.told - metrics.events_told.value());
     Ok(busy)
-}
-
-fn wake(hub: &mut Hub) {
-    while let Some(outlet) = hub.poll_wake() {
-        outlet.wake();
-    }
 }
 
 /// One client's stream of watchers. Dropping it ends them all.
@@ -124,16 +90,16 @@ impl Handle {
         let id = StreamId(shared.watches.streams.fetch_add(1, Ordering::Relaxed));
         let outlet = Arc::new(Outlet::default());
         let watching = Watching { shared, id, outlet };
-        watching.send(WatchInput::Open(id, Arc::clone(&watching.outlet)));
+        watching.send(Input::Open(id, Arc::clone(&watching.outlet)));
         watching
     }
 }
 
 impl Watching {
-    fn send(&self, input: WatchInput) {
+    fn send(&self, input: Input) {
         // Closed: the node stops.
         if self.shared.watches.mailbox.send(input).is_err() {
-            self.outlet.stop();
+            self.outlet.end(End::Stopped);
         }
     }
 
@@ -146,7 +112,7 @@ impl Watching {
     /// Makes a request. The answer comes among the responses.
     pub fn request(&self, request: Request) {
         self.outlet.note_request();
-        self.send(WatchInput::Request(self.id, request));
+        self.send(Input::Request(self.id, request));
     }
 
     /// The next response; an error is the end.
@@ -156,7 +122,7 @@ impl Watching {
             Taken::End(End::Stopped) => Poll::Ready(Err(ServeError::Stopped)),
             Taken::Response { response, report } => {
                 if report {
-                    self.send(WatchInput::Room(self.id));
+                    self.send(Input::Room(self.id));
                 }
                 Poll::Ready(Ok(response))
             }
@@ -166,6 +132,6 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.send(WatchInput::Close(self.id));
+        self.send(Input::Close(self.id));
     }
 }

@@ -20,6 +20,7 @@ use super::schema::{
 use super::types::{Change, Head, Meta};
 use crate::command::{KeyRange, KeyValue, RangeEnd};
 use crate::ids::{Revision, VersionId};
+use crate::limits::PUT_OVERHEAD_BYTES;
 
 pub(super) const MALFORMED: &str = "checksum or form does not fit";
 pub(super) const MISSING: &str = "row is missing";
@@ -123,6 +124,16 @@ impl Base {
             version: head.version,
             lease: head.lease,
         })
+    }
+
+    /// How many changes are stored, and how many bytes their keys and values have; at once.
+    pub fn count_changes(&self) -> Result<(u64, u64), StoreError> {
+        let count = self.rev.len()?;
+        let content = count
+            .checked_mul(PUT_OVERHEAD_BYTES)
+            .and_then(|overhead| self.meta.bytes_in_use.checked_sub(overhead));
+        let content = content.ok_or_else(|| StoreError::damaged_file("bytes in use are miscounted"))?;
+        Ok((count, content))
     }
 
     /// The keys in `range` that exist, ascending.

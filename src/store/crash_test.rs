@@ -10,11 +10,11 @@ use redb::Database;
 
 use super::scrub::ScrubCursor;
 use super::testing::{Call, Disk, Dump, SMALL, apply, at, batch, delete, dump, founded, open, put};
-use super::types::Meta;
+use super::types::{Change, ChangeKind, Lease, Meta};
 use super::writer::{Store, StoreOptions};
 use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
-use crate::ids::{Revision, VersionId};
+use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
 use crate::prng::Prng;
 
 const SECTOR_BYTES: usize = 512;
@@ -68,6 +68,11 @@ struct Milestone {
 /// So small that a fold takes several transactions, and pages are written before the commit.
 const TINY: StoreOptions = StoreOptions { cache_bytes: 256 << 10 };
 
+fn put_leased(key: String, create: i64, lease: LeaseId) -> Change {
+    let (create_revision, value) = (Revision(create), vec![7; 100].into());
+    Change { key: key.into(), kind: ChangeKind::Put { value, create_revision, version: 1, lease } }
+}
+
 fn record() -> (Vec<Call>, Vec<Milestone>) {
     let disk = Disk::default();
     let mut milestones: Vec<Milestone> = Vec::new();
@@ -86,10 +91,14 @@ fn record() -> (Vec<Call>, Vec<Milestone>) {
     for round in 0..3_i64 {
         let first = 2 + round * 40;
         let mut changes: Vec<(VersionId, _)> = (0..40)
-            .map(|n| (at(first + n, 0), put(format!("key {}", n % 30), vec![7; 100], first + n, 1)))
+            .map(|n| {
+                (at(first + n, 0), put_leased(format!("key {}", n % 30), first + n, LeaseId(round * n % 3)))
+            })
             .collect();
         changes.push((at(first + 39, 1), delete(format!("key {round}"))));
         let mut batch = batch(&store, changes);
+        let lease = Lease { ttl: 60, remaining: round, granted_at: LogIndex(round.unsigned_abs()) };
+        batch.leases = (1..3).map(|id| (LeaseId(id), Some(lease))).collect();
         batch.meta.compacted = Revision(if round == 1 { first + 30 } else { batch.meta.compacted.0 });
         store.fold(&batch).unwrap();
         note(&store);
@@ -167,9 +176,11 @@ fn a_compaction_that_was_cut_off_goes_on_after_opening() {
             let progress = store.scrub_slice(from, 100).unwrap();
             (cursor, rows) = (progress.next, rows + progress.rows);
         }
+        let leases = &milestones[done].state.leases;
+        let of_leases: usize = leases.iter().map(|(.., keys)| 1 + keys.len()).sum();
         assert_eq!(
             rows,
-            2 * milestones[done].state.changes.len(),
+            2 * milestones[done].state.changes.len() + of_leases,
             "each change is in rev, and in live or hist"
         );
     }

@@ -8,13 +8,14 @@ use redb::{Database, Key, ReadableTable, TableDefinition, Value};
 use super::encoding::seal;
 use super::error::StoreError;
 use super::schema::{
-    FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LIVE, META, REV, hist_key, id_key, write_live,
+    ATTACHED, FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LEASE, LIVE, META, REV, attached_key, hist_key,
+    id_key, write_attached, write_live,
 };
 use super::scrub::ScrubCursor;
 use super::testing::{Disk, SMALL, at, batch, delete, everything, founded, open, put};
-use super::types::Head;
+use super::types::{ChangeKind, Head, Lease};
 use super::writer::{Store, is_engine_source};
-use crate::ids::{LeaseId, Revision, VersionId};
+use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
 
 /// `a` has a history, `b` was deleted, `c` is plain.
 fn filled() -> Disk {
@@ -142,6 +143,70 @@ fn a_flipped_bit_in_a_superseded_row_is_named() {
     }
 }
 
+/// Key `a` is attached to lease 7.
+fn leased() -> Disk {
+    let disk = filled();
+    let mut store = open(&disk);
+    let mut change = put("a", "three", 2, 3);
+    if let ChangeKind::Put { lease, .. } = &mut change.kind {
+        *lease = LeaseId(7);
+    }
+    let mut batch = batch(&store, vec![(at(6, 0), change)]);
+    batch.leases = vec![(LeaseId(7), Some(Lease { ttl: 60, remaining: 0, granted_at: LogIndex(2) }))];
+    store.fold(&batch).unwrap();
+    disk
+}
+
+#[test]
+fn a_damaged_lease_is_named() {
+    let id = 7_i64.to_le_bytes();
+    let rows = scrub(&open(&leased())).unwrap();
+    assert_eq!(rows, 14, "six changes, each in rev and in live or hist, a lease and an attachment");
+    for byte in 0..7 {
+        let disk = leased();
+        alter(&disk, LEASE, |leases| {
+            let mut row = leases.get(&id).unwrap().unwrap().value().to_vec();
+            row[byte] ^= 1;
+            leases.insert(&id, row.as_slice()).unwrap();
+        });
+        let store = open(&disk);
+        assert_names(store.base().unwrap().leases(), "lease", &id);
+        assert_names(scrub(&store), "lease", &id);
+    }
+    let disk = leased();
+    alter(&disk, LEASE, |leases| drop(leases.remove(&id).unwrap()));
+    assert_names(scrub(&open(&disk)), "lease", &id);
+}
+
+#[test]
+fn a_damaged_attachment_is_named() {
+    let raw_key = attached_key(LeaseId(7), b"a");
+    for byte in 0..4 {
+        let disk = leased();
+        alter(&disk, ATTACHED, |attached| {
+            let mut row = *attached.get(raw_key.as_slice()).unwrap().unwrap().value();
+            row[byte] ^= 1;
+            attached.insert(raw_key.as_slice(), &row).unwrap();
+        });
+        let store = open(&disk);
+        assert_names(store.base().unwrap().attached(LeaseId(7)), "attached", &raw_key);
+        assert_names(scrub(&store), "attached", &raw_key);
+    }
+    // One that is lost would leave a key behind when its lease ends; one too many would delete another's.
+    let disk = leased();
+    alter(&disk, ATTACHED, |attached| drop(attached.remove(raw_key.as_slice()).unwrap()));
+    let mut store = open(&disk);
+    assert_names(scrub(&store), "attached", &raw_key);
+    let detach = batch(&store, vec![(at(7, 0), delete("a"))]);
+    assert_names(store.fold(&detach), "attached", &raw_key);
+    let disk = leased();
+    let foreign = attached_key(LeaseId(7), b"c");
+    alter(&disk, ATTACHED, |attached| {
+        attached.insert(foreign.as_slice(), &write_attached(&foreign)).unwrap();
+    });
+    assert_names(scrub(&open(&disk)), "attached", &foreign);
+}
+
 #[test]
 fn a_row_in_anothers_place_or_not_there_is_named() {
     let disk = filled();
@@ -192,7 +257,7 @@ fn an_undamaged_store_passes_the_scrub() {
 
 #[test]
 fn a_store_of_another_format_is_refused_and_left_alone() {
-    for found in [0, FORMAT_VERSION + 1, u32::MAX] {
+    for found in [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, u32::MAX] {
         let disk = filled();
         alter(&disk, META, |meta| {
             let mut row = found.to_le_bytes().to_vec();

@@ -4,8 +4,8 @@
 //! by the store's commits and by opening.
 //!
 //! ```text
-//! row      = version:u8 (1)  applied  applied_term  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
-//!            compaction_finished  bytes_in_use  alarms:list  members:list  seal       numbers are varints
+//! row      = version:u8 (2)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
+//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  seal       numbers are varints
 //! conf     = voters:list  learners:list  voters_outgoing:list  learners_next:list (of u64 LE)  auto_leave:u8
 //! alarm    = member:u64 LE  kind:u8 (1 no space, 2 corrupt)
 //! member   = id:u64 LE  attributes.member:u64 LE  name:text  peer_urls:list of text  client_urls:list of text
@@ -18,10 +18,10 @@ use super::schema::{FACTS_KEY, META_NAME};
 use super::types::{ConfState, Meta};
 use crate::command::varint::put_varint;
 use crate::command::{Alarm, AlarmKind, MemberAttributes};
-use crate::ids::{LogIndex, MemberId, Revision, Term};
+use crate::ids::{Digest, LogIndex, MemberId, Revision, Term};
 
 /// The version of the row.
-pub const FACTS_VERSION: u8 = 1;
+pub const FACTS_VERSION: u8 = 2;
 
 const FLAG_EVER_COMPACTED: u8 = 1;
 const ALARM_NO_SPACE: u8 = 1;
@@ -32,6 +32,7 @@ pub fn encode(meta: &Meta) -> Vec<u8> {
     let mut out = vec![FACTS_VERSION];
     put_varint(&mut out, meta.applied.0);
     put_varint(&mut out, meta.applied_term.0);
+    out.extend_from_slice(&meta.digest.0.to_le_bytes());
     for list in [
         &meta.conf_state.voters,
         &meta.conf_state.learners,
@@ -53,6 +54,7 @@ pub fn encode(meta: &Meta) -> Vec<u8> {
             AlarmKind::Corrupt => ALARM_CORRUPT,
         });
     });
+    put_list(&mut out, &meta.over_quota, |out, member| put_member_id(out, *member));
     put_list(&mut out, &meta.members, |out, (id, attributes)| {
         put_member_id(out, *id);
         put_attributes(out, attributes);
@@ -80,6 +82,7 @@ pub fn decode(row: &[u8]) -> Result<Meta, StoreError> {
 fn parse(mut reader: Reader<'_>) -> Option<Meta> {
     let applied = LogIndex(reader.varint()?);
     let applied_term = Term(reader.varint()?);
+    let digest = Digest(u64::from_le_bytes(reader.array()?));
     let conf_state = ConfState {
         voters: reader.list(member_id)?,
         learners: reader.list(member_id)?,
@@ -90,6 +93,7 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
     let meta = Meta {
         applied,
         applied_term,
+        digest,
         conf_state,
         revision: Revision(reader.count()?),
         compacted: Revision(reader.count()?),
@@ -97,6 +101,7 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
         compaction_finished: Revision(reader.count()?),
         bytes_in_use: reader.varint()?,
         alarms: reader.list(alarm)?,
+        over_quota: reader.list(member_id)?,
         members: reader.list(|reader| Some((member_id(reader)?, attributes(reader)?)))?,
     };
     reader.end()?;
@@ -177,6 +182,7 @@ mod tests {
         Meta {
             applied: LogIndex(u64::MAX),
             applied_term: Term(300),
+            digest: Digest(0x0123_4567_89ab_cdef),
             conf_state: ConfState {
                 voters: vec![MemberId(1), MemberId(u64::MAX)],
                 learners: vec![MemberId(2)],
@@ -193,6 +199,7 @@ mod tests {
                 Alarm { member: MemberId(1), kind: AlarmKind::NoSpace },
                 Alarm { member: MemberId(1), kind: AlarmKind::Corrupt },
             ],
+            over_quota: vec![MemberId(1)],
             members: vec![(MemberId(7), attributes)],
         }
     }
@@ -230,6 +237,6 @@ mod tests {
         }
         assert!(resealed([body, b"x"].concat()).is_damage(), "bytes after the end");
         let newer = [&[FACTS_VERSION + 1], &body[1..]].concat();
-        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 2, supported: 1 }));
+        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 3, supported: 2 }));
     }
 }

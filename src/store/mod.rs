@@ -39,6 +39,7 @@ pub use backend::{IoCounts, Meter};
 pub use base::Base;
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
+pub use facts::{decode as decode_facts, encode as encode_facts};
 pub use scan::{Changes, Heads, VersionsAt};
 pub use schema::FORMAT_VERSION;
 pub use scrub::{ScrubCursor, ScrubProgress};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use redb::StorageBackend;
 
-use super::types::{Change, ChangeKind, FoldBatch, Head, Meta};
+use super::types::{Change, ChangeKind, FoldBatch, Head, Lease, Meta};
 use super::writer::{Store, StoreOptions};
 use crate::command::KeyRange;
 use crate::ids::{LeaseId, Revision, VersionId};
@@ -114,6 +114,7 @@ pub struct Dump {
     pub changes: Vec<(VersionId, Change)>,
     pub heads: Vec<(Bytes, Head)>,
     pub alive: Vec<Vec<(Bytes, VersionId)>>,
+    pub leases: Vec<(LeaseId, Lease, Vec<Bytes>)>,
 }
 
 pub const SMALL: StoreOptions = StoreOptions { cache_bytes: 1 << 20 };
@@ -132,6 +133,12 @@ pub fn dump(store: &Store) -> Dump {
     Dump {
         meta: store.is_initialised().then(|| meta.clone()),
         changes: base.changes(VersionId::default(), meta.revision).unwrap().map(Result::unwrap).collect(),
+        leases: base
+            .leases()
+            .unwrap()
+            .into_iter()
+            .map(|(id, lease)| (id, lease, base.attached(id).unwrap()))
+            .collect(),
         heads: base.heads(&everything()).unwrap().map(Result::unwrap).collect(),
         alive: [meta.compacted.0, i64::midpoint(meta.compacted.0, meta.revision.0), meta.revision.0]
             .into_iter()

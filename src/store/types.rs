@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::command::{Alarm, KeyValue, MemberAttributes};
-use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
+use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 
 /// One change of one key; with its [`VersionId`] it is a row of the `rev` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub struct Meta {
     pub applied: LogIndex,
     /// That entry's term.
     pub applied_term: Term,
+    /// What the entries up to `applied` have come to.
+    pub digest: Digest,
     /// The configuration of the cluster as of `applied`.
     pub conf_state: ConfState,
     /// The current revision.
@@ -98,6 +100,8 @@ pub struct Meta {
     pub bytes_in_use: u64,
     /// Raised alarms, sorted.
     pub alarms: Vec<Alarm>,
+    /// Whose NOSPACE alarm was raised by the quota alone, sorted.
+    pub over_quota: Vec<MemberId>,
     /// Members that have published themselves, by id.
     pub members: Vec<(MemberId, MemberAttributes)>,
 }

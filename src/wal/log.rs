@@ -59,7 +59,18 @@ pub struct Usage {
 ///              ^ floor                   ^ active
 /// ```
 ///
-/// The second batch of segment 5 replaced entry 9, so everything above 8 is in 5 and later; `cut(9)` frees segment 4.
+/// The second batch of segment 5 replaced entry 9, so everything above 8 is in 5 and later; `cut(9)` gives up segment 4.
+///
+/// Giving up is never waited for. A cut only says where the floor will be; the next batch, whoever's it is, takes that to the disk, or
+/// [`Wal::prepare`] does while nobody writes. What lies below a durable floor is used again, or removed, by `prepare` too, one segment at
+/// a time, and else when a batch needs a segment and there is no spare: so the log never grows while it has segments to give.
+///
+/// ```text
+/// cut(9)         4  5  6  7      nothing on the disk: a crash leaves the old floor, which keeps more than is needed
+/// next batch     4 |5  6  7      floor 5 is in its head, and counts once it is synced: a crash before leaves the old floor
+/// prepare           5  6  7  8   segment 4 has a new header, then a new name: a crash leaves it below the floor, where recovery
+///                                removes it, or with a header that contradicts its name, which recovery removes as well
+/// ```
 ///
 /// Contract: [`Wal::append`] writes, [`Wal::sync`] makes durable, and there is a sync between two appends (at most one batch can be
 /// torn). After an error nothing works any more: what is on the disk is unknown until the log is opened anew.
@@ -71,8 +82,10 @@ pub struct Wal<D: Directory> {
     /// By generation, without gaps: those that count, then the active one, then spares.
     segments: VecDeque<Segment<D::File>>,
     active: usize,
-    /// The first generation that counts.
+    /// The first generation that counts, on the disk once the last batch is synced.
     floor: u64,
+    /// The floor that the next batch brings with it.
+    planned_floor: Option<u64>,
     span: Span,
     hard_state: HardState,
     chain: u32,
@@ -99,8 +112,11 @@ pub(super) struct Parts<F> {
 #[derive(Clone, Copy)]
 enum Purpose {
     Append,
-    Cut { floor: u64 },
-    Reset { to: Position },
+    /// To move the floor where it was planned.
+    Cut,
+    Reset {
+        to: Position,
+    },
 }
 
 impl<D: Directory> Wal<D> {
@@ -155,6 +171,7 @@ impl<D: Directory> Wal<D> {
             segments,
             active,
             floor,
+            planned_floor: None,
             span,
             hard_state,
             chain,
@@ -215,34 +232,43 @@ impl<D: Directory> Wal<D> {
         })
     }
 
-    /// Makes a spare segment if there is none, so that no append has to wait for one. For moments in which nobody waits.
-    pub fn prepare(&mut self) -> Result<(), WalError> {
+    /// One piece of work ahead, so that no append has to do it: moves the floor, uses a given up segment again, or makes a spare where
+    /// there is none. For moments in which nobody waits; `false` when there is nothing left to do. Durable when it returns, with at most
+    /// three syncs.
+    pub fn prepare(&mut self) -> Result<bool, WalError> {
         self.guarded(|wal| {
-            if wal.active + 1 == wal.segments.len() {
+            assert!(!wal.unsynced, "work ahead comes between batches");
+            if wal.planned_floor.is_some() {
+                wal.write(Purpose::Cut, Batch::default())?;
+                wal.sync()?;
+                return Ok(true);
+            }
+            if wal.release_one()? {
+                return Ok(true);
+            }
+            let lacks_spare = wal.active + 1 == wal.segments.len();
+            if lacks_spare {
                 wal.extend(wal.options.segment_bytes)?;
             }
-            Ok(())
+            Ok(lacks_spare)
         })
     }
 
-    /// Gives up entries below `before`, which a checkpoint covers: whole segments, so that some of them stay. Durable when it
-    /// returns, with one sync, plus three for each segment that is used again.
+    /// Gives up entries below `before`, which a checkpoint covers: whole segments, so that some of them stay. Nothing is written: the
+    /// next batch or [`Wal::prepare`] makes it so. A crash until then leaves entries that are not needed.
     pub fn cut(&mut self, before: LogIndex) -> Result<(), WalError> {
         self.guarded(|wal| {
-            assert!(!wal.unsynced, "a cut comes between batches");
             let covers = |segment: &Segment<_>| segment.start.is_some_and(|start| start.index < before);
             let Some(first) = wal.segments.range(..=wal.active).rposition(covers) else { return Ok(()) };
             let segment = &wal.segments[first];
             let floor = segment.header.generation;
-            if floor <= wal.floor {
-                return Ok(());
+            if floor > wal.planned_floor.unwrap_or(wal.floor) {
+                wal.planned_floor = Some(floor);
+                if let Some(start) = segment.start {
+                    wal.span.advance_start(start.index);
+                }
             }
-            if let Some(start) = segment.start {
-                wal.span.advance_start(start.index);
-            }
-            wal.write(Purpose::Cut { floor }, Batch::default())?;
-            wal.sync()?;
-            wal.release()
+            Ok(())
         })
     }
 
@@ -257,9 +283,10 @@ impl<D: Directory> Wal<D> {
             if wal.hard_state.term < to.term {
                 (wal.hard_state.term, wal.hard_state.vote) = (to.term, None);
             }
+            // The floor moves further than any cut has planned.
+            wal.planned_floor = None;
             wal.write(Purpose::Reset { to }, Batch::default())?;
-            wal.sync()?;
-            wal.release()
+            wal.sync()
         })
     }
 
@@ -303,7 +330,8 @@ impl<D: Directory> Wal<D> {
         let active = &self.segments[self.active];
         let reaches_back = active.start.is_none_or(|first| start.index < first.index);
         let mut content = Content { hard_state: batch.hard_state, head: None, entries: batch.entries };
-        if reaches_back || !matches!(purpose, Purpose::Append) {
+        let floor = self.planned_floor.take();
+        if reaches_back || floor.is_some() || !matches!(purpose, Purpose::Append) {
             content = Content { hard_state: Some(hard_state), head: head(self.floor), ..content };
         }
         let mut sectors = sectors_of(content.payload_bytes());
@@ -316,11 +344,10 @@ impl<D: Directory> Wal<D> {
         }
         assert!(place.is_some(), "a segment is made to hold the batch");
         let at = place.unwrap_or(FIRST_SECTOR);
-        match purpose {
-            Purpose::Append => {}
-            Purpose::Cut { floor } => self.floor = floor,
-            Purpose::Reset { .. } => self.floor = self.segments[self.active].header.generation,
-        }
+        self.floor = match purpose {
+            Purpose::Append | Purpose::Cut => floor.unwrap_or(self.floor),
+            Purpose::Reset { .. } => self.segments[self.active].header.generation,
+        };
         content.head = content.head.and_then(|_| head(self.floor));
         self.put(content, at)?;
         self.hard_state = hard_state;
@@ -374,8 +401,9 @@ impl<D: Directory> Wal<D> {
     /// Moves on to a segment that has room for so many sectors. Segments too small for an oversize batch stay empty.
     fn advance(&mut self, sectors: u64) -> Result<(), WalError> {
         let fits = |segment: &Segment<_>| FIRST_SECTOR + sectors <= segment.end();
-        let spare = self.segments.range(self.active + 1..).position(fits);
-        if let Some(position) = spare {
+        // A file that has its zeros is cheaper than a new one, even now that a batch waits for it; and whoever never rests must not grow.
+        while !self.segments.range(self.active + 1..).any(fits) && self.release_one()? {}
+        if let Some(position) = self.segments.range(self.active + 1..).position(fits) {
             self.active += 1 + position;
             return Ok(());
         }
@@ -396,24 +424,22 @@ impl<D: Directory> Wal<D> {
         Ok(())
     }
 
-    /// Uses the segments below the floor again, or removes them. Their end is durable: a crash leaves some of them, and recovery removes
-    /// what is below the floor.
-    fn release(&mut self) -> Result<(), WalError> {
-        while let Some(oldest) = self.segments.front()
-            && oldest.header.generation < self.floor
-            && let Some(oldest) = self.segments.pop_front()
-        {
-            self.active -= 1;
-            let length = self.options.segment_bytes;
-            let reusable = self.options.prefill && oldest.header.prefilled && oldest.header.length == length;
-            if reusable && self.segments.len() - self.active - 1 < SPARES_MAX {
-                let header = self.header(self.next_generation(), length);
-                self.segments.push_back(oldest.recycle(&self.dir, header)?);
-            } else {
-                self.dir.remove(&oldest.name).map_err(failed(&oldest.name, "remove"))?;
-            }
+    /// Uses the oldest segment below the floor again, or removes it; `false` where there is none. Its end is durable, because the floor
+    /// is: a crash leaves it or not, and recovery removes what is below the floor.
+    fn release_one(&mut self) -> Result<bool, WalError> {
+        assert!(!self.unsynced, "the floor is on the disk");
+        let given_up = self.segments.pop_front_if(|oldest| oldest.header.generation < self.floor);
+        let Some(oldest) = given_up else { return Ok(false) };
+        self.active -= 1;
+        let length = self.options.segment_bytes;
+        let reusable = self.options.prefill && oldest.header.prefilled && oldest.header.length == length;
+        if reusable && self.segments.len() - self.active - 1 < SPARES_MAX {
+            let header = self.header(self.next_generation(), length);
+            self.segments.push_back(oldest.recycle(&self.dir, header)?);
+        } else {
+            self.dir.remove(&oldest.name).map_err(failed(&oldest.name, "remove"))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn next_generation(&self) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! Owns: the format, the order of writes and syncs, recovery. Must never: know what an entry means, read a clock, or go on after a
 //! failed write or sync. Driven by the wal thread: [`Wal::append`] and [`Wal::sync`] for each batch, [`Wal::cut`] after a checkpoint,
-//! [`Wal::reset`] after a snapshot was installed.
+//! [`Wal::prepare`] when idle, [`Wal::reset`] after a snapshot was installed.
 //!
 //! # Format, version 1
 //!

@@ -128,7 +128,7 @@ fn next_step(prng: &mut Prng, model: &Model) -> Step {
     let last = model.last().index.0;
     match prng.range(0, 20) {
         0 => Step::Reopen,
-        1 => Step::Prepare,
+        1 | 7 => Step::Prepare,
         2 | 3 => Step::Cut(LogIndex(prng.range(1, commit.0 + 2))),
         4 if prng.one_in(3) => {
             let index = prng.range(commit.0, last.max(commit.0) + 4);
@@ -212,7 +212,7 @@ pub(super) fn run(dir: &SimDir, options: Options, start: Position, steps: &[Step
             }
             Step::Cut(before) => wal.cut(*before),
             Step::Reset(to) => wal.reset(*to),
-            Step::Prepare => wal.prepare(),
+            Step::Prepare => wal.prepare().map(drop),
             Step::Reopen => Wal::open(dir.clone(), IDENTITY, options).map(|(opened, recovered)| {
                 wal = opened;
                 model.agrees(&recovered).unwrap();

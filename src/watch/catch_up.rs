@@ -34,7 +34,7 @@ struct Offers {
 
 impl Hub {
     /// Brings some watchers forward; whether others wait that could be. `view` is the one that the hub has advanced to.
-    pub fn work(&mut self, view: &View) -> Result<bool, StoreError> {
+    pub(super) fn work(&mut self, view: &View) -> Result<bool, StoreError> {
         let Some((_, leader)) = self.turns.first().copied() else { return Ok(false) };
         if self.cancel_compacted(leader, view.compacted()) {
             self.requeue(leader);

@@ -13,7 +13,7 @@ use super::outlet::{End, Offered, Outlet, Room};
 use super::scan::{self, For, Found, Scopes, SliceBounds};
 use super::slab::Slab;
 use super::watcher::{Scope, State, Stream, Watcher};
-use super::{CreateRequest, Message, NO_WATCHER, Refusal, Request, Response, StreamId};
+use super::{CreateRequest, Input, Message, NO_WATCHER, Refusal, Request, Response, StreamId};
 use crate::ids::Revision;
 use crate::limits::{
     WATCH_QUEUED_BYTES_MAX, WATCH_SCARCE_SLICE_BYTES, WATCH_SLICE_BYTES, WATCH_SLICE_REVISIONS,
@@ -86,10 +86,8 @@ pub struct Counts {
 ///
 /// # Contract
 ///
-/// - A request is handled with a view that was loaded after the request came: first [`Hub::advance`] to that view until it answers false,
-///   then [`Hub::handle_request`].
-/// - [`Hub::work`] is called again and again while it answers true; between calls newer views and requests may be handed in.
-/// - After any call, [`Hub::poll_wake`] until `None`: those outlets have something for their readers.
+/// - The view of a [`Hub::turn`] was loaded after its inputs came, and no earlier turn had a newer one.
+/// - There is another turn when there are inputs, when the last one said so, and at [`Hub::poll_timeout`].
 /// - An error is final.
 pub struct Hub {
     pub(super) options: Options,
@@ -142,15 +140,45 @@ impl Hub {
         }
     }
 
+    /// Tells synced watchers what is new in `view`, handles `inputs`, and brings some of those forward that are behind. Calls `wake` for
+    /// outlets whose readers have something to read. Whether there is more to do at once.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        view: &View,
+        inputs: impl IntoIterator<Item = Input>,
+        mut wake: impl FnMut(Arc<Outlet>),
+    ) -> Result<bool, StoreError> {
+        // First, so that requests meet a hub which is where their view is.
+        while self.advance(view)? {
+            self.touched.drain(..).for_each(&mut wake);
+        }
+        for input in inputs {
+            match input {
+                Input::NewView => {}
+                Input::Open(id, outlet) => self.open(id, outlet),
+                Input::Request(id, request) => self.handle_request(now, id, request),
+                Input::Room(id) => self.handle_room(id),
+                Input::Close(id) => self.close(id),
+            }
+        }
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            self.handle_timeout(now);
+        }
+        let busy = self.work(view)?;
+        self.touched.drain(..).for_each(wake);
+        Ok(busy)
+    }
+
     /// A new stream without watchers.
-    pub fn open(&mut self, id: StreamId, outlet: Arc<Outlet>) {
+    pub(super) fn open(&mut self, id: StreamId, outlet: Arc<Outlet>) {
         let slot = self.streams.insert(Stream::new(outlet));
         let before = self.by_id.insert(id, slot);
         assert!(before.is_none(), "a stream is opened once");
     }
 
     /// A stream is gone, and its watchers with it.
-    pub fn close(&mut self, id: StreamId) {
+    pub(super) fn close(&mut self, id: StreamId) {
         let Some(slot) = self.by_id.remove(&id) else { return };
         let watchers = std::mem::take(&mut self.streams[slot].watchers);
         for watcher in watchers.into_values() {
@@ -161,7 +189,7 @@ impl Hub {
     }
 
     /// What the client of a stream asks for.
-    pub fn handle_request(&mut self, now: Instant, id: StreamId, request: Request) {
+    pub(super) fn handle_request(&mut self, now: Instant, id: StreamId, request: Request) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
         match request {
             Request::Create(request) => self.create(now, slot, &request),
@@ -185,7 +213,7 @@ impl Hub {
     }
 
     /// The reader of a stream says that there is room.
-    pub fn handle_room(&mut self, id: StreamId) {
+    pub(super) fn handle_room(&mut self, id: StreamId) {
         if let Some(slot) = self.by_id.get(&id).copied() {
             self.refresh(slot);
             self.tell_progress(slot);
@@ -196,19 +224,13 @@ impl Hub {
     pub fn end(&mut self, end: End) {
         for slot in self.by_id.values() {
             let outlet = &self.streams[*slot].outlet;
-            if outlet.end(end) {
-                self.touched.push(Arc::clone(outlet));
-            }
+            outlet.end(end);
+            outlet.wake();
         }
     }
 
-    /// The next outlet whose reader must be woken.
-    pub fn poll_wake(&mut self) -> Option<Arc<Outlet>> {
-        self.touched.pop()
-    }
-
     /// Tells synced watchers of a slice of what is new in `view`. Whether there is more of it.
-    pub fn advance(&mut self, view: &View) -> Result<bool, StoreError> {
+    pub(super) fn advance(&mut self, view: &View) -> Result<bool, StoreError> {
         if self.revision >= view.revision() {
             return Ok(false);
         }

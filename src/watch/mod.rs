@@ -103,6 +103,21 @@ pub enum Refusal {
     TooManyWatchers,
 }
 
+/// What a hub is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// There is a newer view.
+    NewView,
+    /// A stream begins.
+    Open(StreamId, Arc<Outlet>),
+    /// The client of a stream asks for something.
+    Request(StreamId, Request),
+    /// The reader of a stream says that there is room.
+    Room(StreamId),
+    /// A stream is gone.
+    Close(StreamId),
+}
+
 /// The id in answers that concern no watcher in particular.
 pub const NO_WATCHER: i64 = -1;
 

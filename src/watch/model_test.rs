@@ -269,7 +269,6 @@ impl World {
             }
         }
         self.hub.check_invariants();
-        while self.hub.poll_wake().is_some() {}
     }
 
     fn advance(&mut self) {

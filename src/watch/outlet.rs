@@ -135,11 +135,9 @@ impl Outlet {
         self.lock().claim(room)
     }
 
-    /// Ends the stream; the result as `first` of [`Offered::Queued`].
-    pub(super) fn end(&self, end: End) -> bool {
-        let mut inner = self.lock();
-        inner.end = Some(end);
-        !std::mem::replace(&mut inner.touched, true)
+    /// Ends the stream.
+    pub fn end(&self, end: End) {
+        self.lock().end = Some(end);
     }
 
     /// Wakes the reader, if it waits.
@@ -163,11 +161,6 @@ impl Outlet {
     /// The client makes a request: it counts until the hub has handled it.
     pub fn note_request(&self) {
         self.lock().requests += 1;
-    }
-
-    /// The end, said by the reader's side: there is no hub any more.
-    pub fn stop(&self) {
-        self.lock().end = Some(End::Stopped);
     }
 
     /// The next response for the client.

@@ -11,13 +11,13 @@ use crate::time::Instant;
 const JITTER_PARTS: u32 = 10;
 
 impl Hub {
-    /// When [`Hub::handle_timeout`] is due.
+    /// When there must be a turn.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.ticks.first().map(|(at, _)| *at)
     }
 
     /// Tells those whose time has come, up to the view that the hub has advanced to.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, slot)) = self.ticks.first().copied()
             && at <= now
         {

@@ -47,8 +47,9 @@ pub struct Server {
     pub handle: Handle,
     pub address: SocketAddr,
     pub stop: Stop,
+    pub metrics: Arc<Metrics>,
     node: Option<Running>,
-    _dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 /// What a test changes about a server.
@@ -66,6 +67,8 @@ pub struct Setup {
     pub quota: Option<u64>,
     /// How often quiet watchers are told how far they are.
     pub progress_interval: Duration,
+    /// What node and API count into.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Setup {
@@ -79,6 +82,7 @@ impl Default for Setup {
             learns: false,
             quota: Some(2 << 30),
             progress_interval: Duration::from_secs(600),
+            metrics: Arc::new(Metrics::new(methods())),
         }
     }
 }
@@ -89,16 +93,26 @@ impl Server {
     }
 
     pub async fn with(setup: Setup) -> Self {
-        let dir = TempDir::new().unwrap();
+        Self::over(Arc::new(TempDir::new().unwrap()), setup).await
+    }
+
+    /// Stops the node and starts it again on what it has left, behind another port.
+    pub async fn restart(self) -> Self {
+        let dir = Arc::clone(&self.dir);
+        drop(self);
+        Self::over(dir, Setup::default()).await
+    }
+
+    async fn over(dir: Arc<TempDir>, setup: Setup) -> Self {
         let node = start_node(dir.path(), &setup);
         let handle = node.handle().clone();
         if !setup.lonely && !setup.learns {
             until("a leader", || handle.status().leader.is_some()).await;
         }
         let (stop, stopping) = Stop::pair();
-        let metrics = Arc::new(Metrics::new(methods()));
+        let metrics = Arc::clone(&setup.metrics);
         let text = Arc::new(|| "up 1\n".to_owned());
-        let api = Api::new(handle.clone(), setup.options, metrics, text, stopping);
+        let api = Api::new(handle.clone(), setup.options, Arc::clone(&metrics), text, stopping);
         let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
         let address = socket.get_ref().local_addr().unwrap();
         let (accepting, listener) = (api.clone(), Listener { plaintext: setup.plaintext, tls: setup.tls });
@@ -106,7 +120,7 @@ impl Server {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
         })
         .detach();
-        Self { api, handle, address, stop, node: Some(node), _dir: dir }
+        Self { api, handle, address, stop, metrics, node: Some(node), dir }
     }
 
     pub async fn connect(&self) -> Async<TcpStream> {
@@ -135,10 +149,10 @@ impl Drop for Server {
     }
 }
 
-/// Founds a node and starts its threads, without what `app` adds to that.
+/// Founds a node, unless there is one, and starts its threads, without what `app` adds to that.
 fn start_node(dir: &Path, setup: &Setup) -> Running {
     let log = dir.join("wal");
-    std::fs::create_dir(&log).unwrap();
+    std::fs::create_dir_all(&log).unwrap();
     start_node_on(RealDirectory::open(&log).unwrap(), dir, setup)
 }
 
@@ -158,26 +172,33 @@ where
     }
     let store_dir = RealDirectory::open(dir).unwrap();
     let mut store = Store::open_in(&store_dir, "store", StoreOptions::default()).unwrap();
-    store.initialise(&meta).unwrap();
     let cluster = ClusterId(0xc);
     let identity = wal::Identity { cluster, member: MEMBER };
     let options = wal::Options { segment_bytes: 4 << 20, prefill: false };
     let root = log.clone();
-    let log = Wal::create(log, identity, log_start, options).unwrap();
+    let (log, entries) = if store.is_initialised() {
+        let (log, recovered) = Wal::open(log, identity, options).unwrap();
+        (log, recovered.entries)
+    } else {
+        store.initialise(&meta).unwrap();
+        (Wal::create(log, identity, log_start, options).unwrap(), Vec::new())
+    };
+    // Another one for each start.
+    let boot_nonce = 1 + entries.len() as u64;
     let quota = setup.quota;
     let recovery = Recovery {
         member: MEMBER,
-        boot_nonce: 1,
+        boot_nonce,
         base: Arc::new(store.base().unwrap()),
         hard_state: log.hard_state(),
-        log_start,
-        entries: Vec::new(),
+        log_start: log.start(),
+        entries,
         quota_bytes: quota,
         prng: Prng::new(1),
     };
     let clock = Clock::start();
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
-    let ids = NodeIds { cluster, member: MEMBER, boot_nonce: 1 };
+    let ids = NodeIds { cluster, member: MEMBER, boot_nonce };
     let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
     let options = covey::watch::Options {
         progress_interval: setup.progress_interval,
@@ -185,7 +206,7 @@ where
     };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
     let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
-    Running::start(parts, clock, Arc::new(Metrics::new([]))).unwrap()
+    Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()
 }
 
 /// Waits for a condition, a while.
@@ -251,9 +272,17 @@ pub struct Channel(SendRequest<tonic::body::Body>);
 
 impl Channel {
     pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> hyper::Result<Self> {
+        Self::narrow(stream, 16 << 20).await
+    }
+
+    /// One that takes so many bytes before it has read earlier ones.
+    pub async fn narrow(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        window: u32,
+    ) -> hyper::Result<Self> {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Spawn)
-            .initial_stream_window_size(16 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window)
             .handshake(ClientIo(stream))
             .await?;
         smol::spawn(async move { drop(connection.await) }).detach();

@@ -4,39 +4,22 @@ Owns: connections and requests. Must never: retry, or hide an error. Used by rou
 requirements.txt beside this file.
 """
 
-import importlib
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # its fork handlers can hang a process that starts servers
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "harness"))
+
+from stubs import make_stubs  # noqa: E402  (before grpc: it sets how grpc behaves at a fork)
 
 import grpc  # noqa: E402
-import grpc_tools  # noqa: E402
-from grpc_tools import protoc  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
-PROTOS = HERE.parents[1] / "proto"
 DEADLINE_SECONDS = 10
 PAGE_KEYS = 400
 ALL = b"\x00"  # as key and as range_end: the whole store
 
-
-def make_stubs():
-    """Compiles what we need and imports it: (messages, service stubs)."""
-    out = tempfile.mkdtemp(prefix="stubs-")
-    builtin = Path(grpc_tools.__file__).parent / "_proto"
-    files = ["etcd/kv.proto", "etcd/header.proto", "etcd/mvccpb.proto"]
-    options = [f"-I{PROTOS}", f"-I{builtin}", f"--python_out={out}", f"--grpc_python_out={out}"]
-    if protoc.main(["protoc", *options, *files]) != 0:
-        sys.exit("the .proto files do not compile")
-    sys.path.insert(0, out)
-    return importlib.import_module("etcd.kv_pb2"), importlib.import_module("etcd.kv_pb2_grpc")
-
-
-kv, kv_grpc = make_stubs()
+[(kv, kv_grpc)] = make_stubs("kv")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 Owns: server processes, their ports on loopback, their data directories and their logs. Must never: touch a
 process that it did not start, or listen on anything but 127.0.0.1. Used by tests/etcdctl, tests/jetcd,
-tests/crash and `.ci/stages`.
+tests/crash, tests/differential, tests/clients and `.ci/stages`.
 
-As a program it lends a server to a command, with the server's URL for every word `{url}`:
+As a program it lends a server to a command, with the server's URL for `{url}` and its address for `{endpoint}`:
 
   python servers.py covey|etcd COMMAND...
 
@@ -206,7 +206,7 @@ def main():
             server.start()
         except NotReady as why:
             sys.exit(f"{why}; its log ends:\n{server.log_tail()}")
-        command = [word.replace("{url}", server.url) for word in sys.argv[2:]]
+        command = [word.replace("{url}", server.url).replace("{endpoint}", server.endpoint) for word in sys.argv[2:]]
         code = subprocess.run(command, check=False).returncode
         stopped = server.stop()
         if server.kind is COVEY and stopped != 0:

@@ -16,9 +16,9 @@ use covey::formation::DataDir;
 use covey::ids::{LogIndex, MemberId, ProposalId, Term};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
-    Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, Core, CoreOutput,
-    LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request, TransferMessage,
-    TransferOutcome, recover,
+    Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, ConfirmedReads,
+    Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request,
+    TransferMessage, TransferOutcome, recover,
 };
 use covey::prng::Prng;
 use covey::store::{Base, ConfState, ScrubCursor, StoreError};
@@ -120,9 +120,7 @@ pub(crate) struct Member {
     view: Arc<View>,
     sole_voter: bool,
     status: CoreStatus,
-    /// Reads whose index is confirmed, until the state has got there.
-    confirmed: Vec<(LogIndex, u64)>,
-    applied: LogIndex,
+    confirmed: ConfirmedReads,
     /// The last index that a successful sync covered.
     synced: LogIndex,
     /// The thread that has failed, and why.
@@ -180,8 +178,7 @@ impl Member {
             view: Arc::new(View::of_base(base).map_err(|error| chain(&error))?),
             sole_voter: false,
             status: CoreStatus::default(),
-            confirmed: Vec::new(),
-            applied,
+            confirmed: ConfirmedReads::new(applied),
             synced,
             failed: None,
         };
@@ -215,7 +212,7 @@ impl Member {
         if cost > 0 && self.view.bytes_in_use() + cost >= self.quota {
             let alarm = Alarm { member: self.id, kind: AlarmKind::NoSpace };
             if !self.view.facts().alarms.contains(&alarm) {
-                self.submit(&Command::Alarm { action: AlarmAction::Activate, alarm }, effects);
+                self.submit(&Command::Alarm { action: AlarmAction::QuotaReached, alarm }, effects);
             }
             return None;
         }
@@ -374,8 +371,8 @@ impl Member {
                 self.tell_applier(ApplierInput::Entries(entries), effects);
             }
             CoreOutput::ReadReady(reads, index) => {
-                self.confirmed.extend(reads.into_iter().map(|read| (index, read.0)));
-                self.release_reads(effects);
+                let ready = self.confirmed.confirm(reads, index);
+                release(ready, effects);
             }
             CoreOutput::Refused { request, why } => effects.push(Effect::Refused(request, why)),
             CoreOutput::Send(messages) => effects.push(Effect::Send(messages)),
@@ -393,12 +390,10 @@ impl Member {
             }
         }
     }
+}
 
-    fn release_reads(&mut self, effects: &mut Effects) {
-        let applied = self.applied;
-        let ready = self.confirmed.extract_if(.., |(index, _)| *index <= applied);
-        effects.extend(ready.map(|(_, key)| Effect::Readable(key)));
-    }
+fn release(reads: Vec<ReadId>, effects: &mut Effects) {
+    effects.extend(reads.into_iter().map(|read| Effect::Readable(read.0)));
 }
 
 /// The applier thread.
@@ -444,8 +439,8 @@ impl Member {
                 effects.extend(replies.into_iter().map(|(id, applied)| Effect::Replied(id, applied)));
             }
             ApplierOutput::Applied { index, bytes } => {
-                self.applied = index;
-                self.release_reads(effects);
+                let ready = self.confirmed.reach(index);
+                release(ready, effects);
                 self.tell_core(CoreInput::Applied(index, bytes), effects);
             }
             ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
@@ -483,9 +478,7 @@ impl Member {
             self.syncing = true;
             let delay = self.timing.sync(&mut self.prng);
             self.wake_after(Thread::WalSync, delay, effects);
-        } else if self.for_wal.is_empty() {
-            self.log.rest().map_err(|error| chain(&error))?;
-        } else {
+        } else if !self.for_wal.is_empty() || self.log.rest().map_err(|error| chain(&error))? {
             self.wake(Thread::Wal, effects);
         }
         Ok(())
@@ -552,7 +545,7 @@ impl Member {
         let standing = Standing {
             term: status.term.0,
             commit: status.commit.0,
-            applied: self.applied.0,
+            applied: self.confirmed.applied().0,
             stored: self.checkpointer.store().meta().applied.0,
             last: status.last.0,
         };
@@ -560,7 +553,7 @@ impl Member {
         assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
         let ahead = stored <= self.applier.applied().0 || self.installing;
         assert!(ahead, "the store is ahead of the state while one is being installed only");
-        assert!(self.applied <= self.applier.applied(), "a report is not ahead of the state");
+        assert!(self.confirmed.applied() <= self.applier.applied(), "a report is not ahead of the state");
         assert!(self.log.start().index.0 <= stored, "the log reaches back to the store");
         assert!(self.log.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
         if let Some(before) = before {

@@ -21,14 +21,14 @@ use covey::command::codec::decode;
 use covey::command::{
     Alarm, AlarmKind, Applied, Command, KeyRange, LeaseCommand, Range, RangeEnd, Rejection,
 };
-use covey::ids::{LogIndex, ProposalId, Revision, VersionId};
+use covey::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, VersionId};
 use covey::mvcc::{ReadError, View};
 use covey::store::StoreError;
 use covey::time::Instant;
 use covey::wal::{EntryKind, LogEntry};
 
 use crate::leases::{Leases, Told};
-use crate::model::Model;
+use crate::model::{Leased, Model};
 
 /// One place of the log, and the state after it.
 struct Place {
@@ -37,6 +37,7 @@ struct Place {
     revision: i64,
     compacted: i64,
     alarms: BTreeSet<Alarm>,
+    leases: BTreeMap<LeaseId, Leased>,
 }
 
 pub(crate) struct Oracle {
@@ -50,6 +51,8 @@ pub(crate) struct Oracle {
     shown: LogIndex,
     /// HashKV by (revision, compacted revision), as first answered.
     hashes: BTreeMap<(i64, i64), u32>,
+    /// The digest after an entry, as the first that got there had it.
+    digests: BTreeMap<LogIndex, Digest>,
     leases: Leases,
 }
 
@@ -66,6 +69,7 @@ impl Oracle {
             refused: BTreeSet::new(),
             shown: LogIndex(FIRST - 1),
             hashes: BTreeMap::new(),
+            digests: BTreeMap::new(),
             leases: Leases::default(),
         }
     }
@@ -138,6 +142,7 @@ impl Oracle {
             revision: self.model.rev,
             compacted: self.model.compacted,
             alarms: self.model.alarms.clone(),
+            leases: self.model.leases.clone(),
         });
     }
 
@@ -152,6 +157,12 @@ impl Oracle {
         let expected = self.place(index).and_then(|place| place.applied.as_ref());
         assert_eq!(Some(applied), expected, "the answer to entry {index}");
         self.shown = self.shown.max(index);
+    }
+
+    /// A member is at this view. Whoever gets there, by whichever restarts and folds, must have come to the same.
+    pub(crate) fn see_digest(&mut self, view: &View) {
+        let first = *self.digests.entry(view.applied()).or_insert(view.digest());
+        assert_eq!(view.digest(), first, "two members differ after entry {}", view.applied());
     }
 
     /// A client was told something of leases.
@@ -206,7 +217,7 @@ impl Oracle {
     }
 
     /// Compares everything that a view can be asked: its position, all keys at the retained revisions (no more than `depth` of them), the
-    /// changes since the last compaction, the hash and the alarms.
+    /// changes since the last compaction, the hash, the alarms, the leases and their keys.
     pub(crate) fn check_all(&mut self, view: &View, depth: i64) -> Result<(), StoreError> {
         let Some(place) = self.place(view.applied()) else {
             assert_eq!(view.applied().0, FIRST - 1, "a view of what nobody committed");
@@ -220,9 +231,24 @@ impl Oracle {
         for revision in oldest..=revision + 1 {
             self.check_range(view, &Range { revision, ..Range::all(everything()) })?;
         }
+        self.check_leases(view)?;
         self.check_hash(view, 0)?;
         self.check_hash(view, compacted.max(1))?;
         self.check_changes(view, compacted.max(0) + 1, revision)
+    }
+
+    fn check_leases(&mut self, view: &View) -> Result<(), StoreError> {
+        let leases = self.place(view.applied()).map_or_else(BTreeMap::new, |place| place.leases.clone());
+        let got = view.leases().iter().map(|(id, lease)| {
+            let (ttl, remaining, granted_at) = (lease.ttl, lease.remaining, lease.granted_at);
+            (id, Leased { ttl, remaining, granted_at })
+        });
+        assert_eq!(got.collect::<BTreeMap<_, _>>(), leases, "the leases at {}", view.applied());
+        for id in leases.keys() {
+            let keys = self.as_of(view, |model| model.keys_of(*id));
+            assert_eq!(view.lease_keys(*id)?, keys, "the keys of lease {id} at {}", view.applied());
+        }
+        Ok(())
     }
 
     fn check_changes(&self, view: &View, from: i64, to: i64) -> Result<(), StoreError> {

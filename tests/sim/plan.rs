@@ -54,6 +54,8 @@ pub(crate) struct Load {
     pub(crate) clients: u64,
     pub(crate) operations: u64,
     pub(crate) keys: u64,
+    /// Of a hundred requests, how many are about leases.
+    pub(crate) leases: u64,
     /// The mean time between two bursts of one client.
     pub(crate) think: Duration,
     /// Bytes of the largest values.
@@ -121,6 +123,7 @@ impl Plan {
             clients: prng.range(1, 9),
             operations: if bulky { prng.range(40, 90) } else { prng.range(60, 260) },
             keys: prng.range(3, 24),
+            leases: 14,
             think: Duration::from_micros(prng.range(300, 80_000)),
             value_bytes: if bulky { 800_000 } else { prng.range(8, 900) },
             hold: Duration::from_millis(if prng.one_in(3) { 4000 } else { 20 }),
@@ -173,6 +176,16 @@ impl Plan {
         Self { hosts, timing, load, trouble, ..plan }
     }
 
+    /// Three members and clients that are mostly busy with leases, for as long as those live; now and then they rest for minutes.
+    pub(crate) fn draw_leases(seed: u64) -> Self {
+        let plan = Self::draw_cluster(seed);
+        let load =
+            Load { clients: 4, operations: 150, leases: 60, think: Duration::from_millis(1200), ..plan.load };
+        let gap = plan.trouble.gap.map(|gap| gap + Duration::from_secs(5));
+        let trouble = Trouble { gap, lull_one_in: 8, ..plan.trouble };
+        Self { load, trouble, ..plan }
+    }
+
     /// A short history in which nothing goes wrong by itself: writes, a fold, a compaction, writes.
     pub(crate) fn script(seed: u64) -> Self {
         let plan = Self::draw(seed);
@@ -187,6 +200,7 @@ impl Plan {
             clients: 2,
             operations: 130,
             keys: 4,
+            leases: 14,
             think: Duration::from_millis(2),
             value_bytes: 24,
             hold: Duration::from_millis(2),

@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::plan::Plan;
 use crate::world::{Report, World};
 
-/// Seeds of each test run of lone nodes and of clusters.
+/// Seeds of each test run of lone nodes, of clusters, and of clusters that are busy with leases.
 const LONE_SEEDS: u64 = 260;
 const CLUSTER_SEEDS: u64 = 120;
+const LEASE_SEEDS: u64 = 24;
 
 /// A kind of world.
 pub(crate) type Draw = fn(u64) -> Plan;
@@ -82,7 +83,7 @@ impl Totals {
     }
 }
 
-fn run_seeds(kind: &str, draw: Draw, seeds: std::ops::Range<u64>) {
+fn run_seeds(kind: &str, draw: Draw, seeds: std::ops::Range<u64>) -> Report {
     let mut totals = Totals::default();
     for seed in seeds {
         totals.run(kind, draw, seed);
@@ -93,11 +94,13 @@ fn run_seeds(kind: &str, draw: Draw, seeds: std::ops::Range<u64>) {
     assert!(power_cuts > totals.seeds && kills > 0 && stored > 0, "things went wrong");
     let Report { renewed, expired, .. } = totals.sum;
     assert!(renewed > 0 && expired > 0, "leases lived and died");
+    totals.sum
 }
 
 #[test]
 fn a_lone_node_keeps_its_word() {
-    run_seeds("lone", Plan::draw, 0..LONE_SEEDS);
+    let report = run_seeds("lone", Plan::draw, 0..LONE_SEEDS);
+    assert!(report.checkpoints > 0, "{report:?}");
 }
 
 #[test]
@@ -106,8 +109,17 @@ fn clusters_keep_their_word() {
 }
 
 #[test]
+fn no_lease_ends_early_whoever_leads() {
+    let report = run_seeds("leases", Plan::draw_leases, 0..LEASE_SEEDS);
+    let Report { renewed, expired, checkpoints, .. } = report;
+    assert!(renewed > 5 * LEASE_SEEDS && expired > 3 * LEASE_SEEDS && checkpoints > 0, "{report:?}");
+}
+
+#[test]
 fn a_seed_gives_the_same_run_again() {
-    for (draw, seeds) in [(Plan::draw as Draw, 1000..1012), (Plan::draw_cluster as Draw, 1000..1002)] {
+    let kinds =
+        [(Plan::draw as Draw, 1000..1012), (Plan::draw_cluster, 1000..1002), (Plan::draw_leases, 1000..1001)];
+    for (draw, seeds) in kinds {
         for seed in seeds {
             let (one, two) = (run(draw(seed)), run(draw(seed)));
             assert_eq!(one.map(|report| report.trace), two.map(|report| report.trace), "seed {seed}");
@@ -126,7 +138,7 @@ fn a_seed_gives_the_same_run_in_another_process() {
     assert!(text.contains(&format!("trace {here:016x}")), "{here:016x}: {text}");
 }
 
-/// What `cargo sim` runs: `cargo sim [lone|cluster] [COUNT] [from=SEED] [seed=SEED]`.
+/// What `cargo sim` runs: `cargo sim [lone|cluster|leases] [COUNT] [from=SEED] [seed=SEED]`.
 #[test]
 #[ignore = "as long as one likes: cargo sim"]
 fn long() {
@@ -136,9 +148,10 @@ fn long() {
         let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
         value.map(|value| value.parse::<u64>().expect("a number"))
     };
-    let cluster = arguments.iter().any(|argument| argument == "cluster");
-    let (kind, draw) =
-        if cluster { ("cluster", Plan::draw_cluster as Draw) } else { ("lone", Plan::draw as Draw) };
+    let kinds: [(&str, Draw); 3] =
+        [("cluster", Plan::draw_cluster), ("leases", Plan::draw_leases), ("lone", Plan::draw)];
+    let asked = |kind: &&(&str, Draw)| arguments.iter().any(|argument| argument == kind.0);
+    let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[2]);
     if let Some(seed) = number("seed=") {
         let plan = Plan { verbose: true, ..draw(seed) };
         println!("{plan:?}");

@@ -38,26 +38,34 @@ pub(crate) struct Workload {
     load: Load,
     values: u64,
     /// An alarm was raised by a client; it is cleared soon, or nothing else would happen any more.
-    raised: Option<Alarm>,
+    raised: Vec<Alarm>,
 }
 
 impl Workload {
     pub(crate) fn new(prng: Prng, load: Load) -> Self {
-        Self { prng, load, values: 0, raised: None }
+        Self { prng, load, values: 0, raised: Vec::new() }
     }
 
     /// The next request, near the current revision and the compacted one.
     pub(crate) fn ask(&mut self, revision: i64, compacted: i64) -> Ask {
-        if let Some(alarm) = self.raised
-            && self.prng.one_in(3)
+        if let Some(alarm) = self.raised.last().copied()
+            && self.prng.one_in(2)
         {
-            self.raised = None;
+            // More than once, since a request may be lost.
+            if self.prng.one_in(3) {
+                self.raised.pop();
+            }
             return Ask::Write(Command::Alarm { action: AlarmAction::Deactivate, alarm });
         }
+        if self.prng.range(0, 100) < self.load.leases {
+            return if self.prng.one_in(3) {
+                Ask::Write(Command::Lease(self.lease_command()))
+            } else {
+                Ask::Lease(self.lease_request())
+            };
+        }
         match self.prng.range(0, 100) {
-            0..28 => Ask::Write(Command::Put(self.put())),
-            28..33 => Ask::Write(Command::Lease(self.lease_command())),
-            33..42 => Ask::Lease(self.lease_request()),
+            0..42 => Ask::Write(Command::Put(self.put())),
             42..52 => Ask::Write(Command::DeleteRange(self.delete())),
             52..66 => Ask::Write(Command::Txn(self.txn(revision))),
             66..71 => Ask::Write(Command::Compact { revision: self.near(revision, compacted) }),
@@ -71,7 +79,7 @@ impl Workload {
 
     /// Few ids, so that they are granted again soon after they are free.
     fn lease(&mut self) -> LeaseId {
-        LeaseId(i64::try_from(self.prng.range(1, 6)).expect("small"))
+        LeaseId(i64::try_from(self.prng.range(1, 4)).expect("small"))
     }
 
     /// Most leases end within the run; some live long enough to be checkpointed while the clients rest.
@@ -94,7 +102,7 @@ impl Workload {
     fn alarm(&mut self) -> Command {
         let kind = if self.prng.one_in(3) { AlarmKind::Corrupt } else { AlarmKind::NoSpace };
         let alarm = Alarm { member: MemberId(self.prng.range(1, 3)), kind };
-        self.raised = Some(alarm);
+        self.raised.push(alarm);
         Command::Alarm { action: AlarmAction::Activate, alarm }
     }
 

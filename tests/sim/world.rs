@@ -294,6 +294,7 @@ impl World {
                 let standing = member.check_invariants(host.standing.as_ref());
                 member.check_durability();
                 self.trace.mix(&standing.numbers());
+                self.oracle.see_digest(&member.view());
                 host.standing = Some(standing);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Gauges, GrpcKind, GrpcMethod, Metrics, render};
-use crate::ids::{LogIndex, MemberId, Revision};
+use crate::ids::{Digest, LogIndex, MemberId, Revision};
 
 const METHODS: [GrpcMethod; 2] = [
     GrpcMethod { service: "etcdserverpb.KV", method: "Range", kind: GrpcKind::Unary },
@@ -25,6 +25,7 @@ fn gauges() -> Gauges<'static> {
         db_total_bytes: 4096,
         db_in_use_bytes: 1024,
         quota_bytes: Some(77),
+        digest: (LogIndex(8), Digest(u64::MAX)),
         revision: Revision(5),
         compacted: Revision(3),
     }
@@ -148,6 +149,8 @@ fn the_text_is_strictly_valid_and_shows_what_was_counted() {
     assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 77.0);
     assert_value(&families, "etcd_mvcc_put_total", "counter", 3.0);
     assert_value(&families, "covey_client_connections", "gauge", 1.0);
+    assert_value(&families, "covey_state_digest", "gauge", 9_007_199_254_740_991.0);
+    assert_value(&families, "covey_state_digest_index", "gauge", 8.0);
     assert_eq!(families["etcd_server_id"].samples[0].1, [("server_id".to_owned(), "ab".to_owned())]);
     let version = &families["etcd_cluster_version"].samples[0].1[0].1;
     assert_eq!(version, "a\"b\\c\nd", "escaping is undone by a reader");

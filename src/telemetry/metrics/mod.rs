@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use instruments::{Counter, Gauge, Histogram};
 
-use crate::ids::{LogIndex, MemberId, Revision};
+use crate::ids::{Digest, LogIndex, MemberId, Revision};
 
 /// First bucket of etcd's disk histograms; each is twice the one before.
 const DISK_BUCKET_FIRST: Duration = Duration::from_millis(1);
@@ -197,6 +197,8 @@ pub struct Gauges<'a> {
     pub db_in_use_bytes: u64,
     /// The quota in bytes; `None` is no quota, shown as 0.
     pub quota_bytes: Option<u64>,
+    /// What all entries up to this one have come to.
+    pub digest: (LogIndex, Digest),
     /// The current revision.
     pub revision: Revision,
     /// The revision that was compacted last.

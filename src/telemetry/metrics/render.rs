@@ -88,6 +88,13 @@ fn server(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
         "Read index requests that ended in an error.",
         &metrics.read_indexes_failed,
     );
+    let (index, digest) = gauges.digest;
+    text.gauge(
+        "covey_state_digest",
+        "Digest of the results of all entries up to covey_state_digest_index: members at the same index must have the same.",
+        digest.0 >> (u64::BITS - f64::MANTISSA_DIGITS),
+    );
+    text.gauge("covey_state_digest_index", "The entry up to which covey_state_digest goes.", index);
     let quota = gauges.quota_bytes.unwrap_or(0);
     text.gauge("etcd_server_quota_backend_bytes", "The quota in bytes; 0 is none.", quota);
     text.info("etcd_server_id", "The id of this member, in the label.", "server_id", &member);

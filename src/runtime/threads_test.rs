@@ -1,0 +1,86 @@
+//! A node of which a test plays the threads.
+
+use redb::backends::InMemoryBackend;
+
+use super::super::clock::Clock;
+use super::super::handle::{AdmissionOptions, Handle, NodeIds};
+use super::*;
+use crate::formation::first_state;
+use crate::ids::{ClusterId, MemberId};
+use crate::store::{Store, StoreOptions};
+
+/// A node of which a test plays the threads.
+fn context() -> Context {
+    let member = MemberId(1);
+    let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
+    store.initialise(&first_state(member).0).unwrap();
+    let ids = NodeIds { cluster: ClusterId(1), member, boot_nonce: 1 };
+    let admission = AdmissionOptions { request_bytes: 1024, quota: None };
+    let base = Arc::new(store.base().unwrap());
+    let shared = Arc::new(Shared::new(ids, admission, Clock::start(), base, 0).unwrap());
+    let metrics = Arc::new(Metrics::new([]));
+    Context { queues: Arc::clone(&shared.queues), shared, metrics }
+}
+
+fn asked(context: &Context) -> Vec<ReadId> {
+    let mut inputs = Vec::new();
+    context.shared.core.drain(&mut inputs, Some(Duration::ZERO));
+    let reads = inputs.into_iter().filter_map(|input| match input {
+        CoreInput::Read(key) => Some(ReadId(key)),
+        _ => None,
+    });
+    reads.collect()
+}
+
+/// Answers what the read came to, once it has.
+async fn now(read: impl Future<Output = Result<(), ServeError>> + Unpin) -> Option<Result<(), ServeError>> {
+    smol::future::poll_once(read).await
+}
+
+#[test]
+fn a_read_waits_for_the_state_but_not_for_ever() {
+    let context = context();
+    let handle = Handle(Arc::clone(&context.shared));
+    let mut status = CoreStatus::default();
+    let ready = |reads, index| CoreOutput::ReadReady(reads, LogIndex(index));
+    let applied = |index| ApplierOutput::Applied { index: LogIndex(index), bytes: 0 };
+    smol::block_on(async {
+        let mut reads = [Box::pin(handle.read_barrier()), Box::pin(handle.read_barrier())];
+        for read in &mut reads {
+            assert_eq!(now(read).await, None);
+        }
+        let [early, late] = asked(&context)[..] else { panic!("two reads ask") };
+        carry_out_core(ready(vec![early], 5), &context, &mut status);
+        carry_out_core(ready(vec![late], 9), &context, &mut status);
+        assert_eq!(now(&mut reads[0]).await, None, "its index is not applied yet");
+        carry_out_applier(applied(5), &context);
+        assert_eq!(now(&mut reads[0]).await, Some(Ok(())));
+
+        let began = context.shared.clock.now();
+        sweep(&context, began + REQUEST_TIMEOUT);
+        assert_eq!(now(&mut reads[1]).await, None);
+        sweep(&context, began + REQUEST_TIMEOUT + SWEEP_INTERVAL);
+        assert_eq!(now(&mut reads[1]).await, Some(Err(ServeError::TimedOut)));
+        let mut confirmed = context.shared.confirmed.lock().unwrap();
+        assert!(confirmed.reach(LogIndex(9)).is_empty(), "nothing is kept for who has gone");
+    });
+}
+
+#[test]
+fn a_read_that_the_core_gives_up_is_told_why() {
+    let context = context();
+    let handle = Handle(Arc::clone(&context.shared));
+    let mut status = CoreStatus::default();
+    smol::block_on(async {
+        for (why, error) in [
+            (RefusedWhy::TimedOut, ServeError::TimedOut),
+            (RefusedWhy::LeaderChanged, ServeError::LeaderChanged),
+        ] {
+            let mut read = Box::pin(handle.read_barrier());
+            assert_eq!(now(&mut read).await, None);
+            let request = Request::Read(asked(&context)[0]);
+            carry_out_core(CoreOutput::Refused { request, why }, &context, &mut status);
+            assert_eq!(now(&mut read).await, Some(Err(error)));
+        }
+    });
+}

@@ -1,0 +1,8 @@
+//! The program itself: real processes, real files, real restarts.
+//!
+//! `process` runs them; the other files are one topic each.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod process;
+mod snapshot;

@@ -1,0 +1,208 @@
+//! Saving, looking at and restoring snapshots.
+
+use std::fs::{self, File};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{Outcome, Server, covey, free_endpoint, must, run, until};
+
+const BUMP: i64 = 1_000_000_000;
+
+/// A directory with a snapshot of a few keys, and what they were.
+struct Saved {
+    dir: TempDir,
+    keys: String,
+}
+
+impl Saved {
+    fn make() -> Self {
+        let dir = TempDir::new().unwrap();
+        let server = Server::start(&dir.path().join("data"));
+        for n in 0..20 {
+            server.must(&["put", &format!("key {}", n % 6), &format!("value {n}")]);
+        }
+        server.must(&["del", "key 3"]);
+        server.must(&["compact", "10"]);
+        let saved = Self { keys: keys(&server), dir };
+        let said = server.must(&["snapshot", "save", &saved.file()]);
+        assert!(said.starts_with(&format!("Snapshot saved at {}\n", saved.file())), "{said}");
+        assert!(said.contains("of revision 22 in"), "{said}");
+        saved
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn file(&self) -> String {
+        self.text("saved")
+    }
+
+    fn restore(&self, to: &str, more: &[&str]) -> Outcome {
+        let (file, to) = (self.file(), self.text(to));
+        run(&[&["snapshot", "restore", &file, "--data-dir", &to], more].concat())
+    }
+}
+
+/// Everything but the header, in JSON.
+fn keys(server: &Server) -> String {
+    let all = server.must(&["get", "", "--prefix", "-w", "json"]);
+    let mut all: Value = serde_json::from_str(&all).unwrap();
+    all.as_object_mut().unwrap().remove("header").unwrap();
+    all.to_string()
+}
+
+fn revision(server: &Server) -> i64 {
+    let answer: Value = serde_json::from_str(&server.must(&["get", "none", "-w", "json"])).unwrap();
+    answer["header"]["revision"].as_i64().unwrap()
+}
+
+fn cluster(server: &Server) -> u64 {
+    let answer: Value = serde_json::from_str(&server.must(&["get", "none", "-w", "json"])).unwrap();
+    answer["header"]["cluster_id"].as_u64().unwrap()
+}
+
+#[test]
+fn what_was_saved_is_served_again_by_a_new_node() {
+    let saved = Saved::make();
+    let metadata = fs::metadata(saved.file()).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "it holds everything");
+    assert_eq!(metadata.len() % 512, 32);
+    assert!(!saved.path("saved.part").exists());
+    let status = must(&["snapshot", "status", &saved.file()]);
+    assert!(status.contains(", 22, ") && status.ends_with("covey 1\n"), "{status}");
+    let status: Value =
+        serde_json::from_str(&must(&["snapshot", "status", &saved.file(), "-w", "json"])).unwrap();
+    assert_eq!(status["revision"], 22);
+    assert_eq!(status["totalSize"].as_u64(), Some(metadata.len() - 32));
+    assert!(status["totalKey"].as_u64().unwrap() >= 5 && status["hash"].as_u64().unwrap() > 0);
+
+    let before = Server::start(&saved.path("data"));
+    let restored = saved.restore("new", &["--name", "box", "--initial-cluster", "box=http://localhost:2380"]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let expected = format!("Snapshot of revision 22 restored into {}\n", saved.text("new"));
+    assert!(restored.stdout.starts_with(&expected), "{restored:?}");
+    for _ in 0..2 {
+        // The second time after kill -9.
+        let server = Server::start(&saved.path("new"));
+        assert_eq!(keys(&server), saved.keys);
+        assert_ne!(cluster(&server), cluster(&before), "nobody takes it for the old cluster");
+        assert!(revision(&server) >= 22 + BUMP);
+        let old = server.run(&["get", "key 1", "--rev", "22"]);
+        assert!(old.stderr.contains("mvcc: required revision has been compacted"), "{old:?}");
+        server.must(&["put", "key 3", "again"]);
+        server.must(&["del", "key 3"]);
+    }
+    let data = run(&["snapshot", "restore", &saved.file(), "--data-dir", &saved.text("new")]);
+    assert_eq!(
+        data.stderr,
+        format!("Error: data-dir {:?} not empty or could not be read\n", saved.text("new"))
+    );
+}
+
+#[test]
+fn a_revision_that_is_kept_shows_what_was_readable() {
+    let saved = Saved::make();
+    let restored = saved.restore("new", &["--bump-revision", "0", "-w", "json"]);
+    let said: Value = serde_json::from_str(&restored.stdout).unwrap();
+    assert_eq!((said["snapshotRevision"].as_i64(), said["revision"].as_i64()), (Some(22), Some(22)));
+    let server = Server::start(&saved.path("new"));
+    assert_eq!((keys(&server), revision(&server)), (saved.keys.clone(), 22));
+    assert_eq!(server.must(&["get", "key 3", "--rev", "21", "--print-value-only"]), "value 15\n");
+    assert!(server.run(&["get", "key 3", "--rev", "9"]).stderr.contains("has been compacted"));
+}
+
+#[test]
+fn a_file_that_is_not_sound_is_refused_and_leaves_no_directory() {
+    let saved = Saved::make();
+    let sound = fs::read(saved.file()).unwrap();
+    let image = sound.len() - 32;
+    let spoil = |content: &[u8]| fs::write(saved.file(), content).unwrap();
+    let refused = |words: &str, more: &[&str]| {
+        let outcome = saved.restore("new", more);
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(outcome.stderr.contains(words), "{words}: {outcome:?}");
+        assert!(!saved.path("new").exists(), "nothing was touched");
+    };
+    spoil(&sound[..image]);
+    refused("snapshot missing hash but --skip-hash-check=false", &[]);
+    let mut other_hash = sound.clone();
+    other_hash[image] ^= 1;
+    spoil(&other_hash);
+    refused("expected sha256 [", &[]);
+    let mut flipped = sound.clone();
+    flipped[400] ^= 1;
+    spoil(&flipped);
+    refused("checksum does not fit", &["--skip-hash-check"]);
+    spoil(&[&sound[..image - 512], &sound[image..]].concat());
+    refused("cut off", &[]);
+    spoil(&[b'x'; 1024 + 32]);
+    refused("not an image of covey's", &[]);
+    spoil(&sound);
+    refused("cannot be raised", &["--bump-revision", "9223372036854775807"]);
+    spoil(&other_hash);
+    let restored = saved.restore("new", &["--skip-hash-check"]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    for wrong in [&["snapshot"][..], &["snapshot", "save"], &["snapshot", "frob", "x"]] {
+        assert_eq!(run(wrong).code, 2);
+    }
+    let two = "a=http://h:1,b=http://h:2";
+    assert_eq!(saved.restore("newer", &["--name", "a", "--initial-cluster", two]).code, 2);
+}
+
+#[test]
+fn a_save_that_fails_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("saved");
+    let nobody = ["--endpoints", "127.0.0.1:1", "snapshot", "save", file.to_str().unwrap()];
+    let outcome = run(&nobody);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Makes a snapshot that takes a while to restore.
+fn large(dir: &Path) -> PathBuf {
+    let server = Server::start(&dir.join("data"));
+    let value = "v".repeat(120_000);
+    for n in 0..200 {
+        server.must(&["put", &format!("key {n}"), &value]);
+    }
+    let file = dir.join("saved");
+    server.must(&["snapshot", "save", file.to_str().unwrap()]);
+    file
+}
+
+#[test]
+fn a_restore_that_is_killed_is_not_served_and_can_be_done_again() {
+    let dir = TempDir::new().unwrap();
+    let (file, new) = (large(dir.path()), dir.path().join("new"));
+    let arguments = ["snapshot", "restore", file.to_str().unwrap(), "--data-dir", new.to_str().unwrap()];
+    let mut restore = covey(&arguments).stdout(Stdio::null()).spawn().unwrap();
+    until("there is a record", || new.join("identity.1").exists());
+    restore.kill().unwrap();
+    assert!(!restore.wait().unwrap().success(), "it was not that fast");
+    let url = format!("http://{}", free_endpoint());
+    let served = run(&["serve", "--solo", "--data-dir", new.to_str().unwrap(), "--listen-client-urls", &url]);
+    assert_eq!(served.code, 1, "{served:?}");
+    assert!(served.stderr.contains("that was not finished: restore it again"), "{served:?}");
+    must(&arguments);
+    let server = Server::start(&new);
+    assert_eq!(server.must(&["get", "", "--prefix", "--keys-only"]).matches("key").count(), 200);
+    drop(server);
+    // Also one whose last bytes were lost by a copy is found before anything is made.
+    let mut file = File::options().write(true).open(&file).unwrap();
+    file.seek(SeekFrom::End(-4096)).unwrap();
+    file.write_all(&[0; 4096]).unwrap();
+    let again = dir.path().join("again");
+    let outcome = run(&["snapshot", "restore", arguments[2], "--data-dir", again.to_str().unwrap()]);
+    assert_eq!((outcome.code, again.exists()), (1, false), "{outcome:?}");
+}

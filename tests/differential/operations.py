@@ -1,0 +1,103 @@
+"""What an operation is, and how it becomes a request.
+
+Owns: the form of operations and their conversion. Must never: know a server. An operation is plain Python data, so
+that a sequence can be printed, cut down, pasted into a file and played again:
+
+  ("put", {"key": b"a", "value": b"1"})
+
+The name is one of REQUESTS, or of the player's own operations (player.py: watches, restarts and so on); the fields are
+the request's. A number may be a tuple that is worked out when the operation is played, so that what it means survives
+when operations before it are taken away:
+
+  ("now", -2)        the store's revision, less two
+  ("compacted", 1)   the revision of the last compaction, and one
+  ("mod", b"a", 0)   the revision of the last change of a key (1 if there is none)
+  ("auto", "x")      the lease whose id the server chose when it granted it as ("auto", "x")
+
+and a long value may be ("bytes", 7, 1000): a thousand times the byte 7.
+"""
+
+import zlib
+
+from stubs import make_stubs
+
+((kv, kv_grpc), (lease, lease_grpc), (watch, watch_grpc), (maintenance, maintenance_grpc)) = make_stubs(
+    "kv", "lease", "watch", "maintenance")
+
+SHOWN_BYTES_MAX = 100
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+# name: (service, method, request)
+REQUESTS = {
+    "range": ("kv", "Range", kv.RangeRequest),
+    "put": ("kv", "Put", kv.PutRequest),
+    "delete": ("kv", "DeleteRange", kv.DeleteRangeRequest),
+    "txn": ("kv", "Txn", kv.TxnRequest),
+    "compact": ("kv", "Compact", kv.CompactionRequest),
+    "grant": ("lease", "LeaseGrant", lease.LeaseGrantRequest),
+    "revoke": ("lease", "LeaseRevoke", lease.LeaseRevokeRequest),
+    "time_to_live": ("lease", "LeaseTimeToLive", lease.LeaseTimeToLiveRequest),
+    "leases": ("lease", "LeaseLeases", lease.LeaseLeasesRequest),
+    "hash_kv": ("maintenance", "HashKV", maintenance.HashKVRequest),
+    "status": ("maintenance", "Status", maintenance.StatusRequest),
+    "alarm": ("maintenance", "Alarm", maintenance.AlarmRequest),
+    "defragment": ("maintenance", "Defragment", maintenance.DefragmentRequest),
+}
+STUBS = {"kv": kv_grpc.KVStub, "lease": lease_grpc.LeaseStub, "watch": watch_grpc.WatchStub,
+         "maintenance": maintenance_grpc.MaintenanceStub}
+
+HEADER = "header"
+NO_LEASE_ID = 0x7ffffffffffffff1  # what an alias stands for whose grant failed or was cut away
+
+
+def fill(message, fields, resolve):
+    """Sets `fields` of `message`; tuples are numbers that `resolve` works out."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            part = getattr(message, name)
+            part.SetInParent()
+            fill(part, value, resolve)
+        elif isinstance(value, list):
+            repeated = getattr(message, name)
+            for item in value:
+                if isinstance(item, dict):
+                    fill(repeated.add(), item, resolve)
+                else:
+                    repeated.append(item)
+        elif isinstance(value, tuple) and value[0] == "bytes":
+            setattr(message, name, bytes([value[1]]) * value[2])
+        elif isinstance(value, tuple):
+            setattr(message, name, clamp(resolve(value)))
+        else:
+            setattr(message, name, value)
+    return message
+
+
+def clamp(number):
+    return max(INT64_MIN, min(INT64_MAX, number))
+
+
+def plain(message):
+    """The message as dicts, lists and scalars; what has no value is left out, as it is on the wire."""
+    found = {}
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            found[field.name] = [brief(item) for item in value] if field.is_repeated else brief(value)
+        elif field.is_repeated:
+            found[field.name] = [plain(item) for item in value]
+        else:
+            found[field.name] = plain(value)
+    return found
+
+
+def brief(value):
+    """A long value by its length and a checksum, so that a difference can be read."""
+    if isinstance(value, bytes) and len(value) > SHOWN_BYTES_MAX:
+        return f"{len(value)} bytes, crc {zlib.crc32(value):08x}, begins {value[:8]!r}"
+    return value
+
+
+def written(operations):
+    """A sequence as text that `read` takes."""
+    lines = "".join(f"    {operation!r},\n" for operation in operations)
+    return f"[\n{lines}]"
