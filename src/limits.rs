@@ -51,6 +51,36 @@ pub const PROPOSALS_PENDING_MAX: usize = 5000;
 pub const PROPOSALS_PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of requests that may be under way from clients and not be complete yet, on all connections together.
 pub const REQUESTS_ARRIVING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Default of `--max-concurrent-streams`: calls at a time on one connection; a client that meets the bound waits. Kubernetes has thousands of
+/// watches on one. (etcd's default is no bound.)
+pub const STREAMS_PER_CONNECTION: u32 = 8192;
+/// Default of `--grpc-keepalive-min-time` (etcd's default).
+pub const KEEPALIVE_MIN_TIME: Duration = Duration::from_secs(5);
+/// Default of `--grpc-keepalive-interval` (etcd's default).
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_hours(2);
+/// Default of `--grpc-keepalive-timeout` (etcd's default).
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of answers that are being read or that clients have not taken, on all connections together: where memory is plenty, and however
+/// little there is. `app` chooses in between.
+pub const ANSWERS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// See [`ANSWERS_BYTES_MAX`].
+pub const ANSWERS_BYTES_MIN: usize = 8 * 1024 * 1024;
+/// What a range or transaction reserves for its answer at first. One that needs more gives that back, and reserves so many times as much.
+pub const ANSWER_FIRST_BYTES: usize = 512 * 1024;
+/// See [`ANSWER_FIRST_BYTES`].
+pub const ANSWER_GROWTH: usize = 8;
+/// One answer reserves at most one part in so many of what there is for all.
+pub const ANSWER_SHARE: usize = 2;
+/// What a write reserves that may return more than single keys: one part in so many of what there is for all. What it does return is known
+/// only once it has happened.
+pub const ANSWER_WRITE_SHARE: usize = 8;
+/// What an answer that was not taken costs beyond its bytes.
+pub const ANSWER_OVERHEAD_BYTES: usize = 512;
+/// Bytes of an answer that are handed to the connection at a time. That such a piece was taken is how a slow client is told from one that
+/// takes nothing.
+pub const ANSWER_PIECE_BYTES: usize = 64 * 1024;
+/// How long a client may take nothing of what it was answered before it is disconnected.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// Linearizable reads that may wait for their read index.
 pub const READS_PENDING_MAX: usize = 20_000;
 /// Committed bytes that may wait for the applier before new proposals are held back.
@@ -112,7 +142,7 @@ pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time to live that a lease may ask for, in seconds (etcd's bound).
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 /// The shortest time to live, in seconds: one and a half election timeouts, rounded up. A leader must be found anew within it.
-pub const LEASE_TTL_MIN: i64 = (ELECTION_TIMEOUT.as_millis() * 3).div_ceil(2 * 1000) as i64;
+pub const LEASE_TTL_MIN: i64 = 2;
 /// Leases that one log entry ends at most; a share of what may wait for their end at once.
 pub const LEASES_PER_EXPIRY: usize = 128;
 /// Leases whose end is proposed and not applied yet; more wait, so that an outage's worth of them does not fill the log.
@@ -135,9 +165,13 @@ const _: () = {
     assert!(OVERLAY_BYTES >= 2 * REQUEST_BYTES);
     assert!(PROPOSALS_PENDING_BYTES_MAX >= REQUEST_BYTES_MAX);
     assert!(QUOTA_CLEAR_PERCENT < 100);
+    assert!(ANSWER_FIRST_BYTES <= ANSWERS_BYTES_MIN / ANSWER_SHARE);
+    assert!(ANSWERS_BYTES_MIN <= ANSWERS_BYTES_MAX);
     assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);
+    assert!(LEASE_TTL_MIN.unsigned_abs() == (ELECTION_TIMEOUT.as_secs() * 3).div_ceil(2));
+    assert!(ELECTION_TIMEOUT.subsec_nanos() == 0);
     assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
     assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());

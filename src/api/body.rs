@@ -1,25 +1,35 @@
 //! The body of every answer.
 //!
-//! Owns: ending a call's answer when its time is over. Must never: copy what it carries. Made by `dispatch` and `http`, driven by hyper.
+//! Owns: ending a call's answer when its time is over, handing it on in pieces that count until they are taken. Must never: copy what it
+//! carries. Made by `dispatch` and `http`, driven by hyper.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
+use super::answers::{Held, Outbox};
 use super::calls::Deadline;
 use super::errors;
 use super::record::CallRecord;
+use crate::limits::ANSWER_PIECE_BYTES;
 
 /// When there is no leader any more.
 pub type Leaderless = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What an answer carries.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Where it counts, once it is known over which connection it goes.
+    outbox: Option<Arc<Outbox>>,
+    /// What hyper has not asked for yet of bytes that are at hand.
+    rest: Option<(Bytes, Arc<Held>)>,
+}
 
 enum Kind {
     /// One piece, or nothing.
@@ -38,7 +48,7 @@ enum Kind {
 impl Body {
     /// Bytes that are at hand.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Whole(bytes.into()))
+        Self::new(Kind::Whole(bytes.into()))
     }
 
     /// The messages of a call, until `deadline`, or until there is no leader any more.
@@ -48,18 +58,26 @@ impl Body {
         leaderless: Option<Leaderless>,
         record: CallRecord,
     ) -> Self {
-        Self(Kind::Call { messages, deadline, leaderless, record })
+        Self::new(Kind::Call { messages, deadline, leaderless, record })
     }
 
-    /// Ends a call with an error that its messages know nothing of.
-    fn cut(&mut self, why: &Status) -> Result<Frame<Bytes>, Status> {
-        let mut trailers = HeaderMap::new();
-        why.add_header(&mut trailers)?;
-        if let Kind::Call { record, .. } = &mut self.0 {
-            record.note_status(&trailers);
+    fn new(kind: Kind) -> Self {
+        Self { kind, outbox: None, rest: None }
+    }
+
+    /// Counts it as an answer to the client behind `outbox`.
+    pub fn through(self, outbox: &Arc<Outbox>) -> Self {
+        Self { outbox: Some(Arc::clone(outbox)), ..self }
+    }
+
+    /// The next piece of what is at hand.
+    fn piece(&mut self) -> Option<Bytes> {
+        let (bytes, held) = self.rest.as_mut()?;
+        let piece = held.piece(bytes.split_to(bytes.len().min(ANSWER_PIECE_BYTES)));
+        if bytes.is_empty() {
+            self.rest = None;
         }
-        self.0 = Kind::Whole(Bytes::new());
-        Ok(Frame::trailers(trailers))
+        Some(piece)
     }
 }
 
@@ -69,17 +87,60 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        match &mut this.0 {
+        if let Some(piece) = this.piece() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        let next = ready!(this.kind.poll_frame(cx));
+        match (next, &this.outbox) {
+            (Some(Ok(frame)), Some(outbox)) if frame.data_ref().is_some_and(|data| !data.is_empty()) => {
+                let Ok(data) = frame.into_data() else { unreachable!("it was looked at") };
+                let held = outbox.hold(data.len());
+                this.rest = Some((data, held));
+                Poll::Ready(this.piece().map(|piece| Ok(Frame::data(piece))))
+            }
+            (next, _) => Poll::Ready(next),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_none() && self.kind.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Whole(bytes) => {
+                let rest = self.rest.as_ref().map_or(0, |(rest, _)| rest.len());
+                SizeHint::with_exact((bytes.len() + rest) as u64)
+            }
+            Kind::Call { .. } => SizeHint::default(),
+        }
+    }
+}
+
+impl Kind {
+    /// Ends a call with an error that its messages know nothing of.
+    fn cut(&mut self, why: &Status) -> Result<Frame<Bytes>, Status> {
+        let mut trailers = HeaderMap::new();
+        why.add_header(&mut trailers)?;
+        if let Kind::Call { record, .. } = self {
+            record.note_status(&trailers);
+        }
+        *self = Kind::Whole(Bytes::new());
+        Ok(Frame::trailers(trailers))
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Call { messages, deadline, leaderless, record } => {
-                let next = Pin::new(messages).poll_frame(cx);
+                let next = http_body::Body::poll_frame(Pin::new(messages), cx);
                 if next.is_pending() {
                     if deadline.as_mut().is_some_and(|deadline| Pin::new(deadline).poll(cx).is_ready()) {
-                        return Poll::Ready(Some(this.cut(&errors::deadline_exceeded())));
+                        return Poll::Ready(Some(self.cut(&errors::deadline_exceeded())));
                     }
                     if leaderless.as_mut().is_some_and(|lost| lost.as_mut().poll(cx).is_ready()) {
-                        return Poll::Ready(Some(this.cut(&errors::no_leader())));
+                        return Poll::Ready(Some(self.cut(&errors::no_leader())));
                     }
                 }
                 if let Poll::Ready(Some(Ok(frame))) = &next {
@@ -95,16 +156,9 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match self {
             Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Call { messages, .. } => messages.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Call { messages, .. } => messages.size_hint(),
+            Kind::Call { messages, .. } => http_body::Body::is_end_stream(messages),
         }
     }
 }

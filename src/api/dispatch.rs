@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 use tower_service::Service as _;
 
+use super::answers::Outbox;
 use super::body::{Body, Leaderless};
 use super::calls::{Deadline, Spawner};
 use super::cluster::ClusterService;
@@ -27,6 +28,7 @@ use super::server::Shared;
 use super::timer::now;
 use super::watch::WatchService;
 use super::{errors, http as plain};
+use crate::runtime::ServeError;
 use crate::wire::etcdserverpb::cluster_server::{self, ClusterServer};
 use crate::wire::etcdserverpb::kv_server::{self, KvServer};
 use crate::wire::etcdserverpb::lease_server::{self, LeaseServer};
@@ -68,6 +70,8 @@ pub struct Connection {
     pub calls: Spawner,
     /// Whether a web page on this machine could have made it by way of a name that it controls: plaintext, and from this machine to itself.
     pub rebindable: bool,
+    /// What was answered and is not taken.
+    pub outbox: Arc<Outbox>,
 }
 
 /// Answers one request.
@@ -75,21 +79,26 @@ pub async fn answer(
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let response = judge(&connection, request).await;
+    Ok(response.map(|body| body.through(&connection.outbox)))
+}
+
+async fn judge(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
     // Web pages have no business here, whatever they ask for: see `browser`.
     let origin = match connection.shared.options.browser.judge_origin(request.headers()) {
         Ok(origin) => origin,
-        Err(refusal) => return Ok(plain::refuse(refusal)),
+        Err(refusal) => return plain::refuse(refusal),
     };
     if !is_grpc(&request) {
-        return Ok(plain::answer(&connection, request, origin).await);
+        return plain::answer(connection, request, origin).await;
     }
     if request.method() != Method::POST {
         let mut response = Response::new(Body::whole(""));
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("POST"));
-        return Ok(response);
+        return response;
     }
-    Ok(call(&connection, request).await)
+    call(connection, request).await
 }
 
 /// gRPC is HTTP/2 with its content type; its web variant is something else.
@@ -154,6 +163,9 @@ fn admit(connection: &Connection, headers: &HeaderMap, stream: bool) -> Result<C
     let leaderless = (wants_leader && stream).then(|| Box::pin(handle.leader_lost()) as Leaderless);
     if wants_leader && handle.status().leader.is_none() {
         return Err(errors::no_leader());
+    }
+    if connection.shared.node.answers().is_exhausted() {
+        return Err(ServeError::TooManyRequests.into());
     }
     let limit = timeout.transpose()?.filter(|limit| *limit <= TIMEOUT_MAX);
     let deadline = limit.map(|limit| connection.calls.deadline(now() + limit));

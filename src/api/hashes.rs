@@ -8,11 +8,14 @@ use smol::lock::Mutex;
 use tonic::Status;
 
 use super::node::Node;
+use crate::ids::Revision;
 use crate::limits::HASH_SLICE_BYTES;
 use crate::mvcc::{HashKv, HashName, HashWalk};
 
 /// How many results are remembered: who compares members asks each for the same one.
 const REMEMBERED_MAX: usize = 16;
+/// CRC-32C of what every hash begins with.
+const HASH_OF_NOTHING: u32 = 1_084_519_789;
 
 /// The hashes of a node.
 pub struct Hashes {
@@ -29,6 +32,11 @@ impl Hashes {
 
     /// The hash up to `revision`; 0 is the current one.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, Status> {
+        if revision < 0 {
+            // No change is that old, and etcd does not call it compacted.
+            let HashName { compact_revision, .. } = self.node.handle().view().hash_name(0)?;
+            return Ok(HashKv { hash: HASH_OF_NOTHING, compact_revision, hash_revision: Revision(revision) });
+        }
         let mut remembered = self.remembered.lock().await;
         let name = self.node.handle().view().hash_name(revision)?;
         if let Some(known) = remembered.iter().find(|known| known.name() == name) {

@@ -16,6 +16,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 
+use super::pings::{Pings, TOO_MANY_PINGS};
+
 /// What one read takes from a connection at most: one full TLS record.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -181,8 +183,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
     }
 }
 
-/// A connection as hyper sees it. One type for both kinds, so that hyper's code is in the binary once.
-pub enum Transport {
+/// A connection as hyper sees it.
+pub struct Transport {
+    stream: Stream,
+    /// Set for HTTP/2.
+    pings: Option<Pings>,
+}
+
+/// What clients connect by. One type for both kinds, so that hyper's code is in the binary once.
+pub enum Stream {
     /// As the bytes come.
     Plain(Rewound<Socket>),
     /// Inside TLS.
@@ -192,17 +201,33 @@ pub enum Transport {
 /// Runs one operation on whichever stream it is.
 macro_rules! on_stream {
     ($transport:expr, $stream:ident => $operation:expr) => {
-        match $transport.get_mut() {
-            Transport::Plain(stream) => {
+        match &mut $transport.stream {
+            Stream::Plain(stream) => {
                 let $stream = Pin::new(stream);
                 $operation
             }
-            Transport::Tls(stream) => {
+            Stream::Tls(stream) => {
                 let $stream = Pin::new(stream.as_mut());
                 $operation
             }
         }
     };
+}
+
+impl Transport {
+    /// A connection that nothing was said on yet. `pings` counts those of an HTTP/2 client.
+    pub fn new(stream: Stream, pings: Option<Pings>) -> Self {
+        Self { stream, pings }
+    }
+
+    /// Ends it with a word why, where that can be said at once.
+    fn refuse_pings(&mut self, cx: &mut Context<'_>) -> io::Error {
+        if self.pings.as_ref().is_some_and(Pings::is_between_frames) {
+            // A client that does not take it in one piece is cut off all the same.
+            let _ = on_stream!(self, stream => stream.poll_write(cx, TOO_MANY_PINGS));
+        }
+        io::Error::other("too many pings")
+    }
 }
 
 impl Read for Transport {
@@ -211,10 +236,15 @@ impl Read for Transport {
         cx: &mut Context<'_>,
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         LANDING.with_borrow_mut(|landing| {
             let room = cursor.remaining().min(landing.len());
             let landing = &mut landing[..room];
-            let count = ready!(on_stream!(self, stream => stream.poll_read(cx, landing)))?;
+            let count = ready!(on_stream!(this, stream => stream.poll_read(cx, landing)))?;
+            let welcome = this.pings.as_mut().is_none_or(|pings| pings.note_read(&landing[..count]));
+            if !welcome {
+                return Poll::Ready(Err(this.refuse_pings(cx)));
+            }
             cursor.put_slice(&landing[..count]);
             Poll::Ready(Ok(()))
         })
@@ -223,15 +253,20 @@ impl Read for Transport {
 
 impl Write for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        on_stream!(self, stream => stream.poll_write(cx, bytes))
+        let this = self.get_mut();
+        let count = ready!(on_stream!(this, stream => stream.poll_write(cx, bytes)))?;
+        if let Some(pings) = &mut this.pings {
+            pings.note_written(&bytes[..count]);
+        }
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_flush(cx))
+        on_stream!(self.get_mut(), stream => stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_close(cx))
+        on_stream!(self.get_mut(), stream => stream.poll_close(cx))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -243,6 +278,16 @@ impl Write for Transport {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        on_stream!(self, stream => stream.poll_write_vectored(cx, slices))
+        let this = self.get_mut();
+        let count = ready!(on_stream!(this, stream => stream.poll_write_vectored(cx, slices)))?;
+        if let Some(pings) = &mut this.pings {
+            let mut left = count;
+            for slice in slices {
+                let written = left.min(slice.len());
+                pings.note_written(&slice[..written]);
+                left -= written;
+            }
+        }
+        Poll::Ready(Ok(count))
     }
 }

@@ -5,11 +5,13 @@
 
 use tonic::{Request, Response, Status};
 
-use super::node::{Freshness, Node, is_small_range, is_small_txn, not_in_kind};
+use super::node::{Freshness, Node, is_small_range, is_small_txn, may_return_much, not_in_kind};
 use super::range_stream::RangeStream;
 use super::{parse, render};
 use crate::command::{Command, Outcome};
 use crate::ids::Revision;
+use crate::limits::ANSWER_FIRST_BYTES;
+use crate::mvcc::{Allowance, ReadError, View};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::kv_server::Kv;
 
@@ -27,6 +29,12 @@ impl KvService {
     }
 
     async fn write(&self, command: Command) -> Result<(pb::ResponseHeader, Outcome), Status> {
+        // How much it will return is not known before it is applied.
+        let _room = if may_return_much(&command) {
+            Some(self.node.answers().reserve_for_write().await?)
+        } else {
+            None
+        };
         let (revision, outcome) = self.node.propose(command).await?;
         Ok((self.node.header(revision), outcome))
     }
@@ -43,11 +51,16 @@ impl Kv for KvService {
         }
         let view = self.node.view(freshness).await?;
         let header = self.node.header(view.revision());
-        let small = is_small_range(&range.range);
-        let answer = self
-            .node
-            .read(view, small, move |view| view.range(&range).map(|result| render::range(header, result)));
-        Ok(Response::new(answer.await?))
+        let answer = if is_small_range(&range.range) {
+            view.range(&range).map(|result| render::range(header, result))?
+        } else {
+            let read = move |view: &View, allowance: &mut Allowance| {
+                let result = view.range_within(&range, allowance)?;
+                Ok(result.map(|result| render::range(header, result)))
+            };
+            self.node.read_much(view, read).await?
+        };
+        Ok(Response::new(answer))
     }
 
     type RangeStreamStream = RangeStream;
@@ -90,11 +103,18 @@ impl Kv for KvService {
         }
         let view = self.node.view(Freshness::from_wire(parsed.serializable)).await?;
         let header = self.node.header(view.revision());
-        let small = is_small_txn(&txn);
-        let answer = self.node.read(view, small, move |view| {
-            view.txn_read_only(&txn).map(|result| render::txn(header, result))
-        });
-        Ok(Response::new(answer.await?))
+        let is_small = is_small_txn(&txn);
+        let read = move |view: &View, allowance: &mut Allowance| {
+            let result = view.txn_read_only(&txn, allowance)?;
+            Ok::<_, ReadError>(result.map(|result| render::txn(header, result)))
+        };
+        // Few keys, but their values may be large all the same.
+        let at_once = if is_small { read(&view, &mut Allowance::of(ANSWER_FIRST_BYTES))? } else { None };
+        let answer = match at_once {
+            Some(answer) => answer,
+            None => self.node.read_much(view, read).await?,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn compact(

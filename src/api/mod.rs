@@ -5,17 +5,18 @@
 //!
 //! ```text
 //! server      accept, bound, greet: TLS or not, HTTP/2 or not
-//!  io         the socket        calls      the streams of a connection and their deadlines
+//!  io pings   the socket        calls      the streams of a connection and their deadlines
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
 //!  kv watch lease cluster maintenance health  the services
 //!   hashes      hashes of everything, one at a time    snapshot_stream    the state in blobs
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
-//!   node      reads and proposals
+//!   node      reads and proposals             answers    what answers may take of the memory
 //! ```
 //!
 //! A connection is one task with all its calls (see `calls`), so whoever drops that task has dropped everything.
 
+mod answers;
 mod authority;
 mod body;
 mod browser;
@@ -34,6 +35,7 @@ mod lease;
 mod maintenance;
 mod node;
 mod parse;
+mod pings;
 mod range_stream;
 mod record;
 mod render;
@@ -45,6 +47,7 @@ pub mod version;
 mod watch;
 mod watch_codec;
 
+pub use answers::Answers;
 pub use browser::BrowserPolicy;
 pub use counters::Counters;
 pub use record::methods;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use tonic::Status;
 
+use super::answers::Answers;
 use super::errors;
 use crate::command::{Command, KeyRange, Op, Outcome, Txn};
 use crate::ids::Revision;
-use crate::mvcc::View;
+use crate::limits::ANSWER_FIRST_BYTES;
+use crate::mvcc::{Allowance, ReadError, View};
 use crate::runtime::Handle;
 use crate::wire::etcdserverpb::ResponseHeader;
 
@@ -20,6 +22,17 @@ const INLINE_READS_MAX: usize = 8;
 #[derive(Clone)]
 pub struct Node {
     handle: Handle,
+    answers: Answers,
+}
+
+/// What came of one try to read.
+enum Attempt<T> {
+    Done(T),
+    Failed(ReadError),
+    /// There is no room to begin.
+    NoRoom,
+    /// It needs more room than it has.
+    TooLarge,
 }
 
 /// How fresh a read must be.
@@ -39,9 +52,14 @@ impl Freshness {
 }
 
 impl Node {
-    /// Wraps a handle.
-    pub fn new(handle: Handle) -> Self {
-        Self { handle }
+    /// Wraps a handle; answers count against `answers`.
+    pub fn new(handle: Handle, answers: Answers) -> Self {
+        Self { handle, answers }
+    }
+
+    /// The memory of answers.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// The node's own handle.
@@ -91,6 +109,47 @@ impl Node {
             .await
     }
 
+    /// Runs a read whose answer may be large, on the pool, once there is room for its answer: first a little, and again with more if that
+    /// was not enough. `read` answers `None` when it collected more than allowed.
+    ///
+    /// The room is given back on return. What is made of the answer counts from the moment its body is polled, which is in the same turn.
+    pub async fn read_much<T: Send + 'static>(
+        &self,
+        view: Arc<View>,
+        read: impl Fn(&View, &mut Allowance) -> Result<Option<T>, ReadError> + Send + Sync + 'static,
+    ) -> Result<T, Status> {
+        let read = Arc::new(read);
+        let mut bytes = ANSWER_FIRST_BYTES;
+        let mut reserved = None;
+        loop {
+            let (view, read, answers) = (Arc::clone(&view), Arc::clone(&read), self.answers.clone());
+            let room = reserved.take();
+            let attempt = self.handle.blocking(move || {
+                // Not before a thread is free: room that nobody fills is lost to others.
+                let Some(mut room) = room.or_else(|| answers.try_reserve(bytes)) else {
+                    return (Attempt::NoRoom, None);
+                };
+                let mut allowance = answers.allowance(bytes);
+                let result = read(&view, &mut allowance);
+                drop(view);
+                match result {
+                    Ok(Some(result)) => {
+                        room.resize(allowance.used());
+                        (Attempt::Done(result), Some(room))
+                    }
+                    Ok(None) => (Attempt::TooLarge, None),
+                    Err(error) => (Attempt::Failed(error), None),
+                }
+            });
+            match attempt.await {
+                (Attempt::Done(result), _room) => return Ok(result),
+                (Attempt::Failed(error), _) => return Err(error.into()),
+                (Attempt::NoRoom, _) => reserved = Some(self.answers.reserve(bytes).await?),
+                (Attempt::TooLarge, _) => bytes = self.answers.more_than(bytes),
+            }
+        }
+    }
+
     /// Proposes a command and waits until its effect can be read.
     pub async fn propose(&self, command: Command) -> Result<(Revision, Outcome), Status> {
         let applied = self.handle.propose(command).await?;
@@ -127,4 +186,22 @@ pub fn is_small_txn(txn: &Txn) -> bool {
     }));
     txn.compare.len() + txn.success.len() + txn.failure.len() <= INLINE_READS_MAX
         && ranges.all(KeyRange::is_single)
+}
+
+/// Whether the answer to a write may be large: whether it reads or returns more than single keys.
+pub fn may_return_much(command: &Command) -> bool {
+    match command {
+        Command::DeleteRange(delete) => delete.prev_kv && !delete.range.is_single(),
+        Command::Txn(txn) => reads_intervals(txn),
+        _ => false,
+    }
+}
+
+fn reads_intervals(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Range(range) => !range.count_only && !range.range.is_single(),
+        Op::DeleteRange(delete) => delete.prev_kv && !delete.range.is_single(),
+        Op::Txn(nested) => reads_intervals(nested),
+        Op::Put(_) => false,
+    })
 }

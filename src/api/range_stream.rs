@@ -27,7 +27,7 @@ const FIRST_CHUNK_KEYS: usize = 10;
 /// Keys in a chunk, however small they are.
 const CHUNK_KEYS_MAX: usize = 16 * 1024;
 
-type Reading = Pin<Box<dyn Future<Output = Result<(Page, Cursor), ReadError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<(Page, Cursor), Status>> + Send>>;
 
 /// The chunks of one range.
 pub struct RangeStream {
@@ -93,7 +93,7 @@ impl Stream for RangeStream {
                         this.state = State::Reading(reading);
                     }
                     let item = match ready!(done) {
-                        Err(error) => Err(error.into()),
+                        Err(error) => Err(error),
                         Ok((page, cursor)) => {
                             let (message, state) = this.message(page, cursor);
                             this.state = state;
@@ -110,7 +110,9 @@ impl Stream for RangeStream {
 /// Reads one chunk on the pool and moves the cursor behind it.
 fn read(node: Node, view: Arc<View>, cursor: Cursor) -> Reading {
     Box::pin(async move {
-        let work = move || {
+        // Until the chunk is encoded, which is when it begins to count as an answer.
+        let _room = node.answers().reserve(cursor.chunk_bytes_max).await?;
+        let work = move || -> Result<_, ReadError> {
             let mut pages = RangePages::new(view, cursor.rest.clone())?;
             let page = pages.next_page(cursor.chunk_keys, cursor.chunk_bytes_max)?;
             let nothing = Page { kvs: Vec::new(), end: Some(PagesEnd { more: false, count: 0 }) };
@@ -118,7 +120,7 @@ fn read(node: Node, view: Arc<View>, cursor: Cursor) -> Reading {
             let cursor = if page.end.is_none() { cursor.after(&page.kvs) } else { cursor };
             Ok((page, cursor))
         };
-        node.handle().blocking(work).await
+        Ok(node.handle().blocking(work).await?)
     })
 }
 

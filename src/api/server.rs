@@ -17,6 +17,7 @@ use rustix::net::sockopt;
 use rustls::ServerConfig;
 use smol::{Async, Timer};
 
+use super::answers::{Answers, Outbox, Patience};
 use super::authority::Mending;
 use super::browser::BrowserPolicy;
 use super::calls::Calls;
@@ -24,15 +25,19 @@ use super::cluster::ClusterService;
 use super::counters::{Counters, Live};
 use super::dispatch::{Connection, Services, answer};
 use super::health::HealthService;
-use super::io::{Rewound, Socket, Transport};
+use super::io::{Rewound, Socket, Stream, Transport};
 use super::kv::KvService;
 use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
+use super::pings::Pings;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
 use super::watch::WatchService;
-use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES, TXN_OPS};
+use crate::limits::{
+    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
+    KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS,
+};
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
@@ -43,8 +48,6 @@ use crate::wire::grpc::health::v1::health_server::HealthServer;
 
 /// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
 const CONNECTIONS: usize = 2048;
-/// Default bound on the streams of one connection. Kubernetes has thousands of watches on one; a client that meets the bound waits.
-const STREAMS: u32 = 8192;
 /// How long a client may take for its handshake and its first bytes, and for the headers of an HTTP/1.1 request.
 const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors or memory.
@@ -79,10 +82,16 @@ pub struct ApiOptions {
     pub txn_ops_max: usize,
     /// Open connections; one more is closed at once.
     pub connections_max: usize,
+    /// Bytes of answers that are being read or that clients have not taken, on all connections together.
+    pub answer_bytes_max: usize,
+    /// How long a client may take nothing of what it was answered.
+    pub answer_patience: Duration,
     /// `--max-concurrent-streams`: calls at a time on one connection.
     pub streams_max: u32,
-    /// `--grpc-keepalive-interval`: how long a client may be silent before it is asked for a sign of life.
-    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-min-time`: how often a client may ask for a sign of life; zero is as often as it likes.
+    pub keepalive_min_time: Duration,
+    /// `--grpc-keepalive-interval`: how long a client may be silent before it is asked for a sign of life; `None` is for ever.
+    pub keepalive_interval: Option<Duration>,
     /// `--grpc-keepalive-timeout`: how long the sign may take.
     pub keepalive_timeout: Duration,
     /// Which web pages may call.
@@ -95,9 +104,12 @@ impl Default for ApiOptions {
             request_bytes_max: REQUEST_BYTES,
             txn_ops_max: TXN_OPS,
             connections_max: CONNECTIONS,
-            streams_max: STREAMS,
-            keepalive_interval: Duration::from_secs(2 * 60 * 60),
-            keepalive_timeout: Duration::from_secs(20),
+            answer_bytes_max: ANSWERS_BYTES_MAX,
+            answer_patience: ANSWER_PATIENCE,
+            streams_max: STREAMS_PER_CONNECTION,
+            keepalive_min_time: KEEPALIVE_MIN_TIME,
+            keepalive_interval: Some(KEEPALIVE_INTERVAL),
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
             browser: BrowserPolicy::default(),
         }
     }
@@ -155,6 +167,15 @@ enum Protocol {
     Http2,
 }
 
+/// Why a connection ended, other than in order.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Http(hyper::Error),
+    #[error("the client does not take what it was answered")]
+    Stalled,
+}
+
 impl Api {
     /// The API of a node, until `stopping` is announced.
     pub fn new(
@@ -164,7 +185,7 @@ impl Api {
         metrics_text: MetricsText,
         stopping: Stopping,
     ) -> Self {
-        let node = Node::new(handle);
+        let node = Node::new(handle, Answers::new(options.answer_bytes_max));
         let message_bytes_max = options.request_bytes_max + GRPC_OVERHEAD_BYTES;
         let kv = KvService::new(node.clone(), options.txn_ops_max, options.request_bytes_max);
         let services = Services {
@@ -186,6 +207,11 @@ impl Api {
     /// What is live, and what was turned away.
     pub fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    /// What answers take of the memory.
+    pub fn answers(&self) -> &Answers {
+        self.0.node.answers()
     }
 
     /// Takes connections from `socket` and hands each to `spawn`, until the end is announced.
@@ -233,7 +259,7 @@ impl Api {
             Err(io::ErrorKind::ConnectionAborted.into())
         };
         let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
-        let (transport, protocol, rebindable) = match greeted {
+        let (stream, protocol, rebindable) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::debug!(%error, "a client did not get as far as a request");
@@ -242,10 +268,15 @@ impl Api {
             }
         };
         let calls = Calls::default();
-        let connection = Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable };
+        let outbox = Arc::new(Outbox::new(shared.node.answers().clone()));
+        let connection =
+            Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable, outbox };
         let done = match protocol {
-            Protocol::Http1 => run_http1(connection, transport, stopping).await,
-            Protocol::Http2 => run_http2(connection, calls, transport, stopping).await,
+            Protocol::Http1 => run_http1(connection, Transport::new(stream, None), stopping).await,
+            Protocol::Http2 => {
+                let pings = Pings::new(shared.options.keepalive_min_time);
+                run_http2(connection, calls, Transport::new(stream, Some(pings)), stopping).await
+            }
         };
         if let Err(error) = done {
             tracing::debug!(%error, "a connection ended");
@@ -271,7 +302,7 @@ impl Drop for OpenConnection {
 }
 
 /// Finds out what a client speaks: TLS or not, then HTTP/2 or not.
-async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Transport, Protocol, bool)> {
+async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Stream, Protocol, bool)> {
     prepare(client.get_ref())?;
     let from_here = client.get_ref().local_addr()?.ip().to_canonical().is_loopback();
     let stream = Rewound::peek(Socket::new(client), is_telling).await?;
@@ -280,7 +311,7 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Tra
             return Err(io::Error::other("plaintext where TLS is required"));
         }
         let protocol = protocol_of(stream.head())?;
-        return Ok((Transport::Plain(stream), protocol, from_here));
+        return Ok((Stream::Plain(stream), protocol, from_here));
     }
     let Some(tls) = &listener.tls else { return Err(io::Error::other("TLS where none is configured")) };
     let stream = TlsAcceptor::from(tls()).accept(stream).await?;
@@ -293,7 +324,7 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Tra
             (stream, protocol)
         }
     };
-    Ok((Transport::Tls(Box::new(stream)), protocol, false))
+    Ok((Stream::Tls(Box::new(stream)), protocol, false))
 }
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).
@@ -329,7 +360,7 @@ async fn run_http2(
     mut calls: Calls,
     transport: Transport,
     stopping: Stopping,
-) -> hyper::Result<()> {
+) -> Result<(), Ended> {
     let options = &connection.shared.options;
     let mut builder = http2::Builder::new(calls.spawner());
     builder
@@ -343,6 +374,8 @@ async fn run_http2(
         .keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         .auto_date_header(false);
+    let mut patience =
+        Patience::new(Arc::clone(&connection.outbox), connection.shared.options.answer_patience);
     let connection = Arc::new(connection);
     let service = service_fn(move |request| answer(Arc::clone(&connection), request));
     let mut http = pin!(builder.serve_connection(Mending::new(transport), service));
@@ -354,17 +387,20 @@ async fn run_http2(
             http.as_mut().graceful_shutdown();
         }
         let done = http.as_mut().poll(cx);
-        if done.is_pending() {
-            calls.poll(cx);
+        if done.is_ready() {
+            return done.map_err(Ended::Http);
         }
-        done
+        calls.poll(cx);
+        patience.poll(cx).map(|()| Err(Ended::Stalled))
     })
     .await
 }
 
-async fn run_http1(connection: Connection, transport: Transport, stopping: Stopping) -> hyper::Result<()> {
+async fn run_http1(connection: Connection, transport: Transport, stopping: Stopping) -> Result<(), Ended> {
     let mut builder = http1::Builder::new();
     builder.timer(SmolTimer).header_read_timeout(GREETING_MAX).max_buf_size(HEADER_BYTES as usize);
+    let mut patience =
+        Patience::new(Arc::clone(&connection.outbox), connection.shared.options.answer_patience);
     let connection = Arc::new(connection);
     let service = service_fn(move |request| answer(Arc::clone(&connection), request));
     let mut http = pin!(builder.serve_connection(transport, service));
@@ -375,7 +411,11 @@ async fn run_http1(connection: Connection, transport: Transport, stopping: Stopp
             draining = true;
             http.as_mut().graceful_shutdown();
         }
-        http.as_mut().poll(cx)
+        let done = http.as_mut().poll(cx);
+        if done.is_ready() {
+            return done.map_err(Ended::Http);
+        }
+        patience.poll(cx).map(|()| Err(Ended::Stalled))
     })
     .await
 }

@@ -1,4 +1,4 @@
-//! What the machine allows this process: open files and memory, and how many clients that is enough for.
+//! What the machine allows this process: open files and memory, and how many clients and answers that is enough for.
 //!
 //! Owns: the reading of those limits at start. Must never: refuse to start because of them. Driven by `serve`.
 
@@ -6,11 +6,13 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::limits::{ANSWERS_BYTES_MAX, ANSWERS_BYTES_MIN};
+
 /// Descriptors that are kept for the log, the store, and what the runtime needs.
 const DESCRIPTORS_RESERVED: usize = 64;
 /// What an idle connection with a stream takes in bytes, rounded up from what was measured (28 KB).
 const CONNECTION_BYTES: u64 = 32 * 1024;
-/// The share of the memory that connections may take: one part in this many.
+/// The share of the memory that connections may take, and what they were answered: one part in this many for each.
 const MEMORY_SHARE: u64 = 16;
 /// However little there is, so many clients are let in.
 const CONNECTIONS_MIN: usize = 16;
@@ -31,6 +33,16 @@ pub(super) fn connections(wanted: usize) -> usize {
         );
     }
     room
+}
+
+/// Bytes that answers may take together.
+pub(super) fn answer_bytes() -> usize {
+    memory_limit().map_or(ANSWERS_BYTES_MAX, answer_bytes_of)
+}
+
+fn answer_bytes_of(memory: u64) -> usize {
+    let share = usize::try_from(memory / MEMORY_SHARE).unwrap_or(usize::MAX);
+    share.clamp(ANSWERS_BYTES_MIN, ANSWERS_BYTES_MAX)
 }
 
 fn affordable(memory: u64) -> usize {
@@ -98,6 +110,8 @@ mod tests {
         assert_eq!(affordable(1 << 30), 2048, "a box with 1 GB has room for the default");
         assert_eq!(affordable(64 << 20), 128);
         assert!(memory_limit().is_some_and(|memory| memory > 1 << 20), "this machine tells");
+        assert_eq!(answer_bytes_of(1 << 30), 64 << 20);
+        assert_eq!((answer_bytes_of(32 << 20), answer_bytes_of(1 << 40)), (8 << 20, 256 << 20));
         assert_eq!(connections(10), 10);
         assert!((1..=1_000_000_000).contains(&connections(1_000_000_000)));
     }

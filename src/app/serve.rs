@@ -23,6 +23,7 @@ use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::formation::{self, DiskOptions, Identity};
+use crate::limits::KEEPALIVE_TIMEOUT;
 use crate::node::{RecoverError, Recovery, recover};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
@@ -248,10 +249,16 @@ async fn attend(
 }
 
 fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopping: Stopping) -> Api {
+    let (keepalive_interval, keepalive_timeout) = config.client.keepalive.unzip();
     let options = ApiOptions {
         request_bytes_max: config.client.max_request_bytes,
         txn_ops_max: config.client.max_txn_ops,
         connections_max: resources::connections(config.client.max_connections),
+        answer_bytes_max: resources::answer_bytes(),
+        streams_max: config.client.max_streams,
+        keepalive_min_time: config.client.keepalive_min_time,
+        keepalive_interval,
+        keepalive_timeout: keepalive_timeout.unwrap_or(KEEPALIVE_TIMEOUT),
         browser: BrowserPolicy {
             hosts: config.client.allowed_hosts.clone(),
             origins: config.client.cors.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
-use super::spec::{COMMANDS, Command, Flag, GLOBAL};
+use super::spec::{COMMANDS, Command, Flag, GLOBAL, LEASE};
 use crate::config::{Hint, ValueError, boolean, duration, nearest, split_host_port};
 
 /// What was wrong with the arguments; exit code 2.
@@ -273,7 +273,7 @@ pub fn command(name: &OsStr) -> Result<&'static Command, UsageError> {
     let name = name.to_string_lossy();
     let found = COMMANDS.iter().find(|command| command.name == name || command.alias == Some(&*name));
     found.copied().ok_or_else(|| {
-        let names = COMMANDS.iter().map(|command| command.name).chain(["help", "version"]);
+        let names = COMMANDS.iter().map(|command| command.name).chain([LEASE, "help", "version"]);
         let hint = Hint(nearest(&name, names).map(str::to_owned));
         UsageError::UnknownCommand { hint, name: name.into_owned() }
     })

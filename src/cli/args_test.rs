@@ -173,3 +173,41 @@ fn compact_needs_a_revision() {
     assert!(compact(&["compact", "x"]).unwrap_err().to_string().contains("whole number"));
     assert_eq!(command(OsStr::new("delete")).unwrap().name, "del");
 }
+
+#[test]
+fn a_watch_asks_for_what_its_flags_say() {
+    let request = |line: &[&str]| requests::watch(&parsed(line).unwrap());
+    let plain = request(&["watch", "k"]).unwrap();
+    assert_eq!((&plain.key[..], &plain.range_end[..], plain.start_revision), (&b"k"[..], &b""[..], 0));
+    assert!(!plain.prev_kv && !plain.progress_notify && !plain.fragment);
+    let all = request(&["watch", "--prefix", "--rev=7", "--prev-kv", "k", "--progress-notify"]).unwrap();
+    assert_eq!((&all.range_end[..], all.start_revision), (&b"l"[..], 7));
+    assert!(all.prev_kv && all.progress_notify);
+    assert_eq!(&request(&["watch", "a", "c"]).unwrap().range_end[..], b"c");
+    let refused = request(&["watch", "--prefix", "a", "c"]).unwrap_err();
+    assert_eq!(refused.to_string(), "`range_end` and `--prefix` are mutually exclusive");
+}
+
+#[test]
+fn lease_ids_are_hexadecimal_and_times_decimal() {
+    let of = |arguments: &[&str]| Parsed {
+        arguments: arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+        ..Parsed::default()
+    };
+    assert_eq!(requests::lease_id(&of(&["2A"])).unwrap(), 42);
+    assert_eq!(requests::lease_grant(&of(&["100"])).unwrap().ttl, 100);
+    for bad in [&[][..], &["x"], &["1", "2"], &["\u{e9}"]] {
+        requests::lease_id(&of(bad)).unwrap_err();
+        requests::lease_grant(&of(bad)).unwrap_err();
+    }
+}
+
+#[test]
+fn lease_commands_have_two_words() {
+    for name in ["lease grant", "lease revoke", "lease timetolive", "lease list", "lease keep-alive"] {
+        assert_eq!(command(OsStr::new(name)).unwrap().name, name);
+    }
+    let unknown = |name| command(OsStr::new(name)).unwrap_err().to_string();
+    assert!(unknown("lease gant").contains("lease grant"), "{}", unknown("lease gant"));
+    assert!(unknown("leas").ends_with("(did you mean lease?)"), "{}", unknown("leas"));
+}

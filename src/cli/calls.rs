@@ -13,9 +13,12 @@ use super::args::{ClientSettings, Endpoint};
 use super::client::{Channel, ConnectError, connect};
 use super::reply::{Reply, ValuesOnly};
 use crate::wire::etcdserverpb::kv_client::KvClient;
+use crate::wire::etcdserverpb::lease_client::LeaseClient;
 use crate::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::wire::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, StatusRequest, TxnRequest,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, StatusRequest,
+    TxnRequest,
 };
 
 /// What to ask for.
@@ -31,6 +34,16 @@ pub enum Call {
     Txn(TxnRequest),
     /// `compact`
     Compact(CompactionRequest),
+    /// `lease grant`
+    LeaseGrant(LeaseGrantRequest),
+    /// `lease revoke`
+    LeaseRevoke(i64),
+    /// `lease timetolive`; whether the keys are wanted.
+    LeaseTimeToLive(i64, bool),
+    /// `lease keep-alive --once`
+    LeaseKeepAlive(i64),
+    /// `lease list`
+    Leases,
     /// `status`
     Status,
 }
@@ -70,7 +83,7 @@ pub fn perform(settings: &ClientSettings, call: Call) -> Result<Reply, CallError
 }
 
 /// Connects to the first endpoint that lets us.
-async fn first_reachable<'a>(
+pub async fn first_reachable<'a>(
     executor: &Rc<LocalExecutor<'static>>,
     settings: &'a ClientSettings,
 ) -> Result<(Channel, &'a Endpoint), ConnectError> {
@@ -89,6 +102,7 @@ async fn unary(
     settings: &ClientSettings,
     call: Call,
 ) -> Result<Reply, CallError> {
+    let client_of_leases = LeaseClient::with_origin(channel.clone(), origin(endpoint));
     let mut client = KvClient::with_origin(channel, origin(endpoint)).max_decoding_message_size(usize::MAX);
     let answer = match call {
         Call::Range(request, values_only) => {
@@ -104,8 +118,47 @@ async fn unary(
             client.compact(timed(settings, request)).await.map(|_| Reply::Compacted(revision))
         }
         Call::Status => unreachable!("status asks every endpoint"),
+        lease => return leases(client_of_leases, settings, lease).await,
     };
     answer.map_err(refused)
+}
+
+async fn leases(
+    mut client: LeaseClient<Channel>,
+    settings: &ClientSettings,
+    call: Call,
+) -> Result<Reply, CallError> {
+    let answer = match call {
+        Call::LeaseGrant(request) => {
+            client.lease_grant(timed(settings, request)).await.map(inner(Reply::LeaseGranted))
+        }
+        Call::LeaseRevoke(id) => client
+            .lease_revoke(timed(settings, LeaseRevokeRequest { id }))
+            .await
+            .map(inner(|response| Reply::LeaseRevoked(id, response))),
+        Call::LeaseTimeToLive(id, keys) => client
+            .lease_time_to_live(timed(settings, LeaseTimeToLiveRequest { id, keys }))
+            .await
+            .map(inner(|response| Reply::LeaseTimeToLive(response, keys))),
+        Call::LeaseKeepAlive(id) => match renew(&mut client, settings, id).await {
+            Ok(response) if response.ttl > 0 => Ok(Reply::LeaseKeptAlive(response)),
+            Ok(_) => Err(Status::not_found("etcdserver: requested lease not found")),
+            Err(status) => Err(status),
+        },
+        _ => client.lease_leases(timed(settings, LeaseLeasesRequest {})).await.map(inner(Reply::Leases)),
+    };
+    answer.map_err(refused)
+}
+
+/// Renews a lease once; a TTL of 0 says that there is none.
+pub async fn renew(
+    client: &mut LeaseClient<Channel>,
+    settings: &ClientSettings,
+    id: i64,
+) -> Result<LeaseKeepAliveResponse, Status> {
+    let requests = smol::stream::once(LeaseKeepAliveRequest { id });
+    let answer = client.lease_keep_alive(timed(settings, requests)).await?.into_inner().message().await?;
+    answer.ok_or_else(|| Status::unavailable("the server ended the renewal without an answer"))
 }
 
 /// Asks each endpoint; one that does not answer fails the command, after the others were asked.

@@ -9,6 +9,7 @@ use super::reply::Reply;
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
     DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 use crate::wire::mvccpb::KeyValue;
 
@@ -19,6 +20,26 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::Delete(response) => delete(out, response),
         Reply::Txn(response) => txn(out, response),
         Reply::Compacted(revision) => writeln!(out, "compacted revision {revision}"),
+        Reply::LeaseGranted(response) => {
+            header(out, response.header.as_ref())?;
+            writeln!(out, "\"ID\" : {}\n\"TTL\" : {}", response.id, response.ttl)
+        }
+        Reply::LeaseRevoked(_, response) => header(out, response.header.as_ref()),
+        Reply::LeaseTimeToLive(response, _) => {
+            header(out, response.header.as_ref())?;
+            let (id, ttl, granted) = (response.id, response.ttl, response.granted_ttl);
+            writeln!(out, "\"ID\" : {id}\n\"TTL\" : {ttl}\n\"GrantedTTL\" : {granted}")?;
+            response.keys.iter().try_for_each(|key| writeln!(out, "\"Key\" : {}", quote(key)))
+        }
+        Reply::Leases(response) => {
+            header(out, response.header.as_ref())?;
+            response.leases.iter().try_for_each(|lease| writeln!(out, "\"ID\" : {}", lease.id))
+        }
+        Reply::LeaseKeptAlive(response) => {
+            header(out, response.header.as_ref())?;
+            writeln!(out, "\"ID\" : {}\n\"TTL\" : {}", response.id, response.ttl)
+        }
+        Reply::Watch(response) => watch(out, response),
         Reply::Status(answers) => {
             answers.iter().try_for_each(|(endpoint, answer)| status(out, endpoint, answer))
         }
@@ -53,6 +74,16 @@ fn txn(out: &mut impl Write, response: &TxnResponse) -> io::Result<()> {
             Response::ResponseDeleteRange(response) => delete(out, response)?,
             Response::ResponseTxn(response) => txn(out, response)?,
         }
+    }
+    Ok(())
+}
+
+fn watch(out: &mut impl Write, response: &WatchResponse) -> io::Result<()> {
+    header(out, response.header.as_ref())?;
+    for event in &response.events {
+        writeln!(out, "\"Type\" : {}", event.r#type().as_str_name())?;
+        event.prev_kv.iter().try_for_each(|kv| key_value(out, "Prev", kv))?;
+        event.kv.iter().try_for_each(|kv| key_value(out, "", kv))?;
     }
     Ok(())
 }

@@ -13,18 +13,30 @@ pub fn overview() -> String {
         "covey: a key-value store that speaks etcd's v3 API, in one binary\n\nUsage: covey <command> [flags]\n\nCommands:\n",
     );
     for command in COMMANDS {
-        let _ = writeln!(out, "  {:<9} {}", command.name, command.about);
+        let _ = writeln!(out, "  {:<16} {}", command.name, command.about);
     }
     let _ = writeln!(
         out,
-        "  {:<9} Print help for a command, or for the configuration file (covey help config)",
+        "  {:<16} Print help for a command, or for the configuration file (covey help config)",
         "help"
     );
-    let _ = writeln!(out, "  {:<9} Print the version", "version");
+    let _ = writeln!(out, "  {:<16} Print the version", "version");
     out.push_str("\nFlags of all commands but serve (environment: ETCDCTL_ and the name):\n");
     flags(&mut out, GLOBAL);
     out.push_str("\nTo try it: covey serve --solo, and in another terminal covey put greeting hello\n");
     out
+}
+
+/// What `covey lease` prints: the commands whose name begins with this word.
+pub fn group(word: &str) -> String {
+    let mut out = String::new();
+    let in_group = |command: &&&Command| command.name.split(' ').next() == Some(word) && command.name != word;
+    for command in COMMANDS.iter().filter(in_group) {
+        let _ = writeln!(out, "  {:<16} {}", command.name, command.about);
+    }
+    format!(
+        "Usage: covey {word} <command> [flags]\n\nCommands:\n{out}\ncovey help {word} <command> tells more.\n"
+    )
 }
 
 /// What `covey help <command>` prints.

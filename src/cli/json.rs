@@ -19,6 +19,33 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::Delete(response) => object(out, &Delete::of(response)),
         Reply::Txn(response) => object(out, &Txn::of(response)),
         Reply::Compacted(revision) => writeln!(out, "compacted revision {revision}"),
+        Reply::LeaseGranted(response) => object(
+            out,
+            &Granted {
+                header: header(response.header).unwrap_or_default(),
+                id: response.id,
+                ttl: response.ttl,
+                error: &response.error,
+            },
+        ),
+        Reply::LeaseRevoked(_, response) => object(out, &Revoked { header: header(response.header) }),
+        Reply::LeaseTimeToLive(response, _) => object(out, &TimeToLive::of(response)),
+        Reply::Leases(response) => object(
+            out,
+            &Leases {
+                header: header(response.header).unwrap_or_default(),
+                leases: response.leases.iter().map(|lease| LeaseId { id: lease.id }).collect(),
+            },
+        ),
+        Reply::LeaseKeptAlive(response) => object(
+            out,
+            &KeptAlive {
+                header: header(response.header).unwrap_or_default(),
+                id: response.id,
+                ttl: response.ttl,
+            },
+        ),
+        Reply::Watch(response) => object(out, &Watch::of(response)),
         Reply::Status(answers) => object(
             out,
             &answers.iter().map(|(endpoint, answer)| Status::of(endpoint, answer)).collect::<Vec<_>>(),
@@ -79,6 +106,96 @@ object!(StatusBody {
     downgrade_info: Option<Downgrade> as "downgradeInfo",
 });
 object!(Downgrade { enabled: bool, target_version: String as "targetVersion" });
+
+object!(Revoked { header: Option<Header> });
+object!(Event { kind: i32 as "type", kv: Option<Kv>, prev_kv: Option<Kv> });
+
+/// Leases and watches go through types of Go's client, whose fields are there when they are zero, too.
+#[derive(Serialize)]
+struct Granted<'a> {
+    #[serde(flatten)]
+    header: Header,
+    #[serde(rename = "ID")]
+    id: i64,
+    #[serde(rename = "TTL")]
+    ttl: i64,
+    #[serde(rename = "Error")]
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct KeptAlive {
+    #[serde(flatten)]
+    header: Header,
+    #[serde(rename = "ID")]
+    id: i64,
+    #[serde(rename = "TTL")]
+    ttl: i64,
+}
+
+#[derive(Serialize)]
+struct TimeToLive {
+    #[serde(flatten)]
+    header: Header,
+    id: i64,
+    ttl: i64,
+    #[serde(rename = "granted-ttl")]
+    granted_ttl: i64,
+    /// Go's empty list is null.
+    keys: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct Leases {
+    #[serde(flatten)]
+    header: Header,
+    leases: Vec<LeaseId>,
+}
+
+#[derive(Serialize)]
+struct LeaseId {
+    id: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Watch {
+    header: Header,
+    events: Vec<Event>,
+    compact_revision: i64,
+    canceled: bool,
+    created: bool,
+}
+
+impl TimeToLive {
+    fn of(response: &pb::LeaseTimeToLiveResponse) -> Self {
+        let keys: Vec<String> = response.keys.iter().map(|key| base64(key)).collect();
+        Self {
+            header: header(response.header).unwrap_or_default(),
+            id: response.id,
+            ttl: response.ttl,
+            granted_ttl: response.granted_ttl,
+            keys: Some(keys).filter(|keys| !keys.is_empty()),
+        }
+    }
+}
+
+impl Watch {
+    fn of(response: &pb::WatchResponse) -> Self {
+        let event = |event: &mvccpb::Event| Event {
+            kind: event.r#type,
+            kv: event.kv.as_ref().map(Kv::of),
+            prev_kv: event.prev_kv.as_ref().map(Kv::of),
+        };
+        Self {
+            header: header(response.header).unwrap_or_default(),
+            events: response.events.iter().map(event).collect(),
+            compact_revision: response.compact_revision,
+            canceled: response.canceled,
+            created: response.created,
+        }
+    }
+}
 
 fn header(header: Option<pb::ResponseHeader>) -> Option<Header> {
     let pb::ResponseHeader { cluster_id, member_id, revision, raft_term } = header?;

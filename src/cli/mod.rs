@@ -9,6 +9,8 @@ mod client;
 mod fields;
 mod help;
 mod json;
+mod keep_alive;
+mod lasting;
 mod output;
 mod quote;
 mod reply;
@@ -17,6 +19,7 @@ mod simple;
 mod snapshot;
 mod spec;
 mod txn;
+mod watch;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -27,7 +30,8 @@ use lexopt::Parser;
 
 use self::args::{ClientSettings, First, Format, Parsed, UsageError};
 use self::calls::{Call, CallError};
-use self::reply::ValuesOnly;
+use self::lasting::LastingError;
+use self::reply::{Reply, ValuesOnly};
 use self::spec::Command;
 use self::txn::TxnError;
 use crate::config::{self, ConfigError, Invocation, ServeConfig};
@@ -52,11 +56,22 @@ enum Failure {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(transparent)]
+    Ended(LastingError),
+    #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
+}
+
+impl From<LastingError> for Failure {
+    fn from(error: LastingError) -> Self {
+        match error {
+            LastingError::Output(error) => Self::Output(error),
+            error => Self::Ended(error),
+        }
+    }
 }
 
 /// Runs the command that the arguments, without the program's name, ask for. `serve` runs the server.
@@ -95,7 +110,9 @@ fn dispatch(
         Some("version") => return version(),
         _ => {}
     }
-    let command = args::command(&name)?;
+    let Some(command) = known(&name, &mut parsed, &mut parser)? else {
+        return show(&help::group(spec::LEASE));
+    };
     if command.name == spec::SERVE.name {
         if !parsed.is_empty() {
             return Err(UsageError::Flags("flags of serve go behind its name").into());
@@ -106,15 +123,56 @@ fn dispatch(
             Invocation::Help => show(&help::command(command)),
         };
     }
+    let mut to_run = Vec::new();
+    if command.name == spec::WATCH.name {
+        let (own, behind) = split_at_dashes(parser.raw_args().map_err(UsageError::from)?.collect());
+        to_run = behind;
+        parser = Parser::from_args(own);
+    }
     parsed.rest(command, &mut parser)?;
     if parsed.help {
         return show(&help::command(command));
     }
-    client_command(command, parsed)
+    client_command(command, parsed, to_run)
 }
 
-fn client_command(command: &Command, parsed: Parsed) -> Result<ExitCode, Failure> {
+/// The command of this name, whose second word, where it has one, is read; `None` when that is missing.
+fn known(
+    name: &OsStr,
+    parsed: &mut Parsed,
+    parser: &mut Parser,
+) -> Result<Option<&'static Command>, Failure> {
+    if name != spec::LEASE {
+        return Ok(Some(args::command(name)?));
+    }
+    let First::Command(second) = parsed.until_command(parser)? else { return Ok(None) };
+    let mut both = OsString::from(spec::LEASE);
+    both.push(" ");
+    both.push(second);
+    Ok(Some(args::command(&both)?))
+}
+
+/// What stands before the first `--`, and what behind it.
+fn split_at_dashes(mut arguments: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+    let Some(place) = arguments.iter().position(|argument| argument == "--") else {
+        return (arguments, Vec::new());
+    };
+    let behind = arguments.split_off(place + 1);
+    arguments.pop();
+    (arguments, behind)
+}
+
+fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> Result<ExitCode, Failure> {
     let (settings, parsed) = parsed.client_settings(|name| env::var_os(name))?;
+    let print = |reply: &Reply| output::to_stdout(|out| reply::write(out, settings.format, reply));
+    if command.name == spec::WATCH.name {
+        lasting::run(watch::watch(&settings, requests::watch(&parsed)?, to_run, print))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if command.name == spec::LEASE_KEEP_ALIVE.name && !parsed.switch("once")? {
+        lasting::run(keep_alive::keep_alive(&settings, requests::lease_id(&parsed)?, print))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if command.name == spec::SNAPSHOT.name {
         let done = snapshot::perform(&settings, snapshot::job(&parsed, &settings)?)?;
         output::to_stdout(|out| snapshot::write(out, settings.format, &done)).map_err(Failure::Output)?;
@@ -122,7 +180,7 @@ fn client_command(command: &Command, parsed: Parsed) -> Result<ExitCode, Failure
     }
     let call = call(command, &parsed, &settings)?;
     let reply = calls::perform(&settings, call)?;
-    output::to_stdout(|out| reply::write(out, settings.format, &reply)).map_err(Failure::Output)?;
+    print(&reply).map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,6 +211,14 @@ fn call(command: &Command, parsed: &Parsed, settings: &ClientSettings) -> Result
             Call::Txn(txn::parse(&text)?)
         }
         "compact" => Call::Compact(requests::compact(parsed)?),
+        "lease grant" => Call::LeaseGrant(requests::lease_grant(parsed)?),
+        "lease revoke" => Call::LeaseRevoke(requests::lease_id(parsed)?),
+        "lease timetolive" => Call::LeaseTimeToLive(requests::lease_id(parsed)?, parsed.switch("keys")?),
+        "lease keep-alive" => Call::LeaseKeepAlive(requests::lease_id(parsed)?),
+        "lease list" => {
+            none("lease list command does not accept argument")?;
+            Call::Leases
+        }
         _ => {
             none("status command does not accept argument")?;
             Call::Status
@@ -188,7 +254,11 @@ fn help(parser: &mut Parser) -> Result<ExitCode, Failure> {
     if topic == OsStr::new("config") {
         return show(&config::example());
     }
-    show(&help::command(args::command(&topic)?))
+    let mut parsed = Parsed::default();
+    Ok(match known(&topic, &mut parsed, parser)? {
+        Some(command) => show(&help::command(command))?,
+        None => show(&help::group(spec::LEASE))?,
+    })
 }
 
 fn version() -> Result<ExitCode, Failure> {
@@ -198,4 +268,17 @@ fn version() -> Result<ExitCode, Failure> {
 fn show(text: &str) -> Result<ExitCode, Failure> {
     output::to_stdout(|out| out.write_all(text.as_bytes())).map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OsString, split_at_dashes};
+
+    #[test]
+    fn a_command_stands_behind_the_first_dashes() {
+        let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(split_at_dashes(words("k -- a -- b")), (words("k"), words("a -- b")));
+        assert_eq!(split_at_dashes(words("k --rev 1")), (words("k --rev 1"), Vec::new()));
+        assert_eq!(split_at_dashes(words("k --")), (words("k"), Vec::new()));
+    }
 }

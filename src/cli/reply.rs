@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use super::args::Format;
 use super::{fields, json, simple};
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 
 /// What came back.
@@ -23,6 +25,18 @@ pub enum Reply {
     Txn(TxnResponse),
     /// From `compact`: the revision that was asked for.
     Compacted(i64),
+    /// From `lease grant`.
+    LeaseGranted(LeaseGrantResponse),
+    /// From `lease revoke`, with the lease.
+    LeaseRevoked(i64, LeaseRevokeResponse),
+    /// From `lease timetolive`; whether the keys were asked for.
+    LeaseTimeToLive(LeaseTimeToLiveResponse, bool),
+    /// From `lease list`.
+    Leases(LeaseLeasesResponse),
+    /// From `lease keep-alive`, once for each renewal.
+    LeaseKeptAlive(LeaseKeepAliveResponse),
+    /// From `watch`, once for each message with changes, progress or an end.
+    Watch(WatchResponse),
     /// From `status`: each endpoint with its answer.
     Status(Vec<(String, StatusResponse)>),
 }

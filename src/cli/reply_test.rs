@@ -5,10 +5,11 @@ use bytes::Bytes;
 use super::{Reply, ValuesOnly, write};
 use crate::cli::args::Format;
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, DowngradeInfo, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
-    StatusResponse, TxnResponse, response_op::Response,
+    DeleteRangeResponse, DowngradeInfo, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader,
+    ResponseOp, StatusResponse, TxnResponse, WatchResponse, response_op::Response,
 };
-use crate::wire::mvccpb::KeyValue;
+use crate::wire::mvccpb::{Event, KeyValue};
 
 fn printed(format: Format, reply: &Reply) -> String {
     let mut out = Vec::new();
@@ -151,4 +152,92 @@ fn fields_are_all_there() {
         assert!(status.lines().any(|have| have == line), "{line}");
     }
     assert!(status.starts_with(head) && status.ends_with("\"DowngradeEnabled\" : false\n\n"));
+}
+
+const JSON_HEADER: &str =
+    r#""cluster_id":14841639068965178418,"member_id":10276657743932975437,"revision":2,"raft_term":3"#;
+const FIELDS_HEADER: &str = "\"ClusterID\" : 14841639068965178418\n\"MemberID\" : 10276657743932975437\n\"Revision\" : 2\n\"RaftTerm\" : 3\n";
+
+/// As etcdctl 3.5.30 prints them.
+#[test]
+fn leases() {
+    let granted = LeaseGrantResponse { header: HEADER, id: 0x2a, ttl: 100, error: String::new() };
+    let keys = vec![Bytes::from_static(b"foo"), Bytes::from_static(b"fog")];
+    let lives = LeaseTimeToLiveResponse { header: HEADER, id: 0x2a, ttl: 99, granted_ttl: 100, keys };
+    let gone = LeaseTimeToLiveResponse { header: HEADER, id: 0x2a, ttl: -1, ..Default::default() };
+    let leases = vec![LeaseStatus { id: 0x2a }, LeaseStatus { id: -1 }];
+    let cases = [
+        (
+            Reply::LeaseGranted(granted),
+            "lease 000000000000002a granted with TTL(100s)\n",
+            r#""ID":42,"TTL":100,"Error":"""#,
+            "\"ID\" : 42\n\"TTL\" : 100\n",
+        ),
+        (
+            Reply::LeaseTimeToLive(lives, true),
+            "lease 000000000000002a granted with TTL(100s), remaining(99s), attached keys([foo fog])\n",
+            r#""id":42,"ttl":99,"granted-ttl":100,"keys":["Zm9v","Zm9n"]"#,
+            "\"ID\" : 42\n\"TTL\" : 99\n\"GrantedTTL\" : 100\n\"Key\" : \"foo\"\n\"Key\" : \"fog\"\n",
+        ),
+        (
+            Reply::LeaseTimeToLive(gone, false),
+            "lease 000000000000002a already expired\n",
+            r#""id":42,"ttl":-1,"granted-ttl":0,"keys":null"#,
+            "\"ID\" : 42\n\"TTL\" : -1\n\"GrantedTTL\" : 0\n",
+        ),
+        (
+            Reply::Leases(LeaseLeasesResponse { header: HEADER, leases }),
+            "found 2 leases\n000000000000002a\n-000000000000001\n",
+            r#""leases":[{"id":42},{"id":-1}]"#,
+            "\"ID\" : 42\n\"ID\" : -1\n",
+        ),
+        (
+            Reply::LeaseKeptAlive(LeaseKeepAliveResponse { header: HEADER, id: 0x2a, ttl: 100 }),
+            "lease 000000000000002a keepalived with TTL(100)\n",
+            r#""ID":42,"TTL":100"#,
+            "\"ID\" : 42\n\"TTL\" : 100\n",
+        ),
+    ];
+    for (reply, simple, json, fields) in cases {
+        assert_eq!(printed(Format::Simple, &reply), simple);
+        assert_eq!(printed(Format::Json, &reply), format!("{{{JSON_HEADER},{json}}}\n"));
+        assert_eq!(printed(Format::Fields, &reply), format!("{FIELDS_HEADER}{fields}"));
+    }
+    let revoked = Reply::LeaseRevoked(0x2a, LeaseRevokeResponse { header: HEADER });
+    assert_eq!(printed(Format::Simple, &revoked), "lease 000000000000002a revoked\n");
+    assert_eq!(printed(Format::Json, &revoked), format!("{{\"header\":{{{JSON_HEADER}}}}}\n"));
+    assert_eq!(printed(Format::Fields, &revoked), FIELDS_HEADER);
+}
+
+/// As etcdctl 3.5.30 prints them.
+#[test]
+fn watches() {
+    let gone = KeyValue { value: Bytes::new(), create_revision: 0, version: 0, mod_revision: 3, ..kv() };
+    let put = Event { r#type: 0, kv: Some(kv()), prev_kv: None };
+    let delete = Event { r#type: 1, kv: Some(gone), prev_kv: Some(kv()) };
+    let changes = WatchResponse { header: HEADER, events: vec![put, delete], ..Default::default() };
+    let changes = Reply::Watch(changes);
+    assert_eq!(printed(Format::Simple, &changes), "PUT\nfoo\nbar\nDELETE\nfoo\nbar\nfoo\n\n");
+    let pair = r#"{"key":"Zm9v","create_revision":2,"mod_revision":2,"version":1,"value":"YmFy"}"#;
+    let json = format!(
+        r#"{{"Header":{{{JSON_HEADER}}},"Events":[{{"kv":{pair}}},{{"type":1,"kv":{{"key":"Zm9v","mod_revision":3}},"prev_kv":{pair}}}],"CompactRevision":0,"Canceled":false,"Created":false}}"#
+    );
+    assert_eq!(printed(Format::Json, &changes), json + "\n");
+    let fields = |prefix: &str, of_key: [i64; 3], value: &str| {
+        let [created, changed, version] = of_key;
+        format!(
+            "\"{prefix}Key\" : \"foo\"\n\"{prefix}CreateRevision\" : {created}\n\"{prefix}ModRevision\" : {changed}\n\"{prefix}Version\" : {version}\n\"{prefix}Value\" : \"{value}\"\n\"{prefix}Lease\" : 0\n"
+        )
+    };
+    let (now, before, after) =
+        (fields("", [2, 2, 1], "bar"), fields("Prev", [2, 2, 1], "bar"), fields("", [0, 3, 0], ""));
+    assert_eq!(
+        printed(Format::Fields, &changes),
+        format!("{FIELDS_HEADER}\"Type\" : PUT\n{now}\"Type\" : DELETE\n{before}{after}")
+    );
+    let end = WatchResponse { canceled: true, compact_revision: 22, ..Default::default() };
+    assert_eq!(
+        printed(Format::Json, &Reply::Watch(end)),
+        "{\"Header\":{},\"Events\":[],\"CompactRevision\":22,\"Canceled\":true,\"Created\":false}\n"
+    );
 }

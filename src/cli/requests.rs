@@ -1,4 +1,4 @@
-//! Parsed arguments to protobuf requests: get, put, del and compact.
+//! Parsed arguments to protobuf requests.
 //!
 //! Owns: what the flags mean. Must never: send anything. Used by `run` for commands and by `txn` for its lines.
 
@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::args::{Parsed, UsageError};
 use crate::config::ValueError;
 use crate::wire::etcdserverpb::range_request::{SortOrder, SortTarget};
-use crate::wire::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest};
+use crate::wire::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, WatchCreateRequest,
+};
 
 /// The end of an interval that has none, and the first key there can be (API reference, section 0.3).
 const ZERO: &[u8] = b"\0";
@@ -123,6 +125,43 @@ fn prefix_end(prefix: &[u8]) -> Bytes {
         }
     }
     Bytes::from_static(ZERO)
+}
+
+/// The request of `watch`.
+pub fn watch(parsed: &Parsed) -> Result<WatchCreateRequest, UsageError> {
+    let prefix = parsed.switch("prefix")?;
+    if prefix && parsed.arguments.len() == 2 {
+        return Err(UsageError::Flags("`range_end` and `--prefix` are mutually exclusive"));
+    }
+    let (key, range_end) =
+        interval(parsed, "watch command needs one argument as key and an optional argument as range_end")?;
+    Ok(WatchCreateRequest {
+        key,
+        range_end,
+        start_revision: parsed.parse("rev", number)?.unwrap_or(0),
+        prev_kv: parsed.switch("prev-kv")?,
+        progress_notify: parsed.switch("progress-notify")?,
+        ..WatchCreateRequest::default()
+    })
+}
+
+/// The request of `lease grant`.
+pub fn lease_grant(parsed: &Parsed) -> Result<LeaseGrantRequest, UsageError> {
+    let [ttl] = parsed.arguments.as_slice() else {
+        return Err(UsageError::Arguments("lease grant command needs TTL argument"));
+    };
+    let ttl = std::str::from_utf8(ttl).ok().and_then(|text| number(text).ok());
+    let ttl = ttl.ok_or(UsageError::Arguments("bad TTL: expected a number of seconds"))?;
+    Ok(LeaseGrantRequest { ttl, id: 0 })
+}
+
+/// The lease that a command is about.
+pub fn lease_id(parsed: &Parsed) -> Result<i64, UsageError> {
+    let [id] = parsed.arguments.as_slice() else {
+        return Err(UsageError::Arguments("this lease command needs lease ID as argument"));
+    };
+    let id = std::str::from_utf8(id).ok().and_then(|text| lease(text).ok());
+    id.ok_or(UsageError::Arguments("bad lease ID: expected it in hexadecimal"))
 }
 
 fn number(text: &str) -> Result<i64, ValueError> {

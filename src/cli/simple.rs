@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use super::reply::{Reply, ValuesOnly};
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 use crate::wire::mvccpb::KeyValue;
 
@@ -18,6 +19,19 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::Delete(response) => delete(out, response),
         Reply::Txn(response) => txn(out, response),
         Reply::Compacted(revision) => writeln!(out, "compacted revision {revision}"),
+        Reply::LeaseGranted(response) => {
+            writeln!(out, "lease {} granted with TTL({}s)", lease_id(response.id), response.ttl)
+        }
+        Reply::LeaseRevoked(id, _) => writeln!(out, "lease {} revoked", lease_id(*id)),
+        Reply::LeaseTimeToLive(response, keys) => time_to_live(out, response, *keys),
+        Reply::Leases(response) => {
+            writeln!(out, "found {} leases", response.leases.len())?;
+            response.leases.iter().try_for_each(|lease| writeln!(out, "{}", lease_id(lease.id)))
+        }
+        Reply::LeaseKeptAlive(response) => {
+            writeln!(out, "lease {} keepalived with TTL({})", lease_id(response.id), response.ttl)
+        }
+        Reply::Watch(response) => watch(out, response),
         Reply::Status(answers) => {
             answers.iter().try_for_each(|(endpoint, answer)| status(out, endpoint, answer))
         }
@@ -54,6 +68,36 @@ fn txn(out: &mut impl Write, response: &TxnResponse) -> io::Result<()> {
             Response::ResponseDeleteRange(response) => delete(out, response)?,
             Response::ResponseTxn(response) => txn(out, response)?,
         }
+    }
+    Ok(())
+}
+
+fn time_to_live(out: &mut impl Write, response: &LeaseTimeToLiveResponse, keys: bool) -> io::Result<()> {
+    if response.granted_ttl == 0 && response.ttl == -1 {
+        return writeln!(out, "lease {} already expired", lease_id(response.id));
+    }
+    write!(
+        out,
+        "lease {} granted with TTL({}s), remaining({}s)",
+        lease_id(response.id),
+        response.granted_ttl,
+        response.ttl
+    )?;
+    if keys {
+        out.write_all(b", attached keys([")?;
+        for (place, key) in response.keys.iter().enumerate() {
+            out.write_all(if place == 0 { b"" } else { b" " })?;
+            out.write_all(key)?;
+        }
+        out.write_all(b"])")?;
+    }
+    out.write_all(b"\n")
+}
+
+fn watch(out: &mut impl Write, response: &WatchResponse) -> io::Result<()> {
+    for event in &response.events {
+        line(out, event.r#type().as_str_name().as_bytes())?;
+        event.prev_kv.iter().chain(&event.kv).try_for_each(|kv| key_value(out, kv))?;
     }
     Ok(())
 }
@@ -107,6 +151,11 @@ pub fn human_bytes(bytes: i64) -> String {
         // Halves go to the even side, as Go prints them.
         format!("{} {}", (tenths + 4 + tenths / 10 % 2) / 10, UNITS[unit])
     }
+}
+
+/// A lease as Go prints it in hexadecimal with sixteen places: the sign takes one.
+pub fn lease_id(id: i64) -> String {
+    if id < 0 { format!("-{:015x}", id.unsigned_abs()) } else { format!("{id:016x}") }
 }
 
 fn key_value(out: &mut impl Write, kv: &KeyValue) -> io::Result<()> {

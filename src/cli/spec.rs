@@ -182,5 +182,95 @@ that a client which resumes a watch is told to read anew instead of missing chan
     ],
 };
 
+/// Follows changes.
+pub const WATCH: Command = Command {
+    name: "watch",
+    alias: None,
+    usage: "[flags] <key> [range_end] [-- <command> [arguments]]",
+    about: "Print changes of a key or a range of keys as they happen",
+    details: "\
+Runs until it is interrupted. A connection that is lost is made anew, and the watch goes on behind the last change
+that was seen; when that has been compacted meanwhile it ends with an error.
+
+With a command behind -- that is run for each change, one after the other, with ETCD_WATCH_REVISION,
+ETCD_WATCH_EVENT_TYPE (\"PUT\" or \"DELETE\"), ETCD_WATCH_KEY and ETCD_WATCH_VALUE in its environment, the last
+three in quotes. The watch ends when the command fails.
+",
+    flags: &[
+        switch("prefix", "Every key that begins with the given one"),
+        option("rev", "revision", "From this revision on, instead of from now on"),
+        switch("prev-kv", "Print what the key was before, too"),
+        switch("progress-notify", "Print now and then how far the watch has come when nothing happens"),
+    ],
+};
+
+/// Makes a lease.
+pub const LEASE_GRANT: Command = Command {
+    name: "lease grant",
+    alias: None,
+    usage: "[flags] <seconds>",
+    about: "Make a lease; keys attached to it (put --lease) go with it",
+    details: "",
+    flags: &[],
+};
+
+/// Ends a lease.
+pub const LEASE_REVOKE: Command = Command {
+    name: "lease revoke",
+    alias: None,
+    usage: "[flags] <lease id>",
+    about: "End a lease and delete the keys attached to it",
+    details: "",
+    flags: &[],
+};
+
+/// Asks for a lease's time.
+pub const LEASE_TIME_TO_LIVE: Command = Command {
+    name: "lease timetolive",
+    alias: None,
+    usage: "[flags] <lease id>",
+    about: "Print how long a lease has left",
+    details: "",
+    flags: &[switch("keys", "Print the keys attached to it, too")],
+};
+
+/// Lists leases.
+pub const LEASE_LIST: Command = Command {
+    name: "lease list",
+    alias: None,
+    usage: "[flags]",
+    about: "Print all leases",
+    details: "",
+    flags: &[],
+};
+
+/// Renews a lease.
+pub const LEASE_KEEP_ALIVE: Command = Command {
+    name: "lease keep-alive",
+    alias: None,
+    usage: "[flags] <lease id>",
+    about: "Renew a lease over and over, until it ends or this is interrupted",
+    details: "A lease is renewed when a third of its time is over. Its id is hexadecimal, as the other commands print it.\n",
+    flags: &[switch("once", "Renew it once")],
+};
+
+/// What the commands begin with whose name has two words.
+pub const LEASE: &str = "lease";
+
 /// Every command, in the order of help.
-pub const COMMANDS: &[&Command] = &[&SERVE, &GET, &PUT, &DEL, &TXN, &COMPACT, &STATUS, &SNAPSHOT];
+pub const COMMANDS: &[&Command] = &[
+    &SERVE,
+    &GET,
+    &PUT,
+    &DEL,
+    &TXN,
+    &WATCH,
+    &LEASE_GRANT,
+    &LEASE_REVOKE,
+    &LEASE_TIME_TO_LIVE,
+    &LEASE_LIST,
+    &LEASE_KEEP_ALIVE,
+    &COMPACT,
+    &STATUS,
+    &SNAPSHOT,
+];

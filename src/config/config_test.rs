@@ -37,6 +37,10 @@ fn defaults_are_etcds() {
     assert_eq!(config.client.tls, None);
     assert_eq!(config.client.max_request_bytes, limits::REQUEST_BYTES);
     assert_eq!(config.client.max_txn_ops, 128);
+    assert_eq!(config.client.max_streams, limits::STREAMS_PER_CONNECTION);
+    assert_eq!(config.client.keepalive_min_time, limits::KEEPALIVE_MIN_TIME);
+    let (interval, timeout) = (limits::KEEPALIVE_INTERVAL, limits::KEEPALIVE_TIMEOUT);
+    assert_eq!(config.client.keepalive, Some((interval, timeout)));
     assert!(config.client.allowed_hosts.is_empty() && config.client.cors.is_empty());
     assert_eq!(config.store.quota_bytes, Some(limits::QUOTA_BYTES));
     assert_eq!(config.store.cache_bytes, limits::STORE_CACHE_BYTES);
@@ -62,6 +66,23 @@ fn a_flag_wins_over_environment_over_file_over_default() {
     // The file may be named by the environment as well.
     assert_eq!(load_with(&[], &[("COVEY_CONFIG_FILE", path.to_str().unwrap())]).unwrap().name, "file");
     assert_eq!(ok(&["--name", "n"]).data_dir, PathBuf::from("n.covey"));
+}
+
+#[test]
+fn keepalives_are_set_by_etcds_flags_and_zero_switches_them_off() {
+    let config = ok(&["--grpc-keepalive-interval=1m30s", "--grpc-keepalive-timeout=1s"]);
+    assert_eq!(config.client.keepalive, Some((Duration::from_secs(90), Duration::from_secs(1))));
+    assert_eq!(ok(&["--grpc-keepalive-interval=0"]).client.keepalive, None);
+    assert_eq!(ok(&["--grpc-keepalive-timeout=0s"]).client.keepalive, None);
+    let config = load_with(&[], &[("ETCD_GRPC_KEEPALIVE_MIN_TIME", "0")]).unwrap();
+    assert_eq!(config.client.keepalive_min_time, Duration::ZERO);
+    assert_eq!(ok(&["--max-concurrent-streams", "4294967295"]).client.max_streams, u32::MAX);
+    for bad in ["--max-concurrent-streams=0", "--max-concurrent-streams=4294967296"] {
+        assert!(error(&[bad]).ends_with("must be between 1 and 4294967295"), "{}", error(&[bad]));
+    }
+    assert!(
+        error(&["--grpc-keepalive-min-time=5"]).ends_with("expected a duration such as 300ms, 10m or 1h30m")
+    );
 }
 
 #[test]

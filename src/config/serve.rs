@@ -74,6 +74,12 @@ pub struct ClientConfig {
     pub watch_progress_interval: Duration,
     /// The most connections that clients may hold at once.
     pub max_connections: usize,
+    /// The most calls that one connection may have open.
+    pub max_streams: u32,
+    /// How often a client may ping; zero is as often as it likes.
+    pub keepalive_min_time: Duration,
+    /// After how much silence a client is pinged, and how long it may take to answer; `None` is never.
+    pub keepalive: Option<(Duration, Duration)>,
     /// Names by which web pages may call this member on plaintext loopback connections; `*` is any.
     pub allowed_hosts: Vec<String>,
     /// Web origins whose pages may call this member; `*` is any.
@@ -164,9 +170,22 @@ fn client(reader: &Reader<'_>) -> Result<ClientConfig, ConfigError> {
         max_txn_ops: reader.number(SettingId::MaxTxnOps, 1, TXN_OPS_MAX)?,
         watch_progress_interval: reader.parse(SettingId::WatchProgressNotifyInterval, progress_interval)?,
         max_connections: reader.number(SettingId::MaxConnections, 1, CONNECTIONS_MAX)?,
+        max_streams: reader
+            .parse(SettingId::MaxStreams, |text| values::number(text, 1..=u64::from(u32::MAX)))?
+            .try_into()
+            .unwrap_or(u32::MAX),
+        keepalive_min_time: reader.parse(SettingId::KeepaliveMinTime, values::duration)?,
+        keepalive: keepalive(reader)?,
         allowed_hosts: names(reader.0, SettingId::AllowedHosts),
         cors: names(reader.0, SettingId::Cors),
     })
+}
+
+/// As in etcd, both have to be above zero.
+fn keepalive(reader: &Reader<'_>) -> Result<Option<(Duration, Duration)>, ConfigError> {
+    let interval = reader.parse(SettingId::KeepaliveInterval, values::duration)?;
+    let timeout = reader.parse(SettingId::KeepaliveTimeout, values::duration)?;
+    Ok((!interval.is_zero() && !timeout.is_zero()).then_some((interval, timeout)))
 }
 
 fn tls(reader: &Reader<'_>) -> Result<Option<TlsFiles>, ConfigError> {

@@ -31,6 +31,14 @@ pub enum SettingId {
     WatchProgressNotifyInterval,
     /// `--max-connections`
     MaxConnections,
+    /// `--max-concurrent-streams`
+    MaxStreams,
+    /// `--grpc-keepalive-min-time`
+    KeepaliveMinTime,
+    /// `--grpc-keepalive-interval`
+    KeepaliveInterval,
+    /// `--grpc-keepalive-timeout`
+    KeepaliveTimeout,
     /// `--allowed-hosts`
     AllowedHosts,
     /// `--cors`
@@ -169,7 +177,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 23] = [
+pub const SETTINGS: [Setting; 27] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -249,6 +257,38 @@ pub const SETTINGS: [Setting; 23] = [
         Kind::Number,
         Fallback::Number(CONNECTIONS),
         "The most connections that clients may hold at once",
+    ),
+    same(
+        SettingId::MaxStreams,
+        "max-concurrent-streams",
+        "client.max-concurrent-streams",
+        Kind::Number,
+        Fallback::Number(limits::STREAMS_PER_CONNECTION as u64),
+        "The most calls, watches among them, that one connection may have open",
+    ),
+    same(
+        SettingId::KeepaliveMinTime,
+        "grpc-keepalive-min-time",
+        "client.keepalive-min-time",
+        Kind::Text,
+        Fallback::Text("5s"),
+        "Disconnect clients that ping more often than this; 0 lets them",
+    ),
+    same(
+        SettingId::KeepaliveInterval,
+        "grpc-keepalive-interval",
+        "client.keepalive-interval",
+        Kind::Text,
+        Fallback::Text("2h"),
+        "Ping a client that has been silent this long, to see whether it is still there; 0 never does",
+    ),
+    same(
+        SettingId::KeepaliveTimeout,
+        "grpc-keepalive-timeout",
+        "client.keepalive-timeout",
+        Kind::Text,
+        Fallback::Text("20s"),
+        "Disconnect a client that does not answer a ping within this time; 0 sends no pings",
     ),
     Setting {
         key: SettingId::AllowedHosts,

@@ -234,7 +234,7 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
     }
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
-    let recovered = finish_install(&store, &mut wal, recovered)?;
+    let recovered = finish_install(root, &store, &mut wal, recovered)?;
     Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
 }
 
@@ -245,6 +245,7 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
 /// entry other than the committed one, or none: nothing of it was committed. Term and vote stay: they are promises, not history.
 /// A crash in the reset leaves one log or the other, so the next start does it again or finds it done.
 fn finish_install<D: Directory>(
+    root: &D,
     store: &Store,
     wal: &mut Wal<D>,
     recovered: Recovered,
@@ -254,6 +255,8 @@ fn finish_install<D: Directory>(
     if recovered.contains(position) || !store.is_as_installed()? {
         return Ok(recovered);
     }
+    // After the process alone had died the store's name may be as young: with the log reset and the name lost there would be neither.
+    root.sync().map_err(failed("sync", STORE_NAME))?;
     wal.reset(position)?;
     Ok(Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), ..recovered })
 }

@@ -11,7 +11,7 @@ use super::test_founding;
 use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::ids::{LeaseId, LogIndex, Revision, Term, VersionId};
-use crate::store::{Change, ChangeKind, FoldBatch, Meta, Store, StoreOptions};
+use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Meta, Store, StoreOptions};
 use crate::wal::{self, Batch, EntryKind, HardState, LogEntry, Position};
 
 fn options() -> DiskOptions {
@@ -292,7 +292,7 @@ fn a_store_that_has_moved_on_excuses_no_log() {
     let mut store = Store::open_in(&root, STORE_NAME, options().store).unwrap();
     let mut meta = store.meta().clone();
     meta.applied = LogIndex(10);
-    store.fold(&FoldBatch { changes: Vec::new(), leases: Vec::new(), meta }).unwrap();
+    store.fold(&FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta }).unwrap();
     drop(store);
     let data = start(&root, 2).unwrap();
     assert_eq!(data.recovered.entries.len(), 2, "nothing is discarded, and consensus will refuse it");

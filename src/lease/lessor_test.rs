@@ -32,14 +32,14 @@ fn lessor(leases: &[(i64, i64)]) -> Lessor {
     lessor
 }
 
-fn expired(ids: &[i64]) -> Option<LeaseCommand> {
+fn expired(ids: &[i64]) -> LeaseCommand {
     let leases = ids.iter().map(|id| instance(*id)).collect();
-    Some(LeaseCommand::Expire { term: TERM, leases })
+    LeaseCommand::Expire { term: TERM, leases }
 }
 
-fn checkpoint(sequence: u64, leases: &[(i64, i64)]) -> Option<LeaseCommand> {
+fn checkpoint(sequence: u64, leases: &[(i64, i64)]) -> LeaseCommand {
     let leases = leases.iter().map(|(id, left)| (instance(*id), *left)).collect();
-    Some(LeaseCommand::Checkpoint { term: TERM, sequence, leases })
+    LeaseCommand::Checkpoint { term: TERM, sequence, leases }
 }
 
 #[test]
@@ -48,12 +48,12 @@ fn an_end_is_due_at_the_deadline_and_proposed_again_until_it_is_applied() {
     assert_eq!(lessor.poll_timeout(), Some(at(5)));
     let before = Instant(at(5).0 - 1);
     assert_eq!(lessor.poll_command(before), None);
-    assert_eq!(lessor.poll_command(at(5)), expired(&[2]));
+    assert_eq!(lessor.poll_command(at(5)), Some(expired(&[2])));
     assert_eq!((lessor.poll_command(at(5)), lessor.poll_timeout()), (None, Some(at(8))));
-    assert_eq!(lessor.poll_command(at(8)), expired(&[2]));
+    assert_eq!(lessor.poll_command(at(8)), Some(expired(&[2])));
     lessor.ended(LeaseId(2));
     assert_eq!(lessor.poll_timeout(), Some(at(10)));
-    assert_eq!(lessor.poll_command(at(12)), expired(&[1, 3]));
+    assert_eq!(lessor.poll_command(at(12)), Some(expired(&[1, 3])));
     let order: Vec<LeaseId> = lessor.by_expiry().expect("it leads").collect();
     assert_eq!(order, [LeaseId(1), LeaseId(3)]);
 }
@@ -67,7 +67,7 @@ fn a_renewal_moves_the_deadline_and_one_that_is_late_hears_of_the_end() {
     assert_eq!(lessor.remaining(at(12), LeaseId(1)), Some(Duration::from_secs(7)));
     assert_eq!(lessor.poll_command(at(18)), None);
     lessor.renew(at(19), LeaseId(1), 102);
-    assert_eq!(lessor.poll_command(at(19)), expired(&[1]));
+    assert_eq!(lessor.poll_command(at(19)), Some(expired(&[1])));
     lessor.renew(at(20), LeaseId(1), 103);
     assert_eq!(lessor.take_answers(), []);
     assert_eq!(lessor.remaining(at(20), LeaseId(1)), Some(Duration::ZERO));
@@ -90,7 +90,7 @@ fn only_a_leader_answers_and_a_new_one_gives_what_was_left() {
     assert_eq!(lessor.poll_command(at(20)), None);
     let after_grace = at(20) + ELECTION_TIMEOUT;
     assert_eq!(lessor.poll_timeout(), Some(after_grace));
-    assert_eq!(lessor.poll_command(after_grace), expired(&[2]));
+    assert_eq!(lessor.poll_command(after_grace), Some(expired(&[2])));
     lessor.renew(after_grace, LeaseId(2), 2);
     lessor.demote();
     assert_eq!(lessor.take_answers(), [(2, Renewal::NotLeading)]);
@@ -105,20 +105,20 @@ fn what_is_left_is_checkpointed_and_a_renewal_has_it_cleared_first() {
     // The one that is due in 20 seconds comes along; what is left is rounded up.
     assert_eq!(lessor.poll_command(at(299)), None);
     let late = at(300) + Duration::from_millis(1);
-    assert_eq!(lessor.poll_command(late), expired(&[3]));
-    assert_eq!(lessor.poll_command(late), checkpoint(1, &[(1, 1), (2, 720)]));
+    assert_eq!(lessor.poll_command(late), Some(expired(&[3])));
+    assert_eq!(lessor.poll_command(late), Some(checkpoint(1, &[(1, 1), (2, 720)])));
     lessor.ended(LeaseId(3));
     // On its way is as good as applied.
     lessor.renew(late, LeaseId(2), 2);
     assert_eq!(lessor.take_answers(), []);
-    assert_eq!(lessor.poll_command(late), checkpoint(2, &[(2, 0)]));
+    assert_eq!(lessor.poll_command(late), Some(checkpoint(2, &[(2, 0)])));
     lessor.checkpointed(late, LeaseId(2), 720, (TERM, 1));
     lessor.renew(late, LeaseId(2), 3);
     assert_eq!((lessor.take_answers(), lessor.poll_command(late)), (vec![], None));
     let again = late + LEASE_RETRY;
     lessor.ended(LeaseId(1));
     assert_eq!(lessor.poll_timeout(), Some(again));
-    assert_eq!(lessor.poll_command(again), checkpoint(3, &[(2, 0)]));
+    assert_eq!(lessor.poll_command(again), Some(checkpoint(3, &[(2, 0)])));
     lessor.checkpointed(again, LeaseId(2), 0, (TERM, 3));
     let renewed = Renewal::Renewed { ttl: 1000 };
     assert_eq!(lessor.take_answers(), [(2, renewed), (3, renewed)]);
@@ -138,8 +138,8 @@ fn what_a_leader_comes_to_later_counts_as_if_it_had_been_there() {
     lessor.checkpointed(at(0), LeaseId(1), 0, before(2));
     assert_eq!(lessor.remaining(at(0), LeaseId(1)), Some(Duration::from_secs(1000)));
     lessor.checkpointed(at(0), LeaseId(1), 400, before(3));
-    assert_eq!(lessor.poll_command(at(400)), checkpoint(1, &[(1, 1)]));
-    assert_eq!(lessor.poll_command(at(401)), expired(&[1]));
+    assert_eq!(lessor.poll_command(at(400)), Some(checkpoint(1, &[(1, 1)])));
+    assert_eq!(lessor.poll_command(at(401)), Some(expired(&[1])));
 }
 
 /// A clearing was proposed twice, a checkpoint after it, and a renewal came before the log had got beyond the second clearing. Taken for
@@ -147,17 +147,17 @@ fn what_a_leader_comes_to_later_counts_as_if_it_had_been_there() {
 #[test]
 fn a_late_clearing_is_not_taken_for_a_newer_one() {
     let mut lessor = lessor(&[(1, 1000)]);
-    assert_eq!(lessor.poll_command(at(300)), checkpoint(1, &[(1, 700)]));
+    assert_eq!(lessor.poll_command(at(300)), Some(checkpoint(1, &[(1, 700)])));
     lessor.renew(at(300), LeaseId(1), 1);
-    assert_eq!(lessor.poll_command(at(300)), checkpoint(2, &[(1, 0)]));
-    assert_eq!(lessor.poll_command(at(303)), checkpoint(3, &[(1, 0)]));
+    assert_eq!(lessor.poll_command(at(300)), Some(checkpoint(2, &[(1, 0)])));
+    assert_eq!(lessor.poll_command(at(303)), Some(checkpoint(3, &[(1, 0)])));
     lessor.checkpointed(at(303), LeaseId(1), 700, (TERM, 1));
     lessor.checkpointed(at(303), LeaseId(1), 0, (TERM, 2));
     let renewed = Renewal::Renewed { ttl: 1000 };
     assert_eq!(lessor.take_answers(), [(1, renewed)]);
-    assert_eq!(lessor.poll_command(at(603)), checkpoint(4, &[(1, 700)]));
+    assert_eq!(lessor.poll_command(at(603)), Some(checkpoint(4, &[(1, 700)])));
     lessor.renew(at(603), LeaseId(1), 2);
-    assert_eq!(lessor.poll_command(at(603)), checkpoint(5, &[(1, 0)]));
+    assert_eq!(lessor.poll_command(at(603)), Some(checkpoint(5, &[(1, 0)])));
     for (remaining, from) in [(0, (TERM, 3)), (0, (Term(TERM.0 - 1), 9)), (700, (TERM, 4))] {
         lessor.checkpointed(at(604), LeaseId(1), remaining, from);
         assert_eq!(lessor.take_answers(), []);

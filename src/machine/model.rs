@@ -111,7 +111,7 @@ impl Model {
                 self.compacted = *revision;
                 Ok(Outcome::Compact)
             }
-            Command::Put(_) if full => Err(Rejection::NoSpace),
+            Command::Put(_) | Command::Lease(LeaseCommand::Grant { .. }) if full => Err(Rejection::NoSpace),
             Command::Txn(txn) if full && puts_anything(txn) => Err(Rejection::NoSpace),
             Command::Put(put) => {
                 if let LeaseChange::Set(lease) = put.lease
@@ -132,7 +132,6 @@ impl Model {
                 })
             }
             Command::Txn(txn) => self.txn(txn).map(Outcome::Txn),
-            Command::Lease(LeaseCommand::Grant { .. }) if full => Err(Rejection::NoSpace),
             Command::Lease(LeaseCommand::Grant { id, ttl }) => {
                 if self.leases.contains_key(id) {
                     return Err(Rejection::LeaseExists);

@@ -18,7 +18,7 @@ use crate::command::{
     RangeResult, Rejection, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
-use crate::mvcc::{HashKv, HashWalk, RangePages, ReadError, View};
+use crate::mvcc::{Allowance, HashKv, HashWalk, RangePages, ReadError, View};
 use crate::store::{ChangeKind, ConfState};
 
 /// What happens next to the machine.
@@ -267,7 +267,12 @@ fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Read(range) => prop_assert_eq!(rejection(rig.view().range(&range)), model.range(&range)),
             Step::ReadTxn(txn) => {
                 let revision = model.rev;
-                prop_assert_eq!(rejection(rig.view().txn_read_only(&txn)), model.txn(&txn));
+                prop_assert_eq!(
+                    rejection(
+                        rig.view().txn_read_only(&txn, &mut Allowance::of(usize::MAX)).map(Option::unwrap)
+                    ),
+                    model.txn(&txn)
+                );
                 prop_assert_eq!(model.rev, revision);
             }
         }

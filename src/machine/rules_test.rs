@@ -11,7 +11,7 @@ use crate::command::{
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::limits::OVERLAY_BYTES;
-use crate::mvcc::{ReadError, Writer};
+use crate::mvcc::{Allowance, ReadError, Writer};
 use crate::store::{ChangeKind, ConfState, Lease};
 
 /// Runs a test with everything in the overlay, with everything in the store, and with both and a frozen generation.
@@ -310,7 +310,9 @@ fn a_delete_takes_one_revision_and_answers_in_key_order() {
 
 fn holds(rig: &Rig, range: (&str, &str), result: CompareResult, target: CompareTarget) -> bool {
     let compare = vec![Compare { range: interval(range.0, range.1), result, target }];
-    rig.view().txn_read_only(&Txn { compare, ..Txn::default() }).expect("no ranges").succeeded
+    let txn = Txn { compare, ..Txn::default() };
+    let result = rig.view().txn_read_only(&txn, &mut Allowance::of(0)).expect("no ranges");
+    result.expect("nothing is collected").succeeded
 }
 
 #[test]

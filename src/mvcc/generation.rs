@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::command::KeyRange;
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::limits::OVERLAY_READ_CHUNK;
-use crate::store::{Change, ChangeKind};
+use crate::store::{Change, ChangeKind, ChangeLog, ChangeRef};
 
-/// Changes per allocation of the log: growing it never copies what is in.
-const LOG_CHUNK: usize = 256;
+/// Keys of deletions are copied together into pieces of so many bytes: one by one, each would be two allocations.
+const GRAVEYARD_BYTES: usize = 16 * 1024;
 
 /// The changes of a span of revisions.
 ///
@@ -30,7 +30,9 @@ pub struct Generation {
 #[derive(Debug, Default)]
 struct Inner {
     keys: BTreeMap<Bytes, History>,
-    log: Log,
+    log: ChangeLog,
+    /// Where the next deleted key goes.
+    graveyard: BytesMut,
     /// Each lease and key that a change in the log has tied. Later changes may have untied them.
     attached: BTreeSet<(LeaseId, Bytes)>,
     bytes: u64,
@@ -40,11 +42,15 @@ struct Inner {
 #[derive(Debug)]
 struct History {
     newest: u32,
-    /// Ascending; empty for a key that changed once, which is the common case and then costs no allocation.
-    older: Vec<u32>,
+    /// `None` for a key that changed once, which is the common case: then it is but a pointer's room.
+    older: Option<Box<Older>>,
     /// Whether the key was live just before its first change in this generation. Counting needs no look below because of it.
     existed: bool,
 }
+
+/// Ascending positions.
+#[derive(Debug, Default)]
+struct Older(Vec<u32>);
 
 impl History {
     /// The newest position below `visible`.
@@ -52,52 +58,9 @@ impl History {
         if self.newest < visible {
             return Some(self.newest);
         }
-        let seen = self.older.partition_point(|slot| *slot < visible);
-        seen.checked_sub(1).map(|last| self.older[last])
-    }
-}
-
-/// The changes in order of their ids, addressed by position.
-#[derive(Debug, Default)]
-struct Log {
-    /// All full but the last.
-    chunks: Vec<Vec<(VersionId, Change)>>,
-}
-
-impl Log {
-    fn len(&self) -> usize {
-        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * LOG_CHUNK + last.len())
-    }
-
-    fn entry(&self, slot: u32) -> &(VersionId, Change) {
-        let slot = slot as usize;
-        &self.chunks[slot / LOG_CHUNK][slot % LOG_CHUNK]
-    }
-
-    fn push(&mut self, id: VersionId, change: Change) {
-        match self.chunks.last_mut() {
-            Some(last) if last.len() < LOG_CHUNK => last.push((id, change)),
-            _ => {
-                let mut chunk = Vec::with_capacity(LOG_CHUNK);
-                chunk.push((id, change));
-                self.chunks.push(chunk);
-            }
-        }
-    }
-
-    /// The first position that does not satisfy `before`, which holds for a prefix of the log (mostly for all of it).
-    fn partition(&self, before: impl Fn(VersionId) -> bool) -> u32 {
-        let newest = self.chunks.last().and_then(|chunk| chunk.last());
-        if newest.is_none_or(|(id, _)| before(*id)) {
-            return position(self.len());
-        }
-        let full = self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(id, _)| before(*id)));
-        position(full * LOG_CHUNK + self.chunks[full].partition_point(|(id, _)| before(*id)))
-    }
-
-    /// How many changes a reader at `at` sees.
-    fn visible(&self, at: Revision) -> u32 {
-        self.partition(|id| id.main <= at)
+        let older = &self.older.as_ref()?.0;
+        let seen = older.partition_point(|slot| *slot < visible);
+        seen.checked_sub(1).map(|last| older[last])
     }
 }
 
@@ -122,11 +85,11 @@ impl Generation {
     }
 
     /// Adds the next change. `existed` says whether the key was live just before.
-    pub(super) fn push(&self, id: VersionId, change: Change, existed: bool) {
+    pub(super) fn push(&self, id: VersionId, mut change: Change, existed: bool) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let slot = position(inner.log.len());
-        if let Some(last) = slot.checked_sub(1) {
-            assert!(inner.log.entry(last).0 < id, "changes arrive in the order of their ids");
+        if change.kind == ChangeKind::Delete {
+            change.key = inner.bury(&change.key);
         }
         inner.bytes += change.stored_bytes();
         if let ChangeKind::Put { lease, .. } = change.kind
@@ -136,11 +99,11 @@ impl Generation {
         }
         match inner.keys.entry(change.key.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(History { newest: slot, older: Vec::new(), existed });
+                entry.insert(History { newest: slot, older: None, existed });
             }
             Entry::Occupied(mut entry) => {
                 let history = entry.get_mut();
-                history.older.push(history.newest);
+                history.older.get_or_insert_default().0.push(history.newest);
                 history.newest = slot;
             }
         }
@@ -151,9 +114,8 @@ impl Generation {
     pub(super) fn find(&self, key: &[u8], at: Revision) -> Option<(VersionId, ChangeKind)> {
         let inner = self.read();
         let history = inner.keys.get(key)?;
-        let slot = history.at(inner.log.visible(at))?;
-        let (id, change) = inner.log.entry(slot);
-        Some((*id, change.kind.clone()))
+        let change = inner.change(history.at(inner.visible(at))?);
+        Some((change.id, change.kind.clone()))
     }
 
     /// The keys that some change in this span has attached to `lease`, visible or not, in key order.
@@ -175,14 +137,14 @@ impl Generation {
         let mut after: Option<Bytes> = None;
         loop {
             let inner = self.read();
-            let visible = inner.log.visible(at);
+            let visible = inner.visible(at);
             let mut walked = 0;
             let mut last = None;
             for (key, history) in inner.walk(range, after.as_ref()).take(OVERLAY_READ_CHUNK) {
                 walked += 1;
                 last = Some(key);
                 if let Some(slot) = history.at(visible) {
-                    let lives = inner.log.entry(slot).1.kind != ChangeKind::Delete;
+                    let lives = *inner.change(slot).kind != ChangeKind::Delete;
                     delta += i64::from(lives) - i64::from(history.existed);
                 }
             }
@@ -195,13 +157,13 @@ impl Generation {
 
     /// The changes from `from` on that are visible at `at`, in order.
     pub(super) fn changes(&self, from: VersionId, at: Revision) -> Changes<'_> {
-        let next = self.read().log.partition(|id| id < from);
+        let next = position(self.read().log.partition(|id| id < from));
         Changes { generation: self, next, at, buffer: Vec::new().into_iter() }
     }
 
     /// All changes, in order. For a generation that no longer grows.
-    pub(super) fn all(&self) -> Vec<(VersionId, Change)> {
-        self.read().log.chunks.iter().flatten().cloned().collect()
+    pub(super) fn all(&self) -> ChangeLog {
+        self.read().log.clone()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -211,6 +173,27 @@ impl Generation {
 }
 
 impl Inner {
+    fn change(&self, slot: u32) -> ChangeRef<'_> {
+        self.log.get(slot as usize)
+    }
+
+    /// How many changes a reader at `at` sees; mostly all.
+    fn visible(&self, at: Revision) -> u32 {
+        match self.log.last() {
+            Some(last) if last.id.main > at => position(self.log.partition(|id| id.main <= at)),
+            _ => position(self.log.len()),
+        }
+    }
+
+    /// A copy of a deleted key beside others.
+    fn bury(&mut self, key: &[u8]) -> Bytes {
+        if self.graveyard.capacity() < key.len() {
+            self.graveyard = BytesMut::with_capacity(GRAVEYARD_BYTES.max(key.len()));
+        }
+        self.graveyard.extend_from_slice(key);
+        self.graveyard.split().freeze()
+    }
+
     /// The keys of an interval, those up to `after` left out.
     fn walk<'i>(
         &'i self,
@@ -238,7 +221,7 @@ pub(super) struct Hits<'g> {
 impl Hits<'_> {
     fn refill(&mut self) {
         let inner = self.generation.read();
-        let visible = inner.log.visible(self.at);
+        let visible = inner.visible(self.at);
         let mut hits = Vec::new();
         let mut walked = 0;
         let mut last = None;
@@ -246,8 +229,8 @@ impl Hits<'_> {
             walked += 1;
             last = Some(key);
             if let Some(slot) = history.at(visible) {
-                let (id, change) = inner.log.entry(slot);
-                hits.push(Hit { key: change.key.clone(), id: *id, kind: change.kind.clone() });
+                let (id, change) = inner.change(slot).to_owned();
+                hits.push(Hit { key: change.key, id, kind: change.kind });
             }
         }
         self.ended = walked < self.chunk;
@@ -290,8 +273,8 @@ impl Iterator for Changes<'_> {
         }
         let inner = self.generation.read();
         let chunk_end = position(self.next as usize + OVERLAY_READ_CHUNK);
-        let end = inner.log.visible(self.at).min(chunk_end);
-        let taken: Vec<_> = (self.next..end).map(|slot| inner.log.entry(slot).clone()).collect();
+        let end = inner.visible(self.at).min(chunk_end);
+        let taken: Vec<_> = (self.next..end).map(|slot| inner.change(slot).to_owned()).collect();
         self.next = self.next.max(end);
         self.buffer = taken.into_iter();
         self.buffer.next()

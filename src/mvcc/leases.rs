@@ -20,11 +20,13 @@ use crate::store::{Base, ChangeKind, Lease, StoreError};
 /// Shards of the table: a view that is published after one lease changed cost the copy of so small a part.
 const SHARDS: usize = 256;
 
+/// Some of the leases, sorted by id.
+type Shard = Vec<(LeaseId, Lease)>;
+
 /// All leases. A clone shares everything; a change afterwards copies the shard that it is in, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leases {
-    /// Each sorted by id.
-    shards: Arc<Vec<Arc<Vec<(LeaseId, Lease)>>>>,
+    shards: Arc<Vec<Arc<Shard>>>,
     count: usize,
 }
 
@@ -49,7 +51,7 @@ impl Leases {
             shards[shard_of(id)].push((id, lease));
             count += 1;
         }
-        let sorted = |mut shard: Vec<(LeaseId, Lease)>| {
+        let sorted = |mut shard: Shard| {
             shard.sort_unstable_by_key(|(id, _)| *id);
             Arc::new(shard)
         };

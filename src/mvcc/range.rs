@@ -36,6 +36,39 @@ impl Range {
     }
 }
 
+/// How many bytes of keys and values a read may still collect.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    max: usize,
+    used: usize,
+}
+
+impl Allowance {
+    /// As many as there are.
+    pub const UNLIMITED: Self = Self::of(usize::MAX);
+
+    /// So many bytes.
+    pub const fn of(max: usize) -> Self {
+        Self { max, used: 0 }
+    }
+
+    /// Bytes that were collected so far.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Counts bytes; false when they are too many.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.used = self.used.saturating_add(bytes);
+        self.used <= self.max
+    }
+}
+
+/// What a pair without its value takes in an answer.
+fn key_bytes(kv: &KeyValue) -> usize {
+    size_of::<KeyValue>() + kv.key.len()
+}
+
 impl View {
     /// Answers a range outside of a transaction.
     pub fn range(&self, request: &Range) -> Result<RangeResult, ReadError> {
@@ -43,21 +76,47 @@ impl View {
         Ok(self.range_at(request, at)?)
     }
 
+    /// Answers a range outside of a transaction; `None` when the answer is larger than allowed.
+    pub fn range_within(
+        &self,
+        request: &Range,
+        allowance: &mut Allowance,
+    ) -> Result<Option<RangeResult>, ReadError> {
+        let at = self.plain_revision(request.revision)?;
+        Ok(self.range_at_within(request, at, allowance)?)
+    }
+
     /// Answers a range at a retained revision; the request's own is not looked at.
     pub(super) fn range_at(&self, request: &Range, at: Revision) -> Result<RangeResult, StoreError> {
+        let result = self.range_at_within(request, at, &mut { Allowance::UNLIMITED })?;
+        Ok(result.expect("there is no answer larger than that"))
+    }
+
+    /// The same; `None` when the answer is larger than allowed.
+    pub(super) fn range_at_within(
+        &self,
+        request: &Range,
+        at: Revision,
+        allowance: &mut Allowance,
+    ) -> Result<Option<RangeResult>, StoreError> {
         if request.count_only {
             let count = self.count(&request.range, at)?;
-            return Ok(RangeResult { count, ..RangeResult::default() });
+            return Ok(Some(RangeResult { count, ..RangeResult::default() }));
         }
         if request.is_in_key_order() && !request.has_revision_filter() {
-            self.range_in_key_order(request, at)
+            self.range_in_key_order(request, at, allowance)
         } else {
-            self.range_arranged(request, at)
+            self.range_arranged(request, at, allowance)
         }
     }
 
     /// Walks as far as the limit, and counts the rest without looking at it.
-    fn range_in_key_order(&self, request: &Range, at: Revision) -> Result<RangeResult, StoreError> {
+    fn range_in_key_order(
+        &self,
+        request: &Range,
+        at: Revision,
+        allowance: &mut Allowance,
+    ) -> Result<Option<RangeResult>, StoreError> {
         let limit = request.limit().unwrap_or(usize::MAX);
         let expected = request.limit().map_or(EXPECTED_UNLIMITED, |limit| limit.saturating_add(1));
         let mut result = RangeResult::default();
@@ -69,17 +128,26 @@ impl View {
                 break;
             }
             let draft = row.draft(&self.base)?;
-            result.kvs.push(if request.keys_only { draft.strip() } else { draft.load(&self.base)? });
+            let kv = if request.keys_only { draft.strip() } else { draft.load(&self.base)? };
+            if !allowance.take(key_bytes(&kv) + kv.value.len()) {
+                return Ok(None);
+            }
+            result.kvs.push(kv);
         }
         result.count += signed(result.kvs.len() as u64);
-        Ok(result)
+        Ok(Some(result))
     }
 
     /// Walks the whole interval, filters, sorts, cuts, and only then fetches values.
     ///
     /// An order of "none" with another target than the key sorts the whole interval too, where etcd would sort what the limit
     /// left of it.
-    fn range_arranged(&self, request: &Range, at: Revision) -> Result<RangeResult, StoreError> {
+    fn range_arranged(
+        &self,
+        request: &Range,
+        at: Revision,
+        allowance: &mut Allowance,
+    ) -> Result<Option<RangeResult>, StoreError> {
         let mut drafts = Vec::new();
         let mut count = 0;
         for row in self.rows(&request.range, at, EXPECTED_UNLIMITED)? {
@@ -89,6 +157,9 @@ impl View {
                 if request.sort.target == SortTarget::Value {
                     draft.fetch(&self.base)?;
                 }
+                if !allowance.take(key_bytes(&draft.kv) + draft.kv.value.len()) {
+                    return Ok(None);
+                }
                 drafts.push(draft);
             }
         }
@@ -96,10 +167,16 @@ impl View {
         let limit = request.limit().unwrap_or(usize::MAX);
         let more = drafts.len() > limit;
         drafts.truncate(limit);
-        let finish =
-            |draft: Draft| if request.keys_only { Ok(draft.strip()) } else { draft.load(&self.base) };
-        let kvs = drafts.into_iter().map(finish).collect::<Result<_, _>>()?;
-        Ok(RangeResult { kvs, more, count })
+        let mut kvs = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let counted = draft.kv.value.len();
+            let kv = if request.keys_only { draft.strip() } else { draft.load(&self.base)? };
+            if !allowance.take(kv.value.len().saturating_sub(counted)) {
+                return Ok(None);
+            }
+            kvs.push(kv);
+        }
+        Ok(Some(RangeResult { kvs, more, count }))
     }
 }
 

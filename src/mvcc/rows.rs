@@ -51,6 +51,14 @@ impl Row {
         }
     }
 
+    /// The key, by itself.
+    pub(super) fn into_key(self) -> Bytes {
+        match self {
+            Self::Memory { kv, .. } => kv.key,
+            Self::Stored { key, .. } | Self::Historic { key, .. } => key,
+        }
+    }
+
     /// Everything but, perhaps, the value.
     pub(super) fn draft(self, base: &Base) -> Result<Draft, StoreError> {
         match self {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::view::{Facts, View};
-use crate::ids::{Digest, LeaseId, LogIndex, Term, VersionId};
-use crate::store::{Base, Change, Lease, StoreError};
+use crate::ids::{Digest, LeaseId, LogIndex, Term};
+use crate::store::{Base, ChangeLog, Lease, StoreError};
 
 /// The newest state, and the layers' moves.
 pub struct Tip {
@@ -56,7 +56,7 @@ impl Tip {
     }
 
     /// Freezes the active generation, starts another, and gives the frozen one's changes in order. There must be no frozen one.
-    pub fn freeze(&mut self) -> Vec<(VersionId, Change)> {
+    pub fn freeze(&mut self) -> ChangeLog {
         assert!(self.view.frozen.is_none(), "at most two generations");
         self.view.frozen.insert(std::mem::take(&mut self.view.active)).all()
     }

@@ -3,13 +3,15 @@
 //! Owns: how one command becomes the changes of one revision. Must never: leave part of a rejected command behind, or decide by anything
 //! but the state and the command. Driven by `machine`, one writer for one command.
 
+use std::collections::VecDeque;
 use std::slice::Iter;
 
 use bytes::Bytes;
 
 use super::ReadError;
 use super::footprint::wants_copies;
-use super::rows::{Draft, Row, signed};
+use super::range::Allowance;
+use super::rows::{Draft, Row};
 use super::tip::Tip;
 use super::view::View;
 use crate::command::{
@@ -17,6 +19,9 @@ use crate::command::{
 };
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::store::{Change, ChangeKind, StoreError};
+
+/// Keys of a deletion that are let go of together.
+const DELETE_PORTION: usize = 1024;
 
 /// Turns one command into changes.
 ///
@@ -119,19 +124,29 @@ impl<'m> Writer<'m> {
     fn delete(&mut self, delete: &DeleteRange) -> Result<DeleteResult, StoreError> {
         let base = &self.view.base;
         let rows = self.view.rows(&delete.range, self.view.rev, usize::MAX)?;
-        let mut keys = Vec::new();
+        // In portions that are let go of one by one: there is no bound on how many keys it may be.
+        let mut portions: VecDeque<Vec<Bytes>> = VecDeque::new();
+        let mut deleted = 0;
         let mut previous = Vec::new();
         for row in rows {
             let row = row?;
-            keys.push(row.key().clone());
-            if delete.prev_kv {
-                previous.push(row.draft(base).and_then(|draft: Draft| draft.load(base))?);
+            let key = if delete.prev_kv {
+                let kv = row.draft(base).and_then(|draft: Draft| draft.load(base))?;
+                previous.push(kv.clone());
+                kv.key
+            } else {
+                row.into_key()
+            };
+            match portions.back_mut() {
+                Some(portion) if portion.len() < DELETE_PORTION => portion.push(key),
+                _ => portions.push_back(vec![key]),
             }
+            deleted += 1;
         }
-        let deleted = signed(keys.len() as u64);
-        for key in keys {
-            let key = self.keep(&key);
-            self.bury(key);
+        while let Some(portion) = portions.pop_front() {
+            for key in portion {
+                self.bury(key);
+            }
         }
         Ok(DeleteResult { deleted, previous })
     }
@@ -170,22 +185,25 @@ impl<'m> Writer<'m> {
 }
 
 impl View {
-    /// Answers a transaction that cannot write ([`Txn::is_read_only`]), with the revision of its header.
-    pub fn txn_read_only(&self, txn: &Txn) -> Result<TxnResult, ReadError> {
+    /// Answers a transaction that cannot write ([`Txn::is_read_only`]); `None` when the answer is larger than allowed.
+    pub fn txn_read_only(
+        &self,
+        txn: &Txn,
+        allowance: &mut Allowance,
+    ) -> Result<Option<TxnResult>, ReadError> {
         let mut path = Vec::new();
         self.choose(txn, &mut path)?;
         let succeeded = next_choice(&mut path.iter());
-        let answer = |op: &Op| match op {
-            Op::Range(range) => {
-                let at = self.txn_revision(range.revision)?.unwrap_or(self.rev);
-                Ok((self.rev, OpResult::Range(self.range_at(range, at)?)))
-            }
-            Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) => {
+        let mut responses = Vec::new();
+        for op in branch(txn, succeeded) {
+            let Op::Range(range) = op else {
                 unreachable!("only read-only transactions are answered from a view")
-            }
-        };
-        let responses = branch(txn, succeeded).iter().map(answer).collect::<Result<_, ReadError>>()?;
-        Ok(TxnResult { succeeded, responses })
+            };
+            let at = self.txn_revision(range.revision)?.unwrap_or(self.rev);
+            let Some(result) = self.range_at_within(range, at, allowance)? else { return Ok(None) };
+            responses.push((self.rev, OpResult::Range(result)));
+        }
+        Ok(Some(TxnResult { succeeded, responses }))
     }
 
     /// Evaluates the compares of a transaction and of those nested in the branch it takes, parents before children, in order.

@@ -11,7 +11,7 @@ use crate::disk::Directory;
 use crate::disk::sim::SimDir;
 use crate::formation::{STAGED_NAME, STORE_NAME, first_state};
 use crate::ids::{LeaseId, Revision, VersionId};
-use crate::store::{Change, ChangeKind, FoldBatch, Store, StoreOptions};
+use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Store, StoreOptions};
 
 const SOURCE: MemberId = MemberId(1);
 const FOLLOWER: MemberId = MemberId(2);
@@ -215,7 +215,7 @@ fn removal_waits_for_a_transfer_that_it_would_thin_out() {
     pair.serve();
     pair.pass(Duration::from_millis(20));
     let mut batch = FoldBatch {
-        changes: Vec::new(),
+        changes: ChangeLog::default(),
         leases: Vec::new(),
         meta: pair.source.checkpointer.store().meta().clone(),
     };
@@ -250,7 +250,7 @@ fn who_does_not_answer_is_given_up_and_what_nobody_goes_on_with_is_removed() {
 fn facts_that_raft_could_not_begin_from_are_not_taken() {
     let mut pair = Pair::new();
     let mut batch = FoldBatch {
-        changes: Vec::new(),
+        changes: ChangeLog::default(),
         leases: Vec::new(),
         meta: pair.source.checkpointer.store().meta().clone(),
     };

@@ -145,7 +145,7 @@ fn the_end_of_leases_makes_room() {
     }
     member.quota = Some(100 * LEASE_BYTES);
     let mut member = member.restart();
-    member.propose(Command::Alarm { action: AlarmAction::Activate, alarm });
+    member.propose(Command::Alarm { action: AlarmAction::QuotaReached, alarm });
     member.run();
     assert_eq!(member.view.as_ref().unwrap().facts().alarms, [alarm]);
     member.sleep_until(member.now + Duration::from_secs(12));

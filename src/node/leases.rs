@@ -91,7 +91,9 @@ impl Applier {
                 self.leases_ended = true;
             }
             (LeaseCommand::Expire { .. }, Outcome::LeaseExpire(ended)) => {
-                ended.iter().for_each(|id| self.lessor.ended(*id));
+                for id in ended {
+                    self.lessor.ended(*id);
+                }
                 self.leases_ended |= !ended.is_empty();
             }
             (LeaseCommand::Checkpoint { term, sequence, leases }, Outcome::LeaseCheckpoint(changed)) => {

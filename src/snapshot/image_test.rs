@@ -14,7 +14,7 @@ use crate::command::{
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::machine::Machine;
 use crate::mvcc::View;
-use crate::store::{Base, FoldBatch, Lease, Meta, Store, StoreOptions};
+use crate::store::{Base, ChangeLog, FoldBatch, Lease, Meta, Store, StoreOptions};
 
 /// A machine over a store in memory.
 struct Rig {
@@ -104,11 +104,11 @@ fn restore(image: &[u8]) -> Store {
     let mut records = read(image, 1000).unwrap().into_iter();
     let Some(Record::Facts(meta)) = records.next() else { panic!("facts come first") };
     let mut store = new_store(&Meta { revision: Revision(1), ..Meta::default() });
-    let mut batch = FoldBatch { changes: Vec::new(), leases: Vec::new(), meta: *meta };
+    let mut batch = FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta: *meta };
     for record in records {
         match record {
             Record::Lease(id, lease) => batch.leases.push((id, Some(lease))),
-            Record::Change(id, change) => batch.changes.push((id, change)),
+            Record::Change(id, change) => batch.changes.push(id, change),
             Record::Facts(_) | Record::End { .. } => {}
         }
     }

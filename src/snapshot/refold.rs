@@ -6,7 +6,7 @@
 use crate::command::Outcome;
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::limits::OVERLAY_BYTES;
-use crate::store::{Change, FoldBatch, Lease, Meta};
+use crate::store::{Change, ChangeLog, FoldBatch, Lease, Meta};
 
 /// The highest revision that a restored store may begin with: nobody writes as often as there are revisions above it.
 const REVISION_MAX: i64 = i64::MAX / 2;
@@ -50,7 +50,7 @@ pub struct Refold {
     /// The facts after the last one.
     last: Meta,
     leases: Vec<(LeaseId, Option<Lease>)>,
-    changes: Vec<(VersionId, Change)>,
+    changes: ChangeLog,
     bytes: u64,
 }
 
@@ -71,7 +71,7 @@ impl Refold {
         };
         // Members that restore the same image in different ways do not have the same state.
         last.digest.result(revision, last.compacted, &Ok(Outcome::Compact));
-        Ok(Self { next: first.clone(), last, leases: Vec::new(), changes: Vec::new(), bytes: 0 })
+        Ok(Self { next: first.clone(), last, leases: Vec::new(), changes: ChangeLog::default(), bytes: 0 })
     }
 
     /// Takes a lease. It is granted anew: it has all its time, and the log that it was granted in is gone.
@@ -90,7 +90,7 @@ impl Refold {
         });
         self.next.revision = id.main;
         self.bytes += change.stored_bytes();
-        self.changes.push((id, change));
+        self.changes.push(id, change);
         batch
     }
 
@@ -126,7 +126,7 @@ mod tests {
             batches.extend(refold.change(VersionId { main: Revision(main), sub }, change()));
         }
         batches.push(refold.finish());
-        let ids = |batch: &FoldBatch| batch.changes.iter().map(|(id, _)| id.main.0).collect::<Vec<_>>();
+        let ids = |batch: &FoldBatch| batch.changes.iter().map(|change| change.id.main.0).collect::<Vec<_>>();
         assert_eq!(batches.iter().map(ids).collect::<Vec<_>>(), [vec![2, 3, 3, 3], vec![4, 9]]);
         assert_eq!((batches[0].meta.revision, batches[0].meta.compacted), (Revision(3), Revision(0)));
         let last = &batches[1].meta;

@@ -15,13 +15,14 @@ use std::ops::Bound;
 use redb::{Database, Durability, Table, WriteTransaction};
 
 use super::base::MALFORMED;
+use super::change_log::{ChangeLog, ChangeRef};
 use super::error::StoreError;
 use super::leases::{Attachments, write_leases};
 use super::schema::{
     HIST, HIST_ROW_BYTES, HistKey, ID_BYTES, LIVE, LIVE_NAME, REV, hist_key, id_key, parse_live, write_hist,
     write_live, write_rev,
 };
-use super::types::{Change, ChangeKind, FoldBatch, Head, Lease, Meta};
+use super::types::{ChangeKind, FoldBatch, Head, Lease, Meta};
 use crate::ids::{LeaseId, VersionId};
 
 /// redb's page size.
@@ -41,12 +42,11 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     assert!(after.compacted >= before.compacted, "the compacted revision does not go back");
     assert!(after.ever_compacted || !before.ever_compacted, "a compaction is not forgotten");
     assert!(after.compacted <= after.revision, "nothing is compacted before it happened");
-    assert!(batch.changes.is_sorted_by(|(a, _), (b, _)| a < b), "changes ascend");
-    if let (Some((first, _)), Some((last, _))) = (batch.changes.first(), batch.changes.last()) {
-        assert!(first.main > before.revision, "a change is folded once");
-        assert!(last.main <= after.revision, "the revision is that of the last change, or above");
+    if let (Some(first), Some(last)) = (batch.changes.iter().next(), batch.changes.last()) {
+        assert!(first.id.main > before.revision, "a change is folded once");
+        assert!(last.id.main <= after.revision, "the revision is that of the last change, or above");
     }
-    let added: u64 = batch.changes.iter().map(|(_, change)| change.stored_bytes()).sum();
+    let added: u64 = batch.changes.iter().map(ChangeRef::stored_bytes).sum();
     Meta {
         bytes_in_use: before.bytes_in_use + added,
         compaction_finished: before.compaction_finished,
@@ -54,7 +54,7 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     }
 }
 
-/// Writes the rows of `changes`, which ascend, and of `leases`, and answers the transaction that the facts belong into, not committed yet.
+/// Writes the rows of the changes in `log` and of `leases`, and answers the transaction that the facts belong into, not committed yet.
 ///
 /// A transaction is closed early, not durably, when the pages that it may have changed reach `dirty_bytes_max`. On
 /// disk nothing of it counts before the last one. But redb visits every changed page once more when it commits, and by
@@ -62,31 +62,29 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
 /// writes every page twice.
 pub fn write_rows(
     database: &Database,
-    changes: &[(VersionId, Change)],
+    log: &ChangeLog,
     leases: &[(LeaseId, Option<Lease>)],
     dirty_bytes_max: usize,
 ) -> Result<WriteTransaction, StoreError> {
     let mut stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
-    let mut rest = changes;
-    while !rest.is_empty() {
-        let (piece, cost) = take_piece(rest, dirty_bytes_max, |(_, change)| revision_cost(change));
+    let mut next = 0;
+    while next < log.len() {
+        let costs = (next..log.len()).map(|place| (1, revision_cost(log.get(place))));
+        let (piece, cost) = take_piece(costs, dirty_bytes_max);
         stages = stages.with_room(cost)?;
-        append_revisions(&stages.txn, &rest[..piece])?;
-        rest = &rest[piece..];
+        append_revisions(&stages.txn, (next..next + piece).map(|place| log.get(place)))?;
+        next += piece;
     }
-    // The sort is stable, so the changes of a key stay in order.
-    let mut by_key: Vec<&(VersionId, Change)> = changes.iter().collect();
-    by_key.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
-    let keys: Vec<&[&(VersionId, Change)]> = by_key.chunk_by(|(_, a), (_, b)| a.key == b.key).collect();
-    let mut rest = keys.as_slice();
+    let by_key = places_by_key(log);
+    let same_key = |a: &u32, b: &u32| at(log, *a).key == at(log, *b).key;
+    let mut rest = by_key.as_slice();
     while !rest.is_empty() {
-        let (piece, cost) = take_piece(rest, dirty_bytes_max, |of_key| {
-            of_key.len() * index_row_cost(&of_key[0].1) + INDEX_KEY_COST + attachment_cost(of_key)
-        });
+        let costs = rest.chunk_by(same_key).map(|of_key| (of_key.len(), key_cost(log, of_key)));
+        let (piece, cost) = take_piece(costs, dirty_bytes_max);
         stages = stages.with_room(cost)?;
         let mut index = Index::open(&stages.txn)?;
-        for of_key in &rest[..piece] {
-            index.write_key(of_key)?;
+        for of_key in rest[..piece].chunk_by(same_key) {
+            index.write_key(log, of_key)?;
         }
         let Index { attachments, .. } = index;
         attachments.write(&stages.txn)?;
@@ -94,7 +92,7 @@ pub fn write_rows(
     }
     let mut rest = leases;
     while !rest.is_empty() {
-        let (piece, cost) = take_piece(rest, dirty_bytes_max, |_| PAGE_BYTES);
+        let (piece, cost) = take_piece(rest.iter().map(|_| (1, PAGE_BYTES)), dirty_bytes_max);
         stages = stages.with_room(cost)?;
         write_leases(&stages.txn, &rest[..piece])?;
         rest = &rest[piece..];
@@ -102,42 +100,51 @@ pub fn write_rows(
     Ok(stages.txn)
 }
 
+/// The places of a log in order of their keys, those of one key in order.
+fn places_by_key(log: &ChangeLog) -> Vec<u32> {
+    let end = u32::try_from(log.len()).expect("a generation holds fewer than 2^32 changes");
+    let mut places: Vec<u32> = (0..end).collect();
+    places.sort_unstable_by(|a, b| at(log, *a).key.cmp(at(log, *b).key).then(a.cmp(b)));
+    places
+}
+
+fn at(log: &ChangeLog, place: u32) -> ChangeRef<'_> {
+    log.get(place as usize)
+}
+
 /// What a key costs at worst, in bytes of changed pages: a page of `live` and one of `hist` that no other key of the batch is in.
 const INDEX_KEY_COST: usize = 2 * PAGE_BYTES;
 
-/// What a key costs at worst in `attached`: a page there, where it has to do with leases at all. One that is only detached is
-/// not known beforehand, and goes into what a stage's estimate is too high by.
-fn attachment_cost(of_key: &[&(VersionId, Change)]) -> usize {
-    let names =
-        |change: &Change| matches!(change.kind, ChangeKind::Put { lease, .. } if lease != LeaseId::NONE);
-    if of_key.iter().any(|(_, change)| names(change)) { PAGE_BYTES } else { 0 }
+/// What the changes of one key cost in the index tables. In `attached` it is a page at worst, where the key has to do with leases at
+/// all; one that is only detached is not known beforehand, and goes into what a stage's estimate is too high by.
+fn key_cost(log: &ChangeLog, of_key: &[u32]) -> usize {
+    let names = |kind: &ChangeKind| matches!(kind, ChangeKind::Put { lease, .. } if *lease != LeaseId::NONE);
+    let attachment = if of_key.iter().any(|place| names(at(log, *place).kind)) { PAGE_BYTES } else { 0 };
+    let row = at(log, of_key[0]).key.len() * 3 / 2 + ROW_OVERHEAD_BYTES;
+    of_key.len() * row + INDEX_KEY_COST + attachment
 }
 
 /// What a row of `rev` costs: itself, and what its page leaves empty.
-fn revision_cost(change: &Change) -> usize {
-    let value = match &change.kind {
+fn revision_cost(change: ChangeRef<'_>) -> usize {
+    let value = match change.kind {
         ChangeKind::Put { value, .. } => value.len(),
         ChangeKind::Delete => 0,
     };
     (change.key.len() + value) * 3 / 2 + ROW_OVERHEAD_BYTES
 }
 
-/// What each further row of a key costs in the index tables.
-fn index_row_cost(change: &Change) -> usize {
-    change.key.len() * 3 / 2 + ROW_OVERHEAD_BYTES
-}
-
-/// How many items from the front to write in one go, and what they cost: some, up to a share of `dirty_bytes_max`.
-fn take_piece<T>(items: &[T], dirty_bytes_max: usize, cost: impl Fn(&T) -> usize) -> (usize, usize) {
-    let mut sum = 0;
-    for (taken, item) in items.iter().enumerate() {
-        let with_it = sum + cost(item);
-        if taken > 0 && with_it > dirty_bytes_max / PIECES_PER_STAGE {
-            return (taken, sum);
+/// How much from the front to write in one go, and what it costs: some, up to a share of `dirty_bytes_max`. Items are how many rows they
+/// stand for and what they cost.
+fn take_piece(items: impl Iterator<Item = (usize, usize)>, dirty_bytes_max: usize) -> (usize, usize) {
+    let (mut taken, mut sum) = (0, 0);
+    for (count, cost) in items {
+        if taken > 0 && sum + cost > dirty_bytes_max / PIECES_PER_STAGE {
+            break;
         }
-        sum = with_it;
+        taken += count;
+        sum += cost;
     }
-    (items.len(), sum)
+    (taken, sum)
 }
 
 /// The transactions of one fold, one after the other.
@@ -163,13 +170,17 @@ impl Stages<'_> {
 }
 
 /// `rev` grows at its end only, so a cursor there fills page after page without searching.
-fn append_revisions(txn: &WriteTransaction, changes: &[(VersionId, Change)]) -> Result<(), StoreError> {
+fn append_revisions<'l>(
+    txn: &WriteTransaction,
+    changes: impl Iterator<Item = ChangeRef<'l>>,
+) -> Result<(), StoreError> {
     let mut rev = txn.open_table(REV)?;
     let mut end = rev.upper_bound_mut(Bound::<&[u8; ID_BYTES]>::Unbounded)?;
     let mut row = Vec::new();
-    for (id, change) in changes {
-        write_rev(&mut row, *id, change);
-        end.insert_before(&id_key(*id), row.as_slice())?;
+    for change in changes {
+        let (id, change) = change.to_owned();
+        write_rev(&mut row, id, &change);
+        end.insert_before(&id_key(id), row.as_slice())?;
     }
     end.close()?;
     Ok(())
@@ -192,16 +203,16 @@ impl<'txn> Index<'txn> {
     }
 
     /// The changes of one key, ascending: the last one is what `live` says of it, what was before goes to `hist`.
-    fn write_key(&mut self, changes: &[&(VersionId, Change)]) -> Result<(), StoreError> {
-        let Some((last, change)) = changes.last() else {
+    fn write_key(&mut self, log: &ChangeLog, of_key: &[u32]) -> Result<(), StoreError> {
+        let Some(change) = of_key.last().map(|place| at(log, *place)) else {
             return Ok(());
         };
-        let key = change.key.as_ref();
+        let (last, key) = (change.id, change.key.as_ref());
         let mut lease_after = LeaseId::NONE;
-        let previous = match &change.kind {
+        let previous = match change.kind {
             ChangeKind::Put { create_revision, version, lease, .. } => {
                 let (create_revision, version, lease) = (*create_revision, *version, *lease);
-                write_live(&mut self.row, key, &Head { id: *last, create_revision, version, lease });
+                write_live(&mut self.row, key, &Head { id: last, create_revision, version, lease });
                 lease_after = lease;
                 self.live.insert(key, self.row.as_slice())?
             }
@@ -212,15 +223,15 @@ impl<'txn> Index<'txn> {
         let replaced = replaced.transpose()?;
         self.attachments.note(key, replaced.map_or(LeaseId::NONE, |head| head.lease), lease_after);
         if let Some(head) = replaced {
-            if head.id >= *last {
+            if head.id >= last {
                 return Err(damaged("is above the revision of the store"));
             }
             self.retain(key, head.id, false)?;
         }
-        for (id, change) in changes {
-            let tombstone = change.kind == ChangeKind::Delete;
-            if tombstone || id != last {
-                self.retain(key, *id, tombstone)?;
+        for change in of_key.iter().map(|place| at(log, *place)) {
+            let tombstone = *change.kind == ChangeKind::Delete;
+            if tombstone || change.id != last {
+                self.retain(key, change.id, tombstone)?;
             }
         }
         Ok(())

@@ -25,7 +25,7 @@ impl Base {
         let mut leases = Vec::new();
         for row in self.lease.range::<&[u8; LEASE_ID_BYTES]>(..)? {
             let (id, row) = row?;
-            let parsed = parse_lease(id.value(), row.value());
+            let parsed = parse_lease(*id.value(), row.value());
             leases.push(parsed.ok_or_else(|| StoreError::damaged(LEASE_NAME, id.value(), MALFORMED))?);
         }
         Ok(leases)
@@ -37,7 +37,7 @@ impl Base {
         let from = attached_key(lease, &[]);
         for row in self.attached.range::<&[u8]>((Bound::Included(from.as_slice()), Bound::Unbounded))? {
             let (raw_key, row) = row?;
-            let parsed = parse_attached(raw_key.value(), row.value());
+            let parsed = parse_attached(raw_key.value(), *row.value());
             let (of, key) =
                 parsed.ok_or_else(|| StoreError::damaged(ATTACHED_NAME, raw_key.value(), MALFORMED))?;
             if of != lease {

@@ -13,6 +13,7 @@
 
 mod backend;
 mod base;
+mod change_log;
 mod compact;
 mod encoding;
 mod error;
@@ -37,6 +38,7 @@ mod testing;
 
 pub use backend::{IoCounts, Meter};
 pub use base::Base;
+pub use change_log::{ChangeLog, ChangeRef};
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
 pub use facts::{decode as decode_facts, encode as encode_facts};

@@ -308,11 +308,11 @@ pub fn write_lease(id: LeaseId, lease: &Lease) -> Vec<u8> {
 }
 
 /// Reads a `lease` row; `None` for anything that [`write_lease`] does not write.
-pub fn parse_lease(id: &[u8; LEASE_ID_BYTES], row: &[u8]) -> Option<(LeaseId, Lease)> {
-    let mut reader = Reader::new(unseal(id, row)?);
+pub fn parse_lease(id: [u8; LEASE_ID_BYTES], row: &[u8]) -> Option<(LeaseId, Lease)> {
+    let mut reader = Reader::new(unseal(&id, row)?);
     let (ttl, remaining, granted_at) = (reader.count()?, reader.count()?, LogIndex(reader.varint()?));
     reader.end()?;
-    let id = LeaseId(i64::from_le_bytes(*id));
+    let id = LeaseId(i64::from_le_bytes(id));
     (ttl > 0 && id != LeaseId::NONE).then_some((id, Lease { ttl, remaining, granted_at }))
 }
 
@@ -327,8 +327,8 @@ pub fn write_attached(raw_key: &[u8]) -> [u8; SEAL_BYTES] {
 }
 
 /// The lease and the key that an `attached` row ties; `None` for anything that [`write_attached`] does not write.
-pub fn parse_attached<'a>(raw_key: &'a [u8], row: &[u8; SEAL_BYTES]) -> Option<(LeaseId, &'a [u8])> {
-    unseal(raw_key, row)?;
+pub fn parse_attached(raw_key: &[u8], row: [u8; SEAL_BYTES]) -> Option<(LeaseId, &[u8])> {
+    unseal(raw_key, &row)?;
     let (lease, key) = raw_key.split_first_chunk::<LEASE_ID_BYTES>()?;
     Some((LeaseId(i64::from_le_bytes(*lease)), key))
 }

@@ -53,15 +53,15 @@ fn rows_of_leases_are_what_the_table_says() {
     let id = (-2_i64).to_le_bytes();
     let row = write_lease(LeaseId(-2), &lease);
     assert_eq!(unseal(&id, &row), Some(&[0xac, 2, 1, 0x81, 1][..]));
-    assert_eq!(parse_lease(&id, &row), Some((LeaseId(-2), lease)));
-    assert_eq!(parse_lease(&2_i64.to_le_bytes(), &row), None, "a row under another id");
+    assert_eq!(parse_lease(id, &row), Some((LeaseId(-2), lease)));
+    assert_eq!(parse_lease(2_i64.to_le_bytes(), &row), None, "a row under another id");
     let raw_key = attached_key(LeaseId(258), b"k");
     assert_eq!(raw_key, [2, 1, 0, 0, 0, 0, 0, 0, b'k']);
     let row = write_attached(&raw_key);
-    assert_eq!(parse_attached(&raw_key, &row), Some((LeaseId(258), &b"k"[..])));
-    assert_eq!(parse_attached(&attached_key(LeaseId(258), b"l"), &row), None);
+    assert_eq!(parse_attached(&raw_key, row), Some((LeaseId(258), &b"k"[..])));
+    assert_eq!(parse_attached(&attached_key(LeaseId(258), b"l"), row), None);
     let short = [1, 2, 3];
-    assert_eq!(parse_attached(&short, &write_attached(&short)), None, "too short for a lease");
+    assert_eq!(parse_attached(&short, write_attached(&short)), None, "too short for a lease");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn what_no_lease_can_have_is_damage() {
     let sealed = |id: i64, body: &[u8]| {
         let mut row = body.to_vec();
         seal(&id.to_le_bytes(), &mut row);
-        parse_lease(&id.to_le_bytes(), &row)
+        parse_lease(id.to_le_bytes(), &row)
     };
     assert!(sealed(1, &[5, 0, 9]).is_some());
     for (id, body) in [(0, &[5, 0, 9][..]), (1, &[0, 0, 9]), (1, &[5, 0]), (1, &[5, 0, 9, 9]), (1, &[])] {

@@ -151,7 +151,7 @@ impl Base {
         let (mut rows, mut last) = (0, after);
         for row in self.lease.range::<&[u8; LEASE_ID_BYTES]>((start, Bound::Unbounded))?.take(limit) {
             let (id, row) = row?;
-            let parsed = parse_lease(id.value(), row.value());
+            let parsed = parse_lease(*id.value(), row.value());
             parsed.ok_or_else(|| StoreError::damaged(LEASE_NAME, id.value(), MALFORMED))?;
             last = Some(*id.value());
             rows += 1;
@@ -170,7 +170,7 @@ impl Base {
         for row in self.attached.range::<&[u8]>((start, Bound::Unbounded))?.take(limit) {
             let (raw_key, row) = row?;
             let damaged = |what| StoreError::damaged(ATTACHED_NAME, raw_key.value(), what);
-            let parsed = parse_attached(raw_key.value(), row.value());
+            let parsed = parse_attached(raw_key.value(), *row.value());
             let (lease, key) = parsed.ok_or_else(|| damaged(MALFORMED))?;
             if self.head(key)?.is_none_or(|head| head.lease != lease) {
                 return Err(damaged(FOREIGN));

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use redb::{Durability, ReadableDatabase as _, WriteTransaction};
 
 use super::base::Base;
+use super::change_log::ChangeLog;
 use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
 use super::schema::{
@@ -146,7 +147,7 @@ pub fn unpack_facts(bytes: &Bytes) -> Result<(Meta, Vec<(LeaseId, Lease)>), Piec
 
 fn take_lease(reader: &mut Reader<'_>) -> Option<(LeaseId, Lease)> {
     let id = reader.array::<LEASE_ID_BYTES>()?;
-    parse_lease(&id, reader.bytes()?)
+    parse_lease(id, reader.bytes()?)
 }
 
 /// Staging.
@@ -178,8 +179,9 @@ impl Store {
         let bytes = before.map_or(0, |before| before.bytes) + added;
         let row = stage_row(&Stage { transfer, progress, bytes });
         let dirty_bytes_max = self.dirty_bytes_max();
+        let log: ChangeLog = changes.iter().cloned().collect();
         self.commit_rows(|database| {
-            let txn = fold::write_rows(database, changes, &[], dirty_bytes_max)?;
+            let txn = fold::write_rows(database, &log, &[], dirty_bytes_max)?;
             txn.open_table(META)?.insert(STAGED_KEY, row.as_slice())?;
             Ok(txn)
         })
@@ -199,7 +201,7 @@ impl Store {
         let dirty_bytes_max = self.dirty_bytes_max();
         let leases: Vec<_> = leases.iter().map(|(id, lease)| (*id, Some(*lease))).collect();
         self.commit_rows(|database| {
-            let txn = fold::write_rows(database, &[], &leases, dirty_bytes_max)?;
+            let txn = fold::write_rows(database, &ChangeLog::default(), &leases, dirty_bytes_max)?;
             put_meta(&txn, INSTALLED_KEY, &installed)?;
             put_meta(&txn, FACTS_KEY, &facts)?;
             Ok(txn)

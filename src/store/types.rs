@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::change_log::ChangeLog;
 use crate::command::{Alarm, KeyValue, MemberAttributes};
 use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 
@@ -53,12 +54,16 @@ impl Change {
 
     /// What a row of this change counts against the quota, in bytes.
     pub fn stored_bytes(&self) -> u64 {
-        let value = match &self.kind {
-            ChangeKind::Put { value, .. } => value.len(),
-            ChangeKind::Delete => 0,
-        };
-        (self.key.len() + value) as u64 + crate::limits::PUT_OVERHEAD_BYTES
+        stored_bytes(&self.key, &self.kind)
     }
+}
+
+pub(super) fn stored_bytes(key: &Bytes, kind: &ChangeKind) -> u64 {
+    let value = match kind {
+        ChangeKind::Put { value, .. } => value.len(),
+        ChangeKind::Delete => 0,
+    };
+    (key.len() + value) as u64 + crate::limits::PUT_OVERHEAD_BYTES
 }
 
 /// The current version of a key without its value: a row of the `live` table.
@@ -132,12 +137,12 @@ pub struct Lease {
     pub granted_at: LogIndex,
 }
 
-/// Everything that one fold commits: the changes of a frozen generation in order of [`VersionId`], the leases that
+/// Everything that one fold commits: the changes of a frozen generation in order of their ids, the leases that
 /// changed with them, and the facts as of its last entry. `bytes_in_use` and `compaction_finished` of `meta` are the store's own business and ignored.
 #[derive(Clone, Debug)]
 pub struct FoldBatch {
     /// The changes, ascending by id, each id above every one in the store.
-    pub changes: Vec<(VersionId, Change)>,
+    pub changes: ChangeLog,
     /// Leases that were granted, checkpointed or ended (`None`), by id.
     pub leases: Vec<(LeaseId, Option<Lease>)>,
     /// The facts after them.

@@ -146,7 +146,9 @@ fn answers_come_in_the_order_of_the_requests_and_a_renewal_reorders_the_list() {
         let (mut sender, requests) = Requests::pair();
         let mut answers = leases.lease_keep_alive(requests).await.unwrap().into_inner();
         let order: Vec<i64> = (0..200).map(|n| n * 7 % 5).collect();
-        order.iter().for_each(|id| sender.send(*id));
+        for id in &order {
+            sender.send(*id);
+        }
         for id in order {
             let answer = answers.message().await.unwrap().unwrap();
             let ttl = [0, 100, 99, 98, 0][usize::try_from(id).unwrap()];

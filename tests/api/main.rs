@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod answers;
 mod faults;
 mod harness;
+mod keepalive;
 mod kube;
 mod kv;
 mod lease;

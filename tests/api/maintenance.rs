@@ -56,6 +56,8 @@ fn hashes_are_of_a_revision_and_say_so() {
             let error = hash_kv(&channel, revision).await.unwrap_err();
             assert_eq!(refusal(error), (Code::OutOfRange, text.to_owned()));
         }
+        let nothing = hash_kv(&channel, -60).await.unwrap();
+        assert_eq!((nothing.hash, nothing.compact_revision), (crc32c::crc32c(b"key"), 40));
         let mut maintenance = MaintenanceClient::new(channel.clone());
         let hash = maintenance.hash(pb::HashRequest {}).await.unwrap().into_inner();
         assert_eq!(hash.header.unwrap().revision, 51);

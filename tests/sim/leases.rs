@@ -69,10 +69,9 @@ impl Leases {
                 self.lives.insert(instance, Life { ttl, promised, ended: None });
             }
             (LeaseCommand::Revoke { id }, Ok(_)) => {
-                let lives = self.lives.range_mut(of(*id));
-                lives.for_each(|(_, life)| {
-                    life.ended = life.ended.or(Some(End { at: now, index, by_itself: false }))
-                });
+                for (_, life) in self.lives.range_mut(of(*id)) {
+                    life.ended = life.ended.or(Some(End { at: now, index, by_itself: false }));
+                }
             }
             (LeaseCommand::Expire { leases, .. }, Ok(Outcome::LeaseExpire(ended))) => {
                 for instance in leases.iter().filter(|lease| ended.contains(&lease.id)) {
