@@ -7,7 +7,8 @@
     any(
         feature = "planted-ack-before-sync",
         feature = "planted-forget-applied",
-        feature = "planted-skip-dir-sync"
+        feature = "planted-skip-dir-sync",
+        feature = "planted-snapshot-order"
     )
 ))]
 compile_error!("planted bugs are for the simulator's own tests");

@@ -42,6 +42,9 @@ pub const STORE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of applied log entries that stay in memory for followers.
 pub const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes of applied log entries that stay in memory while a follower is about to install a snapshot that they follow.
+pub const LOG_OFFERED_BYTES_MAX: usize = 4 * LOG_CACHE_BYTES;
+
 /// Proposals that may wait for consensus; one more is refused with "too many requests" (etcd's gap).
 pub const PROPOSALS_PENDING_MAX: usize = 5000;
 /// Bytes of proposals that may wait for consensus.
@@ -82,6 +85,9 @@ pub const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 pub const READS_PENDING_MAX: usize = 20_000;
 /// Committed bytes that may wait for the applier before new proposals are held back.
 pub const UNAPPLIED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of changes in one piece of a state that is sent to another member; a single larger change goes alone.
+pub const TRANSFER_PIECE_BYTES: usize = 256 * 1024;
 
 /// Keys that a reader copies out of the overlay under one lock.
 pub const OVERLAY_READ_CHUNK: usize = 256;

@@ -159,7 +159,7 @@ fn start(
     metrics: &Arc<Metrics>,
 ) -> Result<Started, ServeFailure> {
     let DataDir { content, lock } = data;
-    let formation::DataDir { identity, store, wal, recovered } = content;
+    let formation::DataDir { identity, root, store, wal, recovered } = content;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let mut prng = Prng::new(seed);
     let hub = Hub::new(
@@ -184,7 +184,7 @@ fn start(
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
     let admission =
         AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
-    let parts = Parts { core, applier, wal, store, ids, admission, hub };
+    let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 

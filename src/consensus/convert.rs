@@ -65,6 +65,11 @@ impl Message {
         self.0.encode_raw(into);
     }
 
+    /// Whether it may arrive more than once. A proposal on its way to the leader may not: each copy of it would take effect.
+    pub fn may_repeat(&self) -> bool {
+        self.0.msg_type != MessageType::MsgPropose
+    }
+
     /// Its bytes (protobuf, raft's own field numbers).
     pub fn encode(&self) -> Bytes {
         self.0.encode_to_vec().into()

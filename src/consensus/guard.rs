@@ -9,6 +9,8 @@ use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Raft, StateRole};
 
 use super::log_store::LogStore;
+use super::snapshot::mark_of;
+use super::types::SnapshotMark;
 
 /// No index or term ever gets near this; above it raft's additions could overflow.
 const POSITION_MAX: u64 = 1 << 62;
@@ -43,8 +45,8 @@ pub enum Refusal {
     /// A vote for a candidacy whose own log is not on disk yet, so it cannot have been asked for.
     #[error("the vote answers no request of this member")]
     VoteNotAskedFor,
-    /// The whole state as a snapshot: nothing here asks for one or could install it.
-    #[error("snapshots are not exchanged")]
+    /// A snapshot of anything but the state that is staged on this member's disk, or in a message that is none.
+    #[error("the snapshot is not the one that is staged here")]
     Snapshot,
     /// This member is no longer in the cluster.
     #[error("this member was removed")]
@@ -52,7 +54,11 @@ pub enum Refusal {
 }
 
 /// Whether `message` can be stepped into `raft`.
-pub(super) fn check(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+pub(super) fn check(
+    raft: &Raft<LogStore>,
+    expected: Option<&SnapshotMark>,
+    message: &Message,
+) -> Result<(), Refusal> {
     if message.to != raft.id {
         return Err(Refusal::NotForUs);
     }
@@ -63,7 +69,8 @@ pub(super) fn check(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refu
     if numbers.iter().any(|&number| number >= POSITION_MAX) || message.reject_hint >= POSITION_MAX {
         return Err(Refusal::Position);
     }
-    if message.request_snapshot != 0 || message.snapshot.is_some() {
+    let carries = message.msg_type == MessageType::MsgSnapshot;
+    if message.request_snapshot != 0 || message.snapshot.is_some() != carries {
         return Err(Refusal::Snapshot);
     }
     check_term(message)?;
@@ -73,7 +80,7 @@ pub(super) fn check(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refu
         | MessageType::MsgUnreachable
         | MessageType::MsgSnapStatus
         | MessageType::MsgCheckQuorum => Err(Refusal::UnexpectedKind),
-        MessageType::MsgSnapshot => Err(Refusal::Snapshot),
+        MessageType::MsgSnapshot => check_snapshot(raft, expected, message),
         MessageType::MsgPropose => check_proposal(raft, message),
         MessageType::MsgReadIndex => check_read(raft, message),
         // A follower would pass it on, and raft stops when a message that it passes on has a term.
@@ -93,6 +100,13 @@ pub(super) fn check(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refu
 /// Whether every log entry that raft holds is on disk. Raft asserts it at the moment it takes the lead.
 pub(super) fn all_persisted(raft: &Raft<LogStore>) -> bool {
     raft.raft_log.persisted == raft.raft_log.last_index()
+}
+
+/// Whether the log goes back to where the state is. Not so from a restore until the state is reported to be there: raft looks for what is not
+/// applied before a candidacy, and stops the process where it finds a gap.
+pub(super) fn reaches_state(raft: &Raft<LogStore>) -> bool {
+    let log = &raft.raft_log;
+    log.unstable_snapshot().is_some() || log.applied + 1 >= log.first_index()
 }
 
 /// Whether this member alone decides elections and commits.
@@ -164,13 +178,36 @@ fn check_heartbeat(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refus
     Ok(())
 }
 
+/// Raft begins its log anew at whatever position it is told, and takes over the configuration unseen. So it is shown one position: that of the
+/// state which is whole and durable in its place here, as the facts in that state name it.
+fn check_snapshot(
+    raft: &Raft<LogStore>,
+    expected: Option<&SnapshotMark>,
+    message: &Message,
+) -> Result<(), Refusal> {
+    let Some((snapshot, expected)) = message.snapshot.as_ref().zip(expected) else {
+        return Err(Refusal::Snapshot);
+    };
+    // Raft takes a leader that is sent a snapshot for one of a lower term, and makes up the term.
+    let leads = raft.state == StateRole::Leader && message.term <= raft.term;
+    let named = mark_of(snapshot).is_some_and(|named| named == *expected);
+    if leads || !named || !snapshot.data.is_empty() || !message.entries.is_empty() {
+        return Err(Refusal::Snapshot);
+    }
+    if expected.position.term.0 > message.term {
+        return Err(Refusal::Term);
+    }
+    Ok(())
+}
+
 /// Vote requests leave only after everything before them is on disk, so a vote that comes earlier was not asked for.
 fn check_vote(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
     let current = raft.state == StateRole::Candidate && message.term == raft.term;
     if current && !all_persisted(raft) { Err(Refusal::VoteNotAskedFor) } else { Ok(()) }
 }
 
-/// Who votes alone would lead at once, with entries that are still on their way to the disk.
+/// Who votes alone would lead at once, with entries that are still on their way to the disk. Who is installing a state waits for it.
 fn check_may_campaign(raft: &Raft<LogStore>) -> Result<(), Refusal> {
-    if votes_alone(raft) && !all_persisted(raft) { Err(Refusal::VoteNotAskedFor) } else { Ok(()) }
+    let ready = reaches_state(raft) && (all_persisted(raft) || !votes_alone(raft));
+    if ready { Ok(()) } else { Err(Refusal::VoteNotAskedFor) }
 }

@@ -14,6 +14,7 @@ use raft::eraftpb::{self, EntryType, MessageType, Snapshot, SnapshotMetadata};
 use super::testing::{conf, logger, start_of};
 use super::ticks::TICK;
 use super::*;
+use crate::wal::Position;
 
 const KINDS: [MessageType; 19] = [
     MessageType::MsgHup,
@@ -50,6 +51,10 @@ enum Event {
     /// The disk confirms everything, or only the oldest batch.
     Persist(bool),
     Cut,
+    /// A state is staged at so many entries after the commit position, in a term so much before the member's.
+    Stage(u64, u64),
+    /// The install that is under way is done.
+    Installed,
 }
 
 const NEAR: u64 = 8;
@@ -114,6 +119,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1..5_u64, 0..3_u8).prop_map(|(id, kind)| Event::ConfChange(id, kind)),
         4 => any::<bool>().prop_map(Event::Persist),
         1 => Just(Event::Cut),
+        2 => (0..6_u64, 0..3_u64).prop_map(|(ahead, before)| Event::Stage(ahead, before)),
+        2 => Just(Event::Installed),
     ]
 }
 
@@ -122,6 +129,7 @@ struct Victim {
     raft: Consensus,
     now: Instant,
     waiting: VecDeque<PersistId>,
+    installing: Option<SnapshotMark>,
     applied: LogIndex,
     commit: LogIndex,
 }
@@ -140,7 +148,8 @@ impl Victim {
         start.hard_state = HardState { term: Term(3), vote: None, commit: LogIndex(3) };
         let raft = Consensus::start(Instant(0), start, Prng::new(1), &logger()).unwrap();
         let (applied, commit) = (LogIndex(1), LogIndex(1));
-        let mut victim = Self { raft, now: Instant(0), waiting: VecDeque::new(), applied, commit };
+        let mut victim =
+            Self { raft, now: Instant(0), waiting: VecDeque::new(), installing: None, applied, commit };
         victim.drain();
         victim
     }
@@ -170,15 +179,26 @@ impl Victim {
                 let _ = self.raft.propose_conf_change(now, &ConfChange { changes, context: Bytes::new() });
             }
             Event::Persist(all) => {
-                let id = if all { self.waiting.back() } else { self.waiting.front() };
+                // What came with an install is written after it.
+                let id = if self.installing.is_some() {
+                    None
+                } else if all {
+                    self.waiting.back()
+                } else {
+                    self.waiting.front()
+                };
                 if let Some(&id) = id {
                     self.waiting.retain(|waiting| *waiting > id);
                     self.raft.handle_persisted(now, id);
                 }
             }
             Event::Cut => {
-                self.raft.cut(self.applied);
+                if self.installing.is_none() {
+                    self.raft.cut(self.applied);
+                }
             }
+            Event::Stage(ahead, before) => self.stage(ahead, before),
+            Event::Installed => self.finish_install(),
         }
         self.drain();
     }
@@ -210,6 +230,21 @@ impl Victim {
                 }
             }
         }
+        if let Some(expected) = &self.raft.expected
+            && message.msg_type == MessageType::MsgSnapshot
+        {
+            // The one that is staged, but for a message in some that is made up.
+            if !message.reject {
+                let Position { index, term } = expected.position;
+                let conf_state = Some(conf_state_to_raft(&expected.conf_state));
+                let metadata = Some(SnapshotMetadata { conf_state, index: index.0, term: term.0 });
+                message.snapshot = Some(Snapshot { metadata, ..Default::default() });
+                message.entries.clear();
+                message.request_snapshot = 0;
+            }
+        } else if message.msg_type != MessageType::MsgSnapshot && message.reject {
+            message.snapshot = None;
+        }
         if matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex) && !message.reject
         {
             message.term = 0;
@@ -217,8 +252,32 @@ impl Victim {
         message
     }
 
+    /// As a whole state that came from a peer: a configuration with this member in it, and a position that the leader may or may not name.
+    fn stage(&mut self, ahead: u64, before: u64) {
+        if self.raft.is_installing() {
+            return;
+        }
+        let status = self.raft.status();
+        let index = LogIndex(status.commit.0 + ahead);
+        let term = Term(status.term.0.saturating_sub(before).max(1));
+        let conf_state = if before == 1 { conf(&[1, 2], &[3]) } else { conf(&[1, 2, 3], &[4]) };
+        let position = Position { index, term };
+        self.raft.expect_snapshot(Some(SnapshotMark { position, conf_state }));
+    }
+
+    fn finish_install(&mut self) {
+        if let Some(mark) = self.installing.take() {
+            self.applied = mark.position.index;
+            self.raft.handle_installed(self.now, mark.position);
+            self.raft.handle_applied(self.now, mark.position.index);
+        }
+    }
+
     fn drain(&mut self) {
         while let Some(ready) = self.raft.poll_ready() {
+            assert!(self.installing.is_none(), "an install is done before anything else is");
+            self.installing = ready.install;
+            assert!(self.installing.is_none() || ready.committed.is_empty());
             self.waiting.extend(ready.persist.map(|persist| persist.id));
             for entry in ready.committed {
                 assert_eq!(entry.index, self.applied.next(), "entries are applied in order and once");
@@ -292,7 +351,7 @@ fn verdict(edit: impl FnOnce(&mut eraftpb::Message)) -> Result<(), Refusal> {
     let victim = Victim::new(&[1, 2, 3], &[]);
     let mut message = eraftpb::Message { to: 1, from: 2, term: 3, ..Default::default() };
     edit(&mut message);
-    guard::check(&victim.raft.node.raft, &message)
+    guard::check(&victim.raft.node.raft, victim.raft.expected.as_ref(), &message)
 }
 
 /// The rules one by one: the random ones would not miss a rule that only keeps nonsense out.
@@ -336,6 +395,7 @@ fn each_rule_refuses_what_it_is_for() {
         assert_eq!(kind(local), Err(Refusal::UnexpectedKind));
     }
     assert_eq!(kind(MessageType::MsgSnapshot), Err(Refusal::Snapshot));
+    only_the_staged_snapshot_is_shown_to_raft();
     assert_eq!(kind(MessageType::MsgTransferLeader), Err(Refusal::NotLeader));
     assert_eq!(kind(MessageType::MsgPropose), Err(Refusal::Term), "forwarded requests have no term");
     let forwarded = |msg_type| verdict(|message| (message.msg_type, message.term) = (msg_type, 0));
@@ -355,7 +415,7 @@ fn a_leader_takes_only_what_answers_it() {
     let verdict = |edit: &dyn Fn(&mut eraftpb::Message)| {
         let mut message = eraftpb::Message { to: 1, from: 2, term, ..Default::default() };
         edit(&mut message);
-        guard::check(&victim.raft.node.raft, &message)
+        guard::check(&victim.raft.node.raft, victim.raft.expected.as_ref(), &message)
     };
     let response = |index| {
         move |message: &mut eraftpb::Message| {
@@ -387,4 +447,45 @@ fn a_leader_takes_only_what_answers_it() {
     assert_eq!(read(vec![command.clone(), command]), Err(Refusal::Entries));
     let transfer = |message: &mut eraftpb::Message| message.msg_type = MessageType::MsgTransferLeader;
     assert_eq!(verdict(&transfer), Ok(()));
+}
+
+fn only_the_staged_snapshot_is_shown_to_raft() {
+    let mut victim = Victim::new(&[1, 2, 3], &[]);
+    let expected = SnapshotMark {
+        position: Position { index: LogIndex(9), term: Term(3) },
+        conf_state: conf(&[1, 2, 3], &[]),
+    };
+    let verdict = |victim: &Victim, edit: &dyn Fn(&mut eraftpb::Message)| {
+        let conf_state = Some(eraftpb::ConfState { voters: vec![3, 1, 2], ..Default::default() });
+        let metadata = Some(SnapshotMetadata { conf_state, index: 9, term: 3 });
+        let snapshot = Some(Snapshot { metadata, ..Default::default() });
+        let msg_type = MessageType::MsgSnapshot;
+        let mut message =
+            eraftpb::Message { msg_type, to: 1, from: 2, term: 3, snapshot, ..Default::default() };
+        edit(&mut message);
+        guard::check(&victim.raft.node.raft, victim.raft.expected.as_ref(), &message)
+    };
+    let metadata = |message: &mut eraftpb::Message, edit: fn(&mut SnapshotMetadata)| {
+        edit(message.snapshot.as_mut().unwrap().metadata.as_mut().unwrap());
+    };
+    assert_eq!(verdict(&victim, &|_| {}), Err(Refusal::Snapshot), "nothing is staged");
+    victim.raft.expect_snapshot(Some(expected));
+    assert_eq!(verdict(&victim, &|_| {}), Ok(()), "in whatever order it names the voters");
+    let edits: [&dyn Fn(&mut eraftpb::Message); 6] = [
+        &|message| message.snapshot = None,
+        &|message| metadata(message, |metadata| metadata.index = 10),
+        &|message| metadata(message, |metadata| metadata.term = 2),
+        &|message| metadata(message, |metadata| metadata.conf_state = None),
+        &|message| message.snapshot.as_mut().unwrap().data = b"x".to_vec().into(),
+        &|message| message.entries = vec![eraftpb::Entry::default()],
+    ];
+    for edit in edits {
+        assert_eq!(verdict(&victim, edit), Err(Refusal::Snapshot));
+    }
+    assert_eq!(verdict(&victim, &|message| message.term = 2), Err(Refusal::Term));
+    let heartbeat = |message: &mut eraftpb::Message| message.msg_type = MessageType::MsgHeartbeat;
+    assert_eq!(verdict(&victim, &heartbeat), Err(Refusal::Snapshot), "it belongs into no other message");
+    make_leader(&mut victim);
+    let term = victim.raft.status().term.0;
+    assert_eq!(verdict(&victim, &|message| message.term = term), Err(Refusal::Snapshot));
 }

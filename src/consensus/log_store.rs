@@ -9,8 +9,10 @@
 //!    cut  │  tail, bounded   │  needed to rebuild the state │
 //! ```
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::limits::LOG_OFFERED_BYTES_MAX;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
@@ -28,6 +30,10 @@ pub(super) struct LogStore {
     checkpoint: u64,
     /// Bytes of the entries from the start to the checkpoint.
     tail_bytes: usize,
+    /// Followers that raft wanted a snapshot for in vain. Raft asks through a shared reference.
+    wanted: RefCell<BTreeSet<u64>>,
+    /// The snapshots, without their state, that raft may send, by follower.
+    offers: BTreeMap<u64, Snapshot>,
 }
 
 impl LogStore {
@@ -47,7 +53,39 @@ impl LogStore {
             entries: entries.into(),
             checkpoint: start.0,
             tail_bytes: 0,
+            wanted: RefCell::default(),
+            offers: BTreeMap::new(),
         }
+    }
+
+    /// Begins anew after a snapshot's position (index, term).
+    pub(super) fn restore(&mut self, start: (u64, u64)) {
+        assert!(start.0 >= self.checkpoint, "the state does not go back");
+        self.start = start;
+        self.checkpoint = start.0;
+        self.entries.clear();
+        self.tail_bytes = 0;
+    }
+
+    /// Lets raft send this snapshot to a follower; false when the entries after it are gone.
+    pub(super) fn offer(&mut self, to: u64, snapshot: Snapshot) -> bool {
+        self.offers.insert(to, snapshot);
+        self.offer_holds(to)
+    }
+
+    /// Takes an offer back.
+    pub(super) fn withdraw(&mut self, to: u64) {
+        self.offers.remove(&to);
+    }
+
+    /// Whether a follower that takes the offer can go on from there.
+    pub(super) fn offer_holds(&self, to: u64) -> bool {
+        self.offers.get(&to).is_some_and(|snapshot| snapshot.get_metadata().index >= self.start.0)
+    }
+
+    /// Whom raft wanted a snapshot for since the last call.
+    pub(super) fn take_wanted(&mut self) -> BTreeSet<u64> {
+        std::mem::take(self.wanted.get_mut())
     }
 
     /// The last index; the start's when nothing follows it.
@@ -78,7 +116,13 @@ impl LogStore {
             self.tail_bytes += self.entries.range(newly).map(entry_bytes).sum::<usize>();
             self.checkpoint = checkpoint;
         }
+        // Who installs an offered snapshot goes on after it: a fold in the meantime must not take that away.
+        let offered = self.offers.values().map(|snapshot| snapshot.get_metadata().index).min();
         while self.tail_bytes > tail_max {
+            let needed = offered.is_some_and(|offered| self.start.0 >= offered);
+            if needed && self.tail_bytes <= LOG_OFFERED_BYTES_MAX {
+                break;
+            }
             let Some(entry) = self.entries.pop_front() else { break };
             assert!(entry.index <= self.checkpoint, "entries after the checkpoint are never cut");
             self.tail_bytes -= entry_bytes(&entry);
@@ -147,8 +191,14 @@ impl Storage for LogStore {
         Ok(self.last())
     }
 
-    /// The state is not here. A follower behind the tail waits until whoever drives this room hands it a snapshot.
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    /// The state is not here. A follower behind the tail waits until whoever drives this room has brought it the state and offers
+    /// its position.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let offer = self.offers.get(&to).filter(|_| self.offer_holds(to));
+        if let Some(snapshot) = offer.filter(|snapshot| snapshot.get_metadata().index >= request_index) {
+            return Ok(snapshot.clone());
+        }
+        self.wanted.borrow_mut().insert(to);
         Err(StorageError::SnapshotTemporarilyUnavailable.into())
     }
 }

@@ -16,6 +16,7 @@ mod convert;
 mod guard;
 mod log_store;
 mod ready;
+mod snapshot;
 mod start;
 mod ticks;
 mod types;
@@ -28,9 +29,11 @@ use raft::{Config, RawNode, StateRole};
 
 pub use convert::{ConfChange, MemberChange, Message, MessageClass, MessageError};
 pub use guard::Refusal;
+pub use snapshot::is_sound;
 pub use start::{Start, StartError};
 pub use types::{
     ConfChangeRefusal, ConfChangeUnreadable, CoreStatus, Dropped, Persist, PersistId, ReadRound, Ready, Role,
+    SnapshotMark,
 };
 
 use crate::ids::{LogIndex, MemberId, Term};
@@ -72,6 +75,16 @@ pub struct Consensus {
     handed_out: HardState,
     rounds: u64,
     removed: bool,
+    /// Bytes of applied entries that stay in memory for followers.
+    log_tail_bytes: usize,
+    /// The state that is staged on this member's disk: the only one that a leader's snapshot may name.
+    expected: Option<SnapshotMark>,
+    /// An install that was handed out and is not done.
+    installing: Option<LogIndex>,
+    /// The position of the last snapshot that raft restored.
+    restored: LogIndex,
+    /// The state is further than what raft knows to be on the disk: so after an install, until the log is reset.
+    late_applied: Option<LogIndex>,
 }
 
 impl Consensus {
@@ -112,6 +125,11 @@ impl Consensus {
             handed_out: hard_state,
             rounds: 0,
             removed: false,
+            log_tail_bytes: LOG_CACHE_BYTES,
+            expected: None,
+            installing: None,
+            restored: LogIndex(0),
+            late_applied: None,
         };
         consensus.draw_election_timeout();
         consensus.campaign_if_alone();
@@ -124,7 +142,7 @@ impl Consensus {
         if self.removed {
             return Err(Refusal::Removed);
         }
-        guard::check(&self.node.raft, &message.0)?;
+        guard::check(&self.node.raft, self.expected.as_ref(), &message.0)?;
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
         let _ = self.node.step(message.0);
         self.after_call();
@@ -201,7 +219,10 @@ impl Consensus {
     /// The state machine has applied everything up to `applied`.
     pub fn handle_applied(&mut self, now: Instant, applied: LogIndex) {
         self.count_ticks(now);
-        if !self.removed && applied.0 > self.node.raft.raft_log.applied {
+        if applied.0 > self.node.raft.raft_log.persisted {
+            // The state was installed, and the log is not reset yet: raft hears of it once it is.
+            self.late_applied = self.late_applied.max(Some(applied));
+        } else if !self.removed && applied.0 > self.node.raft.raft_log.applied {
             self.node.advance_apply_to(applied.0);
             self.after_call();
             // A campaign waits until every committed change of the configuration is applied.
@@ -223,7 +244,8 @@ impl Consensus {
         }
         let change: eraftpb::ConfChangeV2 = prost::Message::decode(entry.data.clone())
             .map_err(|cause| ConfChangeUnreadable { index, cause: Some(cause) })?;
-        if !self.removed {
+        // A snapshot that raft has restored since brought the configuration of a later entry.
+        if !self.removed && index > self.restored {
             // Refused: the configuration stays.
             let _ = self.node.apply_conf_change(&change);
             let raft = &mut self.node.raft;
@@ -243,10 +265,11 @@ impl Consensus {
     /// The durable state holds everything up to `checkpoint`: older entries go, but for a tail for followers. Answers
     /// the first index that is still needed; the log on disk may be cut before it.
     pub fn cut(&mut self, checkpoint: LogIndex) -> LogIndex {
-        let tail = if self.is_alone() { 0 } else { LOG_CACHE_BYTES };
+        let tail = if self.is_alone() { 0 } else { self.log_tail_bytes };
         let store = self.node.mut_store();
         store.cut(checkpoint.0, tail);
-        LogIndex(store.first())
+        // After a snapshot was restored the log in memory is ahead of a store that is about to be replaced; the one on disk must not be.
+        LogIndex(store.first().min(checkpoint.0 + 1))
     }
 
     /// Where this member stands.

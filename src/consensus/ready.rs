@@ -7,6 +7,7 @@ use raft::StateRole;
 
 use super::Consensus;
 use super::convert::{Message, entry_from_raft, hard_state_from_raft};
+use super::snapshot;
 use super::types::{Persist, PersistId, ReadRound, Ready};
 use crate::ids::LogIndex;
 use crate::time::Instant;
@@ -30,6 +31,7 @@ impl Consensus {
         }
         if !self.removed {
             self.report_persisted();
+            self.report_late_applied();
             self.campaign_if_alone();
         }
         released
@@ -37,12 +39,13 @@ impl Consensus {
 
     /// What raft wants done next, until there is nothing more.
     pub fn poll_ready(&mut self) -> Option<Ready> {
-        if self.removed || !self.node.has_ready() {
+        if self.removed || self.installing.is_some() || !self.node.has_ready() {
             return None;
         }
         let mut ready = self.node.ready();
         let number = ready.number();
         self.last_number = number;
+        let install = snapshot::mark_of(ready.snapshot());
         let entries = ready.take_entries();
         let hard_state = hard_state_from_raft(&self.node.raft.hard_state());
         let leads = self.node.raft.state == StateRole::Leader;
@@ -52,7 +55,7 @@ impl Consensus {
 
         let election = (hard_state.term, hard_state.vote) != (self.handed_out.term, self.handed_out.vote);
         // A commit position alone is worth no write: it rides along with the next batch, and a restart finds it again.
-        let persist = (election || !entries.is_empty()).then(|| {
+        let persist = (election || !entries.is_empty() || install.is_some()).then(|| {
             let changed = hard_state != self.handed_out;
             self.handed_out = hard_state;
             self.outstanding.push_back(Outstanding { number, election, messages: Vec::new() });
@@ -62,6 +65,9 @@ impl Consensus {
                 entries: entries.iter().cloned().map(entry_from_raft).collect(),
             }
         });
+        if let Some(mark) = &install {
+            self.begin_install(mark);
+        }
         // Raft reads its log from here even before the disk has it.
         self.node.mut_store().append(entries);
         self.node.advance_append_async(ready);
@@ -69,6 +75,7 @@ impl Consensus {
             self.report_persisted();
         }
         Some(Ready {
+            install,
             persist,
             committed: committed.into_iter().map(entry_from_raft).collect(),
             reads: read_states.iter().filter_map(|state| self.round_of(state)).collect(),

@@ -14,6 +14,8 @@ pub(super) struct Node {
     pub(super) applied: Vec<LogEntry>,
     pub(super) conf_state: ConfState,
     pub(super) reads: Vec<(ReadRound, LogIndex)>,
+    /// The last snapshot that took the place of the state.
+    pub(super) installed: Option<SnapshotMark>,
     /// While true, nothing is synced.
     pub(super) slow_disk: bool,
     waiting: Vec<Persist>,
@@ -86,6 +88,7 @@ impl Cluster {
             applied: Vec::new(),
             conf_state,
             reads: Vec::new(),
+            installed: None,
             slow_disk: false,
             waiting: Vec::new(),
             disk,
@@ -149,6 +152,14 @@ impl Cluster {
             self.network.extend(ready.messages);
             node.waiting.extend(ready.persist);
             node.reads.extend(ready.reads);
+            if let Some(mark) = ready.install {
+                node.raft.handle_installed(now, mark.position);
+                node.conf_state = mark.conf_state.clone();
+                node.applied.clear();
+                node.disk.1.clear();
+                node.raft.handle_applied(now, mark.position.index);
+                node.installed = Some(mark);
+            }
             for entry in ready.committed {
                 let index = entry.index;
                 if entry.kind == EntryKind::ConfChangeV2 {

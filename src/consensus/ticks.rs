@@ -48,7 +48,8 @@ impl Consensus {
 
     fn ticks_matter(&self) -> bool {
         let raft = &self.node.raft;
-        !self.removed && !self.is_alone() && (raft.state == StateRole::Leader || raft.promotable())
+        let takes_part = !self.removed && !self.is_alone() && guard::reaches_state(raft);
+        takes_part && (raft.state == StateRole::Leader || raft.promotable())
     }
 
     pub(super) fn count_ticks(&mut self, now: Instant) {
@@ -72,7 +73,8 @@ impl Consensus {
 
     pub(super) fn campaign_if_alone(&mut self) {
         let raft = &self.node.raft;
-        if raft.state != StateRole::Leader && guard::votes_alone(raft) && guard::all_persisted(raft) {
+        let ready = guard::all_persisted(raft) && guard::reaches_state(raft);
+        if raft.state != StateRole::Leader && guard::votes_alone(raft) && ready {
             // Raft declines while a committed change of the configuration is not applied; `handle_applied` asks again.
             let _ = self.node.campaign();
             self.after_call();

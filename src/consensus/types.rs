@@ -4,7 +4,8 @@
 
 use super::convert::Message;
 use crate::ids::{LogIndex, MemberId, Term};
-use crate::wal::{HardState, LogEntry};
+use crate::store::ConfState;
+use crate::wal::{HardState, LogEntry, Position};
 
 /// A batch for the disk; see [`Consensus::handle_persisted`]. Ids ascend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +22,15 @@ pub struct Persist {
     pub entries: Vec<LogEntry>,
 }
 
+/// What raft knows of a snapshot: the position whose state it is, and the configuration there. The state itself travels and is kept beside raft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotMark {
+    /// The last entry whose effect is in it.
+    pub position: Position,
+    /// The configuration as of that entry.
+    pub conf_state: ConfState,
+}
+
 /// One read-index round; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadRound(pub(super) u64);
@@ -28,13 +38,17 @@ pub struct ReadRound(pub(super) u64);
 /// What raft wants done.
 #[derive(Debug, Default)]
 pub struct Ready {
+    /// The log begins anew here: the state that was expected at this position ([`Consensus::expect_snapshot`](super::Consensus::expect_snapshot))
+    /// is to be installed, then the log reset to the position, then the persist written, which is there too. There is no other ready before
+    /// [`Consensus::handle_installed`](super::Consensus::handle_installed).
+    pub install: Option<SnapshotMark>,
     /// To be written and synced.
     pub persist: Option<Persist>,
     /// Committed and on this member's disk: to be applied, in order.
     pub committed: Vec<LogEntry>,
     /// Rounds that are confirmed: reads that joined them may be served from the state at or after the index.
     pub reads: Vec<(ReadRound, LogIndex)>,
-    /// To be sent, each to its [`Message::to`]. Loss, delay and duplicates are harmless.
+    /// To be sent, each to its [`Message::to`]. Loss and delay are harmless, and for [`Message::may_repeat`] duplicates too.
     pub messages: Vec<Message>,
 }
 

@@ -167,11 +167,9 @@ impl SimDir {
         let disk = &mut *guard;
         disk.halted = true;
         let Tree { files, directories, next_id } = &disk.tree;
-        let named =
-            directories.values().flat_map(|names| names.current.values().chain(names.stable.values()));
-        let files = named.filter_map(|id| {
-            let content = files.get(id)?.content.clone();
-            Some((*id, Inode { content, handles: 0 }))
+        let files = directories.values().flat_map(Names::ids).filter_map(|id| {
+            let content = files.get(&id)?.content.clone();
+            Some((id, Inode { content, handles: 0 }))
         });
         let tree = Tree { files: files.collect(), directories: directories.clone(), next_id: *next_id };
         Self::with(disk.prng.fork(), tree)
@@ -212,16 +210,21 @@ impl Tree {
     /// Forgets files that have neither a name nor a handle.
     fn collect(&mut self) {
         let Self { files, directories, .. } = self;
-        let is_named = |id| {
-            directories
-                .values()
-                .any(|names| names.current.values().chain(names.stable.values()).any(|named| *named == id))
-        };
+        let is_named = |id| directories.values().any(|names| names.ids().any(|named| named == id));
         files.retain(|id, inode| inode.handles > 0 || is_named(*id));
     }
 }
 
 impl Names {
+    /// Everything that has a name, or may have one after a crash: one that was given and taken away since the last sync may come back.
+    fn ids(&self) -> impl Iterator<Item = u64> {
+        let given = self.pending.iter().filter_map(|change| match change {
+            NameChange::Add(_, id) => Some(*id),
+            NameChange::Move(..) | NameChange::Remove(_) => None,
+        });
+        self.current.values().chain(self.stable.values()).copied().chain(given)
+    }
+
     fn surviving(&self, survival: Survival, prng: &mut Prng) -> BTreeMap<String, u64> {
         let mut names = self.stable.clone();
         for change in &self.pending {

@@ -6,6 +6,7 @@
 //! ```text
 //! DIR/identity.0 identity.1   who this node is, twice
 //! DIR/store.redb              the state
+//! DIR/store.redb.staged       a state that is on its way from another member, to take its place
 //! DIR/wal/*                   the raft log
 //! ```
 //!
@@ -31,6 +32,8 @@ use crate::wal::{self, Position, Recovered, Wal, WalError};
 
 /// The file of the state.
 pub const STORE_NAME: &str = "store.redb";
+/// The file of a state that comes from another member, until it takes the place of [`STORE_NAME`].
+pub const STAGED_NAME: &str = "store.redb.staged";
 /// The directory of the raft log.
 pub const LOG_NAME: &str = "wal";
 
@@ -117,6 +120,8 @@ pub struct Content<'a> {
 pub struct DataDir<D: Directory> {
     /// Who the node is in this run; its incarnation is on disk.
     pub identity: Identity,
+    /// Where all of it lies.
+    pub root: D,
     /// The state.
     pub store: Store,
     /// The log, ready for the next batch.
@@ -200,7 +205,7 @@ fn establish<D: Directory>(
     let identity = record::mark_established(root)?;
     let recovered =
         Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), tear: None };
-    Ok(DataDir { identity, store, wal, recovered })
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
 }
 
 /// The record says that founding was not finished, yet the log holds entries: it is not the newest copy of the record that was read.
@@ -228,8 +233,32 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
         return Err(OpenError::StateLost { name: STORE_NAME });
     }
     let (log, wal_options) = log_directory(root, options)?;
-    let (wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
-    Ok(DataDir { identity, store, wal, recovered })
+    let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
+    let recovered = finish_install(root, &store, &mut wal, recovered)?;
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
+}
+
+/// Does what an install had left to do when it was cut off: the store is another member's by then, the log is still the old one.
+///
+/// Only a store that says of itself that it came that way and has not moved since is believed; where the log lacks that store's
+/// position, all of it is from before. What it has up to the position is in the store, and what it has above follows an
+/// entry other than the committed one, or none: nothing of it was committed. Term and vote stay: they are promises, not history.
+/// A crash in the reset leaves one log or the other, so the next start does it again or finds it done.
+fn finish_install<D: Directory>(
+    root: &D,
+    store: &Store,
+    wal: &mut Wal<D>,
+    recovered: Recovered,
+) -> Result<Recovered, OpenError> {
+    let meta = store.meta();
+    let position = Position { index: meta.applied, term: meta.applied_term };
+    if recovered.contains(position) || !store.is_as_installed()? {
+        return Ok(recovered);
+    }
+    // After the process alone had died the store's name may be as young: with the log reset and the name lost there would be neither.
+    root.sync().map_err(failed("sync", STORE_NAME))?;
+    wal.reset(position)?;
+    Ok(Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), ..recovered })
 }
 
 fn exists<D: Directory>(root: &D, name: &'static str) -> Result<bool, OpenError> {

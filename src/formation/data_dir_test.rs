@@ -2,14 +2,16 @@
 
 use bytes::Bytes;
 
-use super::data_dir::{Content, DataDir, DiskOptions, LOG_NAME, OpenError, STORE_NAME, found, founded, open};
+use super::data_dir::{
+    Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, found, founded, open,
+};
 use super::identity::{Identity, Stage};
 use super::record::RecordError;
 use super::test_founding;
 use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::ids::{LeaseId, LogIndex, Revision, Term, VersionId};
-use crate::store::{Change, ChangeKind, FoldBatch, Meta, StoreOptions};
+use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Meta, Store, StoreOptions};
 use crate::wal::{self, Batch, EntryKind, HardState, LogEntry, Position};
 
 fn options() -> DiskOptions {
@@ -230,4 +232,68 @@ fn a_crash_while_founding_leaves_something_that_a_start_finishes() {
 #[test]
 fn a_crash_while_restoring_leaves_something_that_another_restore_finishes() {
     crash_everywhere(restore, Revision(9));
+}
+
+/// What an install leaves when it was cut off: another member's store at entry 9 of term 3, and this member's log.
+fn cut_off_install(seed: u64, entries: u64) -> SimDir {
+    let root = SimDir::new(seed);
+    let mut data = start(&root, 1).unwrap();
+    let term = data.wal.hard_state().term;
+    let entry = |index| {
+        let data = Bytes::from_static(b"entry");
+        LogEntry { index: LogIndex(index), term, kind: EntryKind::Normal, data }
+    };
+    let entries: Vec<LogEntry> = (2..2 + entries).map(entry).collect();
+    let vote = Some(test_founding(2).identity.member);
+    let hard_state = HardState { term: Term(term.0 + 1), vote, commit: LogIndex(2) };
+    data.wal.append(Batch { hard_state: Some(hard_state), entries: &entries }).unwrap();
+    data.wal.sync().unwrap();
+    let mut meta = data.store.meta().clone();
+    (meta.applied, meta.applied_term) = (LogIndex(9), Term(3));
+    drop(data);
+    let mut staged = Store::open_in(&root, STAGED_NAME, options().store).unwrap();
+    staged.finish_stage(&meta, &[]).unwrap();
+    drop(staged);
+    root.rename(STAGED_NAME, STORE_NAME).unwrap();
+    root.sync().unwrap();
+    root.crash(Survival::Nothing)
+}
+
+#[test]
+fn an_install_that_was_cut_off_is_finished_at_the_next_start() {
+    let position = Position { index: LogIndex(9), term: Term(3) };
+    // A log that ends before the position, and one that has another entry there.
+    for entries in [2, 12] {
+        let root = cut_off_install(entries, entries);
+        let whole = {
+            let root = root.detach();
+            drop(start(&root, 2).unwrap());
+            root.operations()
+        };
+        for crash_at in 1..=whole {
+            let root = cut_off_install(entries, entries);
+            root.plan(FaultPlan { crash_at: Some(crash_at), ..FaultPlan::default() });
+            drop(start(&root, 2));
+            let mut data = start(&root.crash(Survival::Random), 3).unwrap();
+            assert_eq!((data.wal.start(), data.wal.last()), (position, position));
+            assert!(data.recovered.entries.is_empty() && data.recovered.start == position);
+            let kept = data.recovered.hard_state;
+            assert_eq!(kept.commit, position.index);
+            assert_eq!((kept.term, kept.vote), (Term(3), None), "no vote in the term of the position");
+            use_log(&mut data);
+        }
+    }
+}
+
+/// The same store, had it moved on since: then its log was lost, and with it what this member has promised.
+#[test]
+fn a_store_that_has_moved_on_excuses_no_log() {
+    let root = cut_off_install(1, 2);
+    let mut store = Store::open_in(&root, STORE_NAME, options().store).unwrap();
+    let mut meta = store.meta().clone();
+    meta.applied = LogIndex(10);
+    store.fold(&FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta }).unwrap();
+    drop(store);
+    let data = start(&root, 2).unwrap();
+    assert_eq!(data.recovered.entries.len(), 2, "nothing is discarded, and consensus will refuse it");
 }

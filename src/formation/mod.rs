@@ -12,7 +12,8 @@ mod record;
 mod data_dir_test;
 
 pub use data_dir::{
-    Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STORE_NAME, found, founded, open,
+    Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, found,
+    founded, open,
 };
 #[cfg(test)]
 pub(crate) use found::test_founding;

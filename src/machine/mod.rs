@@ -59,6 +59,13 @@ impl Machine {
         })
     }
 
+    /// Begins anew from a store that has taken the place of the one before. Views taken before keep what they hold.
+    pub fn restart(&mut self, base: Arc<Base>) -> Result<(), StoreError> {
+        let overlay_bytes = self.overlay_bytes;
+        *self = Self { overlay_bytes, ..Self::new(base)? };
+        Ok(())
+    }
+
     /// Lets a generation be full at another size than [`OVERLAY_BYTES`]. No result of any entry depends on it.
     pub fn set_overlay_bytes(&mut self, bytes: usize) {
         self.overlay_bytes = bytes as u64;

@@ -165,6 +165,11 @@ impl View {
         Ok(stored.into_iter().flatten().chain(overlay.map(Ok)))
     }
 
+    /// All changes from this revision on are there; of earlier ones the store may have removed some.
+    pub fn complete_from(&self) -> Revision {
+        self.base.meta().compacted
+    }
+
     /// Refuses revisions that cannot be read: compacted ones and future ones.
     pub(super) fn retained(&self, at: Revision) -> Result<Revision, Rejection> {
         if at > self.rev {

@@ -162,6 +162,10 @@ impl Applier {
     /// The configuration as of the entry of the last [`ApplierOutput::ConfChange`].
     pub fn apply_conf_state(&mut self, now: Instant, index: LogIndex, conf_state: ConfState) {
         self.now = now;
+        if index <= self.machine.applied() {
+            // An install came between question and answer, and brought the effect of the entry.
+            return;
+        }
         let entry = self.asked.take();
         let entry = entry.filter(|entry| entry.index == index);
         assert!(entry.is_some(), "the answer is for the entry that was asked about");
@@ -179,6 +183,21 @@ impl Applier {
         self.folding = false;
         self.machine.folded(Arc::clone(&base));
         self.show_base(&base);
+    }
+
+    /// The store is another member's now: the state begins anew from `base`, which is ahead of everything that was handed in.
+    pub fn handle_installed(&mut self, now: Instant, base: Arc<Base>) -> Result<(), StoreError> {
+        self.now = now;
+        assert!(base.meta().applied > self.machine.applied(), "the state does not go back");
+        let dropped = std::mem::take(&mut self.queue).into_iter().chain(self.asked.take());
+        self.unreported_bytes += dropped.map(|entry| entry.memory_bytes()).sum::<usize>();
+        self.unfolded_bytes = 0;
+        (self.folding, self.compacting) = (false, false);
+        self.machine.restart(Arc::clone(&base))?;
+        self.lessor.demote();
+        self.publish(Vec::new());
+        self.start_compaction(&base);
+        Ok(())
     }
 
     /// A slice of compaction is done; the store's content is now `base`.

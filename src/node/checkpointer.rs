@@ -1,12 +1,18 @@
-//! The store's disk as a machine: folds, slices of compaction between them, and a slow scrub.
+//! The store's disk as a machine: folds, between them slices of compaction and pieces of the state for or from others, and a slow scrub.
 //!
 //! Owns: the store while the member runs, whose turn it is on it, and who is told of what in which order. Must never: let a fold wait
-//! for more than one slice, or report what is not in the store yet. Driven by the checkpoint thread of `runtime` and by the simulator.
+//! for more than one slice, report what is not in the store yet, or close a store under its readers. Driven by the checkpoint thread of `runtime` and by the simulator.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::ids::{LogIndex, Revision};
+use super::source::{Source, TransferOutcome};
+use super::staging::Staging;
+use super::transfer::{TransferContent, TransferMessage};
+use crate::consensus::SnapshotMark;
+use crate::disk::Directory;
+use crate::ids::{LogIndex, MemberId, Revision};
 use crate::limits::{COMPACTION_PAUSE, COMPACTION_SLICE, SCRUB_PAUSE, SCRUB_REST, SCRUB_SLICE};
 use crate::store::{Base, FoldBatch, ScrubCursor, Store, StoreError};
 use crate::time::Instant;
@@ -18,6 +24,18 @@ pub enum CheckpointJob {
     Fold(FoldBatch),
     /// Begin to remove what compaction left over.
     Compact,
+    /// A message of a transfer has come from this member. One too many is dropped, which is a loss like any other.
+    Receive(MemberId, TransferMessage),
+    /// Send the state to this follower, from the beginning.
+    Serve(MemberId),
+    /// Stop sending to this follower.
+    Settle(MemberId),
+    /// Stop sending to anybody.
+    SettleAll,
+    /// The staged state of this position takes the place of the store.
+    Install(SnapshotMark),
+    /// Consensus counts on nothing that is staged.
+    Release,
 }
 
 /// What others are to be told.
@@ -29,6 +47,16 @@ pub enum CheckpointOutput {
     Checkpointed(LogIndex),
     /// To [`super::Applier::handle_compacted`].
     Compacted(Arc<Base>),
+    /// To that member's [`Checkpointer`], as a [`CheckpointJob::Receive`]. Loss is harmless.
+    Send(MemberId, TransferMessage),
+    /// To [`super::Core::handle_transfer`].
+    Transferred(MemberId, TransferOutcome),
+    /// To [`super::Core::handle_staged`].
+    Staged(SnapshotMark),
+    /// To [`super::Core::handle_contest`].
+    Contested,
+    /// To [`super::Applier::handle_installed`], and then the position to [`super::Core::handle_installed`].
+    Installed(Arc<Base>),
     /// To callers who wait until the removal up to this revision has come to its end.
     Removed(Revision),
 }
@@ -48,12 +76,24 @@ pub enum CheckpointWork {
         /// The revision up to which everything is removed, once this was the last slice.
         finished: Option<Revision>,
     },
+    /// A piece of a transfer was read, or received.
+    Piece,
+    /// The store is that of another member, as of this position.
+    Install {
+        /// The position.
+        applied: LogIndex,
+    },
     /// A slice of the scrub.
     Scrub {
         /// The rows that the walk has found sound, once this was the last slice.
         finished: Option<usize>,
     },
 }
+
+/// Messages of transfers that may wait; a source has one on its way.
+const INBOX_MAX: usize = 16;
+/// Removal that has to wait for a transfer is looked at again after this.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
 
 /// When the next slice of compaction is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +121,14 @@ struct Scrub {
 /// [`Checkpointer::handle`] what has come, one piece of [`Checkpointer::work`], carry out what [`Checkpointer::poll_output`] gives, and
 /// so on; once `work` has answered `None`, sleep until there is a new job, or until [`Checkpointer::poll_timeout`]. `now` is taken anew
 /// for each call and never goes backwards. After an error nothing works any more.
-pub struct Checkpointer {
+pub struct Checkpointer<D> {
     store: Store,
+    /// Stores whose place another one has taken, while somebody still reads them.
+    retired: Vec<Store>,
+    source: Source,
+    staging: Staging<D>,
+    inbox: VecDeque<(MemberId, TransferMessage)>,
+    install: Option<SnapshotMark>,
     folds: VecDeque<FoldBatch>,
     compaction: Compaction,
     /// Somebody reads what compaction would remove.
@@ -93,11 +139,17 @@ pub struct Checkpointer {
     outputs: VecDeque<CheckpointOutput>,
 }
 
-impl Checkpointer {
-    /// A checkpointer of a store that was just opened.
-    pub fn new(now: Instant, store: Store) -> Self {
+impl<D: Directory> Checkpointer<D> {
+    /// A checkpointer of a store that was just opened in `root`, in the run of `member` that has this nonce.
+    pub fn new(now: Instant, store: Store, root: D, member: MemberId, boot_nonce: u64) -> Self {
+        let staging = Staging::new(now, root, member, store.options());
         Self {
             store,
+            retired: Vec::new(),
+            source: Source::new(member, boot_nonce),
+            staging,
+            inbox: VecDeque::new(),
+            install: None,
             folds: VecDeque::new(),
             compaction: Compaction::Resting,
             held: false,
@@ -112,6 +164,12 @@ impl Checkpointer {
         self.slice = changes;
     }
 
+    /// Sends other members the state in smaller or larger pieces than
+    /// [`TRANSFER_PIECE_BYTES`](crate::limits::TRANSFER_PIECE_BYTES).
+    pub fn set_piece_bytes(&mut self, bytes: usize) {
+        self.source.set_piece_bytes(bytes);
+    }
+
     /// Whether there is something to remove.
     pub fn wants_to_remove(&self) -> bool {
         self.compaction != Compaction::Resting
@@ -123,11 +181,21 @@ impl Checkpointer {
     }
 
     /// Takes a job; nothing is done yet.
-    pub fn handle(&mut self, now: Instant, job: CheckpointJob) {
+    pub fn handle(&mut self, now: Instant, job: CheckpointJob) -> Result<(), StoreError> {
         match job {
             CheckpointJob::Fold(batch) => self.folds.push_back(batch),
             CheckpointJob::Compact => self.compaction = Compaction::Due(now),
+            CheckpointJob::Receive(from, message) if self.inbox.len() < INBOX_MAX => {
+                self.inbox.push_back((from, message));
+            }
+            CheckpointJob::Receive(..) => {}
+            CheckpointJob::Serve(to) => self.source.begin(now, to),
+            CheckpointJob::Settle(to) => self.source.end(to),
+            CheckpointJob::SettleAll => self.source.end_all(),
+            CheckpointJob::Install(mark) => self.install = Some(mark),
+            CheckpointJob::Release => self.staging.release()?,
         }
+        Ok(())
     }
 
     /// One piece of work that is due at `now`; `None` when there is none.
@@ -138,18 +206,41 @@ impl Checkpointer {
         if self.compaction == Compaction::Paused {
             self.compaction = Compaction::Due(now + COMPACTION_PAUSE);
         }
+        self.retired.retain(Store::has_readers);
+        if let Some(mark) = self.install.take() {
+            return self.put_in_place(now, &mark).map(Some);
+        }
+        // What the applier handed out before it heard of an install is of the store before.
+        let applied = self.store.meta().applied;
+        self.folds.retain(|batch| batch.meta.applied > applied);
         if let Some(batch) = self.folds.pop_front() {
             if let Compaction::Due(_) = self.compaction {
                 self.compaction = Compaction::Due(now);
             }
             return self.fold(&batch).map(Some);
         }
+        if let Some((from, message)) = self.inbox.pop_front() {
+            return self.receive(now, from, message).map(Some);
+        }
+        if self.source.work(now, || self.store.base())? {
+            self.collect_from_source();
+            return Ok(Some(CheckpointWork::Piece));
+        }
         if let Compaction::Due(at) = self.compaction
             && at <= now
             && !self.held
         {
-            return self.compact().map(Some);
+            let meta = self.store.meta();
+            if meta.compaction_finished >= meta.compacted {
+                // It was asked for the store that another one has replaced meanwhile.
+                self.compaction = Compaction::Resting;
+            } else if self.source.holds(meta.compacted) {
+                self.compaction = Compaction::Due(now + HELD_PAUSE);
+            } else {
+                return self.compact().map(Some);
+            }
         }
+        self.staging.expire(now)?;
         if self.scrub.next_slice <= now {
             return self.scrub(now).map(Some);
         }
@@ -158,10 +249,12 @@ impl Checkpointer {
 
     /// When there is work without a new job.
     pub fn poll_timeout(&self) -> Instant {
-        match self.compaction {
-            Compaction::Due(at) if !self.held => at.min(self.scrub.next_slice),
-            Compaction::Resting | Compaction::Due(_) | Compaction::Paused => self.scrub.next_slice,
-        }
+        let compaction = match self.compaction {
+            Compaction::Due(at) if !self.held => Some(at),
+            Compaction::Resting | Compaction::Due(_) | Compaction::Paused => None,
+        };
+        let timeouts = [compaction, self.source.poll_timeout(), self.staging.poll_timeout()];
+        timeouts.into_iter().flatten().fold(self.scrub.next_slice, Instant::min)
     }
 
     /// The next thing to tell others, until `None`.
@@ -175,12 +268,57 @@ impl Checkpointer {
     }
 
     fn fold(&mut self, batch: &FoldBatch) -> Result<CheckpointWork, StoreError> {
-        self.store.fold(batch)?;
         let applied = batch.meta.applied;
+        self.store.fold(batch)?;
         self.outputs.push_back(CheckpointOutput::Folded(Arc::new(self.store.base()?)));
         // Only now may the log lose what the fold covers: it is durable in the store.
         self.outputs.push_back(CheckpointOutput::Checkpointed(applied));
         Ok(CheckpointWork::Fold { changes: batch.changes.len(), applied })
+    }
+
+    fn receive(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        message: TransferMessage,
+    ) -> Result<CheckpointWork, StoreError> {
+        if let TransferContent::Status { progress, whole } = message.content {
+            self.source.handle_status(now, from, message.transfer, progress, whole);
+            self.collect_from_source();
+            return Ok(CheckpointWork::Piece);
+        }
+        let reaction = self.staging.handle(now, message)?;
+        if let Some(mark) = reaction.staged {
+            self.outputs.push_back(CheckpointOutput::Staged(mark));
+        }
+        if reaction.contested {
+            self.outputs.push_back(CheckpointOutput::Contested);
+        }
+        if let Some(answer) = reaction.answer {
+            self.outputs.push_back(CheckpointOutput::Send(from, answer));
+        }
+        Ok(CheckpointWork::Piece)
+    }
+
+    fn collect_from_source(&mut self) {
+        while let Some((to, message)) = self.source.poll_message() {
+            self.outputs.push_back(CheckpointOutput::Send(to, message));
+        }
+        while let Some((to, outcome)) = self.source.poll_outcome() {
+            self.outputs.push_back(CheckpointOutput::Transferred(to, outcome));
+        }
+    }
+
+    /// The staged store takes the place of the store. Folds that wait are of the old one and in the new one already.
+    fn put_in_place(&mut self, now: Instant, mark: &SnapshotMark) -> Result<CheckpointWork, StoreError> {
+        let store = self.staging.install(mark)?;
+        self.retired.push(std::mem::replace(&mut self.store, store));
+        self.folds.clear();
+        self.source.end_all();
+        self.compaction = Compaction::Resting;
+        self.scrub = Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE };
+        self.outputs.push_back(CheckpointOutput::Installed(Arc::new(self.store.base()?)));
+        Ok(CheckpointWork::Install { applied: mark.position.index })
     }
 
     fn compact(&mut self) -> Result<CheckpointWork, StoreError> {
@@ -218,21 +356,22 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
+    use crate::disk::sim::SimDir;
     use crate::formation::first_state;
     use crate::ids::{LeaseId, MemberId, VersionId};
     use crate::store::{Change, ChangeKind, StoreOptions};
 
     const START: Instant = Instant(1_000_000_000);
 
-    fn checkpointer() -> Checkpointer {
+    fn checkpointer() -> Checkpointer<SimDir> {
         let (meta, _) = first_state(MemberId(1));
         let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
         store.initialise(&meta).unwrap();
-        Checkpointer::new(START, store)
+        Checkpointer::new(START, store, SimDir::new(1), MemberId(1), 1)
     }
 
     /// A fold of one revision with so many puts; odd revisions overwrite what even ones have put.
-    fn fold(checkpointer: &Checkpointer, puts: u32) -> FoldBatch {
+    fn fold(checkpointer: &Checkpointer<SimDir>, puts: u32) -> FoldBatch {
         let mut meta = checkpointer.store().meta().clone();
         for batch in &checkpointer.folds {
             meta = batch.meta.clone();
@@ -252,7 +391,7 @@ mod tests {
         FoldBatch { changes: (0..puts).map(change).collect(), leases: Vec::new(), meta }
     }
 
-    fn drain(checkpointer: &mut Checkpointer) -> Vec<CheckpointOutput> {
+    fn drain(checkpointer: &mut Checkpointer<SimDir>) -> Vec<CheckpointOutput> {
         std::iter::from_fn(|| checkpointer.poll_output()).collect()
     }
 
@@ -260,7 +399,7 @@ mod tests {
     fn a_fold_is_shown_to_the_state_before_the_log_may_be_cut() {
         let mut checkpointer = checkpointer();
         let batch = fold(&checkpointer, 3);
-        checkpointer.handle(START, CheckpointJob::Fold(batch));
+        checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
         assert!(drain(&mut checkpointer).is_empty(), "nothing is in the store yet");
         let work = checkpointer.work(START).unwrap();
         assert_eq!(work, Some(CheckpointWork::Fold { changes: 3, applied: LogIndex(2) }));
@@ -282,12 +421,12 @@ mod tests {
         checkpointer.set_slice(2);
         for _ in 0..2 {
             let batch = fold(&checkpointer, 6);
-            checkpointer.handle(START, CheckpointJob::Fold(batch));
+            checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
         }
         let mut compacted = fold(&checkpointer, 6);
         compacted.meta.compacted = compacted.meta.revision;
-        checkpointer.handle(START, CheckpointJob::Fold(compacted));
-        checkpointer.handle(START, CheckpointJob::Compact);
+        checkpointer.handle(START, CheckpointJob::Fold(compacted)).unwrap();
+        checkpointer.handle(START, CheckpointJob::Compact).unwrap();
         for _ in 0..3 {
             assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Fold { .. })));
         }
@@ -299,7 +438,7 @@ mod tests {
         drain(&mut checkpointer);
 
         let batch = fold(&checkpointer, 1);
-        checkpointer.handle(after, CheckpointJob::Fold(batch));
+        checkpointer.handle(after, CheckpointJob::Fold(batch)).unwrap();
         assert!(matches!(checkpointer.work(after).unwrap(), Some(CheckpointWork::Fold { .. })));
         assert_eq!(checkpointer.work(after).unwrap(), slice, "a fold ends the pause");
         assert_eq!(checkpointer.work(after).unwrap(), None);
@@ -324,12 +463,12 @@ mod tests {
         let mut checkpointer = checkpointer();
         for _ in 0..2 {
             let batch = fold(&checkpointer, 6);
-            checkpointer.handle(START, CheckpointJob::Fold(batch));
+            checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
         }
         let mut compacted = fold(&checkpointer, 6);
         compacted.meta.compacted = compacted.meta.revision;
-        checkpointer.handle(START, CheckpointJob::Fold(compacted));
-        checkpointer.handle(START, CheckpointJob::Compact);
+        checkpointer.handle(START, CheckpointJob::Fold(compacted)).unwrap();
+        checkpointer.handle(START, CheckpointJob::Compact).unwrap();
         checkpointer.hold_removal(true);
         for _ in 0..3 {
             assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Fold { .. })));
@@ -346,7 +485,7 @@ mod tests {
         let mut checkpointer = checkpointer();
         let rows = SCRUB_SLICE + 1;
         let batch = fold(&checkpointer, u32::try_from(rows).unwrap());
-        checkpointer.handle(START, CheckpointJob::Fold(batch));
+        checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
         checkpointer.work(START).unwrap();
         assert_eq!(checkpointer.work(START).unwrap(), None, "not at once: a start is busy enough");
         let mut slices = 0;

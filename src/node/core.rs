@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::checkpointer::CheckpointJob;
+use super::serving::Serving;
 use crate::consensus::{
     ConfChange, ConfChangeRefusal, ConfChangeUnreadable, Consensus, CoreStatus, Message, Persist, PersistId,
     ReadRound, Ready, Refusal, Role,
@@ -19,7 +21,7 @@ use crate::limits::{
 };
 use crate::store::ConfState;
 use crate::time::Instant;
-use crate::wal::LogEntry;
+use crate::wal::{LogEntry, Position};
 
 /// A round without an answer is asked again after this: requests and answers may get lost.
 const READ_RETRY: Duration = Duration::from_millis(500);
@@ -85,6 +87,13 @@ pub enum CoreOutput {
     Send(Vec<Message>),
     /// Where this member stands, when that has changed.
     Status(CoreStatus),
+    /// To the checkpointer. In order.
+    Store(CheckpointJob),
+    /// Begin the log on disk anew; in order with the persists.
+    ResetLog {
+        /// The position of the state that has taken the place of the one before.
+        to: Position,
+    },
 }
 
 /// A batch of own proposals in the log that is not committed yet.
@@ -137,8 +146,8 @@ struct Round {
 /// A persist goes out at once, even while others are on their way. Holding proposals until the disk is idle would make the
 /// same batches, for the disk's thread merges what waits, but would cost the way back and forth between two syncs.
 pub struct Core {
-    consensus: Consensus,
-    now: Instant,
+    pub(super) consensus: Consensus,
+    pub(super) now: Instant,
     queue: VecDeque<(ProposalId, Bytes)>,
     queue_bytes: usize,
     /// Since when the queue's head waits for a leader.
@@ -149,8 +158,12 @@ pub struct Core {
     unapplied_bytes: usize,
     joining: Vec<WaitingRead>,
     round: Option<Round>,
-    outputs: VecDeque<CoreOutput>,
+    pub(super) outputs: VecDeque<CoreOutput>,
     reported: CoreStatus,
+    /// Followers that are sent the state.
+    pub(super) serving: Serving,
+    /// What is written once the install that is under way is done.
+    pub(super) after_install: Option<Persist>,
 }
 
 impl Core {
@@ -170,7 +183,14 @@ impl Core {
             round: None,
             outputs: VecDeque::new(),
             reported: CoreStatus::default(),
+            serving: Serving::default(),
+            after_install: None,
         }
+    }
+
+    /// Keeps about so many bytes of applied entries for followers instead of [`LOG_CACHE_BYTES`](crate::limits::LOG_CACHE_BYTES).
+    pub fn set_log_tail_bytes(&mut self, bytes: usize) {
+        self.consensus.set_log_tail_bytes(bytes);
     }
 
     /// A command for the log, as its encoded envelope. The answer comes from the applier of the member that proposed, or as
@@ -265,6 +285,7 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.consensus.handle_timeout(now);
+        self.repeat_offers();
     }
 
     /// When to call [`Core::handle_timeout`]. `None` for an idle member without peers.
@@ -273,7 +294,8 @@ impl Core {
         let asks = self.consensus.serves_reads();
         let round = self.round.as_ref().filter(|_| asks).map(|round| round.retry_at);
         let leader = self.leaderless_since.map(|since| since + LEADER_PATIENCE);
-        [self.consensus.poll_timeout(), round, leader, self.oldest_read().map(|read| read.deadline)]
+        let read = self.oldest_read().map(|read| read.deadline);
+        [self.consensus.poll_timeout(), round, leader, read, self.serving.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -297,6 +319,7 @@ impl Core {
         let asked = self.ask_read_index();
         // Before the batch that it belongs to: `sole_voter` must fall before a second voter can come to be.
         self.report_standing();
+        self.look_after_snapshots();
         let Some(ready) = self.consensus.poll_ready() else {
             let reported = self.report_status();
             return proposed || expired || asked || reported;
@@ -306,8 +329,10 @@ impl Core {
     }
 
     fn take(&mut self, ready: Ready) {
-        if let Some(persist) = ready.persist {
-            self.outputs.push_back(CoreOutput::Persist(persist));
+        match (ready.install, ready.persist) {
+            (Some(mark), persist) => self.install(mark, persist),
+            (None, Some(persist)) => self.outputs.push_back(CoreOutput::Persist(persist)),
+            (None, None) => {}
         }
         if !ready.messages.is_empty() {
             self.outputs.push_back(CoreOutput::Send(ready.messages));

@@ -16,6 +16,11 @@ use crate::wal::{Batch, HardState, LogEntry, Position, Usage, Wal, WalError};
 pub enum LogJob {
     /// Make this durable.
     Persist(Persist),
+    /// The state at this position has taken the place of what was there: begin the log anew after it. What waits is written before.
+    Reset {
+        /// The position.
+        to: Position,
+    },
     /// Entries before this one are not needed any more.
     Cut {
         /// The first entry that is still needed.
@@ -62,6 +67,13 @@ fn bytes_of(persist: &Persist) -> usize {
     persist.entries.iter().map(|entry| entry.data.len()).sum()
 }
 
+/// What waits for its turn.
+#[derive(Debug)]
+enum Waiting {
+    Batch(Merged),
+    Reset(Position),
+}
+
 /// The log and what waits to be written to it.
 ///
 /// # Contract
@@ -71,7 +83,7 @@ fn bytes_of(persist: &Persist) -> usize {
 /// has come meanwhile, [`LogWriter::rest`] until it answers `false`. After an error nothing works any more.
 pub struct LogWriter<D: Directory> {
     wal: Wal<D>,
-    waiting: VecDeque<Merged>,
+    waiting: VecDeque<Waiting>,
     /// Written, and not synced.
     written: Option<PersistId>,
     cut: Option<LogIndex>,
@@ -87,9 +99,13 @@ impl<D: Directory> LogWriter<D> {
     pub fn handle(&mut self, job: LogJob) {
         match job {
             LogJob::Persist(next) => match self.waiting.back_mut() {
-                Some(merged) if merged.takes(&next) => merged.add(next),
-                _ => self.waiting.push_back(next.into()),
+                Some(Waiting::Batch(merged)) if merged.takes(&next) => merged.add(next),
+                _ => self.waiting.push_back(Waiting::Batch(next.into())),
             },
+            LogJob::Reset { to } => {
+                self.waiting.push_back(Waiting::Reset(to));
+                self.cut = None;
+            }
             LogJob::Cut { before } => self.cut = Some(before),
         }
     }
@@ -100,10 +116,20 @@ impl<D: Directory> LogWriter<D> {
         if let Some(before) = self.cut.take() {
             self.wal.cut(before)?;
         }
-        let Some(merged) = self.waiting.pop_front() else { return Ok(false) };
-        self.wal.append(Batch { hard_state: merged.hard_state, entries: &merged.entries })?;
-        self.written = Some(merged.last);
-        Ok(true)
+        while let Some(waiting) = self.waiting.pop_front() {
+            let merged = match waiting {
+                Waiting::Batch(merged) => merged,
+                // The state is in place and durable: a crash before this is through leaves the old log, which the next start resets.
+                Waiting::Reset(to) => {
+                    self.wal.reset(to)?;
+                    continue;
+                }
+            };
+            self.wal.append(Batch { hard_state: merged.hard_state, entries: &merged.entries })?;
+            self.written = Some(merged.last);
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// Makes the batch durable that was written last, and names the last persist in it; `None` where there was none.
@@ -206,6 +232,21 @@ mod tests {
         writer.handle(persist(4, 6..7, 1));
         assert_eq!(drive(&mut writer), [1, 2, 3, 4]);
         assert_eq!(writer.last().index, LogIndex(6));
+    }
+
+    /// The batch that comes with an install names entries after it, which follow nothing that the log has before.
+    #[test]
+    fn a_reset_comes_between_the_batches_before_and_after_it() {
+        let disk = SimDir::new(1);
+        let mut writer = writer(&disk);
+        writer.handle(persist(1, 1..4, 10));
+        writer.handle(LogJob::Cut { before: LogIndex(3) });
+        let to = Position { index: LogIndex(9), term: Term(1) };
+        writer.handle(LogJob::Reset { to });
+        writer.handle(persist(2, 10..12, 10));
+        assert_eq!(drive(&mut writer), [1, 2]);
+        assert_eq!((writer.start(), writer.last().index), (to, LogIndex(11)));
+        assert_eq!(writer.hard_state().commit, LogIndex(9));
     }
 
     /// A fold lets the log be cut just when those who waited for it send their next batches: these must not wait for the syncs that

@@ -19,6 +19,10 @@ mod core;
 mod leases;
 mod log_writer;
 mod reads;
+mod serving;
+mod source;
+mod staging;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -28,6 +32,8 @@ pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpoi
 pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
 pub use reads::ConfirmedReads;
+pub use source::TransferOutcome;
+pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 
 use crate::consensus::{Consensus, Start, StartError};
 use crate::ids::MemberId;
@@ -92,5 +98,7 @@ pub fn recover(
 
 #[cfg(test)]
 mod driver_test;
+#[cfg(test)]
+mod exchange_test;
 #[cfg(test)]
 mod lease_test;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::Drained;
 use super::hold::{Grant, Holds};
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
+use crate::disk::Directory;
 use crate::node::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
+use crate::wal::Position;
 
 /// What the checkpoint thread is asked for.
 pub(super) enum CheckpointInput {
@@ -18,7 +20,7 @@ pub(super) enum CheckpointInput {
 }
 
 /// The thread's work.
-pub(super) fn run(mut checkpointer: Checkpointer, context: &Context) -> Result<(), Fault> {
+pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Context) -> Result<(), Fault> {
     let clock = context.shared.clock;
     let mut jobs = Vec::new();
     let mut holds = Holds::new(clock);
@@ -30,7 +32,7 @@ pub(super) fn run(mut checkpointer: Checkpointer, context: &Context) -> Result<(
         }
         for job in jobs.drain(..) {
             match job {
-                CheckpointInput::Job(job) => checkpointer.handle(clock.now(), job),
+                CheckpointInput::Job(job) => checkpointer.handle(clock.now(), job)?,
                 CheckpointInput::Hold(grant) => holds.ask(grant, &context.queues),
             }
         }
@@ -64,6 +66,20 @@ fn carry_out(output: CheckpointOutput, context: &Context) {
         CheckpointOutput::Compacted(base) => {
             drop(context.queues.applier.send(ApplierInput::Compacted(base)));
         }
+        CheckpointOutput::Installed(base) => {
+            let meta = base.meta();
+            let position = Position { index: meta.applied, term: meta.applied_term };
+            // The applier first: what the core hands it from then on continues the new state.
+            drop(context.queues.applier.send(ApplierInput::Installed(base)));
+            drop(context.shared.core.send(CoreInput::Installed(position)));
+        }
+        CheckpointOutput::Staged(mark) => drop(context.shared.core.send(CoreInput::Staged(mark))),
+        CheckpointOutput::Contested => drop(context.shared.core.send(CoreInput::Contested)),
+        CheckpointOutput::Transferred(to, outcome) => {
+            drop(context.shared.core.send(CoreInput::Transferred(to, Box::new(outcome))));
+        }
+        // A cluster of one has no peers; a message to nobody is lost, as transfers allow.
+        CheckpointOutput::Send(..) => {}
         CheckpointOutput::Removed(revision) => {
             context.shared.compacted.reach(u64::try_from(revision.0).unwrap_or(0));
         }
@@ -87,6 +103,14 @@ fn note(work: CheckpointWork, took: Duration, context: &Context) {
         CheckpointWork::Scrub { finished: Some(rows) } => {
             tracing::debug!(rows, "all rows of the store are sound");
         }
-        CheckpointWork::Slice { finished: None } | CheckpointWork::Scrub { finished: None } => {}
+        CheckpointWork::Install { applied } => {
+            tracing::info!(
+                applied = applied.0,
+                "the state of another member has taken the place of this one's"
+            );
+        }
+        CheckpointWork::Piece
+        | CheckpointWork::Slice { finished: None }
+        | CheckpointWork::Scrub { finished: None } => {}
     }
 }

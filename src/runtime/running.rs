@@ -26,6 +26,8 @@ pub struct Parts<D: Directory> {
     pub applier: Applier,
     /// The log.
     pub wal: Wal<D>,
+    /// The data directory.
+    pub root: D,
     /// The store.
     pub store: Store,
     /// Who the node is.
@@ -53,11 +55,12 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, store, ids, admission, hub } = parts;
+        let Parts { core, applier, wal, root, store, ids, admission, hub } = parts;
+        let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
         let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes())?);
         let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
-        let checkpointer = Checkpointer::new(clock.now(), store);
+        let checkpointer = Checkpointer::new(clock.now(), store, root, member, boot_nonce);
         let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());

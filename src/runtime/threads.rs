@@ -24,17 +24,17 @@ use super::hold::Grant;
 use super::leader::LeaderGap;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
-use crate::consensus::{CoreStatus, PersistId, Role};
-use crate::ids::{LogIndex, ProposalId, Term};
+use crate::consensus::{CoreStatus, PersistId, Role, SnapshotMark};
+use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
     Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
-    ReadId, RefusedWhy, Request,
+    ReadId, RefusedWhy, Request, TransferOutcome,
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::time::Instant;
-use crate::wal::{LogEntry, WalError};
+use crate::wal::{LogEntry, Position, WalError};
 
 /// How often callers that have waited too long are looked for, while anybody waits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -79,6 +79,10 @@ pub(super) enum CoreInput {
     },
     ConfChange(LogEntry),
     Checkpointed(LogIndex),
+    Transferred(MemberId, Box<TransferOutcome>),
+    Staged(SnapshotMark),
+    Contested,
+    Installed(Position),
     /// For the checkpoint thread.
     Hold(Grant),
 }
@@ -92,6 +96,7 @@ pub(super) enum ApplierInput {
     },
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
+    Installed(Arc<Base>),
     /// The term in which this member leads now, if it does.
     Leads(Option<Term>),
     Lease {
@@ -180,6 +185,10 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
+                CoreInput::Transferred(to, outcome) => core.handle_transfer(now, to, *outcome),
+                CoreInput::Staged(mark) => core.handle_staged(now, mark),
+                CoreInput::Contested => core.handle_contest(now),
+                CoreInput::Installed(position) => core.handle_installed(now, position),
                 CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointInput::Hold(grant))),
                 CoreInput::ConfChange(entry) => {
                     let conf_state = core.apply_conf_change(now, &entry)?;
@@ -204,6 +213,8 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
     match output {
         // A closed queue means that its thread has failed and the process is about to end.
         CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
+        CoreOutput::ResetLog { to } => drop(queues.wal.send(LogJob::Reset { to })),
+        CoreOutput::Store(job) => drop(queues.checkpoint.send(CheckpointInput::Job(job))),
         CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
@@ -299,6 +310,11 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 }
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
+                ApplierInput::Installed(base) => {
+                    applier.handle_installed(now, base)?;
+                    // What was on its way through the leader may be in the state that came, where no answer is.
+                    shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
+                }
                 ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);

@@ -4,6 +4,7 @@
 //! fit. Driven by `mvcc` through a view, on any thread.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata};
@@ -36,6 +37,8 @@ pub struct Base {
     pub(super) hist: ReadOnlyTable<HistKey, &'static [u8; HIST_ROW_BYTES]>,
     pub(super) lease: ReadOnlyTable<&'static [u8; LEASE_ID_BYTES], &'static [u8]>,
     pub(super) attached: ReadOnlyTable<&'static [u8], &'static [u8; SEAL_BYTES]>,
+    /// Tells the store that somebody reads.
+    _reader: Arc<()>,
 }
 
 impl fmt::Debug for Base {
@@ -46,7 +49,7 @@ impl fmt::Debug for Base {
 
 impl Base {
     /// The tables keep the transaction alive.
-    pub(super) fn open(txn: &ReadTransaction, meta: Meta) -> Result<Self, StoreError> {
+    pub(super) fn open(txn: &ReadTransaction, meta: Meta, reader: Arc<()>) -> Result<Self, StoreError> {
         Ok(Self {
             meta,
             rev: txn.open_table(REV)?,
@@ -54,6 +57,7 @@ impl Base {
             hist: txn.open_table(HIST)?,
             lease: txn.open_table(LEASE)?,
             attached: txn.open_table(ATTACHED)?,
+            _reader: reader,
         })
     }
 

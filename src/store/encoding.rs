@@ -84,6 +84,10 @@ impl<'a> Reader<'a> {
         Some(items)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// All that is left.
     pub fn rest(self) -> &'a [u8] {
         self.rest

@@ -50,7 +50,7 @@ impl StoreError {
     }
 
     /// Damage outside of any row.
-    pub(super) fn damaged_file(what: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn damaged_file(what: impl Into<Cow<'static, str>>) -> Self {
         Self::Damaged { table: WHOLE_FILE, key: Bytes::new(), what: what.into() }
     }
 

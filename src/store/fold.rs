@@ -22,7 +22,7 @@ use super::schema::{
     HIST, HIST_ROW_BYTES, HistKey, ID_BYTES, LIVE, LIVE_NAME, REV, hist_key, id_key, parse_live, write_hist,
     write_live, write_rev,
 };
-use super::types::{ChangeKind, FoldBatch, Head, Meta};
+use super::types::{ChangeKind, FoldBatch, Head, Lease, Meta};
 use crate::ids::{LeaseId, VersionId};
 
 /// redb's page size.
@@ -54,19 +54,19 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     }
 }
 
-/// Writes the rows of the changes of `batch`, and answers the transaction that the facts belong into, not committed yet.
+/// Writes the rows of the changes in `log` and of `leases`, and answers the transaction that the facts belong into, not committed yet.
 ///
 /// A transaction is closed early, not durably, when the pages that it may have changed reach `dirty_bytes_max`. On
 /// disk nothing of it counts before the last one. But redb visits every changed page once more when it commits, and by
 /// then it has written out those that its write buffer had no room for: a fold in one piece that outgrows the buffer
 /// writes every page twice.
-pub fn write_changes(
+pub fn write_rows(
     database: &Database,
-    batch: &FoldBatch,
+    log: &ChangeLog,
+    leases: &[(LeaseId, Option<Lease>)],
     dirty_bytes_max: usize,
 ) -> Result<WriteTransaction, StoreError> {
     let mut stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
-    let log = &batch.changes;
     let mut next = 0;
     while next < log.len() {
         let costs = (next..log.len()).map(|place| (1, revision_cost(log.get(place))));
@@ -90,7 +90,7 @@ pub fn write_changes(
         attachments.write(&stages.txn)?;
         rest = &rest[piece..];
     }
-    let mut rest = batch.leases.as_slice();
+    let mut rest = leases;
     while !rest.is_empty() {
         let (piece, cost) = take_piece(rest.iter().map(|_| (1, PAGE_BYTES)), dirty_bytes_max);
         stages = stages.with_room(cost)?;

@@ -8,6 +8,7 @@
 //! types     what is stored, as values               schema, facts, encoding   the bytes of it
 //! writer    opening and commits (Store)             base, scan                reading (Base)
 //! fold      changes become rows                     compact, scrub            in slices, between folds
+//! stage     a store that comes from another member
 //! ```
 
 mod backend;
@@ -22,6 +23,7 @@ mod leases;
 mod scan;
 mod schema;
 mod scrub;
+mod stage;
 mod types;
 mod writer;
 
@@ -43,5 +45,8 @@ pub use facts::{decode as decode_facts, encode as encode_facts};
 pub use scan::{Changes, Heads, VersionsAt};
 pub use schema::FORMAT_VERSION;
 pub use scrub::{ScrubCursor, ScrubProgress};
+pub use stage::{
+    FIRST_CHANGE, PieceError, Stage, StageProgress, TransferId, pack, pack_facts, unpack, unpack_facts,
+};
 pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Meta};
 pub use writer::{Store, StoreOptions, is_engine_source};

@@ -19,6 +19,7 @@
 //! it whose panic it was. Going on is never right.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::backend::{IoCounts, Meter, Metered};
 use super::base::{Base, MALFORMED};
@@ -60,12 +61,14 @@ impl Default for StoreOptions {
 /// tells which.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    pub(super) database: Database,
     meter: Meter,
     options: StoreOptions,
     meta: Meta,
     initialised: bool,
     poisoned: bool,
+    /// Shared with every reader.
+    readers: Arc<()>,
     /// How far the compaction that is under way has come.
     pub(super) walk: Option<Walk>,
 }
@@ -97,7 +100,16 @@ impl Store {
         })?;
         let initialised = found.is_some();
         let meta = found.unwrap_or_default();
-        Ok(Self { database, meter, options, meta, initialised, poisoned: false, walk: None })
+        Ok(Self {
+            database,
+            meter,
+            options,
+            meta,
+            initialised,
+            poisoned: false,
+            readers: Arc::default(),
+            walk: None,
+        })
     }
 
     /// Opens the file of this name; where there is none, an uninitialised store of that name is created and made durable.
@@ -130,6 +142,11 @@ impl Store {
         Ok(store)
     }
 
+    /// How it was opened.
+    pub fn options(&self) -> StoreOptions {
+        self.options
+    }
+
     /// Whether the store was founded or installed; until then it has no facts and takes no folds.
     pub fn is_initialised(&self) -> bool {
         self.initialised
@@ -152,7 +169,12 @@ impl Store {
     /// request, or as long as it is the newest, not for minutes after.
     pub fn base(&self) -> Result<Base, StoreError> {
         self.check_usable()?;
-        Base::open(&self.database.begin_read()?, self.meta.clone())
+        Base::open(&self.database.begin_read()?, self.meta.clone(), Arc::clone(&self.readers))
+    }
+
+    /// Whether any reader is left; a store that is closed under them fails them.
+    pub fn has_readers(&self) -> bool {
+        Arc::strong_count(&self.readers) > 1
     }
 
     /// Commits a frozen generation: its changes and the facts after them, in one durable commit.
@@ -163,9 +185,9 @@ impl Store {
     pub fn fold(&mut self, batch: &FoldBatch) -> Result<(), StoreError> {
         assert!(self.initialised, "a store is founded before it is folded into");
         let meta = fold::facts_after(&self.meta, batch);
-        let dirty_bytes_max = self.options.cache_bytes / DIRTY_SHARE_OF_CACHE;
+        let dirty_bytes_max = self.dirty_bytes_max();
         self.commit_with(meta, Sureness::Durable, |database, _| {
-            fold::write_changes(database, batch, dirty_bytes_max)
+            fold::write_rows(database, &batch.changes, &batch.leases, dirty_bytes_max)
         })
     }
 
@@ -201,6 +223,25 @@ impl Store {
         let Meta { applied, applied_term, .. } = self.meta;
         let forgets = cfg!(feature = "planted-forget-applied") && self.initialised;
         forgets.then(|| Meta { applied, applied_term, ..after.clone() })
+    }
+
+    pub(super) fn dirty_bytes_max(&self) -> usize {
+        self.options.cache_bytes / DIRTY_SHARE_OF_CACHE
+    }
+
+    /// Until a commit has succeeded nobody knows what is on the disk.
+    pub(super) fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
+    /// The commit has succeeded.
+    pub(super) fn heal(&mut self) {
+        self.poisoned = false;
+    }
+
+    /// A staged store has got its facts.
+    pub(super) fn become_whole(&mut self, meta: Meta) {
+        (self.meta, self.initialised) = (meta, true);
     }
 
     pub(super) fn check_usable(&self) -> Result<(), StoreError> {

@@ -36,6 +36,13 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Whether the log has this position: as an entry, or as the one before its first.
+    pub fn contains(&self, position: Position) -> bool {
+        let at = self.entries.partition_point(|entry| entry.index < position.index);
+        let entry = self.entries.get(at).map(|entry| Position { index: entry.index, term: entry.term });
+        self.start == position || entry == Some(position)
+    }
+
     /// The position of the last entry, or `start` where there is none.
     pub fn last(&self) -> Position {
         let last = self.entries.last();

@@ -234,6 +234,10 @@ impl Hub {
         if self.revision >= view.revision() {
             return Ok(false);
         }
+        if self.revision.next() < view.complete_from() {
+            self.fall_behind(view.revision());
+            return Ok(false);
+        }
         let horizon = self.ahead.first().map(|(cursor, _)| Revision(cursor.0 - 1));
         let to = horizon.map_or(view.revision(), |horizon| horizon.min(view.revision()));
         let (from, mut through) = (self.revision.next(), to);
@@ -254,6 +258,26 @@ impl Hub {
             self.place(watcher, cursor);
         }
         Ok(self.revision < view.revision())
+    }
+
+    /// Goes to `revision` without telling what came before, since some of it may be gone. It takes a state that came whole from another
+    /// member, or a compaction that was accepted, folded and begun between two turns. Watchers that had it to come are behind now, and overtaken
+    /// as far as it is compacted.
+    fn fall_behind(&mut self, revision: Revision) {
+        let next = self.revision.next();
+        self.revision = revision;
+        let synced = |number: &u32| matches!(self.watchers[*number].state, State::Synced { .. });
+        let late: Vec<u32> = self.watchers.numbers().filter(synced).collect();
+        for watcher in late {
+            self.unplace(watcher);
+            self.place_behind(watcher, next);
+        }
+        while let Some((cursor, watcher)) = self.ahead.first().copied()
+            && cursor <= revision.next()
+        {
+            self.unplace(watcher);
+            self.place(watcher, cursor);
+        }
     }
 
     fn tell_synced(&mut self, found: Found, through: Revision) {

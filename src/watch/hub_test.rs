@@ -270,3 +270,28 @@ fn an_idle_watcher_is_small() {
     let records = size_of::<Option<Watcher>>() + size_of::<Option<Scope>>();
     assert!(records < 256, "{records}");
 }
+
+/// A follower was given a whole state: what its watchers had to come is not in it any more. The same happens to a hub whose thread was
+/// kept from running while a compaction was accepted and carried out.
+#[test]
+fn nobody_is_told_of_a_part_of_what_was_missed() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    bench.ask(1, Request::Create(watch("k")));
+    bench.ask(1, Request::Create(CreateRequest { start: 3, ..watch("k") }));
+    bench.ask(1, Request::Create(CreateRequest { start: 4, ..watch("k") }));
+    bench.ask(1, Request::Create(CreateRequest { start: 6, ..watch("k") }));
+    read(&outlet);
+    for _ in 0..4 {
+        bench.rig.put("k", "v");
+    }
+    bench.rig.compact(4).unwrap();
+    bench.rig.rotate();
+    bench.rig.fold();
+    while !bench.rig.compact_slice(100) {}
+    bench.settle();
+    assert_eq!(read(&outlet), ["0 compacted at 4", "1 compacted at 4", "2 told 4 5 up to 5"]);
+    bench.rig.put("k", "v");
+    bench.settle();
+    assert_eq!(read(&outlet), ["2 told 6 up to 6", "3 told 6 up to 6"]);
+}

@@ -38,6 +38,11 @@ impl<T> Slab<T> {
         value
     }
 
+    /// The numbers in use, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.slots).filter_map(|(number, slot)| slot.as_ref().map(|_| number))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()

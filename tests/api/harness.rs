@@ -175,6 +175,7 @@ where
     let cluster = ClusterId(0xc);
     let identity = wal::Identity { cluster, member: MEMBER };
     let options = wal::Options { segment_bytes: 4 << 20, prefill: false };
+    let root = log.clone();
     let (log, entries) = if store.is_initialised() {
         let (log, recovered) = Wal::open(log, identity, options).unwrap();
         (log, recovered.entries)
@@ -204,7 +205,7 @@ where
         limits: covey::watch::Limits::default(),
     };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
-    let parts = Parts { core, applier, wal: log, store, ids, admission, hub };
+    let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
     Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()
 }
 

@@ -1,17 +1,19 @@
-//! A crash at every write, sync and change of a name of a short history: founding, writes, folds, compaction, more writes.
+//! A crash at every write, sync and change of a name of a short history: founding, writes, folds, compaction, more writes; and of another
+//! one, in which a member gets the state of another.
 //!
 //! Owns: the enumeration. Must never: leave a point out. The history is the same each time up to the crash, so the points are its own.
 
 use covey::disk::sim::Survival;
 
 use crate::plan::Plan;
-use crate::seeds::outcome;
+use crate::seeds::{Draw, outcome};
 use crate::world::{CrashPoint, Report, World};
 
 const SEED: u64 = 3;
+const SURVIVALS: [Survival; 3] = [Survival::Nothing, Survival::Everything, Survival::Random];
 
-fn run(point: Option<CrashPoint>) -> Report {
-    let mut world = World::new(Plan::script(SEED));
+fn run(draw: Draw, point: Option<CrashPoint>) -> Report {
+    let mut world = World::new(draw(SEED));
     if let Some(point) = point {
         world.crash_at(point);
     }
@@ -19,20 +21,20 @@ fn run(point: Option<CrashPoint>) -> Report {
 }
 
 fn points() -> impl Iterator<Item = u64> {
-    1..=run(None).disk_operations
+    1..=run(Plan::script, None).disk_operations[0]
 }
 
 #[test]
 fn the_history_founds_folds_and_compacts() {
-    let report = run(None);
-    assert!(report.stored >= 4 && report.disk_operations > 140, "{report:?}");
+    let report = run(Plan::script, None);
+    assert!(report.stored >= 4 && report.disk_operations[0] > 140, "{report:?}");
 }
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     for at in points() {
-        for survival in [Survival::Nothing, Survival::Everything, Survival::Random] {
-            let report = run(Some(CrashPoint { at, survival, again: None }));
+        for survival in SURVIVALS {
+            let report = run(Plan::script, Some(CrashPoint { host: 0, at, survival, again: None }));
             assert_eq!(report.power_cuts, 2, "{at} was reached, and the end");
         }
     }
@@ -44,8 +46,31 @@ fn a_crash_while_starting_after_a_crash_loses_nothing_either() {
     let mut reached = 0;
     for at in points() {
         let again = Some(1 + at % 26);
-        let report = run(Some(CrashPoint { at, survival: Survival::Random, again }));
+        let survival = Survival::Random;
+        let report = run(Plan::script, Some(CrashPoint { host: 0, at, survival, again }));
         reached += u64::from(report.power_cuts == 3);
     }
     assert!(reached > 50, "{reached} second crashes");
+}
+
+/// The member that gets the state, and those that send it: pieces, folds between them, the last one, the install, the log's new begin.
+#[test]
+fn a_crash_at_any_operation_of_an_exchange_loses_nothing() {
+    let whole = run(Plan::script_exchange, None);
+    assert!(whole.installed > 0, "{whole:?}");
+    let follower = whole.disk_operations.len() - 1;
+    let mut crashes = 0;
+    for host in 0..=follower {
+        let survivals = if host == follower { &SURVIVALS[..] } else { &SURVIVALS[2..] };
+        for at in whole.disk_operations_before[host] + 1..=whole.disk_operations[host] {
+            for &survival in survivals {
+                // The start after it crashes as well, where it gets so far.
+                let again = (at % 3 == 0).then_some(1 + at % 17);
+                run(Plan::script_exchange, Some(CrashPoint { host, at, survival, again }));
+                crashes += 1;
+            }
+        }
+    }
+    println!("{crashes} crashes around an exchange");
+    assert!(crashes > 200, "{crashes}");
 }

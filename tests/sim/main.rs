@@ -33,7 +33,8 @@ mod plan;
     any(
         feature = "planted-ack-before-sync",
         feature = "planted-forget-applied",
-        feature = "planted-skip-dir-sync"
+        feature = "planted-skip-dir-sync",
+        feature = "planted-snapshot-order"
     )
 ))]
 mod planted;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use covey::command::codec::encode;
 use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
-use covey::consensus::{CoreStatus, Message, PersistId, Role};
+use covey::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
 use covey::disk::sim::SimDir;
 use covey::formation::DataDir;
 use covey::ids::{LogIndex, MemberId, ProposalId, Term};
@@ -18,12 +18,12 @@ use covey::mvcc::{View, cost_of};
 use covey::node::{
     Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, ConfirmedReads,
     Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request,
-    recover,
+    TransferMessage, TransferOutcome, recover,
 };
 use covey::prng::Prng;
 use covey::store::{Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
-use covey::wal::LogEntry;
+use covey::wal::{LogEntry, Position};
 use covey::watch::{Hub, Input, Limits, Options};
 
 use crate::disk::{Refused, chain};
@@ -68,6 +68,10 @@ pub(crate) enum Effect {
     /// The barrier of this read has passed: the view taken now may be answered from.
     Readable(u64),
     Send(Vec<Message>),
+    /// Of a transfer.
+    Transfer(MemberId, TransferMessage),
+    /// Another member's state has taken the place of this one's.
+    Installed,
     /// Its part in the cluster, or what it knows of it, has changed.
     Standing,
     /// A fold or a slice of compaction is in the store.
@@ -86,6 +90,10 @@ enum CoreInput {
     Applied(LogIndex, usize),
     ConfChange(LogEntry),
     Checkpointed(LogIndex),
+    Transferred(MemberId, TransferOutcome),
+    Staged(SnapshotMark),
+    Contested,
+    Installed(Position),
 }
 
 enum ApplierInput {
@@ -93,6 +101,7 @@ enum ApplierInput {
     ConfState(LogIndex, ConfState),
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
+    Installed(Arc<Base>),
     Leads(Option<Term>),
     Lease(u64, LeaseRequest),
 }
@@ -109,7 +118,9 @@ pub(crate) struct Member {
     core: Core,
     applier: Applier,
     log: LogWriter<SimDir>,
-    checkpointer: Checkpointer,
+    checkpointer: Checkpointer<SimDir>,
+    /// From when raft took a snapshot until the state has begun anew from it.
+    installing: bool,
     id: MemberId,
     boot_nonce: u64,
     quota: u64,
@@ -146,7 +157,7 @@ impl Member {
         mut prng: Prng,
         effects: &mut Effects,
     ) -> Result<Self, Refused> {
-        let DataDir { identity, store, wal, recovered } = opened;
+        let DataDir { identity, root, store, wal, recovered } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
         let recovery = Recovery {
@@ -160,16 +171,19 @@ impl Member {
             prng: prng.fork(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let (core, mut applier) = recover(now, recovery, &logger).map_err(|error| chain(&error))?;
+        let (mut core, mut applier) = recover(now, recovery, &logger).map_err(|error| chain(&error))?;
         applier.set_overlay_bytes(timing.overlay_bytes);
         let applied = store.meta().applied;
-        let mut checkpointer = Checkpointer::new(now, store);
+        core.set_log_tail_bytes(timing.log_tail_bytes);
+        let mut checkpointer = Checkpointer::new(now, store, root, identity.member, identity.boot_nonce);
         checkpointer.set_slice(timing.slice);
+        checkpointer.set_piece_bytes(timing.piece_bytes);
         let mut member = Self {
             core,
             applier,
             log: LogWriter::new(wal),
             checkpointer,
+            installing: false,
             id: identity.member,
             boot_nonce: identity.boot_nonce,
             quota,
@@ -252,6 +266,15 @@ impl Member {
             self.tell_core(CoreInput::Read(key), effects);
         }
         key
+    }
+
+    pub(crate) fn deliver_transfer(
+        &mut self,
+        from: MemberId,
+        message: TransferMessage,
+        effects: &mut Effects,
+    ) {
+        self.tell_checkpoint(CheckpointJob::Receive(from, message), effects);
     }
 
     pub(crate) fn deliver(&mut self, message: Message, effects: &mut Effects) {
@@ -362,6 +385,10 @@ impl Member {
                 CoreInput::Persisted(id) => self.core.handle_persisted(now, id),
                 CoreInput::Applied(index, bytes) => self.core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => self.core.handle_checkpointed(now, index),
+                CoreInput::Transferred(to, outcome) => self.core.handle_transfer(now, to, outcome),
+                CoreInput::Staged(mark) => self.core.handle_staged(now, mark),
+                CoreInput::Contested => self.core.handle_contest(now),
+                CoreInput::Installed(position) => self.core.handle_installed(now, position),
                 CoreInput::ConfChange(entry) => {
                     let conf_state =
                         self.core.apply_conf_change(now, &entry).map_err(|error| chain(&error))?;
@@ -382,6 +409,11 @@ impl Member {
     fn carry_out_core(&mut self, output: CoreOutput, effects: &mut Effects) {
         match output {
             CoreOutput::Persist(persist) => self.tell_wal(LogJob::Persist(persist), effects),
+            CoreOutput::ResetLog { to } => self.tell_wal(LogJob::Reset { to }, effects),
+            CoreOutput::Store(job) => {
+                self.installing |= matches!(job, CheckpointJob::Install(_));
+                self.tell_checkpoint(job, effects);
+            }
             CoreOutput::CutLog { before } => self.tell_wal(LogJob::Cut { before }, effects),
             CoreOutput::Apply(entries) => {
                 effects.push(Effect::Committed(entries.clone()));
@@ -424,6 +456,11 @@ impl Member {
                 }
                 ApplierInput::Folded(base) => self.applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => self.applier.handle_compacted(now, base),
+                ApplierInput::Installed(base) => {
+                    self.applier.handle_installed(now, base).map_err(|error| chain(&error))?;
+                    self.installing = false;
+                    effects.push(Effect::Installed);
+                }
                 ApplierInput::Leads(leads_in) => self.applier.handle_leadership(now, leads_in),
                 ApplierInput::Lease(number, request) => {
                     self.applier.handle_lease_request(now, number, request);
@@ -467,8 +504,9 @@ impl Member {
     }
 
     fn tell_checkpoint(&mut self, job: CheckpointJob, effects: &mut Effects) {
+        let folds = matches!(job, CheckpointJob::Fold(_) | CheckpointJob::Install(_));
         self.for_checkpoint.push(job);
-        let delay = self.timing.fold(&mut self.prng);
+        let delay = if folds { self.timing.fold(&mut self.prng) } else { self.timing.sync(&mut self.prng) };
         self.wake_after(Thread::Checkpoint, delay, effects);
     }
 }
@@ -511,28 +549,42 @@ impl Member {
 impl Member {
     fn checkpoint_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
         for job in std::mem::take(&mut self.for_checkpoint) {
-            self.checkpointer.handle(now, job);
+            self.checkpointer.handle(now, job).map_err(|error| chain(&error))?;
         }
         while let Some(work) = self.checkpointer.work(now).map_err(|error| chain(&error))? {
             if !matches!(work, CheckpointWork::Scrub { .. }) {
                 effects.push(Effect::Stored);
             }
             while let Some(output) = self.checkpointer.poll_output() {
-                match output {
-                    CheckpointOutput::Folded(base) => self.tell_applier(ApplierInput::Folded(base), effects),
-                    CheckpointOutput::Checkpointed(applied) => {
-                        self.tell_core(CoreInput::Checkpointed(applied), effects);
-                    }
-                    CheckpointOutput::Compacted(base) => {
-                        self.tell_applier(ApplierInput::Compacted(base), effects);
-                    }
-                    // Nobody waits for it here.
-                    CheckpointOutput::Removed(_) => {}
-                }
+                self.carry_out_checkpoint(output, effects);
             }
         }
         self.set_timer(Thread::Checkpoint, Some(self.checkpointer.poll_timeout()), effects);
         Ok(())
+    }
+
+    fn carry_out_checkpoint(&mut self, output: CheckpointOutput, effects: &mut Effects) {
+        match output {
+            CheckpointOutput::Folded(base) => self.tell_applier(ApplierInput::Folded(base), effects),
+            CheckpointOutput::Checkpointed(applied) => {
+                self.tell_core(CoreInput::Checkpointed(applied), effects);
+            }
+            CheckpointOutput::Compacted(base) => self.tell_applier(ApplierInput::Compacted(base), effects),
+            CheckpointOutput::Send(to, message) => effects.push(Effect::Transfer(to, message)),
+            CheckpointOutput::Transferred(to, outcome) => {
+                self.tell_core(CoreInput::Transferred(to, outcome), effects);
+            }
+            CheckpointOutput::Staged(mark) => self.tell_core(CoreInput::Staged(mark), effects),
+            CheckpointOutput::Contested => self.tell_core(CoreInput::Contested, effects),
+            CheckpointOutput::Installed(base) => {
+                let meta = base.meta();
+                let position = Position { index: meta.applied, term: meta.applied_term };
+                self.tell_applier(ApplierInput::Installed(base), effects);
+                self.tell_core(CoreInput::Installed(position), effects);
+            }
+            // Nobody waits for it here.
+            CheckpointOutput::Removed(_) => {}
+        }
     }
 }
 
@@ -549,7 +601,8 @@ impl Member {
         };
         let Standing { commit, applied, stored, last, .. } = standing;
         assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
-        assert!(stored <= self.applier.applied().0, "the store is not ahead of the state");
+        let ahead = stored <= self.applier.applied().0 || self.installing;
+        assert!(ahead, "the store is ahead of the state while one is being installed only");
         assert!(self.confirmed.applied() <= self.applier.applied(), "a report is not ahead of the state");
         assert!(self.log.start().index.0 <= stored, "the log reaches back to the store");
         assert!(self.log.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
@@ -564,9 +617,10 @@ impl Member {
 
     /// Only entries on this member's disk are applied (the member votes for nothing less).
     pub(crate) fn check_durability(&self) {
+        // An installed state is durable before its log begins.
         let applied = self.applier.applied();
         assert!(
-            applied <= self.synced,
+            applied <= self.synced.max(self.checkpointer.store().meta().applied),
             "entry {applied} is applied, but the disk has them up to {}",
             self.synced
         );

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use covey::formation::DiskOptions;
-use covey::limits::{OVERLAY_BYTES, QUOTA_BYTES};
+use covey::limits::{LOG_CACHE_BYTES, OVERLAY_BYTES, QUOTA_BYTES, TRANSFER_PIECE_BYTES};
 use covey::prng::Prng;
 use covey::store::StoreOptions;
 use covey::wal;
@@ -17,6 +17,10 @@ pub(crate) struct Timing {
     sync: Duration,
     fold: Duration,
     pub(crate) slice: usize,
+    /// Applied entries that a member keeps for its followers, in bytes.
+    pub(crate) log_tail_bytes: usize,
+    /// Changes in one piece of a state on its way to another member, in bytes.
+    pub(crate) piece_bytes: usize,
     /// The overlay is folded at this size.
     pub(crate) overlay_bytes: usize,
 }
@@ -81,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) trouble: Trouble,
     pub(crate) quota: u64,
     pub(crate) disk: DiskOptions,
+    /// The last host hears nothing and is not heard between these two moments.
+    pub(crate) absence: Option<(Duration, Duration)>,
     /// Look inside the members, too, and not only at what clients are shown.
     pub(crate) look_inside: bool,
     pub(crate) verbose: bool,
@@ -110,6 +116,8 @@ impl Plan {
             fold: Duration::from_millis(prng.range(1, if bulky { 800 } else { 60 })),
             slice: usize::try_from(prng.range(1, 12)).expect("small"),
             overlay_bytes: overlay,
+            log_tail_bytes: LOG_CACHE_BYTES,
+            piece_bytes: TRANSFER_PIECE_BYTES,
         };
         let load = Load {
             clients: prng.range(1, 9),
@@ -139,22 +147,33 @@ impl Plan {
                 wal: wal::Options { segment_bytes: 4096 * prng.range(2, 12), prefill: !prng.one_in(4) },
                 store: StoreOptions { cache_bytes: 1 << prng.range(16, 23) },
             },
+            absence: None,
             look_inside: true,
             verbose: std::env::var_os("COVEY_SIM_LOG").is_some(),
         }
     }
 
-    /// Three members that vote from the start, on a network that loses, delays and parts them.
+    /// Three, five or seven members that vote from the start, on a network that loses, repeats, delays and parts them. Their logs are so
+    /// short that who misses a little needs a whole state.
     pub(crate) fn draw_cluster(seed: u64) -> Self {
         let plan = Self::draw(seed);
+        let mut prng = Prng::new(seed ^ 0xc105);
+        let hosts = [3, 3, 3, 3, 5, 5, 7][usize::try_from(prng.range(0, 7)).expect("small")];
+        let mut small = |max| usize::try_from(prng.range(0, max)).expect("small");
+        let timing = Timing {
+            log_tail_bytes: small(1500),
+            piece_bytes: 1000 + small(9000),
+            overlay_bytes: plan.timing.overlay_bytes.min(600 + small(4000)),
+            ..plan.timing
+        };
         let load = Load {
-            operations: plan.load.operations.min(120),
+            operations: 3 * plan.load.operations,
             value_bytes: plan.load.value_bytes.min(400),
             think: plan.load.think * 4,
             ..plan.load
         };
         let trouble = Trouble { lull_one_in: 1_000_000, ..plan.trouble };
-        Self { hosts: 3, load, trouble, ..plan }
+        Self { hosts, timing, load, trouble, ..plan }
     }
 
     /// Three members and clients that are mostly busy with leases, for as long as those live; now and then they rest for minutes.
@@ -192,5 +211,13 @@ impl Plan {
             store: StoreOptions { cache_bytes: 1 << 20 },
         };
         Self { timing, load, trouble, quota: QUOTA_BYTES, disk, ..plan }
+    }
+    /// A short history of three members: one misses so much that it needs the state, in several pieces.
+    pub(crate) fn script_exchange(seed: u64) -> Self {
+        let plan = Self::script(seed);
+        let timing = Timing { log_tail_bytes: 0, piece_bytes: 1500, overlay_bytes: 1500, ..plan.timing };
+        let load = Load { operations: 160, think: Duration::from_millis(130), ..plan.load };
+        let absence = Some((Duration::from_millis(2200), Duration::from_millis(4200)));
+        Self { hosts: 3, timing, load, absence, ..plan }
     }
 }

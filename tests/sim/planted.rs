@@ -7,12 +7,12 @@
 //! ```
 
 use crate::plan::Plan;
-use crate::seeds::run;
+use crate::seeds::{Draw, run};
 
 /// Looks for a violation without looking inside the members.
-fn find(seeds_max: u64) {
+fn find(draw: Draw, seeds_max: u64) {
     let found = (0..seeds_max).find_map(|seed| {
-        let plan = Plan { look_inside: false, ..Plan::draw(seed) };
+        let plan = Plan { look_inside: false, ..draw(seed) };
         run(plan).err().map(|why| (seed, why))
     });
     let (seed, why) = found.expect("the simulator finds the bug");
@@ -22,17 +22,23 @@ fn find(seeds_max: u64) {
 #[cfg(feature = "planted-ack-before-sync")]
 #[test]
 fn ack_before_sync_is_found() {
-    find(20);
+    find(Plan::draw, 20);
 }
 
 #[cfg(feature = "planted-forget-applied")]
 #[test]
 fn forget_applied_is_found() {
-    find(20);
+    find(Plan::draw, 20);
 }
 
 #[cfg(feature = "planted-skip-dir-sync")]
 #[test]
 fn skip_dir_sync_is_found() {
-    find(20);
+    find(Plan::draw, 20);
+}
+
+#[cfg(feature = "planted-snapshot-order")]
+#[test]
+fn snapshot_order_is_found() {
+    find(Plan::draw_cluster, 60);
 }

@@ -18,9 +18,10 @@ use std::time::Duration;
 use covey::command::Range;
 use covey::consensus::Message;
 use covey::disk::sim::{FaultPlan, Survival};
-use covey::ids::{LogIndex, ProposalId};
+use covey::ids::{LogIndex, MemberId, ProposalId};
 use covey::mvcc::View;
 use covey::node::LeaseRequest;
+use covey::node::TransferMessage;
 use covey::prng::Prng;
 use covey::time::Instant;
 
@@ -36,6 +37,10 @@ use watchers::{SUBSCRIBERS, Subscriber};
 const RESTART: Duration = Duration::from_millis(800);
 /// Other threads run on for about this long when one has failed.
 const LAST_BREATH: Duration = Duration::from_micros(300);
+/// A machine of a cluster may be away for about this long: the others' logs move on without it.
+const OUTAGE: Duration = Duration::from_secs(5);
+/// A paused process is looked at again after at most this.
+const PAUSE_STEP: Duration = Duration::from_millis(200);
 /// The mean delay of a message between two members.
 const WIRE: Duration = Duration::from_millis(2);
 
@@ -56,7 +61,7 @@ enum Event {
     Deliver {
         from: usize,
         to: usize,
-        message: Message,
+        parcel: Parcel,
     },
     Client(u64),
     /// A client with watchers does something.
@@ -65,6 +70,38 @@ enum Event {
     Look(u64),
     GiveUp(u64),
     Trouble,
+    /// The last host is absent from now on, or no longer.
+    Absent(bool),
+}
+
+/// What one member sends to another.
+#[derive(Clone)]
+enum Parcel {
+    Raft(Message),
+    Transfer(TransferMessage),
+}
+
+impl Parcel {
+    fn may_repeat(&self) -> bool {
+        match self {
+            Self::Raft(message) => message.may_repeat(),
+            Self::Transfer(_) => true,
+        }
+    }
+}
+
+/// A host that the others do not hear, or that does not hear them, or both.
+#[derive(Clone, Copy)]
+struct Parted {
+    host: usize,
+    deaf: bool,
+    mute: bool,
+}
+
+impl Parted {
+    fn keeps(self, from: usize, to: usize) -> bool {
+        self.mute && self.host == from || self.deaf && self.host == to
+    }
 }
 
 /// A request on its way.
@@ -128,6 +165,7 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) faults: u64,
     pub(crate) stored: u64,
+    pub(crate) installed: u64,
     /// Leases that were renewed, and that ended because nobody did.
     pub(crate) renewed: u64,
     pub(crate) expired: u64,
@@ -136,13 +174,16 @@ pub(crate) struct Report {
     pub(crate) told: u64,
     pub(crate) progress: u64,
     pub(crate) overtaken: u64,
-    /// Operations of the first host's disk that changed something: what a crash can be put at.
-    pub(crate) disk_operations: u64,
+    /// Operations of each host's disk that changed something: what a crash can be put at.
+    pub(crate) disk_operations: Vec<u64>,
+    /// The same, when the absent host came back.
+    pub(crate) disk_operations_before: Vec<u64>,
 }
 
 /// Where a crash is put by whoever enumerates them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CrashPoint {
+    pub(crate) host: usize,
     pub(crate) at: u64,
     pub(crate) survival: Survival,
     /// A second crash, as many operations into the start that follows.
@@ -167,7 +208,7 @@ pub(crate) struct World {
     proposals: BTreeMap<ProposalId, u64>,
     reads: BTreeMap<(usize, u64, u64), u64>,
     resting_until: Instant,
-    parted: Option<usize>,
+    parted: Option<Parted>,
     calm: bool,
     crash_point: Option<CrashPoint>,
     rot: bool,
@@ -214,11 +255,11 @@ impl World {
         }
     }
 
-    /// Puts a crash of the first host at an operation of its disk, counted from the disk's first one.
+    /// Puts a crash of a host at an operation of its disk, counted from the disk's first one.
     pub(crate) fn crash_at(&mut self, point: CrashPoint) {
         let plan = FaultPlan { crash_at: Some(point.at), ..FaultPlan::default() };
-        self.hosts[0].disk.root().plan(plan);
-        self.hosts[0].survival = point.survival;
+        self.hosts[point.host].disk.root().plan(plan);
+        self.hosts[point.host].survival = point.survival;
         self.crash_point = Some(point);
     }
 
@@ -239,11 +280,15 @@ impl World {
         for subscriber in 0..SUBSCRIBERS {
             self.queue.after(Duration::ZERO, Event::Watch(subscriber));
         }
+        if let Some((from, to)) = self.plan.absence {
+            self.queue.after(from, Event::Absent(true));
+            self.queue.after(to, Event::Absent(false));
+        }
         self.schedule_trouble();
         while self.asked < self.plan.load.operations {
             self.step();
         }
-        self.report.disk_operations = self.hosts[0].disk.operations();
+        self.report.disk_operations = self.disk_operations();
         self.calm_down();
         self.probe();
         self.outlive_leases();
@@ -281,18 +326,27 @@ impl World {
             Event::Turn { host, run, thread, timer } => self.turn(host, run, thread, timer),
             Event::End { host, run } if self.hosts[host].run == run => self.kill(host),
             Event::End { .. } => {}
-            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Deliver { from, to, parcel } => self.deliver(from, to, parcel),
             Event::Client(client) => self.client(client),
             Event::Watch(subscriber) => self.watch(subscriber),
             Event::Look(op) => self.look(op),
             Event::GiveUp(op) => self.give_up(op),
             Event::Trouble => self.make_trouble(),
+            Event::Absent(absent) => {
+                let parted = Parted { host: self.hosts.len() - 1, deaf: true, mute: true };
+                self.parted = absent.then_some(parted);
+                self.report.disk_operations_before = self.disk_operations();
+            }
         }
     }
 
     fn note(&mut self, what: &str, numbers: &[u64]) {
         self.trace.mix_bytes(what.as_bytes());
         self.trace.note(self.queue.now(), numbers, || format!("{what} {numbers:?}"));
+    }
+
+    fn disk_operations(&self) -> Vec<u64> {
+        self.hosts.iter().map(|host| host.disk.operations()).collect()
     }
 
     fn host_now(&self, host: usize) -> Instant {
@@ -310,6 +364,9 @@ impl World {
     }
 
     fn start(&mut self, number: usize) {
+        if !self.hosts[number].starting {
+            return;
+        }
         let (timing, quota) = (self.plan.timing, self.plan.quota);
         let (nonce, prng) = (self.prng.next_u64(), self.prng.fork());
         let origin = Duration::from_nanos(self.prng.range(0, 1 << 40));
@@ -365,7 +422,8 @@ impl World {
             return;
         }
         if self.queue.now() < host.paused_until {
-            let delay = host.paused_until.since(self.queue.now());
+            // In steps: the end of a run ends the pause.
+            let delay = host.paused_until.since(self.queue.now()).min(PAUSE_STEP);
             return self.queue.after(delay, Event::Turn { host: number, run, thread, timer });
         }
         let Some(member) = &mut host.member else { return };
@@ -421,7 +479,8 @@ impl World {
         let run = host.run;
         let lost = self.ops.extract_if(.., |_, op| op.host == number && op.run < run);
         self.report.unknown += lost.count() as u64;
-        let delay = draw(&mut self.prng, RESTART);
+        let long = self.hosts.len() > 1 && !self.calm && self.prng.one_in(4);
+        let delay = draw(&mut self.prng, if long { OUTAGE } else { RESTART });
         self.schedule_start(number, delay);
     }
 
@@ -443,7 +502,19 @@ impl World {
                     self.refused(number, request);
                 }
                 Effect::Readable(key) => self.readable(number, key),
-                Effect::Send(messages) => self.send(number, messages),
+                Effect::Send(messages) => {
+                    for message in messages {
+                        self.send(number, message.to(), Parcel::Raft(message));
+                    }
+                }
+                Effect::Transfer(to, message) => {
+                    let message = TransferMessage::decode(message.encode()).expect("what was encoded");
+                    self.send(number, to, Parcel::Transfer(message));
+                }
+                Effect::Installed => {
+                    self.report.installed += 1;
+                    self.note("installed", &[number as u64]);
+                }
                 // Somebody asks just when a member thinks better of itself: it must not yet answer from what it has forgotten.
                 Effect::Standing => {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
@@ -457,26 +528,33 @@ impl World {
 
 /// The network: members' messages, each with its own delay, so that they overtake one another.
 impl World {
-    fn send(&mut self, from: usize, messages: Vec<Message>) {
-        for message in messages {
-            let to = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == message.to());
-            let to = to.expect("a message to a member");
-            let lost = !self.calm && self.plan.trouble.gap.is_some() && self.prng.one_in(40);
-            if !lost {
-                let delay = draw(&mut self.prng, WIRE);
-                self.queue.after(delay, Event::Deliver { from, to, message });
-            }
+    fn send(&mut self, from: usize, to: MemberId, parcel: Parcel) {
+        let to = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == to);
+        let to = to.expect("a message to a member");
+        let troubled = !self.calm && self.plan.trouble.gap.is_some();
+        let copies = match self.prng.range(0, 80) {
+            0..2 if troubled => 0,
+            2 if troubled && parcel.may_repeat() => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let delay = draw(&mut self.prng, WIRE);
+            self.queue.after(delay, Event::Deliver { from, to, parcel: parcel.clone() });
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, message: Message) {
-        let parted = self.parted.is_some_and(|alone| alone == from || alone == to);
+    fn deliver(&mut self, from: usize, to: usize, parcel: Parcel) {
+        let parted = self.parted.is_some_and(|parted| parted.keeps(from, to));
         self.note("deliver", &[from as u64, to as u64, u64::from(parted)]);
+        let sender = self.cluster.member(from);
         if let Some(member) = &mut self.hosts[to].member
             && !parted
         {
             let mut effects = Effects::new();
-            member.deliver(message, &mut effects);
+            match parcel {
+                Parcel::Raft(message) => member.deliver(message, &mut effects),
+                Parcel::Transfer(message) => member.deliver_transfer(sender, message, &mut effects),
+            }
             self.carry_out(to, effects);
         }
     }

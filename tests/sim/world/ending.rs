@@ -10,7 +10,7 @@ use covey::disk::{Directory, File};
 use covey::formation::LOG_NAME;
 use covey::ids::LeaseId;
 
-use super::{Asked, Report, World};
+use super::{Asked, Event, RESTART, Report, World};
 use crate::workload::Ask;
 
 /// What is asked after the last fault is answered within this time: a start, an election, a read-index round that is asked again.
@@ -31,6 +31,11 @@ impl World {
             host.disk.heal();
             host.paused_until = self.queue.now();
             host.troubles += 1;
+            if host.starting {
+                // No outage outlasts the trouble.
+                self.queue.after(RESTART, Event::Start(number));
+            }
+            let host = &mut self.hosts[number];
             if host.member.as_ref().is_some_and(|member| member.failed.is_some()) {
                 self.kill(number);
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use covey::disk::sim::{Fault, FaultPlan, Survival};
 use covey::limits::OVERLAY_IDLE;
 
-use super::{Event, World};
+use super::{Event, Parted, World};
 use crate::plan::draw;
 
 /// What goes wrong.
@@ -45,10 +45,17 @@ impl World {
             3..6 => self.cut_soon(number),
             6..8 => self.fail_soon(number),
             8 => {
-                let pause = draw(&mut self.prng, Duration::from_secs(2));
+                // Some outlast any election.
+                let mean = Duration::from_secs(if self.prng.one_in(3) { 6 } else { 2 });
+                let pause = draw(&mut self.prng, mean);
                 self.hosts[number].paused_until = self.queue.now() + pause;
             }
-            _ => self.parted = if self.parted.is_none() { Some(number) } else { None },
+            _ => {
+                let (deaf, mute) = [(true, true), (true, true), (true, false), (false, true)]
+                    [usize::try_from(self.prng.range(0, 4)).expect("small")];
+                let parted = Parted { host: number, deaf, mute };
+                self.parted = if self.parted.is_none() { Some(parted) } else { None };
+            }
         }
     }
 

@@ -1,0 +1,195 @@
+//! A follower that the log cannot reach: what raft is told, and that it always gets on.
+
+use super::super::testing::{Cluster, conf};
+use super::*;
+use crate::limits::{ELECTION_TIMEOUT, HEARTBEAT};
+
+/// Three members, one of them cut off while the others' logs moved on without it. Answers the cluster, the leader and the straggler.
+fn left_behind() -> (Cluster, u64, u64) {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let behind = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.cut_off = vec![behind];
+    for _ in 0..4 {
+        cluster.propose(leader, "x");
+        cluster.pass(HEARTBEAT);
+    }
+    for id in (1..=3).filter(|id| *id != behind) {
+        let commit = cluster.raft(id).status().commit;
+        cluster.raft(id).set_log_tail_bytes(0);
+        cluster.raft(id).cut(commit);
+    }
+    cluster.cut_off.clear();
+    cluster.pass(ELECTION_TIMEOUT * 3);
+    (cluster, leader, behind)
+}
+
+fn mark(cluster: &mut Cluster, leader: u64) -> SnapshotMark {
+    let status = cluster.raft(leader).status();
+    SnapshotMark {
+        position: Position { index: status.commit, term: status.term },
+        conf_state: conf(&[1, 2, 3], &[]),
+    }
+}
+
+#[test]
+fn raft_asks_until_the_state_is_staged_and_then_goes_on_from_there() {
+    let (mut cluster, leader, behind) = left_behind();
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), [MemberId(behind)]);
+    assert!(!cluster.raft(leader).reaches(MemberId(behind)));
+    cluster.pass(HEARTBEAT);
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), [MemberId(behind)], "it asks again");
+
+    let mark = mark(&mut cluster, leader);
+    cluster.raft(behind).expect_snapshot(Some(mark.clone()));
+    assert!(cluster.raft(leader).offer_snapshot(MemberId(behind), &mark));
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.node(behind).installed, Some(mark));
+    assert!(cluster.raft(leader).reaches(MemberId(behind)));
+    cluster.propose(leader, "y");
+    cluster.pass(HEARTBEAT);
+    assert_eq!(cluster.commands(behind), ["y"], "what came before is in the state");
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), []);
+}
+
+/// Raft steps back too far when it looks for what a follower has in common with it. The state would not help: the follower is ahead of it.
+#[test]
+fn a_follower_that_is_ahead_of_the_state_is_found_by_its_commit_position() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    cluster.propose(leader, "x");
+    cluster.pass(HEARTBEAT);
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let commit = cluster.raft(follower).status().commit;
+    let raft = cluster.raft(leader);
+    raft.set_log_tail_bytes(0);
+    raft.cut(LogIndex(commit.0 - 1));
+    let progress = raft.node.raft.mut_prs().get_mut(follower).unwrap();
+    progress.become_probe();
+    (progress.matched, progress.next_idx) = (0, 2);
+    cluster.propose(leader, "y");
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), [MemberId(follower)]);
+    assert!(!cluster.raft(leader).reaches(MemberId(follower)));
+    cluster.raft(leader).learn_from_commit(MemberId(follower));
+    assert!(cluster.raft(leader).reaches(MemberId(follower)));
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.commands(follower), ["x", "y"]);
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), []);
+}
+
+#[test]
+fn nothing_leaves_between_the_restore_and_the_reset_of_the_log() {
+    let (mut cluster, leader, behind) = left_behind();
+    let mark = mark(&mut cluster, leader);
+    let now = cluster.now;
+    cluster.raft(leader).offer_snapshot(MemberId(behind), &mark);
+    let raft = cluster.raft(behind);
+    let applied = raft.node.raft.raft_log.applied;
+    let applied_before = LogIndex(applied);
+    raft.expect_snapshot(Some(mark.clone()));
+    raft.step(now, snapshot_message(&mark, leader, behind)).unwrap();
+    let ready = raft.poll_ready().unwrap();
+    assert_eq!(ready.install.as_ref(), Some(&mark));
+    assert!(ready.messages.is_empty() && ready.committed.is_empty());
+    let persist = ready.persist.unwrap();
+    assert_eq!(persist.hard_state.unwrap().commit, mark.position.index);
+    assert!(raft.is_installing() && !raft.may_let_go());
+    raft.handle_timeout(now + ELECTION_TIMEOUT * 4);
+    assert!(raft.poll_ready().is_none(), "not even a candidacy");
+    // A fold of the old store is reported only now: the log on disk still has to reach back to it.
+    assert!(raft.cut(applied_before) <= applied_before.next());
+    let again = raft.step(now, snapshot_message(&mark, leader, behind));
+    assert_eq!(again, Err(super::super::Refusal::Snapshot));
+
+    raft.handle_installed(now, mark.position);
+    raft.handle_applied(now, mark.position.index);
+    assert_eq!(raft.node.raft.raft_log.applied, applied, "the disk has no log that reaches so far");
+    let answers = raft.handle_persisted(now, persist.id);
+    assert!(answers.iter().any(|message| message.0.index == mark.position.index.0), "{answers:?}");
+    assert_eq!(raft.node.raft.raft_log.applied, mark.position.index.0);
+}
+
+fn snapshot_message(mark: &SnapshotMark, from: u64, to: u64) -> super::super::Message {
+    let conf_state = Some(conf_state_to_raft(&mark.conf_state));
+    let Position { index, term } = mark.position;
+    let metadata = Some(SnapshotMetadata { conf_state, index: index.0, term: term.0 });
+    super::super::Message(raft::eraftpb::Message {
+        msg_type: raft::eraftpb::MessageType::MsgSnapshot,
+        from,
+        to,
+        term: term.0,
+        snapshot: Some(Snapshot { metadata, ..Snapshot::default() }),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_lost_snapshot_is_sent_again_once_it_is_reported() {
+    let (mut cluster, leader, behind) = left_behind();
+    let mark = mark(&mut cluster, leader);
+    assert!(cluster.raft(leader).offer_snapshot(MemberId(behind), &mark));
+    // The follower refuses it: nothing is staged there.
+    cluster.pass(ELECTION_TIMEOUT * 3);
+    cluster.raft(behind).expect_snapshot(Some(mark.clone()));
+    cluster.pass(ELECTION_TIMEOUT * 3);
+    assert_eq!(cluster.node(behind).installed, None, "raft waits for an answer to the first one");
+    let now = cluster.now;
+    cluster.raft(leader).report_snapshot_lost(now, MemberId(behind));
+    cluster.pass(HEARTBEAT * 3);
+    assert_eq!(cluster.node(behind).installed, Some(mark));
+}
+
+#[test]
+fn an_offer_keeps_the_entries_after_it_and_leads_nowhere_once_they_are_gone() {
+    let (mut cluster, leader, behind) = left_behind();
+    let mark = mark(&mut cluster, leader);
+    cluster.cut_off = vec![behind];
+    assert!(cluster.raft(leader).offer_snapshot(MemberId(behind), &mark));
+    cluster.propose(leader, "y");
+    let commit = cluster.raft(leader).status().commit;
+    cluster.raft(leader).cut(commit);
+    assert!(cluster.raft(leader).offer_holds(MemberId(behind)));
+    cluster.raft(leader).withdraw_snapshot(MemberId(behind));
+    cluster.raft(leader).cut(commit);
+    assert!(!cluster.raft(leader).offer_snapshot(MemberId(behind), &mark));
+}
+
+#[test]
+fn a_change_from_before_a_snapshot_leaves_its_configuration_alone() {
+    let (mut cluster, leader, behind) = left_behind();
+    let mark = SnapshotMark { conf_state: conf(&[1, 2, 3], &[4]), ..mark(&mut cluster, leader) };
+    let now = cluster.now;
+    let raft = cluster.raft(behind);
+    raft.expect_snapshot(Some(mark.clone()));
+    raft.step(now, snapshot_message(&mark, leader, behind)).unwrap();
+    raft.poll_ready().unwrap();
+    let change = super::super::ConfChange {
+        changes: vec![(MemberId(leader), super::super::MemberChange::Remove)],
+        context: bytes::Bytes::new(),
+    };
+    let data = prost::Message::encode_to_vec(&change.to_raft()).into();
+    let kind = crate::wal::EntryKind::ConfChangeV2;
+    let entry = crate::wal::LogEntry { index: LogIndex(2), term: Term(1), kind, data };
+    assert_eq!(raft.apply_conf_change(now, &entry).unwrap(), mark.conf_state);
+}
+
+#[test]
+fn only_a_configuration_that_changes_could_have_led_to_is_sound() {
+    assert!(is_sound(&conf(&[1, 2, 3], &[4])));
+    assert!(!is_sound(&conf(&[], &[4])));
+    assert!(!is_sound(&conf(&[1, 2], &[2])));
+    assert!(
+        !is_sound(&conf(&[2, 1], &[])) && !is_sound(&conf(&[1, 1], &[])) && !is_sound(&conf(&[0, 1], &[]))
+    );
+    assert!(!is_sound(&ConfState { auto_leave: true, ..conf(&[1], &[]) }));
+    let joint = ConfState {
+        voters_outgoing: vec![MemberId(1), MemberId(2)],
+        learners_next: vec![MemberId(2)],
+        auto_leave: true,
+        ..conf(&[1, 3], &[4])
+    };
+    assert!(is_sound(&joint));
+    assert!(!is_sound(&ConfState { learners_next: vec![MemberId(3)], ..joint.clone() }));
+    assert!(!is_sound(&ConfState { learners: vec![MemberId(2)], ..joint }));
+}

@@ -1,0 +1,154 @@
+//! The core's part in exchanging states: which followers are sent one, and when this member takes one.
+//!
+//! Owns: the order between raft, the store and the log around a snapshot. Must never: let raft wait for a snapshot for ever, or
+//! let go of a staged state that raft may still restore. Driven by [`Core`]'s driver.
+
+use std::collections::BTreeMap;
+
+use super::checkpointer::CheckpointJob;
+use super::core::{Core, CoreOutput};
+use super::source::TransferOutcome;
+use crate::consensus::{Persist, Role, SnapshotMark};
+use crate::ids::MemberId;
+use crate::limits::ELECTION_TIMEOUT;
+use crate::time::Instant;
+use crate::wal::Position;
+
+/// What is offered and not taken is offered again after this.
+const OFFER_PATIENCE: std::time::Duration = ELECTION_TIMEOUT;
+
+/// The bug that the feature plants: what comes after a snapshot is handed out while the state is still being exchanged.
+const PLANTED: bool = cfg!(feature = "planted-snapshot-order");
+
+/// The followers that are sent the state.
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    /// When to offer again; `None` while the state is on its way.
+    followers: BTreeMap<MemberId, Option<Instant>>,
+}
+
+impl Serving {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.followers.values().flatten().min().copied()
+    }
+}
+
+/// The leader's side.
+impl Core {
+    /// What became of a transfer to this follower.
+    pub fn handle_transfer(&mut self, now: Instant, to: MemberId, outcome: TransferOutcome) {
+        self.now = now;
+        if !self.serving.followers.contains_key(&to) {
+            return;
+        }
+        match outcome {
+            TransferOutcome::Whole(mark) if self.consensus.offer_snapshot(to, &mark) => {
+                self.serving.followers.insert(to, Some(now + OFFER_PATIENCE));
+            }
+            // The log has moved on too far meanwhile, or the follower does not answer: raft asks again when it hears from it.
+            TransferOutcome::Whole(_) | TransferOutcome::Failed => self.settle(to),
+        }
+    }
+
+    /// Offers again what was not taken in time: the offer, or the answer, may be lost.
+    pub(super) fn repeat_offers(&mut self) {
+        let now = self.now;
+        let due = |(to, at): (&MemberId, &Option<Instant>)| at.filter(|at| *at <= now).map(|_| *to);
+        let due: Vec<MemberId> = self.serving.followers.iter().filter_map(due).collect();
+        for to in due {
+            self.consensus.report_snapshot_lost(now, to);
+            self.serving.followers.insert(to, Some(now + OFFER_PATIENCE));
+        }
+    }
+
+    /// Has the state sent to whom raft names, and ends what has come to its end.
+    pub(super) fn look_after_snapshots(&mut self) {
+        self.let_go_of_the_obsolete();
+        if self.consensus.status().role != Role::Leader {
+            if !self.serving.followers.is_empty() {
+                for to in std::mem::take(&mut self.serving.followers).into_keys() {
+                    self.consensus.withdraw_snapshot(to);
+                }
+                self.outputs.push_back(CoreOutput::Store(CheckpointJob::SettleAll));
+            }
+            return;
+        }
+        let requests = self.consensus.take_snapshot_requests();
+        for to in self.serving.followers.keys().chain(&requests) {
+            self.consensus.learn_from_commit(*to);
+        }
+        let over = |(to, offered): (&MemberId, &Option<Instant>)| {
+            let leads_nowhere = offered.is_some() && !self.consensus.offer_holds(*to);
+            (leads_nowhere || self.consensus.reaches(*to)).then_some(*to)
+        };
+        let over: Vec<MemberId> = self.serving.followers.iter().filter_map(over).collect();
+        for to in over {
+            self.settle(to);
+        }
+        for to in requests {
+            if !self.serving.followers.contains_key(&to) && !self.consensus.reaches(to) {
+                self.serving.followers.insert(to, None);
+                self.outputs.push_back(CoreOutput::Store(CheckpointJob::Serve(to)));
+            }
+        }
+    }
+
+    /// Whatever raft still waits for, it does not get: it finds out where the follower stands, and asks anew where it has to.
+    fn settle(&mut self, to: MemberId) {
+        self.serving.followers.remove(&to);
+        self.consensus.withdraw_snapshot(to);
+        self.consensus.report_snapshot_lost(self.now, to);
+        self.outputs.push_back(CoreOutput::Store(CheckpointJob::Settle(to)));
+    }
+}
+
+/// The follower's side.
+impl Core {
+    /// A whole state is staged, and stays until it is installed or let go of by [`CheckpointJob::Release`].
+    pub fn handle_staged(&mut self, now: Instant, mark: SnapshotMark) {
+        self.now = now;
+        if !self.consensus.is_installing() {
+            self.consensus.expect_snapshot(Some(mark));
+        }
+    }
+
+    /// Another transfer wants the place of what is staged. Where that is being installed already there is nothing left to let go of.
+    pub fn handle_contest(&mut self, now: Instant) {
+        self.now = now;
+        if self.consensus.may_let_go() {
+            self.release();
+        }
+    }
+
+    /// The store is the installed one.
+    pub fn handle_installed(&mut self, now: Instant, position: Position) {
+        self.now = now;
+        if !PLANTED {
+            self.consensus.handle_installed(now, position);
+        }
+        self.outputs.push_back(CoreOutput::ResetLog { to: position });
+        self.outputs.extend(self.after_install.take().map(CoreOutput::Persist));
+    }
+
+    /// Raft has begun its log anew. Nothing that came with it goes to the disk before the state is there: a log without its state would be
+    /// refused at the next start.
+    pub(super) fn install(&mut self, mark: SnapshotMark, persist: Option<Persist>) {
+        self.after_install = persist;
+        if PLANTED {
+            self.consensus.handle_installed(self.now, mark.position);
+        }
+        self.outputs.push_back(CoreOutput::Store(CheckpointJob::Install(mark)));
+    }
+
+    /// The log has got to where the staged state is, by itself.
+    fn let_go_of_the_obsolete(&mut self) {
+        if self.consensus.expects_in_vain() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        self.consensus.expect_snapshot(None);
+        self.outputs.push_back(CoreOutput::Store(CheckpointJob::Release));
+    }
+}
