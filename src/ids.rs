@@ -74,6 +74,18 @@ hex_id! {
     LeaseId(i64)
 }
 
+/// The public half of a node's Ed25519 key: what a node is known by on the network.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey(")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, ")")
+    }
+}
+
 impl LeaseId {
     /// The value that stands for "no lease".
     pub const NONE: LeaseId = LeaseId(0);

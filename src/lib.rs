@@ -42,6 +42,7 @@ pub mod telemetry;
 pub mod runtime;
 // R8: the edge
 pub mod api;
+pub mod peer;
 pub mod tls;
 // R9: settings and the process
 pub mod app;

@@ -85,6 +85,10 @@ pub const UNAPPLIED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Keys that a reader copies out of the overlay under one lock.
 pub const OVERLAY_READ_CHUNK: usize = 256;
+/// Keys that a client's read looks at before other reads get their turn on the thread.
+pub const READ_PORTION_KEYS: usize = 2048;
+/// Bytes of keys and values that a client's read fetches before other reads get their turn on the thread.
+pub const READ_PORTION_BYTES: usize = 1024 * 1024;
 /// Versions that one slice of physical compaction removes (etcd's default batch).
 pub const COMPACTION_SLICE: usize = 1000;
 /// The pause between two slices of physical compaction (etcd's default).
@@ -129,6 +133,27 @@ pub const SCRUB_PAUSE: Duration = Duration::from_secs(1);
 /// The rest between two walks of the scrub.
 pub const SCRUB_REST: Duration = Duration::from_hours(24);
 
+/// The largest frame between members: the largest proposal, or a full batch of small ones, and what comes around it.
+pub const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The largest message of the control stream. A larger one takes the append stream.
+pub const PEER_CONTROL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Messages in one frame between members.
+pub const PEER_FRAME_MESSAGES_MAX: usize = 1024;
+/// Bytes of messages to one member that one write takes together.
+pub const PEER_WRITE_BYTES: usize = 256 * 1024;
+/// Control messages that may wait to be sent to one member.
+pub const PEER_CONTROL_QUEUE_MAX: usize = 256;
+/// Bytes of appends that may wait to be sent to one member; one larger message waits alone.
+pub const PEER_APPEND_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of messages from one member that may wait to be handled, per stream, before it is read no further.
+pub const PEER_UNHANDLED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one stream between members that may be under way.
+pub const PEER_STREAM_WINDOW: u32 = 512 * 1024;
+/// The largest chunk of a snapshot between members.
+pub const PEER_SNAPSHOT_CHUNK_MAX: usize = 256 * 1024;
+/// Snapshots that one member may send to another at the same time.
+pub const PEER_SNAPSHOTS_MAX: u32 = 2;
+
 /// Default heartbeat interval (etcd's default).
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Default election timeout (etcd's default).
@@ -161,6 +186,9 @@ const _: () = {
     assert!(QUOTA_CLEAR_PERCENT < 100);
     assert!(ANSWER_FIRST_BYTES <= ANSWERS_BYTES_MIN / ANSWER_SHARE);
     assert!(ANSWERS_BYTES_MIN <= ANSWERS_BYTES_MAX);
+    assert!(PEER_FRAME_BYTES_MAX > REQUEST_BYTES_MAX + 2 * WAL_BATCH_BYTES);
+    assert!(PEER_CONTROL_MESSAGE_BYTES_MAX < PEER_WRITE_BYTES && PEER_WRITE_BYTES < PEER_FRAME_BYTES_MAX);
+    assert!(PEER_SNAPSHOT_CHUNK_MAX < PEER_FRAME_BYTES_MAX);
     assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);

@@ -3,15 +3,19 @@
 //! Owns: which way each request takes: a read of a view, or a proposal. Must never: interpret a field (`parse`) or make an error
 //! text (`errors`). Driven by `dispatch`.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
-use super::node::{Freshness, Node, is_small_range, is_small_txn, may_return_much, not_in_kind};
+use super::node::{
+    Freshness, Node, READ_PORTION, is_small_range, is_small_txn, may_return_much, not_in_kind,
+};
 use super::range_stream::RangeStream;
 use super::{parse, render};
 use crate::command::{Command, Outcome};
 use crate::ids::Revision;
 use crate::limits::ANSWER_FIRST_BYTES;
-use crate::mvcc::{Allowance, ReadError, View};
+use crate::mvcc::{Allowance, Progress, ReadError, View};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::kv_server::Kv;
 
@@ -54,11 +58,14 @@ impl Kv for KvService {
         let answer = if is_small_range(&range.range) {
             view.range(&range).map(|result| render::range(header, result))?
         } else {
-            let read = move |view: &View, allowance: &mut Allowance| {
-                let result = view.range_within(&range, allowance)?;
-                Ok(result.map(|result| render::range(header, result)))
+            let begin = move |view: &View| {
+                let mut reading = view.begin_range(range.clone())?;
+                Ok(move |view: &View, allowance: &mut Allowance| {
+                    let progress = view.continue_range(&mut reading, READ_PORTION, allowance)?;
+                    Ok(progress.map(|result| render::range(header, result)))
+                })
             };
-            self.node.read_much(view, read).await?
+            self.node.read_much(view, begin).await?
         };
         Ok(Response::new(answer))
     }
@@ -110,9 +117,17 @@ impl Kv for KvService {
         };
         // Few keys, but their values may be large all the same.
         let at_once = if is_small { read(&view, &mut Allowance::of(ANSWER_FIRST_BYTES))? } else { None };
-        let answer = match at_once {
-            Some(answer) => answer,
-            None => self.node.read_much(view, read).await?,
+        let answer = if let Some(answer) = at_once {
+            answer
+        } else {
+            let read = Arc::new(read);
+            let begin = move |_: &View| {
+                let read = Arc::clone(&read);
+                Ok(move |view: &View, allowance: &mut Allowance| {
+                    Ok(read(view, allowance)?.map_or(Progress::TooLarge, Progress::Done))
+                })
+            };
+            self.node.read_much(view, begin).await?
         };
         Ok(Response::new(answer))
     }

@@ -10,13 +10,15 @@ use super::answers::Answers;
 use super::errors;
 use crate::command::{Command, KeyRange, Op, Outcome, Txn};
 use crate::ids::Revision;
-use crate::limits::ANSWER_FIRST_BYTES;
-use crate::mvcc::{Allowance, ReadError, View};
+use crate::limits::{ANSWER_FIRST_BYTES, READ_PORTION_BYTES, READ_PORTION_KEYS};
+use crate::mvcc::{Allowance, Portion, Progress, ReadError, View};
 use crate::runtime::Handle;
 use crate::wire::etcdserverpb::ResponseHeader;
 
 /// Keys that a transaction may read on the thread that serves connections.
 const INLINE_READS_MAX: usize = 8;
+/// What a long range reads before others have their turn.
+pub const READ_PORTION: Portion = Portion { keys: READ_PORTION_KEYS, bytes: READ_PORTION_BYTES };
 
 /// The node as the services see it. Cheap to clone.
 #[derive(Clone)]
@@ -110,35 +112,50 @@ impl Node {
     }
 
     /// Runs a read whose answer may be large, on the pool, once there is room for its answer: first a little, and again with more if that
-    /// was not enough. `read` answers `None` when it collected more than allowed.
+    /// was not enough. What `begin` answers is called until it is done; in between other reads have their turns.
     ///
     /// The room is given back on return. What is made of the answer counts from the moment its body is polled, which is in the same turn.
-    pub async fn read_much<T: Send + 'static>(
+    pub async fn read_much<T: Send + 'static, S>(
         &self,
         view: Arc<View>,
-        read: impl Fn(&View, &mut Allowance) -> Result<Option<T>, ReadError> + Send + Sync + 'static,
-    ) -> Result<T, Status> {
-        let read = Arc::new(read);
+        begin: impl Fn(&View) -> Result<S, ReadError> + Send + Sync + 'static,
+    ) -> Result<T, Status>
+    where
+        S: FnMut(&View, &mut Allowance) -> Result<Progress<T>, ReadError> + Send + 'static,
+    {
+        let begin = Arc::new(begin);
         let mut bytes = ANSWER_FIRST_BYTES;
         let mut reserved = None;
         loop {
-            let (view, read, answers) = (Arc::clone(&view), Arc::clone(&read), self.answers.clone());
-            let room = reserved.take();
-            let attempt = self.handle.blocking(move || {
+            let (view, begin, answers) = (Arc::clone(&view), Arc::clone(&begin), self.answers.clone());
+            let mut room = reserved.take();
+            let mut under_way: Option<S> = None;
+            let mut allowance = answers.allowance(bytes);
+            let attempt = self.handle.in_slices(move || {
                 // Not before a thread is free: room that nobody fills is lost to others.
-                let Some(mut room) = room.or_else(|| answers.try_reserve(bytes)) else {
-                    return (Attempt::NoRoom, None);
+                let Some(mut filled) = room.take().or_else(|| answers.try_reserve(bytes)) else {
+                    return Some((Attempt::NoRoom, None));
                 };
-                let mut allowance = answers.allowance(bytes);
-                let result = read(&view, &mut allowance);
-                drop(view);
-                match result {
-                    Ok(Some(result)) => {
-                        room.resize(allowance.used());
-                        (Attempt::Done(result), Some(room))
+                let read = match under_way.take() {
+                    Some(read) => Ok(read),
+                    None => begin(&view),
+                };
+                let progress = read.and_then(|mut read| {
+                    let progress = read(&view, &mut allowance)?;
+                    under_way = Some(read);
+                    Ok(progress)
+                });
+                match progress {
+                    Ok(Progress::More) => {
+                        room = Some(filled);
+                        None
                     }
-                    Ok(None) => (Attempt::TooLarge, None),
-                    Err(error) => (Attempt::Failed(error), None),
+                    Ok(Progress::Done(result)) => {
+                        filled.resize(allowance.used());
+                        Some((Attempt::Done(result), Some(filled)))
+                    }
+                    Ok(Progress::TooLarge) => Some((Attempt::TooLarge, None)),
+                    Err(error) => Some((Attempt::Failed(error), None)),
                 }
             });
             match attempt.await {

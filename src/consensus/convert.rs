@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType};
+use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, MessageType};
 
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::store::ConfState;
@@ -14,6 +14,17 @@ use crate::wal::{EntryKind, HardState, LogEntry};
 /// A message from one member's raft to another's: opaque, except for who it is between.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message(pub(super) eraftpb::Message);
+
+/// What kind of way a message needs, and what it costs when it gets lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageClass {
+    /// A sign of life: the next one makes up for it.
+    Heartbeat,
+    /// Small, and somebody waits for it: votes, read rounds, a transfer of leadership.
+    Control,
+    /// Entries on their way and the answers to them. The sender has to hear of a loss (raft takes the follower's log for longer than it is).
+    Append,
+}
 
 /// Bytes from a peer are not a message.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +40,29 @@ impl Message {
     /// Who it says it is from; whoever receives it compares that with the key of the connection.
     pub fn from(&self) -> MemberId {
         MemberId(self.0.from)
+    }
+
+    /// What kind of way it needs.
+    pub fn class(&self) -> MessageClass {
+        match self.0.msg_type {
+            MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => MessageClass::Heartbeat,
+            MessageType::MsgAppend
+            | MessageType::MsgAppendResponse
+            | MessageType::MsgSnapshot
+            | MessageType::MsgPropose => MessageClass::Append,
+            _ => MessageClass::Control,
+        }
+    }
+
+    /// How many bytes [`Message::encode`] makes of it.
+    pub fn encoded_len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    /// Its bytes at the end of `into`, as [`Message::encode`] makes them.
+    pub fn encode_into(&self, into: &mut Vec<u8>) {
+        into.reserve(self.0.encoded_len());
+        self.0.encode_raw(into);
     }
 
     /// Its bytes (protobuf, raft's own field numbers).

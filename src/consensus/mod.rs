@@ -26,7 +26,7 @@ use bytes::Bytes;
 use raft::eraftpb::{self, Entry, MessageType};
 use raft::{Config, RawNode, StateRole};
 
-pub use convert::{ConfChange, MemberChange, Message, MessageError};
+pub use convert::{ConfChange, MemberChange, Message, MessageClass, MessageError};
 pub use guard::Refusal;
 pub use start::{Start, StartError};
 pub use types::{

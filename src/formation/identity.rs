@@ -8,7 +8,7 @@ use std::fmt;
 use ring::digest::{SHA256, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use crate::ids::{ClusterId, Incarnation, MemberId};
+use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey};
 
 /// Bytes of an Ed25519 public key.
 pub const PUBLIC_KEY_BYTES: usize = 32;
@@ -69,9 +69,9 @@ impl NodeKey {
         &self.public
     }
 
-    /// What people compare: the SHA-256 of the public key, in groups of four hex digits.
+    /// What people compare.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint(sha256(&[&self.public]))
+        Fingerprint::of(&PublicKey(self.public))
     }
 }
 
@@ -82,9 +82,16 @@ impl fmt::Debug for NodeKey {
     }
 }
 
-/// The hash of a node's public key.
+/// The SHA-256 of a node's public key, shown in groups of four hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of a key.
+    pub fn of(key: &PublicKey) -> Self {
+        Self(sha256(&[&key.0]))
+    }
+}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,5 +17,5 @@ pub use data_dir::{
 #[cfg(test)]
 pub(crate) use found::test_founding;
 pub use found::{Founding, first_state, found_solo};
-pub use identity::{ClusterRoot, Generation, Identity, KeyError, NodeKey, Stage};
+pub use identity::{ClusterRoot, Fingerprint, Generation, Identity, KeyError, NodeKey, Stage};
 pub use record::RecordError;

@@ -18,7 +18,7 @@ use crate::command::{
     RangeResult, Rejection, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
-use crate::mvcc::{Allowance, HashKv, HashWalk, RangePages, ReadError, View};
+use crate::mvcc::{Allowance, HashKv, HashWalk, Portion, Progress, RangePages, ReadError, View};
 use crate::store::{ChangeKind, ConfState};
 
 /// What happens next to the machine.
@@ -264,7 +264,7 @@ fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Reopen => rig.reopen(),
             Step::Pin => pinned.push((rig.view(), model.clone())),
-            Step::Read(range) => prop_assert_eq!(rejection(rig.view().range(&range)), model.range(&range)),
+            Step::Read(range) => prop_assert_eq!(rejection(ask(&rig.view(), &range)), model.range(&range)),
             Step::ReadTxn(txn) => {
                 let revision = model.rev;
                 prop_assert_eq!(
@@ -303,7 +303,7 @@ fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
     for revision in 0..=model.rev + 1 {
         let range = Range { revision, ..Range::all(all()) };
         let expected = model.range(&range);
-        prop_assert_eq!(&rejection(view.range(&range)), &expected);
+        prop_assert_eq!(&rejection(ask(&view, &range)), &expected);
         let limited = Range { limit: 3, ..range.clone() };
         prop_assert_eq!(rejection(in_pages(&view, limited.clone(), 2, usize::MAX)), model.range(&limited));
         prop_assert_eq!(rejection(in_pages(&view, range.clone(), 4, 5)), expected.clone());
@@ -376,6 +376,25 @@ fn changes_agree(view: &View, model: &Model, from: i64) -> Result<(), TestCaseEr
         .collect();
     prop_assert_eq!(got, expected);
     Ok(())
+}
+
+/// A range, read at once and in small portions.
+fn ask(view: &View, range: &Range) -> Result<RangeResult, ReadError> {
+    let in_portions = |portion| {
+        let mut reading = view.begin_range(range.clone())?;
+        loop {
+            match view.continue_range(&mut reading, portion, &mut Allowance::of(usize::MAX))? {
+                Progress::More => {}
+                Progress::Done(result) => return Ok(result),
+                Progress::TooLarge => unreachable!("all of it is allowed"),
+            }
+        }
+    };
+    let whole = rejection(view.range(range));
+    for portion in [Portion { keys: 1, bytes: usize::MAX }, Portion { keys: 3, bytes: 4 }] {
+        assert_eq!(rejection(in_portions(portion)), whole, "{portion:?} of {range:?}");
+    }
+    view.range(range)
 }
 
 /// A range, put together from its pages.

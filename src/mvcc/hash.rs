@@ -11,6 +11,7 @@ use bytes::BufMut;
 
 use super::ReadError;
 use super::view::View;
+use crate::command::varint::put_varint;
 use crate::command::{KeyRange, RangeEnd, Rejection};
 use crate::ids::{Revision, VersionId};
 use crate::store::{Change, ChangeKind, StoreError};
@@ -151,26 +152,14 @@ fn encode(id: VersionId, change: &Change, row: &mut Vec<u8>) {
 fn put_number(field: u8, number: i64, row: &mut Vec<u8>) {
     if number != 0 {
         row.put_u8(field << 3);
-        put_varint(number.cast_unsigned(), row);
+        put_varint(row, number.cast_unsigned());
     }
 }
 
 fn put_bytes(field: u8, bytes: &[u8], row: &mut Vec<u8>) {
     if !bytes.is_empty() {
         row.put_u8(field << 3 | 2);
-        put_varint(bytes.len() as u64, row);
+        put_varint(row, bytes.len() as u64);
         row.put_slice(bytes);
-    }
-}
-
-fn put_varint(mut number: u64, row: &mut Vec<u8>) {
-    loop {
-        let [low, ..] = number.to_le_bytes();
-        number >>= 7;
-        if number == 0 {
-            row.put_u8(low);
-            return;
-        }
-        row.put_u8(low | 0x80);
     }
 }

@@ -38,7 +38,7 @@ pub use generation::Generation;
 pub use hash::{HashKv, HashName, HashWalk};
 pub use leases::Leases;
 pub use pages::{Page, PagesEnd, RangePages};
-pub use range::Allowance;
+pub use range::{Allowance, Portion, Progress, RangeReading};
 pub use tip::Tip;
 pub use view::{Facts, View, ViewCell};
 pub use writer::Writer;

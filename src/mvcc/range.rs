@@ -1,7 +1,9 @@
 //! Ranges: every option of a read (API reference, section 1.2).
 //!
 //! Owns: limit, count, order, filters and what they mean together. Must never: fetch a value that is not returned or sorted
-//! by. Driven by clients' reads through [`View::range`], and by transactions.
+//! by. Driven by clients' reads through [`View::range`] or, in portions, [`View::continue_range`], and by transactions.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -11,9 +13,6 @@ use super::view::View;
 use crate::command::{KeyRange, KeyValue, Range, RangeEnd, RangeResult, SortOrder, SortTarget};
 use crate::ids::Revision;
 use crate::store::StoreError;
-
-/// What a range without a limit expects to find, to size its first copy out of the overlay.
-const EXPECTED_UNLIMITED: usize = usize::MAX;
 
 impl Range {
     /// The limit, where there is one.
@@ -76,16 +75,6 @@ impl View {
         Ok(self.range_at(request, at)?)
     }
 
-    /// Answers a range outside of a transaction; `None` when the answer is larger than allowed.
-    pub fn range_within(
-        &self,
-        request: &Range,
-        allowance: &mut Allowance,
-    ) -> Result<Option<RangeResult>, ReadError> {
-        let at = self.plain_revision(request.revision)?;
-        Ok(self.range_at_within(request, at, allowance)?)
-    }
-
     /// Answers a range at a retained revision; the request's own is not looked at.
     pub(super) fn range_at(&self, request: &Range, at: Revision) -> Result<RangeResult, StoreError> {
         let result = self.range_at_within(request, at, &mut { Allowance::UNLIMITED })?;
@@ -99,85 +88,217 @@ impl View {
         at: Revision,
         allowance: &mut Allowance,
     ) -> Result<Option<RangeResult>, StoreError> {
-        if request.count_only {
-            let count = self.count(&request.range, at)?;
-            return Ok(Some(RangeResult { count, ..RangeResult::default() }));
-        }
-        if request.is_in_key_order() && !request.has_revision_filter() {
-            self.range_in_key_order(request, at, allowance)
-        } else {
-            self.range_arranged(request, at, allowance)
+        let mut reading = RangeReading::new(request.clone(), at);
+        loop {
+            match reading.step(self, Portion::ALL, allowance)? {
+                Progress::More => {}
+                Progress::Done(()) => return Ok(Some(reading.result)),
+                Progress::TooLarge => return Ok(None),
+            }
         }
     }
 
-    /// Walks as far as the limit, and counts the rest without looking at it.
-    fn range_in_key_order(
+    /// Begins a range that is read in portions by [`View::continue_range`], all from this view.
+    pub fn begin_range(&self, request: Range) -> Result<RangeReading, ReadError> {
+        let at = self.plain_revision(request.revision)?;
+        Ok(RangeReading::new(request, at))
+    }
+
+    /// Reads the next portion; the whole answer once that was the last. All portions together answer as [`View::range`] does.
+    ///
+    /// A count is one portion, however many keys it counts: it looks at neither values nor versions.
+    pub fn continue_range(
         &self,
-        request: &Range,
-        at: Revision,
+        reading: &mut RangeReading,
+        portion: Portion,
         allowance: &mut Allowance,
-    ) -> Result<Option<RangeResult>, StoreError> {
-        let limit = request.limit().unwrap_or(usize::MAX);
-        let expected = request.limit().map_or(EXPECTED_UNLIMITED, |limit| limit.saturating_add(1));
-        let mut result = RangeResult::default();
-        for row in self.rows(&request.range, at, expected)? {
+    ) -> Result<Progress<RangeResult>, ReadError> {
+        let progress = reading.step(self, portion, allowance)?;
+        Ok(progress.map(|()| std::mem::take(&mut reading.result)))
+    }
+}
+
+/// How far a read in portions has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<T> {
+    /// There is more to read.
+    More,
+    /// This is all.
+    Done(T),
+    /// The answer is larger than allowed.
+    TooLarge,
+}
+
+impl<T> Progress<T> {
+    /// The same of what is made of the answer.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Progress<U> {
+        match self {
+            Self::More => Progress::More,
+            Self::Done(answer) => Progress::Done(make(answer)),
+            Self::TooLarge => Progress::TooLarge,
+        }
+    }
+}
+
+/// How much of a range is read in one go; at least one key is.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    /// Keys that are looked at.
+    pub keys: usize,
+    /// Bytes of keys and values that are fetched, beyond which no further key is.
+    pub bytes: usize,
+}
+
+impl Portion {
+    /// Everything.
+    pub const ALL: Self = Self { keys: usize::MAX, bytes: usize::MAX };
+
+    fn is_used_up(self, keys: usize, bytes: usize) -> bool {
+        keys > 0 && (keys >= self.keys || bytes >= self.bytes)
+    }
+}
+
+/// A range that is being read.
+///
+/// ```text
+/// in key order    walk, fetching values, as far as the limit; then count the rest without looking at it
+/// else            walk the whole interval and filter; then sort and cut; then fetch values
+/// ```
+///
+/// An order of "none" with another target than the key sorts the whole interval too, where etcd would sort what the limit left of it.
+pub struct RangeReading {
+    request: Range,
+    at: Revision,
+    /// What is left to walk; `None` behind the end.
+    rest: Option<KeyRange>,
+    /// What was kept of a range that is not in key order: all of it until it is walked, then what has no value yet.
+    drafts: VecDeque<Draft>,
+    result: RangeResult,
+}
+
+impl RangeReading {
+    fn new(request: Range, at: Revision) -> Self {
+        let rest = Some(request.range.clone());
+        Self { request, at, rest, drafts: VecDeque::new(), result: RangeResult::default() }
+    }
+
+    fn limit(&self) -> usize {
+        self.request.limit().unwrap_or(usize::MAX)
+    }
+
+    /// One portion into the result.
+    fn step(
+        &mut self,
+        view: &View,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
+        let in_order = self.request.is_in_key_order() && !self.request.has_revision_filter();
+        match self.rest.take() {
+            Some(rest) if self.request.count_only => {
+                self.result.count = view.count(&rest, self.at)?;
+                Ok(Progress::Done(()))
+            }
+            Some(rest) if in_order => self.walk_in_order(view, &rest, portion, allowance),
+            Some(rest) => self.walk_all(view, &rest, portion, allowance),
+            None => self.fetch(view, portion, allowance),
+        }
+    }
+
+    fn walk_in_order(
+        &mut self,
+        view: &View,
+        rest: &KeyRange,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
+        let limit = self.limit();
+        let expected = portion.keys.min(limit - self.result.kvs.len()).saturating_add(1);
+        let (mut keys, mut bytes) = (0, 0);
+        for row in view.rows(rest, self.at, expected)? {
             let row = row?;
-            if result.kvs.len() == limit {
-                result.more = true;
-                result.count = self.count(&from_key(row.key().clone(), &request.range), at)?;
+            if self.result.kvs.len() == limit {
+                self.result.more = true;
+                self.result.count = view.count(&from_key(row.key().clone(), rest), self.at)?;
                 break;
             }
-            let draft = row.draft(&self.base)?;
-            let kv = if request.keys_only { draft.strip() } else { draft.load(&self.base)? };
-            if !allowance.take(key_bytes(&kv) + kv.value.len()) {
-                return Ok(None);
+            if portion.is_used_up(keys, bytes) {
+                self.rest = Some(from_key(row.key().clone(), rest));
+                return Ok(Progress::More);
             }
-            result.kvs.push(kv);
+            let kv = finish(row.draft(&view.base)?, &self.request, view)?;
+            let taken = key_bytes(&kv) + kv.value.len();
+            if !allowance.take(taken) {
+                return Ok(Progress::TooLarge);
+            }
+            keys += 1;
+            bytes += taken;
+            self.result.kvs.push(kv);
         }
-        result.count += signed(result.kvs.len() as u64);
-        Ok(Some(result))
+        self.result.count += signed(self.result.kvs.len() as u64);
+        Ok(Progress::Done(()))
     }
 
-    /// Walks the whole interval, filters, sorts, cuts, and only then fetches values.
-    ///
-    /// An order of "none" with another target than the key sorts the whole interval too, where etcd would sort what the limit
-    /// left of it.
-    fn range_arranged(
-        &self,
-        request: &Range,
-        at: Revision,
+    fn walk_all(
+        &mut self,
+        view: &View,
+        rest: &KeyRange,
+        portion: Portion,
         allowance: &mut Allowance,
-    ) -> Result<Option<RangeResult>, StoreError> {
-        let mut drafts = Vec::new();
-        let mut count = 0;
-        for row in self.rows(&request.range, at, EXPECTED_UNLIMITED)? {
-            let mut draft = row?.draft(&self.base)?;
-            count += 1;
-            if request.keeps(&draft.kv) {
-                if request.sort.target == SortTarget::Value {
-                    draft.fetch(&self.base)?;
+    ) -> Result<Progress<()>, StoreError> {
+        let (mut keys, mut bytes) = (0, 0);
+        for row in view.rows(rest, self.at, portion.keys.saturating_add(1))? {
+            let row = row?;
+            if portion.is_used_up(keys, bytes) {
+                self.rest = Some(from_key(row.key().clone(), rest));
+                return Ok(Progress::More);
+            }
+            let mut draft = row.draft(&view.base)?;
+            keys += 1;
+            self.result.count += 1;
+            if self.request.keeps(&draft.kv) {
+                if self.request.sort.target == SortTarget::Value {
+                    draft.fetch(&view.base)?;
                 }
-                if !allowance.take(key_bytes(&draft.kv) + draft.kv.value.len()) {
-                    return Ok(None);
+                let taken = key_bytes(&draft.kv) + draft.kv.value.len();
+                if !allowance.take(taken) {
+                    return Ok(Progress::TooLarge);
                 }
-                drafts.push(draft);
+                bytes += taken;
+                self.drafts.push_back(draft);
             }
         }
-        sort(&mut drafts, request);
-        let limit = request.limit().unwrap_or(usize::MAX);
-        let more = drafts.len() > limit;
-        drafts.truncate(limit);
-        let mut kvs = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            let counted = draft.kv.value.len();
-            let kv = if request.keys_only { draft.strip() } else { draft.load(&self.base)? };
-            if !allowance.take(kv.value.len().saturating_sub(counted)) {
-                return Ok(None);
-            }
-            kvs.push(kv);
-        }
-        Ok(Some(RangeResult { kvs, more, count }))
+        sort(self.drafts.make_contiguous(), &self.request);
+        self.result.more = self.drafts.len() > self.limit();
+        self.drafts.truncate(self.limit());
+        Ok(Progress::More)
     }
+
+    fn fetch(
+        &mut self,
+        view: &View,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<()>, StoreError> {
+        let (mut keys, mut bytes) = (0, 0);
+        while !portion.is_used_up(keys, bytes) {
+            let Some(draft) = self.drafts.pop_front() else { return Ok(Progress::Done(())) };
+            let counted = draft.kv.value.len();
+            let kv = finish(draft, &self.request, view)?;
+            if !allowance.take(kv.value.len().saturating_sub(counted)) {
+                return Ok(Progress::TooLarge);
+            }
+            keys += 1;
+            bytes += key_bytes(&kv) + kv.value.len();
+            self.result.kvs.push(kv);
+        }
+        Ok(Progress::More)
+    }
+}
+
+/// What is returned of a row.
+fn finish(draft: Draft, request: &Range, view: &View) -> Result<KeyValue, StoreError> {
+    if request.keys_only { Ok(draft.strip()) } else { draft.load(&view.base) }
 }
 
 /// Orders drafts, which come in key order; equal ones stay in it, in both directions.

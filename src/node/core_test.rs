@@ -242,7 +242,7 @@ fn a_read_that_finds_no_leader_is_given_up_in_time() {
     trio.pass(HEARTBEAT);
     trio.cores[alone].handle_read(trio.now, ReadId(2));
     assert_eq!(trio.now, second);
-    trio.pass(REQUEST_TIMEOUT - HEARTBEAT - Duration::from_millis(1));
+    trio.pass(REQUEST_TIMEOUT.saturating_sub(HEARTBEAT + Duration::from_millis(1)));
     assert!(trio.refused(alone).is_empty());
     trio.pass(Duration::from_millis(1));
     assert_eq!(trio.now, first + REQUEST_TIMEOUT);

@@ -228,6 +228,11 @@ impl Handle {
         self.0.pool.run(work).await
     }
 
+    /// As [`Handle::blocking`] for work that is long: others have their turns between its slices, until one answers.
+    pub async fn in_slices<T: Send + 'static>(&self, slice: impl FnMut() -> Option<T> + Send + 'static) -> T {
+        self.0.pool.run_in_slices(slice).await
+    }
+
     /// Waits until everything that the compaction to `revision` made superfluous has been removed from the store.
     pub async fn compaction_finished(&self, revision: Revision) -> Result<(), ServeError> {
         let target = u64::try_from(revision.0).unwrap_or(0);
@@ -294,12 +299,12 @@ impl Shared {
             lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
             views: Arc::new(ViewCell::new(View::of_base(base)?)),
             compacted,
+            leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
             watches: Watches::default(),
-            leader_losses: Milestone::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         })

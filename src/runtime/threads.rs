@@ -1,4 +1,4 @@
-//! The four threads of a node, each around one part of the core, and their start and end.
+//! The threads of a node, each around one part of the core, and their start and end.
 //!
 //! Owns: which thread calls what, and the queues between them. Must never: decide; a thread carries out what its machine puts out. Driven
 //! by `app`, which starts the threads and hears of their end.

@@ -428,8 +428,10 @@ impl<D: Directory> Wal<D> {
     /// is: a crash leaves it or not, and recovery removes what is below the floor.
     fn release_one(&mut self) -> Result<bool, WalError> {
         assert!(!self.unsynced, "the floor is on the disk");
-        let given_up = self.segments.pop_front_if(|oldest| oldest.header.generation < self.floor);
-        let Some(oldest) = given_up else { return Ok(false) };
+        if self.segments.front().is_none_or(|oldest| oldest.header.generation >= self.floor) {
+            return Ok(false);
+        }
+        let Some(oldest) = self.segments.pop_front() else { return Ok(false) };
         self.active -= 1;
         let length = self.options.segment_bytes;
         let reusable = self.options.prefill && oldest.header.prefilled && oldest.header.length == length;

@@ -50,7 +50,7 @@ impl Hub {
             let scope = self.watchers[traveller.watcher].scope;
             self.scopes[scope].chosen = true;
         }
-        let scopes = Scopes { index: &self.index, scopes: &mut self.scopes, wanted: For::Chosen };
+        let scopes = Scopes { index: &self.index, all: &mut self.scopes, wanted: For::Chosen };
         let slice = scan::slice(view, from, self.revision, bounds, scopes)?;
         for traveller in &travellers {
             let scope = self.watchers[traveller.watcher].scope;

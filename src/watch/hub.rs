@@ -239,7 +239,7 @@ impl Hub {
         let (from, mut through) = (self.revision.next(), to);
         if self.synced > 0 {
             let bounds = self.slice_bounds();
-            let scopes = Scopes { index: &self.index, scopes: &mut self.scopes, wanted: For::Synced };
+            let scopes = Scopes { index: &self.index, all: &mut self.scopes, wanted: For::Synced };
             let slice = scan::slice(view, from, to, bounds, scopes)?;
             through = slice.through;
             for found in slice.found {

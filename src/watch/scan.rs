@@ -41,7 +41,7 @@ pub struct Found {
 /// The scopes, as a slice looks at them.
 pub struct Scopes<'h> {
     pub index: &'h Index,
-    pub scopes: &'h mut Slab<Scope>,
+    pub all: &'h mut Slab<Scope>,
     pub wanted: For,
 }
 
@@ -86,7 +86,7 @@ pub fn slice(
         if matches.is_empty() {
             continue;
         }
-        let previous = if matches.iter().any(|scope| scopes.scopes[*scope].prev_kv) {
+        let previous = if matches.iter().any(|scope| scopes.all[*scope].prev_kv) {
             previous(view, id, &change)?
         } else {
             None
@@ -94,11 +94,11 @@ pub fn slice(
         let event = Arc::new(Event { id, change, previous });
         bytes += event.bytes();
         for scope in matches.drain(..) {
-            slice.add(scope, &event, &mut scopes.scopes[scope]);
+            slice.add(scope, &event, &mut scopes.all[scope]);
         }
     }
     for found in &slice.found {
-        scopes.scopes[found.scope].found = None;
+        scopes.all[found.scope].found = None;
     }
     Ok(slice)
 }
@@ -117,11 +117,11 @@ impl Slice {
 impl Scopes<'_> {
     /// Puts the scopes that want this change into `matches`.
     fn find(&mut self, change: &Change, matches: &mut Vec<u32>) {
-        let Scopes { index, scopes, wanted } = self;
+        let Scopes { index, all, wanted } = self;
         index.stab(&change.key, |first| {
             let mut next = Some(first);
             while let Some(number) = next {
-                let scope = &scopes[number];
+                let scope = &all[number];
                 let listens = match wanted {
                     For::Synced => !scope.synced.is_empty(),
                     For::Chosen => scope.chosen,

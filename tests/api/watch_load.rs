@@ -79,7 +79,8 @@ fn a_thousand_watchers_miss_nothing() {
         for _ in 0..WATCHERS {
             assert!(stream.next().await.created);
         }
-        let writes = smol::spawn(async move { put_at_once(&kv, "k", WRITES.unsigned_abs() as usize).await });
+        let writes =
+            smol::spawn(async move { put_at_once(&kv, "k", usize::try_from(WRITES).unwrap()).await });
         let mut seen = vec![1; WATCHERS];
         let mut left = WATCHERS;
         while left > 0 {
@@ -107,7 +108,7 @@ fn a_storm_of_reconnecting_clients_leaves_nothing_and_misses_nothing() {
         let kv = client(&server).await;
         let writer = kv.clone();
         let writes =
-            smol::spawn(async move { put_at_once(&writer, "k", WRITES.unsigned_abs() as usize).await });
+            smol::spawn(async move { put_at_once(&writer, "k", usize::try_from(WRITES).unwrap()).await });
         let mut seen = vec![1_i64; CLIENTS];
         for round in 0..ROUNDS {
             let mut streams = Vec::new();

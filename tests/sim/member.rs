@@ -1,6 +1,6 @@
 //! One run of a member: the real core, applier, log and store, with the threads of `runtime` played by turns.
 //!
-//! Owns: the mailboxes between the four threads, and which machine of `node` gets what is in them. Must never: decide anything that production code decides. Driven by `world`, one
+//! Owns: the mailboxes between the threads, and which machine of `node` gets what is in them. Must never: decide anything that production code decides. Driven by `world`, one
 //! thread's turn per event; dropped when the process or the machine dies.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +24,25 @@ use covey::prng::Prng;
 use covey::store::{Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
 use covey::wal::LogEntry;
+use covey::watch::{Hub, Input, Limits, Options};
 
 use crate::disk::{Refused, chain};
 use crate::plan::Timing;
+
+/// Small enough for short histories to meet every bound.
+const HUB: Options = Options {
+    progress_interval: Duration::from_secs(2),
+    limits: Limits {
+        stream_responses: 4,
+        stream_bytes: 4000,
+        queued_bytes: 10_000,
+        slice_revisions: 6,
+        slice_rows: 10,
+        slice_watchers: 4,
+        slice_bytes: 3000,
+        scarce_slice_bytes: 300,
+    },
+};
 
 /// The threads of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +53,7 @@ pub(crate) enum Thread {
     /// The second half of the wal thread's turn: the sync after the write.
     WalSync,
     Checkpoint,
+    Watch,
 }
 
 /// What a turn asks of the world.
@@ -98,6 +115,10 @@ pub(crate) struct Member {
     quota: u64,
     timing: Timing,
     prng: Prng,
+    hub: Hub,
+    for_hub: Vec<Input>,
+    /// Apart, so that watchers do not change what happens beside them.
+    hub_prng: Prng,
     sequence: u64,
     for_core: Vec<CoreInput>,
     for_applier: Vec<ApplierInput>,
@@ -154,6 +175,9 @@ impl Member {
             quota,
             timing,
             prng,
+            hub: Hub::new(HUB, Prng::new(identity.boot_nonce)),
+            for_hub: Vec::new(),
+            hub_prng: Prng::new(identity.boot_nonce),
             sequence: 0,
             for_core: Vec::new(),
             for_applier: Vec::new(),
@@ -258,6 +282,7 @@ impl Member {
             Thread::Wal => self.wal_turn(effects),
             Thread::WalSync => self.wal_sync(effects),
             Thread::Checkpoint => self.checkpoint_turn(now, effects),
+            Thread::Watch => self.watch_turn(now, effects),
         };
         done.inspect_err(|why| {
             let thread = if thread == Thread::WalSync { Thread::Wal } else { thread };
@@ -298,6 +323,30 @@ impl Member {
     fn tell_wal(&mut self, job: LogJob, effects: &mut Effects) {
         self.for_wal.push(job);
         self.wake(Thread::Wal, effects);
+    }
+}
+
+/// The watch thread.
+impl Member {
+    pub(crate) fn tell_hub(&mut self, input: Input, effects: &mut Effects) {
+        self.for_hub.push(input);
+        self.wake_hub(effects);
+    }
+
+    fn wake_hub(&mut self, effects: &mut Effects) {
+        let delay = self.timing.hop(&mut self.hub_prng);
+        self.wake_after(Thread::Watch, delay, effects);
+    }
+
+    fn watch_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
+        let inputs = std::mem::take(&mut self.for_hub);
+        // Clients look by themselves, early or late.
+        let busy = self.hub.turn(now, &self.view, inputs, drop).map_err(|error| chain(&error))?;
+        if busy {
+            self.wake_hub(effects);
+        }
+        self.set_timer(Thread::Watch, self.hub.poll_timeout(), effects);
+        Ok(())
     }
 }
 
@@ -397,6 +446,7 @@ impl Member {
                 assert!(view.applied() >= self.view.applied(), "views move forward");
                 assert!(view.revision() >= self.view.revision(), "revisions move forward");
                 self.view = Arc::new(view);
+                self.tell_hub(Input::NewView, effects);
             }
             ApplierOutput::Replies(replies) => {
                 effects.extend(replies.into_iter().map(|(id, applied)| Effect::Replied(id, applied)));

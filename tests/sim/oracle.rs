@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use covey::command::codec::decode;
 use covey::command::{
-    Alarm, AlarmKind, Applied, Command, KeyRange, LeaseCommand, Range, RangeEnd, Rejection,
+    Alarm, AlarmKind, Applied, Command, KeyRange, KeyValue, LeaseCommand, Range, RangeEnd, Rejection,
 };
 use covey::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, VersionId};
 use covey::mvcc::{ReadError, View};
@@ -28,7 +28,7 @@ use covey::time::Instant;
 use covey::wal::{EntryKind, LogEntry};
 
 use crate::leases::{Leases, Told};
-use crate::model::{Leased, Model};
+use crate::model::{Event, Leased, Model};
 
 /// One place of the log, and the state after it.
 struct Place {
@@ -87,6 +87,17 @@ impl Oracle {
     /// The current revision, and the one that is compacted to (-1: none yet).
     pub(crate) fn revisions(&self) -> (i64, i64) {
         (self.model.rev, self.model.compacted)
+    }
+
+    /// The changes that a watcher may be told of.
+    pub(crate) fn events(&self) -> &[Event] {
+        &self.model.events
+    }
+
+    /// What a key was at a revision.
+    pub(crate) fn value_at(&self, key: &[u8], revision: i64) -> Option<&KeyValue> {
+        let mut before = self.model.events.iter().rev().filter(|event| event.main <= revision);
+        before.find(|event| event.key == key)?.kv.as_ref()
     }
 
     /// A client proposed something.

@@ -53,6 +53,9 @@ impl Totals {
         sum.kills += report.kills;
         sum.faults += report.faults;
         sum.stored += report.stored;
+        sum.told += report.told;
+        sum.progress += report.progress;
+        sum.overtaken += report.overtaken;
         sum.renewed += report.renewed;
         sum.expired += report.expired;
         sum.checkpoints += report.checkpoints;
@@ -63,7 +66,8 @@ impl Totals {
         let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
-             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} renewals, {} leases expired, {} checkpointed",
+             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} renewals, {} leases expired, {} checkpointed, {} events told, \
+             {} times progress, {} watchers overtaken",
             sum.events,
             sum.acknowledged,
             sum.unknown,
@@ -75,7 +79,10 @@ impl Totals {
             sum.stored,
             sum.renewed,
             sum.expired,
-            sum.checkpoints
+            sum.checkpoints,
+            sum.told,
+            sum.progress,
+            sum.overtaken
         );
     }
 }
@@ -91,6 +98,11 @@ fn run_seeds(kind: &str, draw: Draw, seeds: std::ops::Range<u64>) -> Report {
     assert!(power_cuts > totals.seeds && kills > 0 && stored > 0, "things went wrong");
     let Report { renewed, expired, .. } = totals.sum;
     assert!(renewed > 0 && expired > 0, "leases lived and died");
+    let Report { told, progress, overtaken, .. } = totals.sum;
+    assert!(
+        told > 10 * totals.seeds && progress > 0 && overtaken > 0,
+        "watchers were told, and some too late"
+    );
     totals.sum
 }
 

@@ -9,6 +9,7 @@
 mod clients;
 mod ending;
 mod trouble;
+mod watchers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::oracle::{Oracle, everything};
 use crate::plan::{Plan, draw};
 use crate::queue::{Queue, Trace};
 use crate::workload::{Ask, Workload};
+use watchers::{SUBSCRIBERS, Subscriber};
 
 /// A supervisor starts a process again after about this long.
 const RESTART: Duration = Duration::from_millis(800);
@@ -57,6 +59,8 @@ enum Event {
         message: Message,
     },
     Client(u64),
+    /// A client with watchers does something.
+    Watch(usize),
     /// A read looks at the view that it took.
     Look(u64),
     GiveUp(u64),
@@ -128,6 +132,10 @@ pub(crate) struct Report {
     pub(crate) renewed: u64,
     pub(crate) expired: u64,
     pub(crate) checkpoints: u64,
+    /// Events that watchers were told, times that they were told how far they are, and that they were too late.
+    pub(crate) told: u64,
+    pub(crate) progress: u64,
+    pub(crate) overtaken: u64,
     /// Operations of the first host's disk that changed something: what a crash can be put at.
     pub(crate) disk_operations: u64,
 }
@@ -150,6 +158,9 @@ pub(crate) struct World {
     workload: Workload,
     hosts: Vec<Host>,
     oracle: Oracle,
+    subscribers: Vec<Subscriber>,
+    /// Apart, so that watchers do not change what happens beside them.
+    watch_prng: Prng,
     ops: BTreeMap<u64, Op>,
     next_op: u64,
     asked: u64,
@@ -186,6 +197,8 @@ impl World {
             workload: Workload::new(prng.fork(), plan.load),
             prng,
             oracle: Oracle::new(),
+            subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
+            watch_prng: Prng::new(plan.seed ^ 0x3a7c4),
             ops: BTreeMap::new(),
             next_op: 0,
             asked: 0,
@@ -223,6 +236,9 @@ impl World {
             let think = draw(&mut self.prng, self.plan.load.think);
             self.queue.after(think, Event::Client(client));
         }
+        for subscriber in 0..SUBSCRIBERS {
+            self.queue.after(Duration::ZERO, Event::Watch(subscriber));
+        }
         self.schedule_trouble();
         while self.asked < self.plan.load.operations {
             self.step();
@@ -231,11 +247,15 @@ impl World {
         self.calm_down();
         self.probe();
         self.outlive_leases();
+        self.hear_everything();
         self.cut_power_everywhere();
         if self.rot {
             self.flip_a_bit();
         }
         self.probe();
+        if !self.rot {
+            self.hear_everything();
+        }
         self.finish()
     }
 
@@ -263,6 +283,7 @@ impl World {
             Event::End { .. } => {}
             Event::Deliver { from, to, message } => self.deliver(from, to, message),
             Event::Client(client) => self.client(client),
+            Event::Watch(subscriber) => self.watch(subscriber),
             Event::Look(op) => self.look(op),
             Event::GiveUp(op) => self.give_up(op),
             Event::Trouble => self.make_trouble(),

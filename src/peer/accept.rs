@@ -1,0 +1,117 @@
+//! Connections that others begin.
+//!
+//! Owns: the way of a stranger from its first packet to an accepted hello. Must never: do more for an address than `gate` allows, or serve
+//! a protocol that was not agreed on. Driven by the endpoint.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connection, Incoming};
+use rustls_pki_types::CertificateDer;
+use smol::future::or;
+
+use super::endpoint::canonical;
+use super::gate::Admission;
+use super::greet::{self, Failure, refuse, why};
+use super::hello::{Refusal, RefusalKind};
+use super::manager::{Established, Input};
+use super::shared::Shared;
+use super::trust::{ALPN_PEER, key_of};
+use crate::ids::{MemberId, PublicKey};
+
+/// From the first packet to the end of the hellos.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Lets strangers in, one task each, for as long as the endpoint is open.
+pub(super) async fn run(shared: Arc<Shared>) {
+    while let Some(incoming) = shared.endpoint.accept().await {
+        let address = incoming.remote_address().ip();
+        let is_proven = incoming.remote_address_validated();
+        let admission = shared.gate().ask(shared.clock.now(), address, is_proven);
+        match admission {
+            Admission::Begin => {
+                shared.counters.handshakes.fetch_add(1, Ordering::Relaxed);
+                let place = Place { shared: Arc::clone(&shared), address, was_member: false };
+                if let Some(task) = shared.host.spawn(welcome(place, incoming)) {
+                    task.detach();
+                }
+            }
+            Admission::Prove => {
+                // It can only fail for an address that is proven.
+                let _ = incoming.retry();
+            }
+            Admission::Ignore => {
+                shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
+                incoming.ignore();
+            }
+        }
+    }
+}
+
+/// One handshake's share of the gate, however it ends.
+struct Place {
+    shared: Arc<Shared>,
+    address: IpAddr,
+    was_member: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.gate().ended(self.address, self.was_member);
+    }
+}
+
+async fn welcome(mut place: Place, incoming: Incoming) {
+    let shared = Arc::clone(&place.shared);
+    let address = canonical(incoming.remote_address());
+    let mut member = None;
+    let late = async {
+        shared.host.sleep(WELCOME_TIMEOUT).await;
+        Err(Failure::Lost("it took too long to say who it is".into()))
+    };
+    match or(greeted(&shared, incoming, &mut member), late).await {
+        Ok(established) => {
+            place.was_member = true;
+            let _ = shared.inputs.try_send(Input::Established(established));
+        }
+        Err(failure) => {
+            let _ = shared.inputs.try_send(Input::NotWelcome { member, address, failure });
+        }
+    }
+}
+
+async fn greeted(
+    shared: &Arc<Shared>,
+    incoming: Incoming,
+    member: &mut Option<MemberId>,
+) -> Result<Established, Failure> {
+    let connecting = incoming.accept().map_err(|error| why(&error))?;
+    let connection = connecting.await.map_err(|error| why(&error))?;
+    let protocol = protocol_of(&connection);
+    if protocol.as_deref() != Some(ALPN_PEER) {
+        let sentence = format!("member {} speaks another protocol with members", shared.own.from);
+        return Err(refuse(&connection, Refusal { kind: RefusalKind::Version, sentence }));
+    }
+    // Looked up again after the handshake: the key may have been removed meanwhile.
+    let found = shown_key(&connection).and_then(|key| Some((key, shared.pins.known(&key)?)));
+    let Some((key, known)) = found else {
+        let sentence = format!("member {} does not know the key that was shown", shared.own.from);
+        return Err(refuse(&connection, Refusal { kind: RefusalKind::Key, sentence }));
+    };
+    *member = Some(known.member);
+    let greeted = greet::answer(&connection, &shared.hello_to(known.member), &known).await?;
+    Ok(Established { key, connection, greeted, attempt: None })
+}
+
+fn protocol_of(connection: &Connection) -> Option<Vec<u8>> {
+    let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    data.protocol
+}
+
+fn shown_key(connection: &Connection) -> Option<PublicKey> {
+    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    key_of(shown.first()?)
+}

@@ -1,0 +1,153 @@
+//! How many handshakes strangers may cost.
+//!
+//! Owns: a small budget for each address and one for all. Must never: remember an address that was not shown to be real, or grow with the
+//! number of attackers. Driven by `accept` with the time as an argument.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// Handshakes under way at the same time.
+const PENDING_MAX: usize = 32;
+/// From this many on, an address has to be shown to be real before anything is computed for it.
+const PENDING_UNVALIDATED: usize = 4;
+/// Handshakes that one address may begin at once.
+const BURST: u32 = 16;
+/// The pause after which an address may begin one more.
+const REFILL: Duration = Duration::from_millis(500);
+/// Addresses that are remembered.
+const ADDRESSES_MAX: usize = 1024;
+
+/// What to do with somebody who wants to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Begin the handshake.
+    Begin,
+    /// Have it prove that the address is its own (QUIC's Retry, which costs nothing to remember).
+    Prove,
+    /// Drop the packet.
+    Ignore,
+}
+
+/// The budgets.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    pending: usize,
+    /// For each address the time at which its budget is whole again.
+    whole_at: BTreeMap<IpAddr, Instant>,
+}
+
+impl Gate {
+    /// Asks for a handshake; after [`Admission::Begin`], [`Gate::ended`] has to follow.
+    pub(super) fn ask(&mut self, now: Instant, address: IpAddr, is_proven: bool) -> Admission {
+        if self.pending >= PENDING_MAX {
+            return Admission::Ignore;
+        }
+        let origin = origin(address);
+        if !is_proven && (self.pending >= PENDING_UNVALIDATED || self.whole_at.contains_key(&origin)) {
+            return Admission::Prove;
+        }
+        if self.whole_at.len() >= ADDRESSES_MAX {
+            self.whole_at.retain(|_, whole_at| *whole_at > now);
+            if self.whole_at.len() >= ADDRESSES_MAX && !self.whole_at.contains_key(&origin) {
+                return Admission::Ignore;
+            }
+        }
+        let whole_at = self.whole_at.get(&origin).copied().unwrap_or(now).max(now) + REFILL;
+        if whole_at.since(now) > REFILL * BURST {
+            return Admission::Ignore;
+        }
+        self.whole_at.insert(origin, whole_at);
+        self.pending += 1;
+        Admission::Begin
+    }
+
+    /// A handshake is over. Who turned out to be a member has cost nothing.
+    pub(super) fn ended(&mut self, address: IpAddr, was_member: bool) {
+        self.pending -= 1;
+        if was_member {
+            self.whole_at.remove(&origin(address));
+        }
+    }
+}
+
+/// Whom an address stands for: one host has a whole /64 of IPv6, except on a link's own addresses.
+fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() => {
+            let network = u128::from(v6) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(gate: &mut Gate, now: Instant, address: &str) -> Admission {
+        let admission = gate.ask(now, address.parse().unwrap(), true);
+        if admission == Admission::Begin {
+            gate.ended(address.parse().unwrap(), false);
+        }
+        admission
+    }
+
+    fn begun(gate: &mut Gate, now: Instant, address: &str) -> usize {
+        (0..1000).filter(|_| ask(gate, now, address) == Admission::Begin).count()
+    }
+
+    #[test]
+    fn an_address_has_a_burst_and_then_a_rate() {
+        let mut gate = Gate::default();
+        let start = Instant(1);
+        assert_eq!(begun(&mut gate, start, "10.0.0.1"), 16);
+        assert_eq!(begun(&mut gate, start, "::ffff:10.0.0.1"), 0, "the same address in its other form");
+        assert_eq!(begun(&mut gate, start, "10.0.0.2"), 16, "another one has its own");
+        assert_eq!(begun(&mut gate, start + REFILL * 3, "10.0.0.1"), 3);
+        assert_eq!(begun(&mut gate, start + REFILL * 1000, "10.0.0.1"), 16);
+    }
+
+    #[test]
+    fn a_host_has_one_budget_for_its_network_and_neighbours_have_their_own() {
+        let mut gate = Gate::default();
+        assert_eq!(begun(&mut gate, Instant(1), "2001:db8::1"), 16);
+        assert_eq!(begun(&mut gate, Instant(1), "2001:db8::2"), 0);
+        assert_eq!(begun(&mut gate, Instant(1), "fe80::1"), 16);
+        assert_eq!(begun(&mut gate, Instant(1), "fe80::2"), 16);
+    }
+
+    #[test]
+    fn a_member_gets_its_budget_back() {
+        let (mut gate, address) = (Gate::default(), "10.0.0.1".parse().unwrap());
+        for _ in 0..100 {
+            assert_eq!(gate.ask(Instant(1), address, true), Admission::Begin);
+            gate.ended(address, true);
+        }
+    }
+
+    #[test]
+    fn all_together_are_bounded_and_have_to_prove_their_addresses() {
+        let mut gate = Gate::default();
+        let address = |n: usize| IpAddr::V4(u32::try_from(n).unwrap().into());
+        for n in 0..PENDING_UNVALIDATED {
+            assert_eq!(gate.ask(Instant(1), address(n), false), Admission::Begin);
+        }
+        assert_eq!(gate.ask(Instant(1), address(99), false), Admission::Prove);
+        for n in PENDING_UNVALIDATED..PENDING_MAX {
+            assert_eq!(gate.ask(Instant(1), address(n), true), Admission::Begin);
+        }
+        assert_eq!(gate.ask(Instant(1), address(99), true), Admission::Ignore);
+        gate.ended(address(0), false);
+        assert_eq!(gate.ask(Instant(1), address(99), true), Admission::Begin);
+        let mut gate = Gate::default();
+        for n in 0..ADDRESSES_MAX {
+            assert_eq!(ask(&mut gate, Instant(1), &address(n).to_string()), Admission::Begin);
+        }
+        assert_eq!(ask(&mut gate, Instant(1), "99.9.9.9"), Admission::Ignore);
+        assert_eq!(ask(&mut gate, Instant(1) + REFILL, "99.9.9.9"), Admission::Begin, "the others are whole");
+    }
+}

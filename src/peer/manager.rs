@@ -1,0 +1,401 @@
+//! Which connection with which member is in use.
+//!
+//! Owns: the members, when each is dialled, the choice between two connections with one. Must never: wait for the network: everything slow
+//! is a task that reports back. Driven by its queue, on the transport's thread.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quinn::{Connection, ConnectionError, VarInt};
+use smol::Task;
+use smol::channel::Receiver;
+
+use super::Peer;
+use super::backoff::Backoff;
+use super::dial::{self, Attempt};
+use super::events::{Event, RefusedBy};
+use super::greet::{CLOSED_REPLACED, Failure, Greeted, refuse, why};
+use super::hello::{Refusal, RefusalKind, Run, judge_run};
+use super::link::Link;
+use super::muffle::Muffle;
+use super::outbox::{LinkId, Outbox};
+use super::shared::Shared;
+use crate::ids::{MemberId, PublicKey};
+use crate::prng::Prng;
+use crate::time::Instant;
+
+/// Both ends dial. The one with the higher id gives the other this much time first, so that there are rarely two connections.
+const COURTESY: Duration = Duration::from_millis(200);
+/// Two connections that begin within this time are the two ends' dials crossing each other. Later, the other end has lost the first one.
+const CROSSING: Duration = Duration::from_secs(2);
+/// A connection that held this long was no failure.
+const STABLE: Duration = Duration::from_secs(2);
+
+/// What the manager is told.
+pub(super) enum Input {
+    /// The members, and where they are, from now on.
+    Peers(BTreeMap<MemberId, Peer>),
+    /// A connection whose ends have accepted each other.
+    Established(Established),
+    /// Someone who dialled did not get in.
+    NotWelcome { member: Option<MemberId>, address: SocketAddr, failure: Failure },
+    /// An attempt to reach a member has failed.
+    DialFailed { member: MemberId, number: u64, address: Option<SocketAddr>, failure: Failure },
+    /// A connection has ended.
+    LinkDown { member: MemberId, link: LinkId, error: ConnectionError },
+    /// A connection that was replaced could not bring everything.
+    RetiredWithLoss { link: LinkId },
+    /// Something for this member was dropped on its way in.
+    Lost(MemberId),
+    /// The end.
+    Stop,
+}
+
+pub(super) struct Established {
+    pub(super) key: PublicKey,
+    pub(super) connection: Connection,
+    pub(super) greeted: Greeted,
+    /// The number of our attempt; `None` when the other end dialled.
+    pub(super) attempt: Option<u64>,
+}
+
+/// What is known of a member, and what there is with it.
+struct Member {
+    peer: Peer,
+    outbox: Arc<Outbox>,
+    link: Option<Link>,
+    /// Connections that were replaced and may still bring something.
+    retired: Vec<Link>,
+    dial: Option<Dial>,
+    backoff: Backoff,
+}
+
+struct Dial {
+    number: u64,
+    begun: Arc<AtomicBool>,
+    #[expect(dead_code, reason = "the attempt lasts as long as its task")]
+    task: Option<Task<()>>,
+}
+
+impl Member {
+    /// There is no connection, or ours leads to where the member does not live any more.
+    fn wants_dial(&self) -> bool {
+        !self.peer.addresses.is_empty()
+            && self
+                .link
+                .as_ref()
+                .is_none_or(|link| link.dialled && !self.peer.addresses.contains(&link.address()))
+    }
+
+    /// An attempt that has begun is left alone: the other end may have accepted it already.
+    fn drop_waiting_dial(&mut self) {
+        if self.dial.as_ref().is_some_and(|dial| !dial.begun.load(Ordering::Relaxed)) {
+            self.dial = None;
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Manager {
+    shared: Arc<Shared>,
+    prng: Prng,
+    members: BTreeMap<MemberId, Member>,
+    last_link: LinkId,
+    last_attempt: u64,
+    refusals: Muffle<(Option<MemberId>, IpAddr, RefusedBy, RefusalKind)>,
+    unreached: Muffle<MemberId>,
+}
+
+impl Manager {
+    pub(super) fn new(shared: Arc<Shared>, prng: Prng) -> Self {
+        Self {
+            shared,
+            prng,
+            members: BTreeMap::new(),
+            last_link: 0,
+            last_attempt: 0,
+            refusals: Muffle::default(),
+            unreached: Muffle::default(),
+        }
+    }
+
+    /// Until it is told to stop.
+    pub(super) async fn run(mut self, inputs: Receiver<Input>) {
+        while let Ok(input) = inputs.recv().await {
+            match input {
+                Input::Peers(peers) => self.replace_peers(peers),
+                Input::Established(new) => self.established(new),
+                Input::NotWelcome { member, address, failure } => self.not_welcome(member, address, failure),
+                Input::DialFailed { member, number, address, failure } => {
+                    self.dial_failed(member, number, address, failure);
+                }
+                Input::LinkDown { member, link, error } => self.link_down(member, link, &error),
+                Input::RetiredWithLoss { link } => self.retired_with_loss(link),
+                Input::Lost(member) => self.tell(Event::Unreachable(member)),
+                Input::Stop => return,
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        (self.shared.events)(event);
+    }
+
+    fn replace_peers(&mut self, mut peers: BTreeMap<MemberId, Peer>) {
+        peers.remove(&self.shared.own.from);
+        let gone: Vec<MemberId> = self
+            .members
+            .iter()
+            .filter(|(id, member)| peers.get(id).is_none_or(|peer| peer.key != member.peer.key))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.drop_member(id);
+        }
+        for (id, peer) in peers {
+            let is_new = !self.members.contains_key(&id);
+            let member = self.members.entry(id).or_insert_with(|| Member {
+                peer: Peer { addresses: Vec::new(), ..peer.clone() },
+                outbox: Arc::default(),
+                link: None,
+                retired: Vec::new(),
+                dial: None,
+                backoff: Backoff::default(),
+            });
+            let moved = member.peer.addresses != peer.addresses;
+            member.peer = peer;
+            if moved {
+                member.dial = None;
+                member.backoff.reset();
+                let gives_way = is_new && self.shared.own.from > id;
+                self.dial_if_wanted(id, if gives_way { COURTESY } else { Duration::ZERO });
+            }
+        }
+        *self.shared.outboxes_mut() =
+            self.members.iter().map(|(id, member)| (*id, Arc::clone(&member.outbox))).collect();
+    }
+
+    /// The member was removed, or another node has its place: nothing of it is believed any more.
+    fn drop_member(&mut self, id: MemberId) {
+        let Some(member) = self.members.remove(&id) else { return };
+        self.shared.connections().remove(&id);
+        member.outbox.detach();
+        let us = self.shared.own.from;
+        let sentence = format!("member {us} refuses member {id}: it is not a member with this key any more");
+        let refusal = Refusal { kind: RefusalKind::Removed, sentence };
+        for link in member.link.iter().chain(&member.retired) {
+            link.refuse(&refusal);
+        }
+        tracing::info!(member = %id, "a member is trusted no longer; its connections are closed");
+    }
+
+    fn established(&mut self, new: Established) {
+        let (us, id, run) = (self.shared.own.from, new.greeted.hello.from, new.greeted.hello.run);
+        let known = self.shared.pins.known(&new.key).filter(|known| known.member == id);
+        let member = self.members.get_mut(&id).filter(|member| member.peer.key == new.key);
+        let (Some(known), Some(member)) = (known, member) else {
+            let sentence = format!("member {us} does not know this key of member {id} any more");
+            refuse(&new.connection, Refusal { kind: RefusalKind::Removed, sentence });
+            return;
+        };
+        if new.attempt.is_some() && member.dial.as_ref().map(|dial| dial.number) == new.attempt {
+            member.dial = None;
+        }
+        if let Err(refusal) = judge_run(us, run, &known) {
+            let address = new.connection.remote_address();
+            refuse(&new.connection, refusal.clone());
+            self.refused(Some(id), address, RefusedBy::Us, refusal);
+            return;
+        }
+        let now = self.shared.clock.now();
+        let in_use = member.link.as_ref().map(|link| Rival::of(link, now));
+        if in_use.is_some_and(|in_use| !in_use.gives_way(run, new.attempt.is_some(), us < id)) {
+            new.connection.close(VarInt::from_u32(CLOSED_REPLACED), b"the other connection is kept");
+            return;
+        }
+        self.take(id, new);
+    }
+
+    /// Puts a connection to use, in the place of another one if there is one.
+    fn take(&mut self, id: MemberId, new: Established) {
+        let Established { key, connection, greeted, attempt } = new;
+        let run = greeted.hello.run;
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if let Some(mut old) = member.link.take() {
+            old.retire(&self.shared);
+            member.retired.push(old);
+        }
+        self.last_link += 1;
+        member.outbox.attach(self.last_link);
+        self.shared.connections().insert(id, connection.clone());
+        self.shared.pins.saw(&key, run);
+        let dialled = attempt.is_some();
+        let link = Link::start(&self.shared, &member.outbox, self.last_link, (connection, greeted, dialled));
+        let address = link.address();
+        member.link = Some(link);
+        if !member.wants_dial() {
+            member.drop_waiting_dial();
+        }
+        self.unreached.forget(|news| *news == id);
+        self.refusals.forget(|news| news.0 == Some(id));
+        tracing::info!(member = %id, %address, dialled, incarnation = run.incarnation.0, "connected with a member");
+        self.tell(Event::Connected { member: id, address, run });
+    }
+
+    fn link_down(&mut self, id: MemberId, link: LinkId, error: &ConnectionError) {
+        let now = self.shared.clock.now();
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.retired.retain(|retired| retired.id != link);
+        let Some(old) = member.link.take_if(|current| current.id == link) else { return };
+        member.outbox.detach();
+        self.shared.connections().remove(&id);
+        if now.since(old.since) >= STABLE {
+            member.backoff.reset();
+        }
+        let pause = member.backoff.next(&mut self.prng);
+        tracing::info!(member = %id, address = %old.address(), %error, "lost the connection with a member");
+        if let Failure::Refused { by, refusal } = why(error) {
+            self.refused(Some(id), old.address(), by, refusal);
+        }
+        self.tell(Event::Unreachable(id));
+        self.dial_if_wanted(id, pause);
+    }
+
+    fn retired_with_loss(&mut self, link: LinkId) {
+        let holds = |member: &Member| member.retired.iter().any(|retired| retired.id == link);
+        if let Some((id, _)) = self.members.iter().find(|(_, member)| holds(member)) {
+            self.tell(Event::Unreachable(*id));
+        }
+    }
+
+    fn dial_failed(&mut self, id: MemberId, number: u64, address: Option<SocketAddr>, failure: Failure) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.dial.take_if(|dial| dial.number == number).is_none() {
+            return;
+        }
+        let pause = member.backoff.next(&mut self.prng);
+        match (failure, address) {
+            (Failure::Refused { by, refusal }, Some(address)) => {
+                self.refused(Some(id), address, by, refusal);
+            }
+            (Failure::Replaced, _) => {}
+            (failure, address) => {
+                if let Some(before) = self.unreached.tell(self.shared.clock.now(), id) {
+                    tracing::info!(member = %id, ?address, error = %failure, before, "cannot reach a member");
+                }
+            }
+        }
+        self.dial_if_wanted(id, pause);
+    }
+
+    fn dial_if_wanted(&mut self, id: MemberId, pause: Duration) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.dial.is_some() || !member.wants_dial() {
+            return;
+        }
+        self.last_attempt += 1;
+        let begun = Arc::new(AtomicBool::new(false));
+        let attempt = Attempt {
+            member: id,
+            key: member.peer.key,
+            addresses: member.peer.addresses.clone(),
+            pause,
+            begun: Arc::clone(&begun),
+            number: self.last_attempt,
+        };
+        let task = self.shared.host.spawn(dial::run(Arc::clone(&self.shared), attempt));
+        member.dial = Some(Dial { number: self.last_attempt, begun, task });
+    }
+
+    fn not_welcome(&mut self, member: Option<MemberId>, address: SocketAddr, failure: Failure) {
+        match failure {
+            Failure::Refused { by, refusal } => self.refused(member, address, by, refusal),
+            Failure::Replaced => {}
+            Failure::Lost(error) => tracing::debug!(%address, error, "someone who dialled got lost"),
+        }
+    }
+
+    fn refused(&mut self, member: Option<MemberId>, address: SocketAddr, by: RefusedBy, why: Refusal) {
+        let news = (member, address.ip(), by, why.kind);
+        let Some(before) = self.refusals.tell(self.shared.clock.now(), news) else { return };
+        let from = match by {
+            RefusedBy::Us => "refused a member",
+            RefusedBy::Them => "refused by a member",
+        };
+        tracing::warn!(?member, %address, before, "{from}: {}", why.sentence);
+        self.tell(Event::Refused { member, address, by, why });
+    }
+}
+
+/// What the choice between two connections with one member depends on.
+#[derive(Clone, Copy)]
+struct Rival {
+    run: Run,
+    /// This node dialled it.
+    dialled: bool,
+    age: Duration,
+    is_closed: bool,
+}
+
+impl Rival {
+    fn of(link: &Link, now: Instant) -> Self {
+        Self {
+            run: link.run,
+            dialled: link.dialled,
+            age: now.since(link.since),
+            is_closed: link.connection.close_reason().is_some(),
+        }
+    }
+
+    /// Whether a connection in use gives way to a new one. Both ends see the same facts, in whatever order, and keep the same one.
+    fn gives_way(&self, run: Run, dialled: bool, our_id_is_lower: bool) -> bool {
+        self.is_closed
+            // The other end has started anew, or given the old one up and dialled again.
+            || self.run != run
+            || self.dialled == dialled
+            || self.age > CROSSING
+            // Dials that cross each other: the one of the lower id stays.
+            || dialled == our_id_is_lower
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CROSSING, Duration, Rival, Run};
+    use crate::ids::Incarnation;
+
+    const RUN: Run = Run { incarnation: Incarnation(3), boot_nonce: 3 };
+
+    fn in_use(dialled: bool) -> Rival {
+        Rival { run: RUN, dialled, age: Duration::ZERO, is_closed: false }
+    }
+
+    #[test]
+    fn of_dials_that_cross_both_ends_keep_that_of_the_lower_id_in_whatever_order_they_come() {
+        for our_id_is_lower in [true, false] {
+            for first in [true, false] {
+                let second = !first;
+                let kept = if in_use(first).gives_way(RUN, second, our_id_is_lower) { second } else { first };
+                assert_eq!(kept, our_id_is_lower, "dialled by us, where the first was: {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_other_end_has_lost_gives_way() {
+        let next = Run { incarnation: Incarnation(4), boot_nonce: 4 };
+        for our_id_is_lower in [true, false] {
+            let wins = our_id_is_lower;
+            assert!(!in_use(wins).gives_way(RUN, !wins, our_id_is_lower), "what the following differ from");
+            assert!(in_use(wins).gives_way(next, !wins, our_id_is_lower));
+            assert!(in_use(wins).gives_way(RUN, wins, our_id_is_lower), "dialled again");
+            let old = Rival { age: CROSSING + Duration::from_millis(1), ..in_use(wins) };
+            assert!(old.gives_way(RUN, !wins, our_id_is_lower));
+            let closed = Rival { is_closed: true, ..in_use(wins) };
+            assert!(closed.gives_way(RUN, !wins, our_id_is_lower));
+        }
+    }
+}

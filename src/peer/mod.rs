@@ -1,0 +1,223 @@
+//! Messages between members: QUIC, one connection for each pair, on a thread of its own.
+//!
+//! Owns: the UDP port for members, who may connect, queues and streams for each member, the hello that decides. Must never: let bulk delay
+//! liveness, block its callers, or believe anything but a pinned key. Driven by the node, to which it reports by [`Event`]s.
+//!
+//! ```text
+//!             send                     control stream: heartbeats, votes, read index
+//! node ──► Outbox (per member) ──► append stream: entries and answers          ──► lane::read ──► Event::Messages ──► node
+//!          open_snapshot       ──► a stream per snapshot                       ──► Event::Snapshot
+//!          set_peers           ──► Manager: who is dialled, which of two connections stays
+//! ```
+
+mod accept;
+mod backoff;
+mod dial;
+mod endpoint;
+mod events;
+mod frame;
+mod gate;
+mod greet;
+mod hello;
+mod lane;
+mod link;
+mod manager;
+mod muffle;
+mod outbox;
+mod reactor;
+mod shared;
+mod snapshot;
+mod socket;
+mod trust;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::VarInt;
+use smol::Executor;
+use smol::channel::Receiver;
+use smol::future::or;
+
+pub use endpoint::StartError;
+pub use events::{Event, Events, Received, RefusedBy};
+pub use hello::{PROTOCOL, Refusal, RefusalKind, Run};
+pub use snapshot::{IncomingSnapshot, SnapshotError, SnapshotSender};
+
+use crate::consensus::Message;
+use crate::formation::Identity;
+use crate::ids::{MemberId, PublicKey};
+use crate::prng::Prng;
+use crate::runtime::clock::Clock;
+use endpoint::Opened;
+use greet::CLOSED_STOPPING;
+use hello::Hello;
+use manager::{Input, Manager};
+use outbox::Pushed;
+use reactor::Reactor;
+use shared::{Parts, Shared};
+use trust::{Credentials, Pins};
+
+/// How long the end of the connections may take when the transport stops.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What the transport begins with.
+pub struct Options {
+    /// Who this node is, in this run.
+    pub identity: Identity,
+    /// Where members reach it: a UDP port for both directions. `[::]` is IPv4, too.
+    pub listen: SocketAddr,
+    /// Jitter; nothing secret is made of it.
+    pub prng: Prng,
+    /// The process's clock.
+    pub clock: Clock,
+}
+
+/// A member, as the transport needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its key: a connection is with this member when the other end holds it, and for no other reason.
+    pub key: PublicKey,
+    /// Where it may be, best first. A link-local address has its zone.
+    pub addresses: Vec<SocketAddr>,
+    /// The latest run that it is known to have shown, beyond what was seen here.
+    pub seen: Option<Run>,
+}
+
+/// Counters and levels, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Members that are connected.
+    pub connected: usize,
+    /// Handshakes that others have begun and that were gone into.
+    pub handshakes: u64,
+    /// Handshakes that were dropped unanswered, because their address or all together had used up what there is for strangers.
+    pub turned_away: u64,
+}
+
+/// The running transport. Dropping it closes all connections and waits for the end of its thread, so that an event must not be what drops it.
+pub struct Transport {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transport({})", self.shared.own.from)
+    }
+}
+
+impl Transport {
+    /// Binds the port and starts the thread. Nobody is trusted before [`Transport::set_peers`].
+    pub fn start(options: Options, events: Events) -> Result<Self, StartError> {
+        let Options { identity, listen, prng, clock } = options;
+        let executor = Arc::new(Executor::new());
+        let pins = Arc::new(Pins::default());
+        let credentials = Credentials::new(&identity.key)?;
+        let Opened { endpoint, reactor, host } =
+            endpoint::open(listen, &identity.key, &pins, &credentials, &executor)?;
+        let own = Hello {
+            cluster: identity.cluster(),
+            generation: identity.generation,
+            from: identity.member,
+            to: MemberId::default(),
+            run: Run { incarnation: identity.incarnation, boot_nonce: identity.boot_nonce },
+        };
+        let (inputs, inbox) = smol::channel::unbounded();
+        let shared =
+            Arc::new(Shared::new(Parts { own, clock, pins, credentials, endpoint, host, events, inputs }));
+        let for_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("peer-io".into())
+            .spawn(move || run(&executor, &reactor, for_thread, inbox, prng))
+            .map_err(StartError::Thread)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// The address that it listens on.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.shared.endpoint.local_addr().ok()
+    }
+
+    /// These are the members from now on, and this is where they are. Who is not among them is cut off at once; who has moved is dialled at once.
+    /// The node itself may be among them.
+    pub fn set_peers(&self, peers: BTreeMap<MemberId, Peer>) {
+        let pins = peers.iter().map(|(id, peer)| (peer.key, *id, peer.seen));
+        self.shared.pins.replace(pins);
+        self.tell(Input::Peers(peers));
+    }
+
+    /// Sends each message to the member that it names. Never waits: what finds no place is dropped, and [`Event::Unreachable`] follows where
+    /// raft has to know.
+    pub fn send(&self, messages: Vec<Message>) {
+        let outboxes = self.shared.outboxes();
+        for message in messages {
+            let to = message.to();
+            let Some(outbox) = outboxes.get(&to) else { continue };
+            if outbox.push(message) == Pushed::Lost {
+                self.tell(Input::Lost(to));
+            }
+        }
+    }
+
+    /// Begins a snapshot for a member; waits while as many as there may be are on their way to it.
+    pub fn open_snapshot(
+        &self,
+        to: MemberId,
+        header: Bytes,
+    ) -> impl Future<Output = Result<SnapshotSender, SnapshotError>> + Send + 'static {
+        let connection = self.shared.connections().get(&to).cloned();
+        async move {
+            let connection = connection.ok_or(SnapshotError::NotConnected(to))?;
+            SnapshotSender::open(&connection, &header).await
+        }
+    }
+
+    /// How things are.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        Stats {
+            connected: self.shared.connections().len(),
+            handshakes: counters.handshakes.load(Ordering::Relaxed),
+            turned_away: counters.turned_away.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The queue is unbounded and ends with the thread, which ends with this.
+    fn tell(&self, input: Input) {
+        let _ = self.shared.inputs.try_send(input);
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.tell(Input::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread.
+fn run(
+    executor: &Arc<Executor<'static>>,
+    reactor: &Arc<Reactor>,
+    shared: Arc<Shared>,
+    inbox: Receiver<Input>,
+    prng: Prng,
+) {
+    let endpoint = shared.endpoint.clone();
+    executor.spawn(accept::run(Arc::clone(&shared))).detach();
+    reactor.run(executor.run(async {
+        Manager::new(shared, prng).run(inbox).await;
+        endpoint.close(VarInt::from_u32(CLOSED_STOPPING), b"this member stops");
+        or(endpoint.wait_idle(), reactor.sleep(FAREWELL)).await;
+    }));
+}

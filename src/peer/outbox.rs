@@ -1,0 +1,204 @@
+//! What waits to be sent to one member.
+//!
+//! Owns: two bounded queues, and what gives way when they are full. Must never: block its caller, or keep anything for a member that is not
+//! connected: raft sends anew. Filled by the core's thread, emptied by the writers of the current connection.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use super::frame;
+use crate::consensus::{Message, MessageClass};
+use crate::limits::{
+    PEER_APPEND_QUEUE_BYTES_MAX, PEER_CONTROL_MESSAGE_BYTES_MAX, PEER_CONTROL_QUEUE_MAX,
+    PEER_FRAME_BYTES_MAX, PEER_WRITE_BYTES,
+};
+
+/// One of the two ways to a member that messages take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Small and urgent.
+    Control,
+    /// Everything else.
+    Append,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits. Something older may have given way to it.
+    Waits,
+    /// It is gone, and this is nothing to report, or was reported already.
+    Dropped,
+    /// It is gone, and raft should know: it counts on what it has sent.
+    Lost,
+}
+
+/// Numbers a node's connections.
+pub(super) type LinkId = u64;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The connection whose writers empty the queues; none: nothing is queued.
+    link: Option<LinkId>,
+    control: Queue,
+    append: Queue,
+    /// A loss of appends is reported once, until one is queued again.
+    loss_reported: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    writer: Option<Waker>,
+}
+
+impl Queue {
+    fn push(&mut self, message: Message, cost: usize) {
+        self.bytes += cost;
+        self.messages.push_back(message);
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.bytes = 0;
+    }
+
+    /// Drops the oldest heartbeat, or the oldest of all.
+    fn give_way(&mut self) {
+        let oldest = self.messages.iter().position(|message| message.class() == MessageClass::Heartbeat);
+        if let Some(gone) = self.messages.remove(oldest.unwrap_or(0)) {
+            self.bytes -= frame::cost(&gone);
+        }
+    }
+
+    /// What one write should take.
+    fn take(&mut self) -> Vec<Message> {
+        let (mut count, mut bytes) = (0, 0);
+        for message in &self.messages {
+            let cost = frame::cost(message);
+            if count > 0 && bytes + cost > PEER_WRITE_BYTES {
+                break;
+            }
+            count += 1;
+            bytes += cost;
+        }
+        self.bytes -= bytes;
+        self.messages.drain(..count).collect()
+    }
+}
+
+impl Inner {
+    fn queue(&mut self, lane: Lane) -> &mut Queue {
+        match lane {
+            Lane::Control => &mut self.control,
+            Lane::Append => &mut self.append,
+        }
+    }
+
+    fn wakers(&mut self) -> [Option<Waker>; 2] {
+        [self.control.writer.take(), self.append.writer.take()]
+    }
+
+    fn lost(&mut self) -> Pushed {
+        if std::mem::replace(&mut self.loss_reported, true) { Pushed::Dropped } else { Pushed::Lost }
+    }
+
+    fn push_append(&mut self, message: Message, cost: usize) -> Pushed {
+        let is_full =
+            !self.append.messages.is_empty() && self.append.bytes + cost > PEER_APPEND_QUEUE_BYTES_MAX;
+        if cost > PEER_FRAME_BYTES_MAX || is_full {
+            return self.lost();
+        }
+        self.loss_reported = false;
+        self.append.push(message, cost);
+        Pushed::Waits
+    }
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a message into its queue.
+    pub(super) fn push(&self, message: Message) -> Pushed {
+        let (class, cost) = (message.class(), frame::cost(&message));
+        let is_small = cost <= PEER_CONTROL_MESSAGE_BYTES_MAX;
+        let mut inner = self.lock();
+        let (lane, pushed) = match class {
+            MessageClass::Heartbeat | MessageClass::Control if inner.link.is_none() => {
+                return Pushed::Dropped;
+            }
+            MessageClass::Append if inner.link.is_none() => return inner.lost(),
+            MessageClass::Heartbeat | MessageClass::Control if is_small => {
+                if inner.control.messages.len() >= PEER_CONTROL_QUEUE_MAX {
+                    inner.control.give_way();
+                }
+                inner.control.push(message, cost);
+                (Lane::Control, Pushed::Waits)
+            }
+            _ => (Lane::Append, inner.push_append(message, cost)),
+        };
+        let writer = inner.queue(lane).writer.take();
+        drop(inner);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        pushed
+    }
+
+    /// From now on the writers of this connection empty the queues; those of another one end.
+    pub(super) fn attach(&self, link: LinkId) {
+        self.change(|inner| {
+            inner.link = Some(link);
+            inner.loss_reported = false;
+        });
+    }
+
+    /// Nobody empties the queues any more: what waits is dropped. The caller reports the loss.
+    pub(super) fn detach(&self) {
+        self.change(|inner| {
+            inner.link = None;
+            inner.control.clear();
+            inner.append.clear();
+            inner.loss_reported = true;
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.lock();
+        change(&mut inner);
+        let writers = inner.wakers();
+        drop(inner);
+        writers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Waits for something to send by this connection; `None` once another connection has taken over.
+    pub(super) async fn next(&self, lane: Lane, link: LinkId) -> Option<Vec<Message>> {
+        poll_fn(|context| {
+            let mut inner = self.lock();
+            if inner.link != Some(link) {
+                return Poll::Ready(None);
+            }
+            let queue = inner.queue(lane);
+            if queue.messages.is_empty() {
+                queue.writer = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(queue.take()))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_test.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+//! What the transport's tasks have in common.
+//!
+//! Owns: the way from any thread to the transport's. Must never: be locked while something is awaited. Made by `Transport::start`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use quinn::{Connection, Endpoint};
+use smol::channel::Sender;
+
+use super::events::Events;
+use super::gate::Gate;
+use super::hello::Hello;
+use super::manager::Input;
+use super::outbox::Outbox;
+use super::socket::Host;
+use super::trust::{Credentials, Pins};
+use crate::ids::MemberId;
+use crate::runtime::clock::Clock;
+
+pub(super) struct Shared {
+    /// Our hello; `to` is filled in for each member.
+    pub(super) own: Hello,
+    pub(super) clock: Clock,
+    pub(super) pins: Arc<Pins>,
+    pub(super) credentials: Credentials,
+    pub(super) endpoint: Endpoint,
+    pub(super) host: Host,
+    pub(super) events: Events,
+    pub(super) inputs: Sender<Input>,
+    pub(super) counters: Counters,
+    gate: Mutex<Gate>,
+    outboxes: RwLock<BTreeMap<MemberId, Arc<Outbox>>>,
+    connections: Mutex<BTreeMap<MemberId, Connection>>,
+}
+
+/// What has happened since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) handshakes: AtomicU64,
+    pub(super) turned_away: AtomicU64,
+}
+
+/// Everything that a [`Shared`] is made from.
+pub(super) struct Parts {
+    pub(super) own: Hello,
+    pub(super) clock: Clock,
+    pub(super) pins: Arc<Pins>,
+    pub(super) credentials: Credentials,
+    pub(super) endpoint: Endpoint,
+    pub(super) host: Host,
+    pub(super) events: Events,
+    pub(super) inputs: Sender<Input>,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { own, clock, pins, credentials, endpoint, host, events, inputs } = parts;
+        Self {
+            own,
+            clock,
+            pins,
+            credentials,
+            endpoint,
+            host,
+            events,
+            inputs,
+            counters: Counters::default(),
+            gate: Mutex::default(),
+            outboxes: RwLock::default(),
+            connections: Mutex::default(),
+        }
+    }
+
+    pub(super) fn hello_to(&self, member: MemberId) -> Hello {
+        Hello { to: member, ..self.own }
+    }
+
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn outboxes(&self) -> RwLockReadGuard<'_, BTreeMap<MemberId, Arc<Outbox>>> {
+        self.outboxes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn outboxes_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<MemberId, Arc<Outbox>>> {
+        self.outboxes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connections in use.
+    pub(super) fn connections(&self) -> MutexGuard<'_, BTreeMap<MemberId, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,170 @@
+//! Who is refused, and that both ends say why.
+//!
+//! Owns: keys, clusters, generations, runs, removal. Must never: take an error of the network for a refusal.
+
+use std::time::{Duration, Instant};
+
+use covey::formation::{ClusterRoot, Generation};
+use covey::ids::{Incarnation, MemberId};
+use covey::peer::{Event, RefusalKind, RefusedBy, Run};
+
+use crate::harness::{Node, append, heartbeat, identity, pair, peer};
+
+/// The refusal of or by a member: who refused, what for, and the sentence.
+fn wait_refused(node: &Node, by: RefusedBy) -> (RefusalKind, String) {
+    node.log.wait(&format!("a refusal by {by:?} at {}", node.id()), |event| match event {
+        Event::Refused { by: who, why, .. } if *who == by => Some((why.kind, why.sentence.clone())),
+        _ => None,
+    })
+}
+
+/// Node 1 dials node 2, which does not know where node 1 is. Answers what both say.
+fn refusals(a: &Node, b: &Node) -> ((RefusedBy, RefusalKind, String), (RefusedBy, RefusalKind, String)) {
+    b.trust(&[peer(&a.identity, &[])]);
+    a.trust(&[b.peer()]);
+    let wait = |node: &Node| {
+        node.log.wait("a refusal", |event| match event {
+            Event::Refused { by, why, .. } => Some((*by, why.kind, why.sentence.clone())),
+            _ => None,
+        })
+    };
+    (wait(a), wait(b))
+}
+
+#[test]
+fn another_cluster_or_generation_is_refused_with_the_same_sentence_at_both_ends() {
+    let mut stranger = identity(1);
+    stranger.root = ClusterRoot([8; 32]);
+    let mut recovered = identity(1);
+    recovered.generation = Generation(2);
+    for (one, kind, reason) in [
+        (stranger, RefusalKind::Cluster, "it is in cluster"),
+        (recovered, RefusalKind::Generation, "it is in generation 2 of the cluster, not in generation 1"),
+    ] {
+        let (a, b) = (Node::start(one), Node::start(identity(2)));
+        let (at_a, at_b) = refusals(&a, &b);
+        assert_eq!((at_a.0, at_b.0), (RefusedBy::Them, RefusedBy::Us));
+        assert_eq!((at_a.1, at_b.1), (kind, kind));
+        assert_eq!(at_a.2, at_b.2);
+        assert!(at_a.2.starts_with("member 2 refuses member 1: ") && at_a.2.contains(reason), "{}", at_a.2);
+        assert_eq!(a.log.count(|event| matches!(event, Event::Connected { .. })), 0);
+        assert_eq!(b.log.count(|event| matches!(event, Event::Connected { .. })), 0);
+    }
+}
+
+/// The cluster knows the key under another id.
+#[test]
+fn a_key_under_another_id_is_refused() {
+    let (a, b) = (Node::start(identity(1)), Node::start(identity(2)));
+    let (_, mut as_three) = a.peer();
+    as_three.addresses.clear();
+    b.trust(&[(MemberId(3), as_three)]);
+    a.trust(&[b.peer()]);
+    let (kind, sentence) = wait_refused(&b, RefusedBy::Us);
+    assert_eq!(kind, RefusalKind::Sender);
+    assert_eq!(sentence, "member 2 refuses member 3: with the key of member 3 it says that it is member 1");
+    assert_eq!(wait_refused(&a, RefusedBy::Them), (kind, sentence));
+}
+
+#[test]
+fn a_key_that_is_not_pinned_is_refused_until_it_is() {
+    let (a, b) = (Node::start(identity(1)), Node::start(identity(2)));
+    a.trust(&[b.peer()]);
+    let fingerprint = a.identity.key.fingerprint();
+    let (kind, sentence) = wait_refused(&b, RefusedBy::Us);
+    assert_eq!(kind, RefusalKind::Key);
+    assert_eq!(sentence, format!("the key {fingerprint} is not that of a member"));
+    assert_eq!(wait_refused(&a, RefusedBy::Them), (kind, sentence));
+    b.trust(&[peer(&a.identity, &[])]);
+    a.wait_connected(2);
+    b.wait_connected(1);
+}
+
+/// Somebody else answers at the address.
+#[test]
+fn who_dials_takes_nobody_else_for_the_member() {
+    let (a, b, c) = (Node::start(identity(1)), Node::start(identity(2)), Node::start(identity(3)));
+    c.trust(&[peer(&a.identity, &[])]);
+    a.trust(&[peer(&b.identity, &[c.address])]);
+    let (kind, sentence) = wait_refused(&a, RefusedBy::Us);
+    assert_eq!(kind, RefusalKind::Key);
+    assert!(sentence.contains("is not the expected one"), "{sentence}");
+    assert!(sentence.contains(&c.identity.key.fingerprint().to_string()), "{sentence}");
+    assert_eq!(c.log.count(|event| matches!(event, Event::Connected { .. })), 0);
+}
+
+#[test]
+fn a_removed_member_is_cut_off_at_once_and_stays_out() {
+    let (a, b) = pair();
+    let removed = Instant::now();
+    b.trust(&[]);
+    a.wait_unreachable(2);
+    assert!(removed.elapsed() < Duration::from_secs(2), "{:?}", removed.elapsed());
+    let (kind, sentence) = wait_refused(&a, RefusedBy::Them);
+    assert_eq!(kind, RefusalKind::Removed);
+    assert_eq!(sentence, "member 2 refuses member 1: it is not a member with this key any more");
+    // It tries again, and does not get past the key.
+    assert_eq!(wait_refused(&b, RefusedBy::Us).0, RefusalKind::Key);
+    b.log.clear();
+    a.transport.send(vec![append(1, 2, 1, 10), heartbeat(1, 2, 1)]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(b.log.count(|event| matches!(event, Event::Messages(_) | Event::Connected { .. })), 0);
+    assert_eq!((a.transport.stats().connected, b.transport.stats().connected), (0, 0));
+}
+
+/// Another box has the place and the id of a member: the same as removing and adding.
+#[test]
+fn a_member_whose_key_changes_is_cut_off() {
+    let (a, b) = pair();
+    let replacement = Node::start(identity(1));
+    b.trust(&[peer(&replacement.identity, &[])]);
+    assert_eq!(wait_refused(&a, RefusedBy::Them).0, RefusalKind::Removed);
+    replacement.trust(&[b.peer()]);
+    replacement.wait_connected(2);
+}
+
+/// A copy of a member's disk is started elsewhere, and then one of last week.
+#[test]
+fn a_copy_and_an_older_disk_are_refused() {
+    let mut current = identity(1);
+    current.incarnation = Incarnation(5);
+    let b = Node::start(identity(2));
+    let a = Node::start(current.clone());
+    b.trust(&[peer(&current, &[])]);
+    a.trust(&[b.peer()]);
+    b.wait_connected(1);
+    drop(a);
+    b.wait_unreachable(1);
+    for (incarnation, nonce) in [(5, 77), (4, 1001)] {
+        let mut copy = current.clone();
+        copy.incarnation = Incarnation(incarnation);
+        copy.boot_nonce = nonce;
+        let copy = Node::start(copy);
+        copy.trust(&[b.peer()]);
+        let (kind, sentence) = wait_refused(&copy, RefusedBy::Them);
+        assert_eq!(kind, RefusalKind::OldRun);
+        let expected = format!("it shows start {incarnation}, but start 5 of this member was here already");
+        assert!(sentence.ends_with(&expected), "{sentence}");
+    }
+    // What the log says was seen counts as much as what this node has seen itself.
+    let (fresh, mut known) = (Node::start(identity(3)), peer(&current, &[]));
+    known.1.seen = Some(Run { incarnation: Incarnation(9), boot_nonce: 9 });
+    fresh.trust(&[known]);
+    let old = Node::start(current);
+    old.trust(&[fresh.peer()]);
+    assert_eq!(wait_refused(&old, RefusedBy::Them).0, RefusalKind::OldRun);
+}
+
+/// A refusal is told once and not at each of the attempts that follow.
+#[test]
+fn the_same_refusal_is_told_once() {
+    let (a, b) = (Node::start(identity(1)), Node::start(identity(2)));
+    a.trust(&[b.peer()]);
+    wait_refused(&b, RefusedBy::Us);
+    let until = Instant::now() + Duration::from_secs(10);
+    while b.transport.stats().handshakes < 4 {
+        assert!(Instant::now() < until, "it dials again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(b.log.count(|event| matches!(event, Event::Refused { .. })), 0);
+}

@@ -1,0 +1,300 @@
+//! The other end of the wire, by hand: QUIC without the transport, to say what the transport never would.
+//!
+//! Owns: the bytes of the protocol, written out a second time. Must never: use the transport's own encoding.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use covey::formation::{Identity, NodeKey};
+use covey::peer::{Event, PROTOCOL, RefusalKind};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, SmolRuntime,
+};
+use rustls::client::AlwaysResolvesClientRawPublicKeys;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use smol::block_on;
+
+use crate::harness::{Node, append, identity, new_key, peer};
+
+/// Takes anybody for anybody.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+fn client(key: &NodeKey, protocol: &str) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let private = PrivatePkcs8KeyDer::from(key.pkcs8().to_vec());
+    let signer = rustls::crypto::ring::sign::any_eddsa_type(&private).unwrap();
+    let spki = signer.public_key().unwrap().as_ref().to_vec();
+    let shown = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signer));
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(shown)));
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+}
+
+fn endpoint() -> Endpoint {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(SmolRuntime)).unwrap()
+}
+
+async fn connect(address: SocketAddr, key: &NodeKey, protocol: &str) -> Result<Connection, ConnectionError> {
+    endpoint().connect_with(client(key, protocol), address, "anything").unwrap().await
+}
+
+/// The hello of version 1, written out.
+fn hello(version: u16, from: &Identity, to: u64) -> Vec<u8> {
+    let mut bytes = b"cvph".to_vec();
+    bytes.extend(version.to_le_bytes());
+    for number in
+        [from.cluster().0, from.generation.0, from.member.0, to, from.incarnation.0, from.boot_nonce]
+    {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    [&u32::try_from(body.len()).unwrap().to_le_bytes(), body].concat()
+}
+
+/// A node that trusts member 1, and member 1, which is us.
+fn node() -> (Node, Identity) {
+    let (node, us) = (Node::start(identity(2)), identity(1));
+    node.trust(&[peer(&us, &[])]);
+    (node, us)
+}
+
+/// A connection up to the end of the hellos.
+async fn welcome(node: &Node, us: &Identity) -> (Connection, SendStream, RecvStream) {
+    let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&framed(&hello(PROTOCOL, us, 2))).await.unwrap();
+    let mut theirs = vec![0; 4 + 54];
+    recv.read_exact(&mut theirs).await.unwrap();
+    assert_eq!(theirs, framed(&hello(1, &node.identity, 1)), "the hello as it is written down");
+    send.write_all(&framed(&[1])).await.unwrap();
+    node.wait_connected(1);
+    (connection, send, recv)
+}
+
+/// How the node ends the connection: code and sentence.
+async fn closed(connection: &Connection) -> (u64, String) {
+    match connection.closed().await {
+        ConnectionError::ApplicationClosed(close) => {
+            (close.error_code.into_inner(), String::from_utf8(close.reason.to_vec()).unwrap())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn another_version_is_refused_by_name() {
+    let (node, us) = node();
+    block_on(async {
+        let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        // Longer than ours, as a later version may be.
+        let later = [hello(9, &us, 2), vec![1; 100]].concat();
+        send.write_all(&framed(&later)).await.unwrap();
+        let (_, sentence) = closed(&connection).await;
+        assert_eq!(sentence, "member 2 refuses member 1: it speaks version 9 of the peer protocol, not 1");
+    });
+    let kind = node.log.wait("the refusal", |event| match event {
+        Event::Refused { why, .. } => Some(why.kind),
+        _ => None,
+    });
+    assert_eq!(kind, RefusalKind::Version);
+}
+
+#[test]
+fn hellos_that_are_none_are_refused() {
+    let (node, us) = node();
+    let whole = framed(&hello(1, &us, 2));
+    let cases: [(&[u8], &str); 4] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "are allowed"),
+        (&whole[..30], "a hello that ends before its end"),
+        (&whole[..2], "a hello that ends before its end"),
+        (&framed(b"hello"), "its hello is unreadable"),
+    ];
+    for (bytes, expected) in cases {
+        block_on(async {
+            let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
+            let (mut send, _recv) = connection.open_bi().await.unwrap();
+            send.write_all(bytes).await.unwrap();
+            send.finish().unwrap();
+            let (_, sentence) = closed(&connection).await;
+            assert!(sentence.contains(expected), "{sentence}");
+        });
+    }
+    assert_eq!(node.transport.stats().connected, 0);
+}
+
+/// It has the key, and then says nothing.
+#[test]
+fn who_does_not_say_hello_is_dropped() {
+    let (node, us) = node();
+    let began = Instant::now();
+    block_on(async {
+        let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
+        connection.closed().await;
+    });
+    assert!((2..8).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[test]
+fn another_protocol_is_not_served() {
+    let (node, us) = node();
+    block_on(async {
+        let refused = connect(node.address, &us.key, "covey-peer/2").await;
+        assert!(matches!(refused, Err(ConnectionError::ConnectionClosed(_))), "{refused:?}");
+    });
+    let kind = node.log.wait("the refusal", |event| match event {
+        Event::Refused { why, .. } => Some(why.kind),
+        _ => None,
+    });
+    assert_eq!(kind, RefusalKind::Version);
+}
+
+/// After the hellos: whatever comes that is no frame ends the connection with a reason, and nothing else.
+#[test]
+fn malformed_frames_end_the_connection() {
+    let (node, us) = node();
+    let message = append(1, 2, 1, 10).encode();
+    let body = framed(&message);
+    let half = body[..body.len() - 1].to_vec();
+    let control: [(Vec<u8>, &str); 4] = [
+        (u32::MAX.to_le_bytes().to_vec(), "a frame of 4294967295 bytes"),
+        (framed(&half), "a frame whose messages do not fill it"),
+        (framed(&framed(&[0xff; 9])), "not a raft message"),
+        (framed(&body)[..20].to_vec(), "a stream that ends in the middle of a frame"),
+    ];
+    for (bytes, expected) in control {
+        block_on(async {
+            let (connection, mut send, _recv) = welcome(&node, &us).await;
+            send.write_all(&bytes).await.unwrap();
+            send.finish().unwrap();
+            let (_, sentence) = closed(&connection).await;
+            assert!(sentence.contains(expected), "{sentence}");
+        });
+    }
+    let streams: [(&[&[u8]], &str); 4] = [
+        (&[&[9, 1]], "a stream of unknown kind 9"),
+        (&[&[1, 7]], "a stream of version 7"),
+        (&[&[1]], "a stream that ends in the middle"),
+        (&[&[1, 1], &[1, 1]], "a second append stream"),
+    ];
+    for (preambles, expected) in streams {
+        block_on(async {
+            let (connection, _send, _recv) = welcome(&node, &us).await;
+            let mut open = Vec::new();
+            for preamble in preambles {
+                let mut stream = connection.open_uni().await.unwrap();
+                stream.write_all(preamble).await.unwrap();
+                if preamble.len() < 2 {
+                    stream.finish().unwrap();
+                }
+                open.push(stream);
+            }
+            let (_, sentence) = closed(&connection).await;
+            assert!(sentence.contains(expected), "{sentence}");
+        });
+    }
+}
+
+/// As the format is written down, byte by byte: another implementation would be understood.
+#[test]
+fn messages_written_by_hand_are_understood() {
+    let (node, us) = node();
+    block_on(async {
+        let (connection, mut send, _recv) = welcome(&node, &us).await;
+        let (one, two) = (append(1, 2, 1, 10), append(1, 2, 2, 10));
+        let body = [framed(&one.encode()), framed(&two.encode())].concat();
+        send.write_all(&framed(&body)).await.unwrap();
+        node.wait_message(&two);
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&[1, 1]).await.unwrap();
+        for byte in framed(&framed(&append(1, 2, 3, 40).encode())) {
+            stream.write_all(&[byte]).await.unwrap();
+        }
+        node.wait_message(&append(1, 2, 3, 40));
+    });
+}
+
+/// Hundreds of strangers from one address cost a handful of handshakes, and a member next to them still gets in.
+#[test]
+fn a_flood_of_strangers_costs_bounded_work() {
+    let (node, _) = node();
+    let member = Node::start(identity(3));
+    node.trust(&[member.peer()]);
+    let key = new_key();
+    let began = Instant::now();
+    let endpoint = endpoint();
+    let attempts = 400;
+    block_on(async {
+        let mut dialled = Vec::new();
+        for _ in 0..attempts {
+            let connecting = endpoint.connect_with(client(&key, "covey-peer/1"), node.address, "x").unwrap();
+            dialled.push(smol::spawn(connecting));
+            smol::Timer::after(Duration::from_millis(1)).await;
+        }
+        smol::Timer::after(Duration::from_millis(500)).await;
+    });
+    let stats = node.transport.stats();
+    // A burst of 16, and two a second.
+    let allowed = 16 + 2 * (began.elapsed().as_secs() + 1);
+    assert!(stats.handshakes <= allowed, "{stats:?}, {allowed} allowed");
+    assert!(stats.handshakes >= 10 && stats.turned_away > 100, "{stats:?}: the flood was none");
+    let told = node.log.count(|event| matches!(event, Event::Refused { .. }));
+    assert!(told <= 2, "{told} events");
+    // The flood has used up what this address may begin; the node itself may dial.
+    member.trust(&[node.peer()]);
+    node.wait_connected(3);
+}
