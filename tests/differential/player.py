@@ -256,6 +256,8 @@ class Pair:
         """Answered if there are watchers and none has yet to catch up, or waits for a revision that is to come."""
         self.settle()
         starts = [watcher.start for (of, _), watcher in self.watchers.items() if of == stream]
+        if max(starts, default=0) == self.now + 1 and known.NEXT_IS_NOW in self.knowns:
+            return
         seen = self.reference.stream(stream).progressed
         for side in self.sides:
             side.stream(stream).send("progress_request", {}, None)
