@@ -7,8 +7,7 @@
     any(
         feature = "planted-ack-before-sync",
         feature = "planted-forget-applied",
-        feature = "planted-skip-dir-sync",
-        feature = "planted-snapshot-order"
+        feature = "planted-skip-dir-sync"
     )
 ))]
 compile_error!("planted bugs are for the simulator's own tests");

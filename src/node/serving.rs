@@ -17,9 +17,6 @@ use crate::wal::Position;
 /// What is offered and not taken is offered again after this.
 const OFFER_PATIENCE: std::time::Duration = ELECTION_TIMEOUT;
 
-/// The bug that the feature plants: what comes after a snapshot is handed out while the state is still being exchanged.
-const PLANTED: bool = cfg!(feature = "planted-snapshot-order");
-
 /// The followers that are sent the state.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
@@ -123,9 +120,7 @@ impl Core {
     /// The store is the installed one.
     pub fn handle_installed(&mut self, now: Instant, position: Position) {
         self.now = now;
-        if !PLANTED {
-            self.consensus.handle_installed(now, position);
-        }
+        self.consensus.handle_installed(now, position);
         self.outputs.push_back(CoreOutput::ResetLog { to: position });
         self.outputs.extend(self.after_install.take().map(CoreOutput::Persist));
     }
@@ -134,9 +129,6 @@ impl Core {
     /// refused at the next start.
     pub(super) fn install(&mut self, mark: SnapshotMark, persist: Option<Persist>) {
         self.after_install = persist;
-        if PLANTED {
-            self.consensus.handle_installed(self.now, mark.position);
-        }
         self.outputs.push_back(CoreOutput::Store(CheckpointJob::Install(mark)));
     }
 

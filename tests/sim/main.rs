@@ -33,8 +33,7 @@ mod plan;
     any(
         feature = "planted-ack-before-sync",
         feature = "planted-forget-applied",
-        feature = "planted-skip-dir-sync",
-        feature = "planted-snapshot-order"
+        feature = "planted-skip-dir-sync"
     )
 ))]
 mod planted;

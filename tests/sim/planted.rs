@@ -36,9 +36,3 @@ fn forget_applied_is_found() {
 fn skip_dir_sync_is_found() {
     find(Plan::draw, 20);
 }
-
-#[cfg(feature = "planted-snapshot-order")]
-#[test]
-fn snapshot_order_is_found() {
-    find(Plan::draw_cluster, 60);
-}
