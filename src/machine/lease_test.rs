@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::rig::{Entry, Rig, TERM, put};
+use super::rig::{Entry, Rig, TERM, in_all_layers, put};
 use crate::command::{
     Alarm, AlarmAction, AlarmKind, Applied, Command, LeaseChange, LeaseCommand, LeaseInstance, Op, Outcome,
     Put, Rejection, Txn,
@@ -13,20 +13,6 @@ use crate::store::{ChangeKind, Lease};
 
 const ONE: LeaseId = LeaseId(1);
 const TWO: LeaseId = LeaseId(-2);
-
-/// Runs a test with everything in the overlay, and with everything in the store.
-fn in_all_layers(test: impl Fn(&mut Rig, &dyn Fn(&mut Rig))) {
-    test(&mut Rig::new(), &|_| {});
-    test(&mut Rig::new(), &|rig| {
-        rig.rotate();
-        rig.fold();
-    });
-    test(&mut Rig::new(), &|rig| {
-        rig.rotate();
-        rig.fold();
-        rig.reopen();
-    });
-}
 
 fn grant(rig: &mut Rig, id: LeaseId) -> LeaseInstance {
     let applied = rig.apply(Command::Lease(LeaseCommand::Grant { id, ttl: 60 }));

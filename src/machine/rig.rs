@@ -45,6 +45,25 @@ pub(crate) fn base(store: &Store) -> Arc<Base> {
     Arc::new(store.base().expect("a sound store"))
 }
 
+/// Runs a test with everything in the overlay, with everything in the store, with both and a frozen generation, and with a store that was
+/// opened again.
+pub(super) fn in_all_layers(test: impl Fn(&mut Rig, &dyn Fn(&mut Rig))) {
+    test(&mut Rig::new(), &|_| {});
+    test(&mut Rig::new(), &|rig| {
+        rig.rotate();
+        rig.fold();
+    });
+    test(&mut Rig::new(), &|rig| {
+        rig.fold();
+        rig.rotate();
+    });
+    test(&mut Rig::new(), &|rig| {
+        rig.rotate();
+        rig.fold();
+        rig.reopen();
+    });
+}
+
 impl Rig {
     pub(crate) fn new() -> Self {
         let store = new_store();

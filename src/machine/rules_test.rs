@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Machine;
-use super::rig::{Entry, Rig, base, interval, new_store, put, range};
+use super::rig::{Entry, Rig, base, in_all_layers, interval, new_store, put, range};
 use crate::command::{
     Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue,
     LeaseChange, MemberAttributes, Op, OpResult, Outcome, Put, PutResult, Range, RangeResult, Rejection,
@@ -13,19 +13,6 @@ use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{Allowance, ReadError, Writer};
 use crate::store::{ChangeKind, ConfState, Lease};
-
-/// Runs a test with everything in the overlay, with everything in the store, and with both and a frozen generation.
-fn in_all_layers(test: impl Fn(&mut Rig, &dyn Fn(&mut Rig))) {
-    test(&mut Rig::new(), &|_| {});
-    test(&mut Rig::new(), &|rig| {
-        rig.rotate();
-        rig.fold();
-    });
-    test(&mut Rig::new(), &|rig| {
-        rig.fold();
-        rig.rotate();
-    });
-}
 
 fn read(rig: &Rig, request: &Range) -> RangeResult {
     rig.view().range(request).expect("retained")

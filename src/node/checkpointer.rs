@@ -413,20 +413,25 @@ mod tests {
         assert_eq!(checkpointer.poll_timeout(), START + SCRUB_PAUSE);
     }
 
+    /// Three folds and a compaction to the revision of the last.
+    fn hand_in_a_compaction(checkpointer: &mut Checkpointer<SimDir>) {
+        for _ in 0..2 {
+            let batch = fold(checkpointer, 6);
+            checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
+        }
+        let mut compacted = fold(checkpointer, 6);
+        compacted.meta.compacted = compacted.meta.revision;
+        checkpointer.handle(START, CheckpointJob::Fold(compacted)).unwrap();
+        checkpointer.handle(START, CheckpointJob::Compact).unwrap();
+    }
+
     /// A fold that comes meanwhile goes first; slices have pauses, which count from the end of the slice; folds without end do not
     /// keep slices from their turn.
     #[test]
     fn slices_of_compaction_come_between_folds_and_with_pauses() {
         let mut checkpointer = checkpointer();
         checkpointer.set_slice(2);
-        for _ in 0..2 {
-            let batch = fold(&checkpointer, 6);
-            checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
-        }
-        let mut compacted = fold(&checkpointer, 6);
-        compacted.meta.compacted = compacted.meta.revision;
-        checkpointer.handle(START, CheckpointJob::Fold(compacted)).unwrap();
-        checkpointer.handle(START, CheckpointJob::Compact).unwrap();
+        hand_in_a_compaction(&mut checkpointer);
         for _ in 0..3 {
             assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Fold { .. })));
         }
@@ -461,14 +466,7 @@ mod tests {
     #[test]
     fn nothing_is_removed_while_somebody_reads_it() {
         let mut checkpointer = checkpointer();
-        for _ in 0..2 {
-            let batch = fold(&checkpointer, 6);
-            checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
-        }
-        let mut compacted = fold(&checkpointer, 6);
-        compacted.meta.compacted = compacted.meta.revision;
-        checkpointer.handle(START, CheckpointJob::Fold(compacted)).unwrap();
-        checkpointer.handle(START, CheckpointJob::Compact).unwrap();
+        hand_in_a_compaction(&mut checkpointer);
         checkpointer.hold_removal(true);
         for _ in 0..3 {
             assert!(matches!(checkpointer.work(START).unwrap(), Some(CheckpointWork::Fold { .. })));
