@@ -97,8 +97,8 @@ pub fn members(facts: &Facts) -> Vec<pb::Member> {
     members.sort_unstable();
     members.dedup();
     let one = |id: &MemberId| {
-        let said = facts.members.iter().find(|(member, _)| member == id).map(|(_, said)| said.clone());
-        let said = said.unwrap_or_default();
+        let said = facts.members.iter().find(|member| member.id() == *id);
+        let said = said.map(|member| member.attributes.clone()).unwrap_or_default();
         pb::Member {
             id: id.0,
             name: said.name,

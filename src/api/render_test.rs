@@ -3,7 +3,7 @@
 use super::*;
 use crate::command::MemberAttributes;
 use crate::ids::LeaseId;
-use crate::store::ConfState;
+use crate::store::{ConfState, Member};
 
 #[test]
 fn a_key_value_keeps_every_field() {
@@ -68,7 +68,7 @@ fn members_are_those_of_the_configuration_with_what_they_said() {
     let removed =
         MemberAttributes { member: MemberId(9), name: "nine".into(), ..MemberAttributes::default() };
     let facts = Facts {
-        members: vec![(MemberId(2), said), (MemberId(9), removed)],
+        members: [said, removed].map(|attributes| Member { attributes, ..Member::default() }).into(),
         conf_state: ConfState {
             voters: vec![MemberId(3), MemberId(2)],
             learners: vec![MemberId(4)],

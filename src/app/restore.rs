@@ -63,7 +63,7 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored, RestoreError> {
     let claimed = Claimed::found(&options.data_dir)?;
     let claimed = claimed.ok_or_else(|| RestoreError::NotEmpty(options.data_dir.clone()))?;
     let (cluster, member) = (claimed.identity.cluster(), claimed.identity.member);
-    let (first, log_start) = first_state(member);
+    let (first, log_start) = first_state(&claimed.identity);
     let mut batches = Batches::new(&mut file, &first, &facts, options.revisions)?;
     let content = Content { meta: first, batches: &mut batches, log_start };
     let revision = claimed.fill(content, DiskOptions::default())?;

@@ -169,7 +169,7 @@ pub fn open<D: Directory>(
     match (identity.stage, content) {
         (Stage::Established, None) => reopen(root, identity, options),
         (Stage::Founding, None) => {
-            let (meta, log_start) = first_state(identity.member);
+            let (meta, log_start) = first_state(&identity);
             let content = Content { meta, batches: &mut std::iter::empty(), log_start };
             establish(root, identity, content, options)
         }

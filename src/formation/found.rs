@@ -3,8 +3,9 @@
 //! Owns: the first facts of a cluster. Must never: touch a disk. Driven by `app`.
 
 use super::identity::{ClusterRoot, Generation, Identity, NodeKey, Stage, founder_id};
-use crate::ids::{Incarnation, LogIndex, MemberId, Revision, Term};
-use crate::store::{ConfState, Meta};
+use crate::command::MemberAttributes;
+use crate::ids::{Incarnation, LogIndex, MemberId, PublicKey, Revision, Term};
+use crate::store::{ConfState, Member, Meta};
 use crate::wal::Position;
 
 /// A cluster that consists of its founder: what has to be on disk before it serves (see [`super::open`] for the order).
@@ -30,18 +31,25 @@ pub fn found_solo(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding 
         incarnation: Incarnation(1),
         boot_nonce,
     };
-    let (meta, log_start) = first_state(member);
+    let (meta, log_start) = first_state(&identity);
     Founding { identity, meta, log_start }
 }
 
 /// What the store of a cluster's founder begins with, and the position that its log continues.
-pub fn first_state(founder: MemberId) -> (Meta, Position) {
+pub fn first_state(founder: &Identity) -> (Meta, Position) {
+    first_state_of(founder.member, PublicKey(*founder.key.public()))
+}
+
+/// As [`first_state`].
+pub fn first_state_of(founder: MemberId, key: PublicKey) -> (Meta, Position) {
     let (index, term) = (LogIndex(1), Term(1));
+    let attributes = MemberAttributes { member: founder, ..MemberAttributes::default() };
     let meta = Meta {
         applied: index,
         applied_term: term,
         conf_state: ConfState { voters: vec![founder], ..ConfState::default() },
         revision: Revision(1),
+        members: vec![Member { key: Some(key), votes: true, attributes }],
         ..Meta::default()
     };
     (meta, Position { index, term })

@@ -17,6 +17,6 @@ pub use data_dir::{
 };
 #[cfg(test)]
 pub(crate) use found::test_founding;
-pub use found::{Founding, first_state, found_solo};
+pub use found::{Founding, first_state, first_state_of, found_solo};
 pub use identity::{ClusterRoot, Fingerprint, Generation, Identity, KeyError, NodeKey, Stage};
 pub use record::RecordError;

@@ -23,7 +23,7 @@ use crate::command::{Applied, Command, LeaseCommand, MemberAttributes, Outcome, 
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{ReadError, Tip, View, Writer, cost_of};
-use crate::store::{Base, ConfState, FoldBatch, Lease, StoreError};
+use crate::store::{Base, ConfState, FoldBatch, Lease, Member, StoreError};
 
 /// The state of one member, as of the last log entry it was given.
 ///
@@ -175,12 +175,12 @@ impl Machine {
         Ok(Outcome::Compact)
     }
 
+    /// What a member says of itself. One that was removed while it said so stays removed.
     fn publish(&mut self, attributes: &MemberAttributes) {
         self.tip.digest_mut().attributes(attributes);
         let members = &mut self.tip.facts_mut().members;
-        match members.binary_search_by_key(&attributes.member, |(member, _)| *member) {
-            Ok(position) => members[position].1 = attributes.clone(),
-            Err(position) => members.insert(position, (attributes.member, attributes.clone())),
+        if let Ok(position) = members.binary_search_by_key(&attributes.member, Member::id) {
+            members[position].attributes = attributes.clone();
         }
     }
 }

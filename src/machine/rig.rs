@@ -9,11 +9,12 @@ use redb::backends::InMemoryBackend;
 
 use super::Machine;
 use crate::command::{
-    Applied, Command, DeleteRange, KeyRange, LeaseChange, Outcome, Put, Range, Rejection, Txn,
+    Applied, Command, DeleteRange, KeyRange, LeaseChange, MemberAttributes, Outcome, Put, Range, Rejection,
+    Txn,
 };
-use crate::ids::{LeaseId, LogIndex, Revision, Term};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
 use crate::mvcc::{Tip, View};
-use crate::store::{Base, ConfState, FoldBatch, Meta, Store, StoreOptions};
+use crate::store::{Base, ConfState, FoldBatch, Member, Meta, Store, StoreOptions};
 
 /// A log entry.
 #[derive(Clone, Debug)]
@@ -31,12 +32,15 @@ pub(crate) struct Rig {
 }
 
 pub(super) const TERM: Term = Term(3);
+pub(super) const FOUNDER: MemberId = MemberId(9);
 
 /// A founded store in memory.
 pub(crate) fn new_store() -> Store {
     let options = StoreOptions { cache_bytes: 1024 * 1024 };
     let mut store = Store::open(InMemoryBackend::new(), options).expect("a sound store");
-    store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).expect("a sound store");
+    let attributes = MemberAttributes { member: FOUNDER, ..MemberAttributes::default() };
+    let members = vec![Member { attributes, ..Member::default() }];
+    store.initialise(&Meta { revision: Revision(1), members, ..Meta::default() }).expect("a sound store");
     store
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Machine;
-use super::rig::{Entry, Rig, base, in_all_layers, interval, new_store, put, range};
+use super::rig::{Entry, FOUNDER, Rig, base, in_all_layers, interval, new_store, put, range};
 use crate::command::{
     Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue,
     LeaseChange, MemberAttributes, Op, OpResult, Outcome, Put, PutResult, Range, RangeResult, Rejection,
@@ -12,7 +12,7 @@ use crate::command::{
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{Allowance, ReadError, Writer};
-use crate::store::{ChangeKind, ConfState, Lease};
+use crate::store::{ChangeKind, ConfState, Lease, Member};
 
 fn read(rig: &Rig, request: &Range) -> RangeResult {
     rig.view().range(request).expect("retained")
@@ -508,7 +508,7 @@ fn a_member_that_publishes_again_replaces_what_it_said() {
         name: name.to_owned(),
         ..MemberAttributes::default()
     };
-    for attributes in [said(9, "nine"), said(3, "three"), said(9, "renamed")] {
+    for attributes in [said(FOUNDER.0, "first"), said(3, "a stranger"), said(FOUNDER.0, "renamed")] {
         assert_eq!(rig.apply(Command::Publish(attributes)).outcome, Ok(Outcome::Publish));
     }
     let conf_state = ConfState { voters: vec![MemberId(3)], ..ConfState::default() };
@@ -517,7 +517,7 @@ fn a_member_that_publishes_again_replaces_what_it_said() {
     rig.fold();
     rig.reopen();
     let view = rig.view();
-    let listed = vec![(MemberId(3), said(3, "three")), (MemberId(9), said(9, "renamed"))];
+    let listed = vec![Member { attributes: said(FOUNDER.0, "renamed"), ..Member::default() }];
     assert_eq!((&view.facts().members, &view.facts().conf_state), (&listed, &conf_state));
     assert_eq!(view.revision(), Revision(1), "none of this makes a revision");
 }

@@ -11,10 +11,10 @@ use super::ReadError;
 use super::generation::Generation;
 use super::leases::Leases;
 use super::rows::Row;
-use crate::command::{Alarm, KeyValue, MemberAttributes, Rejection};
-use crate::ids::{Digest, LogIndex, MemberId, Revision, Term, VersionId};
+use crate::command::{Alarm, KeyValue, Rejection};
+use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
 use crate::limits::PUT_OVERHEAD_BYTES;
-use crate::store::{Base, Change, ChangeKind, ConfState, Meta, StoreError};
+use crate::store::{Base, Change, ChangeKind, ConfState, Member, Meta, StoreError};
 
 /// The replicated facts beside the keys. Shared by views until one changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,8 +27,12 @@ pub struct Facts {
     pub alarms: Vec<Alarm>,
     /// Whose NOSPACE alarm was raised by the quota alone, sorted: it is cleared once there is room.
     pub over_quota: Vec<MemberId>,
-    /// Members that have published themselves, by id.
-    pub members: Vec<(MemberId, MemberAttributes)>,
+    /// The members of the cluster, by id; see [`Meta::members`].
+    pub members: Vec<Member>,
+    /// The members removed last, oldest first.
+    pub removed: Vec<(MemberId, Option<PublicKey>)>,
+    /// See [`Meta::forming`].
+    pub forming: bool,
     /// The configuration of the cluster.
     pub conf_state: ConfState,
 }
@@ -60,6 +64,8 @@ impl View {
             alarms: meta.alarms.clone(),
             over_quota: meta.over_quota.clone(),
             members: meta.members.clone(),
+            removed: meta.removed.clone(),
+            forming: meta.forming,
             conf_state: meta.conf_state.clone(),
         };
         Ok(Self {
@@ -77,7 +83,7 @@ impl View {
 
     /// The facts of a store that holds this state, but for those that are its own business.
     pub fn meta(&self) -> Meta {
-        let Facts { compacted, ever_compacted, alarms, over_quota, members, conf_state } =
+        let Facts { compacted, ever_compacted, alarms, over_quota, members, removed, forming, conf_state } =
             self.facts().clone();
         Meta {
             applied: self.applied,
@@ -93,6 +99,8 @@ impl View {
             alarms,
             over_quota,
             members,
+            removed,
+            forming,
         }
     }
 

@@ -357,14 +357,14 @@ mod tests {
 
     use super::*;
     use crate::disk::sim::SimDir;
-    use crate::formation::first_state;
-    use crate::ids::{LeaseId, MemberId, VersionId};
+    use crate::formation::first_state_of;
+    use crate::ids::{LeaseId, MemberId, PublicKey, VersionId};
     use crate::store::{Change, ChangeKind, StoreOptions};
 
     const START: Instant = Instant(1_000_000_000);
 
     fn checkpointer() -> Checkpointer<SimDir> {
-        let (meta, _) = first_state(MemberId(1));
+        let (meta, _) = first_state_of(MemberId(1), PublicKey([1; 32]));
         let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
         store.initialise(&meta).unwrap();
         Checkpointer::new(START, store, SimDir::new(1), MemberId(1), 1)

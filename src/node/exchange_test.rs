@@ -9,8 +9,8 @@ use super::*;
 use crate::consensus::SnapshotMark;
 use crate::disk::Directory;
 use crate::disk::sim::SimDir;
-use crate::formation::{STAGED_NAME, STORE_NAME, first_state};
-use crate::ids::{LeaseId, Revision, VersionId};
+use crate::formation::{STAGED_NAME, STORE_NAME, first_state_of};
+use crate::ids::{LeaseId, PublicKey, Revision, VersionId};
 use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Store, StoreOptions};
 
 const SOURCE: MemberId = MemberId(1);
@@ -30,7 +30,7 @@ impl End {
     fn new(me: MemberId, boot: u64, root: SimDir) -> Self {
         let mut store = Store::open_in(&root, STORE_NAME, StoreOptions { cache_bytes: 1 << 20 }).unwrap();
         if !store.is_initialised() {
-            let (mut meta, _) = first_state(me);
+            let (mut meta, _) = first_state_of(me, PublicKey([1; 32]));
             meta.conf_state.voters = vec![SOURCE, FOLLOWER];
             store.initialise(&meta).unwrap();
         }

@@ -5,15 +5,15 @@ use redb::backends::InMemoryBackend;
 use super::super::clock::Clock;
 use super::super::handle::{AdmissionOptions, Handle, NodeIds};
 use super::*;
-use crate::formation::first_state;
-use crate::ids::{ClusterId, MemberId};
+use crate::formation::first_state_of;
+use crate::ids::{ClusterId, MemberId, PublicKey};
 use crate::store::{Store, StoreOptions};
 
 /// A node of which a test plays the threads.
 fn context() -> Context {
     let member = MemberId(1);
     let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
-    store.initialise(&first_state(member).0).unwrap();
+    store.initialise(&first_state_of(member, PublicKey([1; 32])).0).unwrap();
     let ids = NodeIds { cluster: ClusterId(1), member, boot_nonce: 1 };
     let admission = AdmissionOptions { request_bytes: 1024, quota: None };
     let base = Arc::new(store.base().unwrap());

@@ -4,24 +4,26 @@
 //! by the store's commits and by opening.
 //!
 //! ```text
-//! row      = version:u8 (2)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
-//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  seal       numbers are varints
+//! row      = version:u8 (3)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
+//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  removed:list  forming:u8  seal
+//!            numbers are varints
 //! conf     = voters:list  learners:list  voters_outgoing:list  learners_next:list (of u64 LE)  auto_leave:u8
 //! alarm    = member:u64 LE  kind:u8 (1 no space, 2 corrupt)
-//! member   = id:u64 LE  attributes.member:u64 LE  name:text  peer_urls:list of text  client_urls:list of text
-//!            incarnation  boot_nonce:u64 LE
+//! member   = key  votes:u8  id:u64 LE  name:text  peer_urls:list of text  client_urls:list of text  incarnation  boot_nonce:u64 LE
+//! removed  = id:u64 LE  key
+//! key      = there:u8  32 bytes where there is one
 //! ```
 
 use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
 use super::schema::{FACTS_KEY, META_NAME};
-use super::types::{ConfState, Meta};
+use super::types::{ConfState, Member, Meta};
 use crate::command::varint::put_varint;
 use crate::command::{Alarm, AlarmKind, MemberAttributes};
-use crate::ids::{Digest, LogIndex, MemberId, Revision, Term};
+use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term};
 
 /// The version of the row.
-pub const FACTS_VERSION: u8 = 2;
+pub const FACTS_VERSION: u8 = 3;
 
 const FLAG_EVER_COMPACTED: u8 = 1;
 const ALARM_NO_SPACE: u8 = 1;
@@ -55,10 +57,16 @@ pub fn encode(meta: &Meta) -> Vec<u8> {
         });
     });
     put_list(&mut out, &meta.over_quota, |out, member| put_member_id(out, *member));
-    put_list(&mut out, &meta.members, |out, (id, attributes)| {
-        put_member_id(out, *id);
-        put_attributes(out, attributes);
+    put_list(&mut out, &meta.members, |out, member| {
+        put_key(out, member.key);
+        out.push(u8::from(member.votes));
+        put_attributes(out, &member.attributes);
     });
+    put_list(&mut out, &meta.removed, |out, (member, key)| {
+        put_member_id(out, *member);
+        put_key(out, *key);
+    });
+    out.push(u8::from(meta.forming));
     seal(FACTS_KEY.as_bytes(), &mut out);
     out
 }
@@ -102,7 +110,9 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
         bytes_in_use: reader.varint()?,
         alarms: reader.list(alarm)?,
         over_quota: reader.list(member_id)?,
-        members: reader.list(|reader| Some((member_id(reader)?, attributes(reader)?)))?,
+        members: reader.list(member)?,
+        removed: reader.list(|reader| Some((member_id(reader)?, key(reader)?)))?,
+        forming: flag(reader.u8()?)?,
     };
     reader.end()?;
     Some(meta)
@@ -124,6 +134,11 @@ fn put_member_id(out: &mut Vec<u8>, member: MemberId) {
     out.extend_from_slice(&member.0.to_le_bytes());
 }
 
+fn put_key(out: &mut Vec<u8>, key: Option<PublicKey>) {
+    out.push(u8::from(key.is_some()));
+    out.extend(key.iter().flat_map(|key| key.0));
+}
+
 fn put_attributes(out: &mut Vec<u8>, attributes: &MemberAttributes) {
     put_member_id(out, attributes.member);
     put_bytes(out, attributes.name.as_bytes());
@@ -143,6 +158,14 @@ fn flag(byte: u8) -> Option<bool> {
 
 fn member_id(reader: &mut Reader<'_>) -> Option<MemberId> {
     Some(MemberId(u64::from_le_bytes(reader.array()?)))
+}
+
+fn key(reader: &mut Reader<'_>) -> Option<Option<PublicKey>> {
+    Some(if flag(reader.u8()?)? { Some(PublicKey(reader.array()?)) } else { None })
+}
+
+fn member(reader: &mut Reader<'_>) -> Option<Member> {
+    Some(Member { key: key(reader)?, votes: flag(reader.u8()?)?, attributes: attributes(reader)? })
 }
 
 fn alarm(reader: &mut Reader<'_>) -> Option<Alarm> {
@@ -200,7 +223,15 @@ mod tests {
                 Alarm { member: MemberId(1), kind: AlarmKind::Corrupt },
             ],
             over_quota: vec![MemberId(1)],
-            members: vec![(MemberId(7), attributes)],
+            members: vec![
+                Member { key: Some(PublicKey([8; 32])), votes: true, attributes },
+                Member {
+                    attributes: MemberAttributes { member: MemberId(8), ..Default::default() },
+                    ..Default::default()
+                },
+            ],
+            removed: vec![(MemberId(5), None), (MemberId(6), Some(PublicKey([6; 32])))],
+            forming: true,
         }
     }
 
@@ -237,6 +268,6 @@ mod tests {
         }
         assert!(resealed([body, b"x"].concat()).is_damage(), "bytes after the end");
         let newer = [&[FACTS_VERSION + 1], &body[1..]].concat();
-        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 3, supported: 2 }));
+        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 4, supported: 3 }));
     }
 }

@@ -48,5 +48,5 @@ pub use scrub::{ScrubCursor, ScrubProgress};
 pub use stage::{
     FIRST_CHANGE, PieceError, Stage, StageProgress, TransferId, pack, pack_facts, unpack, unpack_facts,
 };
-pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Meta};
+pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Member, Meta};
 pub use writer::{Store, StoreOptions, is_engine_source};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::change_log::ChangeLog;
 use crate::command::{Alarm, KeyValue, MemberAttributes};
-use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
+use crate::ids::{Digest, LeaseId, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
 
 /// One change of one key; with its [`VersionId`] it is a row of the `rev` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +107,33 @@ pub struct Meta {
     pub alarms: Vec<Alarm>,
     /// Whose NOSPACE alarm was raised by the quota alone, sorted.
     pub over_quota: Vec<MemberId>,
-    /// Members that have published themselves, by id.
-    pub members: Vec<(MemberId, MemberAttributes)>,
+    /// The members of the cluster, by id: what its configuration is to come to.
+    pub members: Vec<Member>,
+    /// The members removed last, oldest first: an id is never given out twice, and whoever comes with such a key is told what happened.
+    pub removed: Vec<(MemberId, Option<PublicKey>)>,
+    /// The cluster was founded for several members, and not all of them vote yet: until then nothing that a user writes is acknowledged, for
+    /// the founder would be its only copy.
+    pub forming: bool,
+}
+
+/// A member of the cluster, or the place that is kept for one. Raft's configuration ([`ConfState`]) follows: the leader proposes changes
+/// until it is what the members are to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// The key that speaks for it; none while the place waits for a node to prove that it may have it. Until then it is not in raft's
+    /// configuration.
+    pub key: Option<PublicKey>,
+    /// Whether it votes as soon as it has caught up, or only listens.
+    pub votes: bool,
+    /// Its id, and what it has published; before that, where it is expected.
+    pub attributes: MemberAttributes,
+}
+
+impl Member {
+    /// Its id.
+    pub fn id(&self) -> MemberId {
+        self.attributes.member
+    }
 }
 
 /// Raft's configuration: who votes and who listens. Mirrors raft's own type so that raft's stays in `consensus`.

@@ -15,8 +15,8 @@ use std::time::Duration;
 use covey::api::{Api, ApiOptions, Listener, Plaintext, Stop, TlsSource, methods};
 use covey::command::Alarm;
 use covey::disk::Directory;
-use covey::formation::first_state;
-use covey::ids::{ClusterId, MemberId};
+use covey::formation::first_state_of;
+use covey::ids::{ClusterId, MemberId, PublicKey};
 use covey::node::{Recovery, recover};
 use covey::prng::Prng;
 use covey::runtime::clock::Clock;
@@ -162,7 +162,7 @@ where
     D: Directory + Send + 'static,
     D::File: Send,
 {
-    let (mut meta, log_start) = first_state(MEMBER);
+    let (mut meta, log_start) = first_state_of(MEMBER, PublicKey([1; 32]));
     meta.alarms.clone_from(&setup.alarms);
     if setup.lonely {
         meta.conf_state.voters.push(ABSENT);
