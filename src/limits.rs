@@ -155,10 +155,8 @@ pub const PEER_APPEND_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PEER_UNHANDLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one stream between members that may be under way.
 pub const PEER_STREAM_WINDOW: u32 = 512 * 1024;
-/// The largest chunk of a snapshot between members.
-pub const PEER_SNAPSHOT_CHUNK_MAX: usize = 256 * 1024;
-/// Snapshots that one member may send to another at the same time.
-pub const PEER_SNAPSHOTS_MAX: u32 = 2;
+/// Pieces of states that may be on their way from one member to another at the same time.
+pub const PEER_PARCELS_MAX: u32 = 2;
 
 /// Default heartbeat interval (etcd's default).
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -194,7 +192,7 @@ const _: () = {
     assert!(ANSWERS_BYTES_MIN <= ANSWERS_BYTES_MAX);
     assert!(PEER_FRAME_BYTES_MAX > REQUEST_BYTES_MAX + 2 * WAL_BATCH_BYTES);
     assert!(PEER_CONTROL_MESSAGE_BYTES_MAX < PEER_WRITE_BYTES && PEER_WRITE_BYTES < PEER_FRAME_BYTES_MAX);
-    assert!(PEER_SNAPSHOT_CHUNK_MAX < PEER_FRAME_BYTES_MAX);
+    assert!(TRANSFER_PIECE_BYTES + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);
     assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);

@@ -22,7 +22,7 @@ use super::socket::{Host, Socket};
 use super::trust::{Credentials, Pins};
 use crate::formation::NodeKey;
 use crate::ids::PublicKey;
-use crate::limits::{PEER_SNAPSHOTS_MAX, PEER_STREAM_WINDOW};
+use crate::limits::{PEER_PARCELS_MAX, PEER_STREAM_WINDOW};
 use crate::runtime::clock::entropy;
 
 /// A connection on which nothing was heard for this long is over. Who has nothing to say (two followers) is pinged well before.
@@ -31,8 +31,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// What the first retransmission is timed by, until there is a measurement: members are near each other.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
-/// The control stream, the append stream and the snapshots.
-const STREAMS: u32 = 2 + PEER_SNAPSHOTS_MAX;
+/// The control stream, the append stream and the parcels.
+const STREAMS: u32 = 2 + PEER_PARCELS_MAX;
 /// Handshakes that may wait to be looked at, and the bytes that may come for them meanwhile.
 const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES_MAX: u64 = 8 * 1024;

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use bytes::Bytes;
+
 use super::hello::{Refusal, Run};
-use super::snapshot::IncomingSnapshot;
 use crate::consensus::Message;
 use crate::ids::MemberId;
 use crate::limits::PEER_UNHANDLED_BYTES_MAX;
@@ -44,8 +45,31 @@ pub enum Event {
         /// Why.
         why: Refusal,
     },
-    /// A member begins to send a snapshot.
-    Snapshot(IncomingSnapshot),
+    /// A large thing has come ([`Transport::send_parcel`](super::Transport::send_parcel)).
+    Parcel {
+        /// Who sent it.
+        from: MemberId,
+        /// What it is.
+        body: Bytes,
+    },
+    /// A member asks something; see [`Transport::answer`](super::Transport::answer).
+    Question {
+        /// Who asks.
+        from: MemberId,
+        /// The question's number.
+        number: u64,
+        /// What is asked.
+        body: Bytes,
+    },
+    /// The answer to [`Transport::ask`](super::Transport::ask).
+    Answer {
+        /// Who answers.
+        from: MemberId,
+        /// The question's number.
+        number: u64,
+        /// What is answered.
+        body: Bytes,
+    },
 }
 
 /// Which end refused.
@@ -63,7 +87,6 @@ pub struct Received {
     /// Who sent them: its key was checked, and each of them says so, too.
     pub from: MemberId,
     messages: Vec<Message>,
-    #[expect(dead_code, reason = "gives its bytes back when it is dropped")]
     hold: Hold,
 }
 
@@ -77,9 +100,9 @@ impl Received {
         &self.messages
     }
 
-    /// The messages; from here on they do not count any more.
-    pub fn into_messages(self) -> Vec<Message> {
-        self.messages
+    /// The messages, and what keeps them counted until it is dropped.
+    pub fn into_parts(self) -> (Vec<Message>, Hold) {
+        (self.messages, self.hold)
     }
 }
 
@@ -93,8 +116,8 @@ struct Unhandled {
     reader: Option<Waker>,
 }
 
-/// Some of a budget's bytes.
-pub(super) struct Hold {
+/// Some of what may come before anything is handled. Dropped, it gives that back.
+pub struct Hold {
     budget: Arc<Budget>,
     bytes: usize,
 }

@@ -1,17 +1,18 @@
-//! Frames: how a stream between members is cut into pieces, and messages into frames.
+//! Frames: how a stream between members is cut into pieces, and items into frames.
 //!
-//! Owns: the bytes of a frame, of a stream's first bytes, and of the messages in a frame. Must never: panic on what a peer sent, or take
-//! its word for a length: memory follows the bytes that have come. Driven by `lane` and `snapshot`.
+//! Owns: the bytes of a frame, of a stream's first bytes, and of the items in a frame. Must never: panic on what a peer sent, or take
+//! its word for a length: memory follows the bytes that have come. Driven by `lane` and `parcel`.
 //!
 //! ```text
 //! stream that one side opens alone:  kind (1 byte), version (1 byte), frames
 //! frame:                             length of the body (u32, little endian), body
-//! body of messages:                  for each: length (u32, little endian), the message as raft encodes it
+//! body of items:                     for each: length (u32, little endian), the item (`item`)
 //! ```
 
 use bytes::{Buf as _, Bytes};
 
-use crate::consensus::{Message, MessageError};
+use super::item::Item;
+use crate::consensus::MessageError;
 use crate::limits::{PEER_FRAME_BYTES_MAX, PEER_FRAME_MESSAGES_MAX, PEER_WRITE_BYTES};
 
 /// The version of everything here; the hello's protocol version covers the control stream.
@@ -26,8 +27,8 @@ const TRUST_BYTES: usize = 64 * 1024;
 pub enum StreamKind {
     /// Appends and their answers, and whatever is too large for the control stream.
     Append,
-    /// One snapshot.
-    Snapshot,
+    /// One large thing.
+    Parcel,
 }
 
 impl StreamKind {
@@ -35,7 +36,7 @@ impl StreamKind {
     pub(super) fn preamble(self) -> [u8; 2] {
         let kind = match self {
             Self::Append => 1,
-            Self::Snapshot => 2,
+            Self::Parcel => 2,
         };
         [kind, VERSION]
     }
@@ -45,7 +46,7 @@ impl StreamKind {
         match preamble {
             [_, version] if version != VERSION => Err(FrameError::Version { version }),
             [1, _] => Ok(Self::Append),
-            [2, _] => Ok(Self::Snapshot),
+            [2, _] => Ok(Self::Parcel),
             [kind, _] => Err(FrameError::Kind { kind }),
         }
     }
@@ -81,11 +82,17 @@ pub enum FrameError {
     #[error("a stream that ends in the middle of a frame")]
     Truncated,
     /// A body whose lengths do not add up.
-    #[error("a frame whose messages do not fill it")]
+    #[error("a frame whose items do not fill it")]
     Ragged,
-    /// More messages than a frame may have: decoded, small ones take far more memory than on the wire.
-    #[error("a frame of more than {PEER_FRAME_MESSAGES_MAX} messages")]
+    /// More items than a frame may have: decoded, small ones take far more memory than on the wire.
+    #[error("a frame of more than {PEER_FRAME_MESSAGES_MAX} items")]
     TooMany,
+    /// An item of an unknown kind.
+    #[error("an item of unknown kind {kind}")]
+    Item {
+        /// The item's.
+        kind: u8,
+    },
     /// A message that raft cannot read.
     #[error(transparent)]
     Message(#[from] MessageError),
@@ -169,18 +176,18 @@ fn put_length(bytes: &mut Vec<u8>, length: usize) {
     bytes.extend_from_slice(&length.to_le_bytes());
 }
 
-/// What a message takes in a frame, head included.
-pub(super) fn cost(message: &Message) -> usize {
-    message.encoded_len() + LENGTH_BYTES
+/// What an item takes in a frame, head included.
+pub(super) fn cost(item: &Item) -> usize {
+    item.encoded_len() + LENGTH_BYTES
 }
 
-/// One frame of the first of `messages`, and how many those are: as many as one write should take, and one at least.
+/// One frame of the first of `items`, and how many those are: as many as one write should take, and one at least.
 ///
 /// The caller makes sure that none is larger than a frame may be.
-pub fn encode(messages: &[Message]) -> (Bytes, usize) {
+pub fn encode(items: &[Item]) -> (Bytes, usize) {
     let (mut count, mut length) = (0, 0);
-    for message in messages.iter().take(PEER_FRAME_MESSAGES_MAX) {
-        let cost = cost(message);
+    for item in items.iter().take(PEER_FRAME_MESSAGES_MAX) {
+        let cost = cost(item);
         if count > 0 && length + cost > PEER_WRITE_BYTES {
             break;
         }
@@ -190,28 +197,28 @@ pub fn encode(messages: &[Message]) -> (Bytes, usize) {
     debug_assert!(length <= PEER_FRAME_BYTES_MAX, "{length} bytes");
     let mut bytes = Vec::with_capacity(LENGTH_BYTES + length);
     put_length(&mut bytes, length);
-    for message in &messages[..count] {
-        put_length(&mut bytes, message.encoded_len());
-        message.encode_into(&mut bytes);
+    for item in &items[..count] {
+        put_length(&mut bytes, item.encoded_len());
+        item.encode_into(&mut bytes);
     }
     (bytes.into(), count)
 }
 
-/// The messages of a frame's body. Their payloads share its memory.
-pub fn decode(mut body: Bytes) -> Result<Vec<Message>, FrameError> {
-    let mut messages = Vec::new();
+/// The items of a frame's body. Their payloads share its memory.
+pub fn decode(mut body: Bytes) -> Result<Vec<Item>, FrameError> {
+    let mut items = Vec::new();
     while !body.is_empty() {
         let length = body.try_get_u32_le().map_err(|_| FrameError::Ragged)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > body.len() {
             return Err(FrameError::Ragged);
         }
-        if messages.len() == PEER_FRAME_MESSAGES_MAX {
+        if items.len() == PEER_FRAME_MESSAGES_MAX {
             return Err(FrameError::TooMany);
         }
-        messages.push(Message::decode(body.split_to(length))?);
+        items.push(Item::decode(body.split_to(length))?);
     }
-    Ok(messages)
+    Ok(items)
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use prost::Message as _;
 use raft::eraftpb::{self, Entry, MessageType};
 
 use super::*;
+use crate::consensus::Message;
 
-fn message(index: u64, payload: usize) -> Message {
+fn message(index: u64, payload: usize) -> Item {
     let entry = Entry { index, term: 3, data: vec![7; payload].into(), ..Entry::default() };
     let raft = eraftpb::Message {
         msg_type: MessageType::MsgAppend,
@@ -17,7 +18,7 @@ fn message(index: u64, payload: usize) -> Message {
         entries: vec![entry],
         ..eraftpb::Message::default()
     };
-    Message::decode(raft.encode_to_vec().into()).unwrap()
+    Item::Raft(Message::decode(raft.encode_to_vec().into()).unwrap())
 }
 
 fn frames(reader: &mut FrameReader, mut input: &[u8]) -> Result<Vec<Bytes>, FrameError> {
@@ -30,7 +31,7 @@ fn frames(reader: &mut FrameReader, mut input: &[u8]) -> Result<Vec<Bytes>, Fram
 
 #[test]
 fn messages_come_back_and_a_frame_takes_what_fits_one_write() {
-    let messages: Vec<Message> = (0..100).map(|n| message(n, 10_000)).collect();
+    let messages: Vec<Item> = (0..100).map(|n| message(n, 10_000)).collect();
     let mut rest = &messages[..];
     let mut back = Vec::new();
     let mut writes = 0;
@@ -49,6 +50,22 @@ fn messages_come_back_and_a_frame_takes_what_fits_one_write() {
     assert_eq!(writes, 4, "a hundred messages of 10 kB in writes of 256 KiB");
     let large = [message(1, 2 * PEER_WRITE_BYTES), message(2, 1)];
     assert_eq!(encode(&large).1, 1, "one that is larger goes alone");
+}
+
+#[test]
+fn questions_and_answers_come_back_and_unknown_items_are_refused() {
+    let body = Bytes::from_static(b"what");
+    let items = [
+        Item::Question { number: u64::MAX, body: body.clone() },
+        Item::Answer { number: 3, body: Bytes::new() },
+        message(1, 5),
+    ];
+    let (bytes, count) = encode(&items);
+    assert_eq!((count, decode(bytes.slice(LENGTH_BYTES..)).unwrap()), (3, items.to_vec()));
+    let item = |bytes: &[u8]| decode(frame(bytes));
+    assert!(matches!(item(&[4, 0, 0, 0, 0, 0, 0, 0, 0]), Err(FrameError::Item { kind: 4 })));
+    assert!(matches!(item(&[2, 0, 0]), Err(FrameError::Ragged)));
+    assert!(matches!(item(&[]), Err(FrameError::Ragged)));
 }
 
 #[test]
@@ -83,13 +100,13 @@ fn a_frame_has_a_bounded_number_of_messages() {
     let (bytes, count) = encode(&many);
     assert_eq!(count, PEER_FRAME_MESSAGES_MAX);
     assert_eq!(decode(bytes.slice(LENGTH_BYTES..)).unwrap().len(), count);
-    let empty = Bytes::from(vec![0; LENGTH_BYTES * (PEER_FRAME_MESSAGES_MAX + 1)]);
+    let empty = Bytes::from([1, 0, 0, 0, 1].repeat(PEER_FRAME_MESSAGES_MAX + 1));
     assert!(matches!(decode(empty), Err(FrameError::TooMany)));
 }
 
 #[test]
 fn streams_of_other_kinds_and_versions_are_refused() {
-    for kind in [StreamKind::Append, StreamKind::Snapshot] {
+    for kind in [StreamKind::Append, StreamKind::Parcel] {
         assert_eq!(StreamKind::parse(kind.preamble()).unwrap(), kind);
     }
     assert!(matches!(StreamKind::parse([1, 2]), Err(FrameError::Version { version: 2 })));

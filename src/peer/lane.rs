@@ -1,4 +1,4 @@
-//! Messages on a connection's streams: one task for each direction of each lane.
+//! Items on a connection's streams: one task for each direction of each lane.
 //!
 //! Owns: the loops between outbox, stream and node. Must never: let one lane wait for another, or hand on a message that names other members
 //! than the ends of the connection. Driven by the executor, for as long as `link` keeps them.
@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
-use super::events::{Budget, Event, Events, Received};
+use super::events::{Budget, Event, Events, Hold, Received};
 use super::frame::{self, FrameError, FrameReader};
+use super::item::Item;
 use super::outbox::{Lane, LinkId, Outbox};
 use crate::consensus::Message;
 use crate::ids::MemberId;
@@ -42,8 +43,8 @@ pub(super) async fn write(
     link: LinkId,
     stream: &mut SendStream,
 ) -> Result<(), LaneError> {
-    while let Some(messages) = outbox.next(lane, link).await {
-        let mut rest = &messages[..];
+    while let Some(items) = outbox.next(lane, link).await {
+        let mut rest = &items[..];
         while !rest.is_empty() {
             let (bytes, count) = frame::encode(rest);
             stream.write_chunk(bytes).await?;
@@ -76,14 +77,25 @@ pub(super) async fn read(
         };
         let mut input = &chunk.bytes[..];
         while let Some(body) = reader.next(&mut input)? {
-            let bytes = body.len();
-            let mut messages = frame::decode(body)?;
-            messages.retain(|message| is_between(ends, message));
-            if !messages.is_empty() {
-                let hold = budget.hold(bytes);
-                events(Event::Messages(Received::new(ends.them, messages, hold)));
-            }
+            let hold = budget.hold(body.len());
+            hand_on(frame::decode(body)?, hold, ends, events);
         }
+    }
+}
+
+fn hand_on(items: Vec<Item>, hold: Hold, ends: Ends, events: &Events) {
+    let from = ends.them;
+    let mut messages = Vec::new();
+    for item in items {
+        match item {
+            Item::Raft(message) if is_between(ends, &message) => messages.push(message),
+            Item::Raft(_) => {}
+            Item::Question { number, body } => events(Event::Question { from, number, body }),
+            Item::Answer { number, body } => events(Event::Answer { from, number, body }),
+        }
+    }
+    if !messages.is_empty() {
+        events(Event::Messages(Received::new(from, messages, hold)));
     }
 }
 

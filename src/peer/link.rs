@@ -18,8 +18,8 @@ use super::hello::{Refusal, Run};
 use super::lane::{self, Ends, LaneError};
 use super::manager::Input;
 use super::outbox::{Lane, LinkId, Outbox};
+use super::parcel;
 use super::shared::Shared;
-use super::snapshot::IncomingSnapshot;
 use crate::time::Instant;
 
 /// How long a connection that was replaced may take to bring what it has.
@@ -149,7 +149,7 @@ fn end_of_writer(connection: &Connection, written: Result<(), LaneError>, writin
 }
 
 /// A lane that cannot go on takes the connection with it: the watcher sees it end, and a new one begins with clean streams.
-fn end_of_lane(connection: &Connection, result: Result<(), LaneError>) {
+pub(super) fn end_of_lane(connection: &Connection, result: Result<(), LaneError>) {
     if let Err(error) = result
         && connection.close_reason().is_none()
     {
@@ -179,11 +179,12 @@ async fn read_stream(
             }
             lane::read(Lane::Append, ends, &shared.events, &mut stream).await
         }
-        StreamKind::Snapshot => {
-            match IncomingSnapshot::begin(ends.them, stream).await {
-                Ok(snapshot) => (shared.events)(Event::Snapshot(snapshot)),
-                // Its sender has given up or is wrong; nothing else on the connection suffers from that.
-                Err(error) => tracing::warn!(from = %ends.them, %error, "a snapshot did not begin"),
+        StreamKind::Parcel => {
+            match parcel::receive(&mut stream).await {
+                Ok(body) => (shared.events)(Event::Parcel { from: ends.them, body }),
+                // Its sender has given it up; nothing else on the connection suffers from that.
+                Err(LaneError::Read(quinn::ReadError::Reset(_))) => {}
+                Err(error) => return Err(error),
             }
             Ok(())
         }

@@ -6,7 +6,8 @@
 //! ```text
 //!             send                     control stream: heartbeats, votes, read index
 //! node ──► Outbox (per member) ──► append stream: entries and answers          ──► lane::read ──► Event::Messages ──► node
-//!          open_snapshot       ──► a stream per snapshot                       ──► Event::Snapshot
+//!          ask, answer         ──► control stream                              ──► Event::Question, Event::Answer
+//!          send_parcel         ──► a stream for each                           ──► Event::Parcel
 //!          set_peers           ──► Manager: who is dialled, which of two connections stays
 //! ```
 
@@ -19,20 +20,20 @@ mod frame;
 mod gate;
 mod greet;
 mod hello;
+mod item;
 mod lane;
 mod link;
 mod manager;
 mod muffle;
 mod outbox;
+mod parcel;
 mod reactor;
 mod shared;
-mod snapshot;
 mod socket;
 mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,14 +42,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::VarInt;
-use smol::Executor;
 use smol::channel::Receiver;
 use smol::future::or;
+use smol::{Executor, Task};
 
 pub use endpoint::StartError;
-pub use events::{Event, Events, Received, RefusedBy};
+pub use events::{Event, Events, Hold, Received, RefusedBy};
 pub use hello::{PROTOCOL, Refusal, RefusalKind, Run};
-pub use snapshot::{IncomingSnapshot, SnapshotError, SnapshotSender};
 
 use crate::consensus::Message;
 use crate::formation::Identity;
@@ -58,6 +58,8 @@ use crate::runtime::clock::Clock;
 use endpoint::Opened;
 use greet::CLOSED_STOPPING;
 use hello::Hello;
+use item::Item;
+use link::end_of_lane;
 use manager::{Input, Manager};
 use outbox::Pushed;
 use reactor::Reactor;
@@ -160,23 +162,40 @@ impl Transport {
         for message in messages {
             let to = message.to();
             let Some(outbox) = outboxes.get(&to) else { continue };
-            if outbox.push(message) == Pushed::Lost {
+            if outbox.push(Item::Raft(message)) == Pushed::Lost {
                 self.tell(Input::Lost(to));
             }
         }
     }
 
-    /// Begins a snapshot for a member; waits while as many as there may be are on their way to it.
-    pub fn open_snapshot(
-        &self,
-        to: MemberId,
-        header: Bytes,
-    ) -> impl Future<Output = Result<SnapshotSender, SnapshotError>> + Send + 'static {
+    /// Asks a member something; false when it is not connected. The answer, if one comes, is an [`Event::Answer`] with this number. The
+    /// question may be lost, and is when [`Event::Unreachable`] comes before the answer.
+    pub fn ask(&self, to: MemberId, number: u64, body: Bytes) -> bool {
+        self.push(to, Item::Question { number, body })
+    }
+
+    /// Answers an [`Event::Question`].
+    pub fn answer(&self, to: MemberId, number: u64, body: Bytes) {
+        self.push(to, Item::Answer { number, body });
+    }
+
+    fn push(&self, to: MemberId, item: Item) -> bool {
+        let outbox = self.shared.outboxes().get(&to).cloned();
+        outbox.is_some_and(|outbox| outbox.push(item) == Pushed::Waits)
+    }
+
+    /// Sends something large, beside everything else and behind it. It may be lost; it is at once where the member is not connected, or
+    /// has as many on their way to it as there may be.
+    pub fn send_parcel(&self, to: MemberId, body: Bytes) {
         let connection = self.shared.connections().get(&to).cloned();
-        async move {
-            let connection = connection.ok_or(SnapshotError::NotConnected(to))?;
-            SnapshotSender::open(&connection, &header).await
-        }
+        let outbox = self.shared.outboxes().get(&to).cloned();
+        let place = outbox.and_then(|outbox| outbox.parcel_place());
+        let Some((connection, place)) = connection.zip(place) else { return };
+        let task = self.shared.host.spawn(async move {
+            end_of_lane(&connection, parcel::send(&connection, &body).await);
+            drop(place);
+        });
+        task.into_iter().for_each(Task::detach);
     }
 
     /// How things are.

@@ -5,17 +5,19 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::frame;
-use crate::consensus::{Message, MessageClass};
+use super::item::Item;
+use crate::consensus::MessageClass;
 use crate::limits::{
     PEER_APPEND_QUEUE_BYTES_MAX, PEER_CONTROL_MESSAGE_BYTES_MAX, PEER_CONTROL_QUEUE_MAX,
-    PEER_FRAME_BYTES_MAX, PEER_WRITE_BYTES,
+    PEER_FRAME_BYTES_MAX, PEER_PARCELS_MAX, PEER_WRITE_BYTES,
 };
 
-/// One of the two ways to a member that messages take.
+/// One of the two ways to a member that items take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     /// Small and urgent.
@@ -24,7 +26,7 @@ pub(super) enum Lane {
     Append,
 }
 
-/// What became of a message.
+/// What became of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// It waits. Something older may have given way to it.
@@ -41,6 +43,17 @@ pub(super) type LinkId = u64;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
+    parcels: AtomicU32,
+}
+
+/// One of the places for parcels on their way to a member.
+#[derive(Debug)]
+pub(super) struct ParcelPlace(Arc<Outbox>);
+
+impl Drop for ParcelPlace {
+    fn drop(&mut self) {
+        self.0.parcels.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,35 +68,35 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Queue {
-    messages: VecDeque<Message>,
+    items: VecDeque<Item>,
     bytes: usize,
     writer: Option<Waker>,
 }
 
 impl Queue {
-    fn push(&mut self, message: Message, cost: usize) {
+    fn push(&mut self, item: Item, cost: usize) {
         self.bytes += cost;
-        self.messages.push_back(message);
+        self.items.push_back(item);
     }
 
     fn clear(&mut self) {
-        self.messages.clear();
+        self.items.clear();
         self.bytes = 0;
     }
 
     /// Drops the oldest heartbeat, or the oldest of all.
     fn give_way(&mut self) {
-        let oldest = self.messages.iter().position(|message| message.class() == MessageClass::Heartbeat);
-        if let Some(gone) = self.messages.remove(oldest.unwrap_or(0)) {
+        let oldest = self.items.iter().position(|item| item.class() == MessageClass::Heartbeat);
+        if let Some(gone) = self.items.remove(oldest.unwrap_or(0)) {
             self.bytes -= frame::cost(&gone);
         }
     }
 
     /// What one write should take.
-    fn take(&mut self) -> Vec<Message> {
+    fn take(&mut self) -> Vec<Item> {
         let (mut count, mut bytes) = (0, 0);
-        for message in &self.messages {
-            let cost = frame::cost(message);
+        for item in &self.items {
+            let cost = frame::cost(item);
             if count > 0 && bytes + cost > PEER_WRITE_BYTES {
                 break;
             }
@@ -91,7 +104,7 @@ impl Queue {
             bytes += cost;
         }
         self.bytes -= bytes;
-        self.messages.drain(..count).collect()
+        self.items.drain(..count).collect()
     }
 }
 
@@ -111,14 +124,13 @@ impl Inner {
         if std::mem::replace(&mut self.loss_reported, true) { Pushed::Dropped } else { Pushed::Lost }
     }
 
-    fn push_append(&mut self, message: Message, cost: usize) -> Pushed {
-        let is_full =
-            !self.append.messages.is_empty() && self.append.bytes + cost > PEER_APPEND_QUEUE_BYTES_MAX;
+    fn push_append(&mut self, item: Item, cost: usize) -> Pushed {
+        let is_full = !self.append.items.is_empty() && self.append.bytes + cost > PEER_APPEND_QUEUE_BYTES_MAX;
         if cost > PEER_FRAME_BYTES_MAX || is_full {
             return self.lost();
         }
         self.loss_reported = false;
-        self.append.push(message, cost);
+        self.append.push(item, cost);
         Pushed::Waits
     }
 }
@@ -128,9 +140,9 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a message into its queue.
-    pub(super) fn push(&self, message: Message) -> Pushed {
-        let (class, cost) = (message.class(), frame::cost(&message));
+    /// Puts an item into its queue.
+    pub(super) fn push(&self, item: Item) -> Pushed {
+        let (class, cost) = (item.class(), frame::cost(&item));
         let is_small = cost <= PEER_CONTROL_MESSAGE_BYTES_MAX;
         let mut inner = self.lock();
         let (lane, pushed) = match class {
@@ -139,13 +151,13 @@ impl Outbox {
             }
             MessageClass::Append if inner.link.is_none() => return inner.lost(),
             MessageClass::Heartbeat | MessageClass::Control if is_small => {
-                if inner.control.messages.len() >= PEER_CONTROL_QUEUE_MAX {
+                if inner.control.items.len() >= PEER_CONTROL_QUEUE_MAX {
                     inner.control.give_way();
                 }
-                inner.control.push(message, cost);
+                inner.control.push(item, cost);
                 (Lane::Control, Pushed::Waits)
             }
-            _ => (Lane::Append, inner.push_append(message, cost)),
+            _ => (Lane::Append, inner.push_append(item, cost)),
         };
         let writer = inner.queue(lane).writer.take();
         drop(inner);
@@ -153,6 +165,13 @@ impl Outbox {
             writer.wake();
         }
         pushed
+    }
+
+    /// A place for one more parcel; `None` when as many as there may be are on their way.
+    pub(super) fn parcel_place(self: &Arc<Self>) -> Option<ParcelPlace> {
+        let taken = self.parcels.fetch_add(1, Ordering::Relaxed);
+        let place = ParcelPlace(Arc::clone(self));
+        (taken < PEER_PARCELS_MAX).then_some(place)
     }
 
     /// From now on the writers of this connection empty the queues; those of another one end.
@@ -182,14 +201,14 @@ impl Outbox {
     }
 
     /// Waits for something to send by this connection; `None` once another connection has taken over.
-    pub(super) async fn next(&self, lane: Lane, link: LinkId) -> Option<Vec<Message>> {
+    pub(super) async fn next(&self, lane: Lane, link: LinkId) -> Option<Vec<Item>> {
         poll_fn(|context| {
             let mut inner = self.lock();
             if inner.link != Some(link) {
                 return Poll::Ready(None);
             }
             let queue = inner.queue(lane);
-            if queue.messages.is_empty() {
+            if queue.items.is_empty() {
                 queue.writer = Some(context.waker().clone());
                 return Poll::Pending;
             }

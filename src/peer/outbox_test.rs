@@ -5,13 +5,14 @@ use raft::eraftpb::{self, Entry, MessageType};
 use smol::future::{block_on, poll_once};
 
 use super::*;
+use crate::consensus::Message;
 
-fn message(kind: MessageType, index: u64, payload: usize) -> Message {
+fn message(kind: MessageType, index: u64, payload: usize) -> Item {
     let entries =
         if payload == 0 { vec![] } else { vec![Entry { data: vec![1; payload].into(), ..Entry::default() }] };
     let raft =
         eraftpb::Message { msg_type: kind, from: 1, to: 2, index, entries, ..eraftpb::Message::default() };
-    Message::decode(raft.encode_to_vec().into()).unwrap()
+    Item::Raft(Message::decode(raft.encode_to_vec().into()).unwrap())
 }
 
 fn connected() -> Outbox {
@@ -20,7 +21,7 @@ fn connected() -> Outbox {
     outbox
 }
 
-fn drain(outbox: &Outbox, lane: Lane) -> Vec<Message> {
+fn drain(outbox: &Outbox, lane: Lane) -> Vec<Item> {
     let mut all = Vec::new();
     while let Some(Some(batch)) = block_on(poll_once(outbox.next(lane, 1))) {
         assert!(!batch.is_empty());
@@ -104,7 +105,7 @@ fn appends_beyond_the_bound_are_dropped_and_reported_once() {
     assert_eq!(results[3..], [Pushed::Lost, Pushed::Dropped, Pushed::Dropped]);
     assert!(outbox.lock().append.bytes <= PEER_APPEND_QUEUE_BYTES_MAX);
     assert_eq!(outbox.push(message(MessageType::MsgHeartbeat, 1, 0)), Pushed::Waits, "the lanes are apart");
-    let kept: Vec<Message> = drain(&outbox, Lane::Append);
+    let kept: Vec<Item> = drain(&outbox, Lane::Append);
     assert_eq!(kept.len(), 3, "the oldest stay: they continue what the follower has");
     let larger_than_the_queue = message(MessageType::MsgAppend, 9, 2 * PEER_APPEND_QUEUE_BYTES_MAX);
     assert_eq!(outbox.push(larger_than_the_queue), Pushed::Waits, "alone");
@@ -122,4 +123,13 @@ fn a_newer_connection_takes_over_what_waits() {
     outbox.attach(2);
     assert_eq!(block_on(outbox.next(Lane::Append, 1)), None);
     assert_eq!(block_on(outbox.next(Lane::Append, 2)).map(|batch| batch.len()), Some(1));
+}
+
+#[test]
+fn parcels_have_so_many_places() {
+    let outbox = Arc::new(Outbox::default());
+    let mut places: Vec<_> = (0..PEER_PARCELS_MAX).map(|_| outbox.parcel_place().unwrap()).collect();
+    assert!(outbox.parcel_place().is_none() && outbox.parcel_place().is_none());
+    places.pop();
+    assert!(outbox.parcel_place().is_some(), "a refusal keeps no place");
 }

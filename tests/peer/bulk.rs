@@ -1,4 +1,4 @@
-//! Much at once: a member that reads slowly, control beside bulk, snapshots.
+//! Much at once: a member that reads slowly, control beside bulk, parcels, questions.
 //!
 //! Owns: back pressure and what gives way. Must never: measure speed without a wide margin; `costs` prints figures.
 
@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use covey::consensus::Message;
 use covey::ids::MemberId;
-use covey::peer::{Event, IncomingSnapshot, SnapshotError};
+use covey::peer::Event;
 use raft::eraftpb::MessageType;
-use smol::block_on;
 
 use crate::harness::{Log, Node, append, heartbeat, identity, index_of, message, pair, peer};
 
@@ -149,110 +148,44 @@ fn bulk_does_not_delay_control() {
     assert!(overtook > 50, "{overtook} of 100 overtook the appends before them");
 }
 
-fn wait_snapshot(node: &Node) -> IncomingSnapshot {
-    node.log.wait("a snapshot", |event| match event {
-        Event::Snapshot(_) => {
-            let nothing = Event::Unreachable(MemberId(0));
-            match std::mem::replace(event, nothing) {
-                Event::Snapshot(snapshot) => Some(snapshot),
-                other => unreachable!("{other:?}"),
-            }
-        }
+fn wait_parcel(node: &Node) -> (MemberId, Bytes) {
+    node.log.wait("a parcel", |event| match event {
+        Event::Parcel { from, body } => Some((*from, body.clone())),
         _ => None,
     })
 }
 
 #[test]
-fn a_snapshot_arrives_whole_and_beside_messages() {
+fn parcels_arrive_whole_and_beside_messages() {
     let (a, b) = pair();
-    let opening = a.transport.open_snapshot(MemberId(2), Bytes::from_static(b"index 7"));
-    let sending = std::thread::spawn(move || {
-        block_on(async {
-            let mut sender = opening.await?;
-            for n in 0..200_u8 {
-                sender.send(&vec![n; 100_000]).await?;
-            }
-            sender.finish().await
-        })
-    });
-    let mut snapshot = wait_snapshot(&b);
-    assert_eq!((snapshot.from, &snapshot.header[..]), (MemberId(1), &b"index 7"[..]));
-    for n in 0..200_u8 {
-        if n % 20 == 0 {
-            a.transport.send(vec![heartbeat(1, 2, n.into()), append(1, 2, n.into(), 1000)]);
-            b.wait_message(&append(1, 2, n.into(), 1000));
-        }
-        let chunk = block_on(snapshot.chunk()).unwrap().unwrap();
-        assert_eq!(chunk, vec![n; 100_000]);
+    for (n, length) in [1, 100_000, 10 * 1024 * 1024].into_iter().enumerate() {
+        let n = u64::try_from(n).unwrap();
+        let body = Bytes::from(vec![7; length]);
+        a.transport.send_parcel(MemberId(2), body.clone());
+        a.transport.send(vec![heartbeat(1, 2, n), append(1, 2, n, 1000)]);
+        b.wait_message(&append(1, 2, n, 1000));
+        assert_eq!(wait_parcel(&b), (MemberId(1), body));
     }
-    assert_eq!(block_on(snapshot.chunk()).unwrap(), None);
-    assert_eq!(block_on(snapshot.chunk()).unwrap(), None, "and it stays so");
-    sending.join().unwrap().unwrap();
+    a.transport.send_parcel(MemberId(9), Bytes::from_static(b"to nobody"));
 }
 
-/// A receiver that takes nothing holds the sender up, and not the memory of either.
 #[test]
-fn a_snapshot_goes_at_the_pace_of_its_receiver() {
+fn questions_get_their_answers_and_one_to_nobody_is_known_to_be_lost() {
     let (a, b) = pair();
-    let mut sender = block_on(a.transport.open_snapshot(MemberId(2), Bytes::from_static(b"h"))).unwrap();
-    let mut snapshot = wait_snapshot(&b);
-    let chunk = vec![1; 100_000];
-    let mut sent = 0;
-    let sent_before_it_waits = block_on(async {
-        loop {
-            let more = async {
-                sender.send(&chunk).await.unwrap();
-                true
-            };
-            let enough = async {
-                smol::Timer::after(Duration::from_millis(500)).await;
-                false
-            };
-            if !smol::future::or(more, enough).await {
-                return sent;
-            }
-            sent += 1;
-        }
-    });
-    assert!((1..30).contains(&sent_before_it_waits), "{sent_before_it_waits} chunks of 100 kB");
-    a.transport.send(vec![append(1, 2, 1, 100_000)]);
-    b.wait_message(&append(1, 2, 1, 100_000));
-    assert_eq!(block_on(snapshot.chunk()).unwrap().map(|chunk| chunk.len()), Some(100_000));
-}
-
-/// Either end may give up; the other one learns it, and never takes the part for the whole.
-#[test]
-fn a_snapshot_that_breaks_off_is_not_taken_for_one_that_has_ended() {
-    let (a, b) = pair();
-    let mut sender = block_on(a.transport.open_snapshot(MemberId(2), Bytes::from_static(b"h"))).unwrap();
-    let mut snapshot = wait_snapshot(&b);
-    block_on(sender.send(b"one")).unwrap();
-    assert_eq!(block_on(snapshot.chunk()).unwrap().as_deref(), Some(&b"one"[..]));
-    drop(sender);
-    assert!(matches!(block_on(snapshot.chunk()), Err(SnapshotError::BrokenOff(_))));
-
-    let mut sender = block_on(a.transport.open_snapshot(MemberId(2), Bytes::from_static(b"h"))).unwrap();
-    drop(wait_snapshot(&b));
-    let until = Instant::now() + Duration::from_secs(5);
-    while block_on(sender.send(&[1; 1000])).is_ok() {
-        assert!(Instant::now() < until, "the sender learns that nobody reads");
-        std::thread::sleep(Duration::from_millis(1));
+    let large = Bytes::from(vec![3; 300_000]);
+    for (number, question) in [(7, Bytes::from_static(b"how many?")), (8, large.clone())] {
+        assert!(a.transport.ask(MemberId(2), number, question.clone()));
+        let came = b.log.wait("the question", |event| match event {
+            Event::Question { from, number, body } => Some((*from, *number, body.clone())),
+            _ => None,
+        });
+        assert_eq!(came, (MemberId(1), number, question));
+        b.transport.answer(MemberId(1), number, large.clone());
+        let came = a.log.wait("the answer", |event| match event {
+            Event::Answer { from, number, body } => Some((*from, *number, body.clone())),
+            _ => None,
+        });
+        assert_eq!(came, (MemberId(2), number, large.clone()));
     }
-
-    let mut sender = block_on(a.transport.open_snapshot(MemberId(2), Bytes::from_static(b"h"))).unwrap();
-    let mut snapshot = wait_snapshot(&b);
-    drop(a);
-    assert!(matches!(block_on(snapshot.chunk()), Err(SnapshotError::BrokenOff(_))));
-    assert!(block_on(sender.send(b"two")).is_err());
-}
-
-#[test]
-fn pieces_of_a_snapshot_are_bounded_and_it_needs_a_connection() {
-    let (a, _b) = pair();
-    let open = |to, header: Vec<u8>| block_on(a.transport.open_snapshot(MemberId(to), header.into()));
-    assert!(matches!(open(9, vec![1]), Err(SnapshotError::NotConnected(MemberId(9)))));
-    assert!(matches!(open(2, vec![]), Err(SnapshotError::Size(0))));
-    assert!(matches!(open(2, vec![0; 256 * 1024 + 1]), Err(SnapshotError::Size(262_145))));
-    let mut sender = open(2, vec![1]).unwrap();
-    assert!(matches!(block_on(sender.send(&[])), Err(SnapshotError::Size(0))));
+    assert!(!a.transport.ask(MemberId(9), 9, large));
 }

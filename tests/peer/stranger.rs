@@ -203,17 +203,21 @@ fn another_protocol_is_not_served() {
     assert_eq!(kind, RefusalKind::Version);
 }
 
+fn raft_item(message: &covey::consensus::Message) -> Vec<u8> {
+    [&[1], &message.encode()[..]].concat()
+}
+
 /// After the hellos: whatever comes that is no frame ends the connection with a reason, and nothing else.
 #[test]
 fn malformed_frames_end_the_connection() {
     let (node, us) = node();
-    let message = append(1, 2, 1, 10).encode();
-    let body = framed(&message);
+    let body = framed(&raft_item(&append(1, 2, 1, 10)));
     let half = body[..body.len() - 1].to_vec();
-    let control: [(Vec<u8>, &str); 4] = [
+    let control: [(Vec<u8>, &str); 5] = [
         (u32::MAX.to_le_bytes().to_vec(), "a frame of 4294967295 bytes"),
-        (framed(&half), "a frame whose messages do not fill it"),
-        (framed(&framed(&[0xff; 9])), "not a raft message"),
+        (framed(&half), "a frame whose items do not fill it"),
+        (framed(&framed(&[1, 0xff, 0xff])), "not a raft message"),
+        (framed(&framed(&[9; 9])), "an item of unknown kind 9"),
         (framed(&body)[..20].to_vec(), "a stream that ends in the middle of a frame"),
     ];
     for (bytes, expected) in control {
@@ -225,11 +229,14 @@ fn malformed_frames_end_the_connection() {
             assert!(sentence.contains(expected), "{sentence}");
         });
     }
-    let streams: [(&[&[u8]], &str); 4] = [
+    let streams: [(&[&[u8]], &str); 6] = [
         (&[&[9, 1]], "a stream of unknown kind 9"),
         (&[&[1, 7]], "a stream of version 7"),
         (&[&[1]], "a stream that ends in the middle"),
         (&[&[1, 1], &[1, 1]], "a second append stream"),
+        // A parcel is one frame.
+        (&[&[2, 1, 1, 0, 0, 0, 7, 0, 0, 0, 0]], "a frame whose items do not fill it"),
+        (&[&[2, 1, 0xff, 0xff, 0xff, 0xff]], "a frame of 4294967295 bytes"),
     ];
     for (preambles, expected) in streams {
         block_on(async {
@@ -256,12 +263,12 @@ fn messages_written_by_hand_are_understood() {
     block_on(async {
         let (connection, mut send, _recv) = welcome(&node, &us).await;
         let (one, two) = (append(1, 2, 1, 10), append(1, 2, 2, 10));
-        let body = [framed(&one.encode()), framed(&two.encode())].concat();
+        let body = [framed(&raft_item(&one)), framed(&raft_item(&two))].concat();
         send.write_all(&framed(&body)).await.unwrap();
         node.wait_message(&two);
         let mut stream = connection.open_uni().await.unwrap();
         stream.write_all(&[1, 1]).await.unwrap();
-        for byte in framed(&framed(&append(1, 2, 3, 40).encode())) {
+        for byte in framed(&framed(&raft_item(&append(1, 2, 3, 40)))) {
             stream.write_all(&[byte]).await.unwrap();
         }
         node.wait_message(&append(1, 2, 3, 40));
