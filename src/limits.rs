@@ -155,6 +155,10 @@ pub const PEER_APPEND_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PEER_UNHANDLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one stream between members that may be under way.
 pub const PEER_STREAM_WINDOW: u32 = 512 * 1024;
+/// Questions to other members that may wait for their answer.
+pub const QUESTIONS_PENDING_MAX: usize = 20_000;
+/// Questions of other members that may wait to be looked at; more are lost.
+pub const QUESTIONS_WAITING_MAX: usize = 4096;
 /// Pieces of states that may be on their way from one member to another at the same time.
 pub const PEER_PARCELS_MAX: u32 = 2;
 

@@ -6,6 +6,7 @@ mod auto_compaction;
 mod data_dir;
 mod image_file;
 mod metrics;
+mod peers;
 mod resources;
 mod restore;
 mod serve;

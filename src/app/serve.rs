@@ -18,6 +18,7 @@ use super::auto_compaction::AutoCompactor;
 use super::chain;
 use super::data_dir::{DataDir, OpenError, OpenOptions};
 use super::metrics::metrics_text;
+use super::peers::Members;
 use super::resources;
 use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
@@ -203,6 +204,16 @@ async fn attend(
     let (stop, stopping) = Stop::pair();
     let api = build_api(config, &handle, metrics, stopping);
     let executor = Rc::new(LocalExecutor::new());
+    let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let members = Members {
+        handle: handle.clone(),
+        identity: identity.clone(),
+        listen: config.listen_peer_urls[0].address,
+        clock,
+        prng: Prng::new(seed),
+    };
+    // A task of its own: while the node drains, its last writes still need the others.
+    let members = executor.spawn(members.talk(Rc::clone(&executor)));
     let serving = async {
         publish(&handle, config, identity).await;
         for Socket { url, listener, serves } in sockets {
@@ -245,7 +256,9 @@ async fn attend(
         }
         Ok(())
     };
-    executor.run(smol::future::or(drained, fault)).await
+    let outcome = executor.run(smol::future::or(drained, fault)).await;
+    executor.run(members.cancel()).await;
+    outcome
 }
 
 fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopping: Stopping) -> Api {

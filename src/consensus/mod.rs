@@ -216,6 +216,15 @@ impl Consensus {
         }
     }
 
+    /// What was sent to this follower lately may be lost: the leader finds out what it has before it sends more.
+    pub fn report_unreachable(&mut self, now: Instant, member: MemberId) {
+        self.count_ticks(now);
+        if !self.removed && self.node.raft.state == StateRole::Leader {
+            self.node.report_unreachable(member.0);
+            self.after_call();
+        }
+    }
+
     /// The state machine has applied everything up to `applied`.
     pub fn handle_applied(&mut self, now: Instant, applied: LogIndex) {
         self.count_ticks(now);

@@ -228,6 +228,12 @@ impl Core {
         self.consensus.step(now, message)
     }
 
+    /// What was sent to this member lately may be lost.
+    pub fn handle_unreachable(&mut self, now: Instant, member: MemberId) {
+        self.now = now;
+        self.consensus.report_unreachable(now, member);
+    }
+
     /// The disk holds this batch and all before it.
     pub fn handle_persisted(&mut self, now: Instant, id: PersistId) {
         self.now = now;

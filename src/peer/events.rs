@@ -51,6 +51,8 @@ pub enum Event {
         from: MemberId,
         /// What it is.
         body: Bytes,
+        /// While it is kept, the parcel counts against what may come from there.
+        hold: Hold,
     },
     /// A member asks something; see [`Transport::answer`](super::Transport::answer).
     Question {

@@ -11,7 +11,7 @@ use quinn::{Connection, RecvStream, VarInt};
 use smol::Task;
 
 use super::endpoint::canonical;
-use super::events::Event;
+use super::events::{Budget, Event};
 use super::frame::{FrameError, StreamKind};
 use super::greet::{CLOSED_PROTOCOL, CLOSED_REPLACED, Greeted};
 use super::hello::{Refusal, Run};
@@ -99,15 +99,17 @@ impl Link {
     fn accept_streams(&mut self, shared: &Arc<Shared>, ends: Ends) {
         let (connection, shared_here) = (self.connection.clone(), Arc::clone(shared));
         let appends = Arc::new(AtomicUsize::new(0));
+        let parcels = Arc::new(Budget::default());
         self.tasks.extend(shared.host.spawn(async move {
             // QUIC bounds how many there are at a time; those that have ended are swept with the next one.
             let mut streams: Vec<Task<()>> = Vec::new();
             while let Ok(stream) = connection.accept_uni().await {
                 streams.retain(|task| !task.is_finished());
                 let (connection, shared) = (connection.clone(), Arc::clone(&shared_here));
-                let (appends, host) = (Arc::clone(&appends), shared_here.host.clone());
+                let (appends, parcels) = (Arc::clone(&appends), Arc::clone(&parcels));
+                let host = shared_here.host.clone();
                 streams.extend(host.spawn(async move {
-                    let read = read_stream(&shared, ends, stream, &appends).await;
+                    let read = read_stream(&shared, ends, stream, (&appends, &parcels)).await;
                     end_of_lane(&connection, read);
                 }));
             }
@@ -163,7 +165,7 @@ async fn read_stream(
     shared: &Shared,
     ends: Ends,
     mut stream: RecvStream,
-    appends: &AtomicUsize,
+    (appends, parcels): (&AtomicUsize, &Arc<Budget>),
 ) -> Result<(), LaneError> {
     let mut preamble = [0; 2];
     if let Err(error) = stream.read_exact(&mut preamble).await {
@@ -180,8 +182,12 @@ async fn read_stream(
             lane::read(Lane::Append, ends, &shared.events, &mut stream).await
         }
         StreamKind::Parcel => {
+            parcels.room().await;
             match parcel::receive(&mut stream).await {
-                Ok(body) => (shared.events)(Event::Parcel { from: ends.them, body }),
+                Ok(body) => {
+                    let hold = parcels.hold(body.len());
+                    (shared.events)(Event::Parcel { from: ends.them, body, hold });
+                }
                 // Its sender has given it up; nothing else on the connection suffers from that.
                 Err(LaneError::Read(quinn::ReadError::Reset(_))) => {}
                 Err(error) => return Err(error),

@@ -9,12 +9,20 @@ use super::Drained;
 use super::hold::{Grant, Holds};
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
 use crate::disk::Directory;
-use crate::node::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
+use crate::ids::MemberId;
+use crate::node::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, TransferMessage};
 use crate::wal::Position;
 
 /// What the checkpoint thread is asked for.
 pub(super) enum CheckpointInput {
     Job(CheckpointJob),
+    /// Something of a transfer has come.
+    Transfer {
+        from: MemberId,
+        message: TransferMessage,
+        /// Dropped once it is taken.
+        hold: Box<dyn Send>,
+    },
     /// Stop removing until the reader is done.
     Hold(Grant),
 }
@@ -33,6 +41,10 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
         for job in jobs.drain(..) {
             match job {
                 CheckpointInput::Job(job) => checkpointer.handle(clock.now(), job)?,
+                CheckpointInput::Transfer { from, message, hold } => {
+                    checkpointer.handle(clock.now(), CheckpointJob::Receive(from, message))?;
+                    drop(hold);
+                }
                 CheckpointInput::Hold(grant) => holds.ask(grant, &context.queues),
             }
         }
@@ -78,8 +90,7 @@ fn carry_out(output: CheckpointOutput, context: &Context) {
         CheckpointOutput::Transferred(to, outcome) => {
             drop(context.shared.core.send(CoreInput::Transferred(to, Box::new(outcome))));
         }
-        // A cluster of one has no peers; a message to nobody is lost, as transfers allow.
-        CheckpointOutput::Send(..) => {}
+        CheckpointOutput::Send(to, message) => context.shared.peers.transfer(to, message),
         CheckpointOutput::Removed(revision) => {
             context.shared.compacted.reach(u64::try_from(revision.0).unwrap_or(0));
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock::Clock;
+use super::peers::Peers;
 use super::threads::{CoreInput, Queues};
 use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
@@ -116,6 +117,8 @@ pub(super) struct Shared {
     /// Where ids come from that clients leave to us. Nobody needs to be kept from guessing them.
     pub(super) lease_ids: Mutex<Prng>,
     pub(super) compacted: Milestone,
+    /// Counts the changes of the members that can be read.
+    pub(super) membership: Milestone,
     /// Counts the times that there was no leader for too long.
     pub(super) leader_losses: Milestone,
     pub(super) file_bytes: AtomicU64,
@@ -124,6 +127,7 @@ pub(super) struct Shared {
     pub(super) sole_voter: AtomicBool,
     pub(super) pool: Pool,
     pub(super) watches: Watches,
+    pub(super) peers: Peers,
     pub(super) sequence: AtomicU64,
     pub(super) pending_bytes: AtomicUsize,
 }
@@ -239,6 +243,18 @@ impl Handle {
         if self.0.compacted.wait(target).await { Ok(()) } else { Err(ServeError::Stopped) }
     }
 
+    /// Resolves when the members that [`Handle::view`] names have changed since this call.
+    pub fn members_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let shared = Arc::clone(&self.0);
+        let next = shared.membership.value() + 1;
+        async move {
+            if !shared.membership.wait(next).await {
+                // The node stops.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Who this node is.
     pub fn ids(&self) -> NodeIds {
         self.0.ids
@@ -265,7 +281,7 @@ impl Handle {
             bytes_in_use: view.bytes_in_use(),
             quota: shared.admission.quota,
             digest: (view.applied(), view.digest()),
-            is_learner: false,
+            is_learner: view.facts().conf_state.learners.contains(&shared.ids.member),
         }
     }
 
@@ -299,12 +315,14 @@ impl Shared {
             lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
             views: Arc::new(ViewCell::new(View::of_base(base)?)),
             compacted,
+            membership: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
             watches: Watches::default(),
+            peers: Peers::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
         })
@@ -333,6 +351,19 @@ impl Shared {
 
     fn release(&self, reads: Vec<ReadId>) {
         self.reads.answer_batch(reads.into_iter().map(|read| (read.0, Ok(()))));
+    }
+
+    /// Shows this state to readers from now on.
+    pub(super) fn publish(&self, view: View) {
+        let before = self.views.load();
+        let changed =
+            !std::ptr::eq(before.facts(), view.facts()) && before.facts().members != view.facts().members;
+        drop(before);
+        self.views.publish(view);
+        self.watches.poke();
+        if changed {
+            self.membership.reach(self.membership.value() + 1);
+        }
     }
 
     /// Forgets reads whose callers were told otherwise or have gone.

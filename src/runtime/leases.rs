@@ -5,13 +5,19 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::handle::{Handle, ServeError};
 use super::threads::ApplierInput;
 use crate::command::{Applied, Command, LeaseCommand, Rejection};
 use crate::ids::LeaseId;
-use crate::limits::{LEASE_TTL_MIN, READS_PENDING_MAX};
+use crate::limits::{ELECTION_TIMEOUT, LEASE_TTL_MIN, READS_PENDING_MAX};
 use crate::node::{LeaseAnswer, LeaseRequest};
+
+/// How long a request that only the leader can answer looks for one; an election takes at most two timeouts as a rule.
+const LEADER_PATIENCE: Duration = ELECTION_TIMEOUT.saturating_mul(2);
+/// The pause before another leader is looked for.
+const LEADER_RETRY: Duration = Duration::from_millis(20);
 
 /// What is known of a lease's time, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +89,30 @@ impl Handle {
         }
     }
 
+    /// Asks whoever leads, and whoever leads then where that one is lost on the way: asking twice does no harm.
     async fn ask_leader(&self, request: LeaseRequest) -> Result<LeaseAnswer, ServeError> {
+        let shared = &self.0;
+        let until = shared.clock.now() + LEADER_PATIENCE;
+        loop {
+            let status = self.status();
+            let outcome = match status.leader {
+                Some(leader) if leader != status.member => self.ask_lessor_of(leader, request).await,
+                _ => self.ask_own_lessor(request).await,
+            };
+            let lost = match &outcome {
+                Ok(LeaseAnswer::NotLeading) => true,
+                Ok(_) => false,
+                Err(error) => matches!(error, ServeError::NoLeader | ServeError::LeaderChanged),
+            };
+            if !lost || shared.clock.now() >= until {
+                return outcome;
+            }
+            smol::Timer::after(LEADER_RETRY).await;
+        }
+    }
+
+    /// Asks this member's own lessor, which knows something only while it leads.
+    pub(super) async fn ask_own_lessor(&self, request: LeaseRequest) -> Result<LeaseAnswer, ServeError> {
         // A member that was deposed without knowing it does not get past this.
         self.read_barrier().await?;
         let shared = &self.0;

@@ -102,6 +102,8 @@ impl Running {
     /// Stops the threads, each after what it has begun, and waits for them. What was acknowledged is durable already.
     pub fn stop(self) -> Result<(), Fault> {
         self.close();
+        // The way out holds the transport, which holds what comes in.
+        self.handle.0.peers.set_link(None);
         for thread in self.threads {
             // A thread that panicked has reported that.
             drop(thread.join());

@@ -24,7 +24,7 @@ use super::hold::Grant;
 use super::leader::LeaderGap;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
-use crate::consensus::{CoreStatus, PersistId, Role, SnapshotMark};
+use crate::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
@@ -72,6 +72,12 @@ pub(super) enum CoreInput {
         bytes: Bytes,
     },
     Read(u64),
+    Messages {
+        messages: Vec<Message>,
+        /// Dropped once they are handled.
+        hold: Box<dyn Send>,
+    },
+    Unreachable(MemberId),
     Persisted(PersistId),
     Applied {
         index: LogIndex,
@@ -170,7 +176,10 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         while let Some(output) = core.poll_output() {
             carry_out_core(output, context, &mut status);
         }
-        let waiting = !shared.proposals.is_empty() || !shared.reads.is_empty() || !shared.leases.is_empty();
+        let waiting = !shared.proposals.is_empty()
+            || !shared.reads.is_empty()
+            || !shared.leases.is_empty()
+            || shared.peers.awaits_answers();
         let deadline = core.poll_timeout().map(|at| shared.clock.until(at));
         let patience = deadline.into_iter().chain(waiting.then_some(SWEEP_INTERVAL)).min();
         if shared.core.drain(&mut inputs, patience) == Drained::Closed {
@@ -182,6 +191,11 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
             match input {
                 CoreInput::Propose { id, bytes } => core.handle_proposal(now, id, bytes),
                 CoreInput::Read(key) => core.handle_read(now, ReadId(key)),
+                CoreInput::Messages { messages, hold } => {
+                    step(&mut core, now, messages);
+                    drop(hold);
+                }
+                CoreInput::Unreachable(member) => core.handle_unreachable(now, member),
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
@@ -204,6 +218,16 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
             last_sweep = now;
             sweep(context, now);
             leader_gap.note(now, status.leader.is_some(), &shared.leader_losses);
+        }
+    }
+}
+
+/// What raft is not shown is as good as lost, which it is built for.
+fn step(core: &mut Core, now: Instant, messages: Vec<Message>) {
+    for message in messages {
+        let from = message.from();
+        if let Err(refusal) = core.handle_message(now, message) {
+            tracing::debug!(%from, %refusal, "refused a message of a member");
         }
     }
 }
@@ -233,8 +257,7 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
                 Request::Read(read) => shared.reads.answer(read.0, Err(error)),
             }
         }
-        // A cluster of one has no peers; a message to nobody is lost, as raft allows.
-        CoreOutput::Send(_) => {}
+        CoreOutput::Send(messages) => shared.peers.send(messages),
         CoreOutput::Status(new) => {
             publish_status(context, status, new);
         }
@@ -269,6 +292,7 @@ fn sweep(context: &Context, now: Instant) {
     if writes + reads + leases > 0 {
         tracing::warn!(writes, reads, leases, "requests timed out");
     }
+    shared.peers.expire(before(REQUEST_TIMEOUT));
     shared.forget_reads();
 }
 
@@ -285,6 +309,7 @@ fn stop(context: &Context) {
     shared.leases.expire(never, || Err(ServeError::Stopped));
     shared.compacted.close();
     shared.leader_losses.close();
+    shared.membership.close();
 }
 
 /// The applier thread: the state machine and its views.
@@ -332,8 +357,7 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
     let Context { shared, queues, metrics } = context;
     match output {
         ApplierOutput::Publish(view) => {
-            shared.views.publish(view);
-            shared.watches.poke();
+            shared.publish(view);
         }
         ApplierOutput::Replies(replies) => {
             count(&replies, metrics);

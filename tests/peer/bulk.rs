@@ -150,7 +150,7 @@ fn bulk_does_not_delay_control() {
 
 fn wait_parcel(node: &Node) -> (MemberId, Bytes) {
     node.log.wait("a parcel", |event| match event {
-        Event::Parcel { from, body } => Some((*from, body.clone())),
+        Event::Parcel { from, body, .. } => Some((*from, body.clone())),
         _ => None,
     })
 }

@@ -1,0 +1,199 @@
+//! The transport between members, joined to the node: what the state says of the members out, what they say in.
+//!
+//! Owns: whom the transport trusts and where it looks for them. Must never: trust a key that the state does not name. Driven by `serve`.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use smol::channel::{Receiver, Sender};
+use smol::{LocalExecutor, Timer};
+
+use crate::config::Url;
+use crate::consensus::Message;
+use crate::formation::Identity;
+use crate::ids::{Incarnation, MemberId};
+use crate::limits::QUESTIONS_WAITING_MAX;
+use crate::node::TransferMessage;
+use crate::peer::{Event, Options, Peer, Run, StartError, Transport};
+use crate::prng::Prng;
+use crate::runtime::clock::Clock;
+use crate::runtime::{Handle, PeerLink};
+use crate::store::Member;
+
+/// How often names in peer URLs are looked up again: their addresses may change, and a name may not resolve yet.
+const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
+
+/// The pause before the members' port is tried again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// What it takes to talk to the other members.
+pub(super) struct Members {
+    pub(super) handle: Handle,
+    pub(super) identity: Identity,
+    /// Where this member listens for them.
+    pub(super) listen: SocketAddr,
+    pub(super) clock: Clock,
+    pub(super) prng: Prng,
+}
+
+impl Members {
+    /// Connects with the other members once there are any, until it is dropped. A node that is alone leaves the port to others.
+    pub(super) async fn talk(mut self, executor: Rc<LocalExecutor<'static>>) {
+        loop {
+            let changed = self.handle.members_changed();
+            if self.handle.view().facts().members.len() > 1 {
+                break;
+            }
+            changed.await;
+        }
+        let peers = loop {
+            match Peers::start(&self.identity, self.listen, &self.handle, self.clock, self.prng.fork()) {
+                Ok(peers) => break peers,
+                Err(error) => tracing::error!(error = %super::chain(&error), "cannot talk to other members"),
+            }
+            Timer::after(LISTEN_AGAIN).await;
+        };
+        tracing::info!(address = %self.listen, "listening for members");
+        smol::future::or(peers.follow(), peers.answer(&executor)).await;
+    }
+}
+
+/// Something that a member asks.
+struct Asked {
+    from: MemberId,
+    number: u64,
+    question: Bytes,
+}
+
+/// The node's connections with the other members. Dropped, they end.
+struct Peers {
+    transport: Arc<Transport>,
+    handle: Handle,
+    asked: Receiver<Asked>,
+}
+
+/// The node's way out. It does not keep the transport alive, which brings what comes to the node.
+struct Link(Weak<Transport>);
+
+impl PeerLink for Link {
+    fn send(&self, messages: Vec<Message>) {
+        if let Some(transport) = self.0.upgrade() {
+            transport.send(messages);
+        }
+    }
+
+    fn transfer(&self, to: MemberId, message: TransferMessage) {
+        if let Some(transport) = self.0.upgrade() {
+            transport.send_parcel(to, message.encode());
+        }
+    }
+
+    fn ask(&self, to: MemberId, number: u64, question: Bytes) -> bool {
+        self.0.upgrade().is_some_and(|transport| transport.ask(to, number, question))
+    }
+
+    fn answer(&self, to: MemberId, number: u64, answer: Bytes) {
+        if let Some(transport) = self.0.upgrade() {
+            transport.answer(to, number, answer);
+        }
+    }
+}
+
+impl Peers {
+    /// Binds the port and lets members connect whom the state names.
+    fn start(
+        identity: &Identity,
+        listen: SocketAddr,
+        handle: &Handle,
+        clock: Clock,
+        prng: Prng,
+    ) -> Result<Self, StartError> {
+        let (asks, asked) = smol::channel::bounded(QUESTIONS_WAITING_MAX);
+        let options = Options { identity: identity.clone(), listen, prng, clock };
+        let for_events = handle.clone();
+        let events = Arc::new(move |event| take(&for_events, &asks, event));
+        let transport = Arc::new(Transport::start(options, events)?);
+        handle.connect_peers(Arc::new(Link(Arc::downgrade(&transport))));
+        Ok(Self { transport, handle: handle.clone(), asked })
+    }
+
+    /// Keeps the transport's members equal to those of the state, until it is dropped.
+    async fn follow(&self) {
+        let mut shown = BTreeMap::new();
+        loop {
+            let changed = self.handle.members_changed();
+            let members = self.handle.view().facts().members.clone();
+            let has_names = members.iter().any(|member| !addresses_are_literal(member));
+            let peers = self.handle.blocking(move || peers_of(&members)).await;
+            if peers != shown {
+                self.transport.set_peers(peers.clone());
+                shown = peers;
+            }
+            let look_again = async {
+                if has_names {
+                    Timer::after(LOOK_UP_AGAIN).await;
+                } else {
+                    smol::future::pending::<()>().await;
+                }
+            };
+            smol::future::or(changed, look_again).await;
+        }
+    }
+
+    /// Answers what members ask, until it is dropped.
+    async fn answer(&self, executor: &LocalExecutor<'static>) {
+        while let Ok(Asked { from, number, question }) = self.asked.recv().await {
+            let handle = self.handle.clone();
+            executor.spawn(async move { handle.answer_question(from, number, question).await }).detach();
+        }
+    }
+}
+
+/// Hands on what comes, on the transport's thread.
+fn take(handle: &Handle, asks: &Sender<Asked>, event: Event) {
+    match event {
+        Event::Messages(received) => {
+            let (messages, hold) = received.into_parts();
+            handle.peer_messages(messages, Box::new(hold));
+        }
+        Event::Unreachable(member) => handle.peer_unreachable(member),
+        Event::Parcel { from, body, hold } => match TransferMessage::decode(body) {
+            Ok(message) => handle.peer_transfer(from, message, Box::new(hold)),
+            Err(error) => tracing::warn!(%from, %error, "dropped what a member sent"),
+        },
+        // Who asks more than can be looked at asks again.
+        Event::Question { from, number, body } => drop(asks.try_send(Asked { from, number, question: body })),
+        Event::Answer { from, number, body } => handle.peer_answer(from, number, body),
+        // The transport has logged both.
+        Event::Connected { .. } | Event::Refused { .. } => {}
+    }
+}
+
+fn addresses_are_literal(member: &Member) -> bool {
+    let is_literal =
+        |url: &String| Url::parse(url).is_ok_and(|url| url.host.parse::<std::net::IpAddr>().is_ok());
+    member.attributes.peer_urls.iter().all(is_literal)
+}
+
+/// What the transport has to know of the members. Waits for the resolver.
+fn peers_of(members: &[Member]) -> BTreeMap<MemberId, Peer> {
+    let peer = |member: &Member| {
+        let said = &member.attributes;
+        let run = Run { incarnation: Incarnation(said.incarnation), boot_nonce: said.boot_nonce };
+        // A member that was added and never started has said nothing yet.
+        let seen = (said.incarnation > 0).then_some(run);
+        let addresses = said.peer_urls.iter().flat_map(|url| addresses_of(url)).collect();
+        Some((member.id(), Peer { key: member.key?, addresses, seen }))
+    };
+    members.iter().filter_map(peer).collect()
+}
+
+fn addresses_of(url: &str) -> Vec<SocketAddr> {
+    let Ok(url) = Url::parse(url) else { return Vec::new() };
+    // A name that does not resolve now may do so later.
+    (url.host.as_str(), url.port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
+}

@@ -1,0 +1,168 @@
+//! What one member asks another: things that only the leader can say.
+//!
+//! Owns: the questions, the answers and their bytes. Must never: decide who is asked, or answer. Made by whoever serves a client on a member that
+//! does not lead; carried beside raft's messages, where loss is harmless: the client's request is asked again or fails.
+//!
+//! ```text
+//! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live, 3 list leases)  1, 2: lease:i64 LE
+//! answer    = version:u8 (1)  kind:u8
+//!             1 renewed: ttl:i64 LE     2 gone     3 time to live: granted, remaining:i64 LE     4 leases: i64 LE each
+//!             5 not leading             6 too many
+//! ```
+
+use bytes::{Buf as _, Bytes};
+
+use super::leases::{LeaseAnswer, LeaseRequest};
+use crate::ids::LeaseId;
+
+/// The version of the bytes.
+const VERSION: u8 = 1;
+const RENEW: u8 = 1;
+const TIME_TO_LIVE: u8 = 2;
+const LIST: u8 = 3;
+const RENEWED: u8 = 1;
+const GONE: u8 = 2;
+const TIME: u8 = 3;
+const LEASES: u8 = 4;
+const NOT_LEADING: u8 = 5;
+const TOO_MANY: u8 = 6;
+/// Bytes of a lease's id in a list.
+const LEASE_ID_BYTES: usize = 8;
+
+/// Bytes from a member are no question or answer of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a question or an answer of this version")]
+pub struct QuestionError;
+
+impl LeaseRequest {
+    /// Its bytes.
+    pub fn encode(self) -> Bytes {
+        let (kind, id) = match self {
+            Self::Renew(id) => (RENEW, Some(id)),
+            Self::TimeToLive(id) => (TIME_TO_LIVE, Some(id)),
+            Self::List => (LIST, None),
+        };
+        let mut bytes = vec![VERSION, kind];
+        bytes.extend(id.into_iter().flat_map(|id| id.0.to_le_bytes()));
+        bytes.into()
+    }
+
+    /// Reads back what [`LeaseRequest::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, QuestionError> {
+        let (kind, mut rest) = open(bytes)?;
+        let request = match kind {
+            RENEW => Self::Renew(LeaseId(number(&mut rest)?)),
+            TIME_TO_LIVE => Self::TimeToLive(LeaseId(number(&mut rest)?)),
+            LIST => Self::List,
+            _ => return Err(QuestionError),
+        };
+        if rest.is_empty() { Ok(request) } else { Err(QuestionError) }
+    }
+}
+
+impl LeaseAnswer {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let (kind, numbers) = match self {
+            Self::Renewed { ttl } => (RENEWED, vec![*ttl]),
+            Self::Gone => (GONE, Vec::new()),
+            Self::TimeToLive { granted, remaining } => (TIME, vec![*granted, *remaining]),
+            Self::List(leases) => (LEASES, leases.iter().map(|lease| lease.0).collect()),
+            Self::NotLeading => (NOT_LEADING, Vec::new()),
+            Self::TooMany => (TOO_MANY, Vec::new()),
+        };
+        let mut bytes = vec![VERSION, kind];
+        bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        bytes.into()
+    }
+
+    /// Reads back what [`LeaseAnswer::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, QuestionError> {
+        let (kind, mut rest) = open(bytes)?;
+        let answer = match kind {
+            RENEWED => Self::Renewed { ttl: number(&mut rest)? },
+            GONE => Self::Gone,
+            TIME => Self::TimeToLive { granted: number(&mut rest)?, remaining: number(&mut rest)? },
+            LEASES => {
+                let mut leases = Vec::with_capacity(rest.len() / LEASE_ID_BYTES);
+                while !rest.is_empty() {
+                    leases.push(LeaseId(number(&mut rest)?));
+                }
+                Self::List(leases)
+            }
+            NOT_LEADING => Self::NotLeading,
+            TOO_MANY => Self::TooMany,
+            _ => return Err(QuestionError),
+        };
+        if rest.is_empty() { Ok(answer) } else { Err(QuestionError) }
+    }
+
+    /// Whether this answers such a request: a member of another version, or a hostile one, may answer anything.
+    pub fn is_answer_to(&self, request: LeaseRequest) -> bool {
+        match self {
+            Self::Renewed { .. } => matches!(request, LeaseRequest::Renew(_)),
+            Self::TimeToLive { .. } => matches!(request, LeaseRequest::TimeToLive(_)),
+            Self::Gone => request != LeaseRequest::List,
+            Self::List(_) => request == LeaseRequest::List,
+            Self::NotLeading | Self::TooMany => true,
+        }
+    }
+}
+
+fn open(mut bytes: Bytes) -> Result<(u8, Bytes), QuestionError> {
+    if bytes.try_get_u8() != Ok(VERSION) {
+        return Err(QuestionError);
+    }
+    let kind = bytes.try_get_u8().map_err(|_| QuestionError)?;
+    Ok((kind, bytes))
+}
+
+fn number(bytes: &mut Bytes) -> Result<i64, QuestionError> {
+    bytes.try_get_i64_le().map_err(|_| QuestionError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_and_answers_come_back_and_other_bytes_are_refused() {
+        let id = LeaseId(-7);
+        for request in [LeaseRequest::Renew(id), LeaseRequest::TimeToLive(id), LeaseRequest::List] {
+            let bytes = request.encode();
+            assert_eq!(LeaseRequest::decode(bytes.clone()), Ok(request));
+            refuses_spoiled(&bytes, LeaseRequest::decode);
+        }
+        for answer in [
+            LeaseAnswer::Renewed { ttl: i64::MAX },
+            LeaseAnswer::Gone,
+            LeaseAnswer::TimeToLive { granted: 60, remaining: 0 },
+            LeaseAnswer::List(vec![]),
+            LeaseAnswer::List(vec![id, LeaseId(8)]),
+            LeaseAnswer::NotLeading,
+            LeaseAnswer::TooMany,
+        ] {
+            let bytes = answer.encode();
+            assert_eq!(LeaseAnswer::decode(bytes.clone()), Ok(answer));
+            refuses_spoiled(&bytes, LeaseAnswer::decode);
+        }
+    }
+
+    fn refuses_spoiled<T: std::fmt::Debug>(bytes: &Bytes, decode: fn(Bytes) -> Result<T, QuestionError>) {
+        assert!(decode(bytes.slice(..1)).is_err());
+        assert!(decode([&bytes[..], &[0]].concat().into()).is_err(), "a byte too many");
+        for (at, wrong) in [(0, 2), (1, 0), (1, 7)] {
+            let mut other = bytes.to_vec();
+            other[at] = wrong;
+            assert!(decode(other.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_is_told_apart() {
+        let renew = LeaseRequest::Renew(LeaseId(1));
+        assert!(LeaseAnswer::Renewed { ttl: 1 }.is_answer_to(renew) && LeaseAnswer::Gone.is_answer_to(renew));
+        assert!(!LeaseAnswer::List(vec![]).is_answer_to(renew));
+        assert!(!LeaseAnswer::Gone.is_answer_to(LeaseRequest::List));
+    }
+}

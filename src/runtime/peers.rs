@@ -1,0 +1,189 @@
+//! The other members, as a node's threads know them: a way out, and what comes in.
+//!
+//! Owns: who waits for the answer of which member. Must never: know how anything travels. What comes is handed in by `app`, on the
+//! transport's thread, and nothing here waits.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+
+use super::checkpoint::CheckpointInput;
+use super::handle::{Handle, ServeError};
+use super::threads::CoreInput;
+use crate::consensus::Message;
+use crate::ids::MemberId;
+use crate::limits::QUESTIONS_PENDING_MAX;
+use crate::node::{LeaseAnswer, LeaseRequest, TransferMessage};
+use crate::time::Instant;
+
+/// The way to the other members. None of it waits, and any of it may be lost.
+pub trait PeerLink: Send + Sync {
+    /// Sends each message to the member that it names.
+    fn send(&self, messages: Vec<Message>);
+    /// Sends something of a transfer.
+    fn transfer(&self, to: MemberId, message: TransferMessage);
+    /// Asks a member something; false where that is known to be in vain.
+    fn ask(&self, to: MemberId, number: u64, question: Bytes) -> bool;
+    /// Answers what a member has asked.
+    fn answer(&self, to: MemberId, number: u64, answer: Bytes);
+}
+
+/// The other members.
+#[derive(Default)]
+pub(super) struct Peers {
+    link: RwLock<Option<Arc<dyn PeerLink>>>,
+    asked: Mutex<BTreeMap<u64, Asked>>,
+}
+
+struct Asked {
+    whom: MemberId,
+    since: Instant,
+    answer: oneshot::Sender<Bytes>,
+}
+
+/// Takes the question back when its asker goes away.
+struct Place<'a> {
+    peers: &'a Peers,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.peers.asked().remove(&self.number);
+    }
+}
+
+impl Peers {
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way out; a node that is alone has none.
+    pub(super) fn link(&self) -> Option<Arc<dyn PeerLink>> {
+        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_link(&self, link: Option<Arc<dyn PeerLink>>) {
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = link;
+        if self.link().is_none() {
+            self.asked().clear();
+        }
+    }
+
+    pub(super) fn send(&self, messages: Vec<Message>) {
+        // Where there is no way, messages are lost, as raft allows.
+        if let Some(link) = self.link() {
+            link.send(messages);
+        }
+    }
+
+    pub(super) fn transfer(&self, to: MemberId, message: TransferMessage) {
+        if let Some(link) = self.link() {
+            link.transfer(to, message);
+        }
+    }
+
+    /// Whether anybody waits for a member's answer.
+    pub(super) fn awaits_answers(&self) -> bool {
+        !self.asked().is_empty()
+    }
+
+    /// Gives up what was asked at `limit` or before: a question or an answer may get lost without a word.
+    pub(super) fn expire(&self, limit: Instant) {
+        self.asked().retain(|_, asked| asked.since > limit);
+    }
+
+    async fn ask(
+        &self,
+        since: Instant,
+        whom: MemberId,
+        number: u64,
+        question: Bytes,
+    ) -> Result<Bytes, ServeError> {
+        let link = self.link().ok_or(ServeError::NoLeader)?;
+        let (answer, waiting) = oneshot::channel();
+        let _place = Place { peers: self, number };
+        {
+            let mut asked = self.asked();
+            if asked.len() >= QUESTIONS_PENDING_MAX {
+                return Err(ServeError::TooManyRequests);
+            }
+            asked.insert(number, Asked { whom, since, answer });
+        }
+        if !link.ask(whom, number, question) {
+            return Err(ServeError::LeaderChanged);
+        }
+        // Dropped unanswered when the member cannot be reached any more.
+        waiting.await.map_err(|_| ServeError::LeaderChanged)
+    }
+}
+
+/// What comes from other members. Their identity was checked by whoever calls these.
+impl Handle {
+    /// From now on other members are reached by `link`.
+    pub fn connect_peers(&self, link: Arc<dyn PeerLink>) {
+        self.0.peers.set_link(Some(link));
+    }
+
+    /// Messages of a member; `hold` is dropped once they are handled.
+    pub fn peer_messages(&self, messages: Vec<Message>, hold: Box<dyn Send>) {
+        // Where the core has ended, so does the node.
+        drop(self.0.core.send(CoreInput::Messages { messages, hold }));
+    }
+
+    /// What was sent to this member lately may be lost, and what it was asked has no answer.
+    pub fn peer_unreachable(&self, member: MemberId) {
+        self.0.peers.asked().retain(|_, asked| asked.whom != member);
+        drop(self.0.core.send(CoreInput::Unreachable(member)));
+    }
+
+    /// Something of a transfer; `hold` is dropped once it is taken.
+    pub fn peer_transfer(&self, from: MemberId, message: TransferMessage, hold: Box<dyn Send>) {
+        drop(self.0.queues.checkpoint.send(CheckpointInput::Transfer { from, message, hold }));
+    }
+
+    /// The answer of a member.
+    pub fn peer_answer(&self, from: MemberId, number: u64, answer: Bytes) {
+        let asked = &mut self.0.peers.asked();
+        if asked.get(&number).is_some_and(|asked| asked.whom == from)
+            && let Some(asked) = asked.remove(&number)
+        {
+            drop(asked.answer.send(answer));
+        }
+    }
+
+    /// Answers what a member asks; nothing for what is no question.
+    pub async fn answer_question(&self, from: MemberId, number: u64, question: Bytes) {
+        let Ok(request) = LeaseRequest::decode(question) else {
+            tracing::warn!(%from, "a member asks what this version does not understand");
+            return;
+        };
+        let answer = match self.ask_own_lessor(request).await {
+            Ok(answer) => answer,
+            Err(ServeError::TooManyRequests) => LeaseAnswer::TooMany,
+            Err(_) => LeaseAnswer::NotLeading,
+        };
+        if let Some(link) = self.0.peers.link() {
+            link.answer(from, number, answer.encode());
+        }
+    }
+
+    pub(super) async fn ask_lessor_of(
+        &self,
+        leader: MemberId,
+        request: LeaseRequest,
+    ) -> Result<LeaseAnswer, ServeError> {
+        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
+        let answer = self.0.peers.ask(self.0.clock.now(), leader, number, request.encode()).await?;
+        match LeaseAnswer::decode(answer) {
+            Ok(answer) if answer.is_answer_to(request) => Ok(answer),
+            _ => {
+                tracing::warn!(%leader, "the leader's answer is not understood");
+                Err(ServeError::LeaderChanged)
+            }
+        }
+    }
+}
