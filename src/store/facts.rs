@@ -111,7 +111,7 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
         alarms: reader.list(alarm)?,
         over_quota: reader.list(member_id)?,
         members: reader.list(member)?,
-        removed: reader.list(|reader| Some((member_id(reader)?, key(reader)?)))?,
+        removed: reader.list(removed)?,
         forming: flag(reader.u8()?)?,
     };
     reader.end()?;
@@ -160,12 +160,21 @@ fn member_id(reader: &mut Reader<'_>) -> Option<MemberId> {
     Some(MemberId(u64::from_le_bytes(reader.array()?)))
 }
 
-fn key(reader: &mut Reader<'_>) -> Option<Option<PublicKey>> {
-    Some(if flag(reader.u8()?)? { Some(PublicKey(reader.array()?)) } else { None })
+fn read_key(reader: &mut Reader<'_>, into: &mut Option<PublicKey>) -> Option<()> {
+    *into = if flag(reader.u8()?)? { Some(PublicKey(reader.array()?)) } else { None };
+    Some(())
 }
 
 fn member(reader: &mut Reader<'_>) -> Option<Member> {
-    Some(Member { key: key(reader)?, votes: flag(reader.u8()?)?, attributes: attributes(reader)? })
+    let mut key = None;
+    read_key(reader, &mut key)?;
+    Some(Member { key, votes: flag(reader.u8()?)?, attributes: attributes(reader)? })
+}
+
+fn removed(reader: &mut Reader<'_>) -> Option<(MemberId, Option<PublicKey>)> {
+    let (id, mut key) = (member_id(reader)?, None);
+    read_key(reader, &mut key)?;
+    Some((id, key))
 }
 
 fn alarm(reader: &mut Reader<'_>) -> Option<Alarm> {
