@@ -21,7 +21,7 @@ use crate::command::{LeaseCommand, LeaseInstance};
 use crate::ids::{LeaseId, LogIndex, Term};
 use crate::limits::{
     ELECTION_TIMEOUT, LEASE_CHECKPOINT_INTERVAL, LEASE_CHECKPOINT_SLACK, LEASE_RETRY, LEASES_EXPIRING_MAX,
-    LEASES_PER_CHECKPOINT, LEASES_PER_EXPIRY, READS_PENDING_MAX,
+    LEASES_PER_CHECKPOINT, LEASES_PER_EXPIRY, READS_PENDING_MAX, REQUEST_TIMEOUT,
 };
 use crate::store::Lease;
 use crate::time::Instant;
@@ -36,7 +36,7 @@ pub enum Renewal {
     },
     /// There is no such lease, or there was none left when the renewal came.
     Gone,
-    /// This member does not lead.
+    /// This member does not lead, or cannot find out in time.
     NotLeading,
     /// Too many wait already.
     TooMany,
@@ -66,9 +66,11 @@ struct Leading {
     clearing: BTreeSet<(Instant, LeaseId)>,
     /// Of those that run, by the time of the next checkpoint.
     checkpoints: BTreeSet<(Instant, LeaseId)>,
-    /// Who waits for what becomes of a lease.
-    waiting: BTreeMap<LeaseId, Vec<u64>>,
+    /// Who waits for what becomes of a lease, and since when.
+    waiting: BTreeMap<LeaseId, Vec<(Instant, u64)>>,
     waiting_count: usize,
+    /// Those of them that have waited for too long.
+    given_up: Vec<u64>,
     /// Of the last checkpoint proposed.
     sequence: u64,
 }
@@ -126,7 +128,7 @@ impl Lessor {
     pub fn demote(&mut self) {
         if let Some(leading) = self.leading.take() {
             let waiting = leading.waiting.into_values().flatten();
-            self.answers.extend(waiting.map(|asker| (asker, Renewal::NotLeading)));
+            self.answers.extend(waiting.map(|(_, asker)| (asker, Renewal::NotLeading)));
         }
     }
 
@@ -149,30 +151,21 @@ impl Lessor {
         self.answers.extend(leading.take_waiting(id).map(|asker| (asker, Renewal::Gone)));
     }
 
-    /// A checkpoint of so many seconds was applied; 0 is the clearing of one. A leader's checkpoints are applied in the order of their
+    /// A checkpoint of so many seconds was applied, one of this term; 0 is the clearing of one. They are applied in the order of their
     /// sequence numbers, those that are not lost.
-    pub fn checkpointed(&mut self, now: Instant, id: LeaseId, remaining: i64, (term, sequence): (Term, u64)) {
+    pub fn checkpointed(&mut self, now: Instant, id: LeaseId, remaining: i64, sequence: u64) {
         let Some(leading) = &mut self.leading else { return };
         let Some(timed) = leading.leases.get_mut(&id) else { return };
         match timed.phase {
-            // One of the leader before, which this one comes to only now: it counts as if it had been there at the beginning. Nobody
-            // has had an answer from this leader yet, for that takes all that came before its term.
-            Phase::Running if remaining > 0 && term < leading.term => {
-                timed.checkpointed = true;
-                leading.restart(now, id, now + seconds(remaining) + ELECTION_TIMEOUT);
-            }
             _ if remaining > 0 => timed.checkpointed = true,
-            Phase::Clearing { since, .. } if term == leading.term && sequence >= since => {
+            Phase::Clearing { since, .. } if sequence >= since => {
                 timed.checkpointed = false;
                 let ttl = leading.renewed(now, id);
                 let waiting = leading.take_waiting(id);
                 self.answers.extend(waiting.map(|asker| (asker, Renewal::Renewed { ttl })));
             }
-            // The leader before has answered a renewal, which this one did not know of when it took over.
-            Phase::Running => {
-                leading.renewed(now, id);
-            }
-            Phase::Clearing { .. } | Phase::Expiring { .. } => {}
+            // Proposed once more than it was needed.
+            Phase::Running | Phase::Clearing { .. } | Phase::Expiring { .. } => {}
         }
     }
 
@@ -196,7 +189,7 @@ impl Lessor {
         if leading.waiting_count == READS_PENDING_MAX {
             return self.answers.push((asker, Renewal::TooMany));
         }
-        leading.waiting.entry(id).or_default().push(asker);
+        leading.waiting.entry(id).or_default().push((now, asker));
         leading.waiting_count += 1;
     }
 
@@ -216,6 +209,9 @@ impl Lessor {
 
     /// What became of renewals since the last call.
     pub fn take_answers(&mut self) -> Vec<(u64, Renewal)> {
+        if let Some(leading) = &mut self.leading {
+            self.answers.extend(leading.given_up.drain(..).map(|asker| (asker, Renewal::NotLeading)));
+        }
         std::mem::take(&mut self.answers)
     }
 
@@ -246,6 +242,7 @@ impl Leading {
             checkpoints: BTreeSet::new(),
             waiting: BTreeMap::new(),
             waiting_count: 0,
+            given_up: Vec::new(),
             sequence: 0,
         }
     }
@@ -286,7 +283,20 @@ impl Leading {
     fn take_waiting(&mut self, id: LeaseId) -> impl Iterator<Item = u64> + use<> {
         let waiting = self.waiting.remove(&id).unwrap_or_default();
         self.waiting_count -= waiting.len();
-        waiting.into_iter()
+        waiting.into_iter().map(|(_, asker)| asker)
+    }
+
+    /// Gives up whoever has waited so long that nobody is there any more. A lease may be about to end for ever: while CORRUPT is raised,
+    /// none ends.
+    fn give_up_waiting(&mut self, now: Instant, id: LeaseId) {
+        let Some(waiting) = self.waiting.get_mut(&id) else { return };
+        let late = waiting.extract_if(.., |(since, _)| now.since(*since) > REQUEST_TIMEOUT);
+        let before = self.given_up.len();
+        self.given_up.extend(late.map(|(_, asker)| asker));
+        self.waiting_count -= self.given_up.len() - before;
+        if waiting.is_empty() {
+            self.waiting.remove(&id);
+        }
     }
 
     /// Gives a lease its whole time to live again, and answers that.
@@ -334,6 +344,7 @@ impl Leading {
             && at <= now
         {
             self.clearing.pop_first();
+            self.give_up_waiting(now, id);
             if let Some(timed) = self.leases.get_mut(&id)
                 && let Phase::Clearing { again_at, .. } = &mut timed.phase
             {
@@ -353,6 +364,7 @@ impl Leading {
             let room = self.expiring.len() < LEASES_EXPIRING_MAX;
             let newly = self.deadlines.first().copied().filter(|(at, _)| room && *at <= now);
             let Some((_, id)) = again.or(newly) else { break };
+            self.give_up_waiting(now, id);
             self.unlink(id);
             self.expiring.insert((again_at, id));
             if let Some(timed) = self.leases.get_mut(&id) {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::leases::LeaseAnswer;
+use super::leases::{LeaseAnswer, LeaseNews};
 use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
@@ -93,9 +93,12 @@ pub struct Applier {
     /// The nonce of this run: replies to another run's proposals concern nobody here.
     boot_nonce: u64,
     quota_bytes: Option<u64>,
-    leads: bool,
+    /// The term in which this member leads, if it does.
+    pub(super) leads_in: Option<Term>,
     pub(super) lessor: Lessor,
     pub(super) lease_answers: Vec<(u64, LeaseAnswer)>,
+    /// What was applied about leases and the lessor does not know yet.
+    pub(super) lease_news: Vec<LeaseNews>,
     /// Leases have ended since that was last looked at.
     pub(super) leases_ended: bool,
     queue: VecDeque<LogEntry>,
@@ -127,9 +130,10 @@ impl Applier {
         let mut applier = Self {
             boot_nonce,
             quota_bytes,
-            leads: false,
+            leads_in: None,
             lessor: Lessor::default(),
             lease_answers: Vec::new(),
+            lease_news: Vec::new(),
             leases_ended: false,
             queue: VecDeque::new(),
             asked: None,
@@ -195,6 +199,7 @@ impl Applier {
         (self.folding, self.compacting) = (false, false);
         self.machine.restart(Arc::clone(&base))?;
         self.lessor.demote();
+        self.lease_news.clear();
         self.publish(Vec::new());
         self.start_compaction(&base);
         Ok(())
@@ -212,9 +217,9 @@ impl Applier {
     /// Whether this member leads, and in which term: the leader clears the NOSPACE alarm and ends leases.
     pub fn handle_leadership(&mut self, now: Instant, leads_in: Option<Term>) {
         self.now = now;
-        let newly = leads_in.is_some() && !self.leads;
-        self.leads = leads_in.is_some();
-        self.lead_leases(leads_in);
+        let newly = leads_in.is_some() && self.leads_in.is_none();
+        self.leads_in = leads_in;
+        self.settle_leases();
         if newly {
             self.clear_nospace();
         }
@@ -235,8 +240,9 @@ impl Applier {
         (!self.folding && self.machine.is_dirty()).then(|| self.last_applied + OVERLAY_IDLE)
     }
 
-    /// The next thing to do, until `None`.
-    pub fn poll_output(&mut self) -> Result<Option<ApplierOutput>, ApplierError> {
+    /// The next thing to do, until `None`. It may have taken long to come to it, so that each call is told the time anew.
+    pub fn poll_output(&mut self, now: Instant) -> Result<Option<ApplierOutput>, ApplierError> {
+        self.now = now;
         while self.outputs.is_empty() && self.advance()? {}
         Ok(self.outputs.pop_front())
     }
@@ -254,11 +260,15 @@ impl Applier {
 
     /// One batch of entries, a fold that is due, what leases want; false when there is nothing to do now.
     fn advance(&mut self) -> Result<bool, ApplierError> {
+        // First of all, for entries may take long, and the time of an answer counts from when it was made.
+        if self.advance_leases() {
+            return Ok(true);
+        }
         let applied = self.apply_batch()?;
         let quiet = self.quiet_fold_at().is_some_and(|due| self.now >= due);
         let full = self.machine.should_rotate() || self.unfolded_bytes >= self.unfolded_bytes_max;
         let folds = !self.folding && (full || quiet) && self.fold();
-        Ok(self.advance_leases() || folds || applied)
+        Ok(folds || applied)
     }
 
     fn apply_batch(&mut self) -> Result<bool, ApplierError> {
@@ -354,7 +364,7 @@ impl Applier {
     pub(super) fn clear_nospace(&mut self) {
         let view = self.machine.view();
         let clear_below = self.quota_bytes.map(|quota| quota / 100 * QUOTA_CLEAR_PERCENT);
-        if !self.leads || clear_below.is_some_and(|below| view.bytes_in_use() >= below) {
+        if self.leads_in.is_none() || clear_below.is_some_and(|below| view.bytes_in_use() >= below) {
             return;
         }
         let clear = |member: &MemberId| Command::Alarm {

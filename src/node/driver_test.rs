@@ -1,6 +1,7 @@
 //! A whole member on one thread: core, applier, log and store joined as `runtime` joins them, with a simulated disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -60,7 +61,9 @@ pub(super) struct Member {
     folds: usize,
     /// While true, folds and syncs stay where they are.
     hold_folds: bool,
-    hold_syncs: bool,
+    pub(super) hold_syncs: bool,
+    /// How long it takes to apply a batch.
+    pub(super) apply_time: Duration,
     /// Whether it has peers; what it writes to them gets lost.
     expects_messages: bool,
     pub(super) quota: Option<u64>,
@@ -116,6 +119,7 @@ impl Member {
             folds: 0,
             hold_folds: false,
             hold_syncs: true,
+            apply_time: Duration::ZERO,
             expects_messages: false,
             quota,
             held_fold: None,
@@ -124,7 +128,7 @@ impl Member {
     }
 
     /// Power off and on, with a disk that does not sync yet.
-    fn reboot(self) -> Self {
+    pub(super) fn reboot(self) -> Self {
         let (disks, boot) = (self.disks.crash(), self.boot + 1);
         let expects_messages = self.expects_messages;
         Self { expects_messages, ..Self::start(self.founding, disks, boot, self.quota) }
@@ -142,7 +146,10 @@ impl Member {
     pub(super) fn run(&mut self) {
         loop {
             let core = self.core.poll_output();
-            let applier = self.applier.poll_output().unwrap();
+            let applier = self.applier.poll_output(self.now).unwrap();
+            if matches!(applier, Some(ApplierOutput::Publish(_))) {
+                self.now = self.now + self.apply_time;
+            }
             if core.is_none() && applier.is_none() && !self.sync() {
                 break;
             }
@@ -173,7 +180,9 @@ impl Member {
 
     pub(super) fn applier_output(&mut self, output: ApplierOutput) {
         match output {
-            ApplierOutput::Publish(view) => self.view = Some(view),
+            ApplierOutput::Publish(view) => {
+                self.view = Some(view);
+            }
             ApplierOutput::Replies(replies) => {
                 let applied = self.view.as_ref().unwrap().applied();
                 assert!(applied >= self.applier.applied(), "an answer never comes before its view");
@@ -499,7 +508,7 @@ fn an_entry_that_cannot_be_read_stops_the_member() {
         if let Some(output) = member.core.poll_output() {
             member.core_output(output);
         }
-        match member.applier.poll_output() {
+        match member.applier.poll_output(member.now) {
             Ok(Some(output)) => member.applier_output(output),
             Ok(None) => {}
             Err(failure) => break failure,

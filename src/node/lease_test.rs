@@ -78,11 +78,46 @@ fn a_restart_gives_a_lease_its_whole_time_anew() {
     // This clock has an origin of its own, and the grant is applied once more, from the log.
     let started = member.now;
     assert_eq!(member.ask(1, LeaseRequest::TimeToLive(LEASE)), [(1, whole(10))]);
-    let due = started + Duration::from_secs(10);
+    let due = started + Duration::from_secs(10) + ELECTION_TIMEOUT;
     assert_eq!(member.sleep_until(Instant(due.0 - 1)), 0);
     assert!(member.value("k").is_some());
     member.sleep_until(due);
     assert_eq!(member.value("k"), None);
+}
+
+/// While the log is applied nobody can renew a lease, for renewals wait for all of it. So no lease's time begins before.
+#[test]
+fn a_long_replay_takes_no_time_from_a_lease() {
+    let mut member = Member::found();
+    member.grant(LEASE, 10);
+    member.attach("k", LEASE);
+    for n in 0..3 {
+        member.attach(&format!("other{n}"), LeaseId::NONE);
+    }
+    let mut member = member.reboot();
+    member.hold_syncs = false;
+    member.apply_time = Duration::from_secs(20);
+    member.run();
+    member.apply_time = Duration::ZERO;
+    let applied = member.now;
+    assert!(applied > Instant(0) + Duration::from_secs(40), "the log takes several batches");
+    assert_eq!(member.ask(1, LeaseRequest::TimeToLive(LEASE)), [(1, whole(10))]);
+    assert_eq!(member.ask(2, LeaseRequest::Renew(LEASE)), [(2, LeaseAnswer::Renewed { ttl: 10 })]);
+    assert_eq!(member.sleep_until(applied + Duration::from_millis(9_999)), 0);
+    assert!(member.value("k").is_some());
+}
+
+/// A batch that takes seconds to apply: what was granted in it begins at its end, when the client hears of it.
+#[test]
+fn a_lease_that_is_granted_behind_something_long_has_its_whole_time() {
+    let mut member = Member::found();
+    member.apply_time = Duration::from_secs(8);
+    member.grant(LEASE, 10);
+    member.apply_time = Duration::ZERO;
+    let answered = member.now;
+    assert_eq!(member.ask(1, LeaseRequest::TimeToLive(LEASE)), [(1, whole(10))]);
+    assert_eq!(member.sleep_until(answered + Duration::from_millis(9_999)), 0);
+    assert_eq!(member.sleep_until(answered + Duration::from_secs(10)), 1);
 }
 
 #[test]
@@ -111,7 +146,7 @@ fn a_checkpoint_outlives_a_restart_and_a_renewal_outlives_it() {
     let left = LeaseAnswer::TimeToLive { granted: 1000, remaining: 701 };
     assert_eq!(member.ask(1, LeaseRequest::TimeToLive(LEASE)), [(1, left)], "and the time of an election");
     member.applier.handle_lease_request(member.now, 2, LeaseRequest::Renew(LEASE));
-    while let Some(output) = member.applier.poll_output().unwrap() {
+    while let Some(output) = member.applier.poll_output(member.now).unwrap() {
         assert!(!matches!(output, super::ApplierOutput::LeaseAnswers(_)), "not before it is in the log");
         member.applier_output(output);
     }

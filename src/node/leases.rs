@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::applier::{Applier, ApplierOutput};
 use crate::command::{Command, LeaseCommand, Outcome};
-use crate::ids::{LeaseId, Term};
+use crate::ids::LeaseId;
 use crate::lease::Renewal;
 use crate::time::Instant;
 
@@ -46,11 +46,21 @@ pub enum LeaseAnswer {
     TooMany,
 }
 
+/// Something about leases that was applied. Applying may take long, and a deadline counts from its end: the lessor hears of it at the next
+/// call, which brings the time.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LeaseNews {
+    Granted(LeaseId),
+    Ended(LeaseId),
+    Checkpointed { id: LeaseId, remaining: i64, sequence: u64 },
+}
+
 impl Applier {
     /// A request about leases; the answer has the same number. Ask only after a read-index round that began after the client did, and only once
     /// the state is at its index: what an older leader believes is worth nothing.
     pub fn handle_lease_request(&mut self, now: Instant, number: u64, request: LeaseRequest) {
         self.now = now;
+        self.settle_leases();
         let answer = match request {
             LeaseRequest::Renew(id) => return self.lessor.renew(now, id, number),
             LeaseRequest::TimeToLive(_) | LeaseRequest::List if self.lessor.term().is_none() => {
@@ -70,37 +80,57 @@ impl Applier {
         })
     }
 
-    pub(super) fn lead_leases(&mut self, leads_in: Option<Term>) {
-        match leads_in {
-            None => self.lessor.demote(),
-            Some(term) if self.lessor.term() == Some(term) => {}
-            Some(term) => self.lessor.promote(self.now, term, self.machine.view().leases().iter()),
+    /// Brings the lessor up to what is applied.
+    ///
+    /// It leads from when the leader's own first entry is applied, not from the election: before that the state is an older one. With much
+    /// of the log left to apply, which clients have to wait for, leases would end before anybody could renew them.
+    pub(super) fn settle_leases(&mut self) {
+        let leads_in = self.leads_in.filter(|term| self.machine.applied_term() == *term);
+        if leads_in.is_none() || self.lessor.term() != leads_in {
+            self.lease_news.clear();
+            self.lessor.demote();
+            if let Some(term) = leads_in {
+                self.lessor.promote(self.now, term, self.machine.view().leases().iter());
+            }
+            return;
+        }
+        for news in std::mem::take(&mut self.lease_news) {
+            match news {
+                LeaseNews::Granted(id) => {
+                    // One that is gone again has its end among the news.
+                    if let Some(lease) = self.machine.lease(id) {
+                        self.lessor.granted(self.now, id, &lease);
+                    }
+                }
+                LeaseNews::Ended(id) => self.lessor.ended(id),
+                LeaseNews::Checkpointed { id, remaining, sequence } => {
+                    self.lessor.checkpointed(self.now, id, remaining, sequence);
+                }
+            }
         }
     }
 
     /// An entry about leases was applied.
     pub(super) fn note_lease(&mut self, command: &LeaseCommand, outcome: &Outcome) {
+        let news = &mut self.lease_news;
         match (command, outcome) {
-            (LeaseCommand::Grant { id, .. }, _) => {
-                if let Some(lease) = self.machine.lease(*id) {
-                    self.lessor.granted(self.now, *id, &lease);
-                }
-            }
+            (LeaseCommand::Grant { id, .. }, _) => news.push(LeaseNews::Granted(*id)),
             (LeaseCommand::Revoke { id }, _) => {
-                self.lessor.ended(*id);
+                news.push(LeaseNews::Ended(*id));
                 self.leases_ended = true;
             }
             (LeaseCommand::Expire { .. }, Outcome::LeaseExpire(ended)) => {
-                for id in ended {
-                    self.lessor.ended(*id);
-                }
+                news.extend(ended.iter().copied().map(LeaseNews::Ended));
                 self.leases_ended |= !ended.is_empty();
             }
-            (LeaseCommand::Checkpoint { term, sequence, leases }, Outcome::LeaseCheckpoint(changed)) => {
+            (LeaseCommand::Checkpoint { sequence, leases, .. }, Outcome::LeaseCheckpoint(changed)) => {
                 let changed: BTreeSet<_> = changed.iter().collect();
-                for (lease, remaining) in leases.iter().filter(|(lease, _)| changed.contains(&lease.id)) {
-                    self.lessor.checkpointed(self.now, lease.id, *remaining, (*term, *sequence));
-                }
+                let applied = leases.iter().filter(|(lease, _)| changed.contains(&lease.id));
+                news.extend(applied.map(|(lease, remaining)| LeaseNews::Checkpointed {
+                    id: lease.id,
+                    remaining: *remaining,
+                    sequence: *sequence,
+                }));
             }
             (LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. }, _) => {
                 unreachable!("a command is answered in kind, not with {outcome:?}")
@@ -110,6 +140,7 @@ impl Applier {
 
     /// Puts out what the lessor wants proposed and has answered; whether there was anything.
     pub(super) fn advance_leases(&mut self) -> bool {
+        self.settle_leases();
         for (number, renewal) in self.lessor.take_answers() {
             let answer = match renewal {
                 Renewal::Renewed { ttl } => LeaseAnswer::Renewed { ttl },

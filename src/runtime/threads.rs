@@ -318,7 +318,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
     let mut inputs = Vec::new();
     let mut fences: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     loop {
-        while let Some(output) = applier.poll_output()? {
+        while let Some(output) = applier.poll_output(shared.clock.now())? {
             carry_out_applier(output, context);
         }
         fences.drain(..).for_each(|pass| pass());

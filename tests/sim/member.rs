@@ -470,7 +470,7 @@ impl Member {
         if self.applier.poll_timeout().is_some_and(|at| at <= now) {
             self.applier.handle_timeout(now);
         }
-        while let Some(output) = self.applier.poll_output().map_err(|error| chain(&error))? {
+        while let Some(output) = self.applier.poll_output(now).map_err(|error| chain(&error))? {
             self.carry_out_applier(output, effects);
         }
         self.set_timer(Thread::Applier, self.applier.poll_timeout(), effects);
