@@ -102,6 +102,8 @@ pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long removal of compacted versions may be held back by those who read the whole state (snapshots, hashes).
 pub const HOLD_MAX: Duration = Duration::from_hours(1);
+/// Snapshots that clients may take at the same time.
+pub const SNAPSHOTS_MAX: usize = 4;
 /// How long one who reads the whole state may take for a slice before removal goes on without it.
 pub const HOLD_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of changes, as the quota counts them, that one slice of a hash over the whole state reads.
@@ -115,6 +117,10 @@ pub const WATCH_STREAM_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const WATCH_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests of one stream that may wait for the hub.
 pub const WATCH_REQUESTS_WAITING_MAX: usize = 256;
+/// Bytes of requests of one stream that may wait for the hub; the last one may exceed it.
+pub const WATCH_REQUESTS_WAITING_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the keys of all watchers of one member; those with the same interval have it in common.
+pub const WATCH_KEYS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Watchers of one member, of all clients together: some 300 MB.
 pub const WATCHERS_MAX: usize = 1_000_000;
 /// Revisions that one response brings to a watcher (etcd's number).

@@ -22,11 +22,17 @@ use crate::limits::ANSWER_PIECE_BYTES;
 /// When there is no leader any more.
 pub type Leaderless = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Put among the extensions of a response whose bytes count against another budget for as long as they are held.
+#[derive(Clone, Copy, Debug)]
+pub struct CountedElsewhere;
+
 /// What an answer carries.
 pub struct Body {
     kind: Kind,
     /// Where it counts, once it is known over which connection it goes.
     outbox: Option<Arc<Outbox>>,
+    /// Its bytes count elsewhere, too.
+    counted_elsewhere: bool,
     /// What hyper has not asked for yet of bytes that are at hand.
     rest: Option<(Bytes, Arc<Held>)>,
 }
@@ -62,12 +68,17 @@ impl Body {
     }
 
     fn new(kind: Kind) -> Self {
-        Self { kind, outbox: None, rest: None }
+        Self { kind, outbox: None, counted_elsewhere: false, rest: None }
     }
 
     /// Counts it as an answer to the client behind `outbox`.
     pub fn through(self, outbox: &Arc<Outbox>) -> Self {
         Self { outbox: Some(Arc::clone(outbox)), ..self }
+    }
+
+    /// Its bytes count elsewhere, for as long as they are held: here it is only looked whether they are taken.
+    pub fn counted_elsewhere(self) -> Self {
+        Self { counted_elsewhere: true, ..self }
     }
 
     /// The next piece of what is at hand.
@@ -94,7 +105,7 @@ impl http_body::Body for Body {
         match (next, &this.outbox) {
             (Some(Ok(frame)), Some(outbox)) if frame.data_ref().is_some_and(|data| !data.is_empty()) => {
                 let Ok(data) = frame.into_data() else { unreachable!("it was looked at") };
-                let held = outbox.hold(data.len());
+                let held = outbox.hold(if this.counted_elsewhere { 0 } else { data.len() });
                 this.rest = Some((data, held));
                 Poll::Ready(this.piece().map(|piece| Ok(Frame::data(piece))))
             }
@@ -135,13 +146,15 @@ impl Kind {
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Call { messages, deadline, leaderless, record } => {
                 let next = http_body::Body::poll_frame(Pin::new(messages), cx);
-                if next.is_pending() {
-                    if deadline.as_mut().is_some_and(|deadline| Pin::new(deadline).poll(cx).is_ready()) {
-                        return Poll::Ready(Some(self.cut(&errors::deadline_exceeded())));
-                    }
-                    if leaderless.as_mut().is_some_and(|lost| lost.as_mut().poll(cx).is_ready()) {
-                        return Poll::Ready(Some(self.cut(&errors::no_leader())));
-                    }
+                // Also where there is a message: those that never end must not keep a call alive for ever.
+                let is_late = |deadline: &mut Deadline| {
+                    deadline.is_over() || (next.is_pending() && Pin::new(deadline).poll(cx).is_ready())
+                };
+                if deadline.as_mut().is_some_and(is_late) {
+                    return Poll::Ready(Some(self.cut(&errors::deadline_exceeded())));
+                }
+                if leaderless.as_mut().is_some_and(|lost| lost.as_mut().poll(cx).is_ready()) {
+                    return Poll::Ready(Some(self.cut(&errors::no_leader())));
                 }
                 if let Poll::Ready(Some(Ok(frame))) = &next {
                     match (frame.data_ref(), frame.trailers_ref()) {

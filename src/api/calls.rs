@@ -252,6 +252,13 @@ pub struct Deadline {
     registered: Option<DeadlineKey>,
 }
 
+impl Deadline {
+    /// Whether its time has come.
+    pub fn is_over(&self) -> bool {
+        now() >= self.at
+    }
+}
+
 impl Future for Deadline {
     type Output = ();
 

@@ -15,7 +15,7 @@ use tonic::Status;
 use tower_service::Service as _;
 
 use super::answers::Outbox;
-use super::body::{Body, Leaderless};
+use super::body::{Body, CountedElsewhere, Leaderless};
 use super::calls::{Deadline, Spawner};
 use super::cluster::ClusterService;
 use super::health::HealthService;
@@ -145,7 +145,11 @@ fn finish(
     mut record: CallRecord,
 ) -> Response<Body> {
     record.note_status(response.headers());
-    response.map(|messages| Body::of_call(messages, limits.deadline, limits.leaderless, record))
+    let elsewhere = response.extensions().get::<CountedElsewhere>().is_some();
+    response.map(|messages| {
+        let body = Body::of_call(messages, limits.deadline, limits.leaderless, record);
+        if elsewhere { body.counted_elsewhere() } else { body }
+    })
 }
 
 /// Checks the metadata that every call may carry (API reference, section 8), and starts its clock.

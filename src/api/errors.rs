@@ -190,6 +190,12 @@ pub fn stopped() -> Status {
     etcd(Code::Unavailable, "server stopped")
 }
 
+/// A request in an encoding that was never offered. gRPC's own text.
+pub fn compressed(encoding: &http::HeaderValue) -> Status {
+    let encoding = String::from_utf8_lossy(encoding.as_bytes());
+    Status::unimplemented(format!("Content is compressed with `{encoding}` which isn't supported"))
+}
+
 /// The call's time is over. gRPC's own text: etcd's is never seen.
 pub fn deadline_exceeded() -> Status {
     Status::deadline_exceeded("context deadline exceeded")

@@ -42,7 +42,7 @@ impl Hashes {
         if let Some(known) = remembered.iter().find(|known| known.name() == name) {
             return Ok(*known);
         }
-        let hash = self.compute(name).await?;
+        let hash = self.compute(revision).await?;
         if remembered.len() == REMEMBERED_MAX {
             remembered.pop_front();
         }
@@ -50,11 +50,11 @@ impl Hashes {
         Ok(hash)
     }
 
-    async fn compute(&self, name: HashName) -> Result<HashKv, Status> {
+    async fn compute(&self, revision: i64) -> Result<HashKv, Status> {
         let hold = self.node.handle().hold_removal().await?;
         let view = hold.view(self.node.handle())?;
-        // A compaction may have been accepted, and carried out, since the name was found.
-        let name = view.hash_name(name.hash_revision.0)?;
+        // Only now: meanwhile the state has gone on, and a compaction may have been accepted and carried out.
+        let name = view.hash_name(revision)?;
         let mut walk = self.node.read(view, false, move |view| HashWalk::start(view, name)).await?;
         loop {
             let view = hold.view(self.node.handle())?;

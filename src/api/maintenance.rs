@@ -3,6 +3,7 @@
 //! Owns: status, alarms, hashes and the answers of a server that has nothing to defragment, to hand over or to downgrade to. Must never:
 //! touch files. Driven by `dispatch`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use smol::Timer;
@@ -13,6 +14,8 @@ use super::node::{Freshness, Node, not_in_kind};
 use super::snapshot_stream::SnapshotStream;
 use super::{errors, parse, render, version};
 use crate::command::{Alarm, AlarmAction, Command, Outcome};
+use crate::limits::SNAPSHOTS_MAX;
+use crate::runtime::ServeError;
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::maintenance_server::Maintenance;
 use pb::alarm_request::AlarmAction as WireAction;
@@ -25,12 +28,14 @@ const DEFRAGMENT_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct MaintenanceService {
     node: Node,
     hashes: Hashes,
+    /// Each snapshot that is sent has one of these.
+    snapshots: Arc<()>,
 }
 
 impl MaintenanceService {
     /// The service of a node.
     pub fn new(node: Node) -> Self {
-        Self { hashes: Hashes::new(node.clone()), node }
+        Self { hashes: Hashes::new(node.clone()), snapshots: Arc::default(), node }
     }
 
     /// The raised alarms of one kind, or all of them.
@@ -144,7 +149,11 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Ok(Response::new(SnapshotStream::start(self.node.clone()).await?))
+        if Arc::strong_count(&self.snapshots) > SNAPSHOTS_MAX {
+            return Err(ServeError::TooManyRequests.into());
+        }
+        let place = Arc::clone(&self.snapshots);
+        Ok(Response::new(SnapshotStream::start(self.node.clone(), place).await?))
     }
 
     async fn move_leader(

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -31,6 +32,8 @@ pub struct SnapshotStream {
     /// Read, and not sent yet.
     slice: Bytes,
     remaining: u64,
+    /// How many there may be is counted by these.
+    _place: Arc<()>,
 }
 
 /// Where an image comes from.
@@ -48,14 +51,14 @@ enum State {
 
 impl SnapshotStream {
     /// Fixes what the image is of: the state of this member as it is now.
-    pub async fn start(node: Node) -> Result<Self, Status> {
+    pub async fn start(node: Node, place: Arc<()>) -> Result<Self, Status> {
         let hold = node.handle().hold_removal().await?;
         let view = hold.view(node.handle())?;
         let writer = node.read(view, false, ImageWriter::start).await?;
         let remaining = writer.total_bytes();
         tracing::info!(bytes = remaining, revision = writer.revision().0, "sending a snapshot to a client");
         let state = State::Between(Box::new(Source { writer, hold }));
-        Ok(Self { node, state, slice: Bytes::new(), remaining })
+        Ok(Self { node, state, slice: Bytes::new(), remaining, _place: place })
     }
 
     fn blob(&mut self) -> pb::SnapshotResponse {
@@ -84,9 +87,13 @@ impl Stream for SnapshotStream {
             match std::mem::replace(&mut this.state, State::Ended) {
                 State::Ended => return Poll::Ready(None),
                 State::Between(source) if this.remaining == 0 => {
-                    tracing::info!("sent a snapshot");
-                    let hash = Bytes::copy_from_slice(&source.writer.hash());
-                    return Poll::Ready(Some(Ok(message(0, hash))));
+                    return Poll::Ready(Some(match source.writer.hash() {
+                        Ok(hash) => {
+                            tracing::info!("sent a snapshot");
+                            Ok(message(0, Bytes::copy_from_slice(&hash)))
+                        }
+                        Err(error) => Err(write_failed(error)),
+                    }));
                 }
                 State::Between(source) => {
                     let rest = std::mem::take(&mut this.slice);
@@ -109,19 +116,22 @@ impl Stream for SnapshotStream {
     }
 }
 
+fn write_failed(error: WriteError) -> Status {
+    match error {
+        WriteError::Store(error) => error.into(),
+        error @ WriteError::Miscounted { .. } => errors::image_incomplete(&error),
+    }
+}
+
 /// Reads a slice on the pool, behind what is left of the one before.
 fn read(node: Node, mut source: Box<Source>, rest: Bytes) -> Reading {
     Box::pin(async move {
         let view = source.hold.view(node.handle())?;
-        let work = move |view: &_| {
-            let slice = source.writer.next_slice(view, SLICE_BYTES)?;
-            Ok((source, slice.expect("an image that is not whole goes on")))
+        let work = move |view: &_| match source.writer.next_slice(view, SLICE_BYTES)? {
+            Some(slice) => Ok((source, slice)),
+            None => Err(source.writer.miscounted()),
         };
-        let (source, slice) =
-            node.read(view, false, work).await.map_err(|error: WriteError| match error {
-                WriteError::Store(error) => error.into(),
-                error @ WriteError::Miscounted { .. } => errors::image_incomplete(&error),
-            })?;
+        let (source, slice) = node.read(view, false, work).await.map_err(write_failed)?;
         let slice = if rest.is_empty() { slice } else { [&rest[..], &slice].concat() };
         Ok((source, slice.into()))
     })

@@ -3,21 +3,23 @@
 //! Owns: one future per stream, which carries requests to the node's hub and responses back. Must never: keep responses itself: the hub's
 //! bounds would be worth nothing. Driven by `dispatch`, then by gRPC, which asks for a message once it can send one.
 //!
-//! tonic's generated server would encode each response anew for each watcher. Here the events of a batch are encoded once, by whoever is
-//! first to send it (see `watch_codec`), hence a codec of our own.
+//! tonic's generated server would encode each response anew for each watcher, and copy it for each stream. Here the events of a batch are
+//! encoded once, by whoever is first to send it (see `watch_codec`), and all streams send the same bytes, hence a body of our own.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http_body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http_body::{Body, Frame};
 use smol::stream::Stream;
+use tonic::Status;
 use tonic::codec::Streaming;
-use tonic::server::{Grpc, StreamingService};
-use tonic::{Request, Response, Status};
 
+use super::body::CountedElsewhere;
 use super::errors;
 use super::node::Node;
 use super::parse;
@@ -51,32 +53,66 @@ impl WatchService {
         B: Body + Send + 'static,
         B::Error: Into<tonic::codegen::StdError> + Send,
     {
-        let mut grpc = Grpc::new(Codec).max_decoding_message_size(self.message_bytes_max);
-        Ok(grpc.streaming(self, request).await)
-    }
-}
-
-impl StreamingService<pb::WatchRequest> for WatchService {
-    type Response = Outgoing;
-    type ResponseStream = WatchStream;
-    type Future = Ready<Result<Response<WatchStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
-        let stopping = self.stopping.clone();
+        if let Some(encoding) = request.headers().get("grpc-encoding").filter(|value| *value != "identity") {
+            return Ok(errors::compressed(encoding).into_http());
+        }
+        let stopping = self.stopping;
+        let requests = Streaming::new_request(Codec, request.into_body(), None, Some(self.message_bytes_max));
         let stream = WatchStream {
-            requests: Some(request.into_inner()),
+            requests: Some(requests),
             watching: self.node.handle().watch(),
-            node: self.node.clone(),
+            node: self.node,
             stopped: Box::pin(async move { stopping.announced().await }),
             message_bytes_max: self.message_bytes_max,
             pieces: VecDeque::new(),
         };
-        ready(Ok(Response::new(stream)))
+        let body = tonic::body::Body::new(WatchBody { stream: Some(stream), rest: None });
+        let mut response = http::Response::new(body);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response.extensions_mut().insert(CountedElsewhere);
+        Ok(response)
+    }
+}
+
+/// The responses of one stream as bytes.
+struct WatchBody {
+    /// `None` once it has ended.
+    stream: Option<WatchStream>,
+    /// The events of a response whose head has gone.
+    rest: Option<Bytes>,
+}
+
+impl Body for WatchBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if let Some(events) = this.rest.take() {
+            return Poll::Ready(Some(Ok(Frame::data(events))));
+        }
+        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
+        let status = match ready!(Pin::new(stream).poll_next(cx)) {
+            Some(Ok(response)) => {
+                let (head, rest) = response.into_parts();
+                this.rest = rest;
+                return Poll::Ready(Some(Ok(Frame::data(head))));
+            }
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        this.stream = None;
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_none()
     }
 }
 
 /// The responses of one stream.
-pub struct WatchStream {
+struct WatchStream {
     /// `None` once the client has closed its side, which ends nothing.
     requests: Option<Streaming<pb::WatchRequest>>,
     watching: Watching,

@@ -1,14 +1,16 @@
 //! Responses of the Watch service on the wire.
 //!
-//! Owns: their encoding, and how one is cut into pieces. Must never: encode an event once for each watcher. Driven by `watch` and gRPC.
+//! Owns: their encoding, and how one is cut into pieces. Must never: encode or copy many events once for each watcher, or let go of a batch
+//! before its last byte is gone: the watchers' budget counts it for as long as it is held. Driven by `watch`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 use tonic::Status;
-use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{DecodeBuf, Decoder};
 
 use super::{errors, render};
 use crate::store::ChangeKind;
@@ -17,6 +19,10 @@ use crate::wire::{etcdserverpb as pb, mvccpb};
 
 /// What stands in front of each event: field 11 of `WatchResponse`, with a length.
 const EVENTS_TAG: u8 = 11 << 3 | 2;
+/// In front of each message: not compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX_BYTES: usize = 5;
+/// Events up to this size are copied behind their head: cheaper than a frame of their own.
+const INLINE_BYTES_MAX: usize = 4096;
 
 /// One message to a client.
 #[derive(Debug)]
@@ -25,9 +31,43 @@ pub struct Outgoing {
     head: pb::WatchResponse,
     /// The encoded field of events. It has the highest number, so it comes last.
     events: Bytes,
+    /// What the events are of.
+    batch: Option<Arc<Batch>>,
+}
+
+/// Bytes on their way, and what they keep counted until they are gone.
+struct Counted<T> {
+    bytes: T,
+    _batch: Arc<Batch>,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
 }
 
 impl Outgoing {
+    /// Its bytes: prefix, head and few events, and then many events, which are shared with whoever else is told of them.
+    pub fn into_parts(self) -> (Bytes, Option<Bytes>) {
+        let Self { head, events, batch } = self;
+        let head_len = head.encoded_len();
+        let length = u32::try_from(head_len + events.len()).unwrap_or(u32::MAX);
+        let inline = if events.len() <= INLINE_BYTES_MAX { events.len() } else { 0 };
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + head_len + inline);
+        bytes.put_u8(0);
+        bytes.put_u32(length);
+        head.encode_raw(&mut bytes);
+        match batch {
+            None => (bytes.into(), None),
+            Some(batch) if inline > 0 => {
+                bytes.extend_from_slice(&events);
+                (Bytes::from_owner(Counted { bytes, _batch: batch }), None)
+            }
+            Some(batch) => (bytes.into(), Some(Bytes::from_owner(Counted { bytes: events, _batch: batch }))),
+        }
+    }
+
     /// The messages of one response: several, if it may be cut into pieces and has `bytes_max` bytes or more.
     pub fn of(header: pb::ResponseHeader, response: Response, bytes_max: usize) -> VecDeque<Outgoing> {
         let mut head = pb::WatchResponse {
@@ -35,7 +75,7 @@ impl Outgoing {
             watch_id: response.watch_id,
             ..pb::WatchResponse::default()
         };
-        let mut events = Bytes::new();
+        let (mut events, mut told) = (Bytes::new(), None);
         match response.message {
             Message::Created => head.created = true,
             Message::Refused(refusal) => {
@@ -51,18 +91,24 @@ impl Outgoing {
             }
             Message::Progress => {}
             Message::Events { batch, fragment } => {
-                events = batch.encoded.get_or_init(|| encode_batch(&batch)).clone();
+                events = batch.encoded(encode_batch);
                 if fragment && batch.events.len() > 1 && head.encoded_len() + events.len() >= bytes_max {
-                    return cut(&head, events, bytes_max);
+                    return cut(&head, events, &batch, bytes_max);
                 }
+                told = Some(batch);
             }
         }
-        VecDeque::from([Outgoing { head, events }])
+        VecDeque::from([Outgoing { head, events, batch: told }])
     }
 }
 
 /// Cuts events into pieces of less than `bytes_max` bytes with at least one event each. All but the last say that more follows.
-fn cut(head: &pb::WatchResponse, mut events: Bytes, bytes_max: usize) -> VecDeque<Outgoing> {
+fn cut(
+    head: &pb::WatchResponse,
+    mut events: Bytes,
+    batch: &Arc<Batch>,
+    bytes_max: usize,
+) -> VecDeque<Outgoing> {
     let head = pb::WatchResponse { fragment: true, ..head.clone() };
     let room = bytes_max.saturating_sub(head.encoded_len());
     let mut pieces = VecDeque::new();
@@ -75,7 +121,8 @@ fn cut(head: &pb::WatchResponse, mut events: Bytes, bytes_max: usize) -> VecDequ
             }
             end = next;
         }
-        pieces.push_back(Outgoing { head: head.clone(), events: events.split_to(end) });
+        let (events, batch) = (events.split_to(end), Some(Arc::clone(batch)));
+        pieces.push_back(Outgoing { head: head.clone(), events, batch });
     }
     if let Some(last) = pieces.back_mut() {
         last.head.fragment = false;
@@ -128,37 +175,9 @@ fn event_message(event: &Event, prev_kv: bool) -> mvccpb::Event {
     mvccpb::Event { r#type: kind.into(), kv: Some(kv), prev_kv: previous.cloned().map(render::key_value) }
 }
 
-/// gRPC's codec of the service.
+/// gRPC's decoder of the service.
 #[derive(Clone, Copy, Debug)]
 pub struct Codec;
-
-impl tonic::codec::Codec for Codec {
-    type Encode = Outgoing;
-    type Decode = pb::WatchRequest;
-    type Encoder = Codec;
-    type Decoder = Codec;
-
-    fn encoder(&mut self) -> Codec {
-        Codec
-    }
-
-    fn decoder(&mut self) -> Codec {
-        Codec
-    }
-}
-
-impl Encoder for Codec {
-    type Item = Outgoing;
-    type Error = Status;
-
-    fn encode(&mut self, message: Outgoing, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let length = message.head.encoded_len() + message.events.len();
-        buffer.reserve(length);
-        message.head.encode_raw(buffer);
-        buffer.put(message.events);
-        Ok(())
-    }
-}
 
 impl Decoder for Codec {
     type Item = pb::WatchRequest;

@@ -48,11 +48,17 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
                 CheckpointInput::Hold(grant) => holds.ask(grant, &context.queues),
             }
         }
-        let held = checkpointer.wants_to_remove() && !holds.allow_removal();
+        let target = checkpointer.store().meta().compacted;
+        let needed = !holds.allow_removal() || context.shared.watches.needs(target);
+        let held = checkpointer.wants_to_remove() && needed;
         checkpointer.hold_removal(held);
         let began = clock.now();
         patience = match checkpointer.work(began)? {
             Some(work) => {
+                if let CheckpointWork::Install { .. } = work {
+                    // Before anybody can be shown the new state.
+                    holds.lose_all();
+                }
                 note(work, clock.now().since(began), context);
                 context.shared.file_bytes.store(checkpointer.store().file_bytes(), Ordering::Relaxed);
                 Duration::ZERO
@@ -81,6 +87,9 @@ fn carry_out(output: CheckpointOutput, context: &Context) {
         CheckpointOutput::Installed(base) => {
             let meta = base.meta();
             let position = Position { index: meta.applied, term: meta.applied_term };
+            // What was removed there needs no removal here, whoever waits for it.
+            let finished = u64::try_from(meta.compaction_finished.0).unwrap_or(0);
+            context.shared.compacted.reach(finished);
             // The applier first: what the core hands it from then on continues the new state.
             drop(context.queues.applier.send(ApplierInput::Installed(base)));
             drop(context.shared.core.send(CoreInput::Installed(position)));

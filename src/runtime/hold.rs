@@ -116,6 +116,13 @@ impl Holds {
         self.held.is_empty()
     }
 
+    /// Another state takes the place of the one that is read: what is left to read is not what was begun with.
+    pub(super) fn lose_all(&mut self) {
+        for state in self.held.drain(..).filter_map(|hold| hold.upgrade()) {
+            state.lost.store(true, Ordering::Release);
+        }
+    }
+
     /// Removal has nothing left to do.
     pub(super) fn removal_finished(&mut self, queues: &Queues) {
         self.since = None;
@@ -169,6 +176,16 @@ mod tests {
         assert!(!holds.allow_removal() && !hold.0.lost.load(Ordering::Acquire));
         holds.clock = clock.ahead(HOLD_IDLE_MAX);
         assert!(holds.allow_removal() && hold.0.lost.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn nobody_goes_on_reading_in_another_members_state() {
+        let (mut holds, queues) = (Holds::new(Clock::start()), Queues::default());
+        let hold = granted(&mut holds, &queues).unwrap();
+        holds.lose_all();
+        assert!(hold.0.lost.load(Ordering::Acquire) && holds.allow_removal());
+        let next = granted(&mut holds, &queues).unwrap();
+        assert!(!next.0.lost.load(Ordering::Acquire));
     }
 
     #[test]

@@ -13,13 +13,14 @@
 //! Either the thread loads the new view, or the applier sees the flags.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use super::handle::{Handle, Shared};
 use super::threads::{Context, Fault};
 use super::{Drained, Mailbox, ServeError};
+use crate::ids::Revision;
 use crate::watch::{End, Hub, Input, Outlet, Request, Response, StreamId, Taken};
 
 /// What the watch thread shares with everybody else.
@@ -30,10 +31,18 @@ pub(super) struct Watches {
     watched: AtomicBool,
     /// Whether a poke is in the mailbox.
     poked: AtomicBool,
+    /// The revision up to which watchers that keep up have been told.
+    told: AtomicI64,
     streams: AtomicU64,
 }
 
 impl Watches {
+    /// Whether watchers that keep up have still to be told of something at or below `revision`: what they were kept from only because the thread
+    /// has not had its turn yet must not be removed meanwhile.
+    pub(super) fn needs(&self, revision: Revision) -> bool {
+        self.watched.load(Ordering::SeqCst) && self.told.load(Ordering::SeqCst) < revision.0
+    }
+
     /// There is a newer view. After it was published.
     pub(super) fn poke(&self) {
         if self.watched.load(Ordering::SeqCst) && !self.poked.swap(true, Ordering::SeqCst) {
@@ -67,6 +76,7 @@ fn turn(hub: &mut Hub, inputs: &mut Vec<Input>, context: &Context) -> Result<boo
     let view = shared.views.load();
     let busy = hub.turn(shared.clock.now(), &view, inputs.drain(..), |outlet| outlet.wake())?;
     let counts = hub.counts();
+    watches.told.store(view.revision().0, Ordering::SeqCst);
     watches.watched.store(counts.watchers > 0, Ordering::SeqCst);
     metrics.watch_streams.set(counts.streams as u64);
     metrics.watchers.set(counts.watchers as u64);
@@ -111,7 +121,7 @@ impl Watching {
 
     /// Makes a request. The answer comes among the responses.
     pub fn request(&self, request: Request) {
-        self.outlet.note_request();
+        self.outlet.note_request(request.bytes());
         self.send(Input::Request(self.id, request));
     }
 

@@ -93,6 +93,9 @@ impl ImageWriter {
         }
         self.hash.update(&slice);
         self.written += slice.len() as u64;
+        if !self.ended && self.written >= self.total {
+            return Err(self.miscounted());
+        }
         Ok(Some(slice))
     }
 
@@ -125,8 +128,12 @@ impl ImageWriter {
     }
 
     /// The SHA-256 of the image, once it has been written.
-    pub fn hash(self) -> [u8; HASH_BYTES] {
-        assert!(self.ended, "the hash is of the whole image");
-        hash_of(self.hash)
+    pub fn hash(self) -> Result<[u8; HASH_BYTES], WriteError> {
+        if self.ended { Ok(hash_of(self.hash)) } else { Err(self.miscounted()) }
+    }
+
+    /// There is more, or less, than was counted: a view was of another state than the one before.
+    pub fn miscounted(&self) -> WriteError {
+        WriteError::Miscounted { expected: self.total, found: self.written }
     }
 }

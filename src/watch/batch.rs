@@ -42,8 +42,7 @@ pub struct Batch {
     pub events: Vec<Arc<Event>>,
     /// Whether the previous values are told.
     pub prev_kv: bool,
-    /// A place for the form on the wire, for whoever is first to need it.
-    pub encoded: OnceLock<Bytes>,
+    encoded: OnceLock<Bytes>,
     bytes: usize,
     budget: Arc<Budget>,
 }
@@ -57,6 +56,16 @@ impl Batch {
         Self { events, prev_kv, encoded: OnceLock::new(), bytes, budget: Arc::clone(budget) }
     }
 
+    /// The form on the wire, made by whoever is first to need it. It counts as the events do.
+    pub fn encoded(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        let encoded = self.encoded.get_or_init(|| {
+            let bytes = encode(self);
+            self.budget.0.fetch_add(bytes.len(), Ordering::Relaxed);
+            bytes
+        });
+        encoded.clone()
+    }
+
     /// What it counts against bounds.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -65,7 +74,8 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        let encoded = self.encoded.get().map_or(0, Bytes::len);
+        self.budget.0.fetch_sub(self.bytes + encoded, Ordering::Relaxed);
     }
 }
 

@@ -16,8 +16,9 @@ use super::watcher::{Scope, State, Stream, Watcher};
 use super::{CreateRequest, Input, Message, NO_WATCHER, Refusal, Request, Response, StreamId};
 use crate::ids::Revision;
 use crate::limits::{
-    WATCH_QUEUED_BYTES_MAX, WATCH_SCARCE_SLICE_BYTES, WATCH_SLICE_BYTES, WATCH_SLICE_REVISIONS,
-    WATCH_SLICE_ROWS, WATCH_SLICE_WATCHERS, WATCH_STREAM_BYTES_MAX, WATCH_STREAM_RESPONSES_MAX, WATCHERS_MAX,
+    WATCH_KEYS_BYTES_MAX, WATCH_QUEUED_BYTES_MAX, WATCH_SCARCE_SLICE_BYTES, WATCH_SLICE_BYTES,
+    WATCH_SLICE_REVISIONS, WATCH_SLICE_ROWS, WATCH_SLICE_WATCHERS, WATCH_STREAM_BYTES_MAX,
+    WATCH_STREAM_RESPONSES_MAX, WATCHERS_MAX,
 };
 use crate::mvcc::View;
 use crate::prng::Prng;
@@ -99,6 +100,8 @@ pub struct Hub {
     pub(super) watchers: Slab<Watcher>,
     pub(super) scopes: Slab<Scope>,
     pub(super) index: Index,
+    /// Bytes of the keys of all scopes.
+    key_bytes: usize,
     synced: usize,
     pub(super) behind: usize,
     /// Those that are ahead, by their cursors.
@@ -126,6 +129,7 @@ impl Hub {
             watchers: Slab::default(),
             scopes: Slab::default(),
             index: Index::new(random.fork()),
+            key_bytes: 0,
             synced: 0,
             behind: 0,
             ahead: BTreeSet::new(),
@@ -191,6 +195,7 @@ impl Hub {
     /// What the client of a stream asks for.
     pub(super) fn handle_request(&mut self, now: Instant, id: StreamId, request: Request) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
+        let bytes = request.bytes();
         match request {
             Request::Create(request) => self.create(now, slot, &request),
             Request::Cancel { watch_id } => {
@@ -207,7 +212,7 @@ impl Hub {
             }
         }
         let outlet = &self.streams[slot].outlet;
-        if outlet.request_handled() {
+        if outlet.request_handled(bytes) {
             self.touched.push(Arc::clone(outlet));
         }
     }
@@ -380,7 +385,8 @@ impl Hub {
         if request.range.is_empty() {
             return Err(Refusal::EmptyRange);
         }
-        if self.watchers.len() >= WATCHERS_MAX {
+        let key_bytes = self.key_bytes + Span::of(&request.range).bytes();
+        if self.watchers.len() >= WATCHERS_MAX || key_bytes > WATCH_KEYS_BYTES_MAX {
             return Err(Refusal::TooManyWatchers);
         }
         let stream = &mut self.streams[slot];
@@ -398,6 +404,7 @@ impl Hub {
     fn scope_for(&mut self, request: &CreateRequest) -> u32 {
         let span = Span::of(&request.range);
         let Some(first) = self.index.find(&span).copied() else {
+            self.key_bytes += span.bytes();
             let scope = self.scopes.insert(Scope::new(span.clone(), request));
             self.index.insert(&span, scope);
             return scope;
@@ -442,6 +449,7 @@ impl Hub {
             *first = next;
         } else {
             self.index.remove(&span);
+            self.key_bytes -= span.bytes();
         }
     }
 

@@ -29,6 +29,15 @@ impl Span {
             RangeEnd::Unbounded => Span::Interval(start, Limit::Unbounded),
         }
     }
+
+    /// Bytes of its keys.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Span::Single(key) => key.len(),
+            Span::Interval(start, Limit::Before(end)) => start.len() + end.len(),
+            Span::Interval(start, Limit::Unbounded) => start.len(),
+        }
+    }
 }
 
 /// Which scopes lie at which spans. A span has one number, that of the first of its scopes.

@@ -90,6 +90,16 @@ pub enum Request {
     Progress,
 }
 
+impl Request {
+    /// Bytes of the keys that it brings.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Create(request) => request.range.start.len() + request.range.wire_end().len(),
+            Self::Cancel { .. } | Self::Progress => 0,
+        }
+    }
+}
+
 /// Why a watcher is not created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

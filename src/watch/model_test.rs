@@ -305,7 +305,7 @@ impl World {
                 client.expect_created(CreateRequest { start, ..request }, current)
             }
         };
-        client.outlet.note_request();
+        client.outlet.note_request(request.bytes());
         self.hub.handle_request(self.now, client.id, request);
     }
 

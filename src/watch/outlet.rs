@@ -8,7 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::{Message, Response};
-use crate::limits::{WATCH_REQUESTS_WAITING_MAX, WATCH_STREAM_RESPONSES_MAX};
+use crate::limits::{
+    WATCH_REQUESTS_WAITING_BYTES_MAX, WATCH_REQUESTS_WAITING_MAX, WATCH_STREAM_RESPONSES_MAX,
+};
 
 /// What a response costs beside its batch, in bytes, about.
 const RESPONSE_BYTES: usize = 64;
@@ -30,8 +32,11 @@ pub struct Outlet {
 struct Inner {
     queue: VecDeque<Response>,
     bytes: usize,
-    /// Requests that the hub has not handled yet.
+    /// Requests that the hub has not handled yet, and their bytes.
     requests: usize,
+    request_bytes: usize,
+    /// The client was kept from making a request, and nobody has asked again since.
+    held_up: bool,
     /// The hub has something for this stream and waits until no more than this is queued.
     wanted: Option<Room>,
     end: Option<End>,
@@ -85,6 +90,12 @@ impl Inner {
         has_room
     }
 
+    fn takes_requests(&self) -> bool {
+        self.requests < WATCH_REQUESTS_WAITING_MAX
+            && self.request_bytes < WATCH_REQUESTS_WAITING_BYTES_MAX
+            && self.queue.len() < WATCH_STREAM_RESPONSES_MAX + WATCH_REQUESTS_WAITING_MAX
+    }
+
     fn is_drained(&self, wanted: Room) -> bool {
         self.queue.len() <= wanted.responses && self.bytes <= wanted.bytes
     }
@@ -123,9 +134,10 @@ impl Outlet {
         self.lock().push(response);
     }
 
-    /// A request has been handled; the result as `first` of [`Offered::Queued`].
-    pub(super) fn request_handled(&self) -> bool {
+    /// A request of so many bytes has been handled; the result as `first` of [`Offered::Queued`].
+    pub(super) fn request_handled(&self, bytes: usize) -> bool {
         let mut inner = self.lock();
+        inner.request_bytes = inner.request_bytes.saturating_sub(bytes);
         inner.requests = inner.requests.saturating_sub(1);
         !std::mem::replace(&mut inner.touched, true)
     }
@@ -153,14 +165,16 @@ impl Outlet {
 
     /// Whether the client may make another request now. When not, the waker of the next [`Outlet::take`] is woken in time to ask again.
     pub fn takes_requests(&self) -> bool {
-        let inner = self.lock();
-        inner.requests < WATCH_REQUESTS_WAITING_MAX
-            && inner.queue.len() < WATCH_STREAM_RESPONSES_MAX + WATCH_REQUESTS_WAITING_MAX
+        let mut inner = self.lock();
+        inner.held_up = !inner.takes_requests();
+        !inner.held_up
     }
 
-    /// The client makes a request: it counts until the hub has handled it.
-    pub fn note_request(&self) {
-        self.lock().requests += 1;
+    /// The client makes a request of so many bytes: it counts until the hub has handled it.
+    pub fn note_request(&self, bytes: usize) {
+        let mut inner = self.lock();
+        inner.requests += 1;
+        inner.request_bytes += bytes;
     }
 
     /// The next response for the client.
@@ -173,6 +187,12 @@ impl Outlet {
             match &mut inner.reader {
                 Some(waiting) => waiting.clone_from(reader),
                 none => *none = Some(reader.clone()),
+            }
+            // The hub may have handled requests since the reader was told to wait, and have found nobody to wake.
+            let ask_again = inner.held_up && inner.takes_requests();
+            drop(inner);
+            if ask_again {
+                reader.wake_by_ref();
             }
             return Taken::Nothing;
         };
@@ -211,4 +231,53 @@ pub(super) enum Offered {
     },
     /// It is not.
     NoRoom,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Large requests wait in small numbers.
+    #[test]
+    fn waiting_requests_are_bounded_in_bytes_too() {
+        let outlet = Outlet::default();
+        outlet.note_request(WATCH_REQUESTS_WAITING_BYTES_MAX);
+        assert!(!outlet.takes_requests());
+        outlet.request_handled(WATCH_REQUESTS_WAITING_BYTES_MAX);
+        assert!(outlet.takes_requests());
+    }
+
+    /// Requests that have no answer (to cancel what is not there) leave nothing in the queue that would bring the reader back.
+    #[test]
+    fn a_reader_that_was_told_to_wait_just_before_the_hub_was_done_asks_again() {
+        let (outlet, wakes) = (Outlet::default(), Arc::new(Wakes::default()));
+        let reader = Waker::from(Arc::clone(&wakes));
+        for _ in 0..WATCH_REQUESTS_WAITING_MAX {
+            assert!(outlet.takes_requests());
+            outlet.note_request(1);
+        }
+        assert!(!outlet.takes_requests());
+        for _ in 0..WATCH_REQUESTS_WAITING_MAX {
+            outlet.request_handled(1);
+        }
+        outlet.wake();
+        assert!(matches!(outlet.take(&reader), Taken::Nothing));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert!(outlet.takes_requests());
+        assert!(matches!(outlet.take(&reader), Taken::Nothing));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "nobody is held up any more");
+    }
 }

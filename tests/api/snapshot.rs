@@ -160,3 +160,30 @@ fn a_reader_that_takes_its_time_costs_a_slice_and_holds_removal_back_while_it_is
         until("the space is free", || server.handle.view().bytes_in_use() < 1_000_000).await;
     });
 }
+
+#[test]
+fn so_many_clients_take_a_snapshot_at_a_time() {
+    run(async {
+        let server = Server::start().await;
+        let channel = server.channel().await;
+        for n in 0..40 {
+            put(&channel, &format!("k{n}"), vec![b'v'; 100_000]).await;
+        }
+        // They take nothing, so that each goes on.
+        let mut streams = Vec::new();
+        for _ in 0..covey::limits::SNAPSHOTS_MAX {
+            let narrow = Channel::narrow(server.connect().await, 65_535).await.unwrap();
+            streams.push(open(&narrow).await);
+        }
+        let mut client = MaintenanceClient::new(server.channel().await);
+        let refused = client.snapshot(pb::SnapshotRequest {}).await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: too many requests");
+        streams.pop();
+        // The end of a stream takes a moment to arrive.
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        while client.snapshot(pb::SnapshotRequest {}).await.is_err() {
+            assert!(std::time::Instant::now() < until, "there is a place again");
+            Timer::after(Duration::from_millis(20)).await;
+        }
+    });
+}

@@ -69,6 +69,29 @@ async fn refused(stream: &mut Watcher, request: pb::WatchCreateRequest) -> Strin
 }
 
 #[test]
+fn the_keys_of_all_watchers_are_bounded_in_bytes() {
+    run(async {
+        const KEY_BYTES: usize = 1 << 20;
+        let server = Server::start().await;
+        let mut stream = Watcher::start(&server).await;
+        let key = |n: usize| format!("{n:04}{}", "k".repeat(KEY_BYTES - 4));
+        let most = covey::limits::WATCH_KEYS_BYTES_MAX / KEY_BYTES;
+        for n in 0..most {
+            stream.create(create(&key(n), "")).await;
+        }
+        let refused = stream.ask(create("one more", "")).await;
+        assert!(refused.created && refused.canceled, "{refused:?}");
+        assert_eq!(refused.cancel_reason, "covey: too many watchers");
+        // Those that share an interval share its keys, and what ends gives them back.
+        stream.cancel(0);
+        assert!(stream.next().await.canceled);
+        stream.create(create("one more", "")).await;
+        drop(stream);
+        until("all have gone", || server.metrics.watchers.value() == 0).await;
+    });
+}
+
+#[test]
 fn a_watcher_is_created_told_and_cancelled() {
     run(async {
         let server = Server::start().await;

@@ -1,9 +1,10 @@
 //! Watches under load: readers that do not read, crowds, and clients that come and go.
 
+use covey::api::ApiOptions;
 use covey::wire::etcdserverpb as pb;
 use pb::watch_request::RequestUnion;
 
-use crate::harness::{Channel, Server, run, until};
+use crate::harness::{Channel, Server, Setup, run, until};
 use crate::watch::{Kv, client, put, put_at_once};
 use crate::watcher::{Watcher, create};
 
@@ -59,6 +60,39 @@ fn a_client_that_does_not_read_costs_little_and_misses_nothing() {
         slow.progress();
         let progress = slow.next().await;
         assert_eq!((progress.watch_id, progress.header.unwrap().revision), (-1, last));
+    });
+}
+
+/// What is on its way to clients that take nothing counts as what it is, once, and against the watchers' budget alone: other calls go on.
+#[test]
+fn many_clients_that_take_nothing_stand_in_nobodys_way() {
+    run(async {
+        const CLIENTS: usize = 150;
+        const VALUE_BYTES: usize = 300 * 1024;
+        const ROUNDS: i64 = 3;
+        let options = ApiOptions { answer_bytes_max: 8 << 20, ..ApiOptions::default() };
+        let server = Server::with(Setup { options, ..Setup::default() }).await;
+        let mut kv = client(&server).await;
+        let mut streams = Vec::new();
+        for n in 0..CLIENTS {
+            let mut stream =
+                Watcher::over(Channel::narrow(server.connect().await, 65_535).await.unwrap()).await;
+            // Every one wants something else, so that no two share what they are told.
+            stream.create(create("k", &format!("l{n}"))).await;
+            streams.push(stream);
+        }
+        let value = "v".repeat(VALUE_BYTES);
+        for _ in 0..ROUNDS {
+            put(&mut kv, "k", &value).await;
+        }
+        until("all are behind", || server.metrics.slow_watchers.value() == CLIENTS as u64).await;
+        let (counted, _) = server.api.answers().bytes();
+        assert!(counted < 1 << 20, "{counted} bytes count as answers");
+        let range = pb::RangeRequest { key: "k".into(), ..Default::default() };
+        assert_eq!(kv.range(range).await.unwrap().into_inner().kvs[0].value.len(), VALUE_BYTES);
+        for stream in &mut streams {
+            assert_eq!(read_up_to(stream, 1, 1 + ROUNDS).await, 1 + ROUNDS);
+        }
     });
 }
 

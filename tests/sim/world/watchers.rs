@@ -124,7 +124,7 @@ impl World {
 
     fn tell(&mut self, subscriber: &Subscriber, request: Request) {
         let Some(Connected { host, id, outlet, .. }) = &subscriber.stream else { return };
-        outlet.note_request();
+        outlet.note_request(request.bytes());
         self.send_to_hub(*host, Input::Request(*id, request));
     }
 
