@@ -71,9 +71,9 @@ pub const ANSWER_FIRST_BYTES: usize = 512 * 1024;
 pub const ANSWER_GROWTH: usize = 8;
 /// One answer reserves at most one part in so many of what there is for all.
 pub const ANSWER_SHARE: usize = 2;
-/// What a write reserves that may return more than single keys: one part in so many of what there is for all. What it does return is known
-/// only once it has happened.
-pub const ANSWER_WRITE_SHARE: usize = 8;
+/// What a write reserves that may return more than single keys, and what is read for its answer at most: one part in so many of what there is
+/// for all. What it returns is known only once it has happened.
+pub const ANSWER_WRITE_SHARE: usize = 4;
 /// What an answer that was not taken costs beyond its bytes.
 pub const ANSWER_OVERHEAD_BYTES: usize = 512;
 /// Bytes of an answer that are handed to the connection at a time. That such a piece was taken is how a slow client is told from one that

@@ -190,6 +190,13 @@ pub fn stopped() -> Status {
     etcd(Code::Unavailable, "server stopped")
 }
 
+/// A write has taken effect, and what it returns is more than this member answers.
+pub fn answer_too_large() -> Status {
+    Status::resource_exhausted(
+        "covey: the write took effect, but what it returns is too large to be answered",
+    )
+}
+
 /// A request in an encoding that was never offered. gRPC's own text.
 pub fn compressed(encoding: &http::HeaderValue) -> Status {
     let encoding = String::from_utf8_lossy(encoding.as_bytes());

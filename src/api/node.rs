@@ -170,7 +170,10 @@ impl Node {
     /// Proposes a command and waits until its effect can be read.
     pub async fn propose(&self, command: Command) -> Result<(Revision, Outcome), Status> {
         let applied = self.handle.propose(command).await?;
-        Ok((applied.revision, applied.outcome?))
+        match applied.outcome? {
+            Outcome::AnswerTooLarge => Err(errors::answer_too_large()),
+            outcome => Ok((applied.revision, outcome)),
+        }
     }
 
     /// Refuses what a learner does not serve.

@@ -24,7 +24,7 @@ use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::formation::{self, DiskOptions, Identity};
-use crate::limits::KEEPALIVE_TIMEOUT;
+use crate::limits::{ANSWER_WRITE_SHARE, KEEPALIVE_TIMEOUT};
 use crate::node::{RecoverError, Recovery, recover};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
@@ -180,7 +180,8 @@ fn start(
         quota_bytes: config.store.quota_bytes,
         prng,
     };
-    let (core, applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
+    let (core, mut applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
+    applier.set_answer_bytes(resources::answer_bytes() / ANSWER_WRITE_SHARE);
     let ids =
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
     let admission =

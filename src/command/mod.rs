@@ -189,6 +189,8 @@ pub enum Outcome {
     DeleteRange(DeleteResult),
     /// Of [`Command::Txn`].
     Txn(TxnResult),
+    /// Of any command that returns keys and values: it took effect, and what it returns is more than is answered.
+    AnswerTooLarge,
     /// Of [`Command::Compact`]: it is in effect for reads; removal follows.
     Compact,
     /// Of [`Command::Alarm`]: the alarms that were raised or cleared.

@@ -156,7 +156,7 @@ fn a_negative_lease_is_hashed_as_ten_bytes() {
     tip.set_lease(crate::ids::LeaseId(-7), Some(record));
     let lease = crate::command::LeaseChange::Set(crate::ids::LeaseId(-7));
     let leased = crate::command::Put { lease, ..put("k", "v") };
-    crate::mvcc::Writer::new(&mut tip).put(&leased).expect("accepted");
+    crate::mvcc::Writer::new(&mut tip, crate::mvcc::Allowance::UNLIMITED).put(&leased).expect("accepted");
     let mut fed = Bytes::from_static(b"key\0\0\0\0\0\0\0\x02_\0\0\0\0\0\0\0\0").to_vec();
     fed.extend_from_slice(b"\x0a\x01k\x10\x02\x18\x02\x20\x01\x2a\x01v\x30");
     fed.extend_from_slice(b"\xf9\xff\xff\xff\xff\xff\xff\xff\xff\x01");

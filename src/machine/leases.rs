@@ -6,7 +6,7 @@
 use super::Machine;
 use crate::command::{LeaseCommand, Outcome, Rejection};
 use crate::ids::LeaseId;
-use crate::mvcc::{ReadError, Writer};
+use crate::mvcc::{Allowance, ReadError, Writer};
 use crate::store::{Lease, StoreError};
 
 impl Machine {
@@ -56,7 +56,7 @@ impl Machine {
 
     /// The keys go in one revision of the lease's own; without any there is none.
     fn end_lease(&mut self, id: LeaseId) -> Result<(), StoreError> {
-        Writer::new(&mut self.tip).delete_of_lease(id)?;
+        Writer::new(&mut self.tip, Allowance::NOTHING).delete_of_lease(id)?;
         self.set_lease(id, None);
         Ok(())
     }

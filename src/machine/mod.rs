@@ -22,7 +22,7 @@ use crate::command::AlarmKind;
 use crate::command::{Applied, Command, LeaseCommand, MemberAttributes, Outcome, Rejection};
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
-use crate::mvcc::{ReadError, Tip, View, Writer, cost_of};
+use crate::mvcc::{Allowance, ReadError, Tip, View, Writer, cost_of};
 use crate::store::{Base, ConfState, FoldBatch, Lease, Member, StoreError};
 
 /// The state of one member, as of the last log entry it was given.
@@ -91,17 +91,28 @@ impl Machine {
         self.tip.view().applied_term()
     }
 
-    /// Applies the entry at `index`, which must follow the last one. A rejection is a result like any other: equal on all members, without
+    /// Applies the entry at `index`, which must follow the last one. What is read for the answer alone is read as far as `answer` allows;
+    /// beyond it the answer is [`Outcome::AnswerTooLarge`], and the effect is the same. A rejection is a result like any other: equal on all members, without
     /// effect on the state.
-    pub fn apply(&mut self, index: LogIndex, term: Term, command: &Command) -> Result<Applied, StoreError> {
+    pub fn apply(
+        &mut self,
+        index: LogIndex,
+        term: Term,
+        command: &Command,
+        answer: Allowance,
+    ) -> Result<Applied, StoreError> {
         self.apply_empty(index, term);
-        let outcome = match self.gate(command).map_err(ReadError::from).and_then(|()| self.execute(command)) {
-            Ok(outcome) => Ok(outcome),
-            Err(ReadError::Rejected(rejection)) => Err(rejection),
+        let executed =
+            self.gate(command).map_err(ReadError::from).and_then(|()| self.execute(command, answer));
+        let (outcome, too_large) = match executed {
+            Ok((outcome, too_large)) => (Ok(outcome), too_large),
+            Err(ReadError::Rejected(rejection)) => (Err(rejection), false),
             Err(ReadError::Store(error)) => return Err(error),
         };
         let (revision, compacted) = (self.tip.view().revision(), self.tip.view().compacted());
+        // Of the whole outcome: how much may be answered is each member's own business.
         self.tip.digest_mut().result(revision, compacted, &outcome);
+        let outcome = if too_large { Ok(Outcome::AnswerTooLarge) } else { outcome };
         Ok(Applied { revision, outcome })
     }
 
@@ -139,22 +150,25 @@ impl Machine {
         Ok(())
     }
 
-    fn execute(&mut self, command: &Command) -> Result<Outcome, ReadError> {
-        let mut writer = Writer::new(&mut self.tip);
-        match command {
-            Command::Put(put) => writer.put(put).map(Outcome::Put),
-            Command::DeleteRange(delete) => writer.delete_range(delete).map(Outcome::DeleteRange),
-            Command::Txn(txn) => writer.txn(txn).map(Outcome::Txn),
-            Command::Compact { revision } => Ok(self.compact(*revision)?),
+    /// The outcome, and whether it lacks something that is too much to answer.
+    fn execute(&mut self, command: &Command, answer: Allowance) -> Result<(Outcome, bool), ReadError> {
+        let mut writer = Writer::new(&mut self.tip, answer);
+        let outcome = match command {
+            Command::Put(put) => Outcome::Put(writer.put(put)?),
+            Command::DeleteRange(delete) => Outcome::DeleteRange(writer.delete_range(delete)?),
+            Command::Txn(txn) => Outcome::Txn(writer.txn(txn)?),
+            Command::Compact { revision } => return Ok((self.compact(*revision)?, false)),
             Command::Alarm { action, alarm } => {
-                Ok(Outcome::Alarm(alarms::set(self.tip.facts_mut(), *action, *alarm)?))
+                let changed = alarms::set(self.tip.facts_mut(), *action, *alarm)?;
+                return Ok((Outcome::Alarm(changed), false));
             }
             Command::Publish(attributes) => {
                 self.publish(attributes);
-                Ok(Outcome::Publish)
+                return Ok((Outcome::Publish, false));
             }
-            Command::Lease(command) => self.execute_lease(command),
-        }
+            Command::Lease(command) => return Ok((self.execute_lease(command)?, false)),
+        };
+        Ok((outcome, writer.is_answer_too_large()))
     }
 
     /// Compacts for all reads from now on (API reference, section 1.7). The store removes what that leaves over later, in slices.

@@ -13,7 +13,7 @@ use crate::command::{
     Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
-use crate::mvcc::{Tip, View};
+use crate::mvcc::{Allowance, Tip, View};
 use crate::store::{Base, ConfState, FoldBatch, Member, Meta, Store, StoreOptions};
 
 /// A log entry.
@@ -102,7 +102,9 @@ impl Rig {
     fn play(&mut self, entry: &Entry) -> Option<Applied> {
         let index = self.machine.applied().next();
         match entry {
-            Entry::Command(command) => Some(self.machine.apply(index, TERM, command).expect("a sound store")),
+            Entry::Command(command) => {
+                Some(self.machine.apply(index, TERM, command, Allowance::UNLIMITED).expect("a sound store"))
+            }
             Entry::Empty => {
                 self.machine.apply_empty(index, TERM);
                 None

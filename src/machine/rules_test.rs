@@ -239,7 +239,7 @@ fn a_lease_is_replaced_kept_or_detached() {
     for id in [-7, 8] {
         tip.set_lease(LeaseId(id), Some(Lease { ttl: 9, remaining: 0, granted_at: LogIndex(1) }));
     }
-    let mut write = |lease| Writer::new(&mut tip).put(&Put { lease, ..put("k", "v") });
+    let mut write = |lease| Writer::new(&mut tip, Allowance::UNLIMITED).put(&Put { lease, ..put("k", "v") });
     write(LeaseChange::Set(LeaseId(-7))).expect("negative ids are legal");
     assert!(matches!(
         write(LeaseChange::Set(LeaseId(9))),
@@ -496,8 +496,56 @@ fn only_what_changed_is_folded_and_one_generation_at_a_time() {
     let batch = machine.rotate().expect("the position in the log is worth a fold");
     assert_eq!((batch.changes.len(), batch.meta.applied, batch.meta.applied_term), (0, LogIndex(1), Term(3)));
     let large = Command::Put(Put { value: Some(Bytes::from(vec![0; OVERLAY_BYTES])), ..put("k", "") });
-    machine.apply(LogIndex(2), Term(3), &large).expect("a sound store").outcome.expect("accepted");
+    machine
+        .apply(LogIndex(2), Term(3), &large, Allowance::UNLIMITED)
+        .expect("a sound store")
+        .outcome
+        .expect("accepted");
     assert!(machine.must_stall() && !machine.should_rotate() && machine.rotate().is_none());
+}
+
+/// A member whose client waits reads what the client is told; another one, or the same at a replay, reads nothing, and one that has little
+/// memory for answers reads little. What becomes of the state is the same.
+#[test]
+fn what_is_read_for_the_answer_changes_nothing_else() {
+    let value = Bytes::from(vec![b'v'; 10_000]);
+    let fill = |n: u32| Command::Put(Put { value: Some(value.clone()), ..put(&format!("k{n}"), "") });
+    let everything = || Op::Range(range("k", "l"));
+    let delete = |key: &str, end: &str| DeleteRange { range: interval(key, end), prev_kv: true };
+    let nested = Txn { success: vec![everything()], ..Txn::default() };
+    let ops = vec![
+        everything(),
+        Op::Put(Put { prev_kv: true, ..put("k3", "new") }),
+        Op::DeleteRange(delete("k0", "k3")),
+        Op::Txn(nested),
+    ];
+    let mut commands: Vec<Command> = (0..10).map(fill).collect();
+    commands.push(Command::Put(Put { prev_kv: true, ..put("k9", "new") }));
+    commands.push(Command::Txn(Txn { success: ops, ..Txn::default() }));
+    commands.push(Command::DeleteRange(delete("k4", "l")));
+    let play = |answer: Allowance| {
+        let store = new_store();
+        let mut machine = Machine::new(base(&store)).expect("a sound store");
+        let outcomes: Vec<Outcome> = (1..)
+            .zip(&commands)
+            .map(|(index, command)| machine.apply(LogIndex(index), Term(3), command, answer).expect("sound"))
+            .map(|applied| applied.outcome.expect("accepted"))
+            .collect();
+        (machine.view(), outcomes.into_iter().skip(10).collect::<Vec<_>>())
+    };
+    let (whole, answered) = play(Allowance::UNLIMITED);
+    assert!(answered.iter().all(|outcome| *outcome != Outcome::AnswerTooLarge));
+    for (answer, too_large) in
+        [(Allowance::NOTHING, [false; 3]), (Allowance::of(20_000), [false, true, true])]
+    {
+        let (view, outcomes) = play(answer);
+        assert_eq!((view.revision(), view.digest()), (whole.revision(), whole.digest()));
+        assert_eq!(view.hash_kv(0).expect("sound"), whole.hash_kv(0).expect("sound"));
+        let found: Vec<bool> = outcomes.iter().map(|outcome| *outcome == Outcome::AnswerTooLarge).collect();
+        assert_eq!(found, too_large);
+        let told = format!("{outcomes:?}").contains("vvvv");
+        assert_eq!(told, too_large[1], "nothing is read for nobody; what is little enough is told");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::Machine;
 use super::rig::{base, interval, new_store, put, range};
 use crate::command::{Command, DeleteRange, Op, Range, RangeResult, Txn};
 use crate::ids::{LogIndex, Revision, Term};
-use crate::mvcc::{RangePages, View, ViewCell};
+use crate::mvcc::{Allowance, RangePages, View, ViewCell};
 use crate::store::{Base, FoldBatch, Store};
 
 const COMMANDS: i64 = 4000;
@@ -117,7 +117,11 @@ fn applier(mut machine: Machine, cell: &ViewCell, jobs: &Sender<Job>, bases: &Re
     let mut index = LogIndex(0);
     let mut apply = |machine: &mut Machine, command: &Command| {
         index = index.next();
-        machine.apply(index, Term(1), command).expect("a sound store").outcome.expect("accepted");
+        machine
+            .apply(index, Term(1), command, Allowance::UNLIMITED)
+            .expect("a sound store")
+            .outcome
+            .expect("accepted");
     };
     for number in 0..COMMANDS {
         apply(&mut machine, &command(number));

@@ -90,6 +90,7 @@ impl Digest {
                 self.word(3);
                 self.branches(txn);
             }
+            Ok(Outcome::AnswerTooLarge) => unreachable!("it stands for an outcome, after that was taken in"),
             Ok(Outcome::Compact) => {
                 self.word(4);
                 self.word(compacted.0.cast_unsigned());

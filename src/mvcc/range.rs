@@ -51,13 +51,21 @@ impl Allowance {
         Self { max, used: 0 }
     }
 
+    /// None: nobody waits for what would be read.
+    pub const NOTHING: Self = Self::of(0);
+
+    /// Whether anything is to be collected.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.max > 0
+    }
+
     /// Bytes that were collected so far.
     pub fn used(&self) -> usize {
         self.used
     }
 
     /// Counts bytes; false when they are too many.
-    fn take(&mut self, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
         self.used = self.used.saturating_add(bytes);
         self.used <= self.max
     }

@@ -15,7 +15,8 @@ use super::rows::{Draft, Row};
 use super::tip::Tip;
 use super::view::View;
 use crate::command::{
-    DeleteRange, DeleteResult, LeaseChange, Op, OpResult, Put, PutResult, Rejection, Txn, TxnResult,
+    DeleteRange, DeleteResult, KeyValue, LeaseChange, Op, OpResult, Put, PutResult, Range, RangeResult,
+    Rejection, Txn, TxnResult,
 };
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::store::{Change, ChangeKind, StoreError};
@@ -36,14 +37,23 @@ pub struct Writer<'m> {
     changes: u32,
     /// Whether keys and values are copied out of the command's own bytes.
     copies: bool,
+    /// What may be read for the answer. No change depends on it: members differ in it.
+    answer: Allowance,
+    /// There was more to answer than that.
+    too_large: bool,
 }
 
 impl<'m> Writer<'m> {
-    /// A writer of the revision after the tip's.
-    pub fn new(tip: &'m mut Tip) -> Self {
+    /// A writer of the revision after the tip's, which reads so much for the answer and no more.
+    pub fn new(tip: &'m mut Tip, answer: Allowance) -> Self {
         let view = &mut tip.view;
         let start = view.rev;
-        Self { view, start, changes: 0, copies: false }
+        Self { view, start, changes: 0, copies: false, answer, too_large: false }
+    }
+
+    /// Whether the results lack something, because there was more to read than is allowed.
+    pub fn is_answer_too_large(&self) -> bool {
+        self.too_large
     }
 
     /// A put that is a command of its own.
@@ -79,7 +89,7 @@ impl<'m> Writer<'m> {
                 Op::Range(range) => {
                     let now = self.view.txn_reads_now(range.revision);
                     let at = if now { self.view.rev } else { Revision(range.revision) };
-                    OpResult::Range(self.view.range_at(range, at)?)
+                    OpResult::Range(self.read(range, at)?)
                 }
                 Op::Put(put) => {
                     let prior = self.view.find(&put.key, self.view.rev)?;
@@ -93,11 +103,30 @@ impl<'m> Writer<'m> {
         Ok(TxnResult { succeeded, responses })
     }
 
+    /// What a range of a transaction answers, as far as that is wanted.
+    fn read(&mut self, range: &Range, at: Revision) -> Result<RangeResult, StoreError> {
+        if !self.answer.is_wanted() || self.too_large {
+            return Ok(RangeResult::default());
+        }
+        let result = self.view.range_at_within(range, at, &mut self.answer)?;
+        self.too_large = result.is_none();
+        Ok(result.unwrap_or_default())
+    }
+
+    /// Counts a previous version for the answer; whether it goes in.
+    fn tell(&mut self, previous: &KeyValue) -> bool {
+        let wanted = self.answer.is_wanted() && !self.too_large;
+        self.too_large |=
+            wanted && !self.answer.take(size_of::<KeyValue>() + previous.key.len() + previous.value.len());
+        wanted && !self.too_large
+    }
+
     /// Writes one key over its prior version. Where `ignore_value` or `ignore_lease` finds no prior one after all (deleted earlier in the same
     /// transaction, which [`check::txn`](super::check::txn) keeps out), the field is empty.
     fn write(&mut self, put: &Put, prior: Option<Row>) -> Result<PutResult, StoreError> {
         let mut prior = prior.map(|row| row.draft(&self.view.base)).transpose()?;
-        if put.prev_kv || put.value.is_none() {
+        let tells = put.prev_kv && self.answer.is_wanted();
+        if tells || put.value.is_none() {
             prior.as_mut().map(|prior| prior.fetch(&self.view.base)).transpose()?;
         }
         let next = self.next_id();
@@ -118,7 +147,7 @@ impl<'m> Writer<'m> {
             lease,
         };
         self.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
-        Ok(PutResult { previous: prior.filter(|_| put.prev_kv) })
+        Ok(PutResult { previous: prior.filter(|prior| tells && self.tell(prior)) })
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> Result<DeleteResult, StoreError> {
@@ -128,12 +157,15 @@ impl<'m> Writer<'m> {
         let mut portions: VecDeque<Vec<Bytes>> = VecDeque::new();
         let mut deleted = 0;
         let mut previous = Vec::new();
+        let (mut room, mut too_large) = (self.answer, self.too_large);
         for row in rows {
             let row = row?;
-            let key = if delete.prev_kv {
+            let key = if delete.prev_kv && room.is_wanted() && !too_large {
                 let kv = row.draft(base).and_then(|draft: Draft| draft.load(base))?;
-                previous.push(kv.clone());
-                kv.key
+                let key = kv.key.clone();
+                too_large = !room.take(size_of::<KeyValue>() + kv.key.len() + kv.value.len());
+                previous.push(kv);
+                key
             } else {
                 row.into_key()
             };
@@ -142,6 +174,10 @@ impl<'m> Writer<'m> {
                 _ => portions.push_back(vec![key]),
             }
             deleted += 1;
+        }
+        (self.answer, self.too_large) = (room, too_large);
+        if too_large {
+            previous = Vec::new();
         }
         while let Some(portion) = portions.pop_front() {
             for key in portion {

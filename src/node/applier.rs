@@ -12,9 +12,11 @@ use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::lease::Lessor;
-use crate::limits::{OVERLAY_BYTES, OVERLAY_IDLE, QUOTA_CLEAR_PERCENT, WAL_BATCH_BYTES};
+use crate::limits::{
+    ANSWER_WRITE_SHARE, ANSWERS_BYTES_MAX, OVERLAY_BYTES, OVERLAY_IDLE, QUOTA_CLEAR_PERCENT, WAL_BATCH_BYTES,
+};
 use crate::machine::Machine;
-use crate::mvcc::View;
+use crate::mvcc::{Allowance, View};
 use crate::store::{Base, ConfState, FoldBatch, StoreError};
 use crate::time::Instant;
 use crate::wal::{EntryKind, LogEntry};
@@ -93,6 +95,8 @@ pub struct Applier {
     /// The nonce of this run: replies to another run's proposals concern nobody here.
     boot_nonce: u64,
     quota_bytes: Option<u64>,
+    /// Bytes that are read for the answer to one command.
+    answer_bytes: usize,
     /// The term in which this member leads, if it does.
     pub(super) leads_in: Option<Term>,
     pub(super) lessor: Lessor,
@@ -130,6 +134,7 @@ impl Applier {
         let mut applier = Self {
             boot_nonce,
             quota_bytes,
+            answer_bytes: ANSWERS_BYTES_MAX / ANSWER_WRITE_SHARE,
             leads_in: None,
             lessor: Lessor::default(),
             lease_answers: Vec::new(),
@@ -155,6 +160,11 @@ impl Applier {
     pub fn set_overlay_bytes(&mut self, bytes: usize) {
         self.machine.set_overlay_bytes(bytes);
         self.unfolded_bytes_max = UNFOLDED_LOG_BYTES_MAX / OVERLAY_BYTES * bytes;
+    }
+
+    /// Reads about so many bytes for the answer to one command, and no more.
+    pub fn set_answer_bytes(&mut self, bytes: usize) {
+        self.answer_bytes = bytes;
     }
 
     /// Committed entries, following those handed in before.
@@ -309,14 +319,18 @@ impl Applier {
         }
         let envelope =
             codec::decode(entry.data).map_err(|cause| ApplierError::EntryUnreadable { index, cause })?;
+        // Whoever proposed it in another run, or elsewhere, has its answer from there: reading it here could take more memory than there is,
+        // and at each replay again.
+        let is_ours = envelope.id.boot == self.boot_nonce;
+        let answer = if is_ours { Allowance::of(self.answer_bytes) } else { Allowance::NOTHING };
         let applied = self
             .machine
-            .apply(index, term, &envelope.command)
+            .apply(index, term, &envelope.command, answer)
             .map_err(|cause| ApplierError::Store { index, cause })?;
         if let (Command::Lease(command), Ok(outcome)) = (&envelope.command, &applied.outcome) {
             self.note_lease(command, outcome);
         }
-        if envelope.id.boot == self.boot_nonce {
+        if is_ours {
             replies.push((envelope.id, applied));
         }
         Ok(())

@@ -402,7 +402,13 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
                 metrics.leases_revoked.add(leases.len() as u64);
                 metrics.leases_expired.add(leases.len() as u64);
             }
-            Ok(Outcome::Compact | Outcome::Alarm(_) | Outcome::Publish | Outcome::LeaseCheckpoint(_)) => {}
+            Ok(
+                Outcome::AnswerTooLarge
+                | Outcome::Compact
+                | Outcome::Alarm(_)
+                | Outcome::Publish
+                | Outcome::LeaseCheckpoint(_),
+            ) => {}
             Err(_) => metrics.proposals_failed.add(1),
         }
     }

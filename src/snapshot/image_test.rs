@@ -13,7 +13,7 @@ use crate::command::{
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::machine::Machine;
-use crate::mvcc::View;
+use crate::mvcc::{Allowance, View};
 use crate::store::{Base, ChangeLog, FoldBatch, Lease, Meta, Store, StoreOptions};
 
 /// A machine over a store in memory.
@@ -40,7 +40,7 @@ impl Rig {
 
     fn apply(&mut self, command: &Command) {
         let index = self.machine.applied().next();
-        self.machine.apply(index, Term(1), command).unwrap();
+        self.machine.apply(index, Term(1), command, Allowance::UNLIMITED).unwrap();
     }
 
     fn put(&mut self, key: &'static str, value: &[u8]) {
@@ -354,7 +354,9 @@ fn model(before: &[Step], during: &[Step], budget: usize) -> Result<(), TestCase
     // The restored machine goes on where the other one was.
     let mut machine = Machine::new(base(&store)).unwrap();
     let LogIndex(applied) = then.applied();
-    let next = machine.apply(LogIndex(applied + 1), Term(1), &put("z".into(), "z".into())).unwrap();
+    let next = machine
+        .apply(LogIndex(applied + 1), Term(1), &put("z".into(), "z".into()), Allowance::UNLIMITED)
+        .unwrap();
     prop_assert_eq!(next.revision, then.revision().next());
     Ok(())
 }

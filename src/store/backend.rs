@@ -1,12 +1,12 @@
 //! A meter around redb's byte seam: how long the file is, and how much was written and synced.
 //!
-//! Owns: the counters. Must never: change, delay or swallow a call. Put by `Store::open` around every backend, so that the size of
+//! Owns: the counters, and the end of all writing after a failure. Must never: change, delay or swallow a call. Put by `Store::open` around every backend, so that the size of
 //! the file is known without asking the disk and the bytes per put can be published.
 
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redb::{BackendError, StorageBackend};
 
@@ -29,6 +29,7 @@ struct Counters {
     written_bytes: AtomicU64,
     writes: AtomicU64,
     syncs: AtomicU64,
+    refuses_writes: AtomicBool,
 }
 
 /// Reads the counters of a [`Metered`] backend that redb owns.
@@ -36,6 +37,18 @@ struct Counters {
 pub struct Meter(Arc<Counters>);
 
 impl Meter {
+    /// Lets no write, sync or change of length through from now on.
+    pub(super) fn refuse_writes(&self) {
+        self.0.refuses_writes.store(true, Ordering::SeqCst);
+    }
+
+    fn check_writes(&self) -> io::Result<()> {
+        if self.0.refuses_writes.load(Ordering::SeqCst) {
+            return Err(io::Error::other("nothing is written to a store that has failed"));
+        }
+        Ok(())
+    }
+
     /// The counts now. Each is exact; together they are of about the same moment.
     pub fn read(&self) -> IoCounts {
         IoCounts {
@@ -73,18 +86,21 @@ impl<B: StorageBackend> StorageBackend for Metered<B> {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.meter.check_writes()?;
         self.inner.set_len(len)?;
         self.meter.0.file_bytes.store(len, Ordering::Relaxed);
         Ok(())
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
+        self.meter.check_writes()?;
         self.inner.sync_data()?;
         self.meter.0.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.meter.check_writes()?;
         self.inner.write(offset, data)?;
         let counters = &self.meter.0;
         counters.written_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);

@@ -225,14 +225,12 @@ impl Store {
         &mut self,
         write: impl FnOnce(&redb::Database) -> Result<WriteTransaction, StoreError>,
     ) -> Result<(), StoreError> {
-        self.check_usable()?;
-        self.poison();
-        let mut txn = write(&self.database)?;
-        txn.set_durability(Durability::Immediate)?;
-        txn.set_quick_repair(true);
-        txn.commit()?;
-        self.heal();
-        Ok(())
+        self.attempt(|store| {
+            let mut txn = write(&store.database)?;
+            txn.set_durability(Durability::Immediate)?;
+            txn.set_quick_repair(true);
+            Ok(txn.commit()?)
+        })
     }
 }
 

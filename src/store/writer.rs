@@ -229,14 +229,18 @@ impl Store {
         self.options.cache_bytes / DIRTY_SHARE_OF_CACHE
     }
 
-    /// Until a commit has succeeded nobody knows what is on the disk.
-    pub(super) fn poison(&mut self) {
+    /// Runs something that ends with a commit. Until that has succeeded nobody knows what is on the disk, so the store is poisoned meanwhile,
+    /// also by a panic; and after a failure nothing more is written: closing its file, redb would make durable what was committed on the way
+    /// without the facts that belong to it, and a start would fold the same changes once more on top.
+    pub(super) fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.check_usable()?;
         self.poisoned = true;
-    }
-
-    /// The commit has succeeded.
-    pub(super) fn heal(&mut self) {
+        let result = work(self).inspect_err(|_| self.meter.refuse_writes())?;
         self.poisoned = false;
+        Ok(result)
     }
 
     /// A staged store has got its facts.
@@ -262,27 +266,25 @@ impl Store {
         })
     }
 
-    /// Stores `meta` in the transaction that `write` leaves open, and commits it. Poisoned unless that succeeds: also a panic in
-    /// between leaves it so.
+    /// Stores `meta` in the transaction that `write` leaves open, and commits it.
     fn commit_with(
         &mut self,
         mut meta: Meta,
         sureness: Sureness,
         write: impl FnOnce(&Database, &mut Meta) -> Result<WriteTransaction, StoreError>,
     ) -> Result<(), StoreError> {
-        self.check_usable()?;
-        self.poisoned = true;
-        let mut txn = write(&self.database, &mut meta)?;
-        match sureness {
-            Sureness::Durable => txn.set_quick_repair(true),
-            Sureness::Deferred => txn.set_durability(Durability::None)?,
-        }
-        let facts = facts::encode(self.planted(&meta).as_ref().unwrap_or(&meta));
-        txn.open_table(META)?.insert(FACTS_KEY, facts.as_slice())?;
-        txn.commit()?;
-        self.meta = meta;
-        self.poisoned = false;
-        Ok(())
+        self.attempt(|store| {
+            let mut txn = write(&store.database, &mut meta)?;
+            match sureness {
+                Sureness::Durable => txn.set_quick_repair(true),
+                Sureness::Deferred => txn.set_durability(Durability::None)?,
+            }
+            let facts = facts::encode(store.planted(&meta).as_ref().unwrap_or(&meta));
+            txn.open_table(META)?.insert(FACTS_KEY, facts.as_slice())?;
+            txn.commit()?;
+            store.meta = meta;
+            Ok(())
+        })
     }
 }
 
