@@ -115,6 +115,8 @@ pub struct Applier {
     unfolded_bytes_max: usize,
     /// A fold was handed out and has not come back.
     folding: bool,
+    /// Somebody waits for a store that has all that is applied.
+    fold_wanted: bool,
     compacting: bool,
     /// When the last entry was applied; the driver's clock.
     last_applied: Instant,
@@ -146,6 +148,7 @@ impl Applier {
             unfolded_bytes: 0,
             unfolded_bytes_max: UNFOLDED_LOG_BYTES_MAX,
             folding: false,
+            fold_wanted: false,
             compacting: false,
             last_applied: now,
             now,
@@ -235,6 +238,12 @@ impl Applier {
         }
     }
 
+    /// Somebody waits for a store that has what is applied now: a fold follows as soon as there can be one.
+    pub fn handle_fold_wish(&mut self, now: Instant) {
+        self.now = now;
+        self.fold_wanted = true;
+    }
+
     /// The time of [`Applier::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
@@ -277,7 +286,8 @@ impl Applier {
         let applied = self.apply_batch()?;
         let quiet = self.quiet_fold_at().is_some_and(|due| self.now >= due);
         let full = self.machine.should_rotate() || self.unfolded_bytes >= self.unfolded_bytes_max;
-        let folds = !self.folding && (full || quiet) && self.fold();
+        let wanted = !self.folding && std::mem::take(&mut self.fold_wanted);
+        let folds = !self.folding && (full || quiet || wanted) && self.fold();
         Ok(folds || applied)
     }
 

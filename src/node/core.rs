@@ -89,6 +89,8 @@ pub enum CoreOutput {
     Status(CoreStatus),
     /// To the checkpointer. In order.
     Store(CheckpointJob),
+    /// To [`Applier::handle_fold_wish`](super::Applier::handle_fold_wish).
+    FoldSoon,
     /// Begin the log on disk anew; in order with the persists.
     ResetLog {
         /// The position of the state that has taken the place of the one before.
@@ -225,6 +227,11 @@ impl Core {
     /// A message from a peer; see [`Consensus::step`].
     pub fn handle_message(&mut self, now: Instant, message: Message) -> Result<(), Refusal> {
         self.now = now;
+        // What waits for the applier is bounded also where others fill it: a follower takes no more entries, which is a loss that raft makes up
+        // for once there is room, and a leader no more proposals.
+        if self.unapplied_bytes > UNAPPLIED_BYTES_MAX && message.brings_entries() {
+            return Err(Refusal::Full);
+        }
         self.consensus.step(now, message)
     }
 

@@ -86,6 +86,8 @@ impl Core {
             if !self.serving.followers.contains_key(&to) && !self.consensus.reaches(to) {
                 self.serving.followers.insert(to, None);
                 self.outputs.push_back(CoreOutput::Store(CheckpointJob::Serve(to)));
+                // The state has to name whom it is sent to, and on a quiet cluster the next fold may be minutes away.
+                self.outputs.push_back(CoreOutput::FoldSoon);
             }
         }
     }

@@ -103,6 +103,7 @@ pub(super) enum ApplierInput {
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
     Installed(Arc<Base>),
+    FoldWish,
     /// The term in which this member leads now, if it does.
     Leads(Option<Term>),
     Lease {
@@ -239,6 +240,7 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
         CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
         CoreOutput::ResetLog { to } => drop(queues.wal.send(LogJob::Reset { to })),
         CoreOutput::Store(job) => drop(queues.checkpoint.send(CheckpointInput::Job(job))),
+        CoreOutput::FoldSoon => drop(queues.applier.send(ApplierInput::FoldWish)),
         CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
@@ -340,6 +342,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                     // What was on its way through the leader may be in the state that came, where no answer is.
                     shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
                 }
+                ApplierInput::FoldWish => applier.handle_fold_wish(now),
                 ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);

@@ -102,6 +102,7 @@ enum ApplierInput {
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
     Installed(Arc<Base>),
+    FoldWish,
     Leads(Option<Term>),
     Lease(u64, LeaseRequest),
 }
@@ -415,6 +416,7 @@ impl Member {
                 self.tell_checkpoint(job, effects);
             }
             CoreOutput::CutLog { before } => self.tell_wal(LogJob::Cut { before }, effects),
+            CoreOutput::FoldSoon => self.tell_applier(ApplierInput::FoldWish, effects),
             CoreOutput::Apply(entries) => {
                 effects.push(Effect::Committed(entries.clone()));
                 self.tell_applier(ApplierInput::Entries(entries), effects);
@@ -461,6 +463,7 @@ impl Member {
                     self.installing = false;
                     effects.push(Effect::Installed);
                 }
+                ApplierInput::FoldWish => self.applier.handle_fold_wish(now),
                 ApplierInput::Leads(leads_in) => self.applier.handle_leadership(now, leads_in),
                 ApplierInput::Lease(number, request) => {
                     self.applier.handle_lease_request(now, number, request);
