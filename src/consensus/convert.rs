@@ -56,7 +56,8 @@ impl Message {
 
     /// Whether it brings entries for the log.
     pub fn brings_entries(&self) -> bool {
-        matches!(self.0.msg_type, MessageType::MsgAppend | MessageType::MsgPropose) && !self.0.entries.is_empty()
+        matches!(self.0.msg_type, MessageType::MsgAppend | MessageType::MsgPropose)
+            && !self.0.entries.is_empty()
     }
 
     /// How many bytes [`Message::encode`] makes of it.

@@ -101,5 +101,7 @@ pub(super) fn check(start: &Start) -> Result<(), StartError> {
 
 /// A member that has nothing yet: it waits for the state of the others, which names it.
 fn is_joining(start: &Start) -> bool {
-    start.applied == Position::default() && start.entries.is_empty() && start.conf_state == ConfState::default()
+    start.applied == Position::default()
+        && start.entries.is_empty()
+        && start.conf_state == ConfState::default()
 }

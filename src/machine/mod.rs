@@ -22,7 +22,7 @@ use crate::command::AlarmKind;
 use crate::command::{Applied, Command, LeaseCommand, MemberAttributes, Outcome, Rejection};
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
-use crate::mvcc::{Allowance, ReadError, Tip, View, Writer, cost_of};
+use crate::mvcc::{Allowance, Facts, ReadError, Tip, View, Writer, cost_of};
 use crate::store::{Base, ConfState, FoldBatch, Lease, Member, StoreError};
 
 /// The state of one member, as of the last log entry it was given.
@@ -76,6 +76,11 @@ impl Machine {
         self.tip.view().clone()
     }
 
+    /// The facts as of now.
+    pub fn facts(&self) -> &Facts {
+        self.tip.view().facts()
+    }
+
     /// A lease as of now.
     pub fn lease(&self, id: LeaseId) -> Option<Lease> {
         self.tip.view().leases().find(id).copied()
@@ -125,7 +130,10 @@ impl Machine {
     pub fn apply_conf_state(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
         self.apply_empty(index, term);
         self.tip.digest_mut().conf_state(&conf_state);
-        self.tip.facts_mut().conf_state = conf_state;
+        let facts = self.tip.facts_mut();
+        let votes = |member: &Member| !member.votes || conf_state.voters.contains(&member.id());
+        facts.forming &= !(conf_state.voters_outgoing.is_empty() && facts.members.iter().all(votes));
+        facts.conf_state = conf_state;
     }
 
     /// What the alarms forbid. CORRUPT is the graver one.

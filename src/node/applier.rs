@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::leases::{LeaseAnswer, LeaseNews};
+use super::reconcile::Membership;
 use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
@@ -51,6 +52,8 @@ pub enum ApplierOutput {
     CompactStart,
     /// Propose this on behalf of the cluster; that it gets lost does no harm.
     Propose(Command),
+    /// Tell the core, with [`Core::handle_membership`](super::Core::handle_membership).
+    Membership(Membership),
     /// Answer these requests about leases.
     LeaseAnswers(Vec<(u64, LeaseAnswer)>),
 }
@@ -115,6 +118,8 @@ pub struct Applier {
     unfolded_bytes_max: usize,
     /// A fold was handed out and has not come back.
     folding: bool,
+    /// What was told to the core last.
+    membership: Membership,
     /// Somebody waits for a store that has all that is applied.
     fold_wanted: bool,
     compacting: bool,
@@ -148,6 +153,7 @@ impl Applier {
             unfolded_bytes: 0,
             unfolded_bytes_max: UNFOLDED_LOG_BYTES_MAX,
             folding: false,
+            membership: Membership::default(),
             fold_wanted: false,
             compacting: false,
             last_applied: now,
@@ -155,6 +161,7 @@ impl Applier {
             outputs: VecDeque::from([ApplierOutput::Publish(machine.view())]),
             machine,
         };
+        applier.tell_membership();
         applier.start_compaction(&base);
         Ok(applier)
     }
@@ -357,8 +364,18 @@ impl Applier {
         if !replies.is_empty() {
             self.outputs.push_back(ApplierOutput::Replies(replies));
         }
+        self.tell_membership();
         let bytes = std::mem::take(&mut self.unreported_bytes);
         self.outputs.push_back(ApplierOutput::Applied { index: self.machine.applied(), bytes });
+    }
+
+    /// Once the members have changed.
+    fn tell_membership(&mut self) {
+        let membership = Membership::of(self.machine.facts());
+        if membership != self.membership {
+            self.membership = membership.clone();
+            self.outputs.push_back(ApplierOutput::Membership(membership));
+        }
     }
 
     fn fold(&mut self) -> bool {

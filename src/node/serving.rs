@@ -122,6 +122,7 @@ impl Core {
     /// The store is the installed one.
     pub fn handle_installed(&mut self, now: Instant, position: Position) {
         self.now = now;
+        self.settled = false;
         self.consensus.handle_installed(now, position);
         self.outputs.push_back(CoreOutput::ResetLog { to: position });
         self.outputs.extend(self.after_install.take().map(CoreOutput::Persist));

@@ -14,7 +14,7 @@ use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
 use crate::consensus::CoreStatus;
 use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
-use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
+use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT};
 use crate::mvcc::{View, ViewCell, cost_of};
 use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
@@ -161,6 +161,7 @@ impl Handle {
     ///
     /// A caller that goes away does not take the proposal back.
     pub async fn propose(&self, command: Command) -> Result<Applied, ServeError> {
+        self.formed().await?;
         let cost = cost_of(&command);
         if cost > 0 && !self.has_room_for(cost) {
             self.raise_no_space().await;
@@ -172,6 +173,26 @@ impl Handle {
     /// Tells the cluster what this member is called and where it is found.
     pub async fn publish(&self, attributes: MemberAttributes) -> Result<Applied, ServeError> {
         self.submit(Command::Publish(attributes), usize::MAX).await
+    }
+
+    /// Waits until the cluster consists of those that it was founded for. Before that a write would have one copy.
+    async fn formed(&self) -> Result<(), ServeError> {
+        let until = self.0.clock.now() + REQUEST_TIMEOUT;
+        loop {
+            let changed = self.members_changed();
+            if !self.0.views.load().facts().forming {
+                return Ok(());
+            }
+            let late = async {
+                smol::Timer::after(self.0.clock.until(until)).await;
+                Err(ServeError::NoLeader)
+            };
+            let changed = async {
+                changed.await;
+                Ok(())
+            };
+            smol::future::or(changed, late).await?;
+        }
     }
 
     fn has_room_for(&self, cost: u64) -> bool {
@@ -356,8 +377,8 @@ impl Shared {
     /// Shows this state to readers from now on.
     pub(super) fn publish(&self, view: View) {
         let before = self.views.load();
-        let changed =
-            !std::ptr::eq(before.facts(), view.facts()) && before.facts().members != view.facts().members;
+        let (old, new) = (before.facts(), view.facts());
+        let changed = !std::ptr::eq(old, new) && (old.forming != new.forming || old.members != new.members);
         drop(before);
         self.views.publish(view);
         self.watches.poke();

@@ -29,7 +29,7 @@ use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
     Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
-    ReadId, RefusedWhy, Request, TransferOutcome,
+    Membership, ReadId, RefusedWhy, Request, TransferOutcome,
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -84,6 +84,7 @@ pub(super) enum CoreInput {
         bytes: usize,
     },
     ConfChange(LogEntry),
+    Membership(Membership),
     Checkpointed(LogIndex),
     Transferred(MemberId, Box<TransferOutcome>),
     Staged(SnapshotMark),
@@ -199,6 +200,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Unreachable(member) => core.handle_unreachable(now, member),
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
+                CoreInput::Membership(membership) => core.handle_membership(now, membership),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
                 CoreInput::Transferred(to, outcome) => core.handle_transfer(now, to, *outcome),
                 CoreInput::Staged(mark) => core.handle_staged(now, mark),
@@ -371,6 +373,7 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             drop(shared.core.send(CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
+        ApplierOutput::Membership(membership) => drop(shared.core.send(CoreInput::Membership(membership))),
         ApplierOutput::Fold(batch) => {
             drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Fold(batch))));
         }

@@ -164,6 +164,10 @@ where
 {
     let (mut meta, log_start) = first_state_of(MEMBER, PublicKey([1; 32]));
     meta.alarms.clone_from(&setup.alarms);
+    if setup.lonely || setup.learns {
+        let (absent, _) = first_state_of(ABSENT, PublicKey([2; 32]));
+        meta.members.extend(absent.members);
+    }
     if setup.lonely {
         meta.conf_state.voters.push(ABSENT);
     }

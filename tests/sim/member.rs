@@ -17,8 +17,8 @@ use covey::ids::{LogIndex, MemberId, ProposalId, Term};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
     Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, ConfirmedReads,
-    Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request,
-    TransferMessage, TransferOutcome, recover,
+    Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob, LogWriter, Membership, ReadId, Recovery, RefusedWhy,
+    Request, TransferMessage, TransferOutcome, recover,
 };
 use covey::prng::Prng;
 use covey::store::{Base, ConfState, ScrubCursor, StoreError};
@@ -89,6 +89,7 @@ enum CoreInput {
     Persisted(PersistId),
     Applied(LogIndex, usize),
     ConfChange(LogEntry),
+    Membership(Membership),
     Checkpointed(LogIndex),
     Transferred(MemberId, TransferOutcome),
     Staged(SnapshotMark),
@@ -385,6 +386,7 @@ impl Member {
                 CoreInput::Message(message) => drop(self.core.handle_message(now, message)),
                 CoreInput::Persisted(id) => self.core.handle_persisted(now, id),
                 CoreInput::Applied(index, bytes) => self.core.handle_applied(now, index, bytes),
+                CoreInput::Membership(membership) => self.core.handle_membership(now, membership),
                 CoreInput::Checkpointed(index) => self.core.handle_checkpointed(now, index),
                 CoreInput::Transferred(to, outcome) => self.core.handle_transfer(now, to, outcome),
                 CoreInput::Staged(mark) => self.core.handle_staged(now, mark),
@@ -497,6 +499,9 @@ impl Member {
                 self.tell_core(CoreInput::Applied(index, bytes), effects);
             }
             ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
+            ApplierOutput::Membership(membership) => {
+                self.tell_core(CoreInput::Membership(membership), effects);
+            }
             ApplierOutput::Fold(batch) => self.tell_checkpoint(CheckpointJob::Fold(batch), effects),
             ApplierOutput::CompactStart => self.tell_checkpoint(CheckpointJob::Compact, effects),
             ApplierOutput::Propose(command) => {
