@@ -74,6 +74,18 @@ impl From<Rejection> for Status {
             }
             Rejection::NoSpace => etcd(Code::ResourceExhausted, "mvcc: database space exceeded"),
             Rejection::Corrupt => etcd(Code::DataLoss, "corrupt cluster"),
+            Rejection::MemberNotFound => etcd(Code::NotFound, "member not found"),
+            Rejection::PeerUrlExists => etcd(Code::FailedPrecondition, "Peer URLs already exists"),
+            Rejection::TooManyLearners => {
+                etcd(Code::FailedPrecondition, "too many learner members in cluster")
+            }
+            // etcd declares another code for this one, and sends Unknown.
+            Rejection::NotEnoughStarted => {
+                etcd(Code::Unknown, "re-configuration failed due to not enough started members")
+            }
+            Rejection::NotLearner => etcd(Code::FailedPrecondition, "can only promote a learner member"),
+            // Only nodes that join can bring this about, and they are told by their own protocol.
+            Rejection::PlaceTaken => Status::failed_precondition(format!("covey: {error}")),
             // etcd keeps any number.
             Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
         }

@@ -8,6 +8,7 @@ mod found;
 mod identity;
 mod meeting;
 mod record;
+mod secret;
 
 #[cfg(test)]
 mod data_dir_test;
@@ -24,3 +25,6 @@ pub use meeting::{
     Answer, Meeting, MeetingError, Named, Question, Reception, Verdict, Welcome, joining_state, receive,
 };
 pub use record::RecordError;
+pub use secret::{
+    Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,
+};

@@ -11,7 +11,9 @@ use super::peers::Peers;
 use super::threads::{CoreInput, Queues};
 use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
-use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
+use crate::command::{
+    Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, MemberCommand, codec,
+};
 use crate::consensus::CoreStatus;
 use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT};
@@ -173,6 +175,11 @@ impl Handle {
     /// Tells the cluster what this member is called and where it is found.
     pub async fn publish(&self, attributes: MemberAttributes) -> Result<Applied, ServeError> {
         self.submit(Command::Publish(attributes), usize::MAX).await
+    }
+
+    /// Changes the members; nothing but the log stands in its way.
+    pub async fn change_members(&self, command: MemberCommand) -> Result<Applied, ServeError> {
+        self.submit(Command::Member(command), usize::MAX).await
     }
 
     /// Waits until the cluster consists of those that it was founded for. Before that a write would have one copy.

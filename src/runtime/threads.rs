@@ -413,6 +413,7 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
                 | Outcome::Compact
                 | Outcome::Alarm(_)
                 | Outcome::Publish
+                | Outcome::Member(_)
                 | Outcome::LeaseCheckpoint(_),
             ) => {}
             Err(_) => metrics.proposals_failed.add(1),
