@@ -375,7 +375,7 @@ pub const SETTINGS: [Setting; 34] = [
         "peer.initial-cluster",
         Kind::List,
         Fallback::Text(""),
-        "The nodes that form a cluster together, each as name=url: the lowest name founds it once all are there",
+        "The nodes that form a cluster together, each as name=url, this one among them",
     ),
     same(
         SettingId::InitialClusterState,
@@ -399,7 +399,7 @@ pub const SETTINGS: [Setting; 34] = [
         "peer.secret-file",
         Kind::Path,
         Fallback::Text(""),
-        "A file with a generated secret that all nodes of the cluster have; without it, all of them have to be on this machine",
+        "A file with a generated secret that all nodes have; without it all are on this machine",
     ),
     same(
         SettingId::StrictReconfigCheck,
