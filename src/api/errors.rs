@@ -177,6 +177,21 @@ pub fn bad_leader_transferee() -> Status {
     etcd(Code::FailedPrecondition, "bad leader transferee")
 }
 
+/// The URLs of a member are none.
+pub fn bad_member_urls() -> Status {
+    etcd(Code::InvalidArgument, "given member URLs are invalid")
+}
+
+/// A learner lacks too much of the log to vote.
+pub fn learner_not_in_sync() -> Status {
+    etcd(Code::FailedPrecondition, "can only promote a learner member which is in sync with leader")
+}
+
+/// The other member has not taken over in time.
+pub fn leader_transfer_timed_out() -> Status {
+    etcd(Code::Unknown, "request timed out, leader transfer took too long")
+}
+
 /// An action that the method does not have.
 pub fn unknown_action() -> Status {
     etcd(Code::Unknown, "unknown method")

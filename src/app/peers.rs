@@ -19,7 +19,7 @@ use crate::formation::Identity;
 use crate::ids::{Incarnation, MemberId};
 use crate::limits::QUESTIONS_WAITING_MAX;
 use crate::node::TransferMessage;
-use crate::peer::{Event, Options, Peer, Run, StartError, Transport, Trust};
+use crate::peer::{Event, Options, Peer, RefusalKind, RefusedBy, Run, StartError, Transport, Trust};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
 use crate::runtime::{Handle, PeerLink};
@@ -171,6 +171,9 @@ fn take(handle: &Handle, asks: &Sender<Asked>, event: Event) {
         // Who asks more than can be looked at asks again.
         Event::Question { from, number, body } => drop(asks.try_send(Asked { from, number, question: body })),
         Event::Answer { from, number, body } => handle.peer_answer(from, number, body),
+        Event::Refused { by: RefusedBy::Them, why, .. } if why.kind == RefusalKind::Removed => {
+            handle.peer_says_removed();
+        }
         // The transport has logged both.
         Event::Connected { .. } | Event::Refused { .. } => {}
     }

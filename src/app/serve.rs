@@ -21,7 +21,7 @@ use super::forming;
 use super::metrics::metrics_text;
 use super::peers::Members;
 use super::resources;
-use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop, Stopping};
+use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::formation::{self, DiskOptions, Identity};
@@ -264,24 +264,35 @@ async fn attend(
         }
         Ok(())
     };
-    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
-    stop.announce();
-    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    let drained = async {
-        drain(&api, DRAIN_MAX).await;
-        // Whoever still waits for a write is told so on an open connection.
-        running.close();
-        drain(&api, GOODBYE_MAX).await;
-        let left = api.counters().connections();
-        if left > 0 {
-            tracing::warn!(connections = left, "connections did not end in time");
-        }
+    let removed = async {
+        handle.removed().await;
+        tracing::warn!(
+            "this member was removed from the cluster: the node stops; its data directory is of no use any more"
+        );
         Ok(())
     };
-    let outcome = executor.run(smol::future::or(drained, fault)).await;
+    let told = smol::future::or(told, removed);
+    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
+    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    let outcome = executor.run(smol::future::or(wind_down(running, &api, stop), fault)).await;
     executor.run(members.cancel()).await;
     outcome
+}
+
+/// Lets others lead, and what clients have begun come to its end.
+async fn wind_down(running: &Running, api: &Api, stop: Stop) -> Result<(), ServeFailure> {
+    running.handle().step_down().await;
+    stop.announce();
+    drain(api, DRAIN_MAX).await;
+    // Whoever still waits for a write is told so on an open connection.
+    running.close();
+    drain(api, GOODBYE_MAX).await;
+    let left = api.counters().connections();
+    if left > 0 {
+        tracing::warn!(connections = left, "connections did not end in time");
+    }
+    Ok(())
 }
 
 fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopping: Stopping) -> Api {
@@ -295,6 +306,7 @@ fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopp
         keepalive_min_time: config.client.keepalive_min_time,
         keepalive_interval,
         keepalive_timeout: keepalive_timeout.unwrap_or(KEEPALIVE_TIMEOUT),
+        members: MemberRules { strict: config.peer.strict, learners_max: config.peer.learners_max },
         browser: BrowserPolicy {
             hosts: config.client.allowed_hosts.clone(),
             origins: config.client.cors.clone(),

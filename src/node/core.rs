@@ -303,6 +303,11 @@ impl Core {
         self.settled = false;
     }
 
+    /// Whether a follower of this leader has caught up with it. `None` where this member does not lead.
+    pub fn is_in_sync(&self, member: MemberId) -> Option<bool> {
+        (self.consensus.status().role == Role::Leader).then(|| self.consensus.has_caught_up(member))
+    }
+
     /// Hands leadership to another voter.
     pub fn transfer_leader(&mut self, now: Instant, to: MemberId) {
         self.now = now;

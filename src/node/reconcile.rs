@@ -136,9 +136,9 @@ mod tests {
         Membership { targets: members.iter().map(target).collect(), forming: false }
     }
 
-    fn changes(kind: MemberChange, members: &[u64]) -> Option<Step> {
+    fn changes(kind: MemberChange, members: &[u64]) -> Step {
         let changes = ids(members).into_iter().map(|member| (member, kind)).collect();
-        Some(Step::Change(ConfChange { changes, ..ConfChange::default() }))
+        Step::Change(ConfChange { changes, ..ConfChange::default() })
     }
 
     #[test]
@@ -146,10 +146,13 @@ mod tests {
         let mut wanted = voters(&[1, 2, 3]);
         assert_eq!(
             next_step(&conf(&[1], &[]), &wanted, ME, |_| true),
-            changes(MemberChange::Learner, &[2, 3])
+            Some(changes(MemberChange::Learner, &[2, 3]))
         );
         wanted.targets[1].bound = false;
-        assert_eq!(next_step(&conf(&[1], &[]), &wanted, ME, |_| true), changes(MemberChange::Learner, &[3]));
+        assert_eq!(
+            next_step(&conf(&[1], &[]), &wanted, ME, |_| true),
+            Some(changes(MemberChange::Learner, &[3]))
+        );
         assert_eq!(next_step(&conf(&[1, 2, 3], &[]), &voters(&[1, 2, 3]), ME, |_| true), None, "it is there");
     }
 
@@ -159,14 +162,14 @@ mod tests {
         wanted.targets[3].votes = false;
         let conf = conf(&[1], &[2, 3, 4]);
         let ready = |member: MemberId| member != MemberId(3);
-        assert_eq!(next_step(&conf, &wanted, ME, ready), changes(MemberChange::Voter, &[2]));
+        assert_eq!(next_step(&conf, &wanted, ME, ready), Some(changes(MemberChange::Voter, &[2])));
         wanted.forming = true;
         assert_eq!(
             next_step(&conf, &wanted, ME, ready),
             None,
             "those that the cluster is founded for all at once"
         );
-        assert_eq!(next_step(&conf, &wanted, ME, |_| true), changes(MemberChange::Voter, &[2, 3]));
+        assert_eq!(next_step(&conf, &wanted, ME, |_| true), Some(changes(MemberChange::Voter, &[2, 3])));
     }
 
     #[test]
@@ -181,13 +184,19 @@ mod tests {
     #[test]
     fn a_forming_cluster_waits_for_those_that_are_not_even_learners() {
         let wanted = Membership { forming: true, ..voters(&[1, 2, 3]) };
-        assert_eq!(next_step(&conf(&[1], &[2]), &wanted, ME, |_| true), changes(MemberChange::Learner, &[3]));
+        assert_eq!(
+            next_step(&conf(&[1], &[2]), &wanted, ME, |_| true),
+            Some(changes(MemberChange::Learner, &[3]))
+        );
     }
 
     #[test]
     fn who_is_gone_leaves_one_voter_at_a_time_and_the_leader_last() {
         let conf = conf(&[1, 2, 3], &[4]);
-        assert_eq!(next_step(&conf, &voters(&[1]), ME, |_| true), changes(MemberChange::Remove, &[4, 2]));
+        assert_eq!(
+            next_step(&conf, &voters(&[1]), ME, |_| true),
+            Some(changes(MemberChange::Remove, &[4, 2]))
+        );
         assert_eq!(
             next_step(&conf, &voters(&[2, 3]), ME, |member| member == MemberId(3)),
             Some(Step::HandOver(MemberId(3)))

@@ -155,14 +155,12 @@ impl Source {
             return Ok(true);
         }
         let flight = match transfer.flight.take() {
-            Some(flight) => flight,
-            None => match next_flight(transfer.acknowledged, &base()?, self.piece_bytes, to)? {
-                Some(flight) => flight,
-                None => {
-                    transfer.due = now + NAMED_PAUSE;
-                    return Ok(true);
-                }
-            },
+            Some(flight) => Some(flight),
+            None => next_flight(transfer.acknowledged, &base()?, self.piece_bytes, to)?,
+        };
+        let Some(flight) = flight else {
+            transfer.due = now + NAMED_PAUSE;
+            return Ok(true);
         };
         let message = TransferMessage { transfer: transfer.id, content: flight.content.clone() };
         transfer.flight = Some(flight);

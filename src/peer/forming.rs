@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, VarInt};
 use smol::Executor;
 use smol::future::or;
 
@@ -25,6 +25,7 @@ use super::accept::{protocol_of, shown_key};
 use super::endpoint::{self, Opened, StartError, canonical};
 use super::gate::{Admission, Gate};
 use super::greet::CLOSED_STOPPING;
+use super::hello::{Refusal, RefusalKind};
 use super::socket::Host;
 use super::trust::{ALPN_FORMING, Credentials};
 use crate::formation::{
@@ -243,6 +244,7 @@ impl Forming {
         let connection = connecting.await.map_err(|error| lost(&error))?;
         let key = shown_key(&connection).ok_or(AskError::Malformed)?;
         let ends = Ends::of(&connection, *own, key).ok_or(AskError::Malformed)?;
+        let lost = |error: &dyn fmt::Display| why_closed(&connection).unwrap_or_else(|| lost(error));
         let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error))?;
         let asked = question.encode();
         let proof = trust.prove(Prover::Dialler, &ends, &[&asked]);
@@ -256,6 +258,16 @@ impl Forming {
         }
         Ok((key, Answer::decode(answer).map_err(|_| AskError::Malformed)?))
     }
+}
+
+/// What the other end has said when it closed the connection.
+fn why_closed(connection: &Connection) -> Option<AskError> {
+    Some(match connection.close_reason()? {
+        ConnectionError::ApplicationClosed(close) => {
+            AskError::Lost(Refusal::received(RefusalKind::Key, &close.reason).sentence)
+        }
+        error => AskError::Lost(error.to_string()),
+    })
 }
 
 impl Drop for Forming {

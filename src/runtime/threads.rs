@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_channel::oneshot;
 use smol::channel::Sender;
 
 use super::checkpoint::CheckpointInput;
@@ -78,6 +79,10 @@ pub(super) enum CoreInput {
         hold: Box<dyn Send>,
     },
     Unreachable(MemberId),
+    /// Whether this follower has caught up; nothing where this member does not lead.
+    InSync(MemberId, oneshot::Sender<Option<bool>>),
+    /// Hand leadership to this member.
+    HandOver(MemberId),
     Persisted(PersistId),
     Applied {
         index: LogIndex,
@@ -197,6 +202,8 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                     step(&mut core, now, messages);
                     drop(hold);
                 }
+                CoreInput::InSync(member, answer) => drop(answer.send(core.is_in_sync(member))),
+                CoreInput::HandOver(member) => core.transfer_leader(now, member),
                 CoreInput::Unreachable(member) => core.handle_unreachable(now, member),
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
@@ -273,6 +280,9 @@ fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
     // Before anything that the core puts out after it: a read that still skips its round must not outlive the right to.
     shared.sole_voter.store(new.sole_voter, Ordering::Release);
     shared.set_core_status(new);
+    if new.role == Role::Removed {
+        shared.removal.reach(1);
+    }
     if old.leader != new.leader {
         metrics.leader_changes.add(1);
         tracing::info!(leader = ?new.leader, term = new.term.0, "raft: leader changed");
@@ -314,6 +324,7 @@ fn stop(context: &Context) {
     shared.compacted.close();
     shared.leader_losses.close();
     shared.membership.close();
+    shared.removal.close();
 }
 
 /// The applier thread: the state machine and its views.

@@ -114,6 +114,7 @@ impl Host {
 }
 
 impl Drop for Host {
+    #[expect(clippy::print_stderr, reason = "what a failed test left behind")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
@@ -159,6 +160,11 @@ impl Cluster {
         let root = tempfile::tempdir().unwrap();
         let hosts = (0..members).map(|n| new_host(root.path(), n)).collect();
         Self { hosts, root }
+    }
+
+    /// A file beside the hosts' directories.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
     }
 
     /// One more host that does not run.
