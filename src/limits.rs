@@ -174,9 +174,14 @@ pub const QUESTIONS_WAITING_MAX: usize = 4096;
 /// Pieces of states that may be on their way from one member to another at the same time.
 pub const PEER_PARCELS_MAX: u32 = 2;
 
-/// Default heartbeat interval (etcd's default).
-pub const HEARTBEAT: Duration = Duration::from_millis(100);
-/// Default election timeout (etcd's default).
+/// How often a leader shows that it is there.
+pub const HEARTBEAT: Duration = Duration::from_millis(90);
+/// The shortest time without a word of the leader after which a follower looks for another one: five heartbeats. Each waits up to twice as
+/// long, by chance, and longer where the leader's words come irregularly.
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(450);
+/// The longest that it gets where they do.
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// What those go by who wait for a leader to be found: an election takes less, as a rule (etcd's election timeout).
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time to live that a lease may ask for, in seconds (etcd's bound).
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
@@ -216,5 +221,7 @@ const _: () = {
     assert!(ELECTION_TIMEOUT.subsec_nanos() == 0);
     assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
     assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
-    assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
+    assert!(ELECTION_TIMEOUT_MIN.as_millis() >= 5 * HEARTBEAT.as_millis());
+    assert!(2 * ELECTION_TIMEOUT_MIN.as_millis() <= ELECTION_TIMEOUT.as_millis());
+    assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::testing::{Cluster, conf, logger, start_of};
 use super::*;
-use crate::limits::{ELECTION_TIMEOUT, HEARTBEAT};
+use crate::limits::{ELECTION_TIMEOUT, ELECTION_TIMEOUT_MIN, HEARTBEAT};
 use crate::wal::Position;
 
 fn entry(index: u64, term: u64) -> LogEntry {
@@ -58,6 +58,32 @@ fn three_members_agree_and_survive_the_loss_of_the_leader() {
         assert_eq!(cluster.commands(id), ["a", "b", "c"], "member {id}; its own entry was replaced");
     }
     assert_eq!(cluster.leader(), Some(second), "who comes back disturbs nobody (pre-vote)");
+}
+
+/// A leader that is slow now and then is not given up for that, and one that is gone is, soon enough.
+#[test]
+fn a_leader_is_missed_by_the_gaps_between_its_words() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    cluster.pass(Duration::from_secs(5));
+    let term = cluster.raft(leader).status().term;
+    // Too short for the first to be missed, and each prepares for the next.
+    for millis in [350, 600] {
+        cluster.cut_off = vec![leader];
+        cluster.pass(Duration::from_millis(millis));
+        cluster.cut_off.clear();
+        cluster.pass(HEARTBEAT * 3);
+        assert_eq!(
+            (cluster.leader(), cluster.raft(leader).status().term),
+            (Some(leader), term),
+            "{millis} ms"
+        );
+    }
+    // After a while without gaps it would be missed as soon as at first.
+    cluster.pass(Duration::from_secs(600));
+    cluster.cut_off = vec![leader];
+    cluster.pass(ELECTION_TIMEOUT_MIN * 3);
+    assert_ne!(cluster.leader(), Some(leader));
 }
 
 #[test]

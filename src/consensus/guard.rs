@@ -67,7 +67,8 @@ pub(super) fn check(
     }
     if message.from == raft.id
         || message.from == raft::INVALID_ID
-        || (needs_membership(message.msg_type) && raft.prs().get(message.from).is_none())
+        || ((needs_membership(message.msg_type) || votes_alone(raft))
+            && raft.prs().get(message.from).is_none())
     {
         return Err(Refusal::UnknownSender);
     }
@@ -106,7 +107,8 @@ pub(super) fn check(
 /// Who may send the rest is decided by keys alone (`peer`), and not by the configuration that this member happens to have applied: of two
 /// voters, one may not have heard yet that the other was added. Were it to refuse that one's appends or its candidacy, a majority could stay without
 /// a leader (dissertation, section 4.1: members process messages from servers that are not in their own configuration). What
-/// concerns a leader alone it can judge, for it knows the configuration.
+/// concerns a leader alone it can judge, for it knows the configuration. So does a lone voter: whoever may come to lead beside it was made a voter
+/// by its own vote, and was a learner before; a stranger's word would stop the process, since raft knows that nobody else can lead.
 fn needs_membership(kind: MessageType) -> bool {
     matches!(
         kind,

@@ -22,6 +22,7 @@ mod ticks;
 mod types;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, Entry, MessageType};
@@ -45,7 +46,7 @@ use crate::wal::{EntryKind, HardState, LogEntry};
 use convert::{conf_state_from_raft, conf_state_to_raft, entry_to_raft};
 use log_store::LogStore;
 use ready::Outstanding;
-use ticks::{ELECTION_TICKS, HEARTBEAT_TICKS};
+use ticks::{ELECTION_TICKS, ELECTION_TICKS_END, HEARTBEAT_TICKS};
 
 /// Bytes of entries in one append message.
 const APPEND_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
@@ -69,6 +70,14 @@ pub struct Consensus {
     /// The election timeout in ticks that our generator drew for the current `(term, role)`.
     election_ticks: usize,
     drawn_for: (u64, StateRole),
+    /// The part of the election timeout that is left to chance, for the same.
+    chance: u64,
+    /// Ticks of this member as a leader.
+    leader_ticks: u64,
+    /// When which leader of which term was last heard.
+    heard: Option<((u64, u64), Instant)>,
+    /// The longest time between two words of a leader that was seen lately.
+    longest_gap: Duration,
     last_tick: Instant,
     outstanding: VecDeque<Outstanding>,
     /// The number of the last `Ready` taken from raft.
@@ -121,6 +130,10 @@ impl Consensus {
             boot_nonce: start.boot_nonce,
             prng,
             election_ticks: 0,
+            chance: 0,
+            leader_ticks: 0,
+            heard: None,
+            longest_gap: Duration::ZERO,
             last_tick: now,
             outstanding: VecDeque::new(),
             last_number: 0,
@@ -145,9 +158,13 @@ impl Consensus {
             return Err(Refusal::Removed);
         }
         guard::check(&self.node.raft, self.expected.as_ref(), &message.0)?;
+        let (from, term) = (message.0.from, message.0.term);
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
         let _ = self.node.step(message.0);
         self.after_call();
+        if from == self.node.raft.leader_id && term == self.node.raft.term {
+            self.hear(now);
+        }
         Ok(())
     }
 
@@ -368,6 +385,7 @@ fn raft_config(member: MemberId, applied: LogIndex) -> Config {
     Config {
         id: member.0,
         election_tick: ELECTION_TICKS,
+        max_election_tick: ELECTION_TICKS_END,
         heartbeat_tick: HEARTBEAT_TICKS,
         applied: applied.0,
         max_size_per_msg: APPEND_BYTES_MAX,

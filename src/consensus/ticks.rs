@@ -1,6 +1,6 @@
 //! Raft's time: ticks counted from the time that calls bring along, and timeouts drawn from our own seed.
 //!
-//! Owns: when raft ticks, when it campaigns, and the election timeout. Must never: read a clock, or tick a member whom nobody hears.
+//! Owns: when raft ticks, when it campaigns, and the election timeout, which follows the gaps between the leader's words. Must never: read a clock, or tick a member whom nobody hears.
 //! Driven by every call of [`Consensus`].
 
 use std::time::Duration;
@@ -8,13 +8,23 @@ use std::time::Duration;
 use raft::StateRole;
 
 use super::{Consensus, guard};
-use crate::limits::{ELECTION_TIMEOUT, HEARTBEAT};
+use crate::limits::{ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, HEARTBEAT};
 use crate::time::Instant;
 
 /// The grain of raft's timeouts: fine enough that two members rarely draw the same election timeout.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 pub(super) const HEARTBEAT_TICKS: usize = ticks(HEARTBEAT);
-pub(super) const ELECTION_TICKS: usize = ticks(ELECTION_TIMEOUT);
+pub(super) const ELECTION_TICKS: usize = ticks(ELECTION_TIMEOUT_MIN);
+/// Twice the longest timeout there is: each member waits between one and two of them.
+pub(super) const ELECTION_TICKS_END: usize = 2 * ticks(ELECTION_TIMEOUT_MAX) + 1;
+/// How many times longer than the shortest election timeout a leader waits for a majority.
+const LEADER_PATIENCE: u64 = 2;
+/// A leader is missed after so many times the longest gap between its words that was seen lately.
+const GAPS: u32 = 4;
+/// A gap counts half as much after about this long.
+const GAP_MEMORY: Duration = Duration::from_secs(60);
+/// How finely the chance part of a timeout is drawn.
+const CHANCES: u64 = 1024;
 /// A pause of the process counts as at most this many ticks: one election is enough to find out what happened meanwhile.
 const CATCH_UP_TICKS_MAX: u64 = 2 * ELECTION_TICKS as u64;
 
@@ -67,7 +77,22 @@ impl Consensus {
                 break;
             }
             self.node.tick();
+            self.be_patient();
             self.after_call();
+        }
+    }
+
+    /// A leader looks whether a majority answers. It may take its time over that: who has lost the majority commits nothing and confirms no read,
+    /// whether it knows that yet or not, and a leader that steps down for a short gap costs an election. So only one of so
+    /// many of its ticks counts.
+    fn be_patient(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
+        self.leader_ticks += 1;
+        if self.leader_ticks % LEADER_PATIENCE != 0 {
+            raft.election_elapsed = raft.election_elapsed.saturating_sub(1);
         }
     }
 
@@ -93,9 +118,32 @@ impl Consensus {
         }
     }
 
+    /// The leader of this term has said something. A link or a leader that is slow now and then is not missed at once: the time without a word
+    /// after which it is grows with the gaps. Only those between two words of one leader count, for what lies between two
+    /// leaders says nothing of either.
+    pub(super) fn hear(&mut self, now: Instant) {
+        let leader = (self.node.raft.term, self.node.raft.leader_id);
+        let before = self.heard.replace((leader, now));
+        if let Some((_, at)) = before.filter(|(who, _)| *who == leader) {
+            let gap = now.since(at);
+            let forgotten =
+                self.longest_gap.as_nanos() * gap.min(GAP_MEMORY).as_nanos() / GAP_MEMORY.as_nanos();
+            let forgotten = Duration::from_nanos(u64::try_from(forgotten).unwrap_or(u64::MAX));
+            self.longest_gap = self.longest_gap.saturating_sub(forgotten).max(gap);
+            self.set_election_timeout();
+        }
+    }
+
     pub(super) fn draw_election_timeout(&mut self) {
-        let ticks = ELECTION_TICKS as u64;
-        self.election_ticks = usize::try_from(self.prng.range(ticks, 2 * ticks)).unwrap_or(ELECTION_TICKS);
+        self.chance = self.prng.range(0, CHANCES);
+        self.set_election_timeout();
+    }
+
+    fn set_election_timeout(&mut self) {
+        let least = (self.longest_gap * GAPS).clamp(ELECTION_TIMEOUT_MIN, ELECTION_TIMEOUT_MAX);
+        let least = ticks(least);
+        let more = least as u64 * self.chance / CHANCES;
+        self.election_ticks = least + usize::try_from(more).unwrap_or(0);
         self.node.raft.set_randomized_election_timeout(self.election_ticks);
     }
 }

@@ -12,12 +12,40 @@ use futures_channel::oneshot;
 use super::Milestone;
 use super::handle::{Handle, ServeError};
 use super::threads::CoreInput;
-use crate::ids::MemberId;
+use crate::consensus::CoreStatus;
+use crate::ids::{MemberId, Term};
 use crate::limits::ELECTION_TIMEOUT;
 use crate::time::Instant;
 
 /// How long there may be no leader (etcd's three election timeouts).
 const PATIENCE: Duration = ELECTION_TIMEOUT.saturating_mul(3);
+
+/// Who led last, and since when that one is lost: what was on its way through it may be lost with it.
+#[derive(Debug, Default)]
+pub(super) struct Succession {
+    led: Option<(MemberId, Term)>,
+    lost_at: Option<Instant>,
+}
+
+impl Succession {
+    /// Who leads has changed, perhaps. Once there is another leader, or the same one anew: when the one before was lost. Whoever waits since
+    /// before that, for something that went through it, waits in vain, or for an answer that another member has.
+    pub(super) fn note(&mut self, now: Instant, status: &CoreStatus) -> Option<Instant> {
+        let leads = status.leader.map(|leader| (leader, status.term));
+        if self.led.is_some() && self.led != leads {
+            let lost_at = *self.lost_at.get_or_insert(now);
+            self.led = leads.or(self.led);
+            return leads.is_some().then(|| {
+                self.lost_at = None;
+                lost_at
+            });
+        }
+        // The one that was lost for a moment goes on in its term.
+        self.lost_at = None;
+        self.led = leads.or(self.led);
+        None
+    }
+}
 
 /// Since when no leader is known.
 #[derive(Debug, Default)]
@@ -107,6 +135,9 @@ impl Handle {
             if self.status().leader != Some(me) {
                 return;
             }
+            if self.check_in_sync(heir).await.is_err() {
+                continue;
+            }
             let outcome = smol::future::or(self.hand_over(heir), async {
                 smol::Timer::after(STEP_DOWN_MAX).await;
                 Err(HandOverError::TookTooLong)
@@ -148,6 +179,28 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loss_of_a_leader_counts_from_when_it_was_lost_and_once_there_is_another() {
+        let mut succession = Succession::default();
+        let status = |leader: Option<u64>, term| CoreStatus {
+            leader: leader.map(MemberId),
+            term: Term(term),
+            ..CoreStatus::default()
+        };
+        let mut note = |at, leader, term| succession.note(Instant(at), &status(leader, term));
+        assert_eq!(note(1, None, 1), None);
+        assert_eq!(note(2, Some(7), 2), None, "nobody waited for another one before");
+        assert_eq!(note(3, Some(7), 2), None);
+        assert_eq!(note(4, None, 2), None);
+        assert_eq!(note(5, None, 3), None);
+        assert_eq!(note(6, Some(8), 4), Some(Instant(4)));
+        assert_eq!(note(7, Some(8), 4), None);
+        assert_eq!(note(8, Some(9), 5), Some(Instant(8)), "without a gap");
+        assert_eq!(note(9, None, 5), None);
+        assert_eq!(note(10, Some(9), 5), None, "it was there all the time");
+        assert_eq!(note(11, Some(9), 6), Some(Instant(11)), "the same one anew");
+    }
 
     #[test]
     fn only_a_long_gap_is_a_loss() {

@@ -22,7 +22,7 @@ use smol::channel::Sender;
 use super::checkpoint::CheckpointInput;
 use super::handle::Shared;
 use super::hold::Grant;
-use super::leader::LeaderGap;
+use super::leader::{LeaderGap, Succession};
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
@@ -172,16 +172,23 @@ pub(super) fn spawn(
     })
 }
 
+/// What the core thread has told of itself last.
+#[derive(Default)]
+struct Standing {
+    status: CoreStatus,
+    succession: Succession,
+}
+
 /// The core thread: consensus and nothing else, so that no disk delays it.
 pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
     let shared = &context.shared;
     let mut inputs = Vec::new();
-    let mut status = CoreStatus::default();
+    let mut standing = Standing::default();
     let mut last_sweep = shared.clock.now();
     let mut leader_gap = LeaderGap::default();
     loop {
         while let Some(output) = core.poll_output() {
-            carry_out_core(output, context, &mut status);
+            carry_out_core(output, context, &mut standing);
         }
         let waiting = !shared.proposals.is_empty()
             || !shared.reads.is_empty()
@@ -227,7 +234,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         if now.since(last_sweep) >= SWEEP_INTERVAL {
             last_sweep = now;
             sweep(context, now);
-            leader_gap.note(now, status.leader.is_some(), &shared.leader_losses);
+            leader_gap.note(now, standing.status.leader.is_some(), &shared.leader_losses);
         }
     }
 }
@@ -242,7 +249,7 @@ fn step(core: &mut Core, now: Instant, messages: Vec<Message>) {
     }
 }
 
-fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus) {
+fn carry_out_core(output: CoreOutput, context: &Context, standing: &mut Standing) {
     let Context { shared, queues, .. } = context;
     match output {
         // A closed queue means that its thread has failed and the process is about to end.
@@ -270,13 +277,18 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
         }
         CoreOutput::Send(messages) => shared.peers.send(messages),
         CoreOutput::Status(new) => {
-            publish_status(context, status, new);
+            publish_status(context, standing, new);
         }
     }
 }
 
-fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
+fn publish_status(context: &Context, standing: &mut Standing, new: CoreStatus) {
     let Context { shared, queues, metrics } = context;
+    if let Some(lost_at) = standing.succession.note(shared.clock.now(), &new) {
+        // What waits since then has not left this member yet, and goes to the new leader.
+        shared.proposals.expire(lost_at, || Err(ServeError::LeaderChanged));
+    }
+    let old = &mut standing.status;
     // Before anything that the core puts out after it: a read that still skips its round must not outlive the right to.
     shared.sole_voter.store(new.sole_voter, Ordering::Release);
     shared.set_core_status(new);

@@ -41,7 +41,7 @@ async fn now(read: impl Future<Output = Result<(), ServeError>> + Unpin) -> Opti
 fn a_read_waits_for_the_state_but_not_for_ever() {
     let context = context();
     let handle = Handle(Arc::clone(&context.shared));
-    let mut status = CoreStatus::default();
+    let mut standing = Standing::default();
     let ready = |reads, index| CoreOutput::ReadReady(reads, LogIndex(index));
     let applied = |index| ApplierOutput::Applied { index: LogIndex(index), bytes: 0 };
     smol::block_on(async {
@@ -50,8 +50,8 @@ fn a_read_waits_for_the_state_but_not_for_ever() {
             assert_eq!(now(read).await, None);
         }
         let [early, late] = asked(&context)[..] else { panic!("two reads ask") };
-        carry_out_core(ready(vec![early], 5), &context, &mut status);
-        carry_out_core(ready(vec![late], 9), &context, &mut status);
+        carry_out_core(ready(vec![early], 5), &context, &mut standing);
+        carry_out_core(ready(vec![late], 9), &context, &mut standing);
         assert_eq!(now(&mut reads[0]).await, None, "its index is not applied yet");
         carry_out_applier(applied(5), &context);
         assert_eq!(now(&mut reads[0]).await, Some(Ok(())));
@@ -70,7 +70,7 @@ fn a_read_waits_for_the_state_but_not_for_ever() {
 fn a_read_that_the_core_gives_up_is_told_why() {
     let context = context();
     let handle = Handle(Arc::clone(&context.shared));
-    let mut status = CoreStatus::default();
+    let mut standing = Standing::default();
     smol::block_on(async {
         for (why, error) in [
             (RefusedWhy::TimedOut, ServeError::TimedOut),
@@ -79,7 +79,7 @@ fn a_read_that_the_core_gives_up_is_told_why() {
             let mut read = Box::pin(handle.read_barrier());
             assert_eq!(now(&mut read).await, None);
             let request = Request::Read(asked(&context)[0]);
-            carry_out_core(CoreOutput::Refused { request, why }, &context, &mut status);
+            carry_out_core(CoreOutput::Refused { request, why }, &context, &mut standing);
             assert_eq!(now(&mut read).await, Some(Err(error)));
         }
     });
