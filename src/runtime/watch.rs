@@ -145,3 +145,18 @@ impl Drop for Watching {
         self.send(Input::Close(self.id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_somebody_has_still_to_be_told_is_needed() {
+        let watches = Watches::default();
+        assert!(!watches.needs(Revision(7)), "nobody watches");
+        watches.watched.store(true, Ordering::SeqCst);
+        assert!(watches.needs(Revision(7)), "somebody may, from a view that is older");
+        watches.told.store(7, Ordering::SeqCst);
+        assert!(!watches.needs(Revision(7)) && watches.needs(Revision(8)));
+    }
+}

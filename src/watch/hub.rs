@@ -89,6 +89,7 @@ pub struct Counts {
 ///
 /// - The view of a [`Hub::turn`] was loaded after its inputs came, and no earlier turn had a newer one.
 /// - There is another turn when there are inputs, when the last one said so, and at [`Hub::poll_timeout`].
+/// - Nothing is removed from the store up to a revision that the hub [needs](Hub::needs).
 /// - An error is final.
 pub struct Hub {
     pub(super) options: Options,
@@ -265,9 +266,14 @@ impl Hub {
         Ok(self.revision < view.revision())
     }
 
-    /// Goes to `revision` without telling what came before, since some of it may be gone. It takes a state that came whole from another
-    /// member, or a compaction that was accepted, folded and begun between two turns. Watchers that had it to come are behind now, and overtaken
-    /// as far as it is compacted.
+    /// Whether watchers that keep up have still to be told of something at or below `revision`. They were kept from it only because the hub
+    /// has not had its turn, so it must not be removed meanwhile.
+    pub fn needs(&self, revision: Revision) -> bool {
+        self.watchers.len() > 0 && self.revision < revision
+    }
+
+    /// Goes to `revision` without telling what came before, since some of it is gone: the state has come whole from another member. Watchers
+    /// that had it to come are behind now, and overtaken as far as it is compacted.
     fn fall_behind(&mut self, revision: Revision) {
         let next = self.revision.next();
         self.revision = revision;

@@ -11,6 +11,7 @@ use super::{
     Taken,
 };
 use crate::command::KeyRange;
+use crate::ids::Revision;
 use crate::machine::rig::Rig;
 use crate::prng::Prng;
 use crate::time::Instant;
@@ -271,8 +272,28 @@ fn an_idle_watcher_is_small() {
     assert!(records < 256, "{records}");
 }
 
-/// A follower was given a whole state: what its watchers had to come is not in it any more. The same happens to a hub whose thread was
-/// kept from running while a compaction was accepted and carried out.
+/// The hub's thread was kept from running while a compaction was accepted and folded. Removal waits for it, so nobody has to be overtaken who
+/// keeps up.
+#[test]
+fn a_compaction_between_two_turns_overtakes_nobody_who_keeps_up() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    assert!(!bench.hub.needs(Revision(9)), "there is nobody to be told");
+    bench.ask(1, Request::Create(watch("k")));
+    read(&outlet);
+    for _ in 0..4 {
+        bench.rig.put("k", "v");
+    }
+    bench.rig.compact(4).unwrap();
+    bench.rig.rotate();
+    bench.rig.fold();
+    assert!(bench.hub.needs(Revision(4)));
+    bench.settle();
+    assert_eq!(read(&outlet), ["0 told 2 3 4 5 up to 5"]);
+    assert!(!bench.hub.needs(Revision(5)) && bench.hub.needs(Revision(6)));
+}
+
+/// A follower was given a whole state: what its watchers had to come is not in it any more.
 #[test]
 fn nobody_is_told_of_a_part_of_what_was_missed() {
     let mut bench = Bench::new();
