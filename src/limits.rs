@@ -113,7 +113,8 @@ pub const HASH_SLICE_BYTES: u64 = 1024 * 1024;
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
 /// Bytes of responses that may wait in a stream of watchers; one response may exceed it.
 pub const WATCH_STREAM_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes of events that may wait in all streams together; above it, a stream has at most one response waiting.
+/// Bytes of events that may wait in all streams together; above it, a stream has at most one response waiting, and above twice as much only
+/// a small one.
 pub const WATCH_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests of one stream that may wait for the hub.
 pub const WATCH_REQUESTS_WAITING_MAX: usize = 256;
@@ -133,6 +134,8 @@ pub const WATCH_SLICE_WATCHERS: usize = 4096;
 pub const WATCH_SLICE_BYTES: usize = 512 * 1024;
 /// The same while memory for events is scarce.
 pub const WATCH_SCARCE_SLICE_BYTES: usize = 32 * 1024;
+/// What still goes to a stream while there is no memory for events, in bytes as they count.
+pub const WATCH_SMALL_BATCH_BYTES: usize = 16 * 1024;
 /// Default of `--watch-progress-notify-interval` (etcd's default).
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_mins(10);
 /// The shortest it may be set to (etcd's minimum).
@@ -210,5 +213,6 @@ const _: () = {
     assert!(ELECTION_TIMEOUT.subsec_nanos() == 0);
     assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
     assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
+    assert!(WATCH_SMALL_BATCH_BYTES < WATCH_SCARCE_SLICE_BYTES);
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
 };

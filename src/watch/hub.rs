@@ -10,15 +10,15 @@ use std::time::Duration;
 use super::batch::{Batch, Budget};
 use super::index::{Index, Span};
 use super::outlet::{End, Offered, Outlet, Room};
-use super::scan::{self, For, Found, Scopes, SliceBounds};
+use super::scan::{self, For, Found, Scopes};
 use super::slab::Slab;
 use super::watcher::{Scope, State, Stream, Watcher};
 use super::{CreateRequest, Input, Message, NO_WATCHER, Refusal, Request, Response, StreamId};
 use crate::ids::Revision;
 use crate::limits::{
     WATCH_KEYS_BYTES_MAX, WATCH_QUEUED_BYTES_MAX, WATCH_SCARCE_SLICE_BYTES, WATCH_SLICE_BYTES,
-    WATCH_SLICE_REVISIONS, WATCH_SLICE_ROWS, WATCH_SLICE_WATCHERS, WATCH_STREAM_BYTES_MAX,
-    WATCH_STREAM_RESPONSES_MAX, WATCHERS_MAX,
+    WATCH_SLICE_REVISIONS, WATCH_SLICE_ROWS, WATCH_SLICE_WATCHERS, WATCH_SMALL_BATCH_BYTES,
+    WATCH_STREAM_BYTES_MAX, WATCH_STREAM_RESPONSES_MAX, WATCHERS_MAX,
 };
 use crate::mvcc::View;
 use crate::prng::Prng;
@@ -53,6 +53,8 @@ pub struct Limits {
     pub slice_bytes: usize,
     /// The same while more wait than may.
     pub scarce_slice_bytes: usize,
+    /// What a batch may have while twice as much waits as may.
+    pub small_bytes: usize,
 }
 
 impl Default for Limits {
@@ -66,6 +68,7 @@ impl Default for Limits {
             slice_watchers: WATCH_SLICE_WATCHERS,
             slice_bytes: WATCH_SLICE_BYTES,
             scarce_slice_bytes: WATCH_SCARCE_SLICE_BYTES,
+            small_bytes: WATCH_SMALL_BATCH_BYTES,
         }
     }
 }
@@ -79,6 +82,8 @@ pub struct Counts {
     pub watchers: usize,
     /// Watchers that are behind.
     pub behind: usize,
+    /// Streams that wait for memory.
+    pub starved: usize,
     /// Events told since the hub began; one counts for each watcher that it was told to.
     pub told: u64,
 }
@@ -112,6 +117,9 @@ pub struct Hub {
     /// The same streams, by whose turn is next.
     pub(super) turns: BTreeSet<(u64, u32)>,
     pub(super) turn: u64,
+    /// Streams that wait for memory, in their order, and when to look whether there is some.
+    pub(super) starved: BTreeSet<(u64, u32)>,
+    pub(super) look_at: Option<Instant>,
     /// When watchers are told of progress.
     pub(super) ticks: BTreeSet<(Instant, u32)>,
     pub(super) touched: Vec<Arc<Outlet>>,
@@ -137,6 +145,8 @@ impl Hub {
             ready: BTreeSet::new(),
             turns: BTreeSet::new(),
             turn: 0,
+            starved: BTreeSet::new(),
+            look_at: None,
             ticks: BTreeSet::new(),
             touched: Vec::new(),
             budget: Arc::default(),
@@ -170,7 +180,9 @@ impl Hub {
         if self.poll_timeout().is_some_and(|at| at <= now) {
             self.handle_timeout(now);
         }
+        self.feed(now);
         let busy = self.work(view)?;
+        self.look_later(now);
         self.touched.drain(..).for_each(wake);
         Ok(busy)
     }
@@ -190,6 +202,7 @@ impl Hub {
             self.remove(watcher);
         }
         self.unready(slot);
+        self.unstarve(slot);
         self.streams.remove(slot);
     }
 
@@ -304,15 +317,19 @@ impl Hub {
         }
     }
 
-    /// Queues events for a watcher where its stream has room.
+    /// Queues events for a watcher where its stream has room, and there is memory.
     pub(super) fn offer_events(&mut self, watcher: u32, batch: &Arc<Batch>, through: Revision) -> bool {
+        if !self.has_memory(batch) {
+            self.starve(self.watchers[watcher].stream);
+            return false;
+        }
         let room = self.room();
         let Watcher { stream, id, fragment, .. } = self.watchers[watcher];
         let message = Message::Events { batch: Arc::clone(batch), fragment };
         let queued = self.offer(stream, Response { watch_id: id, revision: through, message }, room);
         if queued {
             self.watchers[watcher].told = true;
-            self.told += batch.events.len() as u64;
+            self.told += batch.len() as u64;
         }
         queued
     }
@@ -330,32 +347,6 @@ impl Hub {
     fn answer(&mut self, slot: u32, watch_id: i64, message: Message) {
         let outlet = &self.streams[slot].outlet;
         outlet.answer(Response { watch_id, revision: self.revision, message });
-    }
-
-    /// Whether events wait in all streams together that take more memory than they may.
-    fn is_scarce(&self) -> bool {
-        self.budget.used() > self.options.limits.queued_bytes
-    }
-
-    /// What a stream may have in its queue now. While memory is scarce, what already waits elsewhere must not stop a reader that has
-    /// taken everything, or those that never read would stop all the others.
-    pub(super) fn room(&self) -> Room {
-        if self.is_scarce() { Room::ONE } else { self.small_room() }
-    }
-
-    /// The same for messages without events.
-    pub(super) fn small_room(&self) -> Room {
-        let Limits { stream_responses: responses, stream_bytes: bytes, .. } = self.options.limits;
-        Room { responses, bytes }
-    }
-
-    pub(super) fn slice_bounds(&self) -> SliceBounds {
-        let limits = &self.options.limits;
-        SliceBounds {
-            revisions: limits.slice_revisions,
-            rows: limits.slice_rows,
-            bytes: if self.is_scarce() { limits.scarce_slice_bytes } else { limits.slice_bytes },
-        }
     }
 
     fn create(&mut self, now: Instant, slot: u32, request: &CreateRequest) {
@@ -519,6 +510,7 @@ impl Hub {
             streams: self.by_id.len(),
             watchers: self.watchers.len(),
             behind: self.behind,
+            starved: self.starved.len(),
             told: self.told,
         }
     }
@@ -563,8 +555,11 @@ impl Hub {
             if let (Some((cursor, _)), Some(lowest)) = (stream.behind.first(), stream.ready) {
                 assert!(lowest <= *cursor, "a stream is never found too late");
             }
-            // Whoever is behind is in line, or the reader will say when there is room.
-            assert!(stream.behind.is_empty() || stream.ready.is_some() || stream.outlet.will_report());
+            assert_eq!(stream.starved, self.starved.contains(&(stream.turn, *slot)));
+            assert!(!stream.starved || stream.ready.is_none());
+            // Whoever is behind is in line, or the reader will say when there is room, or it waits for memory.
+            let comes_back = stream.ready.is_some() || stream.starved || stream.outlet.will_report();
+            assert!(stream.behind.is_empty() || comes_back);
         }
         assert_eq!((self.synced, self.behind, self.ahead.len()), (synced, behind, ahead));
         assert_eq!(self.watchers.len(), watchers);

@@ -27,10 +27,11 @@ mod intervals;
 mod outlet;
 mod progress;
 mod scan;
+mod scarcity;
 mod slab;
 mod watcher;
 
-pub use batch::{Batch, Event};
+pub use batch::{Batch, Counted, Event};
 pub use hub::{Counts, Hub, Limits, Options};
 pub use outlet::{End, Outlet, Taken};
 

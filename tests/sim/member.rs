@@ -41,6 +41,7 @@ const HUB: Options = Options {
         slice_watchers: 4,
         slice_bytes: 3000,
         scarce_slice_bytes: 300,
+        small_bytes: 900,
     },
 };
 
