@@ -33,6 +33,8 @@ pub(super) struct Watches {
     poked: AtomicBool,
     /// The revision up to which watchers that keep up have been told.
     told: AtomicI64,
+    /// Whether streams wait for memory that others hold.
+    short: Arc<AtomicBool>,
     streams: AtomicU64,
 }
 
@@ -78,6 +80,7 @@ fn turn(hub: &mut Hub, inputs: &mut Vec<Input>, context: &Context) -> Result<boo
     let counts = hub.counts();
     watches.told.store(view.revision().0, Ordering::SeqCst);
     watches.watched.store(counts.watchers > 0, Ordering::SeqCst);
+    watches.short.store(counts.starved > 0, Ordering::Relaxed);
     metrics.watch_streams.set(counts.streams as u64);
     metrics.watchers.set(counts.watchers as u64);
     metrics.slow_watchers.set(counts.behind as u64);
@@ -94,6 +97,11 @@ pub struct Watching {
 }
 
 impl Handle {
+    /// Whether streams of watchers wait for memory that others hold.
+    pub fn watch_shortage(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.watches.short)
+    }
+
     /// A stream without watchers.
     pub fn watch(&self) -> Watching {
         let shared = Arc::clone(&self.0);
