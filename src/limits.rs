@@ -28,6 +28,12 @@ pub const QUOTA_CLEAR_PERCENT: u64 = 95;
 /// Alarms of one kind that may be raised: any client can raise one for any id.
 pub const ALARMS_MAX: usize = 256;
 
+/// A peer URL is no longer than this: a DNS name and what comes around it.
+pub const PEER_URL_BYTES_MAX: usize = 512;
+/// Removed members whose keys are remembered, to tell them what happened.
+pub const REMOVED_MEMBERS_MAX: usize = 64;
+/// Default of `--max-learners` (etcd's default).
+pub const LEARNERS: u64 = 1;
 /// Size of a WAL segment in bytes.
 pub const WAL_SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes of proposals that one WAL batch collects before it is closed; one proposal above it goes alone.

@@ -212,7 +212,7 @@ async fn route(
     let Ok(response) = match service {
         kv_server::SERVICE_NAME => services.kv.clone().call(request).await,
         lease_server::SERVICE_NAME => services.lease.clone().call(request).await,
-        watch_server::SERVICE_NAME if method == "Watch" => services.watch.clone().call(request).await,
+        watch_server::SERVICE_NAME if method == "Watch" => return services.watch.clone().call(request),
         watch_server::SERVICE_NAME => return errors::unknown_method(service, method).into_http(),
         cluster_server::SERVICE_NAME => services.cluster.clone().call(request).await,
         maintenance_server::SERVICE_NAME => services.maintenance.clone().call(request).await,

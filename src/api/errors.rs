@@ -74,6 +74,18 @@ impl From<Rejection> for Status {
             }
             Rejection::NoSpace => etcd(Code::ResourceExhausted, "mvcc: database space exceeded"),
             Rejection::Corrupt => etcd(Code::DataLoss, "corrupt cluster"),
+            Rejection::MemberNotFound => etcd(Code::NotFound, "member not found"),
+            Rejection::PeerUrlExists => etcd(Code::FailedPrecondition, "Peer URLs already exists"),
+            Rejection::TooManyLearners => {
+                etcd(Code::FailedPrecondition, "too many learner members in cluster")
+            }
+            // etcd declares another code for this one, and sends Unknown.
+            Rejection::NotEnoughStarted => {
+                etcd(Code::Unknown, "re-configuration failed due to not enough started members")
+            }
+            Rejection::NotLearner => etcd(Code::FailedPrecondition, "can only promote a learner member"),
+            // Only nodes that join can bring this about, and they are told by their own protocol.
+            Rejection::PlaceTaken => Status::failed_precondition(format!("covey: {error}")),
             // etcd keeps any number.
             Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
         }
@@ -163,6 +175,21 @@ pub fn not_leader() -> Status {
 /// Leadership cannot be handed to that member.
 pub fn bad_leader_transferee() -> Status {
     etcd(Code::FailedPrecondition, "bad leader transferee")
+}
+
+/// The URLs of a member are none.
+pub fn bad_member_urls() -> Status {
+    etcd(Code::InvalidArgument, "given member URLs are invalid")
+}
+
+/// A learner lacks too much of the log to vote.
+pub fn learner_not_in_sync() -> Status {
+    etcd(Code::FailedPrecondition, "can only promote a learner member which is in sync with leader")
+}
+
+/// The other member has not taken over in time.
+pub fn leader_transfer_timed_out() -> Status {
+    etcd(Code::Unknown, "request timed out, leader transfer took too long")
 }
 
 /// An action that the method does not have.

@@ -1,6 +1,6 @@
 //! The Maintenance service (API reference, section 5).
 //!
-//! Owns: status, alarms, hashes and the answers of a server that has nothing to defragment, to hand over or to downgrade to. Must never:
+//! Owns: status, alarms, hashes, hand-overs and the answers of a server that has nothing to defragment or to downgrade to. Must never:
 //! touch files. Driven by `dispatch`.
 
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use super::node::{Freshness, Node, not_in_kind};
 use super::snapshot_stream::SnapshotStream;
 use super::{errors, parse, render, version};
 use crate::command::{Alarm, AlarmAction, Command, Outcome};
+use crate::ids::MemberId;
 use crate::limits::SNAPSHOTS_MAX;
-use crate::runtime::ServeError;
+use crate::runtime::{HandOverError, ServeError};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::maintenance_server::Maintenance;
 use pb::alarm_request::AlarmAction as WireAction;
@@ -102,7 +103,7 @@ impl Maintenance for MaintenanceService {
             raft_applied_index: status.applied.0,
             errors,
             db_size_in_use: signed(status.bytes_in_use),
-            is_learner: self.node.is_learner(),
+            is_learner: status.is_learner,
             storage_version: version::STORAGE.to_owned(),
             db_size_quota: status.quota.map_or(0, signed),
             downgrade_info: Some(pb::DowngradeInfo::default()),
@@ -160,14 +161,12 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        let status = self.node.handle().status();
-        if status.leader != Some(status.member) {
-            return Err(errors::not_leader());
-        }
-        // A member that leads has no peer yet that could take over.
-        if request.into_inner().target_id != status.member.0 {
-            return Err(errors::bad_leader_transferee());
-        }
+        let target = MemberId(request.into_inner().target_id);
+        self.node.handle().hand_over(target).await.map_err(|error| match error {
+            HandOverError::NotLeader => errors::not_leader(),
+            HandOverError::BadTransferee => errors::bad_leader_transferee(),
+            HandOverError::TookTooLong => errors::leader_transfer_timed_out(),
+        })?;
         Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 

@@ -49,6 +49,7 @@ mod watch_codec;
 
 pub use answers::Answers;
 pub use browser::BrowserPolicy;
+pub use cluster::MemberRules;
 pub use counters::Counters;
 pub use record::methods;
 pub use server::{Api, ApiOptions, Listener, MetricsText, Plaintext, Task, TlsSource};

@@ -176,14 +176,9 @@ impl Node {
         }
     }
 
-    /// Refuses what a learner does not serve.
+    /// Refuses what a learner does not serve before it has caught up. After that it serves what the others serve.
     pub fn require_voter(&self) -> Result<(), Status> {
-        if self.is_learner() { Err(errors::not_for_learners()) } else { Ok(()) }
-    }
-
-    /// Whether this member receives the log without voting.
-    pub fn is_learner(&self) -> bool {
-        self.handle.view().facts().conf_state.learners.contains(&self.handle.ids().member)
+        if self.handle.is_catching_up() { Err(errors::not_for_learners()) } else { Ok(()) }
     }
 }
 

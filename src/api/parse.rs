@@ -4,13 +4,14 @@
 //! 1.2 to 1.7). Must never: look at the state, or let a protobuf type pass. Driven by the services.
 
 use bytes::Bytes;
+use tonic::Status;
 
 use crate::command::{
     Alarm, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseChange, Op, Put,
     Range, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, MemberId};
-use crate::limits::TXN_DEPTH_MAX;
+use crate::limits::{PEER_URL_BYTES_MAX, TXN_DEPTH_MAX};
 use crate::mvcc::{InvalidRequest, check};
 use crate::watch;
 use crate::wire::etcdserverpb as pb;
@@ -19,7 +20,7 @@ use pb::request_op::Request;
 use pb::watch_create_request::FilterType;
 use pb::watch_request::RequestUnion;
 
-use super::errors::BadRequest;
+use super::errors::{self, BadRequest};
 
 /// A range; whether it is serializable is the caller's business.
 pub fn range(request: pb::RangeRequest) -> Result<Range, BadRequest> {
@@ -224,6 +225,26 @@ pub fn is_version(text: &str) -> bool {
     identifiers.into_iter().all(sound)
         && (numbers.len() == 3 || (plain && numbers.len() == 2))
         && numbers.iter().all(|number| number.parse::<i64>().is_ok())
+}
+
+/// The peer URLs of a member: at least one, each once, in etcd's order.
+pub fn peer_urls(mut urls: Vec<String>) -> Result<Vec<String>, Status> {
+    urls.sort_unstable();
+    let sound =
+        !urls.is_empty() && urls.iter().all(|url| is_peer_url(url)) && urls.is_sorted_by(|a, b| a < b);
+    if sound { Ok(urls) } else { Err(errors::bad_member_urls()) }
+}
+
+/// `scheme://host:port` and nothing more.
+fn is_peer_url(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let Some((host, port)) = rest.and_then(|rest| rest.rsplit_once(':')) else { return false };
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_is_sound = match name {
+        Some(address) => address.split('%').next().is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && !host.contains([':', '/', '?', '#', '[', ']', '@', ' ']),
+    };
+    host_is_sound && url.len() <= PEER_URL_BYTES_MAX && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! an answer is. Driven by the services.
 
 use crate::command::{Alarm, AlarmKind, DeleteResult, KeyValue, OpResult, PutResult, RangeResult, TxnResult};
-use crate::ids::{MemberId, Revision};
+use crate::ids::Revision;
 use crate::mvcc::Facts;
+use crate::store::Member;
 use crate::wire::{etcdserverpb as pb, mvccpb};
 use pb::response_op::Response;
 
@@ -89,25 +90,20 @@ pub fn alarm_name(kind: AlarmKind) -> &'static str {
     }
 }
 
-/// The members of the cluster: everybody in its configuration, with a name and URLs where they have said them.
+/// The members of the cluster, with a name and client URLs where they have said them. One that is to vote is shown as a voter also while it
+/// catches up: etcd's clients wait for what they asked for.
 pub fn members(facts: &Facts) -> Vec<pb::Member> {
-    let conf = &facts.conf_state;
-    let learners = conf.learners.iter().chain(&conf.learners_next);
-    let mut members: Vec<_> = conf.voters.iter().chain(&conf.voters_outgoing).chain(learners).collect();
-    members.sort_unstable();
-    members.dedup();
-    let one = |id: &MemberId| {
-        let said = facts.members.iter().find(|member| member.id() == *id);
-        let said = said.map(|member| member.attributes.clone()).unwrap_or_default();
+    let one = |member: &Member| {
+        let said = member.attributes.clone();
         pb::Member {
-            id: id.0,
+            id: said.member.0,
             name: said.name,
             peer_urls: said.peer_urls,
             client_urls: said.client_urls,
-            is_learner: conf.learners.contains(id),
+            is_learner: !member.votes,
         }
     };
-    members.into_iter().map(one).collect()
+    facts.members.iter().map(one).collect()
 }
 
 #[cfg(test)]

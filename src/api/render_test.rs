@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::command::MemberAttributes;
-use crate::ids::LeaseId;
-use crate::store::{ConfState, Member};
+use crate::ids::{LeaseId, MemberId};
+use crate::store::Member;
 
 #[test]
 fn a_key_value_keeps_every_field() {
@@ -57,7 +57,7 @@ fn inner_headers_have_a_revision_alone_and_nested_ones_none() {
 }
 
 #[test]
-fn members_are_those_of_the_configuration_with_what_they_said() {
+fn members_are_shown_with_what_they_said_and_as_what_they_are_to_be() {
     let said = MemberAttributes {
         member: MemberId(2),
         name: "two".into(),
@@ -65,23 +65,17 @@ fn members_are_those_of_the_configuration_with_what_they_said() {
         client_urls: vec!["http://c".into()],
         ..MemberAttributes::default()
     };
-    let removed =
-        MemberAttributes { member: MemberId(9), name: "nine".into(), ..MemberAttributes::default() };
+    let kept = MemberAttributes { member: MemberId(9), ..MemberAttributes::default() };
     let facts = Facts {
-        members: [said, removed].map(|attributes| Member { attributes, ..Member::default() }).into(),
-        conf_state: ConfState {
-            voters: vec![MemberId(3), MemberId(2)],
-            learners: vec![MemberId(4)],
-            // A voter of the outgoing configuration that is to become a learner.
-            voters_outgoing: vec![MemberId(2), MemberId(5)],
-            learners_next: vec![MemberId(5)],
-            auto_leave: true,
-        },
+        members: vec![
+            Member { key: None, votes: true, attributes: said },
+            Member { key: None, votes: false, attributes: kept },
+        ],
         ..Facts::default()
     };
     let rendered = members(&facts);
     let brief: Vec<_> = rendered.iter().map(|m| (m.id, m.name.as_str(), m.is_learner)).collect();
-    assert_eq!(brief, [(2, "two", false), (3, "", false), (4, "", true), (5, "", false)]);
+    assert_eq!(brief, [(2, "two", false), (9, "", true)]);
     assert_eq!(
         (&rendered[0].peer_urls[..], &rendered[0].client_urls[..]),
         (&["http://p".into()][..], &["http://c".into()][..])

@@ -21,7 +21,7 @@ use super::answers::{Answers, Outbox, Patience};
 use super::authority::Mending;
 use super::browser::BrowserPolicy;
 use super::calls::Calls;
-use super::cluster::ClusterService;
+use super::cluster::{ClusterService, MemberRules};
 use super::counters::{Counters, Live};
 use super::dispatch::{Connection, Services, answer};
 use super::health::HealthService;
@@ -86,6 +86,8 @@ pub struct ApiOptions {
     pub answer_bytes_max: usize,
     /// How long a client may take nothing of what it was answered.
     pub answer_patience: Duration,
+    /// What changes of the members go by.
+    pub members: MemberRules,
     /// `--max-concurrent-streams`: calls at a time on one connection.
     pub streams_max: u32,
     /// `--grpc-keepalive-min-time`: how often a client may ask for a sign of life; zero is as often as it likes.
@@ -106,6 +108,7 @@ impl Default for ApiOptions {
             connections_max: CONNECTIONS,
             answer_bytes_max: ANSWERS_BYTES_MAX,
             answer_patience: ANSWER_PATIENCE,
+            members: MemberRules::default(),
             streams_max: STREAMS_PER_CONNECTION,
             keepalive_min_time: KEEPALIVE_MIN_TIME,
             keepalive_interval: Some(KEEPALIVE_INTERVAL),
@@ -193,7 +196,7 @@ impl Api {
             lease: LeaseServer::new(LeaseService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
             watch: WatchService::new(node.clone(), stopping.clone(), options.request_bytes_max),
-            cluster: ClusterServer::new(ClusterService::new(node.clone()))
+            cluster: ClusterServer::new(ClusterService::new(node.clone(), options.members))
                 .max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))
                 .max_decoding_message_size(message_bytes_max),

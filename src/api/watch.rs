@@ -7,7 +7,6 @@
 //! encoded once, by whoever is first to send it (see `watch_codec`), and all streams send the same bytes, hence a body of our own.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -45,16 +44,13 @@ impl WatchService {
     }
 
     /// Answers a call of `Watch`.
-    pub async fn call<B>(
-        self,
-        request: http::Request<B>,
-    ) -> Result<http::Response<tonic::body::Body>, Infallible>
+    pub fn call<B>(self, request: http::Request<B>) -> http::Response<tonic::body::Body>
     where
         B: Body + Send + 'static,
         B::Error: Into<tonic::codegen::StdError> + Send,
     {
         if let Some(encoding) = request.headers().get("grpc-encoding").filter(|value| *value != "identity") {
-            return Ok(errors::compressed(encoding).into_http());
+            return errors::compressed(encoding).into_http();
         }
         let stopping = self.stopping;
         let requests = Streaming::new_request(Codec, request.into_body(), None, Some(self.message_bytes_max));
@@ -70,7 +66,7 @@ impl WatchService {
         let mut response = http::Response::new(body);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response.extensions_mut().insert(CountedElsewhere);
-        Ok(response)
+        response
     }
 }
 

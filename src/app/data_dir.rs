@@ -17,6 +17,8 @@ use crate::formation::{
 use crate::ids::Revision;
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
+use crate::store::Meta;
+use crate::wal::Position;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,7 @@ pub enum OpenError {
     },
     /// A fresh directory, and nobody said what to make of it.
     #[error(
-        "the data directory {path} is empty, and this version forms clusters of one node only: start it with --solo"
+        "the data directory {path} is empty: start with --solo for a cluster of one, or say with --initial-cluster who else there is"
     )]
     NothingToJoin {
         /// The directory.
@@ -65,26 +67,66 @@ pub struct DataDir {
     pub lock: DirectoryLock,
 }
 
+/// What a data directory is opened for where nothing is in it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFresh {
+    /// Found a cluster of one.
+    Solo,
+    /// Look for others.
+    Meet,
+    /// Refuse.
+    Refuse,
+}
+
 /// How a data directory is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Found a cluster of one in a fresh directory.
-    pub solo: bool,
+    /// What to do in a fresh directory.
+    pub when_fresh: WhenFresh,
     /// How its files are kept.
     pub disk: DiskOptions,
 }
 
+/// What a data directory was found to be.
+pub enum Opened {
+    /// Of a node in a cluster.
+    Node(DataDir),
+    /// Of a node that is in none yet.
+    Fresh(FreshDir),
+}
+
+/// The data directory of a node that is in no cluster yet.
+pub struct FreshDir {
+    path: PathBuf,
+    directory: RealDirectory,
+    lock: DirectoryLock,
+    disk: DiskOptions,
+    /// The node's key.
+    pub key: NodeKey,
+}
+
 impl DataDir {
     /// Opens `path`, making it first where it is missing. Founds a cluster where there is none and the options say so.
-    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
         make_dir(path)?;
         let directory = RealDirectory::open(path)?;
         let lock = directory.lock()?;
-        if formation::founded(&directory).map_err(useless(path))?.is_none() {
-            if !options.solo {
-                return Err(OpenError::NothingToJoin { path: path.to_owned() });
+        let identity = formation::founded(&directory).map_err(useless(path))?;
+        let is_fresh = |identity: &Identity| matches!(identity.stage, Stage::Fresh | Stage::Forming);
+        if identity.as_ref().is_none_or(is_fresh) {
+            match (options.when_fresh, identity) {
+                (WhenFresh::Refuse, _) => return Err(OpenError::NothingToJoin { path: path.to_owned() }),
+                (WhenFresh::Solo, None) => drop(found(path, &directory, Stage::Founding)?),
+                (WhenFresh::Solo, Some(known)) => {
+                    let begun = new_cluster(path, known.key, Stage::Founding)?;
+                    formation::take_up(&directory, &begun).map_err(useless(path))?;
+                }
+                (WhenFresh::Meet, known) => {
+                    let identity = known.map_or_else(|| found(path, &directory, Stage::Fresh), Ok)?;
+                    let (path, disk, key) = (path.to_owned(), options.disk, identity.key);
+                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key }));
+                }
             }
-            found(path, &directory, Stage::Founding)?;
         }
         let nonce = random_u64().map_err(failed("draw randomness for", path))?;
         let content = formation::open(&directory, nonce, None, options.disk).map_err(useless(path))?;
@@ -94,7 +136,24 @@ impl DataDir {
                 "the last batch of the log was not finished when the machine stopped; it was never acknowledged"
             );
         }
-        Ok(Self { content, lock })
+        Ok(Opened::Node(Self { content, lock }))
+    }
+}
+
+impl FreshDir {
+    /// Who this node would be in a cluster that it founds.
+    pub fn founder(&self) -> Result<Identity, OpenError> {
+        new_cluster(&self.path, self.key.clone(), Stage::Forming)
+    }
+
+    /// Begins what was found or founded: store and log with these facts.
+    pub fn begin(self, begun: &Identity, meta: Meta, log_start: Position) -> Result<DataDir, OpenError> {
+        let Self { path, directory, lock, disk, .. } = self;
+        formation::take_up(&directory, begun).map_err(useless(&path))?;
+        let nonce = random_u64().map_err(failed("draw randomness for", &path))?;
+        let content = Content { meta, batches: &mut std::iter::empty(), log_start };
+        let content = formation::open(&directory, nonce, Some(content), disk).map_err(useless(&path))?;
+        Ok(DataDir { content, lock })
     }
 }
 
@@ -168,21 +227,29 @@ fn make_dir(path: &Path) -> Result<(), OpenError> {
 }
 
 fn found(path: &Path, directory: &RealDirectory, stage: Stage) -> Result<Identity, OpenError> {
-    let randomness = |_| failed("draw randomness for", path)(io::Error::other("no randomness"));
-    let system = SystemRandom::new();
-    let key = Ed25519KeyPair::generate_pkcs8(&system).map_err(randomness)?;
-    let root = Ed25519KeyPair::generate_pkcs8(&system).map_err(randomness)?;
+    let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness(path))?;
+    let identity = new_cluster(path, NodeKey::from_pkcs8(key.as_ref().to_vec())?, stage)?;
+    formation::found(directory, &identity).map_err(useless(path))?;
+    if stage != Stage::Fresh {
+        tracing::info!(
+            cluster = %identity.cluster(),
+            member = %identity.member,
+            key = %identity.key.fingerprint(),
+            "founded a cluster of one"
+        );
+    }
+    Ok(identity)
+}
+
+/// The holder of a key as the founder of a cluster that nobody knows yet.
+fn new_cluster(path: &Path, key: NodeKey, stage: Stage) -> Result<Identity, OpenError> {
+    let root = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness(path))?;
     let root = Ed25519KeyPair::from_pkcs8(root.as_ref()).map_err(|_| KeyError)?;
     let root = ClusterRoot(root.public_key().as_ref().try_into().map_err(|_| KeyError)?);
     let nonce = random_u64().map_err(failed("draw randomness for", path))?;
-    let founding = found_solo(NodeKey::from_pkcs8(key.as_ref().to_vec())?, root, nonce);
-    let identity = Identity { stage, ..founding.identity };
-    formation::found(directory, &identity).map_err(useless(path))?;
-    tracing::info!(
-        cluster = %identity.cluster(),
-        member = %identity.member,
-        key = %identity.key.fingerprint(),
-        "founded a cluster of one"
-    );
-    Ok(identity)
+    Ok(Identity { stage, ..found_solo(key, root, nonce).identity })
+}
+
+fn no_randomness(path: &Path) -> OpenError {
+    failed("draw randomness for", path)(io::Error::other("no randomness"))
 }

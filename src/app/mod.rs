@@ -4,6 +4,7 @@
 
 mod auto_compaction;
 mod data_dir;
+mod forming;
 mod image_file;
 mod metrics;
 mod peers;
@@ -13,7 +14,7 @@ mod serve;
 
 use std::error::Error;
 
-pub use data_dir::{DataDir, OpenError, OpenOptions};
+pub use data_dir::{DataDir, FreshDir, OpenError, OpenOptions, Opened, WhenFresh};
 pub use image_file::{FileError, HashCheck, ImageFile, ImageSummary};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use serve::{ServeFailure, serve};

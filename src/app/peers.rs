@@ -12,13 +12,14 @@ use bytes::Bytes;
 use smol::channel::{Receiver, Sender};
 use smol::{LocalExecutor, Timer};
 
+use super::forming;
 use crate::config::Url;
 use crate::consensus::Message;
 use crate::formation::Identity;
 use crate::ids::{Incarnation, MemberId};
 use crate::limits::QUESTIONS_WAITING_MAX;
 use crate::node::TransferMessage;
-use crate::peer::{Event, Options, Peer, Run, StartError, Transport};
+use crate::peer::{Event, Options, Peer, RefusalKind, RefusedBy, Run, StartError, Transport, Trust};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
 use crate::runtime::{Handle, PeerLink};
@@ -38,9 +39,18 @@ pub(super) struct Members {
     pub(super) listen: SocketAddr,
     pub(super) clock: Clock,
     pub(super) prng: Prng,
+    /// Who is listened to that is in no cluster yet; none: nobody.
+    pub(super) trust: Option<Trust>,
 }
 
 impl Members {
+    fn start(&mut self) -> Result<Peers, StartError> {
+        let Self { handle, identity, listen, clock, prng, trust } = self;
+        let forming = trust.clone().map(|trust| (trust, forming::answerer(identity, handle)));
+        let (identity, prng) = (identity.clone(), prng.fork());
+        Peers::start(Options { identity, listen: *listen, prng, clock: *clock, forming }, handle)
+    }
+
     /// Connects with the other members once there are any, until it is dropped. A node that is alone leaves the port to others.
     pub(super) async fn talk(mut self, executor: Rc<LocalExecutor<'static>>) {
         loop {
@@ -51,7 +61,7 @@ impl Members {
             changed.await;
         }
         let peers = loop {
-            match Peers::start(&self.identity, self.listen, &self.handle, self.clock, self.prng.fork()) {
+            match self.start() {
                 Ok(peers) => break peers,
                 Err(error) => tracing::error!(error = %super::chain(&error), "cannot talk to other members"),
             }
@@ -105,15 +115,8 @@ impl PeerLink for Link {
 
 impl Peers {
     /// Binds the port and lets members connect whom the state names.
-    fn start(
-        identity: &Identity,
-        listen: SocketAddr,
-        handle: &Handle,
-        clock: Clock,
-        prng: Prng,
-    ) -> Result<Self, StartError> {
+    fn start(options: Options, handle: &Handle) -> Result<Self, StartError> {
         let (asks, asked) = smol::channel::bounded(QUESTIONS_WAITING_MAX);
-        let options = Options { identity: identity.clone(), listen, prng, clock };
         let for_events = handle.clone();
         let events = Arc::new(move |event| take(&for_events, &asks, event));
         let transport = Arc::new(Transport::start(options, events)?);
@@ -168,6 +171,9 @@ fn take(handle: &Handle, asks: &Sender<Asked>, event: Event) {
         // Who asks more than can be looked at asks again.
         Event::Question { from, number, body } => drop(asks.try_send(Asked { from, number, question: body })),
         Event::Answer { from, number, body } => handle.peer_answer(from, number, body),
+        Event::Refused { by: RefusedBy::Them, why, .. } if why.kind == RefusalKind::Removed => {
+            handle.peer_says_removed();
+        }
         // The transport has logged both.
         Event::Connected { .. } | Event::Refused { .. } => {}
     }

@@ -16,16 +16,18 @@ use smol::{Async, LocalExecutor, Timer};
 
 use super::auto_compaction::AutoCompactor;
 use super::chain;
-use super::data_dir::{DataDir, OpenError, OpenOptions};
+use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
+use super::forming;
 use super::metrics::metrics_text;
 use super::peers::Members;
 use super::resources;
-use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, Plaintext, Stop, Stopping};
+use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::formation::{self, DiskOptions, Identity};
 use crate::limits::{ANSWER_WRITE_SHARE, KEEPALIVE_TIMEOUT};
 use crate::node::{RecoverError, Recovery, recover};
+use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
@@ -68,6 +70,12 @@ pub enum ServeFailure {
         #[source]
         source: io::Error,
     },
+    /// The cluster's secret cannot be used.
+    #[error("nobody could be let into the cluster")]
+    Secret(#[from] forming::SecretFailure),
+    /// The members' port cannot be listened on.
+    #[error("cannot form a cluster with others")]
+    Forming(#[from] crate::peer::StartError),
     /// The operating system refused something a server needs.
     #[error("cannot {action}")]
     System {
@@ -102,11 +110,23 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let sockets = bind(&config.client)?;
     let store = StoreOptions { cache_bytes: config.store.cache_bytes };
     let disk = DiskOptions { store, ..DiskOptions::default() };
-    let options = OpenOptions { solo: config.solo, disk };
-    let data = DataDir::open(&config.data_dir, options)?;
+    let trust = forming::trust(&config.peer)?;
+    let when_fresh = match &config.peer.initial {
+        _ if config.solo => WhenFresh::Solo,
+        Some(_) => WhenFresh::Meet,
+        None => WhenFresh::Refuse,
+    };
+    let data =
+        match (DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?, &config.peer.initial) {
+            (Opened::Node(data), _) => data,
+            (Opened::Fresh(fresh), Some(initial)) => {
+                forming::form(fresh, &config.name, &config.peer, initial, trust.clone(), clock)?
+            }
+            (Opened::Fresh(_), None) => unreachable!("without others to meet nothing is left fresh"),
+        };
     let metrics = Arc::new(Metrics::new(api::methods()));
     let (running, identity, lock) = start(config, data, clock, &metrics)?;
-    let outcome = smol::block_on(attend(config, &running, &identity, sockets, clock, metrics));
+    let outcome = smol::block_on(attend(config, &running, &identity, sockets, clock, metrics, trust));
     match outcome {
         Ok(()) => running.stop()?,
         // The threads are not waited for: one of them may hang in the very call that failed.
@@ -198,6 +218,7 @@ async fn attend(
     sockets: Vec<Socket>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    trust: Trust,
 ) -> Result<(), ServeFailure> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
@@ -209,9 +230,10 @@ async fn attend(
     let members = Members {
         handle: handle.clone(),
         identity: identity.clone(),
-        listen: config.listen_peer_urls[0].address,
+        listen: config.peer.listen.address,
         clock,
         prng: Prng::new(seed),
+        trust: Some(trust),
     };
     // A task of its own: while the node drains, its last writes still need the others.
     let members = executor.spawn(members.talk(Rc::clone(&executor)));
@@ -242,24 +264,35 @@ async fn attend(
         }
         Ok(())
     };
-    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
-    stop.announce();
-    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    let drained = async {
-        drain(&api, DRAIN_MAX).await;
-        // Whoever still waits for a write is told so on an open connection.
-        running.close();
-        drain(&api, GOODBYE_MAX).await;
-        let left = api.counters().connections();
-        if left > 0 {
-            tracing::warn!(connections = left, "connections did not end in time");
-        }
+    let removed = async {
+        handle.removed().await;
+        tracing::warn!(
+            "this member was removed from the cluster: the node stops; its data directory is of no use any more"
+        );
         Ok(())
     };
-    let outcome = executor.run(smol::future::or(drained, fault)).await;
+    let told = smol::future::or(told, removed);
+    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
+    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    let outcome = executor.run(smol::future::or(wind_down(running, &api, stop), fault)).await;
     executor.run(members.cancel()).await;
     outcome
+}
+
+/// Lets others lead, and what clients have begun come to its end.
+async fn wind_down(running: &Running, api: &Api, stop: Stop) -> Result<(), ServeFailure> {
+    running.handle().step_down().await;
+    stop.announce();
+    drain(api, DRAIN_MAX).await;
+    // Whoever still waits for a write is told so on an open connection.
+    running.close();
+    drain(api, GOODBYE_MAX).await;
+    let left = api.counters().connections();
+    if left > 0 {
+        tracing::warn!(connections = left, "connections did not end in time");
+    }
+    Ok(())
 }
 
 fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopping: Stopping) -> Api {
@@ -273,6 +306,7 @@ fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopp
         keepalive_min_time: config.client.keepalive_min_time,
         keepalive_interval,
         keepalive_timeout: keepalive_timeout.unwrap_or(KEEPALIVE_TIMEOUT),
+        members: MemberRules { strict: config.peer.strict, learners_max: config.peer.learners_max },
         browser: BrowserPolicy {
             hosts: config.client.allowed_hosts.clone(),
             origins: config.client.cors.clone(),
@@ -289,7 +323,7 @@ async fn publish(handle: &Handle, config: &ServeConfig, identity: &Identity) {
     let attributes = MemberAttributes {
         member: identity.member,
         name: config.name.clone(),
-        peer_urls: config.listen_peer_urls.iter().map(|listen| listen.url.to_string()).collect(),
+        peer_urls: config.peer.advertise_urls.iter().map(ToString::to_string).collect(),
         client_urls: config.client.advertise_urls.iter().map(ToString::to_string).collect(),
         incarnation: identity.incarnation.0,
         boot_nonce: identity.boot_nonce,

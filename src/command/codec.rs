@@ -14,10 +14,10 @@ use bytes::{Buf, Bytes};
 use super::varint::{VarintError, put_varint, take_varint};
 use super::{
     Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope,
-    KeyRange, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, Op, Put, Range, RangeEnd, Sort,
-    SortOrder, SortTarget, Txn,
+    KeyRange, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, MemberCommand, Op, Put, Range,
+    RangeEnd, Sort, SortOrder, SortTarget, Txn,
 };
-use crate::ids::{LeaseId, LogIndex, MemberId, ProposalId, Term};
+use crate::ids::{LeaseId, LogIndex, MemberId, ProposalId, PublicKey, Term};
 use crate::limits::{LEASE_TTL_MAX, TXN_DEPTH_MAX};
 
 /// The version that this build writes, and the only one it reads.
@@ -99,6 +99,7 @@ pub fn encode(envelope: &Envelope) -> Bytes {
             out.member(member);
         }
         Command::Lease(command) => out.lease(command),
+        Command::Member(command) => out.members(command),
     }
     Bytes::from(out.0)
 }
@@ -119,6 +120,7 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
         5 => input.alarm()?,
         6 => Command::Publish(input.member()?),
         tag @ 7..=10 => Command::Lease(input.lease(tag)?),
+        tag @ 11..=15 => Command::Member(input.members(tag)?),
         tag => return Err(undefined("command", tag)),
     };
     match input.0.len() {
@@ -280,6 +282,34 @@ impl Writer {
     fn lease_instance(&mut self, lease: LeaseInstance) {
         self.signed(lease.id.0);
         self.varint(lease.granted_at.0);
+    }
+
+    fn members(&mut self, command: &MemberCommand) {
+        match command {
+            MemberCommand::Add { peer_urls, votes, strict, learners_max } => {
+                self.0.extend_from_slice(&[11, u8::from(*votes), u8::from(*strict)]);
+                self.varint(*learners_max);
+                self.texts(peer_urls);
+            }
+            MemberCommand::Bind { id, key } => {
+                self.0.push(12);
+                self.varint(id.0);
+                self.0.extend_from_slice(&key.0);
+            }
+            MemberCommand::Promote { id, strict } => {
+                self.0.extend_from_slice(&[13, u8::from(*strict)]);
+                self.varint(id.0);
+            }
+            MemberCommand::Remove { id, strict } => {
+                self.0.extend_from_slice(&[14, u8::from(*strict)]);
+                self.varint(id.0);
+            }
+            MemberCommand::Update { id, peer_urls } => {
+                self.0.push(15);
+                self.varint(id.0);
+                self.texts(peer_urls);
+            }
+        }
     }
 
     fn texts(&mut self, texts: &[String]) {
@@ -507,6 +537,35 @@ impl Reader {
 
     fn lease_instance(&mut self) -> Result<LeaseInstance, CodecError> {
         Ok(LeaseInstance { id: LeaseId(self.signed()?), granted_at: LogIndex(self.varint()?) })
+    }
+
+    fn flag(&mut self) -> Result<bool, CodecError> {
+        Ok(self.flags(1)? == 1)
+    }
+
+    fn members(&mut self, tag: u8) -> Result<MemberCommand, CodecError> {
+        Ok(match tag {
+            11 => {
+                let (votes, strict, learners_max) = (self.flag()?, self.flag()?, self.varint()?);
+                MemberCommand::Add { votes, strict, learners_max, peer_urls: self.texts()? }
+            }
+            12 => MemberCommand::Bind { id: MemberId(self.varint()?), key: self.key()? },
+            13 => {
+                let strict = self.flag()?;
+                MemberCommand::Promote { id: MemberId(self.varint()?), strict }
+            }
+            14 => {
+                let strict = self.flag()?;
+                MemberCommand::Remove { id: MemberId(self.varint()?), strict }
+            }
+            _ => MemberCommand::Update { id: MemberId(self.varint()?), peer_urls: self.texts()? },
+        })
+    }
+
+    fn key(&mut self) -> Result<PublicKey, CodecError> {
+        let key = *self.0.first_chunk().ok_or(CodecError::Truncated)?;
+        self.0.advance(size_of_val(&key));
+        Ok(PublicKey(key))
     }
 
     fn texts(&mut self) -> Result<Vec<String>, CodecError> {

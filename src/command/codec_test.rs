@@ -126,7 +126,20 @@ fn command() -> impl Strategy<Value = Command> {
                 boot_nonce: n[2],
             })
         });
+    let member = (any::<u64>(), texts(), any::<[bool; 2]>(), any::<u64>(), any::<[u8; 32]>(), 0..5).prop_map(
+        |(id, peer_urls, [votes, strict], learners_max, key, kind)| {
+            let id = MemberId(id);
+            Command::Member(match kind {
+                0 => MemberCommand::Add { peer_urls, votes, strict, learners_max },
+                1 => MemberCommand::Bind { id, key: PublicKey(key) },
+                2 => MemberCommand::Promote { id, strict },
+                3 => MemberCommand::Remove { id, strict },
+                _ => MemberCommand::Update { id, peer_urls },
+            })
+        },
+    );
     prop_oneof![
+        member,
         lease_command().prop_map(Command::Lease),
         put().prop_map(Command::Put),
         delete().prop_map(Command::DeleteRange),

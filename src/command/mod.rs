@@ -7,6 +7,7 @@
 pub mod codec;
 mod key_range;
 mod lease;
+mod member;
 mod txn;
 pub mod varint;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 
 pub use key_range::{KeyBounds, KeyRange, RangeEnd};
 pub use lease::{LeaseCommand, LeaseInstance};
+pub use member::MemberCommand;
 pub use txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, LeaseChange, Op, Put, Range, Sort, SortOrder,
     SortTarget, Txn,
@@ -55,6 +57,8 @@ pub enum Command {
     Publish(MemberAttributes),
     /// Grants, ends or checkpoints leases.
     Lease(LeaseCommand),
+    /// Changes the members.
+    Member(MemberCommand),
 }
 
 /// What a member tells the cluster about itself at each start.
@@ -197,6 +201,8 @@ pub enum Outcome {
     Alarm(Vec<Alarm>),
     /// Of [`Command::Publish`].
     Publish,
+    /// Of [`Command::Member`]: which member it was about.
+    Member(MemberId),
     /// Of [`LeaseCommand::Grant`].
     LeaseGrant {
         /// The time to live in seconds.
@@ -234,6 +240,24 @@ pub enum Rejection {
     /// The CORRUPT alarm is raised.
     #[error("corrupt cluster")]
     Corrupt,
+    /// No member has this id.
+    #[error("member not found")]
+    MemberNotFound,
+    /// Another member is at one of the URLs.
+    #[error("Peer URLs already exists")]
+    PeerUrlExists,
+    /// There are as many members that do not vote as there may be.
+    #[error("too many learner members in cluster")]
+    TooManyLearners,
+    /// Too few of the voters have started for the change to be safe.
+    #[error("re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    /// The member votes already.
+    #[error("can only promote a learner member")]
+    NotLearner,
+    /// The place belongs to another node, or the node has another place.
+    #[error("the place belongs to another node")]
+    PlaceTaken,
     /// No more alarms of this kind are kept.
     #[error("too many alarms are raised")]
     TooManyAlarms,

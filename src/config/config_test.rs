@@ -33,7 +33,7 @@ fn defaults_are_etcds() {
     assert_eq!(config.client.listen_urls[0].to_string(), "http://localhost:2379");
     assert_eq!(config.client.listen_urls[0].address.to_string(), "127.0.0.1:2379");
     assert_eq!(config.client.advertise_urls[0].to_string(), "http://localhost:2379");
-    assert_eq!(config.listen_peer_urls[0].to_string(), "http://localhost:2380");
+    assert_eq!(config.peer.listen.to_string(), "http://localhost:2380");
     assert_eq!(config.client.tls, None);
     assert_eq!(config.client.max_request_bytes, limits::REQUEST_BYTES);
     assert_eq!(config.client.max_txn_ops, 128);

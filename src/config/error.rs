@@ -136,7 +136,31 @@ pub enum ConfigError {
     /// Authorities for client certificates, but no TLS.
     #[error("--trusted-ca-file needs --cert-file and --key-file")]
     CaWithoutCertificate,
+    /// The node is not among those that form the cluster. etcd's words.
+    #[error("couldn't find local name \"{0}\" in the initial cluster configuration")]
+    NotInInitialCluster(String),
+    /// The others would look for it elsewhere.
+    #[error("--initial-cluster has {name}={initial} but --initial-advertise-peer-urls is {advertised}")]
+    InitialUrlsDiffer {
+        /// The node.
+        name: String,
+        /// Where it is by the one.
+        initial: String,
+        /// Where it is by the other.
+        advertised: String,
+    },
+    /// Anybody on the network could take part.
+    #[error(
+        "{0} is not on this machine: put the same generated secret into a file on every node and name it with --cluster-secret-file (head -c 32 /dev/urandom | base64 makes one)"
+    )]
+    SecretNeeded(String),
     /// Nobody can connect to what is listened on.
     #[error("--advertise-client-urls is required when listening on {0}")]
     AdvertiseNeeded(String),
+    /// The same for members.
+    #[error("--initial-advertise-peer-urls is required when listening on {0}")]
+    AdvertisePeerNeeded(String),
+    /// Members are listened for at one place.
+    #[error("only one URL can be listened on for members: --listen-peer-urls")]
+    OnePeerUrl,
 }

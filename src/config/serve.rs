@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::peer::{InitialCluster, PeerConfig};
 use super::sources::Sources;
 use super::table::SettingId;
 use super::url::{ListenUrl, Scheme, Url};
@@ -45,8 +46,8 @@ pub struct ServeConfig {
     pub solo: bool,
     /// The client listener.
     pub client: ClientConfig,
-    /// Where to listen for other members; not empty.
-    pub listen_peer_urls: Vec<ListenUrl>,
+    /// What has to do with other members.
+    pub peer: PeerConfig,
     /// The store.
     pub store: StoreConfig,
     /// When old revisions are dropped without anybody asking.
@@ -123,7 +124,7 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
         data_dir,
         solo: reader.parse(SettingId::Solo, values::boolean)?,
         client: client(&reader)?,
-        listen_peer_urls: reader.parse(SettingId::ListenPeerUrls, |text| urls(text, ListenUrl::parse))?,
+        peer: peer(&reader)?,
         store: StoreConfig {
             quota_bytes: reader.parse(SettingId::Quota, quota)?,
             cache_bytes: reader.number(
@@ -140,9 +141,45 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
         },
         warnings: Vec::new(),
     };
+    config.peer.check(&config.name)?;
     config.warnings = warnings(&config);
     config.warnings.splice(0..0, sources.warnings);
     Ok(config)
+}
+
+fn peer(reader: &Reader<'_>) -> Result<PeerConfig, ConfigError> {
+    let listen_urls = reader.parse(SettingId::ListenPeerUrls, |text| urls(text, ListenUrl::parse))?;
+    let [listen] = listen_urls.try_into().map_err(|_| ConfigError::OnePeerUrl)?;
+    let advertise_urls = if reader.0.is_set(SettingId::AdvertisePeerUrls) {
+        reader.parse(SettingId::AdvertisePeerUrls, |text| urls(text, Url::parse_reachable))?
+    } else if listen.address.ip().is_unspecified() && reader.0.is_set(SettingId::InitialCluster) {
+        return Err(ConfigError::AdvertisePeerNeeded(listen.to_string()));
+    } else {
+        vec![listen.url.clone()]
+    };
+    let state = reader
+        .parse(SettingId::InitialClusterState, |text| values::choice(text, SettingId::InitialClusterState))?;
+    let token = reader.0.value(SettingId::InitialClusterToken).text;
+    let initial = reader.parse(SettingId::InitialCluster, |text| {
+        let parsed: Result<Vec<_>, _> = values::list(text).map(named_url).collect();
+        Ok(InitialCluster::parse(&parsed?, state == "existing", &token))
+    })?;
+    let secret_file = Some(reader.0.value(SettingId::ClusterSecretFile).text);
+    Ok(PeerConfig {
+        listen,
+        advertise_urls,
+        initial: Some(initial).filter(|initial| !initial.nodes.is_empty()),
+        secret_file: secret_file.filter(|text| !text.is_empty()).map(PathBuf::from),
+        strict: reader.parse(SettingId::StrictReconfigCheck, values::boolean)?,
+        learners_max: reader.parse(SettingId::MaxLearners, |text| values::number(text, 0..=u64::MAX))?,
+    })
+}
+
+/// `name=url`.
+fn named_url(text: &str) -> Result<(&str, Url), ValueError> {
+    let (node, url) = text.split_once('=').ok_or(ValueError::NamedUrl)?;
+    name(node)?;
+    Ok((node, Url::parse_reachable(url)?))
 }
 
 fn client(reader: &Reader<'_>) -> Result<ClientConfig, ConfigError> {

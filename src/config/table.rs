@@ -53,6 +53,20 @@ pub enum SettingId {
     ClientCertAuth,
     /// `--listen-peer-urls`
     ListenPeerUrls,
+    /// `--initial-advertise-peer-urls`
+    AdvertisePeerUrls,
+    /// `--initial-cluster`
+    InitialCluster,
+    /// `--initial-cluster-state`
+    InitialClusterState,
+    /// `--initial-cluster-token`
+    InitialClusterToken,
+    /// `--cluster-secret-file`
+    ClusterSecretFile,
+    /// `--strict-reconfig-check`
+    StrictReconfigCheck,
+    /// `--max-learners`
+    MaxLearners,
     /// `--quota-backend-bytes`
     Quota,
     /// `--store-cache-bytes`
@@ -177,7 +191,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 34] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -345,7 +359,63 @@ pub const SETTINGS: [Setting; 27] = [
         "peer.listen-urls",
         Kind::List,
         Fallback::Text("http://localhost:2380"),
-        "Where to listen for other members",
+        "Where to listen for other members: the port is a UDP port",
+    ),
+    same(
+        SettingId::AdvertisePeerUrls,
+        "initial-advertise-peer-urls",
+        "peer.advertise-urls",
+        Kind::List,
+        Fallback::Derived { rule: "the peer URLs that are listened on", usual: "http://localhost:2380" },
+        "Where other members are told to find this one",
+    ),
+    same(
+        SettingId::InitialCluster,
+        "initial-cluster",
+        "peer.initial-cluster",
+        Kind::List,
+        Fallback::Text(""),
+        "The nodes that form a cluster together, each as name=url, this one among them",
+    ),
+    same(
+        SettingId::InitialClusterState,
+        "initial-cluster-state",
+        "peer.initial-cluster-state",
+        Kind::Choice(&["new", "existing"]),
+        Fallback::Text("new"),
+        "Whether they may found a cluster, or join the one that there is",
+    ),
+    same(
+        SettingId::InitialClusterToken,
+        "initial-cluster-token",
+        "peer.initial-cluster-token",
+        Kind::Text,
+        Fallback::Text("etcd-cluster"),
+        "Nodes with different tokens do not form a cluster",
+    ),
+    ours(
+        SettingId::ClusterSecretFile,
+        "cluster-secret-file",
+        "peer.secret-file",
+        Kind::Path,
+        Fallback::Text(""),
+        "A file with a generated secret that all nodes have; without it all are on this machine",
+    ),
+    same(
+        SettingId::StrictReconfigCheck,
+        "strict-reconfig-check",
+        "peer.strict-reconfig-check",
+        Kind::Bool,
+        Fallback::Text("true"),
+        "Refuse changes of the members that could leave no majority",
+    ),
+    same(
+        SettingId::MaxLearners,
+        "max-learners",
+        "peer.max-learners",
+        Kind::Number,
+        Fallback::Number(limits::LEARNERS),
+        "The most members that may be added without a vote",
     ),
     same(
         SettingId::Quota,

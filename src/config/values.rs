@@ -35,6 +35,9 @@ pub enum ValueError {
     /// Not one of the words.
     #[error("expected one of {}", .0.join(", "))]
     Choice(&'static [&'static str]),
+    /// Not `name=url`.
+    #[error("expected name=url")]
+    NamedUrl,
     /// Nothing where something is needed.
     #[error("must not be empty")]
     Empty,

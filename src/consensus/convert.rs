@@ -54,6 +54,12 @@ impl Message {
         }
     }
 
+    /// Whether it brings entries for the log.
+    pub fn brings_entries(&self) -> bool {
+        matches!(self.0.msg_type, MessageType::MsgAppend | MessageType::MsgPropose)
+            && !self.0.entries.is_empty()
+    }
+
     /// How many bytes [`Message::encode`] makes of it.
     pub fn encoded_len(&self) -> usize {
         self.0.encoded_len()

@@ -21,7 +21,7 @@ pub enum Refusal {
     /// It is for another member.
     #[error("the message is for another member")]
     NotForUs,
-    /// The sender is not in the configuration, or claims to be this member.
+    /// The sender claims to be this member, or asks for what only a member of the configuration may ask for and is none.
     #[error("the sender is not a member")]
     UnknownSender,
     /// Raft sends such a message only to itself, or this version has no use for it.
@@ -48,6 +48,9 @@ pub enum Refusal {
     /// A snapshot of anything but the state that is staged on this member's disk, or in a message that is none.
     #[error("the snapshot is not the one that is staged here")]
     Snapshot,
+    /// There is no room for more entries before those that wait are applied.
+    #[error("too much waits to be applied")]
+    Full,
     /// This member is no longer in the cluster.
     #[error("this member was removed")]
     Removed,
@@ -62,7 +65,10 @@ pub(super) fn check(
     if message.to != raft.id {
         return Err(Refusal::NotForUs);
     }
-    if message.from == raft.id || raft.prs().get(message.from).is_none() {
+    if message.from == raft.id
+        || message.from == raft::INVALID_ID
+        || (needs_membership(message.msg_type) && raft.prs().get(message.from).is_none())
+    {
         return Err(Refusal::UnknownSender);
     }
     let numbers = [message.term, message.log_term, message.index, message.commit, message.commit_term];
@@ -95,6 +101,20 @@ pub(super) fn check(
         | MessageType::MsgHeartbeatResponse
         | MessageType::MsgReadIndexResp => Ok(()),
     }
+}
+
+/// Who may send the rest is decided by keys alone (`peer`), and not by the configuration that this member happens to have applied: of two
+/// voters, one may not have heard yet that the other was added. Were it to refuse that one's appends or its candidacy, a majority could stay without
+/// a leader (dissertation, section 4.1: members process messages from servers that are not in their own configuration). What
+/// concerns a leader alone it can judge, for it knows the configuration.
+fn needs_membership(kind: MessageType) -> bool {
+    matches!(
+        kind,
+        MessageType::MsgPropose
+            | MessageType::MsgReadIndex
+            | MessageType::MsgTransferLeader
+            | MessageType::MsgTimeoutNow
+    )
 }
 
 /// Whether every log entry that raft holds is on disk. Raft asserts it at the moment it takes the lead.

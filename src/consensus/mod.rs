@@ -53,6 +53,8 @@ const APPEND_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
 const APPENDS_INFLIGHT_MAX: usize = 256;
 /// Bytes of entries in one [`Ready::committed`]; one larger entry goes alone.
 const COMMITTED_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
+/// A follower that lacks fewer entries than this has caught up: they are on their way.
+const CAUGHT_UP_ENTRIES: u64 = 1000;
 /// Bytes that a leader appends beyond what is committed before it drops proposals. Only forwarded ones get near it: the
 /// node's own are bounded before they come here.
 const UNCOMMITTED_BYTES_MAX: u64 = 2 * PROPOSALS_PENDING_BYTES_MAX as u64;
@@ -207,6 +209,34 @@ impl Consensus {
         }
     }
 
+    /// Whether a change of the configuration can be proposed now: this member leads, has applied an entry of its own term, and no other change is
+    /// under way.
+    pub fn takes_conf_change(&self) -> bool {
+        let raft = &self.node.raft;
+        !self.removed
+            && raft.state == StateRole::Leader
+            && raft.apply_to_current_term()
+            && !raft.has_pending_conf()
+            && raft.lead_transferee.is_none()
+            && raft.prs().conf().to_conf_state().voters_outgoing.is_empty()
+    }
+
+    /// The configuration that is in effect.
+    pub fn conf_state(&self) -> ConfState {
+        conf_state_from_raft(&self.node.raft.prs().conf().to_conf_state())
+    }
+
+    /// Whether a follower of this leader has nearly all of the log, and was heard of lately.
+    pub fn has_caught_up(&self, member: MemberId) -> bool {
+        let raft = &self.node.raft;
+        let near = |progress: &raft::Progress| {
+            progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
+                && progress.matched > 0
+                && progress.recent_active
+        };
+        raft.state == StateRole::Leader && raft.prs().get(member.0).is_some_and(near)
+    }
+
     /// Hands leadership to a voter, which takes over as soon as it has the whole log; without effect elsewhere than at the leader.
     pub fn transfer_leader(&mut self, now: Instant, to: MemberId) {
         self.count_ticks(now);
@@ -279,6 +309,11 @@ impl Consensus {
         store.cut(checkpoint.0, tail);
         // After a snapshot was restored the log in memory is ahead of a store that is about to be replaced; the one on disk must not be.
         LogIndex(store.first().min(checkpoint.0 + 1))
+    }
+
+    /// This member.
+    pub fn member(&self) -> MemberId {
+        MemberId(self.node.raft.id)
     }
 
     /// Where this member stands.

@@ -93,10 +93,15 @@ pub(super) fn check(start: &Start) -> Result<(), StartError> {
     if let Some(last) = last_term.filter(|&last| last > term) {
         return Err(StartError::TermBehind { term, last });
     }
-    let conf = &start.conf_state;
-    let mut members = conf.voters.iter().chain(&conf.learners).chain(&conf.voters_outgoing);
-    if !members.any(|&member| member == start.member) {
+    if !start.conf_state.names(start.member) && !is_joining(start) {
         return Err(StartError::NotMember(start.member));
     }
     Ok(())
+}
+
+/// A member that has nothing yet: it waits for the state of the others, which names it.
+fn is_joining(start: &Start) -> bool {
+    start.applied == Position::default()
+        && start.entries.is_empty()
+        && start.conf_state == ConfState::default()
 }

@@ -147,13 +147,22 @@ pub fn founded<D: Directory>(root: &D) -> Result<Option<Identity>, OpenError> {
 }
 
 /// Writes the record of a new node; its stage says whether its store begins with nothing ([`Stage::Founding`]) or with content
-/// ([`Stage::Restoring`]). [`open`] does the rest, after a crash too.
+/// ([`Stage::Restoring`]), or that the node has only a key so far ([`Stage::Fresh`], see [`take_up`]). [`open`] does the rest, after a crash too.
 pub fn found<D: Directory>(root: &D, identity: &Identity) -> Result<(), OpenError> {
     assert!(identity.stage != Stage::Established, "what is founded has neither store nor log yet");
     if founded(root)?.is_some() {
         return Err(RecordError::Exists.into());
     }
     Ok(record::create(root, identity)?)
+}
+
+/// Notes which cluster a node begins that was in none so far: `begun` says which, and how (its stage). [`open`] does the rest.
+pub fn take_up<D: Directory>(root: &D, begun: &Identity) -> Result<(), OpenError> {
+    let identity = founded(root)?.ok_or(OpenError::Fresh)?;
+    if !matches!(identity.stage, Stage::Fresh | Stage::Forming) {
+        return Err(RecordError::Exists.into());
+    }
+    Ok(record::take_up(root, begun)?)
 }
 
 /// Begins a run: opens what is there, or finishes the founding, with `content` where the node was founded for that.
@@ -167,13 +176,14 @@ pub fn open<D: Directory>(
     // On disk before anything else happens in this run: a copy of this directory that starts too can be told apart.
     let identity = record::start(root, boot_nonce)?.ok_or(OpenError::Fresh)?;
     match (identity.stage, content) {
+        (Stage::Fresh, _) | (Stage::Forming, None) => Err(OpenError::Fresh),
         (Stage::Established, None) => reopen(root, identity, options),
         (Stage::Founding, None) => {
             let (meta, log_start) = first_state(&identity);
             let content = Content { meta, batches: &mut std::iter::empty(), log_start };
             establish(root, identity, content, options)
         }
-        (Stage::Restoring, Some(content)) => establish(root, identity, content, options),
+        (Stage::Restoring | Stage::Forming, Some(content)) => establish(root, identity, content, options),
         (Stage::Restoring, None) => Err(OpenError::Unfinished),
         (Stage::Founding | Stage::Established, Some(_)) => Err(OpenError::NotRestoring),
     }

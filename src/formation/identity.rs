@@ -20,6 +20,11 @@ pub struct Generation(pub u64);
 /// How far the founding of the cluster on this node's disk has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// There is a key and nothing else: the node is in no cluster.
+    Fresh,
+    /// A cluster was found or founded with others, and store and log may be half made. Nothing was acknowledged and nobody was answered: the
+    /// node may still begin as if it were fresh.
+    Forming,
     /// Store and log may be missing or half made. Nothing was ever acknowledged: make them anew.
     Founding,
     /// As [`Stage::Founding`], but the store begins with content that only whoever founds has: nobody else may finish it.
@@ -135,7 +140,7 @@ pub(super) fn founder_id(key: &NodeKey, boot_nonce: u64) -> MemberId {
 }
 
 /// The first eight bytes of a hash, where 0 stands for "none" and is stepped over.
-fn hash_to_id(label: &[u8], parts: &[&[u8]]) -> u64 {
+pub(super) fn hash_to_id(label: &[u8], parts: &[&[u8]]) -> u64 {
     let mut counter = 0_u8;
     loop {
         let counter_bytes = [counter];

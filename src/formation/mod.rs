@@ -6,17 +6,25 @@
 mod data_dir;
 mod found;
 mod identity;
+mod meeting;
 mod record;
+mod secret;
 
 #[cfg(test)]
 mod data_dir_test;
 
 pub use data_dir::{
     Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, found,
-    founded, open,
+    founded, open, take_up,
 };
 #[cfg(test)]
 pub(crate) use found::test_founding;
 pub use found::{Founding, first_state, first_state_of, found_solo};
 pub use identity::{ClusterRoot, Fingerprint, Generation, Identity, KeyError, NodeKey, Stage};
+pub use meeting::{
+    Answer, Meeting, MeetingError, Named, Question, Reception, Verdict, Welcome, joining_state, receive,
+};
 pub use record::RecordError;
+pub use secret::{
+    Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,
+};

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! file     "covey-id"  version:u16  length:u32  payload  crc32c:u32 (over all before it)        little endian
-//! payload  stage:u8 (1 founding, 2 established, 3 restoring)  member:u64  generation:u64  incarnation:u64  boot nonce:u64
+//! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming)  member:u64  generation:u64  incarnation:u64  boot nonce:u64
 //!          root key:32  length:u16  node key (PKCS #8)
 //! ```
 //!
@@ -87,6 +87,15 @@ pub fn start<D: Directory>(directory: &D, boot_nonce: u64) -> Result<Option<Iden
     })
 }
 
+/// Notes which cluster a node begins that was in none.
+pub fn take_up<D: Directory>(directory: &D, begun: &Identity) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| {
+        (identity.member, identity.root, identity.generation) = (begun.member, begun.root, begun.generation);
+        identity.stage = begun.stage;
+    })?;
+    changed.map(drop).ok_or(RecordError::Missing)
+}
+
 /// Notes that store and log are on disk; see [`super::Founding`].
 pub fn mark_established<D: Directory>(directory: &D) -> Result<Identity, RecordError> {
     change(directory, |identity| identity.stage = Stage::Established)?.ok_or(RecordError::Missing)
@@ -129,9 +138,7 @@ fn read_copies<D: Directory>(directory: &D) -> Result<Copies, RecordError> {
         }
     }
     let best = match &found {
-        [Some(one), Some(two)] if one.member != two.member || one.root != two.root => {
-            return Err(RecordError::Contradiction);
-        }
+        [Some(one), Some(two)] if contradict(one, two) => return Err(RecordError::Contradiction),
         [Some(one), Some(two)] => usize::from(age(two) > age(one)),
         [None, None] if exists.contains(&true) => return Err(RecordError::Damaged),
         [None, Some(_)] => 1,
@@ -141,9 +148,23 @@ fn read_copies<D: Directory>(directory: &D) -> Result<Copies, RecordError> {
     Ok(Copies { newest, best, exists })
 }
 
+/// Whether two copies cannot be of one node. A node that has no cluster yet may find one, and another one after that: a crash in between leaves a
+/// copy of each.
+fn contradict(one: &Identity, two: &Identity) -> bool {
+    let settled = |identity: &Identity| !matches!(identity.stage, Stage::Fresh | Stage::Forming);
+    let differ = one.member != two.member || one.root != two.root;
+    one.key.public() != two.key.public() || (differ && settled(one) && settled(two))
+}
+
 /// Which of two copies was written later.
-fn age(identity: &Identity) -> (Incarnation, bool) {
-    (identity.incarnation, identity.stage == Stage::Established)
+fn age(identity: &Identity) -> (Incarnation, u8) {
+    let progress = match identity.stage {
+        Stage::Fresh => 0,
+        Stage::Forming => 1,
+        Stage::Founding | Stage::Restoring => 2,
+        Stage::Established => 3,
+    };
+    (identity.incarnation, progress)
 }
 
 /// `None` for a copy that is not whole.
@@ -191,6 +212,8 @@ fn encode(identity: &Identity) -> Vec<u8> {
         Stage::Founding => 1,
         Stage::Established => 2,
         Stage::Restoring => 3,
+        Stage::Fresh => 4,
+        Stage::Forming => 5,
     });
     let numbers = [identity.member.0, identity.generation.0, identity.incarnation.0, identity.boot_nonce];
     for number in numbers {
@@ -236,6 +259,8 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         1 => Stage::Founding,
         2 => Stage::Established,
         3 => Stage::Restoring,
+        4 => Stage::Fresh,
+        5 => Stage::Forming,
         _ => return None,
     };
     let (numbers, rest) = rest.split_first_chunk::<32>()?;

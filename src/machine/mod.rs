@@ -14,16 +14,17 @@
 
 mod alarms;
 mod leases;
+mod members;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::command::AlarmKind;
-use crate::command::{Applied, Command, LeaseCommand, MemberAttributes, Outcome, Rejection};
+use crate::command::{Applied, Command, LeaseCommand, Outcome, Rejection};
 use crate::ids::{LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
-use crate::mvcc::{Allowance, ReadError, Tip, View, Writer, cost_of};
-use crate::store::{Base, ConfState, FoldBatch, Lease, Member, StoreError};
+use crate::mvcc::{Allowance, Facts, ReadError, Tip, View, Writer, cost_of};
+use crate::store::{Base, ConfState, FoldBatch, Lease, StoreError};
 
 /// The state of one member, as of the last log entry it was given.
 ///
@@ -76,6 +77,11 @@ impl Machine {
         self.tip.view().clone()
     }
 
+    /// The facts as of now.
+    pub fn facts(&self) -> &Facts {
+        self.tip.view().facts()
+    }
+
     /// A lease as of now.
     pub fn lease(&self, id: LeaseId) -> Option<Lease> {
         self.tip.view().leases().find(id).copied()
@@ -125,7 +131,7 @@ impl Machine {
     pub fn apply_conf_state(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
         self.apply_empty(index, term);
         self.tip.digest_mut().conf_state(&conf_state);
-        self.tip.facts_mut().conf_state = conf_state;
+        self.follow_configuration(conf_state);
     }
 
     /// What the alarms forbid. CORRUPT is the graver one.
@@ -167,6 +173,7 @@ impl Machine {
                 return Ok((Outcome::Publish, false));
             }
             Command::Lease(command) => return Ok((self.execute_lease(command)?, false)),
+            Command::Member(command) => return Ok((self.execute_member(command)?, false)),
         };
         Ok((outcome, writer.is_answer_too_large()))
     }
@@ -187,15 +194,6 @@ impl Machine {
         facts.compacted = Revision(revision);
         facts.ever_compacted = true;
         Ok(Outcome::Compact)
-    }
-
-    /// What a member says of itself. One that was removed while it said so stays removed.
-    fn publish(&mut self, attributes: &MemberAttributes) {
-        self.tip.digest_mut().attributes(attributes);
-        let members = &mut self.tip.facts_mut().members;
-        if let Ok(position) = members.binary_search_by_key(&attributes.member, Member::id) {
-            members[position].attributes = attributes.clone();
-        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn new_store() -> Store {
     let options = StoreOptions { cache_bytes: 1024 * 1024 };
     let mut store = Store::open(InMemoryBackend::new(), options).expect("a sound store");
     let attributes = MemberAttributes { member: FOUNDER, ..MemberAttributes::default() };
-    let members = vec![Member { attributes, ..Member::default() }];
+    let members = vec![Member { key: None, votes: true, attributes }];
     store.initialise(&Meta { revision: Revision(1), members, ..Meta::default() }).expect("a sound store");
     store
 }

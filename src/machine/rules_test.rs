@@ -565,7 +565,7 @@ fn a_member_that_publishes_again_replaces_what_it_said() {
     rig.fold();
     rig.reopen();
     let view = rig.view();
-    let listed = vec![Member { attributes: said(FOUNDER.0, "renamed"), ..Member::default() }];
+    let listed = vec![Member { key: None, votes: true, attributes: said(FOUNDER.0, "renamed") }];
     assert_eq!((&view.facts().members, &view.facts().conf_state), (&listed, &conf_state));
     assert_eq!(view.revision(), Revision(1), "none of this makes a revision");
 }

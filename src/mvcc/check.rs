@@ -58,6 +58,7 @@ pub fn cost_of(command: &Command) -> u64 {
         | Command::Compact { .. }
         | Command::Alarm { .. }
         | Command::Publish(_)
+        | Command::Member(_)
         | Command::Lease(_) => 0,
     }
 }

@@ -12,8 +12,8 @@
 //! decides: two words cost one multiplication of 64 by 64 bits, whose halves are added without carry.
 
 use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Rejection, TxnResult};
-use crate::ids::{Digest, LeaseId, LogIndex, Revision, Term, VersionId};
-use crate::store::{Change, ChangeKind, ConfState, Lease};
+use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
+use crate::store::{Change, ChangeKind, ConfState, Lease, Member};
 
 /// An odd number with as many ones as zeros (the golden ratio's fraction).
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -102,6 +102,7 @@ impl Digest {
                 }
             }
             Ok(Outcome::Publish) => self.word(6),
+            Ok(Outcome::Member(id)) => self.pair(11, id.0),
             Ok(Outcome::LeaseGrant { .. }) => self.word(7),
             Ok(Outcome::LeaseRevoke) => self.word(8),
             Ok(Outcome::LeaseExpire(leases)) => self.pair(9, leases.len() as u64),
@@ -143,6 +144,15 @@ impl Digest {
         self.word(attributes.boot_nonce);
     }
 
+    /// A member is this from now on, or none any more.
+    pub fn member(&mut self, id: MemberId, member: Option<&Member>) {
+        self.pair(12, id.0);
+        let Some(member) = member else { return };
+        self.word(u64::from(member.votes));
+        self.bytes(member.key.as_ref().map_or(&[], |key| &key.0));
+        self.attributes(&member.attributes);
+    }
+
     /// The cluster has this configuration from now on.
     pub fn conf_state(&mut self, conf_state: &ConfState) {
         let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
@@ -171,6 +181,12 @@ fn code(rejection: Rejection) -> u64 {
         Rejection::Corrupt => 6,
         Rejection::TooManyAlarms => 7,
         Rejection::LeaseExists => 8,
+        Rejection::MemberNotFound => 9,
+        Rejection::PeerUrlExists => 10,
+        Rejection::TooManyLearners => 11,
+        Rejection::NotEnoughStarted => 12,
+        Rejection::NotLearner => 13,
+        Rejection::PlaceTaken => 14,
     }
 }
 
@@ -237,6 +253,12 @@ mod tests {
             Rejection::Corrupt,
             Rejection::TooManyAlarms,
             Rejection::LeaseExists,
+            Rejection::MemberNotFound,
+            Rejection::PeerUrlExists,
+            Rejection::TooManyLearners,
+            Rejection::NotEnoughStarted,
+            Rejection::NotLearner,
+            Rejection::PlaceTaken,
         ];
         let results = rejections.map(Err).into_iter().chain([Ok(Outcome::Compact), Ok(Outcome::Publish)]);
         for (result, at) in results.flat_map(|result| [(result.clone(), 5), (result, 6)]) {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::leases::{LeaseAnswer, LeaseNews};
+use super::reconcile::Membership;
 use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
@@ -51,6 +52,8 @@ pub enum ApplierOutput {
     CompactStart,
     /// Propose this on behalf of the cluster; that it gets lost does no harm.
     Propose(Command),
+    /// Tell the core, with [`Core::handle_membership`](super::Core::handle_membership).
+    Membership(Membership),
     /// Answer these requests about leases.
     LeaseAnswers(Vec<(u64, LeaseAnswer)>),
 }
@@ -115,6 +118,10 @@ pub struct Applier {
     unfolded_bytes_max: usize,
     /// A fold was handed out and has not come back.
     folding: bool,
+    /// What was told to the core last.
+    membership: Membership,
+    /// Somebody waits for a store that has all that is applied.
+    fold_wanted: bool,
     compacting: bool,
     /// When the last entry was applied; the driver's clock.
     last_applied: Instant,
@@ -146,12 +153,15 @@ impl Applier {
             unfolded_bytes: 0,
             unfolded_bytes_max: UNFOLDED_LOG_BYTES_MAX,
             folding: false,
+            membership: Membership::default(),
+            fold_wanted: false,
             compacting: false,
             last_applied: now,
             now,
             outputs: VecDeque::from([ApplierOutput::Publish(machine.view())]),
             machine,
         };
+        applier.tell_membership();
         applier.start_compaction(&base);
         Ok(applier)
     }
@@ -235,6 +245,12 @@ impl Applier {
         }
     }
 
+    /// Somebody waits for a store that has what is applied now: a fold follows as soon as there can be one.
+    pub fn handle_fold_wish(&mut self, now: Instant) {
+        self.now = now;
+        self.fold_wanted = true;
+    }
+
     /// The time of [`Applier::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
@@ -277,7 +293,8 @@ impl Applier {
         let applied = self.apply_batch()?;
         let quiet = self.quiet_fold_at().is_some_and(|due| self.now >= due);
         let full = self.machine.should_rotate() || self.unfolded_bytes >= self.unfolded_bytes_max;
-        let folds = !self.folding && (full || quiet) && self.fold();
+        let wanted = !self.folding && std::mem::take(&mut self.fold_wanted);
+        let folds = !self.folding && (full || quiet || wanted) && self.fold();
         Ok(folds || applied)
     }
 
@@ -347,8 +364,18 @@ impl Applier {
         if !replies.is_empty() {
             self.outputs.push_back(ApplierOutput::Replies(replies));
         }
+        self.tell_membership();
         let bytes = std::mem::take(&mut self.unreported_bytes);
         self.outputs.push_back(ApplierOutput::Applied { index: self.machine.applied(), bytes });
+    }
+
+    /// Once the members have changed.
+    fn tell_membership(&mut self) {
+        let membership = Membership::of(self.machine.facts());
+        if membership != self.membership {
+            self.membership = membership.clone();
+            self.outputs.push_back(ApplierOutput::Membership(membership));
+        }
     }
 
     fn fold(&mut self) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::checkpointer::CheckpointJob;
+use super::reconcile::{Membership, Step, next_step};
 use super::serving::Serving;
 use crate::consensus::{
     ConfChange, ConfChangeRefusal, ConfChangeUnreadable, Consensus, CoreStatus, Message, Persist, PersistId,
@@ -89,6 +90,8 @@ pub enum CoreOutput {
     Status(CoreStatus),
     /// To the checkpointer. In order.
     Store(CheckpointJob),
+    /// To [`Applier::handle_fold_wish`](super::Applier::handle_fold_wish).
+    FoldSoon,
     /// Begin the log on disk anew; in order with the persists.
     ResetLog {
         /// The position of the state that has taken the place of the one before.
@@ -164,6 +167,10 @@ pub struct Core {
     pub(super) serving: Serving,
     /// What is written once the install that is under way is done.
     pub(super) after_install: Option<Persist>,
+    /// What the configuration is to be, as soon as the state has said it.
+    membership: Option<Membership>,
+    /// The configuration is that.
+    pub(super) settled: bool,
 }
 
 impl Core {
@@ -185,6 +192,8 @@ impl Core {
             reported: CoreStatus::default(),
             serving: Serving::default(),
             after_install: None,
+            membership: None,
+            settled: false,
         }
     }
 
@@ -225,6 +234,11 @@ impl Core {
     /// A message from a peer; see [`Consensus::step`].
     pub fn handle_message(&mut self, now: Instant, message: Message) -> Result<(), Refusal> {
         self.now = now;
+        // What waits for the applier is bounded also where others fill it: a follower takes no more entries, which is a loss that raft makes up
+        // for once there is room, and a leader no more proposals.
+        if self.unapplied_bytes > UNAPPLIED_BYTES_MAX && message.brings_entries() {
+            return Err(Refusal::Full);
+        }
         self.consensus.step(now, message)
     }
 
@@ -278,7 +292,20 @@ impl Core {
         entry: &LogEntry,
     ) -> Result<ConfState, ConfChangeUnreadable> {
         self.now = now;
+        self.settled = false;
         self.consensus.apply_conf_change(now, entry)
+    }
+
+    /// What the configuration is to be: while this member leads, it proposes changes until it is so.
+    pub fn handle_membership(&mut self, now: Instant, membership: Membership) {
+        self.now = now;
+        self.membership = Some(membership);
+        self.settled = false;
+    }
+
+    /// Whether a follower of this leader has caught up with it. `None` where this member does not lead.
+    pub fn is_in_sync(&self, member: MemberId) -> Option<bool> {
+        (self.consensus.status().role == Role::Leader).then(|| self.consensus.has_caught_up(member))
     }
 
     /// Hands leadership to another voter.
@@ -326,6 +353,7 @@ impl Core {
         // Before the batch that it belongs to: `sole_voter` must fall before a second voter can come to be.
         self.report_standing();
         self.look_after_snapshots();
+        self.reconcile();
         let Some(ready) = self.consensus.poll_ready() else {
             let reported = self.report_status();
             return proposed || expired || asked || reported;
@@ -423,6 +451,23 @@ impl Core {
                 self.appended_count -= settled.count;
                 self.appended_bytes -= settled.bytes;
             }
+        }
+    }
+
+    /// Takes the next step towards the configuration that the state wants.
+    fn reconcile(&mut self) {
+        let Some(wanted) = self.membership.as_ref().filter(|_| !self.settled) else { return };
+        if !self.consensus.takes_conf_change() {
+            return;
+        }
+        let (consensus, me) = (&self.consensus, self.consensus.member());
+        let conf = consensus.conf_state();
+        self.settled = wanted.is_met_by(&conf);
+        match next_step(&conf, wanted, me, |member| consensus.has_caught_up(member)) {
+            // What is refused now is wanted again at the next turn.
+            Some(Step::Change(change)) => drop(self.consensus.propose_conf_change(self.now, &change)),
+            Some(Step::HandOver(to)) => self.consensus.transfer_leader(self.now, to),
+            None => {}
         }
     }
 

@@ -170,7 +170,9 @@ impl Member {
             CoreOutput::Refused { request, why } => self.refused.push((request, why)),
             CoreOutput::CutLog { before } => self.wal.cut(before).unwrap(),
             CoreOutput::Send(messages) => assert!(self.expects_messages, "to nobody: {messages:?}"),
-            CoreOutput::Store(_) | CoreOutput::ResetLog { .. } => panic!("no follower asks, no leader sends"),
+            CoreOutput::Store(_) | CoreOutput::ResetLog { .. } | CoreOutput::FoldSoon => {
+                panic!("no follower asks, no leader sends")
+            }
             CoreOutput::Status(status) => {
                 self.applier
                     .handle_leadership(self.now, (status.role == Role::Leader).then_some(status.term));
@@ -204,6 +206,8 @@ impl Member {
             ApplierOutput::Propose(command) => {
                 self.propose(command);
             }
+            // What the configuration is to be is the tests' own business.
+            ApplierOutput::Membership(_) => {}
             ApplierOutput::LeaseAnswers(answers) => self.lease_answers.extend(answers),
         }
     }

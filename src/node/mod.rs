@@ -20,6 +20,7 @@ mod leases;
 mod log_writer;
 mod question;
 mod reads;
+mod reconcile;
 mod serving;
 mod source;
 mod staging;
@@ -34,6 +35,7 @@ pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
 pub use question::QuestionError;
 pub use reads::ConfirmedReads;
+pub use reconcile::{Membership, Target};
 pub use source::TransferOutcome;
 pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 

@@ -86,6 +86,8 @@ impl Core {
             if !self.serving.followers.contains_key(&to) && !self.consensus.reaches(to) {
                 self.serving.followers.insert(to, None);
                 self.outputs.push_back(CoreOutput::Store(CheckpointJob::Serve(to)));
+                // The state has to name whom it is sent to, and on a quiet cluster the next fold may be minutes away.
+                self.outputs.push_back(CoreOutput::FoldSoon);
             }
         }
     }
@@ -120,6 +122,7 @@ impl Core {
     /// The store is the installed one.
     pub fn handle_installed(&mut self, now: Instant, position: Position) {
         self.now = now;
+        self.settled = false;
         self.consensus.handle_installed(now, position);
         self.outputs.push_back(CoreOutput::ResetLog { to: position });
         self.outputs.extend(self.after_install.take().map(CoreOutput::Persist));

@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The rest between two pieces to one follower: at most some 50 MB/s of the disk and the link, so that writes go on.
 const PIECE_PAUSE: Duration = Duration::from_millis(5);
 
+/// The pause before it is looked again whether the store names the follower; a fold was asked for.
+const NAMED_PAUSE: Duration = Duration::from_millis(50);
+
 /// What became of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransferOutcome {
@@ -152,8 +155,12 @@ impl Source {
             return Ok(true);
         }
         let flight = match transfer.flight.take() {
-            Some(flight) => flight,
-            None => next_flight(transfer.acknowledged, &base()?, self.piece_bytes)?,
+            Some(flight) => Some(flight),
+            None => next_flight(transfer.acknowledged, &base()?, self.piece_bytes, to)?,
+        };
+        let Some(flight) = flight else {
+            transfer.due = now + NAMED_PAUSE;
+            return Ok(true);
         };
         let message = TransferMessage { transfer: transfer.id, content: flight.content.clone() };
         transfer.flight = Some(flight);
@@ -182,7 +189,13 @@ impl Source {
     }
 }
 
-fn next_flight(before: StageProgress, base: &Base, piece_bytes: usize) -> Result<Flight, StoreError> {
+/// `None` where all is sent but the store's configuration does not name the follower yet, who would refuse such an end.
+fn next_flight(
+    before: StageProgress,
+    base: &Base,
+    piece_bytes: usize,
+    to: MemberId,
+) -> Result<Option<Flight>, StoreError> {
     let (mut changes, mut bytes) = (Vec::new(), 0);
     for change in base.changes(before.next, base.meta().revision)? {
         let (id, change) = change?;
@@ -192,15 +205,18 @@ fn next_flight(before: StageProgress, base: &Base, piece_bytes: usize) -> Result
             break;
         }
     }
+    if changes.is_empty() && !base.meta().conf_state.names(to) {
+        return Ok(None);
+    }
     if changes.is_empty() {
         let mark = mark_of(base.meta());
         let content = TransferContent::Last { at: before, facts: pack_facts(base)? };
-        return Ok(Flight { content, after: before, mark: Some(mark) });
+        return Ok(Some(Flight { content, after: before, mark: Some(mark) }));
     }
     let piece = pack(&changes);
     let after = before.after(&piece, &changes);
     let after = after.ok_or_else(|| StoreError::damaged_file("changes are not in order"))?;
-    Ok(Flight { content: TransferContent::Piece { before, changes: piece }, after, mark: None })
+    Ok(Some(Flight { content: TransferContent::Piece { before, changes: piece }, after, mark: None }))
 }
 
 /// The position that a store's facts stand for.

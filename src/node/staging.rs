@@ -225,10 +225,9 @@ fn answer(transfer: TransferId, progress: StageProgress, whole: bool) -> Reactio
 /// Whether these can be the facts of a store with the changes that came: raft and the state begin from them unseen.
 fn is_plausible(meta: &Meta, progress: &StageProgress, member: MemberId) -> bool {
     let conf = &meta.conf_state;
-    let mut members = conf.voters.iter().chain(&conf.learners).chain(&conf.voters_outgoing);
     meta.applied.0 > 0
         && meta.revision >= progress.next.main.max(Revision(1))
         && meta.compacted <= meta.revision
         && is_sound(conf)
-        && members.any(|known| *known == member)
+        && conf.names(member)
 }

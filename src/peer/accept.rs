@@ -14,12 +14,13 @@ use rustls_pki_types::CertificateDer;
 use smol::future::or;
 
 use super::endpoint::canonical;
+use super::forming;
 use super::gate::Admission;
 use super::greet::{self, Failure, refuse, why};
 use super::hello::{Refusal, RefusalKind};
 use super::manager::{Established, Input};
 use super::shared::Shared;
-use super::trust::{ALPN_PEER, key_of};
+use super::trust::{ALPN_FORMING, ALPN_PEER, key_of};
 use crate::ids::{MemberId, PublicKey};
 
 /// From the first packet to the end of the hellos.
@@ -77,6 +78,7 @@ async fn welcome(mut place: Place, incoming: Incoming) {
             place.was_member = true;
             let _ = shared.inputs.try_send(Input::Established(established));
         }
+        Err(Failure::Heard) => place.was_member = true,
         Err(failure) => {
             let _ = shared.inputs.try_send(Input::NotWelcome { member, address, failure });
         }
@@ -91,6 +93,12 @@ async fn greeted(
     let connecting = incoming.accept().map_err(|error| why(&error))?;
     let connection = connecting.await.map_err(|error| why(&error))?;
     let protocol = protocol_of(&connection);
+    if protocol.as_deref() == Some(ALPN_FORMING)
+        && let Some((trust, answerer)) = &shared.forming
+    {
+        forming::serve(&connection, shared.own_key, trust, answerer).await;
+        return Err(Failure::Heard);
+    }
     if protocol.as_deref() != Some(ALPN_PEER) {
         let sentence = format!("member {} speaks another protocol with members", shared.own.from);
         return Err(refuse(&connection, Refusal { kind: RefusalKind::Version, sentence }));
@@ -106,12 +114,12 @@ async fn greeted(
     Ok(Established { key, connection, greeted, attempt: None })
 }
 
-fn protocol_of(connection: &Connection) -> Option<Vec<u8>> {
+pub(super) fn protocol_of(connection: &Connection) -> Option<Vec<u8>> {
     let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
     data.protocol
 }
 
-fn shown_key(connection: &Connection) -> Option<PublicKey> {
+pub(super) fn shown_key(connection: &Connection) -> Option<PublicKey> {
     let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     key_of(shown.first()?)
 }

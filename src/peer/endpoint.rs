@@ -19,7 +19,7 @@ use smol::Executor;
 
 use super::reactor::Reactor;
 use super::socket::{Host, Socket};
-use super::trust::{Credentials, Pins};
+use super::trust::Credentials;
 use crate::formation::NodeKey;
 use crate::ids::PublicKey;
 use crate::limits::{PEER_PARCELS_MAX, PEER_STREAM_WINDOW};
@@ -90,15 +90,14 @@ pub(super) struct Opened {
     pub(super) host: Host,
 }
 
-/// Binds the socket and accepts, once `executor` runs, whoever is pinned.
+/// Binds the socket and accepts, once `executor` runs, whom `crypto` lets in.
 pub(super) fn open(
     listen: SocketAddr,
     key: &NodeKey,
-    pins: &Arc<Pins>,
-    credentials: &Credentials,
+    crypto: rustls::ServerConfig,
     executor: &Arc<Executor<'static>>,
 ) -> Result<Opened, StartError> {
-    let crypto = QuicServerConfig::try_from(credentials.server(pins)?)?;
+    let crypto = QuicServerConfig::try_from(crypto)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server
         .transport_config(Arc::new(transport()))
@@ -119,7 +118,12 @@ pub(super) fn open(
 
 /// How to dial the holder of `key`.
 pub(super) fn client(credentials: &Credentials, key: PublicKey) -> Result<ClientConfig, StartError> {
-    let crypto = QuicClientConfig::try_from(credentials.client(key)?)?;
+    client_of(credentials.client(key)?)
+}
+
+/// How to dial whom `crypto` takes for the right one.
+pub(super) fn client_of(crypto: rustls::ClientConfig) -> Result<ClientConfig, StartError> {
+    let crypto = QuicClientConfig::try_from(crypto)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::new(transport()));
     Ok(client)

@@ -44,6 +44,9 @@ pub(super) struct Greeted {
 pub(super) enum Failure {
     #[error("{}", refusal.sentence)]
     Refused { by: RefusedBy, refusal: Refusal },
+    /// It wanted no connection, but an answer, and has it.
+    #[error("answered")]
+    Heard,
     /// The other end keeps another connection of the two.
     #[error("replaced by another connection")]
     Replaced,

@@ -281,7 +281,7 @@ impl Manager {
             (Failure::Refused { by, refusal }, Some(address)) => {
                 self.refused(Some(id), address, by, refusal);
             }
-            (Failure::Replaced, _) => {}
+            (Failure::Replaced | Failure::Heard, _) => {}
             (failure, address) => {
                 if let Some(before) = self.unreached.tell(self.shared.clock.now(), id) {
                     tracing::info!(member = %id, ?address, error = %failure, before, "cannot reach a member");
@@ -313,7 +313,7 @@ impl Manager {
     fn not_welcome(&mut self, member: Option<MemberId>, address: SocketAddr, failure: Failure) {
         match failure {
             Failure::Refused { by, refusal } => self.refused(member, address, by, refusal),
-            Failure::Replaced => {}
+            Failure::Replaced | Failure::Heard => {}
             Failure::Lost(error) => tracing::debug!(%address, error, "someone who dialled got lost"),
         }
     }

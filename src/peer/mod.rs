@@ -16,6 +16,7 @@ mod backoff;
 mod dial;
 mod endpoint;
 mod events;
+mod forming;
 mod frame;
 mod gate;
 mod greet;
@@ -48,6 +49,7 @@ use smol::{Executor, Task};
 
 pub use endpoint::StartError;
 pub use events::{Event, Events, Hold, Received, RefusedBy};
+pub use forming::{Answerer, AskError, Forming, Trust};
 pub use hello::{PROTOCOL, Refusal, RefusalKind, Run};
 
 use crate::consensus::Message;
@@ -79,6 +81,8 @@ pub struct Options {
     pub prng: Prng,
     /// The process's clock.
     pub clock: Clock,
+    /// Whom nodes without a cluster have to convince, and who answers them; none: nobody is heard who is no member.
+    pub forming: Option<(Trust, Answerer)>,
 }
 
 /// A member, as the transport needs to know it.
@@ -118,12 +122,12 @@ impl fmt::Debug for Transport {
 impl Transport {
     /// Binds the port and starts the thread. Nobody is trusted before [`Transport::set_peers`].
     pub fn start(options: Options, events: Events) -> Result<Self, StartError> {
-        let Options { identity, listen, prng, clock } = options;
+        let Options { identity, listen, prng, clock, forming } = options;
         let executor = Arc::new(Executor::new());
         let pins = Arc::new(Pins::default());
         let credentials = Credentials::new(&identity.key)?;
         let Opened { endpoint, reactor, host } =
-            endpoint::open(listen, &identity.key, &pins, &credentials, &executor)?;
+            endpoint::open(listen, &identity.key, credentials.server(&pins, forming.is_some())?, &executor)?;
         let own = Hello {
             cluster: identity.cluster(),
             generation: identity.generation,
@@ -131,9 +135,20 @@ impl Transport {
             to: MemberId::default(),
             run: Run { incarnation: identity.incarnation, boot_nonce: identity.boot_nonce },
         };
+        let own_key = PublicKey(*identity.key.public());
         let (inputs, inbox) = smol::channel::unbounded();
-        let shared =
-            Arc::new(Shared::new(Parts { own, clock, pins, credentials, endpoint, host, events, inputs }));
+        let shared = Arc::new(Shared::new(Parts {
+            own,
+            clock,
+            pins,
+            credentials,
+            endpoint,
+            host,
+            events,
+            inputs,
+            own_key,
+            forming,
+        }));
         let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("peer-io".into())

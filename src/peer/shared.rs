@@ -10,13 +10,14 @@ use quinn::{Connection, Endpoint};
 use smol::channel::Sender;
 
 use super::events::Events;
+use super::forming::{Answerer, Trust};
 use super::gate::Gate;
 use super::hello::Hello;
 use super::manager::Input;
 use super::outbox::Outbox;
 use super::socket::Host;
 use super::trust::{Credentials, Pins};
-use crate::ids::MemberId;
+use crate::ids::{MemberId, PublicKey};
 use crate::runtime::clock::Clock;
 
 pub(super) struct Shared {
@@ -29,6 +30,10 @@ pub(super) struct Shared {
     pub(super) host: Host,
     pub(super) events: Events,
     pub(super) inputs: Sender<Input>,
+    /// The node's own key.
+    pub(super) own_key: PublicKey,
+    /// See [`Options`](super::Options).
+    pub(super) forming: Option<(Trust, Answerer)>,
     pub(super) counters: Counters,
     gate: Mutex<Gate>,
     outboxes: RwLock<BTreeMap<MemberId, Arc<Outbox>>>,
@@ -52,11 +57,13 @@ pub(super) struct Parts {
     pub(super) host: Host,
     pub(super) events: Events,
     pub(super) inputs: Sender<Input>,
+    pub(super) own_key: PublicKey,
+    pub(super) forming: Option<(Trust, Answerer)>,
 }
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { own, clock, pins, credentials, endpoint, host, events, inputs } = parts;
+        let Parts { own, clock, pins, credentials, endpoint, host, events, inputs, own_key, forming } = parts;
         Self {
             own,
             clock,
@@ -66,6 +73,8 @@ impl Shared {
             host,
             events,
             inputs,
+            own_key,
+            forming,
             counters: Counters::default(),
             gate: Mutex::default(),
             outboxes: RwLock::default(),

@@ -26,8 +26,10 @@ use super::hello::{Known, Run, later};
 use crate::formation::{Fingerprint, NodeKey};
 use crate::ids::{MemberId, PublicKey};
 
-/// What members speak with each other. A protocol for joining will be another name on the same port.
+/// What members speak with each other.
 pub(super) const ALPN_PEER: &[u8] = b"covey-peer/1";
+/// What nodes speak that are in no cluster, and members with them, on the same port.
+pub(super) const ALPN_FORMING: &[u8] = b"covey-form/1";
 
 /// A SubjectPublicKeyInfo of an Ed25519 key up to the key itself (RFC 8410, section 4): always these bytes.
 const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -114,6 +116,8 @@ enum Accepts {
     Pinned(Arc<Pins>),
     /// Whoever is dialled has to be the one that was meant.
     One(PublicKey),
+    /// Any key is let in whose holder has signed the handshake. What it may do is decided after that.
+    Any,
 }
 
 impl fmt::Debug for Verifier {
@@ -128,6 +132,7 @@ impl Verifier {
         match &self.accepts {
             Accepts::Pinned(pins) if pins.known(&key).is_some() => Ok(()),
             Accepts::Pinned(_) => Err(KeyRefused::Stranger(Fingerprint::of(&key)).into()),
+            Accepts::Any => Ok(()),
             Accepts::One(expected) if *expected == key => Ok(()),
             Accepts::One(expected) => {
                 Err(KeyRefused::Other { shown: Fingerprint::of(&key), expected: Fingerprint::of(expected) }
@@ -254,13 +259,30 @@ impl Credentials {
         Arc::new(Verifier { accepts, algorithms })
     }
 
-    /// For those who dial: they must hold a pinned key.
-    pub(super) fn server(&self, pins: &Arc<Pins>) -> Result<rustls::ServerConfig, Error> {
+    /// For those who dial a member: they must hold a pinned key, unless nodes without a cluster are heard as well. Which protocol
+    /// somebody wants is known only after its key was looked at, so that a key is looked up once more where it has to be a member's.
+    pub(super) fn server(
+        &self,
+        pins: &Arc<Pins>,
+        hears_strangers: bool,
+    ) -> Result<rustls::ServerConfig, Error> {
+        if hears_strangers {
+            return self.server_with(Accepts::Any, &[ALPN_PEER, ALPN_FORMING]);
+        }
+        self.server_with(Accepts::Pinned(Arc::clone(pins)), &[ALPN_PEER])
+    }
+
+    /// For those who dial a node that is in no cluster.
+    pub(super) fn server_of_strangers(&self) -> Result<rustls::ServerConfig, Error> {
+        self.server_with(Accepts::Any, &[ALPN_FORMING])
+    }
+
+    fn server_with(&self, accepts: Accepts, protocols: &[&[u8]]) -> Result<rustls::ServerConfig, Error> {
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(self.verifier(Accepts::Pinned(Arc::clone(pins))))
+            .with_client_cert_verifier(self.verifier(accepts))
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&self.shown))));
-        config.alpn_protocols = vec![ALPN_PEER.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
@@ -269,14 +291,23 @@ impl Credentials {
 
     /// For dialling the holder of `key`.
     pub(super) fn client(&self, key: PublicKey) -> Result<rustls::ClientConfig, Error> {
+        self.client_with(Accepts::One(key), ALPN_PEER)
+    }
+
+    /// For dialling whoever is there, to ask or to join.
+    pub(super) fn client_of_strangers(&self) -> Result<rustls::ClientConfig, Error> {
+        self.client_with(Accepts::Any, ALPN_FORMING)
+    }
+
+    fn client_with(&self, accepts: Accepts, protocol: &[u8]) -> Result<rustls::ClientConfig, Error> {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(self.verifier(Accepts::One(key)))
+            .with_custom_certificate_verifier(self.verifier(accepts))
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(
                 &self.shown,
             ))));
-        config.alpn_protocols = vec![ALPN_PEER.to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         config.enable_sni = false;

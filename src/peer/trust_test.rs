@@ -64,13 +64,13 @@ fn shake(
 fn pinned_keys_meet_and_others_do_not() {
     let (a, b, c) = (node_key(), node_key(), node_key());
     let [at_a, at_b] = [&a, &b].map(|key| Credentials::new(key).unwrap());
-    let ok = shake(at_a.client(public(&b)).unwrap(), at_b.server(&pins(&[&a, &c])).unwrap());
+    let ok = shake(at_a.client(public(&b)).unwrap(), at_b.server(&pins(&[&a, &c]), false).unwrap());
     assert_eq!(ok, (Ok(()), Ok(())));
-    let (_, stranger) = shake(at_a.client(public(&b)).unwrap(), at_b.server(&pins(&[&c])).unwrap());
+    let (_, stranger) = shake(at_a.client(public(&b)).unwrap(), at_b.server(&pins(&[&c]), false).unwrap());
     let said = stranger.unwrap_err().to_string();
     let sentence = format!("the key {} is not that of a member", a.fingerprint());
     assert_eq!(String::from_utf8_lossy(sentence_of(said.as_bytes())), sentence);
-    let (other, _) = shake(at_a.client(public(&c)).unwrap(), at_b.server(&pins(&[&a])).unwrap());
+    let (other, _) = shake(at_a.client(public(&c)).unwrap(), at_b.server(&pins(&[&a]), false).unwrap());
     assert!(other.unwrap_err().to_string().contains("is not the expected one"));
 }
 
@@ -84,10 +84,10 @@ fn who_shows_a_key_must_sign_with_it() {
     let spki = Credentials::new(&member).unwrap().shown.cert.clone();
     stolen.shown = Arc::new(CertifiedKey::new(spki, signer));
     let (_, refused) =
-        shake(stolen.client(public(&server)).unwrap(), at_server.server(&pins(&[&member])).unwrap());
+        shake(stolen.client(public(&server)).unwrap(), at_server.server(&pins(&[&member]), false).unwrap());
     assert_eq!(refused, Err(Error::InvalidCertificate(CertificateError::BadSignature)));
     let (refused, _) =
-        shake(at_server.client(public(&member)).unwrap(), stolen.server(&pins(&[&server])).unwrap());
+        shake(at_server.client(public(&member)).unwrap(), stolen.server(&pins(&[&server]), false).unwrap());
     assert_eq!(refused, Err(Error::InvalidCertificate(CertificateError::BadSignature)));
 }
 
@@ -127,7 +127,7 @@ fn a_removed_key_is_refused_at_once_and_a_certificate_is_no_key() {
 fn nothing_is_kept_for_a_later_session() {
     let key = node_key();
     let credentials = Credentials::new(&key).unwrap();
-    let server = credentials.server(&pins(&[&key])).unwrap();
+    let server = credentials.server(&pins(&[&key]), false).unwrap();
     assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
     assert!(!server.session_storage.can_cache());
     assert!(!credentials.client(public(&key)).unwrap().enable_early_data);

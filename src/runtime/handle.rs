@@ -5,21 +5,26 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::clock::Clock;
 use super::peers::Peers;
 use super::threads::{CoreInput, Queues};
 use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
-use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, codec};
+use crate::command::{
+    Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, MemberCommand, codec,
+};
 use crate::consensus::CoreStatus;
 use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
-use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX};
-use crate::mvcc::{View, ViewCell, cost_of};
+use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT};
+use crate::mvcc::{Facts, View, ViewCell, cost_of};
 use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
 use crate::store::{Base, StoreError};
 
+/// How often is looked whether facts have become what somebody waits for: changes of members, which are rare.
+const FACTS_LOOK: Duration = Duration::from_millis(5);
 /// Threads that read for clients where the disk may be waited for.
 const POOL_THREADS: usize = 2;
 
@@ -117,6 +122,8 @@ pub(super) struct Shared {
     /// Where ids come from that clients leave to us. Nobody needs to be kept from guessing them.
     pub(super) lease_ids: Mutex<Prng>,
     pub(super) compacted: Milestone,
+    /// Is 1 once this member was removed.
+    pub(super) removal: Milestone,
     /// Counts the changes of the members that can be read.
     pub(super) membership: Milestone,
     /// Counts the times that there was no leader for too long.
@@ -125,6 +132,8 @@ pub(super) struct Shared {
     pub(super) status: Mutex<CoreStatus>,
     /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.
     pub(super) sole_voter: AtomicBool,
+    /// What this member has said of itself has come back through the log.
+    pub(super) caught_up: AtomicBool,
     pub(super) pool: Pool,
     pub(super) watches: Watches,
     pub(super) peers: Peers,
@@ -161,6 +170,7 @@ impl Handle {
     ///
     /// A caller that goes away does not take the proposal back.
     pub async fn propose(&self, command: Command) -> Result<Applied, ServeError> {
+        self.formed().await?;
         let cost = cost_of(&command);
         if cost > 0 && !self.has_room_for(cost) {
             self.raise_no_space().await;
@@ -171,7 +181,53 @@ impl Handle {
 
     /// Tells the cluster what this member is called and where it is found.
     pub async fn publish(&self, attributes: MemberAttributes) -> Result<Applied, ServeError> {
-        self.submit(Command::Publish(attributes), usize::MAX).await
+        let applied = self.submit(Command::Publish(attributes), usize::MAX).await?;
+        // The answer comes from this member's own state, so that it has all that came before.
+        self.0.caught_up.store(true, Ordering::Release);
+        Ok(applied)
+    }
+
+    /// Whether this member only listens, and has not had all of the state yet.
+    pub fn is_catching_up(&self) -> bool {
+        let me = self.0.ids.member;
+        !self.0.caught_up.load(Ordering::Acquire) && !self.view().facts().conf_state.voters.contains(&me)
+    }
+
+    /// Waits until the state that can be read says so, for as long as a request may take.
+    pub async fn until_facts(&self, says: impl Fn(&Facts) -> bool) -> Result<(), ServeError> {
+        let until = self.0.clock.now() + REQUEST_TIMEOUT;
+        while !says(self.view().facts()) {
+            if self.0.clock.now() >= until {
+                return Err(ServeError::TimedOut);
+            }
+            smol::Timer::after(FACTS_LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Changes the members; nothing but the log stands in its way.
+    pub async fn change_members(&self, command: MemberCommand) -> Result<Applied, ServeError> {
+        self.submit(Command::Member(command), usize::MAX).await
+    }
+
+    /// Waits until the cluster consists of those that it was founded for. Before that a write would have one copy.
+    async fn formed(&self) -> Result<(), ServeError> {
+        let until = self.0.clock.now() + REQUEST_TIMEOUT;
+        loop {
+            let changed = self.members_changed();
+            if !self.0.views.load().facts().forming {
+                return Ok(());
+            }
+            let late = async {
+                smol::Timer::after(self.0.clock.until(until)).await;
+                Err(ServeError::NoLeader)
+            };
+            let changed = async {
+                changed.await;
+                Ok(())
+            };
+            smol::future::or(changed, late).await?;
+        }
     }
 
     fn has_room_for(&self, cost: u64) -> bool {
@@ -315,11 +371,13 @@ impl Shared {
             lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),
             views: Arc::new(ViewCell::new(View::of_base(base)?)),
             compacted,
+            removal: Milestone::default(),
             membership: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
+            caught_up: AtomicBool::new(false),
             pool: Pool::new(POOL_THREADS),
             watches: Watches::default(),
             peers: Peers::default(),
@@ -356,8 +414,8 @@ impl Shared {
     /// Shows this state to readers from now on.
     pub(super) fn publish(&self, view: View) {
         let before = self.views.load();
-        let changed =
-            !std::ptr::eq(before.facts(), view.facts()) && before.facts().members != view.facts().members;
+        let (old, new) = (before.facts(), view.facts());
+        let changed = !std::ptr::eq(old, new) && (old.forming != new.forming || old.members != new.members);
         drop(before);
         self.views.publish(view);
         self.watches.poke();

@@ -1,14 +1,18 @@
-//! Streams that need a leader, and the loss of one.
+//! Who leads: streams that need a leader and the loss of one, leadership that is handed over, a member that is none any more.
 //!
-//! Owns: how long a leader may be missing before such streams are cut (API reference, section 2.8). Must never: cut one for an election
+//! Owns: hand-overs; how long a leader may be missing before such streams are cut (API reference, section 2.8). Must never: cut one for an election
 //! that goes well. Noted by the core thread, awaited by `api`.
 
 use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
+
 use super::Milestone;
-use super::handle::Handle;
+use super::handle::{Handle, ServeError};
+use super::threads::CoreInput;
+use crate::ids::MemberId;
 use crate::limits::ELECTION_TIMEOUT;
 use crate::time::Instant;
 
@@ -36,7 +40,98 @@ impl LeaderGap {
     }
 }
 
+/// How long one member may take to lead in the place of one that stops.
+const STEP_DOWN_MAX: Duration = Duration::from_millis(500);
+/// How often is looked whether leadership has moved.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long a hand-over may take; raft gives it up after an election timeout.
+const HAND_OVER_MAX: Duration = ELECTION_TIMEOUT.saturating_mul(2);
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandOverError {
+    /// This member does not lead.
+    #[error("not leader")]
+    NotLeader,
+    /// The other one cannot lead: it is no voter.
+    #[error("bad leader transferee")]
+    BadTransferee,
+    /// It has not taken over in time.
+    #[error("request timed out, leader transfer took too long")]
+    TookTooLong,
+}
+
 impl Handle {
+    /// Whether a learner has caught up, as far as this member can say. Only the leader can: elsewhere the promotion waits in the state until it has.
+    ///
+    /// # Errors
+    /// `None` for one that has not.
+    pub async fn check_in_sync(&self, learner: MemberId) -> Result<(), Option<ServeError>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.core.send(CoreInput::InSync(learner, answer)).map_err(|_| Some(ServeError::Stopped))?;
+        match answered.await {
+            Ok(Some(false)) => Err(None),
+            Ok(Some(true) | None) => Ok(()),
+            Err(oneshot::Canceled) => Err(Some(ServeError::Stopped)),
+        }
+    }
+
+    /// Hands leadership to another voter, and waits until it leads.
+    pub async fn hand_over(&self, to: MemberId) -> Result<(), HandOverError> {
+        let status = self.status();
+        if status.leader != Some(status.member) {
+            return Err(HandOverError::NotLeader);
+        }
+        if to == status.member {
+            return Ok(());
+        }
+        if !self.view().facts().conf_state.voters.contains(&to) {
+            return Err(HandOverError::BadTransferee);
+        }
+        let until = self.0.clock.now() + HAND_OVER_MAX;
+        drop(self.0.core.send(CoreInput::HandOver(to)));
+        while self.0.clock.now() < until {
+            if self.status().leader == Some(to) {
+                return Ok(());
+            }
+            smol::Timer::after(LOOK).await;
+        }
+        Err(HandOverError::TookTooLong)
+    }
+
+    /// Hands leadership to whoever takes it, before this member stops: nobody has to wait for an election then.
+    pub async fn step_down(&self) {
+        let me = self.ids().member;
+        let voters = self.view().facts().conf_state.voters.clone();
+        for heir in voters.into_iter().filter(|voter| *voter != me) {
+            if self.status().leader != Some(me) {
+                return;
+            }
+            let outcome = smol::future::or(self.hand_over(heir), async {
+                smol::Timer::after(STEP_DOWN_MAX).await;
+                Err(HandOverError::TookTooLong)
+            });
+            if let Err(error) = outcome.await {
+                tracing::info!(%heir, %error, "could not hand leadership over");
+            }
+        }
+    }
+
+    /// Resolves when this member was removed from the cluster.
+    pub fn removed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let shared = Arc::clone(&self.0);
+        async move {
+            if !shared.removal.wait(1).await {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Other members say that this one was removed. It may never hear of that otherwise: nobody sends it the log any more.
+    pub fn peer_says_removed(&self) {
+        self.0.removal.reach(1);
+    }
+
     /// Resolves when this member has known no leader for three election timeouts; counted from this call on.
     pub fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);

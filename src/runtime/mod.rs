@@ -22,6 +22,7 @@ mod watch;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
 pub use hold::{Hold, HoldError};
+pub use leader::HandOverError;
 pub use leases::TimeToLive;
 pub use mailbox::{Drained, Mailbox};
 pub use peers::PeerLink;

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_channel::oneshot;
 use smol::channel::Sender;
 
 use super::checkpoint::CheckpointInput;
@@ -29,7 +30,7 @@ use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
     Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
-    ReadId, RefusedWhy, Request, TransferOutcome,
+    Membership, ReadId, RefusedWhy, Request, TransferOutcome,
 };
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -78,12 +79,17 @@ pub(super) enum CoreInput {
         hold: Box<dyn Send>,
     },
     Unreachable(MemberId),
+    /// Whether this follower has caught up; nothing where this member does not lead.
+    InSync(MemberId, oneshot::Sender<Option<bool>>),
+    /// Hand leadership to this member.
+    HandOver(MemberId),
     Persisted(PersistId),
     Applied {
         index: LogIndex,
         bytes: usize,
     },
     ConfChange(LogEntry),
+    Membership(Membership),
     Checkpointed(LogIndex),
     Transferred(MemberId, Box<TransferOutcome>),
     Staged(SnapshotMark),
@@ -103,6 +109,7 @@ pub(super) enum ApplierInput {
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
     Installed(Arc<Base>),
+    FoldWish,
     /// The term in which this member leads now, if it does.
     Leads(Option<Term>),
     Lease {
@@ -195,9 +202,12 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                     step(&mut core, now, messages);
                     drop(hold);
                 }
+                CoreInput::InSync(member, answer) => drop(answer.send(core.is_in_sync(member))),
+                CoreInput::HandOver(member) => core.transfer_leader(now, member),
                 CoreInput::Unreachable(member) => core.handle_unreachable(now, member),
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
+                CoreInput::Membership(membership) => core.handle_membership(now, membership),
                 CoreInput::Checkpointed(index) => core.handle_checkpointed(now, index),
                 CoreInput::Transferred(to, outcome) => core.handle_transfer(now, to, *outcome),
                 CoreInput::Staged(mark) => core.handle_staged(now, mark),
@@ -239,6 +249,7 @@ fn carry_out_core(output: CoreOutput, context: &Context, status: &mut CoreStatus
         CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
         CoreOutput::ResetLog { to } => drop(queues.wal.send(LogJob::Reset { to })),
         CoreOutput::Store(job) => drop(queues.checkpoint.send(CheckpointInput::Job(job))),
+        CoreOutput::FoldSoon => drop(queues.applier.send(ApplierInput::FoldWish)),
         CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
@@ -269,6 +280,9 @@ fn publish_status(context: &Context, old: &mut CoreStatus, new: CoreStatus) {
     // Before anything that the core puts out after it: a read that still skips its round must not outlive the right to.
     shared.sole_voter.store(new.sole_voter, Ordering::Release);
     shared.set_core_status(new);
+    if new.role == Role::Removed {
+        shared.removal.reach(1);
+    }
     if old.leader != new.leader {
         metrics.leader_changes.add(1);
         tracing::info!(leader = ?new.leader, term = new.term.0, "raft: leader changed");
@@ -310,6 +324,7 @@ fn stop(context: &Context) {
     shared.compacted.close();
     shared.leader_losses.close();
     shared.membership.close();
+    shared.removal.close();
 }
 
 /// The applier thread: the state machine and its views.
@@ -340,6 +355,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                     // What was on its way through the leader may be in the state that came, where no answer is.
                     shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
                 }
+                ApplierInput::FoldWish => applier.handle_fold_wish(now),
                 ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);
@@ -368,6 +384,7 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             drop(shared.core.send(CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
+        ApplierOutput::Membership(membership) => drop(shared.core.send(CoreInput::Membership(membership))),
         ApplierOutput::Fold(batch) => {
             drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Fold(batch))));
         }
@@ -407,6 +424,7 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
                 | Outcome::Compact
                 | Outcome::Alarm(_)
                 | Outcome::Publish
+                | Outcome::Member(_)
                 | Outcome::LeaseCheckpoint(_),
             ) => {}
             Err(_) => metrics.proposals_failed.add(1),

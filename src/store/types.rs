@@ -151,6 +151,14 @@ pub struct ConfState {
     pub auto_leave: bool,
 }
 
+impl ConfState {
+    /// Whether a member is in it, in whatever part.
+    pub fn names(&self, member: MemberId) -> bool {
+        let Self { voters, learners, voters_outgoing, learners_next, .. } = self;
+        [voters, learners, voters_outgoing, learners_next].into_iter().any(|list| list.contains(&member))
+    }
+}
+
 /// A lease, as far as all members agree on it; when it ends is known to the leader alone. A row of the `lease` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {

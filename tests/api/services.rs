@@ -18,7 +18,7 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use tonic::{Code, Status};
 
-use crate::harness::{Channel, Endless, Server, Setup, empty, run, until};
+use crate::harness::{Channel, Endless, MEMBER, Server, Setup, empty, run, until};
 
 fn whole_server() -> HealthCheckRequest {
     HealthCheckRequest::default()
@@ -53,6 +53,66 @@ fn watchers_of_health_are_told_of_the_end_and_the_connection_is_drained() {
     });
 }
 
+/// The rules and texts of section 4 of the API reference, as one member meets them.
+#[test]
+fn members_are_changed_by_etcds_rules() {
+    run(async {
+        let server = Server::start().await;
+        let mut cluster = ClusterClient::new(server.channel().await);
+        let said = covey::command::MemberAttributes {
+            member: MEMBER,
+            name: "one".into(),
+            peer_urls: vec!["http://127.0.0.1:1".into()],
+            ..Default::default()
+        };
+        server.handle.publish(said).await.unwrap();
+        let add =
+            |url: &str, is_learner| pb::MemberAddRequest { peer_urls: vec![url.to_owned()], is_learner };
+        let urls = "etcdserver: given member URLs are invalid";
+        for wrong in
+            ["", "127.0.0.1:2380", "http://a", "http://a:0", "http://a:1/x", "unix://a:1", "http://:1"]
+        {
+            let refusal = cluster.member_add(add(wrong, false)).await.unwrap_err();
+            assert_eq!((refusal.code(), refusal.message()), (Code::InvalidArgument, urls), "{wrong}");
+        }
+        let none = cluster.member_add(pb::MemberAddRequest::default()).await.unwrap_err();
+        assert_eq!(none.message(), urls);
+        let twice = vec!["http://a:1".to_owned(); 2];
+        let twice = cluster.member_add(pb::MemberAddRequest { peer_urls: twice, is_learner: false }).await;
+        assert_eq!(twice.unwrap_err().message(), urls);
+        let taken = cluster.member_add(add("http://127.0.0.1:1", false)).await.unwrap_err();
+        let exists = "etcdserver: Peer URLs already exists";
+        assert_eq!((taken.code(), taken.message()), (Code::FailedPrecondition, exists));
+        let added = cluster.member_add(add("http://[::1]:2", true)).await.unwrap().into_inner();
+        let learner = added.member.unwrap();
+        assert!(learner.is_learner && learner.name.is_empty() && learner.client_urls.is_empty());
+        assert_eq!(added.members.len(), 2);
+        let many = cluster.member_add(add("http://c:3", true)).await.unwrap_err();
+        let text = "etcdserver: too many learner members in cluster";
+        assert_eq!((many.code(), many.message()), (Code::FailedPrecondition, text));
+        let promote = |id| pb::MemberPromoteRequest { id };
+        let early = cluster.member_promote(promote(learner.id)).await.unwrap_err();
+        let text = "etcdserver: can only promote a learner member which is in sync with leader";
+        assert_eq!((early.code(), early.message()), (Code::FailedPrecondition, text));
+        let voter = cluster.member_promote(promote(MEMBER.0)).await.unwrap_err();
+        let text = "etcdserver: can only promote a learner member";
+        assert_eq!((voter.code(), voter.message()), (Code::FailedPrecondition, text));
+        let unknown = cluster.member_promote(promote(5)).await.unwrap_err();
+        let text = "etcdserver: member not found";
+        assert_eq!((unknown.code(), unknown.message()), (Code::NotFound, text));
+        let update = |id, url: &str| pb::MemberUpdateRequest { id, peer_urls: vec![url.to_owned()] };
+        assert_eq!(cluster.member_update(update(5, "http://d:4")).await.unwrap_err().message(), text);
+        let moved = cluster.member_update(update(learner.id, "http://d:4")).await.unwrap().into_inner();
+        assert!(moved.members.iter().any(|member| member.peer_urls == ["http://d:4"]));
+        let left =
+            cluster.member_remove(pb::MemberRemoveRequest { id: learner.id }).await.unwrap().into_inner();
+        assert_eq!(left.members.len(), 1);
+        let last = cluster.member_remove(pb::MemberRemoveRequest { id: MEMBER.0 }).await.unwrap_err();
+        let text = "etcdserver: re-configuration failed due to not enough started members";
+        assert_eq!((last.code(), last.message()), (Code::Unknown, text));
+    });
+}
+
 #[test]
 fn what_is_not_offered_is_unknown_in_gos_words() {
     run(async {
@@ -62,10 +122,6 @@ fn what_is_not_offered_is_unknown_in_gos_words() {
         let refusal = auth.auth_status(pb::AuthStatusRequest {}).await.unwrap_err();
         assert_eq!(refusal.code(), Code::Unimplemented);
         assert_eq!(refusal.message(), "unknown service etcdserverpb.Auth");
-        let mut cluster = ClusterClient::new(channel.clone());
-        let refusal = cluster.member_add(pb::MemberAddRequest::default()).await.unwrap_err();
-        assert_eq!(refusal.code(), Code::Unimplemented);
-        assert_eq!(refusal.message(), "unknown method MemberAdd for service etcdserverpb.Cluster");
         for (path, text) in [
             ("/etcdserverpb.KV/Frob", "unknown method Frob for service etcdserverpb.KV"),
             ("/a/b/c", "unknown service a/b"),

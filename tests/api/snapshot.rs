@@ -180,9 +180,10 @@ fn so_many_clients_take_a_snapshot_at_a_time() {
         assert_eq!(refused.message(), "etcdserver: too many requests");
         streams.pop();
         // The end of a stream takes a moment to arrive.
-        let until = std::time::Instant::now() + Duration::from_secs(20);
+        let mut looks = 0;
         while client.snapshot(pb::SnapshotRequest {}).await.is_err() {
-            assert!(std::time::Instant::now() < until, "there is a place again");
+            looks += 1;
+            assert!(looks < 1000, "there is a place again");
             Timer::after(Duration::from_millis(20)).await;
         }
     });

@@ -2,8 +2,12 @@
 //!
 //! Owns: what several members do together, seen from outside. Must never: run as anything but processes of the program.
 
-#[cfg(test)]
-mod process;
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[cfg(test)]
 mod basics;
+#[path = "../api/channel.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod channel;
+mod client;
+mod members;
+mod process;

@@ -9,15 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use covey::command::MemberAttributes;
-use covey::formation::{
-    ClusterRoot, Content, DiskOptions, Founding, Identity, NodeKey, Stage, found, found_solo, open,
-};
-use covey::ids::PublicKey;
-use covey::runtime::files::RealDirectory;
-use covey::store::Member;
-use ring::rand::SystemRandom;
-use ring::signature::Ed25519KeyPair;
 use tempfile::TempDir;
 
 /// How long anything that should happen may take.
@@ -53,6 +44,11 @@ impl Host {
         self.data_dir.with_extension("log")
     }
 
+    /// Where other members find it.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
     /// All that it has logged, over all its runs.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
@@ -73,8 +69,7 @@ impl Host {
         let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
         command.args(["serve", "--name", &self.name, "--log-format", "text", "--data-dir"]);
         command.arg(&self.data_dir);
-        let (client, peer) =
-            (format!("http://{}", self.endpoint), format!("http://127.0.0.1:{}", self.peer_port));
+        let (client, peer) = (format!("http://{}", self.endpoint), self.peer_url());
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer]).args(more);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -119,6 +114,7 @@ impl Host {
 }
 
 impl Drop for Host {
+    #[expect(clippy::print_stderr, reason = "what a failed test left behind")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
@@ -144,22 +140,43 @@ fn free_port() -> u16 {
 /// Members that run on this machine.
 pub struct Cluster {
     pub hosts: Vec<Host>,
-    #[expect(dead_code, reason = "removed with the cluster")]
     root: TempDir,
 }
 
 impl Cluster {
-    /// Members that all vote from the beginning, running and with a leader.
+    /// Members that formed a cluster together.
     pub fn start(members: usize) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let hosts: Vec<Host> = (0..members).map(|n| new_host(root.path(), n)).collect();
-        found_together(&hosts);
-        let mut cluster = Self { hosts, root };
+        let mut cluster = Self::prepare(members);
+        let initial = cluster.initial();
         for host in &mut cluster.hosts {
-            host.start(&[]);
+            host.start(&["--initial-cluster", &initial]);
         }
         cluster.wait_ready();
         cluster
+    }
+
+    /// Hosts that do not run.
+    pub fn prepare(members: usize) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let hosts = (0..members).map(|n| new_host(root.path(), n)).collect();
+        Self { hosts, root }
+    }
+
+    /// A file beside the hosts' directories.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// One more host that does not run.
+    pub fn add_host(&mut self) -> usize {
+        self.hosts.push(new_host(self.root.path(), self.hosts.len()));
+        self.hosts.len() - 1
+    }
+
+    /// What all hosts are told of each other.
+    pub fn initial(&self) -> String {
+        let named = |host: &Host| format!("{}={}", host.name, host.peer_url());
+        self.hosts.iter().map(named).collect::<Vec<_>>().join(",")
     }
 
     pub fn wait_ready(&mut self) {
@@ -193,39 +210,4 @@ fn new_host(root: &Path, n: usize) -> Host {
         peer_port: free_port(),
         child: None,
     }
-}
-
-/// Makes the data directories of members that know each other and all vote.
-fn found_together(hosts: &[Host]) {
-    let key = || {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        NodeKey::from_pkcs8(pkcs8.as_ref().to_vec()).unwrap()
-    };
-    let foundings: Vec<Founding> =
-        hosts.iter().map(|host| found_solo(key(), ClusterRoot([7; 32]), host.peer_port.into())).collect();
-    let mut members: Vec<Member> =
-        hosts.iter().zip(&foundings).map(|(host, founding)| as_member(host, &founding.identity)).collect();
-    members.sort_by_key(Member::id);
-    for (host, founding) in hosts.iter().zip(&foundings) {
-        std::fs::create_dir(&host.data_dir).unwrap();
-        let directory = RealDirectory::open(&host.data_dir).unwrap();
-        let identity = Identity { stage: Stage::Restoring, ..founding.identity.clone() };
-        found(&directory, &identity).unwrap();
-        let mut meta = founding.meta.clone();
-        meta.conf_state.voters = members.iter().map(Member::id).collect();
-        meta.members.clone_from(&members);
-        let content = Content { meta, batches: &mut std::iter::empty(), log_start: founding.log_start };
-        let made = open(&directory, 1, Some(content), DiskOptions::default()).unwrap();
-        made.store.close().unwrap();
-    }
-}
-
-fn as_member(host: &Host, identity: &Identity) -> Member {
-    let attributes = MemberAttributes {
-        member: identity.member,
-        name: host.name.clone(),
-        peer_urls: vec![format!("http://127.0.0.1:{}", host.peer_port)],
-        ..MemberAttributes::default()
-    };
-    Member { key: Some(PublicKey(*identity.key.public())), votes: true, attributes }
 }

@@ -13,6 +13,7 @@ use covey::formation::{
 };
 use covey::ids::MemberId;
 use covey::prng::Prng;
+use covey::store::Member;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 /// A disk with a node's data directory as its root.
@@ -70,7 +71,11 @@ impl Cluster {
             })
             .collect();
         let voters: Vec<MemberId> = foundings.iter().map(|founding| founding.identity.member).collect();
+        let members: Vec<Member> =
+            foundings.iter().flat_map(|founding| founding.meta.members.clone()).collect();
         for founding in &mut foundings {
+            founding.meta.members.clone_from(&members);
+            founding.meta.members.sort_by_key(Member::id);
             founding.meta.conf_state.voters.clone_from(&voters);
             founding.meta.conf_state.voters.sort_unstable();
         }

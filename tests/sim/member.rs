@@ -17,8 +17,8 @@ use covey::ids::{LogIndex, MemberId, ProposalId, Revision, Term};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
     Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, ConfirmedReads,
-    Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob, LogWriter, ReadId, Recovery, RefusedWhy, Request,
-    TransferMessage, TransferOutcome, recover,
+    Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob, LogWriter, Membership, ReadId, Recovery, RefusedWhy,
+    Request, TransferMessage, TransferOutcome, recover,
 };
 use covey::prng::Prng;
 use covey::store::{Base, ConfState, ScrubCursor, StoreError};
@@ -90,6 +90,7 @@ enum CoreInput {
     Persisted(PersistId),
     Applied(LogIndex, usize),
     ConfChange(LogEntry),
+    Membership(Membership),
     Checkpointed(LogIndex),
     Transferred(MemberId, TransferOutcome),
     Staged(SnapshotMark),
@@ -103,6 +104,7 @@ enum ApplierInput {
     Folded(Arc<Base>),
     Compacted(Arc<Base>),
     Installed(Arc<Base>),
+    FoldWish,
     Leads(Option<Term>),
     Lease(u64, LeaseRequest),
 }
@@ -398,6 +400,7 @@ impl Member {
                 CoreInput::Message(message) => drop(self.core.handle_message(now, message)),
                 CoreInput::Persisted(id) => self.core.handle_persisted(now, id),
                 CoreInput::Applied(index, bytes) => self.core.handle_applied(now, index, bytes),
+                CoreInput::Membership(membership) => self.core.handle_membership(now, membership),
                 CoreInput::Checkpointed(index) => self.core.handle_checkpointed(now, index),
                 CoreInput::Transferred(to, outcome) => self.core.handle_transfer(now, to, outcome),
                 CoreInput::Staged(mark) => self.core.handle_staged(now, mark),
@@ -429,6 +432,7 @@ impl Member {
                 self.tell_checkpoint(job, effects);
             }
             CoreOutput::CutLog { before } => self.tell_wal(LogJob::Cut { before }, effects),
+            CoreOutput::FoldSoon => self.tell_applier(ApplierInput::FoldWish, effects),
             CoreOutput::Apply(entries) => {
                 effects.push(Effect::Committed(entries.clone()));
                 self.tell_applier(ApplierInput::Entries(entries), effects);
@@ -476,6 +480,7 @@ impl Member {
                     self.installed_unseen = true;
                     effects.push(Effect::Installed);
                 }
+                ApplierInput::FoldWish => self.applier.handle_fold_wish(now),
                 ApplierInput::Leads(leads_in) => self.applier.handle_leadership(now, leads_in),
                 ApplierInput::Lease(number, request) => {
                     self.applier.handle_lease_request(now, number, request);
@@ -509,6 +514,9 @@ impl Member {
                 self.tell_core(CoreInput::Applied(index, bytes), effects);
             }
             ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
+            ApplierOutput::Membership(membership) => {
+                self.tell_core(CoreInput::Membership(membership), effects);
+            }
             ApplierOutput::Fold(batch) => self.tell_checkpoint(CheckpointJob::Fold(batch), effects),
             ApplierOutput::CompactStart => self.tell_checkpoint(CheckpointJob::Compact, effects),
             ApplierOutput::Propose(command) => {

@@ -1,0 +1,219 @@
+//! From a node without a cluster to one that has one: it meets the nodes that it was told of.
+//!
+//! Owns: when the others are asked, and what is logged of the wait. Must never: decide who founds (`formation` does), or serve clients meanwhile. Driven
+//! by `serve` before the node starts; and the answers of a node that has started to those that have none.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use smol::Timer;
+
+use super::data_dir::{DataDir, FreshDir};
+use super::serve::ServeFailure;
+use crate::command::MemberCommand;
+use crate::config::{InitialCluster, PeerConfig, Url};
+use crate::formation::{
+    Answer, ClusterSecret, Founding, Identity, Meeting, Named, NodeKey, Reception, SECRET_BYTES_MAX,
+    SecretError, Stage, Verdict, joining_state, receive,
+};
+use crate::ids::PublicKey;
+use crate::peer::{Answerer, Forming, Trust};
+use crate::runtime::clock::Clock;
+use crate::runtime::{Handle, ServeError};
+
+/// The pause between two rounds of questions.
+const ROUND_PAUSE: Duration = Duration::from_millis(300);
+/// How often is said what is waited for, while nothing changes.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// Why the cluster's secret cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFailure {
+    /// The file cannot be read.
+    #[error("cannot read the cluster secret {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What it holds is no secret.
+    #[error("the cluster secret {path} cannot be used")]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: SecretError,
+    },
+}
+
+/// Who is listened to that is in no cluster yet.
+pub(super) fn trust(config: &PeerConfig) -> Result<Trust, SecretFailure> {
+    let Some(path) = &config.secret_file else { return Ok(Trust::Loopback) };
+    let read = || -> std::io::Result<String> {
+        let length = std::fs::metadata(path)?.len();
+        if length > 2 * SECRET_BYTES_MAX as u64 {
+            return Err(std::io::Error::other("the file is too large for a secret"));
+        }
+        std::fs::read_to_string(path)
+    };
+    let text = read().map_err(|source| SecretFailure::Read { path: path.clone(), source })?;
+    let secret =
+        ClusterSecret::parse(&text).map_err(|source| SecretFailure::Secret { path: path.clone(), source })?;
+    Ok(Trust::Secret(secret))
+}
+
+/// Meets the others until there is a cluster, and begins the data directory with it.
+pub(super) fn form(
+    fresh: FreshDir,
+    name: &str,
+    config: &PeerConfig,
+    initial: &InitialCluster,
+    trust: Trust,
+    clock: Clock,
+) -> Result<DataDir, ServeFailure> {
+    let named = initial.nodes.iter().map(|(name, urls)| Named {
+        name: name.clone(),
+        peer_urls: urls.iter().map(ToString::to_string).collect(),
+    });
+    let meeting = Meeting::new(name, &initial.token, named.collect(), initial.existing);
+    // Settings are checked for it.
+    let Some(meeting) = meeting else { unreachable!("the node is among those of the initial cluster") };
+    let verdict = smol::block_on(meet(&fresh.key, meeting.clone(), config, trust, clock))?;
+    let (identity, meta, log_start) = match verdict {
+        Verdict::Found(others) => {
+            let founder = fresh.founder()?;
+            let founding = meeting.found(fresh.key.clone(), founder.root, founder.boot_nonce, &others);
+            let Founding { identity, meta, log_start } = founding;
+            tracing::info!(cluster = %identity.cluster(), member = %identity.member, others = others.len(), "founded a cluster");
+            (Identity { stage: Stage::Forming, ..identity }, meta, log_start)
+        }
+        Verdict::Join(welcome) => {
+            let founder = fresh.founder()?;
+            let identity = Identity {
+                member: welcome.member,
+                root: welcome.root,
+                generation: welcome.generation,
+                ..founder
+            };
+            tracing::info!(cluster = %identity.cluster(), member = %identity.member, "joins a cluster");
+            let (meta, log_start) = joining_state(welcome.members);
+            (identity, meta, log_start)
+        }
+    };
+    Ok(fresh.begin(&identity, meta, log_start)?)
+}
+
+async fn meet(
+    key: &NodeKey,
+    meeting: Meeting,
+    config: &PeerConfig,
+    trust: Trust,
+    clock: Clock,
+) -> Result<Verdict, ServeFailure> {
+    if let Some(verdict) = meeting.verdict() {
+        return Ok(verdict);
+    }
+    let shared = Arc::new(Mutex::new(meeting.clone()));
+    let for_answers = Arc::clone(&shared);
+    let answerer: Answerer = Arc::new(move |_, question| {
+        let answer = for_answers.lock().unwrap_or_else(PoisonError::into_inner).answer(&question);
+        Box::pin(async move { answer })
+    });
+    let port = Forming::start(key, config.listen.address, trust, answerer, clock)?;
+    let question = meeting.question();
+    let mut meeting = meeting;
+    let mut said = Said::new(clock);
+    loop {
+        meeting.begin_round();
+        for other in meeting.others().to_vec() {
+            let mut trouble = String::from("it has no address");
+            for address in addresses(&other.peer_urls).await {
+                match port.ask(address, &question).await {
+                    Err(error) => trouble = format!("{address}: {error}"),
+                    Ok((key, answer)) => match meeting.heard(&other.name, key, answer) {
+                        Ok(Some(verdict)) => return Ok(verdict),
+                        Ok(None) => {
+                            trouble.clear();
+                            break;
+                        }
+                        Err(sentence) => trouble = sentence,
+                    },
+                }
+            }
+            if !trouble.is_empty() {
+                said.waits_for(&other.name, &trouble);
+            }
+        }
+        Timer::after(ROUND_PAUSE).await;
+    }
+}
+
+/// What was said of the wait, so that it is not said in every round.
+struct Said {
+    clock: Clock,
+    last: Vec<(String, String, crate::time::Instant)>,
+}
+
+impl Said {
+    fn new(clock: Clock) -> Self {
+        Self { clock, last: Vec::new() }
+    }
+
+    fn waits_for(&mut self, node: &str, why: &str) {
+        let now = self.clock.now();
+        let is_news = |(known, said, at): &(String, String, crate::time::Instant)| {
+            known == node && said == why && now.since(*at) < SAY_AGAIN
+        };
+        if self.last.iter().any(is_news) {
+            return;
+        }
+        self.last.retain(|(known, ..)| known != node);
+        self.last.push((node.to_owned(), why.to_owned(), now));
+        tracing::info!(node, why, "waiting for another node, to form a cluster");
+    }
+}
+
+async fn addresses(urls: &[String]) -> Vec<SocketAddr> {
+    let urls: Vec<Url> = urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
+    // The resolver waits; nothing else is to be done meanwhile.
+    smol::unblock(move || {
+        let resolve = |url: &Url| (url.host.as_str(), url.port).to_socket_addrs().map(Iterator::collect);
+        urls.iter().filter_map(|url| resolve(url).ok()).flat_map(|found: Vec<SocketAddr>| found).collect()
+    })
+    .await
+}
+
+/// The answers of a member to nodes that are in no cluster.
+pub(super) fn answerer(identity: &Identity, handle: &Handle) -> Answerer {
+    let (identity, handle) = (identity.clone(), handle.clone());
+    Arc::new(move |key, question| {
+        let (identity, handle) = (identity.clone(), handle.clone());
+        Box::pin(async move {
+            let ask = || receive(&identity, &handle.view().facts().members, key, &question);
+            let id = match ask() {
+                Reception::Answer(answer) => return answer,
+                Reception::Bind(id) => id,
+            };
+            match bind(&handle, id, key).await {
+                Ok(()) => match ask() {
+                    Reception::Answer(answer) => answer,
+                    Reception::Bind(_) => Answer::Wait("another node was faster".into()),
+                },
+                Err(error) => Answer::Wait(error.to_string()),
+            }
+        })
+    })
+}
+
+async fn bind(handle: &Handle, id: crate::ids::MemberId, key: PublicKey) -> Result<(), ServeError> {
+    let applied = handle.change_members(MemberCommand::Bind { id, key }).await?;
+    if let Err(rejection) = applied.outcome {
+        tracing::warn!(member = %id, %rejection, "a node did not get the place that it came for");
+    }
+    Ok(())
+}

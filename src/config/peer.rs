@@ -1,0 +1,81 @@
+//! The settings about other members.
+//!
+//! Owns: the initial cluster, and the rules between it and what this member says of itself. Must never: read a file or resolve a name. Built by
+//! `serve`, consumed by `app`.
+
+use std::path::PathBuf;
+
+use super::error::ConfigError;
+use super::url::{ListenUrl, Url};
+
+/// What has to do with other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where to listen for them.
+    pub listen: ListenUrl,
+    /// Where they are told to find this one; not empty.
+    pub advertise_urls: Vec<Url>,
+    /// How a cluster begins, where this node has none yet.
+    pub initial: Option<InitialCluster>,
+    /// Whose holders are let in that are in no cluster yet.
+    pub secret_file: Option<PathBuf>,
+    /// Refuse changes of the members that could leave no majority.
+    pub strict: bool,
+    /// The most members that may be added without a vote.
+    pub learners_max: u64,
+}
+
+/// Nodes that form a cluster together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialCluster {
+    /// Each with its name and where it is, in the order of the names, this one among them.
+    pub nodes: Vec<(String, Vec<Url>)>,
+    /// Join the cluster that there is, and never found one.
+    pub existing: bool,
+    /// Nodes with different tokens do not form a cluster.
+    pub token: String,
+}
+
+impl InitialCluster {
+    /// Reads `name=url,name=url,...`; a name that stands there several times has several URLs.
+    pub(super) fn parse(text: &[(&str, Url)], existing: bool, token: &str) -> Self {
+        let mut nodes: Vec<(String, Vec<Url>)> = Vec::new();
+        for (name, url) in text {
+            match nodes.iter_mut().find(|(known, _)| known == name) {
+                Some((_, urls)) => urls.push(url.clone()),
+                None => nodes.push(((*name).to_owned(), vec![url.clone()])),
+            }
+        }
+        nodes.sort_by(|a, b| a.0.cmp(&b.0));
+        Self { nodes, existing, token: token.to_owned() }
+    }
+}
+
+impl PeerConfig {
+    /// The rules that no setting can break alone.
+    pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
+        let Some(initial) = &self.initial else { return Ok(()) };
+        let own = initial.nodes.iter().find(|(known, _)| known == name);
+        let (_, urls) = own.ok_or_else(|| ConfigError::NotInInitialCluster(name.to_owned()))?;
+        let shown = |urls: &[Url]| {
+            let mut shown: Vec<String> = urls.iter().map(ToString::to_string).collect();
+            shown.sort_unstable();
+            shown
+        };
+        if shown(urls) != shown(&self.advertise_urls) {
+            return Err(ConfigError::InitialUrlsDiffer {
+                name: name.to_owned(),
+                initial: shown(urls).join(","),
+                advertised: shown(&self.advertise_urls).join(","),
+            });
+        }
+        let is_loopback = |url: &Url| {
+            url.host == "localhost" || url.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        let far = initial.nodes.iter().flat_map(|(_, urls)| urls).find(|url| !is_loopback(url));
+        match far {
+            Some(url) if self.secret_file.is_none() => Err(ConfigError::SecretNeeded(url.to_string())),
+            _ => Ok(()),
+        }
+    }
+}

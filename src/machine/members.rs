@@ -1,0 +1,180 @@
+//! What commands about members do to the state (API reference, section 4).
+//!
+//! Owns: who is a member, and the ids. Must never: look at raft's configuration to decide, for that follows the members (`node`'s reconciler).
+//! Part of [`Machine`].
+
+use super::Machine;
+use crate::command::{MemberAttributes, MemberCommand, Outcome, Rejection};
+use crate::ids::MemberId;
+use crate::limits::REMOVED_MEMBERS_MAX;
+use crate::mvcc::Facts;
+use crate::store::{ConfState, Member};
+
+impl Machine {
+    pub(super) fn execute_member(&mut self, command: &MemberCommand) -> Result<Outcome, Rejection> {
+        let seed = self.applied().0 ^ self.tip.view().digest().0;
+        let facts = self.tip.view().facts();
+        let id = match command {
+            MemberCommand::Add { peer_urls, votes, strict, learners_max } => {
+                check_urls(facts, peer_urls, None)?;
+                let learners = facts.members.iter().filter(|member| !member.votes).count() as u64;
+                if !votes && learners >= *learners_max {
+                    return Err(Rejection::TooManyLearners);
+                }
+                if *votes && *strict {
+                    check_growth(facts)?;
+                }
+                self.add(new_id(seed, facts), peer_urls, *votes)
+            }
+            MemberCommand::Bind { id, key } => {
+                let place = find(facts, *id)?;
+                let elsewhere =
+                    facts.members.iter().any(|other| other.id() != *id && other.key == Some(*key));
+                if place.key.is_some_and(|bound| bound != *key) || elsewhere {
+                    return Err(Rejection::PlaceTaken);
+                }
+                self.edit(*id, |member| member.key = Some(*key))
+            }
+            MemberCommand::Promote { id, strict } => {
+                if find(facts, *id)?.votes {
+                    return Err(Rejection::NotLearner);
+                }
+                if *strict {
+                    check_growth(facts)?;
+                }
+                self.edit(*id, |member| member.votes = true)
+            }
+            MemberCommand::Remove { id, strict } => {
+                if find(facts, *id)?.votes && *strict {
+                    check_removal(facts, *id)?;
+                }
+                self.remove(*id)
+            }
+            MemberCommand::Update { id, peer_urls } => {
+                find(facts, *id)?;
+                check_urls(facts, peer_urls, Some(*id))?;
+                self.edit(*id, |member| member.attributes.peer_urls.clone_from(peer_urls))
+            }
+        };
+        Ok(Outcome::Member(id))
+    }
+
+    /// What a member says of itself. One that was removed while it said so stays removed. Where it is for others is for the operator to say,
+    /// once anybody has.
+    pub(super) fn publish(&mut self, attributes: &MemberAttributes) {
+        self.tip.digest_mut().attributes(attributes);
+        let members = &mut self.tip.facts_mut().members;
+        if let Ok(position) = members.binary_search_by_key(&attributes.member, Member::id) {
+            let known = &mut members[position].attributes;
+            let peer_urls = std::mem::take(&mut known.peer_urls);
+            *known = attributes.clone();
+            if !peer_urls.is_empty() {
+                known.peer_urls = peer_urls;
+            }
+        }
+    }
+
+    /// A cluster that was founded for several has formed once all of them vote.
+    pub(super) fn follow_configuration(&mut self, conf_state: ConfState) {
+        let facts = self.tip.facts_mut();
+        let votes = |member: &Member| !member.votes || conf_state.voters.contains(&member.id());
+        facts.forming &= !(conf_state.voters_outgoing.is_empty() && facts.members.iter().all(votes));
+        facts.conf_state = conf_state;
+    }
+
+    fn add(&mut self, id: MemberId, peer_urls: &[String], votes: bool) -> MemberId {
+        let attributes =
+            MemberAttributes { member: id, peer_urls: peer_urls.to_vec(), ..MemberAttributes::default() };
+        let members = &mut self.tip.facts_mut().members;
+        let place = members.partition_point(|member| member.id() < id);
+        members.insert(place, Member { key: None, votes, attributes });
+        self.note(id)
+    }
+
+    fn edit(&mut self, id: MemberId, edit: impl FnOnce(&mut Member)) -> MemberId {
+        let members = &mut self.tip.facts_mut().members;
+        if let Some(member) = members.iter_mut().find(|member| member.id() == id) {
+            edit(member);
+        }
+        self.note(id)
+    }
+
+    fn remove(&mut self, id: MemberId) -> MemberId {
+        let facts = self.tip.facts_mut();
+        for gone in facts.members.extract_if(.., |member| member.id() == id) {
+            if facts.removed.len() == REMOVED_MEMBERS_MAX {
+                facts.removed.remove(0);
+            }
+            facts.removed.push((id, gone.key));
+        }
+        facts.alarms.retain(|alarm| alarm.member != id);
+        facts.over_quota.retain(|member| *member != id);
+        self.note(id)
+    }
+
+    /// The digest knows of every change of a member.
+    fn note(&mut self, id: MemberId) -> MemberId {
+        let found = self.tip.view().facts().members.iter().find(|member| member.id() == id).cloned();
+        self.tip.digest_mut().member(id, found.as_ref());
+        id
+    }
+}
+
+fn find(facts: &Facts, id: MemberId) -> Result<&Member, Rejection> {
+    facts.members.iter().find(|member| member.id() == id).ok_or(Rejection::MemberNotFound)
+}
+
+fn check_urls(facts: &Facts, urls: &[String], own: Option<MemberId>) -> Result<(), Rejection> {
+    let mut others = facts.members.iter().filter(|member| Some(member.id()) != own);
+    let taken = others.any(|member| member.attributes.peer_urls.iter().any(|url| urls.contains(url)));
+    if taken { Err(Rejection::PeerUrlExists) } else { Ok(()) }
+}
+
+fn has_started(member: &Member) -> bool {
+    !member.attributes.name.is_empty()
+}
+
+fn voters(facts: &Facts) -> impl Iterator<Item = &Member> {
+    facts.members.iter().filter(|member| member.votes)
+}
+
+/// With one voter more, a majority of the voters must have started. The second one of all may come to a cluster of one, which could not grow
+/// otherwise.
+fn check_growth(facts: &Facts) -> Result<(), Rejection> {
+    let started = voters(facts).filter(|member| has_started(member)).count();
+    let grown = voters(facts).count() + 1;
+    let majority = grown / 2 + 1;
+    if (started == 1 && grown == 2) || started >= majority {
+        Ok(())
+    } else {
+        Err(Rejection::NotEnoughStarted)
+    }
+}
+
+/// Without the one that goes, a majority of the voters must have started. One that has not may always go.
+fn check_removal(facts: &Facts, id: MemberId) -> Result<(), Rejection> {
+    let stays = |member: &&Member| member.id() != id;
+    let started = voters(facts).filter(stays).filter(|member| has_started(member)).count();
+    let left = voters(facts).filter(stays).count();
+    if started > left / 2 { Ok(()) } else { Err(Rejection::NotEnoughStarted) }
+}
+
+/// A number that follows from the log alone and that no member has or had, as far as it is remembered: never 0.
+fn new_id(seed: u64, facts: &Facts) -> MemberId {
+    let is_taken = |id: MemberId| {
+        id == MemberId(0)
+            || facts.members.iter().any(|member| member.id() == id)
+            || facts.removed.iter().any(|(removed, _)| *removed == id)
+    };
+    let mut prng = crate::prng::Prng::new(seed);
+    loop {
+        let id = MemberId(prng.next_u64());
+        if !is_taken(id) {
+            return id;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "members_test.rs"]
+mod tests;

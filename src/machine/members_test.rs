@@ -1,0 +1,156 @@
+//! The rules for members, one by one (API reference, section 4).
+
+use super::super::rig::{FOUNDER, Rig};
+use super::*;
+use crate::command::Command;
+use crate::ids::PublicKey;
+
+fn urls(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| format!("http://{name}:2380")).collect()
+}
+
+fn add(name: &str, votes: bool) -> MemberCommand {
+    MemberCommand::Add { peer_urls: urls(&[name]), votes, strict: true, learners_max: 1 }
+}
+
+impl Rig {
+    fn member(&mut self, command: MemberCommand) -> Result<MemberId, Rejection> {
+        self.apply(Command::Member(command)).outcome.map(|outcome| match outcome {
+            Outcome::Member(id) => id,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    /// The member says that it is there.
+    fn starts(&mut self, member: MemberId) {
+        let name = format!("{member}");
+        let attributes = MemberAttributes { member, name, ..MemberAttributes::default() };
+        self.apply(Command::Publish(attributes));
+    }
+
+    fn found(&self, id: MemberId) -> Member {
+        self.view().facts().members.iter().find(|member| member.id() == id).cloned().expect("a member")
+    }
+}
+
+#[test]
+fn a_place_is_kept_bound_once_and_filled() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let id = rig.member(add("b", true)).unwrap();
+    assert!(id != FOUNDER && id != MemberId(0));
+    assert_eq!((rig.found(id).key, rig.found(id).votes), (None, true));
+    let (key, other) = (PublicKey([7; 32]), PublicKey([8; 32]));
+    let bind = |key| MemberCommand::Bind { id, key };
+    assert_eq!(rig.member(bind(key)), Ok(id));
+    assert_eq!(rig.member(bind(key)), Ok(id), "again");
+    assert_eq!(rig.member(bind(other)), Err(Rejection::PlaceTaken));
+    rig.starts(id);
+    let there = rig.found(id);
+    assert_eq!(
+        (there.key, &there.attributes.peer_urls),
+        (Some(key), &urls(&["b"])),
+        "it said nothing of where it is"
+    );
+    let second = rig.member(add("c", true)).unwrap();
+    assert_eq!(
+        rig.member(MemberCommand::Bind { id: second, key }),
+        Err(Rejection::PlaceTaken),
+        "it is somebody"
+    );
+    rig.rotate();
+    rig.fold();
+    rig.reopen();
+    assert_eq!(rig.found(id), there);
+}
+
+#[test]
+fn urls_belong_to_one_member() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let id = rig.member(add("b", false)).unwrap();
+    assert_eq!(rig.member(add("b", true)), Err(Rejection::PeerUrlExists));
+    let update = |id, name| MemberCommand::Update { id, peer_urls: urls(&[name]) };
+    assert_eq!(rig.member(update(FOUNDER, "b")), Err(Rejection::PeerUrlExists));
+    assert_eq!(rig.member(update(id, "b")), Ok(id), "its own");
+    assert_eq!(rig.member(update(id, "d")), Ok(id));
+    assert_eq!(rig.found(id).attributes.peer_urls, urls(&["d"]));
+    rig.starts(id);
+    assert_eq!(rig.found(id).attributes.peer_urls, urls(&["d"]), "what an operator said stays");
+    assert_eq!(rig.member(update(MemberId(5), "x")), Err(Rejection::MemberNotFound));
+}
+
+#[test]
+fn learners_are_few_and_are_promoted_once() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let id = rig.member(add("b", false)).unwrap();
+    assert_eq!(rig.member(add("c", false)), Err(Rejection::TooManyLearners));
+    assert_eq!(rig.member(MemberCommand::Promote { id: FOUNDER, strict: true }), Err(Rejection::NotLearner));
+    assert_eq!(rig.member(MemberCommand::Promote { id, strict: true }), Ok(id));
+    assert_eq!(rig.member(MemberCommand::Promote { id, strict: true }), Err(Rejection::NotLearner));
+    assert_eq!(
+        rig.member(MemberCommand::Promote { id: MemberId(5), strict: true }),
+        Err(Rejection::MemberNotFound)
+    );
+    assert!(rig.found(id).votes);
+}
+
+/// What etcd's strict reconfiguration check allows and refuses.
+#[test]
+fn a_majority_must_have_started() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let second = rig.member(add("b", true)).expect("from one to two");
+    assert_eq!(rig.member(add("c", true)), Err(Rejection::NotEnoughStarted), "one of three would have");
+    let lax = MemberCommand::Add { peer_urls: urls(&["c"]), votes: true, strict: false, learners_max: 1 };
+    rig.starts(second);
+    let third = rig.member(lax).unwrap();
+    assert_eq!(
+        rig.member(MemberCommand::Remove { id: second, strict: true }),
+        Err(Rejection::NotEnoughStarted)
+    );
+    assert_eq!(rig.member(MemberCommand::Remove { id: third, strict: true }), Ok(third), "it never started");
+    assert_eq!(rig.member(MemberCommand::Remove { id: third, strict: true }), Err(Rejection::MemberNotFound));
+    assert_eq!(rig.member(MemberCommand::Remove { id: second, strict: true }), Ok(second));
+}
+
+#[test]
+fn the_removed_are_remembered_in_bounded_number_and_ids_do_not_come_back() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let mut seen = std::collections::BTreeSet::from([FOUNDER]);
+    for n in 0..REMOVED_MEMBERS_MAX + 3 {
+        let id = rig.member(add("b", false)).unwrap();
+        assert!(seen.insert(id), "{id} came twice");
+        if n % 2 == 0 {
+            rig.member(MemberCommand::Bind { id, key: PublicKey([u8::try_from(n).unwrap(); 32]) }).unwrap();
+        }
+        rig.member(MemberCommand::Remove { id, strict: true }).unwrap();
+    }
+    let removed = rig.view().facts().removed.clone();
+    assert_eq!(removed.len(), REMOVED_MEMBERS_MAX);
+    assert_eq!((removed[0].1, removed[1].1), (None, Some(PublicKey([4; 32]))), "the oldest are gone");
+}
+
+#[test]
+fn a_cluster_has_formed_once_all_for_whom_it_was_founded_vote() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let id = rig.member(add("b", true)).unwrap();
+    rig.machine.tip.facts_mut().forming = true;
+    let conf = |voters: &[MemberId], outgoing: &[MemberId]| ConfState {
+        voters: voters.to_vec(),
+        voters_outgoing: outgoing.to_vec(),
+        ..ConfState::default()
+    };
+    for (conf, forming) in [
+        (conf(&[FOUNDER], &[]), true),
+        (conf(&[FOUNDER, id], &[FOUNDER]), true),
+        (conf(&[FOUNDER, id], &[]), false),
+        (conf(&[FOUNDER], &[]), false),
+    ] {
+        rig.machine.follow_configuration(conf);
+        assert_eq!(rig.view().facts().forming, forming);
+    }
+}

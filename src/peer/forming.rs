@@ -1,0 +1,317 @@
+//! Nodes that are in no cluster, on the members' port: a question and its answer, under a protocol of its own.
+//!
+//! Owns: who is listened to (whoever proves the cluster's secret, or, without one, processes of this machine), and the limits of what they may say. Must
+//! never: hand on a word of somebody who has not shown that. What is asked and answered is `formation`'s. Driven by `app`, and by
+//! `accept` for nodes that dial a member.
+//!
+//! ```text
+//! who dials:   version (1 byte)  proof (32 bytes)  question        and the end of the stream
+//! who answers: version (1 byte)  proof (32 bytes)  answer          and the end of the stream
+//! ```
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use quinn::{Connection, ConnectionError, Endpoint, VarInt};
+use smol::Executor;
+use smol::future::or;
+
+use super::accept::{protocol_of, shown_key};
+use super::endpoint::{self, Opened, StartError, canonical};
+use super::gate::{Admission, Gate};
+use super::greet::CLOSED_STOPPING;
+use super::hello::{Refusal, RefusalKind};
+use super::socket::Host;
+use super::trust::{ALPN_FORMING, Credentials};
+use crate::formation::{
+    Answer, Binding, ClusterSecret, EXPORTED_BYTES, NodeKey, PROOF_BYTES, Prover, Question,
+};
+use crate::ids::PublicKey;
+use crate::runtime::clock::Clock;
+
+/// What the two ends derive from their connection, and nobody else can.
+const EXPORT_LABEL: &[u8] = b"EXPORTER-covey-forming-1";
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 1 + PROOF_BYTES;
+/// No question or answer is longer: the longest names some members.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// From the first packet to the end of the answer, which may have to go through the log.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Closed with it: what was said is no question of this protocol, or comes from somebody who is not listened to.
+const CLOSED_NOT_HEARD: u32 = 0x200;
+/// How long the end of the connections may take.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// Who is listened to.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Whoever proves that it has this.
+    Secret(ClusterSecret),
+    /// Processes of this machine.
+    Loopback,
+}
+
+/// Answers questions of nodes whose key and right to be heard were checked.
+pub type Answerer =
+    Arc<dyn Fn(PublicKey, Question) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody answers there, or not in time.
+    #[error("{0}")]
+    Lost(String),
+    /// Without a secret only this machine is asked.
+    #[error("{0} is not on this machine, and there is no cluster secret (--cluster-secret-file)")]
+    NotLoopback(SocketAddr),
+    /// The other end has another secret, or none.
+    #[error("it does not prove that it has the cluster's secret")]
+    NotProven,
+    /// It says what is no answer of this version.
+    #[error("its answer is not understood")]
+    Malformed,
+}
+
+/// The two ends of a connection, and what only they can derive from it.
+struct Ends {
+    exported: [u8; EXPORTED_BYTES],
+    dialler: PublicKey,
+    dialled: PublicKey,
+}
+
+impl Trust {
+    fn hears(&self, address: SocketAddr) -> bool {
+        matches!(self, Self::Secret(_)) || canonical(address).ip().is_loopback()
+    }
+
+    fn prove(&self, prover: Prover, ends: &Ends, said: &[&[u8]]) -> [u8; PROOF_BYTES] {
+        match self {
+            Self::Secret(secret) => secret.prove(prover, &ends.binding(said)),
+            Self::Loopback => [0; PROOF_BYTES],
+        }
+    }
+
+    fn accepts(&self, prover: Prover, ends: &Ends, said: &[&[u8]], proof: &[u8]) -> bool {
+        match self {
+            Self::Secret(secret) => secret.accepts(prover, &ends.binding(said), proof),
+            // Somebody who does prove something expects to be proven something, too.
+            Self::Loopback => proof.iter().all(|byte| *byte == 0),
+        }
+    }
+}
+
+impl Ends {
+    fn of(connection: &Connection, dialler: PublicKey, dialled: PublicKey) -> Option<Self> {
+        let mut exported = [0; EXPORTED_BYTES];
+        connection.export_keying_material(&mut exported, EXPORT_LABEL, b"").ok()?;
+        Some(Self { exported, dialler, dialled })
+    }
+
+    fn binding<'a>(&self, said: &'a [&'a [u8]]) -> Binding<'a> {
+        let Self { exported, dialler, dialled } = *self;
+        Binding { exported, dialler, dialled, said }
+    }
+}
+
+fn sealed(proof: [u8; PROOF_BYTES], message: &[u8]) -> Vec<u8> {
+    [&[VERSION], &proof[..], message].concat()
+}
+
+/// The proof and what it comes with.
+fn opened(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, message) = bytes.split_at_checked(HEAD_BYTES)?;
+    let (version, proof) = head.split_first()?;
+    (*version == VERSION).then_some((proof, message))
+}
+
+/// Hears one question on a connection of this protocol and answers it. The end of the connection is its end.
+pub(super) async fn serve(connection: &Connection, own: PublicKey, trust: &Trust, answerer: &Answerer) {
+    let refused = match one(connection, own, trust, answerer).await {
+        Some(()) => return,
+        None => "this node does not listen: is the cluster secret the same on both?",
+    };
+    connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), refused.as_bytes());
+}
+
+async fn one(connection: &Connection, own: PublicKey, trust: &Trust, answerer: &Answerer) -> Option<()> {
+    if !trust.hears(connection.remote_address()) {
+        return None;
+    }
+    let key = shown_key(connection)?;
+    let ends = Ends::of(connection, key, own)?;
+    let (mut send, mut recv) = connection.accept_bi().await.ok()?;
+    let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?;
+    let (proof, asked) = opened(&bytes)?;
+    if !trust.accepts(Prover::Dialler, &ends, &[asked], proof) {
+        return None;
+    }
+    let answer = answerer(key, Question::decode(asked).ok()?).await.encode();
+    let proof = trust.prove(Prover::Dialled, &ends, &[asked, &answer]);
+    send.write_all(&sealed(proof, &answer)).await.ok()?;
+    // It can only fail for a stream that is closed already.
+    let _ = send.finish();
+    let _ = send.stopped().await;
+    Some(())
+}
+
+/// The port of a node that is in no cluster: it answers others like it, and asks them. Dropped, its connections end.
+pub struct Forming {
+    inner: Arc<Inner>,
+    stop: smol::channel::Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Inner {
+    endpoint: Endpoint,
+    credentials: Credentials,
+    own: PublicKey,
+    trust: Trust,
+    answerer: Answerer,
+    clock: Clock,
+    host: Host,
+    gate: Mutex<Gate>,
+}
+
+impl fmt::Debug for Forming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Forming")
+    }
+}
+
+impl Forming {
+    /// Binds the port and starts the thread.
+    pub fn start(
+        key: &NodeKey,
+        listen: SocketAddr,
+        trust: Trust,
+        answerer: Answerer,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let executor = Arc::new(Executor::new());
+        let credentials = Credentials::new(key)?;
+        let server = credentials.server_of_strangers()?;
+        let Opened { endpoint, reactor, host } = endpoint::open(listen, key, server, &executor)?;
+        let own = PublicKey(*key.public());
+        let gate = Mutex::default();
+        let inner = Arc::new(Inner { endpoint, credentials, own, trust, answerer, clock, host, gate });
+        let (stop, stopped) = smol::channel::bounded(1);
+        let for_thread = Arc::clone(&inner);
+        let work = move || {
+            let endpoint = for_thread.endpoint.clone();
+            executor.spawn(accept(for_thread)).detach();
+            reactor.run(executor.run(async {
+                // Closed or told: either way nobody asks any more.
+                let _ = stopped.recv().await;
+                endpoint.close(VarInt::from_u32(CLOSED_STOPPING), b"this node has found its cluster");
+                or(endpoint.wait_idle(), reactor.sleep(FAREWELL)).await;
+            }));
+        };
+        let thread = thread::Builder::new().name("forming".into()).spawn(work).map_err(StartError::Thread)?;
+        Ok(Self { inner, stop, thread: Some(thread) })
+    }
+
+    /// Asks the node at `address`: who it is, by its key, and what it says.
+    pub async fn ask(
+        &self,
+        address: SocketAddr,
+        question: &Question,
+    ) -> Result<(PublicKey, Answer), AskError> {
+        let late = async {
+            smol::Timer::after(TIMEOUT).await;
+            Err(AskError::Lost("no answer".into()))
+        };
+        or(self.ask_in_time(address, question), late).await
+    }
+
+    async fn ask_in_time(
+        &self,
+        address: SocketAddr,
+        question: &Question,
+    ) -> Result<(PublicKey, Answer), AskError> {
+        let Inner { endpoint, credentials, own, trust, .. } = &*self.inner;
+        if !trust.hears(address) {
+            return Err(AskError::NotLoopback(address));
+        }
+        let lost = |error: &dyn fmt::Display| AskError::Lost(error.to_string());
+        let config = endpoint::client_of(credentials.client_of_strangers().map_err(|error| lost(&error))?)
+            .map_err(|error| lost(&error))?;
+        let connecting = endpoint.connect_with(config, address, "covey").map_err(|error| lost(&error))?;
+        let connection = connecting.await.map_err(|error| lost(&error))?;
+        let key = shown_key(&connection).ok_or(AskError::Malformed)?;
+        let ends = Ends::of(&connection, *own, key).ok_or(AskError::Malformed)?;
+        let lost = |error: &dyn fmt::Display| why_closed(&connection).unwrap_or_else(|| lost(error));
+        let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error))?;
+        let asked = question.encode();
+        let proof = trust.prove(Prover::Dialler, &ends, &[&asked]);
+        send.write_all(&sealed(proof, &asked)).await.map_err(|error| lost(&error))?;
+        let _ = send.finish();
+        let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.map_err(|error| lost(&error))?;
+        connection.close(VarInt::from_u32(CLOSED_STOPPING), b"answered");
+        let (proof, answer) = opened(&bytes).ok_or(AskError::Malformed)?;
+        if !trust.accepts(Prover::Dialled, &ends, &[&asked, answer], proof) {
+            return Err(AskError::NotProven);
+        }
+        Ok((key, Answer::decode(answer).map_err(|_| AskError::Malformed)?))
+    }
+}
+
+/// What the other end has said when it closed the connection.
+fn why_closed(connection: &Connection) -> Option<AskError> {
+    Some(match connection.close_reason()? {
+        ConnectionError::ApplicationClosed(close) => {
+            AskError::Lost(Refusal::received(RefusalKind::Key, &close.reason).sentence)
+        }
+        error => AskError::Lost(error.to_string()),
+    })
+}
+
+impl Drop for Forming {
+    fn drop(&mut self) {
+        let _ = self.stop.try_send(());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(inner: Arc<Inner>) {
+    let gate = |inner: &Inner, ask: &dyn Fn(&mut Gate) -> Admission| {
+        ask(&mut inner.gate.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    while let Some(incoming) = inner.endpoint.accept().await {
+        let address = incoming.remote_address().ip();
+        let (now, proven) = (inner.clock.now(), incoming.remote_address_validated());
+        match gate(&inner, &|gate| gate.ask(now, address, proven)) {
+            Admission::Begin => {
+                let for_task = Arc::clone(&inner);
+                let task = inner.host.spawn(async move {
+                    let inner = for_task;
+                    let served = async {
+                        let Ok(connecting) = incoming.accept() else { return false };
+                        let Ok(connection) = connecting.await else { return false };
+                        if protocol_of(&connection).as_deref() != Some(ALPN_FORMING) {
+                            return false;
+                        }
+                        serve(&connection, inner.own, &inner.trust, &inner.answerer).await;
+                        true
+                    };
+                    let late = async {
+                        inner.host.sleep(TIMEOUT).await;
+                        false
+                    };
+                    let was_heard = or(served, late).await;
+                    inner.gate.lock().unwrap_or_else(PoisonError::into_inner).ended(address, was_heard);
+                });
+                task.into_iter().for_each(smol::Task::detach);
+            }
+            Admission::Prove => drop(incoming.retry()),
+            Admission::Ignore => incoming.ignore(),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Clients of one member over a connection of their own.
+//!
+//! Owns: the shortest way to a request. Must never: retry: an outcome may be unknown.
+
+use covey::wire::etcdserverpb as pb;
+use pb::cluster_client::ClusterClient;
+use pb::kv_client::KvClient;
+use pb::maintenance_client::MaintenanceClient;
+use smol::Async;
+use tonic::Status;
+
+use crate::channel::Channel;
+use crate::process::Host;
+
+async fn channel(host: &Host) -> Result<Channel, Status> {
+    let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
+    let address: std::net::SocketAddr = host.endpoint.parse().unwrap();
+    let stream = Async::<std::net::TcpStream>::connect(address).await.map_err(|error| unavailable(&error))?;
+    Channel::over(stream).await.map_err(|error| unavailable(&error))
+}
+
+pub async fn kv_client(host: &Host) -> Result<KvClient<Channel>, Status> {
+    Ok(KvClient::new(channel(host).await?))
+}
+
+pub async fn cluster_client(host: &Host) -> Result<ClusterClient<Channel>, Status> {
+    Ok(ClusterClient::new(channel(host).await?))
+}
+
+pub async fn maintenance_client(host: &Host) -> Result<MaintenanceClient<Channel>, Status> {
+    Ok(MaintenanceClient::new(channel(host).await?))
+}
+
+/// Puts one key; the revision.
+pub async fn put(host: &Host, key: &str, value: &str) -> Result<i64, Status> {
+    let request =
+        pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() };
+    let response = kv_client(host).await?.put(request).await?.into_inner();
+    Ok(response.header.unwrap().revision)
+}

@@ -1,0 +1,138 @@
+//! Members that come and go while clients write.
+
+use covey::wire::etcdserverpb as pb;
+use smol::block_on;
+
+use crate::client::{cluster_client, kv_client, maintenance_client, put};
+use crate::process::{Cluster, until};
+
+fn list(cluster: &Cluster, host: usize) -> Vec<pb::Member> {
+    block_on(async {
+        let mut client = cluster_client(&cluster.hosts[host]).await.unwrap();
+        let request = pb::MemberListRequest { linearizable: true };
+        client.member_list(request).await.unwrap().into_inner().members
+    })
+}
+
+fn id_of(cluster: &Cluster, host: usize) -> u64 {
+    let members = list(cluster, 0);
+    members.iter().find(|member| member.name == cluster.hosts[host].name).expect("it has said its name").id
+}
+
+fn add(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, tonic::Status> {
+    let peer_urls = vec![cluster.hosts[host].peer_url()];
+    block_on(async {
+        let mut client = cluster_client(&cluster.hosts[0]).await.unwrap();
+        let added = client.member_add(pb::MemberAddRequest { peer_urls, is_learner }).await?.into_inner();
+        Ok(added.member.unwrap().id)
+    })
+}
+
+fn write(cluster: &Cluster, host: usize, key: &str, value: &str) {
+    until("a write", || block_on(async { put(&cluster.hosts[host], key, value).await.ok() }));
+}
+
+fn read(cluster: &Cluster, host: usize, key: &str) -> Option<Vec<u8>> {
+    block_on(async {
+        let mut client = kv_client(&cluster.hosts[host]).await.ok()?;
+        let request = pb::RangeRequest { key: key.to_owned().into(), ..Default::default() };
+        let found = client.range(request).await.ok()?.into_inner().kvs;
+        found.first().map(|kv| kv.value.to_vec())
+    })
+}
+
+/// A member is added to a running cluster, catches up from its state, votes, and stands in for one that is removed.
+#[test]
+fn a_member_is_added_promoted_and_takes_the_place_of_one_that_is_removed() {
+    let mut cluster = Cluster::start(3);
+    for n in 0..50 {
+        write(&cluster, n % 3, &format!("before{n}"), "x");
+    }
+    let new = cluster.add_host();
+    let id = add(&cluster, new, true).unwrap();
+    let refused = add(&cluster, new, false).unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: Peer URLs already exists");
+    let initial = cluster.initial();
+    cluster.hosts[new].start(&["--initial-cluster", &initial, "--initial-cluster-state", "existing"]);
+    until("the new member has the state", || read(&cluster, new, "before49"));
+    // It serves what a voter serves: what it is asked to write goes to the leader.
+    write(&cluster, new, "from the learner", "y");
+    assert_eq!(read(&cluster, 0, "from the learner").as_deref(), Some(&b"y"[..]));
+    let leader = cluster.leader();
+    until("it is in sync", || {
+        block_on(async {
+            let mut client = cluster_client(&cluster.hosts[leader]).await.unwrap();
+            client.member_promote(pb::MemberPromoteRequest { id }).await.ok()
+        })
+    });
+    assert!(list(&cluster, 0).iter().all(|member| !member.is_learner && !member.name.is_empty()));
+    // The leader goes. It hands over, is removed, and stops by itself.
+    let leader = cluster.leader();
+    let other = (leader + 1) % 3;
+    let gone = id_of(&cluster, leader);
+    block_on(async {
+        let mut client = cluster_client(&cluster.hosts[other]).await.unwrap();
+        let left =
+            client.member_remove(pb::MemberRemoveRequest { id: gone }).await.unwrap().into_inner().members;
+        assert_eq!((left.len(), left.iter().any(|member| member.id == gone)), (3, false));
+    });
+    assert_eq!(cluster.hosts[leader].ended(), 0, "{}", cluster.hosts[leader].log());
+    write(&cluster, new, "after", "z");
+    assert_eq!(read(&cluster, other, "after").as_deref(), Some(&b"z"[..]));
+    let unknown = block_on(async {
+        let mut client = cluster_client(&cluster.hosts[other]).await.unwrap();
+        client.member_remove(pb::MemberRemoveRequest { id: gone }).await.unwrap_err()
+    });
+    assert_eq!((unknown.code(), unknown.message()), (tonic::Code::NotFound, "etcdserver: member not found"));
+}
+
+#[test]
+fn leadership_is_handed_to_the_member_that_was_named() {
+    let cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let heir = (leader + 1) % 3;
+    let target_id = id_of(&cluster, heir);
+    let ask = |host: usize, target_id: u64| {
+        block_on(async {
+            let mut client = maintenance_client(&cluster.hosts[host]).await.unwrap();
+            client.move_leader(pb::MoveLeaderRequest { target_id }).await.map(|_| ())
+        })
+    };
+    assert_eq!(ask(heir, target_id).unwrap_err().message(), "etcdserver: not leader");
+    assert_eq!(ask(leader, 7).unwrap_err().message(), "etcdserver: bad leader transferee");
+    ask(leader, target_id).unwrap();
+    assert_eq!(cluster.leader(), heir);
+    write(&cluster, leader, "key", "value");
+}
+
+/// Without the secret nobody gets in, and with another one neither.
+#[test]
+fn who_has_the_secret_takes_part_and_nobody_else() {
+    let mut cluster = Cluster::prepare(3);
+    let initial = cluster.initial();
+    let secret = |cluster: &Cluster, text: &str| {
+        let path = cluster.path(text);
+        std::fs::write(&path, format!("{text}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) =
+        (secret(&cluster, "0123456789abcdefghijkl"), secret(&cluster, "0123456789abcdefghijkX"));
+    let with = |host: &mut crate::process::Host, path: &str| {
+        host.start(&["--initial-cluster", &initial, "--cluster-secret-file", path]);
+    };
+    with(&mut cluster.hosts[0], &right);
+    with(&mut cluster.hosts[1], &right);
+    with(&mut cluster.hosts[2], &wrong);
+    until("it is told why", || cluster.hosts[0].log().contains("does not listen").then_some(()));
+    assert!(!cluster.hosts[0].log().contains("founded a cluster"));
+    cluster.hosts[2].kill();
+    cluster.hosts[2].start(&["--initial-cluster", &initial]);
+    until("without any it is told the same", || {
+        cluster.hosts[2].log().contains("does not listen").then_some(())
+    });
+    cluster.hosts[2].kill();
+    with(&mut cluster.hosts[2], &right);
+    cluster.wait_ready();
+    write(&cluster, 1, "key", "value");
+    assert_eq!(read(&cluster, 2, "key").as_deref(), Some(&b"value"[..]));
+}
