@@ -126,6 +126,8 @@ pub const WATCH_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const WATCH_REQUESTS_WAITING_MAX: usize = 256;
 /// Bytes of requests of one stream that may wait for the hub; the last one may exceed it.
 pub const WATCH_REQUESTS_WAITING_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of requests of all streams that may wait for the hub: a watcher that finds no room is refused.
+pub const WATCH_REQUESTS_WAITING_ALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of the keys of all watchers of one member; those with the same interval have it in common.
 pub const WATCH_KEYS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Watchers of one member, of all clients together: some 300 MB.
@@ -219,6 +221,7 @@ const _: () = {
     assert!(ELECTION_TIMEOUT.subsec_nanos() == 0);
     assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
     assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
+    assert!(WATCH_REQUESTS_WAITING_ALL_BYTES_MAX > REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES);
     assert!(WATCH_SMALL_BATCH_BYTES < WATCH_SCARCE_SLICE_BYTES);
     assert!(ELECTION_TIMEOUT.as_millis() >= 5 * HEARTBEAT.as_millis());
 };

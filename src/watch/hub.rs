@@ -224,6 +224,7 @@ impl Hub {
                     self.answer(slot, NO_WATCHER, Message::Progress);
                 }
             }
+            Request::Refused(refusal) => self.answer(slot, NO_WATCHER, Message::Refused(refusal)),
         }
         let outlet = &self.streams[slot].outlet;
         if outlet.request_handled(bytes) {
@@ -350,11 +351,12 @@ impl Hub {
     }
 
     fn create(&mut self, now: Instant, slot: u32, request: &CreateRequest) {
-        let id = match self.admit(slot, request) {
+        let span = Span::of(&request.range);
+        let id = match self.admit(slot, request, &span) {
             Ok(id) => id,
             Err(refusal) => return self.answer(slot, NO_WATCHER, Message::Refused(refusal)),
         };
-        let scope = self.scope_for(request);
+        let scope = self.scope_for(request, span);
         self.scopes[scope].watchers += 1;
         let watcher = self.watchers.insert(Watcher {
             stream: slot,
@@ -375,16 +377,18 @@ impl Hub {
     }
 
     /// The id of a new watcher.
-    fn admit(&mut self, slot: u32, request: &CreateRequest) -> Result<i64, Refusal> {
+    fn admit(&mut self, slot: u32, request: &CreateRequest, span: &Span) -> Result<i64, Refusal> {
         if request.start < 0 {
             return Err(Refusal::NegativeStart);
         }
         if request.range.is_empty() {
             return Err(Refusal::EmptyRange);
         }
-        let key_bytes = self.key_bytes + Span::of(&request.range).bytes();
-        if self.watchers.len() >= WATCHERS_MAX || key_bytes > WATCH_KEYS_BYTES_MAX {
+        if self.watchers.len() >= WATCHERS_MAX {
             return Err(Refusal::TooManyWatchers);
+        }
+        if self.key_bytes + span.bytes() > WATCH_KEYS_BYTES_MAX && self.index.find(span).is_none() {
+            return Err(Refusal::KeysTooLarge);
         }
         let stream = &mut self.streams[slot];
         if request.watch_id == 0 {
@@ -398,8 +402,7 @@ impl Hub {
         if taken { Err(Refusal::DuplicateId) } else { Ok(request.watch_id) }
     }
 
-    fn scope_for(&mut self, request: &CreateRequest) -> u32 {
-        let span = Span::of(&request.range);
+    fn scope_for(&mut self, request: &CreateRequest, span: Span) -> u32 {
         let Some(first) = self.index.find(&span).copied() else {
             self.key_bytes += span.bytes();
             let scope = self.scopes.insert(Scope::new(span.clone(), request));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    CreateRequest, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Request, Response, StreamId,
-    Taken,
+    CreateRequest, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Refusal, Request, Response,
+    StreamId, Taken,
 };
 use crate::command::KeyRange;
 use crate::ids::Revision;
@@ -346,6 +346,16 @@ fn one_answer_speaks_for_the_stream_when_it_can() {
     bench.rig.put("other", "v");
     bench.ask(1, Request::Progress);
     assert_eq!(read(&outlet), ["-1 is at 3"]);
+}
+
+#[test]
+fn what_could_not_wait_is_refused_in_its_turn() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    bench.ask(1, Request::Create(watch("a")));
+    bench.ask(1, Request::Refused(Refusal::TooManyRequests));
+    bench.ask(1, Request::Create(watch("b")));
+    assert_eq!(read(&outlet), ["0 created at 1", "-1 refused: TooManyRequests", "1 created at 1"]);
 }
 
 /// The budget is half a kilobyte; what the allocator adds is not seen here.

@@ -79,12 +79,18 @@ fn the_keys_of_all_watchers_are_bounded_in_bytes() {
         for n in 0..most {
             stream.create(create(&key(n), "")).await;
         }
-        let refused = stream.ask(create("one more", "")).await;
-        assert!(refused.created && refused.canceled, "{refused:?}");
-        assert_eq!(refused.cancel_reason, "covey: too many watchers");
-        // Those that share an interval share its keys, and what ends gives them back.
-        stream.cancel(0);
-        assert!(stream.next().await.canceled);
+        let reason = refused(&mut stream, create("one more", "")).await;
+        assert_eq!(reason, "covey: the keys of all watchers are too large");
+        // Those that share an interval share its keys, and the last one that ends gives them back.
+        let shares = stream.create(create(&key(0), "")).await;
+        for (id, gives_back) in [(0, false), (shares, true)] {
+            stream.cancel(id);
+            assert!(stream.next().await.canceled);
+            let again = stream.ask(create(&key(most), "")).await;
+            assert_eq!(again.canceled, !gives_back);
+            stream.cancel(again.watch_id);
+            assert!(again.canceled || stream.next().await.canceled);
+        }
         stream.create(create("one more", "")).await;
         drop(stream);
         until("all have gone", || server.metrics.watchers.value() == 0).await;
