@@ -203,10 +203,8 @@ where
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
     let ids = NodeIds { cluster, member: MEMBER, boot_nonce };
     let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
-    let options = covey::watch::Options {
-        progress_interval: setup.progress_interval,
-        limits: setup.watch_limits,
-    };
+    let options =
+        covey::watch::Options { progress_interval: setup.progress_interval, limits: setup.watch_limits };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
     let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
     Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()

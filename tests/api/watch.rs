@@ -488,6 +488,42 @@ fn a_stream_that_needs_a_leader_is_refused_without_one() {
     });
 }
 
+/// The time that the client gave the call is over for a stream that is told nothing, and for one that is told something all the time.
+#[test]
+fn a_stream_ends_when_its_time_is_over() {
+    run(async {
+        let server = Server::start().await;
+        let mut kv = client(&server).await;
+        let short = |metadata: &mut tonic::metadata::MetadataMap| {
+            metadata.insert("grpc-timeout", "500m".parse().unwrap());
+        };
+        let channel = server.channel().await;
+        let mut quiet = Watcher::with(channel.clone(), short).await.unwrap();
+        let mut busy = Watcher::with(channel.clone(), short).await.unwrap();
+        let mut endless = Watcher::over(channel).await;
+        for (stream, key) in [(&mut quiet, "quiet"), (&mut busy, "busy"), (&mut endless, "quiet")] {
+            stream.create(create(key, "")).await;
+        }
+        let writes = smol::spawn(async move {
+            loop {
+                put(&mut kv, "busy", "v").await;
+            }
+        });
+        for stream in [&mut busy, &mut quiet] {
+            let end = loop {
+                match stream.message().await {
+                    Ok(message) => assert_eq!(message.events.len(), 1),
+                    Err(end) => break end,
+                }
+            };
+            assert_eq!((end.code(), end.message()), (Code::DeadlineExceeded, "context deadline exceeded"));
+        }
+        writes.cancel().await;
+        endless.quiet().await;
+        until("the others have gone", || server.metrics.watch_streams.value() == 1).await;
+    });
+}
+
 #[test]
 fn a_watcher_created_after_a_put_does_not_see_it() {
     run(async {

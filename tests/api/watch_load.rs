@@ -74,8 +74,7 @@ async fn stalled(server: &Server, count: usize) -> Vec<Watcher> {
     let mut channel = None;
     for n in 0..count {
         if n % STREAMS_PER_CONNECTION == 0 {
-            channel =
-                Some(Channel::with_windows(server.connect().await, 8 * 1024, 16 << 20).await.unwrap());
+            channel = Some(Channel::with_windows(server.connect().await, 8 * 1024, 16 << 20).await.unwrap());
         }
         let mut stream = Watcher::over(channel.clone().unwrap()).await;
         stream.create(create("k", &format!("l{n}"))).await;
