@@ -27,7 +27,7 @@ async fn put_large(kv: &Kv, count: usize) {
 }
 
 /// The revisions of all events that come, which must follow one another, until `last`.
-async fn read_up_to(stream: &mut Watcher, mut seen: i64, last: i64) -> i64 {
+pub async fn read_up_to(stream: &mut Watcher, mut seen: i64, last: i64) -> i64 {
     while seen < last {
         for event in stream.next().await.events {
             let revision = event.kv.unwrap().mod_revision;
