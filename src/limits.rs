@@ -119,12 +119,15 @@ pub const HASH_SLICE_BYTES: u64 = 1024 * 1024;
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
 /// Bytes of responses that may wait in a stream of watchers; one response may exceed it.
 pub const WATCH_STREAM_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes of events that may wait in all streams together; above it, a stream has at most one response waiting.
+/// Bytes of events that may wait in all streams together; above it, a stream has at most one response waiting, and above twice as much only
+/// a small one.
 pub const WATCH_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests of one stream that may wait for the hub.
 pub const WATCH_REQUESTS_WAITING_MAX: usize = 256;
 /// Bytes of requests of one stream that may wait for the hub; the last one may exceed it.
 pub const WATCH_REQUESTS_WAITING_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of requests of all streams that may wait for the hub: a watcher that finds no room is refused.
+pub const WATCH_REQUESTS_WAITING_ALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of the keys of all watchers of one member; those with the same interval have it in common.
 pub const WATCH_KEYS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Watchers of one member, of all clients together: some 300 MB.
@@ -139,6 +142,8 @@ pub const WATCH_SLICE_WATCHERS: usize = 4096;
 pub const WATCH_SLICE_BYTES: usize = 512 * 1024;
 /// The same while memory for events is scarce.
 pub const WATCH_SCARCE_SLICE_BYTES: usize = 32 * 1024;
+/// What still goes to a stream while there is no memory for events, in bytes as they count.
+pub const WATCH_SMALL_BATCH_BYTES: usize = 16 * 1024;
 /// Default of `--watch-progress-notify-interval` (etcd's default).
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_mins(10);
 /// The shortest it may be set to (etcd's minimum).
@@ -221,6 +226,8 @@ const _: () = {
     assert!(ELECTION_TIMEOUT.subsec_nanos() == 0);
     assert!(WATCH_SCARCE_SLICE_BYTES < WATCH_SLICE_BYTES && WATCH_SLICE_BYTES < WATCH_STREAM_BYTES_MAX);
     assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
+    assert!(WATCH_REQUESTS_WAITING_ALL_BYTES_MAX > REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES);
+    assert!(WATCH_SMALL_BATCH_BYTES < WATCH_SCARCE_SLICE_BYTES);
     assert!(ELECTION_TIMEOUT_MIN.as_millis() >= 5 * HEARTBEAT.as_millis());
     assert!(2 * ELECTION_TIMEOUT_MIN.as_millis() <= ELECTION_TIMEOUT.as_millis());
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Answers(Arc<Budget>);
 #[derive(Debug)]
 struct Budget {
     bytes_max: usize,
+    /// Whether somebody goes without memory that counts elsewhere, and that clients of these answers hold.
+    short_elsewhere: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -64,9 +66,9 @@ pub struct Room {
 }
 
 impl Answers {
-    /// A budget of `bytes_max` bytes.
-    pub fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(Budget { bytes_max, state: Mutex::default() }))
+    /// A budget of `bytes_max` bytes. `short_elsewhere` says whether somebody goes without what clients hold of another.
+    pub fn new(bytes_max: usize, short_elsewhere: Arc<AtomicBool>) -> Self {
+        Self(Arc::new(Budget { bytes_max, short_elsewhere, state: Mutex::default() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -87,7 +89,9 @@ impl Answers {
     /// Whether somebody goes without because of what others hold.
     pub fn is_short(&self) -> bool {
         let state = self.lock();
-        state.used >= self.0.bytes_max || state.queue.iter().any(|waiter| !waiter.grant.is_canceled())
+        state.used >= self.0.bytes_max
+            || state.queue.iter().any(|waiter| !waiter.grant.is_canceled())
+            || self.0.short_elsewhere.load(Ordering::Relaxed)
     }
 
     /// The most that is reserved for one answer. One that turns out larger is made all the same, since the API knows no largest answer.

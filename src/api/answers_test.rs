@@ -14,7 +14,7 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 
 #[test]
 fn room_is_given_in_order_and_little_passes_much() {
-    let answers = Answers::new(8 * MIB);
+    let answers = Answers::new(8 * MIB, Arc::default());
     let first = answers.try_reserve(3 * MIB).unwrap();
     let second = answers.try_reserve(3 * MIB).unwrap();
     let mut third = Box::pin(answers.reserve(4 * MIB));
@@ -38,7 +38,7 @@ fn room_is_given_in_order_and_little_passes_much() {
 
 #[test]
 fn a_waiter_that_leaves_is_in_nobodys_way_and_room_sent_to_it_comes_back() {
-    let answers = Answers::new(8 * MIB);
+    let answers = Answers::new(8 * MIB, Arc::default());
     let first = answers.try_reserve(4 * MIB).unwrap();
     let second = answers.try_reserve(2 * MIB).unwrap();
     let mut third = Box::pin(answers.reserve(4 * MIB));
@@ -56,7 +56,7 @@ fn a_waiter_that_leaves_is_in_nobodys_way_and_room_sent_to_it_comes_back() {
 
 #[test]
 fn small_answers_do_not_wait_but_are_bounded_too() {
-    let answers = Answers::new(8 * MIB);
+    let answers = Answers::new(8 * MIB, Arc::default());
     let outbox = Arc::new(Outbox::new(answers.clone()));
     let held: Vec<_> = (0..16).map(|_| outbox.hold(MIB - ANSWER_OVERHEAD_BYTES)).collect();
     assert!(answers.is_exhausted() && answers.try_reserve(1).is_none());
@@ -67,7 +67,7 @@ fn small_answers_do_not_wait_but_are_bounded_too() {
 
 #[test]
 fn an_answer_counts_until_its_last_piece_is_gone() {
-    let answers = Answers::new(8 * MIB);
+    let answers = Answers::new(8 * MIB, Arc::default());
     let outbox = Arc::new(Outbox::new(answers.clone()));
     let held = outbox.hold(1000);
     let whole = Bytes::from(vec![7; 1000]);
@@ -108,7 +108,7 @@ fn looks(outbox: &Arc<Outbox>, mut between: impl FnMut()) -> bool {
 
 #[test]
 fn only_a_client_that_takes_nothing_has_to_go_unless_others_wait() {
-    let answers = Answers::new(8 * MIB);
+    let answers = Answers::new(8 * MIB, Arc::default());
     let outbox = Arc::new(Outbox::new(answers.clone()));
     assert!(!looks(&outbox, || {}), "nothing was given");
     let held = outbox.hold(1000);
@@ -124,4 +124,16 @@ fn only_a_client_that_takes_nothing_has_to_go_unless_others_wait() {
     let mut last = None;
     assert!(!looks(&outbox, || last = Some(outbox.hold(1000))));
     drop(room);
+}
+
+/// Watchers' events count in a budget of their own; what clients hold of it is looked at here.
+#[test]
+fn a_slow_client_has_to_go_as_well_when_another_budget_is_short() {
+    let short = Arc::new(AtomicBool::new(false));
+    let outbox = Arc::new(Outbox::new(Answers::new(8 * MIB, Arc::clone(&short))));
+    let held = outbox.hold(0);
+    let slow = || drop(held.piece(Bytes::from_static(b"x")));
+    assert!(!looks(&outbox, slow), "a little is taken all the time");
+    short.store(true, Ordering::Relaxed);
+    assert!(looks(&outbox, slow));
 }

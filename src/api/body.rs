@@ -146,15 +146,18 @@ impl Kind {
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Call { messages, deadline, leaderless, record } => {
                 let next = http_body::Body::poll_frame(Pin::new(messages), cx);
-                // Also where there is a message: those that never end must not keep a call alive for ever.
-                let is_late = |deadline: &mut Deadline| {
-                    deadline.is_over() || (next.is_pending() && Pin::new(deadline).poll(cx).is_ready())
-                };
-                if deadline.as_mut().is_some_and(is_late) {
-                    return Poll::Ready(Some(self.cut(&errors::deadline_exceeded())));
-                }
-                if leaderless.as_mut().is_some_and(|lost| lost.as_mut().poll(cx).is_ready()) {
-                    return Poll::Ready(Some(self.cut(&errors::no_leader())));
+                // Also where there is a message: those that never end must not keep a call alive for ever. But not in the middle of one,
+                // or the client would take the cut for damage.
+                if next.is_pending() || record.is_between_messages() {
+                    let is_late = |deadline: &mut Deadline| {
+                        deadline.is_over() || (next.is_pending() && Pin::new(deadline).poll(cx).is_ready())
+                    };
+                    if deadline.as_mut().is_some_and(is_late) {
+                        return Poll::Ready(Some(self.cut(&errors::deadline_exceeded())));
+                    }
+                    if leaderless.as_mut().is_some_and(|lost| lost.as_mut().poll(cx).is_ready()) {
+                        return Poll::Ready(Some(self.cut(&errors::no_leader())));
+                    }
                 }
                 if let Poll::Ready(Some(Ok(frame))) = &next {
                     match (frame.data_ref(), frame.trailers_ref()) {
@@ -178,45 +181,99 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::sync::Arc;
     use std::task::Waker;
+    use std::time::Duration;
 
     use http_body::Body as _;
 
     use super::*;
+    use crate::api::calls::Calls;
     use crate::api::counters::Counters;
+    use crate::api::timer::now;
     use crate::telemetry::metrics::Metrics;
 
-    /// A stream that has nothing to say for now.
-    struct Silent;
+    /// A stream that says this, and then nothing for now.
+    #[derive(Default)]
+    struct Says(VecDeque<&'static [u8]>);
 
-    impl http_body::Body for Silent {
+    impl http_body::Body for Says {
         type Data = Bytes;
         type Error = Status;
 
         fn poll_frame(
-            self: Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            Poll::Pending
+            let next = self.0.pop_front();
+            next.map_or(Poll::Pending, |next| Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(next))))))
         }
     }
 
+    fn body(says: Says, deadline: Option<Deadline>, leaderless: Option<Leaderless>) -> Body {
+        let metrics = Arc::new(Metrics::new([]));
+        let record = CallRecord::begin(&metrics, "/a.B/C", Counters::default().call());
+        Body::of_call(tonic::body::Body::new(says), deadline, leaderless, record)
+    }
+
+    fn next(body: &mut Body) -> Option<Frame<Bytes>> {
+        match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            Poll::Pending => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn status(frame: Option<Frame<Bytes>>) -> (tonic::Code, String) {
+        let frame = frame.expect("the stream goes on");
+        let status = Status::from_header_map(frame.trailers_ref().expect("it ends")).unwrap();
+        (status.code(), status.message().to_owned())
+    }
+
+    const NO_LEADER: &str = "etcdserver: no leader";
+
     #[test]
     fn a_stream_ends_with_the_leader_that_it_needs() {
-        let metrics = Arc::new(Metrics::new([]));
         let (lose, lost) = futures_channel::oneshot::channel::<()>();
         let leaderless: Leaderless = Box::pin(async move { lost.await.unwrap_or_default() });
-        let record = CallRecord::begin(&metrics, "/a.B/C", Counters::default().call());
-        let mut body = Body::of_call(tonic::body::Body::new(Silent), None, Some(leaderless), record);
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_pending());
+        let mut body = body(Says::default(), None, Some(leaderless));
+        assert!(next(&mut body).is_none());
         lose.send(()).unwrap();
-        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) else {
-            panic!("the stream goes on")
-        };
-        let status = Status::from_header_map(frame.trailers_ref().unwrap()).unwrap();
-        assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "etcdserver: no leader"));
+        assert_eq!(status(next(&mut body)), (tonic::Code::Unavailable, NO_LEADER.to_owned()));
         assert!(body.is_end_stream());
+    }
+
+    /// A busy stream is not kept alive by what it says.
+    #[test]
+    fn a_stream_ends_when_its_time_is_over_whatever_it_says() {
+        let calls = Calls::default();
+        let busy = || Says([&b"\0\0\0\0\x01a"[..]; 9].into());
+        let deadline = |after| Some(calls.spawner().deadline(now() + after));
+        let mut in_time = body(busy(), deadline(Duration::from_hours(1)), None);
+        assert!(next(&mut in_time).is_some_and(|frame| frame.is_data()));
+        for says in [busy(), Says::default()] {
+            let mut late = body(says, deadline(Duration::ZERO), None);
+            let status = status(next(&mut late));
+            assert_eq!(status, (tonic::Code::DeadlineExceeded, "context deadline exceeded".to_owned()));
+        }
+    }
+
+    /// A message that leaves in several pieces is not torn.
+    #[test]
+    fn no_message_is_cut_in_its_middle() {
+        let pieces = [&b"\0\0\0\0\x04a"[..], b"b", b"cd", b"\0\0\0\0\x01a"];
+        let mut body = body(Says(pieces.into()), None, Some(Box::pin(std::future::ready(()))));
+        // The first poll is where it ends: nothing has left yet.
+        assert_eq!(status(next(&mut body)).1, NO_LEADER);
+        let (lose, lost) = futures_channel::oneshot::channel::<()>();
+        let leaderless: Leaderless = Box::pin(async move { lost.await.unwrap_or_default() });
+        let mut body = self::body(Says(pieces.into()), None, Some(leaderless));
+        assert_eq!(next(&mut body).unwrap().into_data().unwrap(), pieces[0]);
+        lose.send(()).unwrap();
+        for piece in &pieces[1..3] {
+            assert_eq!(next(&mut body).unwrap().into_data().unwrap(), *piece);
+        }
+        assert_eq!(status(next(&mut body)).1, NO_LEADER);
     }
 }

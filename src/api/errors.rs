@@ -153,6 +153,8 @@ pub fn watch_refused(refusal: Refusal) -> String {
         Refusal::EmptyRange => "mvcc: watcher range is empty",
         Refusal::NegativeStart => "etcdserver: mvcc: required revision has been compacted",
         Refusal::TooManyWatchers => "covey: too many watchers",
+        Refusal::KeysTooLarge => "covey: the keys of all watchers are too large",
+        Refusal::TooManyRequests => "etcdserver: too many requests",
     };
     reason.to_owned()
 }

@@ -110,6 +110,11 @@ impl CallRecord {
         }
     }
 
+    /// Whether what has left are whole messages.
+    pub fn is_between_messages(&self) -> bool {
+        self.sent.partial() == 0
+    }
+
     /// A piece of the answer leaves.
     pub fn note_sent(&mut self, data: &[u8]) {
         self.metrics.client_grpc_sent_bytes.add(data.len() as u64);

@@ -188,7 +188,7 @@ impl Api {
         metrics_text: MetricsText,
         stopping: Stopping,
     ) -> Self {
-        let node = Node::new(handle, Answers::new(options.answer_bytes_max));
+        let node = Node::new(handle.clone(), Answers::new(options.answer_bytes_max, handle.watch_shortage()));
         let message_bytes_max = options.request_bytes_max + GRPC_OVERHEAD_BYTES;
         let kv = KvService::new(node.clone(), options.txn_ops_max, options.request_bytes_max);
         let services = Services {

@@ -35,13 +35,13 @@ pub struct Outgoing {
     batch: Option<Arc<Batch>>,
 }
 
-/// Bytes on their way, and what they keep counted until they are gone.
-struct Counted<T> {
+/// Bytes on their way, and what keeps them counted until they are gone.
+struct Held<T, C> {
     bytes: T,
-    _batch: Arc<Batch>,
+    _counted: C,
 }
 
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
+impl<T: AsRef<[u8]>, C> AsRef<[u8]> for Held<T, C> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
     }
@@ -62,9 +62,10 @@ impl Outgoing {
             None => (bytes.into(), None),
             Some(batch) if inline > 0 => {
                 bytes.extend_from_slice(&events);
-                (Bytes::from_owner(Counted { bytes, _batch: batch }), None)
+                let _counted = batch.count_copy(bytes.len());
+                (Bytes::from_owner(Held { bytes, _counted }), None)
             }
-            Some(batch) => (bytes.into(), Some(Bytes::from_owner(Counted { bytes: events, _batch: batch }))),
+            Some(batch) => (bytes.into(), Some(Bytes::from_owner(Held { bytes: events, _counted: batch }))),
         }
     }
 
@@ -91,8 +92,8 @@ impl Outgoing {
             }
             Message::Progress => {}
             Message::Events { batch, fragment } => {
-                events = batch.encoded(encode_batch);
-                if fragment && batch.events.len() > 1 && head.encoded_len() + events.len() >= bytes_max {
+                events = batch.encoded(|events| encode_events(events, batch.prev_kv));
+                if fragment && batch.len() > 1 && head.encoded_len() + events.len() >= bytes_max {
                     return cut(&head, events, &batch, bytes_max);
                 }
                 told = Some(batch);
@@ -138,11 +139,10 @@ fn event_len(events: &[u8]) -> usize {
     events.len() - rest.len() + length
 }
 
-fn encode_batch(batch: &Batch) -> Bytes {
-    let events: Vec<(mvccpb::Event, usize)> = batch
-        .events
+fn encode_events(events: &[Arc<Event>], prev_kv: bool) -> Bytes {
+    let events: Vec<(mvccpb::Event, usize)> = events
         .iter()
-        .map(|event| event_message(event, batch.prev_kv))
+        .map(|event| event_message(event, prev_kv))
         .map(|event| {
             let length = event.encoded_len();
             (event, length)

@@ -175,7 +175,7 @@ impl View {
 
     /// All changes from this revision on are there; of earlier ones the store may have removed some.
     pub fn complete_from(&self) -> Revision {
-        self.base.meta().compacted
+        self.base.complete_from()
     }
 
     /// Refuses revisions that cannot be read: compacted ones and future ones.

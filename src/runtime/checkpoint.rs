@@ -49,8 +49,8 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
             }
         }
         let target = checkpointer.store().meta().compacted;
-        let needed = !holds.allow_removal() || context.shared.watches.needs(target);
-        let held = checkpointer.wants_to_remove() && needed;
+        let held = checkpointer.wants_to_remove()
+            && (context.shared.watches.needs(target) || !holds.allow_removal());
         checkpointer.hold_removal(held);
         let began = clock.now();
         patience = match checkpointer.work(began)? {

@@ -13,7 +13,7 @@
 //! Either the thread loads the new view, or the applier sees the flags.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use super::handle::{Handle, Shared};
 use super::threads::{Context, Fault};
 use super::{Drained, Mailbox, ServeError};
 use crate::ids::Revision;
-use crate::watch::{End, Hub, Input, Outlet, Request, Response, StreamId, Taken};
+use crate::limits::WATCH_REQUESTS_WAITING_ALL_BYTES_MAX;
+use crate::watch::{End, Hub, Input, Outlet, Refusal, Request, Response, StreamId, Taken};
 
 /// What the watch thread shares with everybody else.
 #[derive(Default)]
@@ -33,6 +34,10 @@ pub(super) struct Watches {
     poked: AtomicBool,
     /// The revision up to which watchers that keep up have been told.
     told: AtomicI64,
+    /// Whether streams wait for memory that others hold.
+    short: Arc<AtomicBool>,
+    /// Bytes of all requests in the mailbox.
+    waiting: AtomicUsize,
     streams: AtomicU64,
 }
 
@@ -41,6 +46,24 @@ impl Watches {
     /// has not had its turn yet must not be removed meanwhile.
     pub(super) fn needs(&self, revision: Revision) -> bool {
         self.watched.load(Ordering::SeqCst) && self.told.load(Ordering::SeqCst) < revision.0
+    }
+
+    /// A request that may wait, from now until [`Watches::note_turn`]: this one, or its refusal.
+    fn admit(&self, request: Request) -> Request {
+        let bytes = request.bytes();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        if bytes == 0 || before + bytes <= WATCH_REQUESTS_WAITING_ALL_BYTES_MAX {
+            return request;
+        }
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        Request::Refused(Refusal::TooManyRequests)
+    }
+
+    /// It is the turn of what was in the mailbox.
+    fn note_turn(&self, input: &Input) {
+        if let Input::Request(_, request) = input {
+            self.waiting.fetch_sub(request.bytes(), Ordering::Relaxed);
+        }
     }
 
     /// There is a newer view. After it was published.
@@ -74,10 +97,12 @@ fn turn(hub: &mut Hub, inputs: &mut Vec<Input>, context: &Context) -> Result<boo
     watches.poked.store(false, Ordering::SeqCst);
     watches.watched.store(true, Ordering::SeqCst);
     let view = shared.views.load();
-    let busy = hub.turn(shared.clock.now(), &view, inputs.drain(..), |outlet| outlet.wake())?;
+    let inputs = inputs.drain(..).inspect(|input| watches.note_turn(input));
+    let busy = hub.turn(shared.clock.now(), &view, inputs, |outlet| outlet.wake())?;
     let counts = hub.counts();
     watches.told.store(view.revision().0, Ordering::SeqCst);
     watches.watched.store(counts.watchers > 0, Ordering::SeqCst);
+    watches.short.store(counts.starved > 0, Ordering::Relaxed);
     metrics.watch_streams.set(counts.streams as u64);
     metrics.watchers.set(counts.watchers as u64);
     metrics.slow_watchers.set(counts.behind as u64);
@@ -94,6 +119,11 @@ pub struct Watching {
 }
 
 impl Handle {
+    /// Whether streams of watchers wait for memory that others hold.
+    pub fn watch_shortage(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.watches.short)
+    }
+
     /// A stream without watchers.
     pub fn watch(&self) -> Watching {
         let shared = Arc::clone(&self.0);
@@ -121,6 +151,7 @@ impl Watching {
 
     /// Makes a request. The answer comes among the responses.
     pub fn request(&self, request: Request) {
+        let request = self.shared.watches.admit(request);
         self.outlet.note_request(request.bytes());
         self.send(Input::Request(self.id, request));
     }
@@ -143,5 +174,52 @@ impl Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         self.send(Input::Close(self.id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::command::KeyRange;
+    use crate::watch::{CreateRequest, Filters};
+
+    fn create(key_bytes: usize) -> Request {
+        Request::Create(CreateRequest {
+            range: KeyRange::single(Bytes::from(vec![b'k'; key_bytes])),
+            start: 0,
+            watch_id: 0,
+            filters: Filters::default(),
+            prev_kv: false,
+            fragment: false,
+            progress_notify: false,
+        })
+    }
+
+    #[test]
+    fn requests_wait_as_long_as_there_is_room_for_their_keys() {
+        const HALF: usize = WATCH_REQUESTS_WAITING_ALL_BYTES_MAX / 2;
+        let watches = Watches::default();
+        let refused = Request::Refused(Refusal::TooManyRequests);
+        let waiting: Vec<Request> = (0..3).map(|_| watches.admit(create(HALF))).collect();
+        assert_eq!(waiting, [create(HALF), create(HALF), refused.clone()]);
+        assert_eq!(watches.admit(create(1)), refused);
+        assert_eq!(watches.admit(Request::Progress), Request::Progress, "it has no keys");
+        for request in waiting {
+            watches.note_turn(&Input::Request(StreamId(1), request));
+        }
+        assert_eq!(watches.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(watches.admit(create(2 * HALF)), create(2 * HALF));
+    }
+
+    #[test]
+    fn only_what_somebody_has_still_to_be_told_is_needed() {
+        let watches = Watches::default();
+        assert!(!watches.needs(Revision(7)), "nobody watches");
+        watches.watched.store(true, Ordering::SeqCst);
+        assert!(watches.needs(Revision(7)), "somebody may, from a view that is older");
+        watches.told.store(7, Ordering::SeqCst);
+        assert!(!watches.needs(Revision(7)) && watches.needs(Revision(8)));
     }
 }

@@ -37,6 +37,7 @@ pub struct Base {
     pub(super) hist: ReadOnlyTable<HistKey, &'static [u8; HIST_ROW_BYTES]>,
     pub(super) lease: ReadOnlyTable<&'static [u8; LEASE_ID_BYTES], &'static [u8]>,
     pub(super) attached: ReadOnlyTable<&'static [u8], &'static [u8; SEAL_BYTES]>,
+    complete_from: Revision,
     /// Tells the store that somebody reads.
     _reader: Arc<()>,
 }
@@ -49,9 +50,15 @@ impl fmt::Debug for Base {
 
 impl Base {
     /// The tables keep the transaction alive.
-    pub(super) fn open(txn: &ReadTransaction, meta: Meta, reader: Arc<()>) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        txn: &ReadTransaction,
+        meta: Meta,
+        complete_from: Revision,
+        reader: Arc<()>,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
             meta,
+            complete_from,
             rev: txn.open_table(REV)?,
             live: txn.open_table(LIVE)?,
             hist: txn.open_table(HIST)?,
@@ -64,6 +71,12 @@ impl Base {
     /// The facts as of this commit.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// All changes from this revision on are there. Of earlier ones some may have been removed: at most [`Meta::compacted`], and below it
+    /// as long as removal up to there has not begun.
+    pub fn complete_from(&self) -> Revision {
+        self.complete_from
     }
 
     /// The current version of `key`; `None` where it does not exist.

@@ -148,6 +148,7 @@ impl Store {
         if ended {
             meta.compaction_finished = walk.target;
         }
+        self.complete_from = self.complete_from.max(walk.target);
         walk.unsynced += removals;
         let sureness = if ended || walk.unsynced >= REMOVALS_PER_SYNC {
             walk.unsynced = 0;

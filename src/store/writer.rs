@@ -32,6 +32,7 @@ use super::schema::{
 use super::types::{FoldBatch, Meta};
 use super::{facts, fold};
 use crate::disk::{DatabaseFile, Directory};
+use crate::ids::Revision;
 use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableError, WriteTransaction};
 
 /// The share of the cache that one transaction's changed pages may take: redb's write buffer is half of it, and branch
@@ -71,6 +72,8 @@ pub struct Store {
     readers: Arc<()>,
     /// How far the compaction that is under way has come.
     pub(super) walk: Option<Walk>,
+    /// What [`Base::complete_from`] says. Which removal an earlier run had begun is not known, so it begins with the compacted revision.
+    pub(super) complete_from: Revision,
 }
 
 /// How sure a commit has to be.
@@ -101,6 +104,7 @@ impl Store {
         let initialised = found.is_some();
         let meta = found.unwrap_or_default();
         Ok(Self {
+            complete_from: meta.compacted,
             database,
             meter,
             options,
@@ -169,7 +173,8 @@ impl Store {
     /// request, or as long as it is the newest, not for minutes after.
     pub fn base(&self) -> Result<Base, StoreError> {
         self.check_usable()?;
-        Base::open(&self.database.begin_read()?, self.meta.clone(), Arc::clone(&self.readers))
+        let (meta, readers) = (self.meta.clone(), Arc::clone(&self.readers));
+        Base::open(&self.database.begin_read()?, meta, self.complete_from, readers)
     }
 
     /// Whether any reader is left; a store that is closed under them fails them.
@@ -245,6 +250,7 @@ impl Store {
 
     /// A staged store has got its facts.
     pub(super) fn become_whole(&mut self, meta: Meta) {
+        self.complete_from = meta.compacted;
         (self.meta, self.initialised) = (meta, true);
     }
 

@@ -4,7 +4,7 @@
 //! on the wire. Made by `scan`, held by outlets and whoever sends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
@@ -35,16 +35,17 @@ impl Event {
     }
 }
 
-/// The events of some whole revisions, for all watchers of one scope.
+/// The events of some whole revisions, for all watchers of one scope: as events until somebody has encoded them, as bytes from then on.
 #[derive(Debug)]
 pub struct Batch {
-    /// In order, at least one.
-    pub events: Vec<Arc<Event>>,
     /// Whether the previous values are told.
     pub prev_kv: bool,
-    encoded: OnceLock<Bytes>,
+    len: usize,
     bytes: usize,
-    budget: Arc<Budget>,
+    /// Empty once they are encoded.
+    events: Mutex<Vec<Arc<Event>>>,
+    encoded: OnceLock<Bytes>,
+    counted: Counted,
 }
 
 impl Batch {
@@ -52,34 +53,54 @@ impl Batch {
     pub fn new(events: Vec<Arc<Event>>, prev_kv: bool, budget: &Arc<Budget>) -> Self {
         assert!(!events.is_empty(), "a batch tells something");
         let bytes = events.iter().map(|event| event.bytes()).sum();
-        budget.0.fetch_add(bytes, Ordering::Relaxed);
-        Self { events, prev_kv, encoded: OnceLock::new(), bytes, budget: Arc::clone(budget) }
+        Self {
+            prev_kv,
+            len: events.len(),
+            bytes,
+            events: Mutex::new(events),
+            encoded: OnceLock::new(),
+            counted: Counted::new(budget, bytes),
+        }
     }
 
-    /// The form on the wire, made by whoever is first to need it. It counts as the events do.
-    pub fn encoded(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Event>>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many events it has: at least one.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The events in order, as long as nobody has encoded them.
+    pub fn events(&self) -> Vec<Arc<Event>> {
+        self.lock().clone()
+    }
+
+    /// The form on the wire, made by whoever is first to need it. From then on it is all that is kept, and what counts.
+    pub fn encoded(&self, encode: impl FnOnce(&[Arc<Event>]) -> Bytes) -> Bytes {
         let encoded = self.encoded.get_or_init(|| {
-            let bytes = encode(self);
-            self.budget.0.fetch_add(bytes.len(), Ordering::Relaxed);
-            bytes
+            let events = std::mem::take(&mut *self.lock());
+            let encoded = encode(&events);
+            self.counted.change(encoded.len());
+            encoded
         });
         encoded.clone()
     }
 
-    /// What it counts against bounds.
+    /// Counts a copy of some of it for as long as the result lives.
+    pub fn count_copy(&self, bytes: usize) -> Counted {
+        Counted::new(&self.counted.budget, bytes)
+    }
+
+    /// What it counts in a queue.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let encoded = self.encoded.get().map_or(0, Bytes::len);
-        self.budget.0.fetch_sub(self.bytes + encoded, Ordering::Relaxed);
-    }
-}
-
-/// Bytes of all batches that are alive.
+/// Bytes of all batches that are alive, and of what was copied out of them.
 #[derive(Debug, Default)]
 pub struct Budget(AtomicUsize);
 
@@ -87,5 +108,64 @@ impl Budget {
     /// How many there are.
     pub fn used(&self) -> usize {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+pub struct Counted {
+    budget: Arc<Budget>,
+    bytes: AtomicUsize,
+}
+
+impl Counted {
+    fn new(budget: &Arc<Budget>, bytes: usize) -> Self {
+        budget.0.fetch_add(bytes, Ordering::Relaxed);
+        Self { budget: Arc::clone(budget), bytes: AtomicUsize::new(bytes) }
+    }
+
+    fn change(&self, bytes: usize) {
+        self.budget.0.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        self.budget.0.fetch_sub(before, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Revision;
+    use crate::store::ChangeKind;
+
+    fn event(key: &[u8]) -> Arc<Event> {
+        let id = VersionId { main: Revision(2), sub: 0 };
+        let change = Change { key: Bytes::copy_from_slice(key), kind: ChangeKind::Delete };
+        Arc::new(Event { id, change, previous: None })
+    }
+
+    /// Of the two forms, only one is held and counted; the second reader finds what the first has made.
+    #[test]
+    fn what_counts_is_what_is_held() {
+        let budget = Arc::default();
+        let events = vec![event(b"a"), event(b"key")];
+        let witness = Arc::downgrade(&events[0]);
+        let batch = Batch::new(events, false, &budget);
+        assert_eq!((batch.len(), budget.used()), (2, batch.bytes()));
+        assert!(batch.bytes() > 2 * EVENT_BYTES + 4, "{}", batch.bytes());
+        let encoded = batch.encoded(|events| Bytes::copy_from_slice(&events[1].change.key));
+        assert_eq!((&encoded[..], budget.used(), witness.strong_count()), (&b"key"[..], 3, 0));
+        assert_eq!(batch.encoded(|_| unreachable!("it is encoded")), encoded);
+        let copy = batch.count_copy(40);
+        assert_eq!(budget.used(), 43);
+        drop(batch);
+        assert_eq!(budget.used(), 40, "the copy lives on");
+        drop(copy);
+        assert_eq!(budget.used(), 0);
     }
 }

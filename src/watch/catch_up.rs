@@ -118,23 +118,25 @@ impl Hub {
         if let Some(offers) = found.get_mut(&scope) {
             let seen = offers.events.partition_point(|event| event.id.main < cursor);
             if seen < offers.events.len() {
+                let first = offers.events[seen].id.main;
                 let batch = self.batch_of(scope, offers, seen);
-                if !self.offer_events(watcher, &batch, through) {
-                    next = batch.events[0].id.main;
+                if !self.offer_events(watcher, batch, through) {
+                    next = first;
                 }
             }
         }
         self.move_cursor(watcher, next);
     }
 
-    fn batch_of(&self, scope: u32, offers: &mut Offers, seen: usize) -> Arc<Batch> {
-        if let Some((_, batch)) = offers.batches.iter().find(|(start, _)| *start == seen) {
-            return Arc::clone(batch);
-        }
-        let events = offers.events[seen..].to_vec();
-        let batch = Arc::new(Batch::new(events, self.scopes[scope].prev_kv, &self.budget));
-        offers.batches.push((seen, Arc::clone(&batch)));
-        batch
+    fn batch_of<'o>(&self, scope: u32, offers: &'o mut Offers, seen: usize) -> &'o Arc<Batch> {
+        let known = offers.batches.iter().position(|(start, _)| *start == seen);
+        let place = known.unwrap_or_else(|| {
+            let events = offers.events[seen..].to_vec();
+            let batch = Batch::new(events, self.scopes[scope].prev_kv, &self.budget);
+            offers.batches.push((seen, Arc::new(batch)));
+            offers.batches.len() - 1
+        });
+        &offers.batches[place].1
     }
 
     fn move_cursor(&mut self, watcher: u32, next: Revision) {
@@ -157,6 +159,9 @@ impl Hub {
     pub(super) fn refresh(&mut self, slot: u32) {
         let room = self.room();
         let stream = &mut self.streams[slot];
+        if stream.starved {
+            return;
+        }
         let lowest = stream.behind.first().map(|(cursor, _)| *cursor);
         let ready = match (lowest, stream.ready) {
             // Where it stands already it has room, or will be found to have none.

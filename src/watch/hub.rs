@@ -10,15 +10,15 @@ use std::time::Duration;
 use super::batch::{Batch, Budget};
 use super::index::{Index, Span};
 use super::outlet::{End, Offered, Outlet, Room};
-use super::scan::{self, For, Found, Scopes, SliceBounds};
+use super::scan::{self, For, Found, Scopes};
 use super::slab::Slab;
 use super::watcher::{Scope, State, Stream, Watcher};
 use super::{CreateRequest, Input, Message, NO_WATCHER, Refusal, Request, Response, StreamId};
 use crate::ids::Revision;
 use crate::limits::{
     WATCH_KEYS_BYTES_MAX, WATCH_QUEUED_BYTES_MAX, WATCH_SCARCE_SLICE_BYTES, WATCH_SLICE_BYTES,
-    WATCH_SLICE_REVISIONS, WATCH_SLICE_ROWS, WATCH_SLICE_WATCHERS, WATCH_STREAM_BYTES_MAX,
-    WATCH_STREAM_RESPONSES_MAX, WATCHERS_MAX,
+    WATCH_SLICE_REVISIONS, WATCH_SLICE_ROWS, WATCH_SLICE_WATCHERS, WATCH_SMALL_BATCH_BYTES,
+    WATCH_STREAM_BYTES_MAX, WATCH_STREAM_RESPONSES_MAX, WATCHERS_MAX,
 };
 use crate::mvcc::View;
 use crate::prng::Prng;
@@ -53,6 +53,8 @@ pub struct Limits {
     pub slice_bytes: usize,
     /// The same while more wait than may.
     pub scarce_slice_bytes: usize,
+    /// What a batch may have while twice as much waits as may.
+    pub small_bytes: usize,
 }
 
 impl Default for Limits {
@@ -66,6 +68,7 @@ impl Default for Limits {
             slice_watchers: WATCH_SLICE_WATCHERS,
             slice_bytes: WATCH_SLICE_BYTES,
             scarce_slice_bytes: WATCH_SCARCE_SLICE_BYTES,
+            small_bytes: WATCH_SMALL_BATCH_BYTES,
         }
     }
 }
@@ -79,6 +82,8 @@ pub struct Counts {
     pub watchers: usize,
     /// Watchers that are behind.
     pub behind: usize,
+    /// Streams that wait for memory.
+    pub starved: usize,
     /// Events told since the hub began; one counts for each watcher that it was told to.
     pub told: u64,
 }
@@ -89,6 +94,7 @@ pub struct Counts {
 ///
 /// - The view of a [`Hub::turn`] was loaded after its inputs came, and no earlier turn had a newer one.
 /// - There is another turn when there are inputs, when the last one said so, and at [`Hub::poll_timeout`].
+/// - Nothing is removed from the store up to a revision that the hub [needs](Hub::needs).
 /// - An error is final.
 pub struct Hub {
     pub(super) options: Options,
@@ -111,6 +117,9 @@ pub struct Hub {
     /// The same streams, by whose turn is next.
     pub(super) turns: BTreeSet<(u64, u32)>,
     pub(super) turn: u64,
+    /// Streams that wait for memory, in their order, and when to look whether there is some.
+    pub(super) starved: BTreeSet<(u64, u32)>,
+    pub(super) look_at: Option<Instant>,
     /// When watchers are told of progress.
     pub(super) ticks: BTreeSet<(Instant, u32)>,
     pub(super) touched: Vec<Arc<Outlet>>,
@@ -136,6 +145,8 @@ impl Hub {
             ready: BTreeSet::new(),
             turns: BTreeSet::new(),
             turn: 0,
+            starved: BTreeSet::new(),
+            look_at: None,
             ticks: BTreeSet::new(),
             touched: Vec::new(),
             budget: Arc::default(),
@@ -169,7 +180,9 @@ impl Hub {
         if self.poll_timeout().is_some_and(|at| at <= now) {
             self.handle_timeout(now);
         }
+        self.feed(now);
         let busy = self.work(view)?;
+        self.look_later(now);
         self.touched.drain(..).for_each(wake);
         Ok(busy)
     }
@@ -189,6 +202,7 @@ impl Hub {
             self.remove(watcher);
         }
         self.unready(slot);
+        self.unstarve(slot);
         self.streams.remove(slot);
     }
 
@@ -210,6 +224,7 @@ impl Hub {
                     self.answer(slot, NO_WATCHER, Message::Progress);
                 }
             }
+            Request::Refused(refusal) => self.answer(slot, NO_WATCHER, Message::Refused(refusal)),
         }
         let outlet = &self.streams[slot].outlet;
         if outlet.request_handled(bytes) {
@@ -265,9 +280,14 @@ impl Hub {
         Ok(self.revision < view.revision())
     }
 
-    /// Goes to `revision` without telling what came before, since some of it may be gone. It takes a state that came whole from another
-    /// member, or a compaction that was accepted, folded and begun between two turns. Watchers that had it to come are behind now, and overtaken
-    /// as far as it is compacted.
+    /// Whether watchers that keep up have still to be told of something at or below `revision`. They were kept from it only because the hub
+    /// has not had its turn, so it must not be removed meanwhile.
+    pub fn needs(&self, revision: Revision) -> bool {
+        self.watchers.len() > 0 && self.revision < revision
+    }
+
+    /// Goes to `revision` without telling what came before, since some of it is gone: the state has come whole from another member. Watchers
+    /// that had it to come are behind now, and overtaken as far as it is compacted.
     fn fall_behind(&mut self, revision: Revision) {
         let next = self.revision.next();
         self.revision = revision;
@@ -298,15 +318,19 @@ impl Hub {
         }
     }
 
-    /// Queues events for a watcher where its stream has room.
+    /// Queues events for a watcher where its stream has room, and there is memory.
     pub(super) fn offer_events(&mut self, watcher: u32, batch: &Arc<Batch>, through: Revision) -> bool {
+        if !self.has_memory(batch) {
+            self.starve(self.watchers[watcher].stream);
+            return false;
+        }
         let room = self.room();
         let Watcher { stream, id, fragment, .. } = self.watchers[watcher];
         let message = Message::Events { batch: Arc::clone(batch), fragment };
         let queued = self.offer(stream, Response { watch_id: id, revision: through, message }, room);
         if queued {
             self.watchers[watcher].told = true;
-            self.told += batch.events.len() as u64;
+            self.told += batch.len() as u64;
         }
         queued
     }
@@ -326,38 +350,13 @@ impl Hub {
         outlet.answer(Response { watch_id, revision: self.revision, message });
     }
 
-    /// Whether events wait in all streams together that take more memory than they may.
-    fn is_scarce(&self) -> bool {
-        self.budget.used() > self.options.limits.queued_bytes
-    }
-
-    /// What a stream may have in its queue now. While memory is scarce, what already waits elsewhere must not stop a reader that has
-    /// taken everything, or those that never read would stop all the others.
-    pub(super) fn room(&self) -> Room {
-        if self.is_scarce() { Room::ONE } else { self.small_room() }
-    }
-
-    /// The same for messages without events.
-    pub(super) fn small_room(&self) -> Room {
-        let Limits { stream_responses: responses, stream_bytes: bytes, .. } = self.options.limits;
-        Room { responses, bytes }
-    }
-
-    pub(super) fn slice_bounds(&self) -> SliceBounds {
-        let limits = &self.options.limits;
-        SliceBounds {
-            revisions: limits.slice_revisions,
-            rows: limits.slice_rows,
-            bytes: if self.is_scarce() { limits.scarce_slice_bytes } else { limits.slice_bytes },
-        }
-    }
-
     fn create(&mut self, now: Instant, slot: u32, request: &CreateRequest) {
-        let id = match self.admit(slot, request) {
+        let span = Span::of(&request.range);
+        let id = match self.admit(slot, request, &span) {
             Ok(id) => id,
             Err(refusal) => return self.answer(slot, NO_WATCHER, Message::Refused(refusal)),
         };
-        let scope = self.scope_for(request);
+        let scope = self.scope_for(request, span);
         self.scopes[scope].watchers += 1;
         let watcher = self.watchers.insert(Watcher {
             stream: slot,
@@ -378,16 +377,18 @@ impl Hub {
     }
 
     /// The id of a new watcher.
-    fn admit(&mut self, slot: u32, request: &CreateRequest) -> Result<i64, Refusal> {
+    fn admit(&mut self, slot: u32, request: &CreateRequest, span: &Span) -> Result<i64, Refusal> {
         if request.start < 0 {
             return Err(Refusal::NegativeStart);
         }
         if request.range.is_empty() {
             return Err(Refusal::EmptyRange);
         }
-        let key_bytes = self.key_bytes + Span::of(&request.range).bytes();
-        if self.watchers.len() >= WATCHERS_MAX || key_bytes > WATCH_KEYS_BYTES_MAX {
+        if self.watchers.len() >= WATCHERS_MAX {
             return Err(Refusal::TooManyWatchers);
+        }
+        if self.key_bytes + span.bytes() > WATCH_KEYS_BYTES_MAX && self.index.find(span).is_none() {
+            return Err(Refusal::KeysTooLarge);
         }
         let stream = &mut self.streams[slot];
         if request.watch_id == 0 {
@@ -401,8 +402,7 @@ impl Hub {
         if taken { Err(Refusal::DuplicateId) } else { Ok(request.watch_id) }
     }
 
-    fn scope_for(&mut self, request: &CreateRequest) -> u32 {
-        let span = Span::of(&request.range);
+    fn scope_for(&mut self, request: &CreateRequest, span: Span) -> u32 {
         let Some(first) = self.index.find(&span).copied() else {
             self.key_bytes += span.bytes();
             let scope = self.scopes.insert(Scope::new(span.clone(), request));
@@ -513,6 +513,7 @@ impl Hub {
             streams: self.by_id.len(),
             watchers: self.watchers.len(),
             behind: self.behind,
+            starved: self.starved.len(),
             told: self.told,
         }
     }
@@ -557,8 +558,11 @@ impl Hub {
             if let (Some((cursor, _)), Some(lowest)) = (stream.behind.first(), stream.ready) {
                 assert!(lowest <= *cursor, "a stream is never found too late");
             }
-            // Whoever is behind is in line, or the reader will say when there is room.
-            assert!(stream.behind.is_empty() || stream.ready.is_some() || stream.outlet.will_report());
+            assert_eq!(stream.starved, self.starved.contains(&(stream.turn, *slot)));
+            assert!(!stream.starved || stream.ready.is_none());
+            // Whoever is behind is in line, or the reader will say when there is room, or it waits for memory.
+            let comes_back = stream.ready.is_some() || stream.starved || stream.outlet.will_report();
+            assert!(stream.behind.is_empty() || comes_back);
         }
         assert_eq!((self.synced, self.behind, self.ahead.len()), (synced, behind, ahead));
         assert_eq!(self.watchers.len(), watchers);

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    CreateRequest, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Request, Response, StreamId,
-    Taken,
+    CreateRequest, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Refusal, Request, Response,
+    StreamId, Taken,
 };
 use crate::command::KeyRange;
+use crate::ids::Revision;
 use crate::machine::rig::Rig;
 use crate::prng::Prng;
 use crate::time::Instant;
@@ -57,6 +58,26 @@ impl Bench {
         self.hub.check_invariants();
     }
 
+    /// As the thread does it; whether there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let view = self.rig.view();
+        let busy = self.hub.turn(self.now, &view, [], drop).unwrap();
+        self.hub.check_invariants();
+        busy
+    }
+
+    /// Reads what waits in a stream, as its task does.
+    fn take_all(&mut self, stream: usize, outlets: &[Arc<Outlet>]) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Taken::Response { response, report } = outlets[stream].take(Waker::noop()) {
+            all.push(brief(&response));
+            if report {
+                self.hub.handle_room(StreamId(stream as u64));
+            }
+        }
+        all
+    }
+
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         self.advance();
@@ -94,7 +115,7 @@ fn brief(response: &Response) -> String {
         Message::Compacted(at) => format!("{watch_id} compacted at {at}"),
         Message::Progress => format!("{watch_id} is at {revision}"),
         Message::Events { batch, .. } => {
-            let events: Vec<String> = batch.events.iter().map(|event| event.id.main.to_string()).collect();
+            let events: Vec<String> = batch.events().iter().map(|event| event.id.main.to_string()).collect();
             format!("{watch_id} told {} up to {revision}", events.join(" "))
         }
     }
@@ -242,6 +263,70 @@ fn scarce_memory_stops_nobody_who_reads() {
     assert_eq!(got, 50);
 }
 
+/// Nine streams that share nothing, and memory for some of them.
+fn crowd() -> (Bench, Vec<Arc<Outlet>>) {
+    let limits =
+        Limits { queued_bytes: 10_000, scarce_slice_bytes: 4000, small_bytes: 2000, ..Limits::default() };
+    let mut bench = Bench::with(limits);
+    let outlets: Vec<_> = (0..9).map(|stream| bench.open(stream)).collect();
+    for stream in 0..9 {
+        let range = crate::machine::rig::interval("k", &format!("l{stream}"));
+        bench.ask(stream, Request::Create(CreateRequest { range, ..watch("k") }));
+        bench.ask(stream, Request::Create(watch("small")));
+        assert_eq!(read(&outlets[usize::try_from(stream).unwrap()]).len(), 2);
+    }
+    (bench, outlets)
+}
+
+#[test]
+fn without_memory_what_is_large_waits_and_what_is_small_does_not() {
+    let (mut bench, outlets) = crowd();
+    bench.rig.put("k", &"v".repeat(5000));
+    assert!(!bench.turn(), "who waits for memory makes no work");
+    let (told, starved): (Vec<_>, Vec<_>) = (0..9).partition(|stream| !outlets[*stream].is_empty());
+    assert_eq!((told.len(), starved.len(), bench.hub.counts().starved), (4, 5, 5), "twice 10,000 bytes");
+    bench.rig.put("small", "v");
+    assert!(!bench.turn());
+    for stream in &starved {
+        assert_eq!(bench.take_all(*stream, &outlets), ["1 told 3 up to 3"]);
+    }
+    // Whoever hangs up meanwhile is forgotten.
+    bench.hub.close(StreamId(starved[4] as u64));
+    let look = bench.hub.poll_timeout().unwrap();
+    assert_eq!(look, bench.now + Duration::from_millis(20));
+    assert!(!bench.turn());
+    assert_eq!(bench.hub.poll_timeout(), Some(look), "a turn in between puts nothing off");
+    bench.now = look;
+    assert!(!bench.turn(), "there is no memory yet");
+    assert_eq!(bench.hub.poll_timeout(), Some(look + Duration::from_millis(20)));
+    for stream in &told[..2] {
+        assert_eq!(bench.take_all(*stream, &outlets).len(), 1);
+    }
+    while bench.turn() {}
+    assert_eq!(bench.hub.counts().starved, 2, "two took the place of two");
+    for _ in 0..2 {
+        for stream in 0..9 {
+            bench.take_all(stream, &outlets);
+        }
+        while bench.turn() {}
+    }
+    assert_eq!((bench.hub.counts().starved, bench.hub.poll_timeout()), (0, None));
+    assert_eq!(bench.hub.counts().told, 2 * 8 + 1, "each was told of both, who hung up of one");
+}
+
+/// A deletion of very many keys that brings their old values may be larger than all that may wait.
+#[test]
+fn what_is_larger_than_all_memory_comes_alone() {
+    let (mut bench, outlets) = crowd();
+    bench.rig.put("k", &"v".repeat(50_000));
+    for served in 0..9 {
+        while bench.turn() {}
+        let full: Vec<_> = (0..9).filter(|stream| !outlets[*stream].is_empty()).collect();
+        assert_eq!((bench.hub.counts().starved, full.len()), (8 - served, 1));
+        bench.take_all(full[0], &outlets);
+    }
+}
+
 #[test]
 fn one_answer_speaks_for_the_stream_when_it_can() {
     let mut bench = Bench::new();
@@ -263,6 +348,16 @@ fn one_answer_speaks_for_the_stream_when_it_can() {
     assert_eq!(read(&outlet), ["-1 is at 3"]);
 }
 
+#[test]
+fn what_could_not_wait_is_refused_in_its_turn() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    bench.ask(1, Request::Create(watch("a")));
+    bench.ask(1, Request::Refused(Refusal::TooManyRequests));
+    bench.ask(1, Request::Create(watch("b")));
+    assert_eq!(read(&outlet), ["0 created at 1", "-1 refused: TooManyRequests", "1 created at 1"]);
+}
+
 /// The budget is half a kilobyte; what the allocator adds is not seen here.
 #[test]
 fn an_idle_watcher_is_small() {
@@ -271,8 +366,28 @@ fn an_idle_watcher_is_small() {
     assert!(records < 256, "{records}");
 }
 
-/// A follower was given a whole state: what its watchers had to come is not in it any more. The same happens to a hub whose thread was
-/// kept from running while a compaction was accepted and carried out.
+/// The hub's thread was kept from running while a compaction was accepted and folded. Removal waits for it, so nobody has to be overtaken who
+/// keeps up.
+#[test]
+fn a_compaction_between_two_turns_overtakes_nobody_who_keeps_up() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    assert!(!bench.hub.needs(Revision(9)), "there is nobody to be told");
+    bench.ask(1, Request::Create(watch("k")));
+    read(&outlet);
+    for _ in 0..4 {
+        bench.rig.put("k", "v");
+    }
+    bench.rig.compact(4).unwrap();
+    bench.rig.rotate();
+    bench.rig.fold();
+    assert!(bench.hub.needs(Revision(4)));
+    bench.settle();
+    assert_eq!(read(&outlet), ["0 told 2 3 4 5 up to 5"]);
+    assert!(!bench.hub.needs(Revision(5)) && bench.hub.needs(Revision(6)));
+}
+
+/// A follower was given a whole state: what its watchers had to come is not in it any more.
 #[test]
 fn nobody_is_told_of_a_part_of_what_was_missed() {
     let mut bench = Bench::new();

@@ -27,10 +27,11 @@ mod intervals;
 mod outlet;
 mod progress;
 mod scan;
+mod scarcity;
 mod slab;
 mod watcher;
 
-pub use batch::{Batch, Event};
+pub use batch::{Batch, Counted, Event};
 pub use hub::{Counts, Hub, Limits, Options};
 pub use outlet::{End, Outlet, Taken};
 
@@ -88,6 +89,8 @@ pub enum Request {
     },
     /// How far the stream as a whole is.
     Progress,
+    /// A watcher for which there was no room to wait. It is told so when its turn comes, as answers come in the order of requests.
+    Refused(Refusal),
 }
 
 impl Request {
@@ -95,7 +98,7 @@ impl Request {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Create(request) => request.range.start.len() + request.range.wire_end().len(),
-            Self::Cancel { .. } | Self::Progress => 0,
+            Self::Cancel { .. } | Self::Progress | Self::Refused(_) => 0,
         }
     }
 }
@@ -111,6 +114,10 @@ pub enum Refusal {
     NegativeStart,
     /// The server has as many watchers as it takes.
     TooManyWatchers,
+    /// The keys of all watchers would take more memory than they may.
+    KeysTooLarge,
+    /// Those of all requests that wait would.
+    TooManyRequests,
 }
 
 /// What a hub is told.

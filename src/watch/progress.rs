@@ -13,7 +13,8 @@ const JITTER_PARTS: u32 = 10;
 impl Hub {
     /// When there must be a turn.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ticks.first().map(|(at, _)| *at)
+        let tick = self.ticks.first().map(|(at, _)| *at);
+        [tick, self.look_at].into_iter().flatten().min()
     }
 
     /// Tells those whose time has come, up to the view that the hub has advanced to.

@@ -26,8 +26,10 @@ pub struct Stream {
     pub ahead: usize,
     /// The cursor under which it stands among the streams that can be brought forward.
     pub ready: Option<Revision>,
-    /// Its place in the line of those.
+    /// Its place in the line of those, or of those that wait for memory.
     pub turn: u64,
+    /// Whether it waits for memory.
+    pub starved: bool,
     /// How many want to be told of progress, and when the next time is.
     pub notified: usize,
     pub tick: Option<Instant>,
@@ -46,6 +48,7 @@ impl Stream {
             ahead: 0,
             ready: None,
             turn: 0,
+            starved: false,
             notified: 0,
             tick: None,
             telling: None,

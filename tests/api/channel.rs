@@ -64,9 +64,18 @@ impl Channel {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         window: u32,
     ) -> hyper::Result<Self> {
+        Self::with_windows(stream, window, window).await
+    }
+
+    /// One that takes so many bytes of each stream, and of all together, before it has read earlier ones.
+    pub async fn with_windows(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        of_each: u32,
+        of_all: u32,
+    ) -> hyper::Result<Self> {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Spawn)
-            .initial_stream_window_size(window)
-            .initial_connection_window_size(window)
+            .initial_stream_window_size(of_each)
+            .initial_connection_window_size(of_all)
             .handshake(ClientIo(stream))
             .await?;
         smol::spawn(async move { drop(connection.await) }).detach();

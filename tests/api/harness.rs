@@ -63,6 +63,8 @@ pub struct Setup {
     pub quota: Option<u64>,
     /// How often quiet watchers are told how far they are.
     pub progress_interval: Duration,
+    /// What may wait for watchers.
+    pub watch_limits: covey::watch::Limits,
     /// What node and API count into.
     pub metrics: Arc<Metrics>,
 }
@@ -78,6 +80,7 @@ impl Default for Setup {
             learns: false,
             quota: Some(2 << 30),
             progress_interval: Duration::from_secs(600),
+            watch_limits: covey::watch::Limits::default(),
             metrics: Arc::new(Metrics::new(methods())),
         }
     }
@@ -200,10 +203,8 @@ where
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
     let ids = NodeIds { cluster, member: MEMBER, boot_nonce };
     let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
-    let options = covey::watch::Options {
-        progress_interval: setup.progress_interval,
-        limits: covey::watch::Limits::default(),
-    };
+    let options =
+        covey::watch::Options { progress_interval: setup.progress_interval, limits: setup.watch_limits };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
     let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
     Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()

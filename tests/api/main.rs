@@ -20,4 +20,5 @@ mod snapshot;
 mod tls;
 mod watch;
 mod watch_load;
+mod watch_memory;
 mod watcher;

@@ -79,12 +79,18 @@ fn the_keys_of_all_watchers_are_bounded_in_bytes() {
         for n in 0..most {
             stream.create(create(&key(n), "")).await;
         }
-        let refused = stream.ask(create("one more", "")).await;
-        assert!(refused.created && refused.canceled, "{refused:?}");
-        assert_eq!(refused.cancel_reason, "covey: too many watchers");
-        // Those that share an interval share its keys, and what ends gives them back.
-        stream.cancel(0);
-        assert!(stream.next().await.canceled);
+        let reason = refused(&mut stream, create("one more", "")).await;
+        assert_eq!(reason, "covey: the keys of all watchers are too large");
+        // Those that share an interval share its keys, and the last one that ends gives them back.
+        let shares = stream.create(create(&key(0), "")).await;
+        for (id, gives_back) in [(0, false), (shares, true)] {
+            stream.cancel(id);
+            assert!(stream.next().await.canceled);
+            let again = stream.ask(create(&key(most), "")).await;
+            assert_eq!(again.canceled, !gives_back);
+            stream.cancel(again.watch_id);
+            assert!(again.canceled || stream.next().await.canceled);
+        }
         stream.create(create("one more", "")).await;
         drop(stream);
         until("all have gone", || server.metrics.watchers.value() == 0).await;
@@ -479,6 +485,42 @@ fn a_stream_that_needs_a_leader_is_refused_without_one() {
         let mut stream = Watcher::start(&server).await;
         stream.create(create("k", "")).await;
         stream.quiet().await;
+    });
+}
+
+/// The time that the client gave the call is over for a stream that is told nothing, and for one that is told something all the time.
+#[test]
+fn a_stream_ends_when_its_time_is_over() {
+    run(async {
+        let server = Server::start().await;
+        let mut kv = client(&server).await;
+        let short = |metadata: &mut tonic::metadata::MetadataMap| {
+            metadata.insert("grpc-timeout", "500m".parse().unwrap());
+        };
+        let channel = server.channel().await;
+        let mut quiet = Watcher::with(channel.clone(), short).await.unwrap();
+        let mut busy = Watcher::with(channel.clone(), short).await.unwrap();
+        let mut endless = Watcher::over(channel).await;
+        for (stream, key) in [(&mut quiet, "quiet"), (&mut busy, "busy"), (&mut endless, "quiet")] {
+            stream.create(create(key, "")).await;
+        }
+        let writes = smol::spawn(async move {
+            loop {
+                put(&mut kv, "busy", "v").await;
+            }
+        });
+        for stream in [&mut busy, &mut quiet] {
+            let end = loop {
+                match stream.message().await {
+                    Ok(message) => assert_eq!(message.events.len(), 1),
+                    Err(end) => break end,
+                }
+            };
+            assert_eq!((end.code(), end.message()), (Code::DeadlineExceeded, "context deadline exceeded"));
+        }
+        writes.cancel().await;
+        endless.quiet().await;
+        until("the others have gone", || server.metrics.watch_streams.value() == 1).await;
     });
 }
 

@@ -1,6 +1,10 @@
 //! Watches under load: readers that do not read, crowds, and clients that come and go.
 
+use std::time::Duration;
+
 use covey::api::ApiOptions;
+use covey::runtime::clock::Clock;
+use covey::time::Instant;
 use covey::wire::etcdserverpb as pb;
 use pb::watch_request::RequestUnion;
 
@@ -23,7 +27,7 @@ async fn put_large(kv: &Kv, count: usize) {
 }
 
 /// The revisions of all events that come, which must follow one another, until `last`.
-async fn read_up_to(stream: &mut Watcher, mut seen: i64, last: i64) -> i64 {
+pub async fn read_up_to(stream: &mut Watcher, mut seen: i64, last: i64) -> i64 {
     while seen < last {
         for event in stream.next().await.events {
             let revision = event.kv.unwrap().mod_revision;
@@ -63,36 +67,76 @@ fn a_client_that_does_not_read_costs_little_and_misses_nothing() {
     });
 }
 
+/// Streams that take nothing, many on a connection. Each wants something else, so that no two share what they are told.
+async fn stalled(server: &Server, count: usize) -> Vec<Watcher> {
+    const STREAMS_PER_CONNECTION: usize = 100;
+    let mut streams = Vec::new();
+    let mut channel = None;
+    for n in 0..count {
+        if n % STREAMS_PER_CONNECTION == 0 {
+            channel = Some(Channel::with_windows(server.connect().await, 8 * 1024, 16 << 20).await.unwrap());
+        }
+        let mut stream = Watcher::over(channel.clone().unwrap()).await;
+        stream.create(create("k", &format!("l{n}"))).await;
+        streams.push(stream);
+    }
+    streams
+}
+
 /// What is on its way to clients that take nothing counts as what it is, once, and against the watchers' budget alone: other calls go on.
 #[test]
 fn many_clients_that_take_nothing_stand_in_nobodys_way() {
     run(async {
-        const CLIENTS: usize = 150;
-        const VALUE_BYTES: usize = 300 * 1024;
+        const STREAMS: usize = 1500;
+        const VALUE_BYTES: usize = 20 * 1024;
         const ROUNDS: i64 = 3;
         let options = ApiOptions { answer_bytes_max: 8 << 20, ..ApiOptions::default() };
         let server = Server::with(Setup { options, ..Setup::default() }).await;
         let mut kv = client(&server).await;
-        let mut streams = Vec::new();
-        for n in 0..CLIENTS {
-            let mut stream =
-                Watcher::over(Channel::narrow(server.connect().await, 65_535).await.unwrap()).await;
-            // Every one wants something else, so that no two share what they are told.
-            stream.create(create("k", &format!("l{n}"))).await;
-            streams.push(stream);
-        }
+        let mut streams = stalled(&server, STREAMS).await;
         let value = "v".repeat(VALUE_BYTES);
         for _ in 0..ROUNDS {
             put(&mut kv, "k", &value).await;
         }
-        until("all are behind", || server.metrics.slow_watchers.value() == CLIENTS as u64).await;
+        until("all are told", || {
+            server.metrics.events_told.value() + server.metrics.slow_watchers.value() >= STREAMS as u64
+        })
+        .await;
         let (counted, _) = server.api.answers().bytes();
-        assert!(counted < 1 << 20, "{counted} bytes count as answers");
+        assert!(counted < 2 << 20, "{counted} bytes count as answers");
         let range = pb::RangeRequest { key: "k".into(), ..Default::default() };
         assert_eq!(kv.range(range).await.unwrap().into_inner().kvs[0].value.len(), VALUE_BYTES);
         for stream in &mut streams {
             assert_eq!(read_up_to(stream, 1, 1 + ROUNDS).await, 1 + ROUNDS);
         }
+    });
+}
+
+/// Clients that hold the memory for what watchers are told are disconnected for those that wait for it.
+#[test]
+fn whoever_holds_what_others_wait_for_has_to_go() {
+    run(async {
+        const STREAMS: usize = 300;
+        const VALUE_BYTES: usize = 40 * 1024;
+        let options = ApiOptions { answer_patience: Duration::from_secs(2), ..ApiOptions::default() };
+        let watch_limits = covey::watch::Limits { queued_bytes: 1 << 20, ..Default::default() };
+        let server = Server::with(Setup { options, watch_limits, ..Setup::default() }).await;
+        let mut kv = client(&server).await;
+        let holders = stalled(&server, STREAMS).await;
+        let value = "v".repeat(VALUE_BYTES);
+        for _ in 0..2 {
+            put(&mut kv, "k", &value).await;
+        }
+        until("all are behind", || server.metrics.slow_watchers.value() == STREAMS as u64).await;
+        // It takes everything at once, but there is no memory for it.
+        let mut stream = Watcher::start(&server).await;
+        stream.create(create("k", "")).await;
+        let clock = Clock::start();
+        put(&mut kv, "k", &value).await;
+        assert_eq!(stream.events(0, 1).await.len(), 1);
+        assert!(clock.now().since(Instant::default()) > Duration::from_secs(1), "there was none");
+        until("they have gone", || server.metrics.watch_streams.value() == 1).await;
+        drop(holders);
     });
 }
 

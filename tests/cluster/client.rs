@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::channel::Channel;
 use crate::process::Host;
 
-async fn channel(host: &Host) -> Result<Channel, Status> {
+pub async fn channel(host: &Host) -> Result<Channel, Status> {
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
     let address: std::net::SocketAddr = host.endpoint.parse().unwrap();
     let stream = Async::<std::net::TcpStream>::connect(address).await.map_err(|error| unavailable(&error))?;

@@ -11,3 +11,4 @@ mod channel;
 mod client;
 mod members;
 mod process;
+mod watch;

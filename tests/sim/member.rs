@@ -13,7 +13,7 @@ use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
 use covey::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
 use covey::disk::sim::SimDir;
 use covey::formation::DataDir;
-use covey::ids::{LogIndex, MemberId, ProposalId, Term};
+use covey::ids::{LogIndex, MemberId, ProposalId, Revision, Term};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
     Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, ConfirmedReads,
@@ -41,6 +41,7 @@ const HUB: Options = Options {
         slice_watchers: 4,
         slice_bytes: 3000,
         scarce_slice_bytes: 300,
+        small_bytes: 900,
     },
 };
 
@@ -129,6 +130,8 @@ pub(crate) struct Member {
     timing: Timing,
     prng: Prng,
     hub: Hub,
+    /// The hub has not seen yet that the state has begun anew.
+    installed_unseen: bool,
     for_hub: Vec<Input>,
     /// Apart, so that watchers do not change what happens beside them.
     hub_prng: Prng,
@@ -192,6 +195,7 @@ impl Member {
             timing,
             prng,
             hub: Hub::new(HUB, Prng::new(identity.boot_nonce)),
+            installed_unseen: false,
             for_hub: Vec::new(),
             hub_prng: Prng::new(identity.boot_nonce),
             sequence: 0,
@@ -358,17 +362,27 @@ impl Member {
         self.wake_hub(effects);
     }
 
+    /// Now and then its thread is kept from running while all that comes with a compaction is done.
     fn wake_hub(&mut self, effects: &mut Effects) {
-        let delay = self.timing.hop(&mut self.hub_prng);
+        let prng = &mut self.hub_prng;
+        let delay = if prng.one_in(10) { self.timing.fold(prng) * 5 } else { self.timing.hop(prng) };
         self.wake_after(Thread::Watch, delay, effects);
     }
 
     fn watch_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
         let inputs = std::mem::take(&mut self.for_hub);
+        let lacking = self.view.complete_from();
+        let complete = self.installed_unseen || !self.hub.needs(Revision(lacking.0 - 1));
+        assert!(complete, "up to {lacking} was removed before watchers were told");
+        self.installed_unseen = false;
         // Clients look by themselves, early or late.
         let busy = self.hub.turn(now, &self.view, inputs, drop).map_err(|error| chain(&error))?;
         if busy {
             self.wake_hub(effects);
+        }
+        if self.checkpointer.wants_to_remove() {
+            let delay = self.timing.hop(&mut self.hub_prng);
+            self.wake_after(Thread::Checkpoint, delay, effects);
         }
         self.set_timer(Thread::Watch, self.hub.poll_timeout(), effects);
         Ok(())
@@ -463,6 +477,7 @@ impl Member {
                 ApplierInput::Installed(base) => {
                     self.applier.handle_installed(now, base).map_err(|error| chain(&error))?;
                     self.installing = false;
+                    self.installed_unseen = true;
                     effects.push(Effect::Installed);
                 }
                 ApplierInput::FoldWish => self.applier.handle_fold_wish(now),
@@ -559,7 +574,7 @@ impl Member {
         for job in std::mem::take(&mut self.for_checkpoint) {
             self.checkpointer.handle(now, job).map_err(|error| chain(&error))?;
         }
-        while let Some(work) = self.checkpointer.work(now).map_err(|error| chain(&error))? {
+        while let Some(work) = self.work_on_store(now)? {
             if !matches!(work, CheckpointWork::Scrub { .. }) {
                 effects.push(Effect::Stored);
             }
@@ -569,6 +584,12 @@ impl Member {
         }
         self.set_timer(Thread::Checkpoint, Some(self.checkpointer.poll_timeout()), effects);
         Ok(())
+    }
+
+    fn work_on_store(&mut self, now: Instant) -> Result<Option<CheckpointWork>, String> {
+        let compacted = self.checkpointer.store().meta().compacted;
+        self.checkpointer.hold_removal(self.hub.needs(compacted));
+        self.checkpointer.work(now).map_err(|error| chain(&error))
     }
 
     fn carry_out_checkpoint(&mut self, output: CheckpointOutput, effects: &mut Effects) {

@@ -234,7 +234,7 @@ impl World {
             }
             Message::Events { batch, .. } => {
                 let number = stream.watchers[&watch_id];
-                self.report.told += batch.events.len() as u64;
+                self.report.told += batch.len() as u64;
                 self.hear(&mut subscriber.wishes[number], Some(&batch), revision);
             }
         }
@@ -250,7 +250,7 @@ impl World {
         });
         let due: Vec<_> =
             due.map(|event| (event.main, event.sub, event.key.clone(), event.kv.clone())).collect();
-        let told = batch.map_or(&[][..], |batch| &batch.events);
+        let told = batch.map_or_else(Vec::new, Batch::events);
         let heard = told.iter().map(|event| {
             (event.id.main.0, event.id.sub, event.change.key.clone(), event.change.key_value(event.id))
         });
