@@ -221,7 +221,7 @@ mod tests {
         match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             Poll::Pending => None,
-            other => panic!("{other:?}"),
+            Poll::Ready(other) => panic!("{other:?}"),
         }
     }
 

@@ -62,8 +62,8 @@ impl Outgoing {
             None => (bytes.into(), None),
             Some(batch) if inline > 0 => {
                 bytes.extend_from_slice(&events);
-                let _counted = batch.count_copy(bytes.len());
-                (Bytes::from_owner(Held { bytes, _counted }), None)
+                let counted = batch.count_copy(bytes.len());
+                (Bytes::from_owner(Held { bytes, _counted: counted }), None)
             }
             Some(batch) => (bytes.into(), Some(Bytes::from_owner(Held { bytes: events, _counted: batch }))),
         }

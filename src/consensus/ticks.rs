@@ -91,7 +91,7 @@ impl Consensus {
             return;
         }
         self.leader_ticks += 1;
-        if self.leader_ticks % LEADER_PATIENCE != 0 {
+        if !self.leader_ticks.is_multiple_of(LEADER_PATIENCE) {
             raft.election_elapsed = raft.election_elapsed.saturating_sub(1);
         }
     }

@@ -90,6 +90,7 @@ struct Figures {
 }
 
 /// Runs a scenario against a process of its own.
+#[expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 async fn measure(what: &str, scenario: impl AsyncFnOnce(&Process)) -> Figures {
     let process = Process::start().await;
     let mut kv = process.kv().await;
