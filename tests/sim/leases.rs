@@ -5,13 +5,17 @@
 //!
 //! A client may count on a lease for its time to live from the moment at which it asked for the grant or the renewal that was answered. The
 //! members measure from a later moment, so this is the least that they owe.
+//!
+//! It must also have had the time to renew. Nobody can before the leader's own first entry is in the leader's state, nor before the grant is:
+//! from the later of the two on, what is left of a lease's time has to pass.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use covey::command::{Applied, LeaseCommand, LeaseInstance, Outcome};
-use covey::ids::{LeaseId, LogIndex};
+use covey::ids::{LeaseId, LogIndex, Term};
 use covey::node::{LeaseAnswer, LeaseRequest};
+use covey::store::Lease;
 use covey::time::Instant;
 
 use crate::model::Model;
@@ -30,6 +34,8 @@ pub(crate) struct Told {
 struct Life {
     ttl: i64,
     promised: Instant,
+    /// The last leader that could renew it, by its term, and until when it had to wait.
+    renewable: (Term, Instant),
     ended: Option<End>,
 }
 
@@ -66,18 +72,29 @@ impl Leases {
                 // Whoever asked for it, did so before.
                 let (ttl, promised) = (*ttl, now + seconds(*ttl));
                 let instance = LeaseInstance { id: *id, granted_at: index };
-                self.lives.insert(instance, Life { ttl, promised, ended: None });
+                let renewable = (Term(0), promised);
+                self.lives.insert(instance, Life { ttl, promised, renewable, ended: None });
             }
             (LeaseCommand::Revoke { id }, Ok(_)) => {
                 for (_, life) in self.lives.range_mut(of(*id)) {
                     life.ended = life.ended.or(Some(End { at: now, index, by_itself: false }));
                 }
             }
-            (LeaseCommand::Expire { leases, .. }, Ok(Outcome::LeaseExpire(ended))) => {
+            (LeaseCommand::Expire { term, leases }, Ok(Outcome::LeaseExpire(ended))) => {
                 for instance in leases.iter().filter(|lease| ended.contains(&lease.id)) {
                     let life = self.lives.get_mut(instance).expect("it was granted");
                     let early = life.promised.since(now);
                     assert!(early.is_zero(), "{instance:?} ended {early:?} before a client could think so");
+                    let (renewable_in, until) = life.renewable;
+                    assert!(
+                        renewable_in >= *term,
+                        "{instance:?} was ended by one that nobody could ask to renew it"
+                    );
+                    let early = until.since(now);
+                    assert!(
+                        early.is_zero(),
+                        "{instance:?} had {early:?} less than its time to be renewed in"
+                    );
                     life.ended = Some(End { at: now, index, by_itself: true });
                     self.expired += 1;
                 }
@@ -86,6 +103,23 @@ impl Leases {
                 self.checkpoints += changed.len() as u64;
             }
             _ => {}
+        }
+    }
+
+    /// Whoever leads in this term shows these leases, and can renew them from now on.
+    pub(crate) fn led<'l>(
+        &mut self,
+        now: Instant,
+        term: Term,
+        leases: impl Iterator<Item = (LeaseId, &'l Lease)>,
+    ) {
+        for (id, lease) in leases {
+            let instance = LeaseInstance { id, granted_at: lease.granted_at };
+            let life = self.lives.get_mut(&instance).expect("it was granted");
+            if life.renewable.0 < term {
+                let left = if lease.remaining > 0 { lease.remaining } else { lease.ttl };
+                life.renewable = (term, now + seconds(left));
+            }
         }
     }
 

@@ -50,6 +50,8 @@ const HUB: Options = Options {
 pub(crate) enum Thread {
     Core,
     Applier,
+    /// The second half of the applier thread's turn: the end of a batch.
+    Applied,
     Wal,
     /// The second half of the wal thread's turn: the sync after the write.
     WalSync,
@@ -79,6 +81,10 @@ pub(crate) enum Effect {
     Stored,
     /// Answers to requests about leases.
     Leased(Vec<(u64, LeaseAnswer)>),
+    /// It leads in this term, whose first entry is in its state.
+    Led(Term, Arc<View>),
+    /// The applier thread does nothing else for this long.
+    Applying(Duration),
 }
 
 pub(crate) type Effects = Vec<Effect>;
@@ -142,6 +148,10 @@ pub(crate) struct Member {
     for_checkpoint: Vec<CheckpointJob>,
     /// The wal thread waits for a sync.
     syncing: bool,
+    /// What the applier thread shows once it is done with its batch.
+    applying: Option<View>,
+    /// The last entry that the log had at the start, and how long entries up to it may still take.
+    replay: (LogIndex, Duration),
     turns: Turns,
     view: Arc<View>,
     sole_voter: bool,
@@ -165,6 +175,7 @@ impl Member {
         let DataDir { identity, root, store, wal, recovered } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
+        let replay = (synced, timing.replay(&mut prng));
         let recovery = Recovery {
             member: identity.member,
             boot_nonce: identity.boot_nonce,
@@ -204,6 +215,8 @@ impl Member {
             for_wal: Vec::new(),
             for_checkpoint: Vec::new(),
             syncing: false,
+            applying: None,
+            replay,
             turns: Turns::default(),
             view: Arc::new(View::of_base(base).map_err(|error| chain(&error))?),
             sole_voter: false,
@@ -230,6 +243,15 @@ impl Member {
             cursor = base.scrub_slice(from, 100)?.next;
         }
         Ok(())
+    }
+
+    /// Nothing takes long any more.
+    pub(crate) fn calm_down(&mut self, effects: &mut Effects) {
+        self.timing.calm_down();
+        self.replay.1 = Duration::ZERO;
+        if self.applying.is_some() {
+            effects.push(Effect::Turn(Thread::Applied, Duration::ZERO));
+        }
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -302,21 +324,24 @@ impl Member {
         } else {
             self.turns.due.remove(&thread);
         }
-        if self.failed.as_ref().is_some_and(|(failed, _)| *failed == thread) {
+        let whole = match thread {
+            Thread::WalSync => Thread::Wal,
+            Thread::Applied => Thread::Applier,
+            _ => thread,
+        };
+        if self.failed.as_ref().is_some_and(|(failed, _)| *failed == whole) {
             return Ok(());
         }
         let done = match thread {
             Thread::Core => self.core_turn(now, effects),
             Thread::Applier => self.applier_turn(now, effects),
+            Thread::Applied => self.applied(now, effects),
             Thread::Wal => self.wal_turn(effects),
             Thread::WalSync => self.wal_sync(effects),
             Thread::Checkpoint => self.checkpoint_turn(now, effects),
             Thread::Watch => self.watch_turn(now, effects),
         };
-        done.inspect_err(|why| {
-            let thread = if thread == Thread::WalSync { Thread::Wal } else { thread };
-            self.failed = Some((thread, why.clone()));
-        })
+        done.inspect_err(|why| self.failed = Some((whole, why.clone())))
     }
 
     fn wake(&mut self, thread: Thread, effects: &mut Effects) {
@@ -466,6 +491,9 @@ fn release(reads: Vec<ReadId>, effects: &mut Effects) {
 /// The applier thread.
 impl Member {
     fn applier_turn(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
+        if self.applying.is_some() {
+            return Ok(());
+        }
         for input in std::mem::take(&mut self.for_applier) {
             match input {
                 ApplierInput::Entries(entries) => self.applier.handle_entries(now, entries),
@@ -490,11 +518,49 @@ impl Member {
         if self.applier.poll_timeout().is_some_and(|at| at <= now) {
             self.applier.handle_timeout(now);
         }
+        self.go_on_applying(now, effects)
+    }
+
+    /// Until a batch takes some time; what it comes to is shown at the end of that.
+    fn go_on_applying(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
         while let Some(output) = self.applier.poll_output(now).map_err(|error| chain(&error))? {
-            self.carry_out_applier(output, effects);
+            match output {
+                // A state that came whole is shown at once.
+                ApplierOutput::Publish(view)
+                    if view.applied() > self.view.applied() && !self.installed_unseen =>
+                {
+                    let time = self.time_to_apply(&view);
+                    self.applying = Some(view);
+                    effects.push(Effect::Applying(time));
+                    self.wake_after(Thread::Applied, time, effects);
+                    return Ok(());
+                }
+                output => self.carry_out_applier(output, effects),
+            }
         }
         self.set_timer(Thread::Applier, self.applier.poll_timeout(), effects);
+        if !self.for_applier.is_empty() {
+            self.wake(Thread::Applier, effects);
+        }
         Ok(())
+    }
+
+    fn applied(&mut self, now: Instant, effects: &mut Effects) -> Result<(), String> {
+        if let Some(view) = self.applying.take() {
+            self.carry_out_applier(ApplierOutput::Publish(view), effects);
+        }
+        self.go_on_applying(now, effects)
+    }
+
+    fn time_to_apply(&mut self, view: &View) -> Duration {
+        let (last, left) = &mut self.replay;
+        if left.is_zero() {
+            return self.timing.apply(&mut self.prng);
+        }
+        // A log that is applied in one go takes all of the time, whatever comes behind it in the same batch; of several batches each takes a part.
+        let time = if view.applied() >= *last { *left } else { *left / 2 };
+        *left -= time;
+        time
     }
 
     fn carry_out_applier(&mut self, output: ApplierOutput, effects: &mut Effects) {
@@ -503,6 +569,9 @@ impl Member {
                 assert!(view.applied() >= self.view.applied(), "views move forward");
                 assert!(view.revision() >= self.view.revision(), "revisions move forward");
                 self.view = Arc::new(view);
+                if self.leads() && self.view.applied_term() == self.status.term {
+                    effects.push(Effect::Led(self.status.term, self.view()));
+                }
                 self.tell_hub(Input::NewView, effects);
             }
             ApplierOutput::Replies(replies) => {

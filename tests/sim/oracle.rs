@@ -21,7 +21,7 @@ use covey::command::codec::decode;
 use covey::command::{
     Alarm, AlarmKind, Applied, Command, KeyRange, KeyValue, LeaseCommand, Range, RangeEnd, Rejection,
 };
-use covey::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, VersionId};
+use covey::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, Term, VersionId};
 use covey::mvcc::{ReadError, View};
 use covey::store::StoreError;
 use covey::time::Instant;
@@ -174,6 +174,11 @@ impl Oracle {
     pub(crate) fn see_digest(&mut self, view: &View) {
         let first = *self.digests.entry(view.applied()).or_insert(view.digest());
         assert_eq!(view.digest(), first, "two members differ after entry {}", view.applied());
+    }
+
+    /// Whoever leads in this term shows a state that has the term's first entry.
+    pub(crate) fn led(&mut self, now: Instant, term: Term, view: &View) {
+        self.leases.led(now, term, view.leases().iter());
     }
 
     /// A client was told something of leases.

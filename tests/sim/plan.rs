@@ -23,7 +23,16 @@ pub(crate) struct Timing {
     pub(crate) piece_bytes: usize,
     /// The overlay is folded at this size.
     pub(crate) overlay_bytes: usize,
+    /// How long it takes to apply a batch of entries.
+    apply: Duration,
+    /// One batch in so many takes seconds.
+    stall_one_in: u64,
+    /// What the log holds at a start takes about so long to apply.
+    replay: Duration,
 }
+
+/// A batch that takes long to apply takes about so long.
+const STALL: Duration = Duration::from_secs(2);
 
 impl Timing {
     /// From one thread to another.
@@ -39,6 +48,22 @@ impl Timing {
     /// A fold.
     pub(crate) fn fold(&self, prng: &mut Prng) -> Duration {
         draw(prng, self.fold)
+    }
+
+    /// A batch of entries.
+    pub(crate) fn apply(&self, prng: &mut Prng) -> Duration {
+        let stalls = self.stall_one_in > 0 && prng.one_in(self.stall_one_in);
+        draw(prng, if stalls { STALL } else { self.apply })
+    }
+
+    /// All entries that the log holds at a start.
+    pub(crate) fn replay(&self, prng: &mut Prng) -> Duration {
+        draw(prng, self.replay)
+    }
+
+    /// From now on nothing takes long.
+    pub(crate) fn calm_down(&mut self) {
+        (self.apply, self.stall_one_in, self.replay) = (Duration::ZERO, 0, Duration::ZERO);
     }
 }
 
@@ -97,6 +122,8 @@ impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut prng = Prng::new(seed);
         let prng = &mut prng;
+        let mut slow = Prng::new(seed ^ 0x510e);
+        let slow = &mut slow;
         let bulky = prng.one_in(16);
         let slow_disk = prng.one_in(4);
         let overlay =
@@ -118,6 +145,13 @@ impl Plan {
             overlay_bytes: overlay,
             log_tail_bytes: LOG_CACHE_BYTES,
             piece_bytes: TRANSFER_PIECE_BYTES,
+            apply: Duration::from_micros(if slow.one_in(3) { slow.range(100, 20_000) } else { 20 }),
+            stall_one_in: if slow.one_in(3) { slow.range(30, 200) } else { 0 },
+            replay: if slow.one_in(2) {
+                Duration::from_millis(slow.range(500, 6000))
+            } else {
+                Duration::ZERO
+            },
         };
         let load = Load {
             clients: prng.range(1, 9),
@@ -194,6 +228,9 @@ impl Plan {
             fold: Duration::from_millis(5),
             slice: 3,
             overlay_bytes: 2500,
+            apply: Duration::ZERO,
+            stall_one_in: 0,
+            replay: Duration::ZERO,
             ..plan.timing
         };
         let load = Load {

@@ -123,7 +123,7 @@ fn clusters_keep_their_word() {
 fn no_lease_ends_early_whoever_leads() {
     let report = run_seeds("leases", Plan::draw_leases, 0..LEASE_SEEDS);
     let Report { renewed, expired, checkpoints, .. } = report;
-    assert!(renewed > 5 * LEASE_SEEDS && expired > 3 * LEASE_SEEDS && checkpoints > 0, "{report:?}");
+    assert!(renewed > 4 * LEASE_SEEDS && expired > 3 * LEASE_SEEDS && checkpoints > 0, "{report:?}");
 }
 
 #[test]

@@ -144,6 +144,8 @@ struct Host {
     survival: Survival,
     /// No turns until then.
     paused_until: Instant,
+    /// Its state stands still until then.
+    applies_until: Instant,
     /// Counts everything that may keep this host from answering.
     troubles: u64,
     /// What its clock shows beyond the world's.
@@ -227,6 +229,7 @@ impl World {
             starting: false,
             survival: Survival::Random,
             paused_until: Instant(0),
+            applies_until: Instant(0),
             troubles: 0,
             clock: Duration::ZERO,
         });
@@ -367,7 +370,10 @@ impl World {
         if !self.hosts[number].starting {
             return;
         }
-        let (timing, quota) = (self.plan.timing, self.plan.quota);
+        let (mut timing, quota) = (self.plan.timing, self.plan.quota);
+        if self.calm {
+            timing.calm_down();
+        }
         let (nonce, prng) = (self.prng.next_u64(), self.prng.fork());
         let origin = Duration::from_nanos(self.prng.range(0, 1 << 40));
         if !self.calm && self.report.starts > 0 && self.prng.one_in(self.plan.trouble.cut_start_one_in) {
@@ -521,6 +527,8 @@ impl World {
                 }
                 Effect::Stored => self.report.stored += 1,
                 Effect::Leased(answers) => self.leased(number, answers),
+                Effect::Led(term, view) => self.oracle.led(self.queue.now(), term, &view),
+                Effect::Applying(time) => self.hosts[number].applies_until = self.queue.now() + time,
             }
         }
     }

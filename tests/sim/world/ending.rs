@@ -11,6 +11,7 @@ use covey::formation::LOG_NAME;
 use covey::ids::LeaseId;
 
 use super::{Asked, Event, RESTART, Report, World};
+use crate::member::Effects;
 use crate::workload::Ask;
 
 /// What is asked after the last fault is answered within this time: a start, an election, a read-index round that is asked again.
@@ -31,6 +32,12 @@ impl World {
             host.disk.heal();
             host.paused_until = self.queue.now();
             host.troubles += 1;
+            let mut effects = Effects::new();
+            if let Some(member) = &mut host.member {
+                member.calm_down(&mut effects);
+            }
+            self.carry_out(number, effects);
+            let host = &mut self.hosts[number];
             if host.starting {
                 // No outage outlasts the trouble.
                 self.queue.after(RESTART, Event::Start(number));
