@@ -9,16 +9,19 @@ use smol::stream::{self, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::errors::{self, BadRequest};
-use super::node::{Node, not_in_kind};
+use super::node::{Node, READ_PORTION, not_in_kind};
 use super::stop::Stopping;
 use crate::command::{Command, LeaseCommand, Outcome};
 use crate::ids::LeaseId;
 use crate::limits::LEASE_TTL_MAX;
+use crate::mvcc::{Allowance, View};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::lease_server::Lease;
 
 /// What the answer to a question for a lease's time says of one that does not exist.
 const NO_SUCH_LEASE: i64 = -1;
+/// What a lease in a list takes while the answer is made, in bytes: twice its id, and its message.
+const LISTED_LEASE_BYTES: usize = 32;
 
 /// Serves `etcdserverpb.Lease`.
 pub struct LeaseService {
@@ -98,10 +101,13 @@ impl Lease for LeaseService {
             return Ok(Response::new(unknown));
         };
         let keys = if request.keys {
-            self.node
-                .read(view, false, move |view| view.lease_keys(id))
-                .await
-                .map_err(errors::store_damaged)?
+            let begin = move |view: &View| {
+                let mut reading = view.begin_lease_keys(id);
+                Ok(move |view: &View, allowance: &mut Allowance| {
+                    Ok(view.continue_lease_keys(&mut reading, READ_PORTION, allowance)?)
+                })
+            };
+            self.node.read_much(view, begin).await?
         } else {
             Vec::new()
         };
@@ -113,6 +119,8 @@ impl Lease for LeaseService {
         &self,
         _: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let expected = self.node.handle().view().leases().len();
+        let _room = self.node.answers().reserve(expected.saturating_mul(LISTED_LEASE_BYTES)).await?;
         let leases = self.node.handle().leases().await?;
         let header = Some(self.node.header(self.node.handle().view().revision()));
         let leases = leases.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();

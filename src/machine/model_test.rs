@@ -352,8 +352,22 @@ fn leases_agree(view: &View, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(&leases, &model.leases);
     for id in [LeaseId(-7), LeaseId(1), LeaseId(2), LeaseId(i64::MAX), LeaseId(3)] {
         prop_assert_eq!(view.lease_keys(id).expect("a sound store"), model.keys_of(id));
+        prop_assert_eq!(in_small_portions(view, id), model.keys_of(id));
     }
     Ok(())
+}
+
+fn in_small_portions(view: &View, lease: LeaseId) -> Vec<Bytes> {
+    let mut reading = view.begin_lease_keys(lease);
+    let portion = Portion { keys: 1, bytes: usize::MAX };
+    loop {
+        let allowance = &mut Allowance::of(usize::MAX);
+        match view.continue_lease_keys(&mut reading, portion, allowance).expect("a sound store") {
+            Progress::More => {}
+            Progress::Done(keys) => return keys,
+            Progress::TooLarge => unreachable!("all of it is allowed"),
+        }
+    }
 }
 
 fn changes_agree(view: &View, model: &Model, from: i64) -> Result<(), TestCaseError> {

@@ -7,10 +7,13 @@
 //! count whose newest version names the lease.
 
 use std::collections::BTreeSet;
+use std::iter::Peekable;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use bytes::Bytes;
 
+use super::range::{Allowance, Portion, Progress};
 use super::view::View;
 use crate::command::LeaseInstance;
 use crate::ids::LeaseId;
@@ -113,6 +116,16 @@ impl Leases {
     }
 }
 
+/// The keys of a lease that are being read.
+pub struct LeaseKeys {
+    lease: LeaseId,
+    /// Those that the overlay knows: they share its memory.
+    above: Peekable<IntoIter<Bytes>>,
+    /// Where in the base the next portion begins.
+    from: Bytes,
+    keys: Vec<Bytes>,
+}
+
 impl View {
     /// The leases as of this view.
     pub fn leases(&self) -> &Leases {
@@ -121,21 +134,56 @@ impl View {
 
     /// The keys that are attached to `lease`, in key order.
     pub fn lease_keys(&self, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
-        let mut keys = BTreeSet::new();
-        // What the base says holds for the keys that nothing above it has changed.
-        for key in self.base.attached(lease)? {
-            if self.find_above(&key).is_none() {
-                keys.insert(key);
+        let mut reading = self.begin_lease_keys(lease);
+        loop {
+            match self.continue_lease_keys(&mut reading, Portion::ALL, &mut { Allowance::UNLIMITED })? {
+                Progress::Done(keys) => return Ok(keys),
+                Progress::More => {}
+                Progress::TooLarge => unreachable!("it has all there is"),
             }
         }
+    }
+
+    /// Begins to read the keys of a lease.
+    pub fn begin_lease_keys(&self, lease: LeaseId) -> LeaseKeys {
         let layers = self.frozen.iter().chain([&self.active]);
-        for key in layers.flat_map(|layer| layer.attached(lease)) {
-            let names_it = |kind| matches!(kind, ChangeKind::Put { lease: of, .. } if of == lease);
-            if self.find_above(&key).is_some_and(names_it) {
-                keys.insert(key);
+        let candidates: BTreeSet<Bytes> = layers.flat_map(|layer| layer.attached(lease)).collect();
+        let names_it = |kind| matches!(kind, ChangeKind::Put { lease: of, .. } if of == lease);
+        let above = candidates.into_iter().filter(|key| self.find_above(key).is_some_and(names_it));
+        let above = above.collect::<Vec<_>>().into_iter().peekable();
+        LeaseKeys { lease, above, from: Bytes::new(), keys: Vec::new() }
+    }
+
+    /// Reads a portion; the keys once there are no more. To be called with the view that it was begun with.
+    pub fn continue_lease_keys(
+        &self,
+        reading: &mut LeaseKeys,
+        portion: Portion,
+        allowance: &mut Allowance,
+    ) -> Result<Progress<Vec<Bytes>>, StoreError> {
+        let (mut looked_at, mut bytes) = (0, 0);
+        for key in self.base.attached(reading.lease, &reading.from)? {
+            let key = key?;
+            if portion.is_used_up(looked_at, bytes) {
+                reading.from = key;
+                return Ok(Progress::More);
             }
+            looked_at += 1;
+            bytes += key.len();
+            // What the base says holds for the keys that nothing above it has changed.
+            if self.find_above(&key).is_some() {
+                continue;
+            }
+            while let Some(before) = reading.above.next_if(|above| *above < key) {
+                reading.keys.push(before);
+            }
+            if !allowance.take(size_of::<Bytes>() + key.len()) {
+                return Ok(Progress::TooLarge);
+            }
+            reading.keys.push(key);
         }
-        Ok(keys.into_iter().collect())
+        reading.keys.extend(reading.above.by_ref());
+        Ok(Progress::Done(std::mem::take(&mut reading.keys)))
     }
 
     /// The newest change of a key in the overlay, as of this view.

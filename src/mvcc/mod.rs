@@ -36,7 +36,7 @@ mod writer;
 pub use check::{InvalidRequest, cost_of};
 pub use generation::Generation;
 pub use hash::{HashKv, HashName, HashWalk};
-pub use leases::Leases;
+pub use leases::{LeaseKeys, Leases};
 pub use pages::{Page, PagesEnd, RangePages};
 pub use range::{Allowance, Portion, Progress, RangeReading};
 pub use tip::Tip;

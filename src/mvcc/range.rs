@@ -161,7 +161,7 @@ impl Portion {
     /// Everything.
     pub const ALL: Self = Self { keys: usize::MAX, bytes: usize::MAX };
 
-    fn is_used_up(self, keys: usize, bytes: usize) -> bool {
+    pub(super) fn is_used_up(self, keys: usize, bytes: usize) -> bool {
         keys > 0 && (keys >= self.keys || bytes >= self.bytes)
     }
 }

@@ -4,11 +4,11 @@
 //! does not lead; carried beside raft's messages, where loss is harmless: the client's request is asked again or fails.
 //!
 //! ```text
-//! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live, 3 list leases)  1, 2: lease:i64 LE
+//! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live)  lease:i64 LE
 //! answer    = version:u8 (1)  kind:u8
-//!             1 renewed: ttl:i64 LE     2 gone     3 time to live: granted, remaining:i64 LE     4 leases: i64 LE each
-//!             5 not leading             6 too many
+//!             1 renewed: ttl:i64 LE     2 gone     3 time to live: granted, remaining:i64 LE     4 not leading     5 too many
 //! ```
+//! The list of leases has no bytes: every member gives it from its own state, since it has no bound.
 
 use bytes::{Buf as _, Bytes};
 
@@ -19,15 +19,11 @@ use crate::ids::LeaseId;
 const VERSION: u8 = 1;
 const RENEW: u8 = 1;
 const TIME_TO_LIVE: u8 = 2;
-const LIST: u8 = 3;
 const RENEWED: u8 = 1;
 const GONE: u8 = 2;
 const TIME: u8 = 3;
-const LEASES: u8 = 4;
-const NOT_LEADING: u8 = 5;
-const TOO_MANY: u8 = 6;
-/// Bytes of a lease's id in a list.
-const LEASE_ID_BYTES: usize = 8;
+const NOT_LEADING: u8 = 4;
+const TOO_MANY: u8 = 5;
 
 /// Bytes from a member are no question or answer of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,16 +31,16 @@ const LEASE_ID_BYTES: usize = 8;
 pub struct QuestionError;
 
 impl LeaseRequest {
-    /// Its bytes.
-    pub fn encode(self) -> Bytes {
+    /// Its bytes; `None` for what is not asked another member.
+    pub fn encode(self) -> Option<Bytes> {
         let (kind, id) = match self {
-            Self::Renew(id) => (RENEW, Some(id)),
-            Self::TimeToLive(id) => (TIME_TO_LIVE, Some(id)),
-            Self::List => (LIST, None),
+            Self::Renew(id) => (RENEW, id),
+            Self::TimeToLive(id) => (TIME_TO_LIVE, id),
+            Self::List => return None,
         };
         let mut bytes = vec![VERSION, kind];
-        bytes.extend(id.into_iter().flat_map(|id| id.0.to_le_bytes()));
-        bytes.into()
+        bytes.extend(id.0.to_le_bytes());
+        Some(bytes.into())
     }
 
     /// Reads back what [`LeaseRequest::encode`] wrote.
@@ -53,7 +49,6 @@ impl LeaseRequest {
         let request = match kind {
             RENEW => Self::Renew(LeaseId(number(&mut rest)?)),
             TIME_TO_LIVE => Self::TimeToLive(LeaseId(number(&mut rest)?)),
-            LIST => Self::List,
             _ => return Err(QuestionError),
         };
         if rest.is_empty() { Ok(request) } else { Err(QuestionError) }
@@ -61,19 +56,19 @@ impl LeaseRequest {
 }
 
 impl LeaseAnswer {
-    /// Its bytes.
-    pub fn encode(&self) -> Bytes {
+    /// Its bytes; `None` for what is no answer to another member.
+    pub fn encode(&self) -> Option<Bytes> {
         let (kind, numbers) = match self {
             Self::Renewed { ttl } => (RENEWED, vec![*ttl]),
             Self::Gone => (GONE, Vec::new()),
             Self::TimeToLive { granted, remaining } => (TIME, vec![*granted, *remaining]),
-            Self::List(leases) => (LEASES, leases.iter().map(|lease| lease.0).collect()),
+            Self::List(_) => return None,
             Self::NotLeading => (NOT_LEADING, Vec::new()),
             Self::TooMany => (TOO_MANY, Vec::new()),
         };
         let mut bytes = vec![VERSION, kind];
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
-        bytes.into()
+        Some(bytes.into())
     }
 
     /// Reads back what [`LeaseAnswer::encode`] wrote.
@@ -83,13 +78,6 @@ impl LeaseAnswer {
             RENEWED => Self::Renewed { ttl: number(&mut rest)? },
             GONE => Self::Gone,
             TIME => Self::TimeToLive { granted: number(&mut rest)?, remaining: number(&mut rest)? },
-            LEASES => {
-                let mut leases = Vec::with_capacity(rest.len() / LEASE_ID_BYTES);
-                while !rest.is_empty() {
-                    leases.push(LeaseId(number(&mut rest)?));
-                }
-                Self::List(leases)
-            }
             NOT_LEADING => Self::NotLeading,
             TOO_MANY => Self::TooMany,
             _ => return Err(QuestionError),
@@ -128,8 +116,8 @@ mod tests {
     #[test]
     fn questions_and_answers_come_back_and_other_bytes_are_refused() {
         let id = LeaseId(-7);
-        for request in [LeaseRequest::Renew(id), LeaseRequest::TimeToLive(id), LeaseRequest::List] {
-            let bytes = request.encode();
+        for request in [LeaseRequest::Renew(id), LeaseRequest::TimeToLive(id)] {
+            let bytes = request.encode().unwrap();
             assert_eq!(LeaseRequest::decode(bytes.clone()), Ok(request));
             refuses_spoiled(&bytes, LeaseRequest::decode);
         }
@@ -137,21 +125,20 @@ mod tests {
             LeaseAnswer::Renewed { ttl: i64::MAX },
             LeaseAnswer::Gone,
             LeaseAnswer::TimeToLive { granted: 60, remaining: 0 },
-            LeaseAnswer::List(vec![]),
-            LeaseAnswer::List(vec![id, LeaseId(8)]),
             LeaseAnswer::NotLeading,
             LeaseAnswer::TooMany,
         ] {
-            let bytes = answer.encode();
+            let bytes = answer.encode().unwrap();
             assert_eq!(LeaseAnswer::decode(bytes.clone()), Ok(answer));
             refuses_spoiled(&bytes, LeaseAnswer::decode);
         }
+        assert_eq!((LeaseRequest::List.encode(), LeaseAnswer::List(vec![id]).encode()), (None, None));
     }
 
     fn refuses_spoiled<T: std::fmt::Debug>(bytes: &Bytes, decode: fn(Bytes) -> Result<T, QuestionError>) {
         assert!(decode(bytes.slice(..1)).is_err());
         assert!(decode([&bytes[..], &[0]].concat().into()).is_err(), "a byte too many");
-        for (at, wrong) in [(0, 2), (1, 0), (1, 7)] {
+        for (at, wrong) in [(0, 2), (1, 0), (1, 6)] {
             let mut other = bytes.to_vec();
             other[at] = wrong;
             assert!(decode(other.into()).is_err());

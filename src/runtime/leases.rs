@@ -78,15 +78,23 @@ impl Handle {
 
     /// All leases, soonest end first; on a member that does not lead, and so does not know that, by id.
     pub async fn leases(&self) -> Result<Vec<LeaseId>, ServeError> {
-        match self.ask_leader(LeaseRequest::List).await? {
-            LeaseAnswer::List(leases) => Ok(leases),
-            LeaseAnswer::NotLeading => {
-                let mut leases: Vec<LeaseId> = self.view().leases().iter().map(|(id, _)| id).collect();
-                leases.sort_unstable();
-                Ok(leases)
+        let status = self.status();
+        if status.leader == Some(status.member) {
+            match self.ask_own_lessor(LeaseRequest::List).await? {
+                LeaseAnswer::List(leases) => return Ok(leases),
+                LeaseAnswer::NotLeading => {}
+                other => return Err(refusal(&other)),
             }
-            other => Err(refusal(&other)),
+        } else {
+            self.read_barrier().await?;
         }
+        let view = self.view();
+        let by_id = move || {
+            let mut leases: Vec<LeaseId> = view.leases().iter().map(|(id, _)| id).collect();
+            leases.sort_unstable();
+            leases
+        };
+        Ok(self.blocking(by_id).await)
     }
 
     /// Asks whoever leads, and whoever leads then where that one is lost on the way: asking twice does no harm.

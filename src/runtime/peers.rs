@@ -166,8 +166,8 @@ impl Handle {
             Err(ServeError::TooManyRequests) => LeaseAnswer::TooMany,
             Err(_) => LeaseAnswer::NotLeading,
         };
-        if let Some(link) = self.0.peers.link() {
-            link.answer(from, number, answer.encode());
+        if let Some((link, bytes)) = self.0.peers.link().zip(answer.encode()) {
+            link.answer(from, number, bytes);
         }
     }
 
@@ -176,8 +176,9 @@ impl Handle {
         leader: MemberId,
         request: LeaseRequest,
     ) -> Result<LeaseAnswer, ServeError> {
+        let Some(question) = request.encode() else { return self.ask_own_lessor(request).await };
         let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
-        let answer = self.0.peers.ask(self.0.clock.now(), leader, number, request.encode()).await?;
+        let answer = self.0.peers.ask(self.0.clock.now(), leader, number, question).await?;
         match LeaseAnswer::decode(answer) {
             Ok(answer) if answer.is_answer_to(request) => Ok(answer),
             _ => {

@@ -14,7 +14,7 @@ use super::schema::{
     id_key, write_attached, write_live,
 };
 use super::scrub::ScrubCursor;
-use super::testing::{Disk, SMALL, at, batch, delete, everything, founded, open, put};
+use super::testing::{Disk, SMALL, at, attached_to, batch, delete, everything, founded, open, put};
 use super::types::{ChangeKind, Head, Lease};
 use super::writer::{Store, is_engine_source};
 use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
@@ -191,7 +191,7 @@ fn a_damaged_attachment_is_named() {
             attached.insert(raw_key.as_slice(), &row).unwrap();
         });
         let store = open(&disk);
-        assert_names(store.base().unwrap().attached(LeaseId(7)), "attached", &raw_key);
+        assert_names(attached_to(&store.base().unwrap(), LeaseId(7)), "attached", &raw_key);
         assert_names(scrub(&store), "attached", &raw_key);
     }
     // One that is lost would leave a key behind when its lease ends; one too many would delete another's.

@@ -31,21 +31,25 @@ impl Base {
         Ok(leases)
     }
 
-    /// The keys whose current version is attached to `lease`, in key order.
-    pub fn attached(&self, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
-        let mut keys = Vec::new();
-        let from = attached_key(lease, &[]);
-        for row in self.attached.range::<&[u8]>((Bound::Included(from.as_slice()), Bound::Unbounded))? {
+    /// The keys at or after `from` whose current version is attached to `lease`, in key order.
+    pub fn attached<'b>(
+        &'b self,
+        lease: LeaseId,
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Bytes, StoreError>> + use<'b>, StoreError> {
+        let first = attached_key(lease, from);
+        let rows = self.attached.range::<&[u8]>((Bound::Included(first.as_slice()), Bound::Unbounded))?;
+        let keys = rows.map(|row| {
             let (raw_key, row) = row?;
             let parsed = parse_attached(raw_key.value(), *row.value());
             let (of, key) =
                 parsed.ok_or_else(|| StoreError::damaged(ATTACHED_NAME, raw_key.value(), MALFORMED))?;
-            if of != lease {
-                break;
-            }
-            keys.push(Bytes::copy_from_slice(key));
-        }
-        Ok(keys)
+            Ok((of, Bytes::copy_from_slice(key)))
+        });
+        Ok(keys.map_while(move |found| match found {
+            Ok((of, key)) => (of == lease).then_some(Ok(key)),
+            Err(error) => Some(Err(error)),
+        }))
     }
 }
 

@@ -12,7 +12,7 @@ use proptest::test_runner::TestCaseError;
 use super::base::Base;
 use super::schema::id_key;
 use super::scrub::ScrubCursor;
-use super::testing::{Disk, at, batch, everything, founded, open};
+use super::testing::{Disk, at, attached_to, batch, everything, founded, open};
 use super::types::{Change, ChangeKind, Head, Lease};
 use super::writer::Store;
 use crate::command::KeyRange;
@@ -246,7 +246,7 @@ fn check_rows(base: &Base, model: &Model) -> Result<(), TestCaseError> {
     let attached = model.attached();
     for lease in leases.keys().copied().chain([LeaseId(3), LeaseId(-1)]) {
         let keys = attached.iter().filter(|(of, _)| *of == lease).map(|(_, key)| key.clone());
-        prop_assert_eq!(base.attached(lease).unwrap(), keys.collect::<Vec<_>>());
+        prop_assert_eq!(attached_to(base, lease).unwrap(), keys.collect::<Vec<_>>());
     }
     for (id, change) in &rows {
         prop_assert_eq!(&base.change(*id).unwrap(), change);

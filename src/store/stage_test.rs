@@ -1,7 +1,7 @@
 //! A store that was staged is the one that it was taken from, whatever it was cut into and wherever that was cut off.
 
 use super::super::scrub::ScrubCursor;
-use super::super::testing::{Disk, SMALL, at, batch, delete, dump, founded, put};
+use super::super::testing::{Disk, SMALL, at, attached_to, batch, delete, dump, founded, put};
 use super::*;
 use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
@@ -74,7 +74,7 @@ fn assert_same(source: &Store, staged: &Store) {
     assert_eq!(theirs, ours);
     let (theirs, ours) = (source.base().unwrap(), staged.base().unwrap());
     assert_eq!(theirs.leases().unwrap(), ours.leases().unwrap());
-    assert_eq!(ours.attached(LeaseId(11)).unwrap(), [Bytes::from_static(b"leased")]);
+    assert_eq!(attached_to(&ours, LeaseId(11)).unwrap(), [Bytes::from_static(b"leased")]);
     let mut cursor = Some(ScrubCursor::default());
     while let Some(from) = cursor {
         cursor = ours.scrub_slice(from, 10).unwrap().next;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use redb::StorageBackend;
 
+use super::base::Base;
+use super::error::StoreError;
 use super::types::{Change, ChangeKind, FoldBatch, Head, Lease, Meta};
 use super::writer::{Store, StoreOptions};
 use crate::command::KeyRange;
@@ -137,7 +139,7 @@ pub fn dump(store: &Store) -> Dump {
             .leases()
             .unwrap()
             .into_iter()
-            .map(|(id, lease)| (id, lease, base.attached(id).unwrap()))
+            .map(|(id, lease)| (id, lease, attached_to(&base, id).unwrap()))
             .collect(),
         heads: base.heads(&everything()).unwrap().map(Result::unwrap).collect(),
         alive: [meta.compacted.0, i64::midpoint(meta.compacted.0, meta.revision.0), meta.revision.0]
@@ -172,4 +174,9 @@ pub fn founded(disk: &Disk) -> Store {
     let mut store = open(disk);
     store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
     store
+}
+
+/// The keys of a lease.
+pub fn attached_to(base: &Base, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
+    base.attached(lease, &[])?.collect()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use covey::api::ApiOptions;
 use covey::wire::etcdserverpb as pb;
 use covey::wire::etcdserverpb::kv_client::KvClient;
+use covey::wire::etcdserverpb::lease_client::LeaseClient;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use smol::Timer;
@@ -143,6 +144,41 @@ fn deletions_transactions_and_streams_count_too() {
         let delete = pb::DeleteRangeRequest { key: "k".into(), range_end: "l".into(), prev_kv: true };
         let (_channel, _delete) = ask_and_wait(&server, "DeleteRange", delete).await;
         until("and that", || answers.bytes().0 > 2 * ANSWER_BYTES + VALUE_BYTES).await;
+    });
+}
+
+#[test]
+fn the_keys_of_a_lease_wait_for_room_too() {
+    const LEASED: usize = 1500;
+    const KEY_BYTES: usize = 4096;
+    run(async {
+        let server = server(Duration::from_secs(3600)).await;
+        let channel = server.channel().await;
+        let mut lease = LeaseClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
+        lease.lease_grant(pb::LeaseGrantRequest { id: 7, ttl: 3600 }).await.unwrap();
+        let puts = (0..LEASED).map(|n| {
+            let mut kv = KvClient::new(channel.clone());
+            let key = format!("{n:0KEY_BYTES$}").into();
+            smol::spawn(async move {
+                kv.put(pb::PutRequest { key, lease: 7, ..Default::default() }).await.unwrap();
+            })
+        });
+        for put in puts.collect::<Vec<_>>() {
+            put.await;
+        }
+        let held = [
+            ask_and_wait(&server, "Range", everything()).await,
+            ask_and_wait(&server, "Range", everything()).await,
+        ];
+        let asked = smol::spawn(async move {
+            lease.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: 7, keys: true }).await
+        });
+        Timer::after(Duration::from_millis(300)).await;
+        assert!(!asked.is_finished(), "it waits");
+        drop(held);
+        let answer = asked.await.unwrap().into_inner();
+        assert_eq!((answer.keys.len(), answer.keys[1].len()), (LEASED, KEY_BYTES));
+        assert!(server.api.answers().bytes().1 <= BUDGET, "{:?}", server.api.answers().bytes());
     });
 }
 
