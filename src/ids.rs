@@ -74,6 +74,15 @@ hex_id! {
     LeaseId(i64)
 }
 
+/// One run of a node, from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// How often the node has started.
+    pub incarnation: Incarnation,
+    /// The run's random number.
+    pub boot_nonce: u64,
+}
+
 /// The public half of a node's Ed25519 key: what a node is known by on the network.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey(pub [u8; 32]);

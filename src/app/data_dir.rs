@@ -140,6 +140,13 @@ impl DataDir {
     }
 }
 
+impl DataDir {
+    /// Notes that the data directory must never take part in its cluster again. Its lock must be held.
+    pub fn fence(path: &Path) -> Result<(), OpenError> {
+        formation::fence(&RealDirectory::open(path)?).map_err(useless(path))
+    }
+}
+
 impl FreshDir {
     /// Who this node would be in a cluster that it founds.
     pub fn founder(&self) -> Result<Identity, OpenError> {

@@ -16,10 +16,10 @@ use super::forming;
 use crate::config::Url;
 use crate::consensus::Message;
 use crate::formation::Identity;
-use crate::ids::{Incarnation, MemberId};
+use crate::ids::MemberId;
 use crate::limits::QUESTIONS_WAITING_MAX;
 use crate::node::TransferMessage;
-use crate::peer::{Event, Options, Peer, RefusalKind, RefusedBy, Run, StartError, Transport, Trust};
+use crate::peer::{Event, Options, Peer, RefusalKind, RefusedBy, StartError, Transport, Trust};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
 use crate::runtime::{Handle, PeerLink};
@@ -174,6 +174,12 @@ fn take(handle: &Handle, asks: &Sender<Asked>, event: Event) {
         Event::Refused { by: RefusedBy::Them, why, .. } if why.kind == RefusalKind::Removed => {
             handle.peer_says_removed();
         }
+        Event::Refused { by: RefusedBy::Them, why, .. } if why.kind == RefusalKind::OldRun => {
+            handle.peer_says_fenced();
+        }
+        Event::Refused { by: RefusedBy::Us, why, .. } if why.kind == RefusalKind::Fenced => {
+            handle.peer_says_fenced();
+        }
         // The transport has logged both.
         Event::Connected { .. } | Event::Refused { .. } => {}
     }
@@ -189,11 +195,8 @@ fn addresses_are_literal(member: &Member) -> bool {
 fn peers_of(members: &[Member]) -> BTreeMap<MemberId, Peer> {
     let peer = |member: &Member| {
         let said = &member.attributes;
-        let run = Run { incarnation: Incarnation(said.incarnation), boot_nonce: said.boot_nonce };
-        // A member that was added and never started has said nothing yet.
-        let seen = (said.incarnation > 0).then_some(run);
         let addresses = said.peer_urls.iter().flat_map(|url| addresses_of(url)).collect();
-        Some((member.id(), Peer { key: member.key?, addresses, seen }))
+        Some((member.id(), Peer { key: member.key?, addresses, seen: member.run() }))
     };
     members.iter().filter_map(peer).collect()
 }

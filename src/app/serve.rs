@@ -85,6 +85,11 @@ pub enum ServeFailure {
         #[source]
         source: io::Error,
     },
+    /// Other members know more of this one than its data directory does.
+    #[error(
+        "the data directory is an old copy of this member, or one of two that are in use: remove the member from the cluster, add it anew and start it with an empty data directory"
+    )]
+    Fenced,
     /// The node could not go on.
     #[error("the node failed")]
     Fault(#[from] Fault),
@@ -130,7 +135,13 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     match outcome {
         Ok(()) => running.stop()?,
         // The threads are not waited for: one of them may hang in the very call that failed.
-        Err(failure) => return Err(failure),
+        Err(failure) => {
+            if matches!(failure, ServeFailure::Fenced) {
+                // So that it does not start again and again until it has caught up with what the others know.
+                DataDir::fence(&config.data_dir)?;
+            }
+            return Err(failure);
+        }
     }
     drop(lock);
     tracing::info!("stopped");
@@ -272,7 +283,12 @@ async fn attend(
         Ok(())
     };
     let told = smol::future::or(told, removed);
+    let fenced = async {
+        handle.fenced().await;
+        Err(ServeFailure::Fenced)
+    };
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    let fault = smol::future::or(fault, fenced);
     executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
     let outcome = executor.run(smol::future::or(wind_down(running, &api, stop), fault)).await;

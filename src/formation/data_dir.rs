@@ -27,7 +27,8 @@ use super::found::first_state;
 use super::identity::{Identity, Stage};
 use super::record::{self, RecordError};
 use crate::disk::Directory;
-use crate::store::{FoldBatch, Meta, Store, StoreError, StoreOptions};
+use crate::ids::{Incarnation, MemberId};
+use crate::store::{FoldBatch, Member, Meta, Store, StoreError, StoreOptions};
 use crate::wal::{self, Position, Recovered, Wal, WalError};
 
 /// The file of the state.
@@ -36,6 +37,8 @@ pub const STORE_NAME: &str = "store.redb";
 pub const STAGED_NAME: &str = "store.redb.staged";
 /// The directory of the raft log.
 pub const LOG_NAME: &str = "wal";
+/// So many runs before the last that the cluster has noted are kept until they are forgotten in one go.
+const FORGET_FROM: usize = 32;
 
 /// How the store and the log of a node are kept.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +82,22 @@ pub enum OpenError {
         "the identity record says that founding was never finished, but the log is in use: the newer copy of the record is damaged"
     )]
     RecordOutdated,
+    /// The directory is a copy, or an older state of itself, and the cluster has said so.
+    #[error(
+        "this data directory is an old copy of member {member}, or one of two that are in use: it must not vote again; remove the member from the cluster, add it anew and start it with an empty data directory"
+    )]
+    Fenced {
+        /// Whose it was.
+        member: MemberId,
+    },
+    /// The state names a run that the record does not.
+    #[error(
+        "the identity record is older than the state: it knows nothing of start {incarnation} of this member, which the cluster has noted"
+    )]
+    RecordRolledBack {
+        /// Which start.
+        incarnation: Incarnation,
+    },
     /// The state that the record promises is not there.
     #[error("{name} is missing: the directory is incomplete, restore it whole")]
     StateLost {
@@ -177,6 +196,7 @@ pub fn open<D: Directory>(
     let identity = record::start(root, boot_nonce)?.ok_or(OpenError::Fresh)?;
     match (identity.stage, content) {
         (Stage::Fresh, _) | (Stage::Forming, None) => Err(OpenError::Fresh),
+        (Stage::Fenced, _) => Err(OpenError::Fenced { member: identity.member }),
         (Stage::Established, None) => reopen(root, identity, options),
         (Stage::Founding, None) => {
             let (meta, log_start) = first_state(&identity);
@@ -242,10 +262,32 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
     if !store.is_initialised() {
         return Err(OpenError::StateLost { name: STORE_NAME });
     }
+    check_runs(root, &identity, &store)?;
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
     let recovered = finish_install(root, &store, &mut wal, recovered)?;
     Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
+}
+
+/// What the cluster has noted of this member's runs must be known to the record. So a record, or a whole directory, that was put back from an
+/// earlier time is found out as soon as the state says more.
+fn check_runs<D: Directory>(root: &D, identity: &Identity, store: &Store) -> Result<(), OpenError> {
+    let members = &store.meta().members;
+    let noted = members.iter().find(|member| member.id() == identity.member).and_then(Member::run);
+    let Some(noted) = noted else { return Ok(()) };
+    if !identity.knows(noted) {
+        return Err(OpenError::RecordRolledBack { incarnation: noted.incarnation });
+    }
+    let before = identity.earlier.iter().filter(|run| run.incarnation < noted.incarnation);
+    if before.count() > FORGET_FROM {
+        record::forget_before(root, noted)?;
+    }
+    Ok(())
+}
+
+/// Notes that this directory must never take part in its cluster again: another run of the member was seen that it knows nothing of.
+pub fn fence<D: Directory>(root: &D) -> Result<(), OpenError> {
+    Ok(record::fence(root)?)
 }
 
 /// Does what an install had left to do when it was cut off: the store is another member's by then, the log is still the old one.

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 
 use super::data_dir::{
-    Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, found, founded, open,
+    Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, fence, found, founded, open,
 };
 use super::identity::{Identity, Stage};
 use super::record::RecordError;
 use super::test_founding;
 use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
-use crate::ids::{LeaseId, LogIndex, Revision, Term, VersionId};
+use crate::ids::{LeaseId, LogIndex, Revision, Run, Term, VersionId};
 use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Meta, Store, StoreOptions};
 use crate::wal::{self, Batch, EntryKind, HardState, LogEntry, Position};
 
@@ -296,4 +296,37 @@ fn a_store_that_has_moved_on_excuses_no_log() {
     drop(store);
     let data = start(&root, 2).unwrap();
     assert_eq!(data.recovered.entries.len(), 2, "nothing is discarded, and consensus will refuse it");
+}
+
+/// The state says that the cluster has noted a run of this member: a record that lacks it is an older one.
+#[test]
+fn a_record_that_is_older_than_the_state_is_refused() {
+    let root = SimDir::new(1);
+    let data = start(&root, 2).unwrap();
+    let identity = data.identity.clone();
+    drop(data.wal);
+    let mut store = data.store;
+    for (run, known) in [(identity.run(), true), (Run { boot_nonce: 77, ..identity.run() }, false)] {
+        let mut meta = store.meta().clone();
+        meta.applied = meta.applied.next();
+        let attributes = &mut meta.members[0].attributes;
+        (attributes.incarnation, attributes.boot_nonce) = (run.incarnation.0, run.boot_nonce);
+        store.fold(&FoldBatch { meta, changes: ChangeLog::default(), leases: Vec::new() }).unwrap();
+        match open(&root, 3, None, options()) {
+            Ok(_) => assert!(known),
+            Err(OpenError::RecordRolledBack { incarnation }) => {
+                assert!(!known && incarnation == run.incarnation);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_fenced_directory_is_not_opened() {
+    let root = SimDir::new(1);
+    let member = start(&root, 2).unwrap().identity.member;
+    fence(&root).unwrap();
+    assert!(matches!(start(&root, 3), Err(OpenError::Fenced { member: of }) if of == member));
+    assert!(matches!(start(&root, 4), Err(OpenError::Fenced { .. })), "at every start");
 }

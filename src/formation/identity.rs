@@ -8,7 +8,7 @@ use std::fmt;
 use ring::digest::{SHA256, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey};
+use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey, Run};
 
 /// Bytes of an Ed25519 public key.
 pub const PUBLIC_KEY_BYTES: usize = 32;
@@ -31,6 +31,8 @@ pub enum Stage {
     Restoring,
     /// Store and log are there. If one is not, it was lost.
     Established,
+    /// The directory is an old copy, or one of two: another run of the same member was seen that it knows nothing of. It must never vote again.
+    Fenced,
 }
 
 /// The public key that stands for a cluster. Its private half is not kept: nothing is ever signed with it.
@@ -125,9 +127,21 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The random number of this run.
     pub boot_nonce: u64,
+    /// The runs before, oldest first; of very many some in the middle are forgotten.
+    pub earlier: Vec<Run>,
 }
 
 impl Identity {
+    /// The run that it is in.
+    pub fn run(&self) -> Run {
+        Run { incarnation: self.incarnation, boot_nonce: self.boot_nonce }
+    }
+
+    /// Whether that was, or is, a run of this directory. If not, this is a copy of another one, or an older state of itself.
+    pub fn knows(&self, run: Run) -> bool {
+        self.run() == run || self.earlier.contains(&run)
+    }
+
     /// The cluster that the node is a member of.
     pub fn cluster(&self) -> ClusterId {
         self.root.id()

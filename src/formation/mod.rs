@@ -14,7 +14,7 @@ mod secret;
 mod data_dir_test;
 
 pub use data_dir::{
-    Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, found,
+    Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, fence, found,
     founded, open, take_up,
 };
 #[cfg(test)]

@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! file     "covey-id"  version:u16  length:u32  payload  crc32c:u32 (over all before it)        little endian
-//! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming)  member:u64  generation:u64  incarnation:u64  boot nonce:u64
-//!          root key:32  length:u16  node key (PKCS #8)
+//! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming, 6 fenced)  member:u64  generation:u64
+//!          incarnation:u64  boot nonce:u64  root key:32  length:u16  node key (PKCS #8)
+//!          earlier runs, count:u16, each: incarnation:u64  boot nonce:u64
 //! ```
 //!
 //! The copies are made under another name and renamed, so that a copy that exists was complete once. Later changes are
@@ -17,16 +18,19 @@ use std::io;
 
 use super::identity::{ClusterRoot, Generation, Identity, NodeKey, PUBLIC_KEY_BYTES, Stage};
 use crate::disk::{Directory, File};
-use crate::ids::{Incarnation, MemberId};
+use crate::ids::{Incarnation, MemberId, Run};
 
 const COPIES: [&str; 2] = ["identity.0", "identity.1"];
 const TEMPORARY: &str = "identity.tmp";
 const MAGIC: &[u8; 8] = b"covey-id";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Bytes before the payload.
 const FRAME_HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
 /// No record is longer; a damaged length asks for no memory.
 const PAYLOAD_BYTES_MAX: usize = 4096;
+/// Earlier runs that are remembered.
+const EARLIER_MAX: usize = 128;
+const RUN_BYTES: usize = 16;
 
 /// Why there is no identity to go on with.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,11 @@ pub fn create<D: Directory>(directory: &D, identity: &Identity) -> Result<(), Re
 /// Begins a run: the next incarnation with a fresh nonce, on disk when this returns. `None` in a fresh directory.
 pub fn start<D: Directory>(directory: &D, boot_nonce: u64) -> Result<Option<Identity>, RecordError> {
     change(directory, |identity| {
+        // One of the oldest may be the last that was published, and one of the newest the last that was shown.
+        if identity.earlier.len() >= EARLIER_MAX {
+            identity.earlier.remove(EARLIER_MAX / 2);
+        }
+        identity.earlier.push(identity.run());
         identity.incarnation = identity.incarnation.next();
         identity.boot_nonce = boot_nonce;
     })
@@ -93,6 +102,20 @@ pub fn take_up<D: Directory>(directory: &D, begun: &Identity) -> Result<(), Reco
         (identity.member, identity.root, identity.generation) = (begun.member, begun.root, begun.generation);
         identity.stage = begun.stage;
     })?;
+    changed.map(drop).ok_or(RecordError::Missing)
+}
+
+/// Forgets the runs before one that the cluster has noted: nobody goes by an earlier one any more.
+pub fn forget_before<D: Directory>(directory: &D, noted: Run) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| {
+        identity.earlier.retain(|run| run.incarnation >= noted.incarnation);
+    })?;
+    changed.map(drop).ok_or(RecordError::Missing)
+}
+
+/// Notes that the directory is an old copy, which must never take part again.
+pub fn fence<D: Directory>(directory: &D) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| identity.stage = Stage::Fenced)?;
     changed.map(drop).ok_or(RecordError::Missing)
 }
 
@@ -163,6 +186,7 @@ fn age(identity: &Identity) -> (Incarnation, u8) {
         Stage::Forming => 1,
         Stage::Founding | Stage::Restoring => 2,
         Stage::Established => 3,
+        Stage::Fenced => 4,
     };
     (identity.incarnation, progress)
 }
@@ -214,6 +238,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
         Stage::Restoring => 3,
         Stage::Fresh => 4,
         Stage::Forming => 5,
+        Stage::Fenced => 6,
     });
     let numbers = [identity.member.0, identity.generation.0, identity.incarnation.0, identity.boot_nonce];
     for number in numbers {
@@ -225,6 +250,12 @@ fn encode(identity: &Identity) -> Vec<u8> {
     assert!(usize::from(key_length) == key.len(), "a key is some eighty bytes");
     payload.extend_from_slice(&key_length.to_le_bytes());
     payload.extend_from_slice(key);
+    let count = u16::try_from(identity.earlier.len()).unwrap_or(u16::MAX);
+    payload.extend_from_slice(&count.to_le_bytes());
+    for run in identity.earlier.iter().take(count.into()) {
+        payload.extend_from_slice(&run.incarnation.0.to_le_bytes());
+        payload.extend_from_slice(&run.boot_nonce.to_le_bytes());
+    }
     seal_frame(VERSION, &payload)
 }
 
@@ -261,6 +292,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         3 => Stage::Restoring,
         4 => Stage::Fresh,
         5 => Stage::Forming,
+        6 => Stage::Fenced,
         _ => return None,
     };
     let (numbers, rest) = rest.split_first_chunk::<32>()?;
@@ -269,10 +301,9 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         bytes.map(|bytes| u64::from_le_bytes(*bytes))
     };
     let (root, rest) = rest.split_first_chunk::<PUBLIC_KEY_BYTES>()?;
-    let (key_length, key) = rest.split_first_chunk::<2>()?;
-    if key.len() != usize::from(u16::from_le_bytes(*key_length)) {
-        return None;
-    }
+    let (key_length, rest) = rest.split_first_chunk::<2>()?;
+    let (key, rest) = rest.split_at_checked(u16::from_le_bytes(*key_length).into())?;
+    let earlier = decode_runs(rest)?;
     Some(Identity {
         stage,
         member: MemberId(number(0)?),
@@ -281,7 +312,21 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         boot_nonce: number(3)?,
         root: ClusterRoot(*root),
         key: NodeKey::from_pkcs8(key.to_vec()).ok()?,
+        earlier,
     })
+}
+
+fn decode_runs(bytes: &[u8]) -> Option<Vec<Run>> {
+    let (count, rest) = bytes.split_first_chunk::<2>()?;
+    let (runs, []) = rest.as_chunks::<RUN_BYTES>() else { return None };
+    if runs.len() != usize::from(u16::from_le_bytes(*count)) {
+        return None;
+    }
+    let number = |bytes: &[u8]| bytes.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+    let run = |bytes: &[u8; RUN_BYTES]| {
+        Some(Run { incarnation: Incarnation(number(bytes)?), boot_nonce: number(&bytes[8..])? })
+    };
+    runs.iter().map(run).collect()
 }
 
 #[cfg(test)]

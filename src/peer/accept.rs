@@ -100,17 +100,17 @@ async fn greeted(
         return Err(Failure::Heard);
     }
     if protocol.as_deref() != Some(ALPN_PEER) {
-        let sentence = format!("member {} speaks another protocol with members", shared.own.from);
+        let sentence = format!("member {} speaks another protocol with members", shared.own.member);
         return Err(refuse(&connection, Refusal { kind: RefusalKind::Version, sentence }));
     }
     // Looked up again after the handshake: the key may have been removed meanwhile.
     let found = shown_key(&connection).and_then(|key| Some((key, shared.pins.known(&key)?)));
     let Some((key, known)) = found else {
-        let sentence = format!("member {} does not know the key that was shown", shared.own.from);
+        let sentence = format!("member {} does not know the key that was shown", shared.own.member);
         return Err(refuse(&connection, Refusal { kind: RefusalKind::Key, sentence }));
     };
     *member = Some(known.member);
-    let greeted = greet::answer(&connection, &shared.hello_to(known.member), &known).await?;
+    let greeted = greet::answer(&connection, &shared.own, &known).await?;
     Ok(Established { key, connection, greeted, attempt: None })
 }
 

@@ -85,6 +85,6 @@ async fn one(
     let connection = connecting.await.map_err(|error| why(&error))?;
     let seen = shared.pins.known(&attempt.key).and_then(|known| known.seen);
     let known = Known { member: attempt.member, seen };
-    let greeted = greet::dial(&connection, &shared.hello_to(attempt.member), &known).await?;
+    let greeted = greet::dial(&connection, &shared.own, &known).await?;
     Ok(Established { key: attempt.key, connection, greeted, attempt: Some(attempt.number) })
 }

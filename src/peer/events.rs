@@ -10,9 +10,9 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use super::hello::{Refusal, Run};
+use super::hello::Refusal;
 use crate::consensus::Message;
-use crate::ids::MemberId;
+use crate::ids::{MemberId, Run};
 use crate::limits::PEER_UNHANDLED_BYTES_MAX;
 
 /// Where events go. It is called on the transport's thread and must hand them on without waiting.

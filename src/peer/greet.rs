@@ -17,6 +17,7 @@ use super::events::RefusedBy;
 use super::frame::{LENGTH_BYTES, frame};
 use super::hello::{HELLO_FRAME_MAX, Hello, Known, Refusal, RefusalKind, judge};
 use super::trust::sentence_of;
+use crate::formation::Identity;
 
 /// Application error codes that refuse nobody.
 pub(super) const CLOSED_STOPPING: u32 = 0;
@@ -61,22 +62,32 @@ impl Failure {
 }
 
 /// The dialling end.
-pub(super) async fn dial(connection: &Connection, own: &Hello, known: &Known) -> Result<Greeted, Failure> {
+pub(super) async fn dial(
+    connection: &Connection,
+    identity: &Identity,
+    known: &Known,
+) -> Result<Greeted, Failure> {
+    let own = Hello::to(identity, known);
     let (mut send, mut recv) = connection.open_bi().await.map_err(|error| why(&error))?;
     prefer(&send);
     write(connection, &mut send, &own.encode()).await?;
     let bytes = read(connection, &mut recv).await?;
-    let hello = judge(own, known, &bytes).map_err(|refusal| refuse(connection, refusal))?;
+    let hello = judge(identity, &own, known, &bytes).map_err(|refusal| refuse(connection, refusal))?;
     write(connection, &mut send, &ACCEPTED).await?;
     Ok(Greeted { send, recv, hello })
 }
 
 /// The dialled end.
-pub(super) async fn answer(connection: &Connection, own: &Hello, known: &Known) -> Result<Greeted, Failure> {
+pub(super) async fn answer(
+    connection: &Connection,
+    identity: &Identity,
+    known: &Known,
+) -> Result<Greeted, Failure> {
+    let own = Hello::to(identity, known);
     let (mut send, mut recv) = connection.accept_bi().await.map_err(|error| why(&error))?;
     prefer(&send);
     let bytes = read(connection, &mut recv).await?;
-    let hello = judge(own, known, &bytes).map_err(|refusal| refuse(connection, refusal))?;
+    let hello = judge(identity, &own, known, &bytes).map_err(|refusal| refuse(connection, refusal))?;
     write(connection, &mut send, &own.encode()).await?;
     let verdict = read(connection, &mut recv).await?;
     if verdict != ACCEPTED {

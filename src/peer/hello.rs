@@ -4,19 +4,20 @@
 //! a date. Driven by `greet`.
 //!
 //! ```text
-//! magic (4 bytes), protocol version (u16), cluster, generation, sender, receiver, incarnation, boot nonce (u64 each); little endian
+//! magic (4 bytes), protocol version (u16), cluster, generation, sender, receiver, incarnation, boot nonce of the sender's run, incarnation,
+//! boot nonce of the receiver's latest run that the sender knows of, or 0 and 0 (u64 each); little endian
 //! ```
 //! The first six bytes stay what they are in every version, so that another version can be named and not only be unreadable.
 
-use crate::formation::Generation;
-use crate::ids::{ClusterId, Incarnation, MemberId};
+use crate::formation::{Generation, Identity};
+use crate::ids::{ClusterId, Incarnation, MemberId, Run};
 
 /// The version of what members speak: hello, control stream, and what refusals mean.
 pub const PROTOCOL: u16 = 1;
 
 const MAGIC: [u8; 4] = *b"cvph";
 const HEAD_BYTES: usize = 6;
-const NUMBERS: usize = 6;
+const NUMBERS: usize = 8;
 /// The bytes of a hello. One of a later version may be longer, within the bound of a frame of [`HELLO_FRAME_MAX`].
 pub const HELLO_BYTES: usize = HEAD_BYTES + 8 * NUMBERS;
 /// The largest hello of any version.
@@ -24,14 +25,8 @@ pub const HELLO_FRAME_MAX: usize = 1024;
 /// How much of a peer's sentence is shown, in bytes.
 const SENTENCE_MAX: usize = 300;
 
-/// One run of a node, from its start to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// How often the node has started.
-    pub incarnation: Incarnation,
-    /// The run's random number.
-    pub boot_nonce: u64,
-}
+/// Stands for no run in a hello: the first start of a node is its start 1.
+const NEVER: Run = Run { incarnation: Incarnation(0), boot_nonce: 0 };
 
 /// What a member says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +41,8 @@ pub struct Hello {
     pub to: MemberId,
     /// Its run.
     pub run: Run,
+    /// The latest run of the other that it knows of.
+    pub seen: Option<Run>,
 }
 
 /// What is known of the other end of a connection, by its key.
@@ -67,8 +64,21 @@ pub enum HelloError {
 }
 
 impl Hello {
+    /// What a node says to a member of which it knows so much.
+    pub fn to(own: &Identity, known: &Known) -> Self {
+        Self {
+            cluster: own.cluster(),
+            generation: own.generation,
+            from: own.member,
+            to: known.member,
+            run: own.run(),
+            seen: known.seen,
+        }
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
+        let seen = self.seen.unwrap_or(NEVER);
         let mut bytes = Vec::with_capacity(HELLO_BYTES);
         bytes.extend(MAGIC);
         bytes.extend(PROTOCOL.to_le_bytes());
@@ -79,6 +89,8 @@ impl Hello {
             self.to.0,
             self.run.incarnation.0,
             self.run.boot_nonce,
+            seen.incarnation.0,
+            seen.boot_nonce,
         ] {
             bytes.extend(number.to_le_bytes());
         }
@@ -103,13 +115,15 @@ impl Hello {
             .collect::<Vec<_>>()
             .try_into()
             .map_err(|_| HelloError::Malformed)?;
-        let [cluster, generation, from, to, incarnation, boot_nonce] = numbers;
+        let [cluster, generation, from, to, incarnation, boot_nonce, seen, seen_nonce] = numbers;
+        let seen = Run { incarnation: Incarnation(seen), boot_nonce: seen_nonce };
         Ok(Self {
             cluster: ClusterId(cluster),
             generation: Generation(generation),
             from: MemberId(from),
             to: MemberId(to),
             run: Run { incarnation: Incarnation(incarnation), boot_nonce },
+            seen: (seen != NEVER).then_some(seen),
         })
     }
 }
@@ -135,10 +149,12 @@ pub enum RefusalKind {
     Malformed,
     /// The member was removed, or has another key now.
     Removed,
+    /// Who refuses has found out that it is a copy itself: the other one has seen a run of it that it knows nothing of.
+    Fenced,
 }
 
 /// The kinds in the order of their codes; a code, once given, keeps its meaning.
-const KINDS: [RefusalKind; 9] = [
+const KINDS: [RefusalKind; 10] = [
     RefusalKind::Key,
     RefusalKind::Version,
     RefusalKind::Cluster,
@@ -148,6 +164,7 @@ const KINDS: [RefusalKind; 9] = [
     RefusalKind::OldRun,
     RefusalKind::Malformed,
     RefusalKind::Removed,
+    RefusalKind::Fenced,
 ];
 /// The application error code of the first kind; those below end connections that nobody refused.
 const FIRST_CODE: u32 = 0x100;
@@ -186,8 +203,9 @@ impl Refusal {
     }
 }
 
-/// Looks whether a member that shows `bytes`, on a connection with the key of `known`, is one to talk to. `to_them` is our own hello to it.
-pub fn judge(to_them: &Hello, known: &Known, bytes: &[u8]) -> Result<Hello, Refusal> {
+/// Looks whether a member that shows `bytes`, on a connection with the key of `known`, is one to talk to, and whether this one is. `to_them` is our own
+/// hello to it.
+pub fn judge(own: &Identity, to_them: &Hello, known: &Known, bytes: &[u8]) -> Result<Hello, Refusal> {
     let (us, them) = (to_them.from, known.member);
     let refuse = |kind, reason: String| {
         Err(Refusal { kind, sentence: format!("member {us} refuses member {them}: {reason}") })
@@ -219,6 +237,13 @@ pub fn judge(to_them: &Hello, known: &Known, bytes: &[u8]) -> Result<Hello, Refu
         return refuse(RefusalKind::Recipient, format!("it wants to talk to member {}", hello.to));
     }
     judge_run(us, hello.run, known)?;
+    if let Some(seen) = hello.seen.filter(|seen| !own.knows(*seen)) {
+        let start = seen.incarnation;
+        let sentence = format!(
+            "member {us} stops: member {them} has seen start {start} of it, of which its data directory knows nothing"
+        );
+        return Err(Refusal { kind: RefusalKind::Fenced, sentence });
+    }
     Ok(hello)
 }
 
@@ -252,6 +277,13 @@ mod tests {
     use proptest::prelude::{any, proptest};
 
     use super::*;
+    use crate::formation::test_founding;
+
+    fn own() -> Identity {
+        let earlier = vec![Run { incarnation: Incarnation(4), boot_nonce: 44 }];
+        let (incarnation, boot_nonce) = (Incarnation(5), 55);
+        Identity { incarnation, boot_nonce, earlier, ..test_founding(1).identity }
+    }
 
     fn hello(from: u64, to: u64) -> Hello {
         Hello {
@@ -260,6 +292,7 @@ mod tests {
             from: MemberId(from),
             to: MemberId(to),
             run: Run { incarnation: Incarnation(5), boot_nonce: 55 },
+            seen: None,
         }
     }
 
@@ -269,14 +302,14 @@ mod tests {
     }
 
     fn refusal(bytes: &[u8], seen: Option<(u64, u64)>) -> Refusal {
-        judge(&hello(1, 2), &known(seen), bytes).unwrap_err()
+        judge(&own(), &hello(1, 2), &known(seen), bytes).unwrap_err()
     }
 
     #[test]
     fn who_fits_is_accepted() {
         let theirs = hello(2, 1);
         for seen in [None, Some((5, 55)), Some((4, 9))] {
-            assert_eq!(judge(&hello(1, 2), &known(seen), &theirs.encode()), Ok(theirs));
+            assert_eq!(judge(&own(), &hello(1, 2), &known(seen), &theirs.encode()), Ok(theirs));
         }
     }
 
@@ -324,6 +357,22 @@ mod tests {
     }
 
     #[test]
+    fn who_was_seen_in_a_run_that_it_does_not_know_is_a_copy_itself() {
+        let run = |(incarnation, boot_nonce)| Run { incarnation: Incarnation(incarnation), boot_nonce };
+        for seen in [(4, 44), (5, 55)] {
+            let theirs = Hello { seen: Some(run(seen)), ..hello(2, 1) };
+            let judged = judge(&own(), &hello(1, 2), &known(None), &theirs.encode());
+            assert_eq!(judged, Ok(theirs));
+        }
+        for seen in [(4, 45), (5, 56), (6, 66), (3, 33)] {
+            let theirs = Hello { seen: Some(run(seen)), ..hello(2, 1) };
+            let refused = refusal(&theirs.encode(), None);
+            assert_eq!(refused.kind, RefusalKind::Fenced, "{seen:?}");
+            assert!(refused.sentence.starts_with("member 1 stops: member 2 has seen start"));
+        }
+    }
+
+    #[test]
     fn a_truncated_or_longer_hello_is_malformed() {
         let whole = hello(2, 1).encode();
         assert_eq!(whole.len(), HELLO_BYTES);
@@ -339,7 +388,7 @@ mod tests {
         for kind in KINDS {
             assert_eq!(RefusalKind::from_code(kind.code().into()), Some(kind));
         }
-        for code in [0, 0xff, 0x109, u64::MAX] {
+        for code in [0, 0xff, 0x10a, u64::MAX] {
             assert_eq!(RefusalKind::from_code(code), None);
         }
         let reason = [b"a\nb\x1b[2J".to_vec(), vec![0xff; 1000]].concat();

@@ -14,12 +14,13 @@ use super::endpoint::canonical;
 use super::events::{Budget, Event};
 use super::frame::{FrameError, StreamKind};
 use super::greet::{CLOSED_PROTOCOL, CLOSED_REPLACED, Greeted};
-use super::hello::{Refusal, Run};
+use super::hello::Refusal;
 use super::lane::{self, Ends, LaneError};
 use super::manager::Input;
 use super::outbox::{Lane, LinkId, Outbox};
 use super::parcel;
 use super::shared::Shared;
+use crate::ids::Run;
 use crate::time::Instant;
 
 /// How long a connection that was replaced may take to bring what it has.
@@ -47,7 +48,7 @@ impl Link {
         id: LinkId,
         (connection, greeted, dialled): (Connection, Greeted, bool),
     ) -> Self {
-        let ends = Ends { us: shared.own.from, them: greeted.hello.from };
+        let ends = Ends { us: shared.own.member, them: greeted.hello.from };
         let run = greeted.hello.run;
         let writing = Arc::new(AtomicUsize::new(2));
         let mut link =

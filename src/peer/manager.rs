@@ -18,12 +18,12 @@ use super::backoff::Backoff;
 use super::dial::{self, Attempt};
 use super::events::{Event, RefusedBy};
 use super::greet::{CLOSED_REPLACED, Failure, Greeted, refuse, why};
-use super::hello::{Refusal, RefusalKind, Run, judge_run};
+use super::hello::{Refusal, RefusalKind, judge_run};
 use super::link::Link;
 use super::muffle::Muffle;
 use super::outbox::{LinkId, Outbox};
 use super::shared::Shared;
-use crate::ids::{MemberId, PublicKey};
+use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
 use crate::time::Instant;
 
@@ -145,7 +145,7 @@ impl Manager {
     }
 
     fn replace_peers(&mut self, mut peers: BTreeMap<MemberId, Peer>) {
-        peers.remove(&self.shared.own.from);
+        peers.remove(&self.shared.own.member);
         let gone: Vec<MemberId> = self
             .members
             .iter()
@@ -170,7 +170,7 @@ impl Manager {
             if moved {
                 member.dial = None;
                 member.backoff.reset();
-                let gives_way = is_new && self.shared.own.from > id;
+                let gives_way = is_new && self.shared.own.member > id;
                 self.dial_if_wanted(id, if gives_way { COURTESY } else { Duration::ZERO });
             }
         }
@@ -183,7 +183,7 @@ impl Manager {
         let Some(member) = self.members.remove(&id) else { return };
         self.shared.connections().remove(&id);
         member.outbox.detach();
-        let us = self.shared.own.from;
+        let us = self.shared.own.member;
         let sentence = format!("member {us} refuses member {id}: it is not a member with this key any more");
         let refusal = Refusal { kind: RefusalKind::Removed, sentence };
         for link in member.link.iter().chain(&member.retired) {
@@ -193,7 +193,7 @@ impl Manager {
     }
 
     fn established(&mut self, new: Established) {
-        let (us, id, run) = (self.shared.own.from, new.greeted.hello.from, new.greeted.hello.run);
+        let (us, id, run) = (self.shared.own.member, new.greeted.hello.from, new.greeted.hello.run);
         let known = self.shared.pins.known(&new.key).filter(|known| known.member == id);
         let member = self.members.get_mut(&id).filter(|member| member.peer.key == new.key);
         let (Some(known), Some(member)) = (known, member) else {

@@ -50,16 +50,15 @@ use smol::{Executor, Task};
 pub use endpoint::StartError;
 pub use events::{Event, Events, Hold, Received, RefusedBy};
 pub use forming::{Answerer, AskError, Forming, Trust};
-pub use hello::{PROTOCOL, Refusal, RefusalKind, Run};
+pub use hello::{PROTOCOL, Refusal, RefusalKind};
 
 use crate::consensus::Message;
 use crate::formation::Identity;
-use crate::ids::{MemberId, PublicKey};
+use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
 use endpoint::Opened;
 use greet::CLOSED_STOPPING;
-use hello::Hello;
 use item::Item;
 use link::end_of_lane;
 use manager::{Input, Manager};
@@ -115,7 +114,7 @@ pub struct Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Transport({})", self.shared.own.from)
+        write!(f, "Transport({})", self.shared.own.member)
     }
 }
 
@@ -128,17 +127,10 @@ impl Transport {
         let credentials = Credentials::new(&identity.key)?;
         let Opened { endpoint, reactor, host } =
             endpoint::open(listen, &identity.key, credentials.server(&pins, forming.is_some())?, &executor)?;
-        let own = Hello {
-            cluster: identity.cluster(),
-            generation: identity.generation,
-            from: identity.member,
-            to: MemberId::default(),
-            run: Run { incarnation: identity.incarnation, boot_nonce: identity.boot_nonce },
-        };
         let own_key = PublicKey(*identity.key.public());
         let (inputs, inbox) = smol::channel::unbounded();
         let shared = Arc::new(Shared::new(Parts {
-            own,
+            own: identity,
             clock,
             pins,
             credentials,

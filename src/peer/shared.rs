@@ -12,17 +12,17 @@ use smol::channel::Sender;
 use super::events::Events;
 use super::forming::{Answerer, Trust};
 use super::gate::Gate;
-use super::hello::Hello;
 use super::manager::Input;
 use super::outbox::Outbox;
 use super::socket::Host;
 use super::trust::{Credentials, Pins};
+use crate::formation::Identity;
 use crate::ids::{MemberId, PublicKey};
 use crate::runtime::clock::Clock;
 
 pub(super) struct Shared {
-    /// Our hello; `to` is filled in for each member.
-    pub(super) own: Hello,
+    /// Who this node is.
+    pub(super) own: Identity,
     pub(super) clock: Clock,
     pub(super) pins: Arc<Pins>,
     pub(super) credentials: Credentials,
@@ -49,7 +49,7 @@ pub(super) struct Counters {
 
 /// Everything that a [`Shared`] is made from.
 pub(super) struct Parts {
-    pub(super) own: Hello,
+    pub(super) own: Identity,
     pub(super) clock: Clock,
     pub(super) pins: Arc<Pins>,
     pub(super) credentials: Credentials,
@@ -80,10 +80,6 @@ impl Shared {
             outboxes: RwLock::default(),
             connections: Mutex::default(),
         }
-    }
-
-    pub(super) fn hello_to(&self, member: MemberId) -> Hello {
-        Hello { to: member, ..self.own }
     }
 
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {

@@ -22,9 +22,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 
-use super::hello::{Known, Run, later};
+use super::hello::{Known, later};
 use crate::formation::{Fingerprint, NodeKey};
-use crate::ids::{MemberId, PublicKey};
+use crate::ids::{MemberId, PublicKey, Run};
 
 /// What members speak with each other.
 pub(super) const ALPN_PEER: &[u8] = b"covey-peer/1";

@@ -124,6 +124,8 @@ pub(super) struct Shared {
     pub(super) compacted: Milestone,
     /// Is 1 once this member was removed.
     pub(super) removal: Milestone,
+    /// Is 1 once another member has shown that this one's data directory is an old copy.
+    pub(super) fencing: Milestone,
     /// Counts the changes of the members that can be read.
     pub(super) membership: Milestone,
     /// Counts the times that there was no leader for too long.
@@ -372,6 +374,7 @@ impl Shared {
             views: Arc::new(ViewCell::new(View::of_base(base)?)),
             compacted,
             removal: Milestone::default(),
+            fencing: Milestone::default(),
             membership: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),

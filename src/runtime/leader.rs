@@ -163,6 +163,21 @@ impl Handle {
         self.0.removal.reach(1);
     }
 
+    /// Resolves when another member has shown that this one's data directory is an old copy.
+    pub fn fenced(&self) -> impl Future<Output = ()> + Send + 'static {
+        let shared = Arc::clone(&self.0);
+        async move {
+            if !shared.fencing.wait(1).await {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Another member has seen a run of this one that its data directory knows nothing of.
+    pub fn peer_says_fenced(&self) {
+        self.0.fencing.reach(1);
+    }
+
     /// Resolves when this member has known no leader for three election timeouts; counted from this call on.
     pub fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);

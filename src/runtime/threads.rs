@@ -297,7 +297,11 @@ fn publish_status(context: &Context, standing: &mut Standing, new: CoreStatus) {
     }
     if old.leader != new.leader {
         metrics.leader_changes.add(1);
-        tracing::info!(leader = ?new.leader, term = new.term.0, "raft: leader changed");
+        tracing::info!(
+            leader = new.leader.map(tracing::field::display),
+            term = new.term.0,
+            "raft: leader changed"
+        );
     }
     let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);
     if leads_in(old) != leads_in(&new) {
@@ -337,6 +341,7 @@ fn stop(context: &Context) {
     shared.leader_losses.close();
     shared.membership.close();
     shared.removal.close();
+    shared.fencing.close();
 }
 
 /// The applier thread: the state machine and its views.

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::change_log::ChangeLog;
 use crate::command::{Alarm, KeyValue, MemberAttributes};
-use crate::ids::{Digest, LeaseId, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
+use crate::ids::{
+    Digest, Incarnation, LeaseId, LogIndex, MemberId, PublicKey, Revision, Run, Term, VersionId,
+};
 
 /// One change of one key; with its [`VersionId`] it is a row of the `rev` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +135,12 @@ impl Member {
     /// Its id.
     pub fn id(&self) -> MemberId {
         self.attributes.member
+    }
+
+    /// The run in which it has published that; `None` for one that was added and has never started.
+    pub fn run(&self) -> Option<Run> {
+        let MemberAttributes { incarnation, boot_nonce, .. } = self.attributes;
+        (incarnation > 0).then_some(Run { incarnation: Incarnation(incarnation), boot_nonce })
     }
 }
 

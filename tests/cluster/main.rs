@@ -9,6 +9,7 @@ mod basics;
 #[expect(dead_code, reason = "some of it is for other tests")]
 mod channel;
 mod client;
+mod copies;
 mod members;
 mod process;
 mod watch;

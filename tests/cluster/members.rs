@@ -14,18 +14,25 @@ fn list(cluster: &Cluster, host: usize) -> Vec<pb::Member> {
     })
 }
 
-fn id_of(cluster: &Cluster, host: usize) -> u64 {
+pub fn id_of(cluster: &Cluster, host: usize) -> u64 {
     let members = list(cluster, 0);
     members.iter().find(|member| member.name == cluster.hosts[host].name).expect("it has said its name").id
 }
 
-fn add(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, tonic::Status> {
+pub fn add(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, tonic::Status> {
     let peer_urls = vec![cluster.hosts[host].peer_url()];
     block_on(async {
         let mut client = cluster_client(&cluster.hosts[0]).await.unwrap();
         let added = client.member_add(pb::MemberAddRequest { peer_urls, is_learner }).await?.into_inner();
         Ok(added.member.unwrap().id)
     })
+}
+
+pub fn remove(cluster: &Cluster, id: u64) {
+    block_on(async {
+        let mut client = cluster_client(&cluster.hosts[0]).await.unwrap();
+        client.member_remove(pb::MemberRemoveRequest { id }).await.unwrap();
+    });
 }
 
 fn write(cluster: &Cluster, host: usize, key: &str, value: &str) {

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use covey::formation::{ClusterRoot, Generation};
-use covey::ids::{Incarnation, MemberId};
-use covey::peer::{Event, RefusalKind, RefusedBy, Run};
+use covey::ids::{Incarnation, MemberId, Run};
+use covey::peer::{Event, RefusalKind, RefusedBy};
 
 use crate::harness::{Node, append, heartbeat, identity, pair, peer};
 
@@ -153,6 +153,34 @@ fn a_copy_and_an_older_disk_are_refused() {
     let old = Node::start(current);
     old.trust(&[fresh.peer()]);
     assert_eq!(wait_refused(&old, RefusedBy::Them).0, RefusalKind::OldRun);
+}
+
+/// An old copy that has been started so often meanwhile that its count says nothing any more: it finds out by itself, whoever dials.
+#[test]
+fn a_copy_that_has_caught_up_in_starts_finds_out_what_it_is() {
+    let mut copy = identity(1);
+    copy.incarnation = Incarnation(9);
+    copy.earlier = (1..9).map(|n| Run { incarnation: Incarnation(n), boot_nonce: n }).collect();
+    let mut known = peer(&copy, &[]);
+    known.1.seen = Some(Run { incarnation: Incarnation(5), boot_nonce: 1 });
+    for copy_dials in [true, false] {
+        let (b, a) = (Node::start(identity(2)), Node::start(copy.clone()));
+        let mut known = known.clone();
+        if copy_dials {
+            b.trust(&[known]);
+            a.trust(&[b.peer()]);
+        } else {
+            a.trust(&[peer(&b.identity, &[])]);
+            known.1.addresses = a.peer().1.addresses;
+            b.trust(&[known]);
+        }
+        let (kind, sentence) = wait_refused(&a, RefusedBy::Us);
+        assert_eq!(kind, RefusalKind::Fenced);
+        let expected =
+            "member 1 stops: member 2 has seen start 5 of it, of which its data directory knows nothing";
+        assert_eq!(sentence, expected);
+        assert_eq!(wait_refused(&b, RefusedBy::Them), (kind, sentence));
+    }
 }
 
 /// A refusal is told once and not at each of the attempts that follow.
