@@ -111,7 +111,7 @@ impl DataDir {
         make_dir(path)?;
         let directory = RealDirectory::open(path)?;
         let lock = directory.lock()?;
-        let identity = formation::founded(&directory).map_err(useless(path))?;
+        let identity = formation::founded(&directory).map_err(failed_content(path))?;
         let is_fresh = |identity: &Identity| matches!(identity.stage, Stage::Fresh | Stage::Forming);
         if identity.as_ref().is_none_or(is_fresh) {
             match (options.when_fresh, identity) {
@@ -119,7 +119,7 @@ impl DataDir {
                 (WhenFresh::Solo, None) => drop(found(path, &directory, Stage::Founding)?),
                 (WhenFresh::Solo, Some(known)) => {
                     let begun = new_cluster(path, known.key, Stage::Founding)?;
-                    formation::take_up(&directory, &begun).map_err(useless(path))?;
+                    formation::take_up(&directory, &begun).map_err(failed_content(path))?;
                 }
                 (WhenFresh::Meet, known) => {
                     let identity = known.map_or_else(|| found(path, &directory, Stage::Fresh), Ok)?;
@@ -129,7 +129,7 @@ impl DataDir {
             }
         }
         let nonce = random_u64().map_err(failed("draw randomness for", path))?;
-        let content = formation::open(&directory, nonce, None, options.disk).map_err(useless(path))?;
+        let content = formation::open(&directory, nonce, None, options.disk).map_err(failed_content(path))?;
         if let Some(tear) = &content.recovered.tear {
             tracing::warn!(
                 ?tear,
@@ -143,7 +143,7 @@ impl DataDir {
 impl DataDir {
     /// Notes that the data directory must never take part in its cluster again. Its lock must be held.
     pub fn fence(path: &Path) -> Result<(), OpenError> {
-        formation::fence(&RealDirectory::open(path)?).map_err(useless(path))
+        formation::fence(&RealDirectory::open(path)?).map_err(failed_content(path))
     }
 }
 
@@ -156,10 +156,11 @@ impl FreshDir {
     /// Begins what was found or founded: store and log with these facts.
     pub fn begin(self, begun: &Identity, meta: Meta, log_start: Position) -> Result<DataDir, OpenError> {
         let Self { path, directory, lock, disk, .. } = self;
-        formation::take_up(&directory, begun).map_err(useless(&path))?;
+        formation::take_up(&directory, begun).map_err(failed_content(&path))?;
         let nonce = random_u64().map_err(failed("draw randomness for", &path))?;
         let content = Content { meta, batches: &mut std::iter::empty(), log_start };
-        let content = formation::open(&directory, nonce, Some(content), disk).map_err(useless(&path))?;
+        let content =
+            formation::open(&directory, nonce, Some(content), disk).map_err(failed_content(&path))?;
         Ok(DataDir { content, lock })
     }
 }
@@ -196,9 +197,9 @@ impl Claimed {
     pub(super) fn fill(self, content: Content<'_>, disk: DiskOptions) -> Result<Revision, OpenError> {
         let Self { path, directory, lock, .. } = self;
         let nonce = random_u64().map_err(failed("draw randomness for", &path))?;
-        let made = formation::open(&directory, nonce, Some(content), disk).map_err(useless(&path))?;
+        let made = formation::open(&directory, nonce, Some(content), disk).map_err(failed_content(&path))?;
         let revision = made.store.meta().revision;
-        made.store.close().map_err(|error| useless(&path)(error.into()))?;
+        made.store.close().map_err(|error| failed_content(&path)(error.into()))?;
         drop(lock);
         Ok(revision)
     }
@@ -208,7 +209,8 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
     move |source| OpenError::Io { action, path: path.to_owned(), source }
 }
 
-fn useless(path: &Path) -> impl FnOnce(formation::OpenError) -> OpenError + use<'_> {
+/// What is in the directory is of no use.
+pub(super) fn failed_content(path: &Path) -> impl FnOnce(formation::OpenError) -> OpenError + use<'_> {
     move |source| OpenError::Content { path: path.to_owned(), source }
 }
 
@@ -236,7 +238,7 @@ fn make_dir(path: &Path) -> Result<(), OpenError> {
 fn found(path: &Path, directory: &RealDirectory, stage: Stage) -> Result<Identity, OpenError> {
     let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness(path))?;
     let identity = new_cluster(path, NodeKey::from_pkcs8(key.as_ref().to_vec())?, stage)?;
-    formation::found(directory, &identity).map_err(useless(path))?;
+    formation::found(directory, &identity).map_err(failed_content(path))?;
     if stage != Stage::Fresh {
         tracing::info!(
             cluster = %identity.cluster(),

@@ -8,6 +8,7 @@ mod forming;
 mod image_file;
 mod metrics;
 mod peers;
+mod recover;
 mod resources;
 mod restore;
 mod serve;
@@ -16,6 +17,7 @@ use std::error::Error;
 
 pub use data_dir::{DataDir, FreshDir, OpenError, OpenOptions, Opened, WhenFresh};
 pub use image_file::{FileError, HashCheck, ImageFile, ImageSummary};
+pub use recover::{Finding, Recovery, RecoveryError};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use serve::{ServeFailure, serve};
 

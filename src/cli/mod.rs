@@ -13,6 +13,7 @@ mod keep_alive;
 mod lasting;
 mod output;
 mod quote;
+mod recover;
 mod reply;
 mod requests;
 mod simple;
@@ -59,6 +60,8 @@ enum Failure {
     Ended(LastingError),
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),
+    #[error(transparent)]
+    Recover(#[from] recover::RecoverError),
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
@@ -176,6 +179,10 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
     if command.name == spec::SNAPSHOT.name {
         let done = snapshot::perform(&settings, snapshot::job(&parsed, &settings)?)?;
         output::to_stdout(|out| snapshot::write(out, settings.format, &done)).map_err(Failure::Output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if command.name == spec::RECOVER.name {
+        recover::perform(&recover::job(&parsed)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let call = call(command, &parsed, &settings)?;

@@ -182,6 +182,28 @@ that a client which resumes a watch is told to read anew instead of missing chan
     ],
 };
 
+/// Makes one node out of what is left of a cluster.
+pub const RECOVER: Command = Command {
+    name: "recover",
+    alias: None,
+    usage: "[flags]",
+    about: "Make a stopped node the only member of a cluster that has lost its majority for good",
+    details: "\
+What etcd does with --force-new-cluster. The node keeps all its data and its place; the cluster goes on in a new
+generation, and the other members are refused if they come back. All that the node's log holds is kept, committed or
+not. What others have acknowledged and this node does not have is lost: choose the node whose log goes farthest.
+
+  covey recover --data-dir /var/lib/covey      on the stopped node; says what it finds, and asks
+  covey serve --data-dir /var/lib/covey        then start it as before
+  etcdctl member add b --peer-urls ...         and add others anew, with empty data directories
+",
+    flags: &[
+        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
+        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+        switch("yes", "Do not ask"),
+    ],
+};
+
 /// Follows changes.
 pub const WATCH: Command = Command {
     name: "watch",
@@ -273,4 +295,5 @@ pub const COMMANDS: &[&Command] = &[
     &COMPACT,
     &STATUS,
     &SNAPSHOT,
+    &RECOVER,
 ];

@@ -90,6 +90,9 @@ pub enum OpenError {
         /// Whose it was.
         member: MemberId,
     },
+    /// The node is between two generations.
+    #[error("making this node the only member of its cluster was not finished: run \"covey recover\" again")]
+    RecoveryUnfinished,
     /// The state names a run that the record does not.
     #[error(
         "the identity record is older than the state: it knows nothing of start {incarnation} of this member, which the cluster has noted"
@@ -196,8 +199,13 @@ pub fn open<D: Directory>(
     let identity = record::start(root, boot_nonce)?.ok_or(OpenError::Fresh)?;
     match (identity.stage, content) {
         (Stage::Fresh, _) | (Stage::Forming, None) => Err(OpenError::Fresh),
+        (Stage::Recovering, _) => Err(OpenError::RecoveryUnfinished),
         (Stage::Fenced, _) => Err(OpenError::Fenced { member: identity.member }),
-        (Stage::Established, None) => reopen(root, identity, options),
+        (Stage::Established, None) => {
+            let data = reopen(root, identity, options)?;
+            check_runs(root, &data.identity, &data.store)?;
+            Ok(data)
+        }
         (Stage::Founding, None) => {
             let (meta, log_start) = first_state(&identity);
             let content = Content { meta, batches: &mut std::iter::empty(), log_start };
@@ -262,11 +270,20 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
     if !store.is_initialised() {
         return Err(OpenError::StateLost { name: STORE_NAME });
     }
-    check_runs(root, &identity, &store)?;
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
     let recovered = finish_install(root, &store, &mut wal, recovered)?;
     Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
+}
+
+/// Opens what is there so that its node can be made the only member of its cluster. Nothing is changed by that, and it is no start.
+pub fn open_to_recover<D: Directory>(root: &D, options: DiskOptions) -> Result<DataDir<D>, OpenError> {
+    let identity = founded(root)?.ok_or(OpenError::Fresh)?;
+    match identity.stage {
+        Stage::Established | Stage::Fenced | Stage::Recovering => reopen(root, identity, options),
+        Stage::Fresh | Stage::Forming | Stage::Founding => Err(OpenError::Fresh),
+        Stage::Restoring => Err(OpenError::Unfinished),
+    }
 }
 
 /// What the cluster has noted of this member's runs must be known to the record. So a record, or a whole directory, that was put back from an
@@ -283,6 +300,17 @@ fn check_runs<D: Directory>(root: &D, identity: &Identity, store: &Store) -> Res
         record::forget_before(root, noted)?;
     }
     Ok(())
+}
+
+/// The node is about to be the only member of a new generation. Until [`end_recovery`] no start goes on with it, so that it never serves
+/// with half of that.
+pub fn begin_recovery<D: Directory>(root: &D) -> Result<(), OpenError> {
+    Ok(record::begin_recovery(root)?)
+}
+
+/// See [`begin_recovery`].
+pub fn end_recovery<D: Directory>(root: &D) -> Result<(), OpenError> {
+    Ok(record::end_recovery(root)?)
 }
 
 /// Notes that this directory must never take part in its cluster again: another run of the member was seen that it knows nothing of.

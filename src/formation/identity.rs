@@ -31,6 +31,8 @@ pub enum Stage {
     Restoring,
     /// Store and log are there. If one is not, it was lost.
     Established,
+    /// The node is to be the only member of a new generation, and its state may not say so yet. It must not serve before that is done.
+    Recovering,
     /// The directory is an old copy, or one of two: another run of the same member was seen that it knows nothing of. It must never vote again.
     Fenced,
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! file     "covey-id"  version:u16  length:u32  payload  crc32c:u32 (over all before it)        little endian
-//! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming, 6 fenced)  member:u64  generation:u64
+//! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming, 6 fenced, 7 recovering)  member:u64  generation:u64
 //!          incarnation:u64  boot nonce:u64  root key:32  length:u16  node key (PKCS #8)
 //!          earlier runs, count:u16, each: incarnation:u64  boot nonce:u64
 //! ```
@@ -113,6 +113,27 @@ pub fn forget_before<D: Directory>(directory: &D, noted: Run) -> Result<(), Reco
     changed.map(drop).ok_or(RecordError::Missing)
 }
 
+/// Notes that the node is about to be the only member of a new generation, if that is not noted yet.
+pub fn begin_recovery<D: Directory>(directory: &D) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| {
+        if identity.stage != Stage::Recovering {
+            identity.incarnation = identity.incarnation.next();
+            identity.generation = Generation(identity.generation.0.saturating_add(1));
+            identity.stage = Stage::Recovering;
+        }
+    })?;
+    changed.map(drop).ok_or(RecordError::Missing)
+}
+
+/// Notes that it is. It counts as a start, so that of two copies the one that says so is the newer.
+pub fn end_recovery<D: Directory>(directory: &D) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| {
+        identity.incarnation = identity.incarnation.next();
+        identity.stage = Stage::Established;
+    })?;
+    changed.map(drop).ok_or(RecordError::Missing)
+}
+
 /// Notes that the directory is an old copy, which must never take part again.
 pub fn fence<D: Directory>(directory: &D) -> Result<(), RecordError> {
     let changed = change(directory, |identity| identity.stage = Stage::Fenced)?;
@@ -186,7 +207,7 @@ fn age(identity: &Identity) -> (Incarnation, u8) {
         Stage::Forming => 1,
         Stage::Founding | Stage::Restoring => 2,
         Stage::Established => 3,
-        Stage::Fenced => 4,
+        Stage::Fenced | Stage::Recovering => 4,
     };
     (identity.incarnation, progress)
 }
@@ -239,6 +260,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
         Stage::Fresh => 4,
         Stage::Forming => 5,
         Stage::Fenced => 6,
+        Stage::Recovering => 7,
     });
     let numbers = [identity.member.0, identity.generation.0, identity.incarnation.0, identity.boot_nonce];
     for number in numbers {
@@ -293,6 +315,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         4 => Stage::Fresh,
         5 => Stage::Forming,
         6 => Stage::Fenced,
+        7 => Stage::Recovering,
         _ => return None,
     };
     let (numbers, rest) = rest.split_first_chunk::<32>()?;

@@ -13,6 +13,7 @@
 //!                                    LogWriter                         Checkpointer  (Fold, CompactStart)
 //! ```
 
+mod alone;
 mod applier;
 mod checkpointer;
 mod core;
@@ -29,6 +30,7 @@ mod transfer;
 use std::sync::Arc;
 
 pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
+pub use alone::{Alone, AloneError, go_on_alone};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use leases::{LeaseAnswer, LeaseRequest};

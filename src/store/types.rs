@@ -180,7 +180,7 @@ pub struct Lease {
 
 /// Everything that one fold commits: the changes of a frozen generation in order of their ids, the leases that
 /// changed with them, and the facts as of its last entry. `bytes_in_use` and `compaction_finished` of `meta` are the store's own business and ignored.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FoldBatch {
     /// The changes, ascending by id, each id above every one in the store.
     pub changes: ChangeLog,

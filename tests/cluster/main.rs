@@ -12,4 +12,5 @@ mod client;
 mod copies;
 mod members;
 mod process;
+mod recover;
 mod watch;

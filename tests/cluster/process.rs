@@ -49,6 +49,11 @@ impl Host {
         format!("http://127.0.0.1:{}", self.peer_port)
     }
 
+    /// As it stands in an initial cluster.
+    pub fn named(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
+    }
+
     /// All that it has logged, over all its runs.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
@@ -175,8 +180,7 @@ impl Cluster {
 
     /// What all hosts are told of each other.
     pub fn initial(&self) -> String {
-        let named = |host: &Host| format!("{}={}", host.name, host.peer_url());
-        self.hosts.iter().map(named).collect::<Vec<_>>().join(",")
+        self.hosts.iter().map(Host::named).collect::<Vec<_>>().join(",")
     }
 
     pub fn wait_ready(&mut self) {

@@ -1,0 +1,112 @@
+//! `covey recover`: what it says before and after, and who has to agree.
+//!
+//! Owns: the words, and the answer that counts as consent. Must never: change anything without it. Driven by `run`.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead as _, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use super::args::{Parsed, UsageError};
+use super::output;
+use crate::app::{Finding, Recovery, RecoveryError};
+use crate::node::Alone;
+use crate::store::Member;
+
+/// What has to be typed.
+const CONSENT: &str = "yes";
+
+/// Why the node was left as it was, or half done; exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The node is of no use, or its disk failed. What was begun can be done again.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// Somebody said no.
+    #[error("nothing was changed: \"{CONSENT}\" was not given as the answer (--yes answers beforehand)")]
+    NotAgreed,
+    /// Standard input or output failed.
+    #[error("cannot ask: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// Which node, and whether somebody has agreed already.
+#[derive(Debug)]
+pub struct Job {
+    data_dir: PathBuf,
+    agreed: bool,
+}
+
+/// What the arguments ask for.
+pub fn job(parsed: &Parsed) -> Result<Job, UsageError> {
+    if !parsed.arguments.is_empty() {
+        return Err(UsageError::Arguments("recover takes no arguments, only flags"));
+    }
+    let name = parsed.text("name").unwrap_or("default");
+    let default = || PathBuf::from(format!("{name}.covey"));
+    let given = |text: &str| PathBuf::from(OsStr::from_bytes(text.as_bytes()));
+    let data_dir = parsed.text("data-dir").map_or_else(default, given);
+    Ok(Job { data_dir, agreed: parsed.switch("yes")? })
+}
+
+/// Says what it would do, asks, and does it.
+pub fn perform(job: &Job) -> Result<(), RecoverError> {
+    let recovery = Recovery::open(&job.data_dir)?;
+    let finding = recovery.finding();
+    output::to_stdout(|out| announce(out, job, &finding))?;
+    if !job.agreed && !ask()? {
+        return Err(RecoverError::NotAgreed);
+    }
+    let alone = recovery.carry_out()?;
+    Ok(output::to_stdout(|out| report(out, &finding, &alone))?)
+}
+
+fn announce(out: &mut impl Write, job: &Job, finding: &Finding) -> io::Result<()> {
+    let Finding { cluster, member, generation, others, last, committed } = finding;
+    writeln!(out, "{}: member {member} of cluster {cluster}", job.data_dir.display())?;
+    writeln!(out, "It would become the only member, in generation {} of the cluster.", generation.0)?;
+    if others.is_empty() {
+        writeln!(out, "Its state names no other member.")?;
+    } else {
+        let names = names(others);
+        writeln!(out, "These would be members no more, and are refused if they come back: {names}.")?;
+    }
+    writeln!(out, "Its log ends with entry {last}; up to entry {committed} it knows what was committed.")?;
+    writeln!(out, "What others have acknowledged and this log does not hold is lost.")?;
+    writeln!(out, "Do this on one node only, and never while a majority of the members can be had again.")
+}
+
+fn ask() -> io::Result<bool> {
+    output::to_stdout(|out| {
+        write!(out, "Type {CONSENT} to go on: ")?;
+        out.flush()
+    })?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == CONSENT)
+}
+
+fn report(out: &mut impl Write, finding: &Finding, alone: &Alone) -> io::Result<()> {
+    let Alone { dropped, revision, applied } = alone;
+    let (member, generation) = (finding.member, finding.generation.0);
+    writeln!(
+        out,
+        "Member {member} is the only one of generation {generation}: revision {revision}, entry {applied}."
+    )?;
+    if !dropped.is_empty() {
+        writeln!(
+            out,
+            "Dropped: {}. To have one back, empty its data directory and add it anew.",
+            names(dropped)
+        )?;
+    }
+    Ok(())
+}
+
+fn names(members: &[Member]) -> String {
+    let name = |member: &Member| match member.attributes.name.as_str() {
+        "" => member.id().to_string(),
+        name => format!("{name} ({})", member.id()),
+    };
+    members.iter().map(name).collect::<Vec<_>>().join(", ")
+}
