@@ -10,6 +10,7 @@ mod basics;
 mod channel;
 mod client;
 mod copies;
+mod gaps;
 mod members;
 mod process;
 mod recover;
