@@ -18,15 +18,19 @@ use crate::consensus::Message;
 use crate::formation::Identity;
 use crate::ids::MemberId;
 use crate::limits::QUESTIONS_WAITING_MAX;
-use crate::node::TransferMessage;
+use crate::mvcc::Facts;
+use crate::node::{Roster, TransferMessage};
 use crate::peer::{Event, Options, Peer, RefusalKind, RefusedBy, StartError, Transport, Trust};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
-use crate::runtime::{Handle, PeerLink};
+use crate::runtime::{Handle, PeerLink, ServeError};
 use crate::store::Member;
 
 /// How often names in peer URLs are looked up again: their addresses may change, and a name may not resolve yet.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
+
+/// After so long without a leader the members are asked who else there is, and after so long without an answer the next one is.
+const LEADERLESS: Duration = Duration::from_secs(2);
 
 /// The pause before the members' port is tried again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
@@ -124,18 +128,28 @@ impl Peers {
         Ok(Self { transport, handle: handle.clone(), asked })
     }
 
-    /// Keeps the transport's members equal to those of the state, until it is dropped.
+    /// Keeps the transport's members equal to those of the state, until it is dropped. Without a leader, also those that members know of.
     async fn follow(&self) {
-        let mut shown = BTreeMap::new();
+        let (mut shown, mut roster) = (BTreeMap::new(), Roster::default());
         loop {
             let changed = self.handle.members_changed();
-            let members = self.handle.view().facts().members.clone();
-            let has_names = members.iter().any(|member| !addresses_are_literal(member));
-            let peers = self.handle.blocking(move || peers_of(&members)).await;
+            let view = self.handle.view();
+            let facts = view.facts().clone();
+            let newer = (roster.applied > view.applied()).then(|| roster.facts.clone());
+            let has_names = facts.members.iter().any(|member| !addresses_are_literal(member));
+            let peers = self.handle.blocking(move || {
+                let mut peers = newer.as_ref().map(peers_of).unwrap_or_default();
+                peers.extend(peers_of(&facts));
+                peers
+            });
+            let peers = peers.await;
             if peers != shown {
                 self.transport.set_peers(peers.clone());
                 shown = peers;
             }
+            let lost = async {
+                roster = self.newer_roster(shown.keys().copied()).await;
+            };
             let look_again = async {
                 if has_names {
                     Timer::after(LOOK_UP_AGAIN).await;
@@ -143,7 +157,27 @@ impl Peers {
                     smol::future::pending::<()>().await;
                 }
             };
-            smol::future::or(changed, look_again).await;
+            smol::future::or(smol::future::or(changed, look_again), lost).await;
+        }
+    }
+
+    /// Waits until there has been no leader for a while and a member knows a newer roster than this one's state is.
+    async fn newer_roster(&self, members: impl Iterator<Item = MemberId> + Clone) -> Roster {
+        loop {
+            Timer::after(LEADERLESS).await;
+            if self.handle.status().leader.is_some() {
+                continue;
+            }
+            for member in members.clone() {
+                let late = async {
+                    Timer::after(LEADERLESS).await;
+                    Err(ServeError::TimedOut)
+                };
+                match smol::future::or(self.handle.ask_roster(member), late).await {
+                    Ok(roster) if roster.applied > self.handle.view().applied() => return roster,
+                    Ok(_) | Err(_) => {}
+                }
+            }
         }
     }
 
@@ -192,13 +226,16 @@ fn addresses_are_literal(member: &Member) -> bool {
 }
 
 /// What the transport has to know of the members. Waits for the resolver.
-fn peers_of(members: &[Member]) -> BTreeMap<MemberId, Peer> {
-    let peer = |member: &Member| {
-        let said = &member.attributes;
-        let addresses = said.peer_urls.iter().flat_map(|url| addresses_of(url)).collect();
-        Some((member.id(), Peer { key: member.key?, addresses, seen: member.run() }))
+///
+/// Of those that were removed and still take part nobody knows any more where they are; they know where the others are.
+fn peers_of(facts: &Facts) -> BTreeMap<MemberId, Peer> {
+    let peer = |(id, key)| {
+        let member = facts.members.iter().find(|member| member.id() == id);
+        let urls = member.iter().flat_map(|member| &member.attributes.peer_urls);
+        let addresses = urls.flat_map(|url| addresses_of(url)).collect();
+        (id, Peer { key, addresses, seen: member.and_then(Member::run) })
     };
-    members.iter().filter_map(peer).collect()
+    facts.keys().map(peer).collect()
 }
 
 fn addresses_of(url: &str) -> Vec<SocketAddr> {

@@ -41,7 +41,7 @@ pub(super) struct Model {
     pub(super) events: Vec<Event>,
     pub(super) alarms: BTreeSet<Alarm>,
     /// Those that go by themselves.
-    by_quota: BTreeSet<Alarm>,
+    pub(super) by_quota: BTreeSet<Alarm>,
     pub(super) leases: BTreeMap<LeaseId, Leased>,
 }
 

@@ -37,6 +37,16 @@ pub struct Facts {
     pub conf_state: ConfState,
 }
 
+impl Facts {
+    /// The keys of all that take part, with their members: those that are members, and those that were removed but still vote or listen, for
+    /// it may take their votes to let them go.
+    pub fn keys(&self) -> impl Iterator<Item = (MemberId, PublicKey)> {
+        let bound = self.members.iter().map(|member| (member.id(), member.key));
+        let leaving = self.removed.iter().copied().filter(|(id, _)| self.conf_state.names(*id));
+        bound.chain(leaving).filter_map(|(id, key)| Some((id, key?)))
+    }
+}
+
 /// The state as of one revision: a handful of references. Clones are cheap, reads are pure, nothing that happens later shows.
 ///
 /// It keeps its layers alive, the store's pages among them: a view held for minutes makes the store's file grow.

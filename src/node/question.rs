@@ -1,29 +1,34 @@
-//! What one member asks another: things that only the leader can say.
+//! What one member asks another: things that only the leader can say, and who the members are.
 //!
 //! Owns: the questions, the answers and their bytes. Must never: decide who is asked, or answer. Made by whoever serves a client on a member that
 //! does not lead; carried beside raft's messages, where loss is harmless: the client's request is asked again or fails.
 //!
 //! ```text
-//! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live)  lease:i64 LE
+//! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live)  lease:i64 LE     or  kind:u8 (3 roster)
 //! answer    = version:u8 (1)  kind:u8
 //!             1 renewed: ttl:i64 LE     2 gone     3 time to live: granted, remaining:i64 LE     4 not leading     5 too many
+//!             6 roster: facts (as the store keeps them)
 //! ```
 //! The list of leases has no bytes: every member gives it from its own state, since it has no bound.
 
 use bytes::{Buf as _, Bytes};
 
 use super::leases::{LeaseAnswer, LeaseRequest};
-use crate::ids::LeaseId;
+use crate::ids::{LeaseId, LogIndex};
+use crate::mvcc::{Facts, View};
+use crate::store::{Meta, decode_facts, encode_facts};
 
 /// The version of the bytes.
 const VERSION: u8 = 1;
 const RENEW: u8 = 1;
 const TIME_TO_LIVE: u8 = 2;
+const ROSTER: u8 = 3;
 const RENEWED: u8 = 1;
 const GONE: u8 = 2;
 const TIME: u8 = 3;
 const NOT_LEADING: u8 = 4;
 const TOO_MANY: u8 = 5;
+const ROSTER_ANSWER: u8 = 6;
 
 /// Bytes from a member are no question or answer of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +102,55 @@ impl LeaseAnswer {
     }
 }
 
+/// Who takes part, as of a position in the log. A member that was away may find that nobody it knows leads any more, and that it does not know
+/// those who do; whom it knows tells it of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// The last entry that it takes into account.
+    pub applied: LogIndex,
+    /// The members, the removed ones that still take part, and the configuration that says so.
+    pub facts: Facts,
+}
+
+impl Roster {
+    /// The question for one.
+    pub fn question() -> Bytes {
+        Bytes::from_static(&[VERSION, ROSTER])
+    }
+
+    /// Whether a question is that one.
+    pub fn is_asked_by(question: &[u8]) -> bool {
+        question == [VERSION, ROSTER]
+    }
+
+    /// What a member at this view answers.
+    pub fn of(view: &View) -> Self {
+        let Facts { members, removed, conf_state, .. } = view.facts().clone();
+        let removed = removed.into_iter().filter(|(id, _)| conf_state.names(*id)).collect();
+        Self { applied: view.applied(), facts: Facts { members, removed, conf_state, ..Facts::default() } }
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let Facts { members, removed, conf_state, .. } = self.facts.clone();
+        let meta = Meta { applied: self.applied, members, removed, conf_state, ..Meta::default() };
+        let mut bytes = vec![VERSION, ROSTER_ANSWER];
+        bytes.extend(encode_facts(&meta));
+        bytes.into()
+    }
+
+    /// Reads back what [`Roster::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, QuestionError> {
+        let (kind, rest) = open(bytes)?;
+        if kind != ROSTER_ANSWER {
+            return Err(QuestionError);
+        }
+        let meta = decode_facts(&rest).map_err(|_| QuestionError)?;
+        let Meta { applied, members, removed, conf_state, .. } = meta;
+        Ok(Self { applied, facts: Facts { members, removed, conf_state, ..Facts::default() } })
+    }
+}
+
 fn open(mut bytes: Bytes) -> Result<(u8, Bytes), QuestionError> {
     if bytes.try_get_u8() != Ok(VERSION) {
         return Err(QuestionError);
@@ -112,6 +166,8 @@ fn number(bytes: &mut Bytes) -> Result<i64, QuestionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formation::test_founding;
+    use crate::ids::{MemberId, PublicKey};
 
     #[test]
     fn questions_and_answers_come_back_and_other_bytes_are_refused() {
@@ -135,10 +191,39 @@ mod tests {
         assert_eq!((LeaseRequest::List.encode(), LeaseAnswer::List(vec![id]).encode()), (None, None));
     }
 
+    #[test]
+    fn a_roster_has_those_that_take_part_and_comes_back() {
+        assert!(Roster::is_asked_by(&Roster::question()));
+        assert!(LeaseRequest::decode(Roster::question()).is_err());
+        let founding = test_founding(1);
+        let own = founding.meta.members[0].clone();
+        let (leaving, gone) =
+            ((MemberId(5), Some(PublicKey([5; 32]))), (MemberId(6), Some(PublicKey([6; 32]))));
+        let mut conf_state = founding.meta.conf_state.clone();
+        conf_state.learners = vec![leaving.0];
+        let facts = Facts {
+            members: vec![own.clone()],
+            removed: vec![leaving, gone],
+            conf_state,
+            forming: true,
+            ..Facts::default()
+        };
+        assert_eq!(facts.keys().map(|(id, _)| id).collect::<Vec<_>>(), [own.id(), leaving.0]);
+        let roster = Roster { applied: LogIndex(9), facts };
+        let bytes = roster.encode();
+        let back = Roster::decode(bytes.clone()).unwrap();
+        assert_eq!((back.applied, &back.facts.members), (roster.applied, &roster.facts.members));
+        assert_eq!(back.facts.keys().collect::<Vec<_>>(), roster.facts.keys().collect::<Vec<_>>());
+        for cut in 0..bytes.len() {
+            assert!(Roster::decode(bytes.slice(..cut)).is_err(), "{cut}");
+        }
+        assert!(LeaseAnswer::decode(bytes).is_err());
+    }
+
     fn refuses_spoiled<T: std::fmt::Debug>(bytes: &Bytes, decode: fn(Bytes) -> Result<T, QuestionError>) {
         assert!(decode(bytes.slice(..1)).is_err());
         assert!(decode([&bytes[..], &[0]].concat().into()).is_err(), "a byte too many");
-        for (at, wrong) in [(0, 2), (1, 0), (1, 6)] {
+        for (at, wrong) in [(0, 2), (1, 0), (1, 9)] {
             let mut other = bytes.to_vec();
             other[at] = wrong;
             assert!(decode(other.into()).is_err());

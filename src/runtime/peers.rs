@@ -16,7 +16,7 @@ use super::threads::CoreInput;
 use crate::consensus::Message;
 use crate::ids::MemberId;
 use crate::limits::QUESTIONS_PENDING_MAX;
-use crate::node::{LeaseAnswer, LeaseRequest, TransferMessage};
+use crate::node::{LeaseAnswer, LeaseRequest, Roster, TransferMessage};
 use crate::time::Instant;
 
 /// The way to the other members. None of it waits, and any of it may be lost.
@@ -157,6 +157,12 @@ impl Handle {
 
     /// Answers what a member asks; nothing for what is no question.
     pub async fn answer_question(&self, from: MemberId, number: u64, question: Bytes) {
+        if Roster::is_asked_by(&question) {
+            if let Some(link) = self.0.peers.link() {
+                link.answer(from, number, Roster::of(&self.view()).encode());
+            }
+            return;
+        }
         let Ok(request) = LeaseRequest::decode(question) else {
             tracing::warn!(%from, "a member asks what this version does not understand");
             return;
@@ -169,6 +175,16 @@ impl Handle {
         if let Some((link, bytes)) = self.0.peers.link().zip(answer.encode()) {
             link.answer(from, number, bytes);
         }
+    }
+
+    /// Asks another member who the members are.
+    pub async fn ask_roster(&self, of: MemberId) -> Result<Roster, ServeError> {
+        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
+        let answer = self.0.peers.ask(self.0.clock.now(), of, number, Roster::question()).await?;
+        Roster::decode(answer).map_err(|error| {
+            tracing::warn!(%of, %error, "a member's answer is not understood");
+            ServeError::NoLeader
+        })
     }
 
     pub(super) async fn ask_lessor_of(

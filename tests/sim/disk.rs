@@ -9,9 +9,9 @@ use covey::disk::Directory;
 use covey::disk::sim::{FaultPlan, SimDir, Survival};
 use covey::formation::{
     ClusterRoot, Content, DataDir, DiskOptions, Founding, Identity, NodeKey, Stage, found, found_solo,
-    founded, open as open_data_dir,
+    founded, joining_state, open as open_data_dir,
 };
-use covey::ids::MemberId;
+use covey::ids::{MemberId, PublicKey};
 use covey::prng::Prng;
 use covey::store::Member;
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -54,20 +54,45 @@ impl Disk {
     }
 }
 
-/// What every member of a cluster knows of it, and how its disks are used.
+/// The nodes of a cluster, by host, and how their disks are used.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
-    pub(crate) foundings: Vec<Founding>,
-    pub(crate) options: DiskOptions,
+    nodes: Vec<Node>,
+    /// Nodes that there have been.
+    made: u8,
+    options: DiskOptions,
 }
 
+/// A node as long as its disk lasts.
+#[derive(Clone, Debug)]
+struct Node {
+    /// Which one, of all that there have been.
+    number: u8,
+    begins: Begins,
+}
+
+/// What a node begins with.
+#[derive(Clone, Debug)]
+enum Begins {
+    /// It is in no cluster.
+    Nowhere,
+    /// As one of the first members.
+    Founding(Box<Founding>),
+    /// As a member that was added, told of the others.
+    Joining { member: MemberId, members: Vec<Member> },
+}
+
+const ROOT: ClusterRoot = ClusterRoot([7; 32]);
+
 impl Cluster {
-    /// A cluster whose members all vote from the start.
-    pub(crate) fn new(members: usize, options: DiskOptions) -> Self {
+    /// A cluster whose first members all vote from the start, and hosts for others.
+    pub(crate) fn new(members: usize, spare: usize, options: DiskOptions) -> Self {
         let mut foundings: Vec<_> = (1..=members)
             .map(|n| {
                 let n = u8::try_from(n).expect("few members");
-                found_solo(node_key(n), ClusterRoot([7; 32]), u64::from(n))
+                let mut founding = found_solo(node_key(n), ROOT, u64::from(n));
+                founding.meta.members[0].attributes.peer_urls = vec![url_of(n)];
+                founding
             })
             .collect();
         let voters: Vec<MemberId> = foundings.iter().map(|founding| founding.identity.member).collect();
@@ -79,12 +104,67 @@ impl Cluster {
             founding.meta.conf_state.voters.clone_from(&voters);
             founding.meta.conf_state.voters.sort_unstable();
         }
-        Self { foundings, options }
+        let founders = foundings.into_iter().map(|founding| Begins::Founding(Box::new(founding)));
+        let begins = founders.chain((0..spare).map(|_| Begins::Nowhere));
+        let nodes: Vec<Node> = (1..).zip(begins).map(|(number, begins)| Node { number, begins }).collect();
+        Self { made: u8::try_from(nodes.len()).expect("few hosts"), nodes, options }
     }
 
-    pub(crate) fn member(&self, host: usize) -> MemberId {
-        self.foundings[host].identity.member
+    /// The members of the beginning, each with its place.
+    pub(crate) fn first_members(&self) -> Vec<Member> {
+        let first = self.nodes.iter().find_map(|node| match &node.begins {
+            Begins::Founding(founding) => Some(founding.meta.members.clone()),
+            Begins::Nowhere | Begins::Joining { .. } => None,
+        });
+        first.unwrap_or_default()
     }
+
+    /// The member that a host's node is.
+    pub(crate) fn member(&self, host: usize) -> Option<MemberId> {
+        match &self.nodes[host].begins {
+            Begins::Nowhere => None,
+            Begins::Founding(founding) => Some(founding.identity.member),
+            Begins::Joining { member, .. } => Some(*member),
+        }
+    }
+
+    /// Where a host's node is found by others. No two nodes have the same place.
+    pub(crate) fn url(&self, host: usize) -> String {
+        url_of(self.nodes[host].number)
+    }
+
+    pub(crate) fn key(&self, host: usize) -> PublicKey {
+        PublicKey(*node_key(self.nodes[host].number).public())
+    }
+
+    /// A host's node was told who it is, and who the others are.
+    pub(crate) fn join(&mut self, host: usize, member: MemberId, members: Vec<Member>) {
+        self.nodes[host].begins = Begins::Joining { member, members };
+    }
+
+    /// A host gets another node.
+    pub(crate) fn replace(&mut self, host: usize) {
+        self.made += 1;
+        self.nodes[host] = Node { number: self.made, begins: Begins::Nowhere };
+    }
+
+    /// What a host's node begins with: who it is, and its store's and its log's content.
+    fn begins(&self, host: usize) -> Founding {
+        let node = &self.nodes[host];
+        match &node.begins {
+            Begins::Nowhere => panic!("a node that is in no cluster does not start"),
+            Begins::Founding(founding) => (**founding).clone(),
+            Begins::Joining { member, members } => {
+                let identity = found_solo(node_key(node.number), ROOT, u64::from(node.number)).identity;
+                let (meta, log_start) = joining_state(members.clone());
+                Founding { identity: Identity { member: *member, ..identity }, meta, log_start }
+            }
+        }
+    }
+}
+
+fn url_of(node: u8) -> String {
+    format!("http://node{node}:2380")
 }
 
 /// The key of a member, from a seed of one byte. PKCS #8 version 2 for Ed25519 (RFC 8410, section 7).
@@ -121,8 +201,8 @@ pub(crate) fn open(
     host: usize,
     nonce: u64,
 ) -> Result<DataDir<SimDir>, Refused> {
-    let founding = &cluster.foundings[host];
-    let first = if cluster.foundings.len() > 1 { Stage::Restoring } else { Stage::Founding };
+    let founding = cluster.begins(host);
+    let first = if cluster.nodes.len() > 1 { Stage::Restoring } else { Stage::Founding };
     let stage = if let Some(identity) = founded(&disk.0).map_err(|error| chain(&error))? {
         identity.stage
     } else {

@@ -27,6 +27,7 @@ mod model;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod places;
 mod plan;
 #[cfg(all(
     test,

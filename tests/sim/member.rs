@@ -254,6 +254,21 @@ impl Member {
         }
     }
 
+    /// Where it stands, for whoever looks into a failure.
+    pub(crate) fn described(&self) -> String {
+        let CoreStatus { role, leader, term, .. } = self.status;
+        let (applied, conf) = (self.view.applied(), &self.view.facts().conf_state);
+        format!("{role:?} in {term}, led by {leader:?}, at {applied}, {conf:?}")
+    }
+
+    pub(crate) fn id(&self) -> MemberId {
+        self.id
+    }
+
+    pub(crate) fn has_leader(&self) -> bool {
+        self.status.leader.is_some()
+    }
+
     pub(crate) fn leads(&self) -> bool {
         self.status.role == Role::Leader
     }

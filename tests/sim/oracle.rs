@@ -19,21 +19,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use covey::command::codec::decode;
 use covey::command::{
-    Alarm, AlarmKind, Applied, Command, KeyRange, KeyValue, LeaseCommand, Range, RangeEnd, Rejection,
+    Alarm, AlarmKind, Applied, Command, KeyRange, KeyValue, LeaseCommand, MemberCommand, Range, RangeEnd,
+    Rejection,
 };
 use covey::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, Term, VersionId};
 use covey::mvcc::{ReadError, View};
-use covey::store::StoreError;
+use covey::store::{Member, StoreError};
 use covey::time::Instant;
 use covey::wal::{EntryKind, LogEntry};
 
 use crate::leases::{Leases, Told};
 use crate::model::{Event, Leased, Model};
+use crate::places::{Expected, Places};
 
 /// One place of the log, and the state after it.
 struct Place {
     entry: LogEntry,
     applied: Option<Applied>,
+    /// Where the entry is about members.
+    members: Option<Expected>,
     revision: i64,
     compacted: i64,
     alarms: BTreeSet<Alarm>,
@@ -54,14 +58,23 @@ pub(crate) struct Oracle {
     /// The digest after an entry, as the first that got there had it.
     digests: BTreeMap<LogIndex, Digest>,
     leases: Leases,
+    pub(crate) places: Places,
 }
 
 /// The log begins after position 1.
 const FIRST: u64 = 2;
 
 impl Oracle {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(first: Vec<Member>) -> Self {
+        let mut places = Places::default();
+        for member in first {
+            let key = member.key.expect("the first members have keys");
+            if let [url] = &member.attributes.peer_urls[..] {
+                places.found(member.id(), url, key);
+            }
+        }
         Self {
+            places,
             model: Model::new(),
             log: Vec::new(),
             proposed: BTreeMap::new(),
@@ -124,7 +137,7 @@ impl Oracle {
     }
 
     fn append(&mut self, now: Instant, entry: &LogEntry) {
-        let mut applied = None;
+        let (mut applied, mut members) = (None, None);
         if entry.kind == EntryKind::Normal && !entry.data.is_empty() {
             let envelope = decode(entry.data.clone()).expect("an entry that was written can be read");
             if let Some(command) = self.proposed.get(&envelope.id) {
@@ -141,15 +154,25 @@ impl Oracle {
             assert!(!self.refused.contains(&envelope.id), "a refused proposal took effect");
             let twice = self.placed.insert(envelope.id, entry.index);
             assert_eq!(twice, None, "a proposal took effect twice");
-            let result = self.model.apply(entry.index, entry.term, &envelope.command);
-            if let Command::Lease(command) = &envelope.command {
-                self.leases.committed(now, entry.index, command, &result);
+            if let Command::Member(command) = &envelope.command {
+                let expected = self.places.apply(command);
+                if let (MemberCommand::Remove { id, .. }, Expected::Changed(_)) = (command, &expected) {
+                    self.model.alarms.retain(|alarm| alarm.member != *id);
+                    self.model.by_quota.retain(|alarm| alarm.member != *id);
+                }
+                members = Some(expected);
+            } else {
+                let result = self.model.apply(entry.index, entry.term, &envelope.command);
+                if let Command::Lease(command) = &envelope.command {
+                    self.leases.committed(now, entry.index, command, &result);
+                }
+                applied = Some(result);
             }
-            applied = Some(result);
         }
         self.log.push(Place {
             entry: entry.clone(),
             applied,
+            members,
             revision: self.model.rev,
             compacted: self.model.compacted,
             alarms: self.model.alarms.clone(),
@@ -165,8 +188,11 @@ impl Oracle {
     pub(crate) fn reply(&mut self, id: ProposalId, applied: &Applied, asked_after: LogIndex) {
         let index = *self.placed.get(&id).expect("an answer to something that is in the log");
         assert!(index > asked_after, "a write took effect before it was asked for");
-        let expected = self.place(index).and_then(|place| place.applied.as_ref());
-        assert_eq!(Some(applied), expected, "the answer to entry {index}");
+        let place = self.place(index).expect("it is there");
+        match &place.members {
+            Some(expected) => Places::check(expected, &applied.outcome),
+            None => assert_eq!(Some(applied), place.applied.as_ref(), "the answer to entry {index}"),
+        }
         self.shown = self.shown.max(index);
     }
 

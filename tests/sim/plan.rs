@@ -104,7 +104,12 @@ pub(crate) struct Trouble {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    /// The first members.
     pub(crate) hosts: usize,
+    /// Hosts beside them whose nodes may become members.
+    pub(crate) spare: usize,
+    /// The mean time between two looks of whoever adds and removes members; `None`: the members stay as they are.
+    pub(crate) admin: Option<Duration>,
     pub(crate) timing: Timing,
     pub(crate) load: Load,
     pub(crate) trouble: Trouble,
@@ -173,6 +178,8 @@ impl Plan {
         Self {
             seed,
             hosts: 1,
+            spare: 0,
+            admin: None,
             timing,
             load,
             trouble,
@@ -218,6 +225,17 @@ impl Plan {
         let gap = plan.trouble.gap.map(|gap| gap + Duration::from_secs(5));
         let trouble = Trouble { gap, lull_one_in: 8, ..plan.trouble };
         Self { load, trouble, ..plan }
+    }
+
+    /// Three members at first. Others are added, promoted and removed while clients ask and things go wrong.
+    pub(crate) fn draw_members(seed: u64) -> Self {
+        let plan = Self::draw_cluster(seed);
+        let admin = Some(Duration::from_millis(800));
+        let think = plan.load.think.max(Duration::from_millis(150));
+        let gap = plan.trouble.gap.map(|gap| gap.max(Duration::from_millis(1500)));
+        let load = Load { operations: 400, think, ..plan.load };
+        let trouble = Trouble { gap, ..plan.trouble };
+        Self { hosts: 3, spare: 3, admin, load, trouble, ..plan }
     }
 
     /// A short history in which nothing goes wrong by itself: writes, a fold, a compaction, writes.

@@ -10,8 +10,9 @@ use crate::world::{Report, World};
 
 /// Seeds of each test run of lone nodes, of clusters, and of clusters that are busy with leases.
 const LONE_SEEDS: u64 = 260;
-const CLUSTER_SEEDS: u64 = 120;
+const CLUSTER_SEEDS: u64 = 100;
 const LEASE_SEEDS: u64 = 24;
+const MEMBER_SEEDS: u64 = 45;
 
 /// A kind of world.
 pub(crate) type Draw = fn(u64) -> Plan;
@@ -60,6 +61,9 @@ impl Totals {
         sum.renewed += report.renewed;
         sum.expired += report.expired;
         sum.checkpoints += report.checkpoints;
+        sum.added += report.added;
+        sum.promoted += report.promoted;
+        sum.removed += report.removed;
     }
 
     fn show(&self, kind: &str) {
@@ -68,7 +72,7 @@ impl Totals {
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
              {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} states installed, {} renewals, {} leases expired, {} checkpointed, \
-             {} events told, {} times progress, {} watchers overtaken",
+             {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed",
             sum.events,
             sum.acknowledged,
             sum.unknown,
@@ -84,7 +88,10 @@ impl Totals {
             sum.checkpoints,
             sum.told,
             sum.progress,
-            sum.overtaken
+            sum.overtaken,
+            sum.added,
+            sum.promoted,
+            sum.removed
         );
     }
 }
@@ -127,6 +134,13 @@ fn no_lease_ends_early_whoever_leads() {
 }
 
 #[test]
+fn clusters_whose_members_change_keep_their_word() {
+    let report = run_seeds("members", Plan::draw_members, 0..MEMBER_SEEDS);
+    let Report { added, promoted, removed, .. } = report;
+    assert!(added > 2 * MEMBER_SEEDS && promoted > 0 && removed > MEMBER_SEEDS, "{report:?}");
+}
+
+#[test]
 fn a_seed_gives_the_same_run_again() {
     let kinds =
         [(Plan::draw as Draw, 1000..1012), (Plan::draw_cluster, 1000..1002), (Plan::draw_leases, 1000..1001)];
@@ -149,7 +163,7 @@ fn a_seed_gives_the_same_run_in_another_process() {
     assert!(text.contains(&format!("trace {here:016x}")), "{here:016x}: {text}");
 }
 
-/// What `cargo sim` runs: `cargo sim [lone|cluster|leases] [COUNT] [from=SEED] [seed=SEED]`.
+/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members] [COUNT] [from=SEED] [seed=SEED]`.
 #[test]
 #[ignore = "as long as one likes: cargo sim"]
 fn long() {
@@ -159,10 +173,14 @@ fn long() {
         let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
         value.map(|value| value.parse::<u64>().expect("a number"))
     };
-    let kinds: [(&str, Draw); 3] =
-        [("cluster", Plan::draw_cluster), ("leases", Plan::draw_leases), ("lone", Plan::draw)];
+    let kinds: [(&str, Draw); 4] = [
+        ("cluster", Plan::draw_cluster),
+        ("leases", Plan::draw_leases),
+        ("members", Plan::draw_members),
+        ("lone", Plan::draw),
+    ];
     let asked = |kind: &&(&str, Draw)| arguments.iter().any(|argument| argument == kind.0);
-    let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[2]);
+    let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[3]);
     if let Some(seed) = number("seed=") {
         let plan = Plan { verbose: true, ..draw(seed) };
         println!("{plan:?}");

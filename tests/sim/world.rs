@@ -8,6 +8,7 @@
 
 mod clients;
 mod ending;
+mod members;
 mod trouble;
 mod watchers;
 
@@ -19,9 +20,9 @@ use covey::command::Range;
 use covey::consensus::Message;
 use covey::disk::sim::{FaultPlan, Survival};
 use covey::ids::{LogIndex, MemberId, ProposalId};
-use covey::mvcc::View;
+use covey::mvcc::{Facts, View};
 use covey::node::LeaseRequest;
-use covey::node::TransferMessage;
+use covey::node::{Roster, TransferMessage};
 use covey::prng::Prng;
 use covey::time::Instant;
 
@@ -59,8 +60,8 @@ enum Event {
         run: u64,
     },
     Deliver {
-        from: usize,
-        to: usize,
+        from: (usize, MemberId),
+        to: (usize, MemberId),
         parcel: Parcel,
     },
     Client(u64),
@@ -70,6 +71,8 @@ enum Event {
     Look(u64),
     GiveUp(u64),
     Trouble,
+    /// Somebody looks after the members.
+    Administer,
     /// The last host is absent from now on, or no longer.
     Absent(bool),
 }
@@ -137,6 +140,8 @@ struct Host {
     disk: Disk,
     member: Option<Member>,
     standing: Option<Standing>,
+    /// Who it was told the members are.
+    roster: Roster,
     /// Counts the processes; events for an earlier one are void.
     run: u64,
     starting: bool,
@@ -172,6 +177,10 @@ pub(crate) struct Report {
     pub(crate) renewed: u64,
     pub(crate) expired: u64,
     pub(crate) checkpoints: u64,
+    /// Members that were added, promoted and removed.
+    pub(crate) added: u64,
+    pub(crate) promoted: u64,
+    pub(crate) removed: u64,
     /// Events that watchers were told, times that they were told how far they are, and that they were too late.
     pub(crate) told: u64,
     pub(crate) progress: u64,
@@ -212,6 +221,8 @@ pub(crate) struct World {
     resting_until: Instant,
     parted: Option<Parted>,
     calm: bool,
+    /// From when on the members stay as they are; what was asked before may have been on its way through one that was removed.
+    settled_at: Instant,
     crash_point: Option<CrashPoint>,
     rot: bool,
     report: Report,
@@ -220,11 +231,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut prng = Prng::new(plan.seed ^ 0x5eed);
-        let cluster = Cluster::new(plan.hosts, plan.disk);
-        let hosts = (0..plan.hosts).map(|_| Host {
+        let cluster = Cluster::new(plan.hosts, plan.spare, plan.disk);
+        let hosts = (0..plan.hosts + plan.spare).map(|_| Host {
             disk: Disk::new(&mut prng),
             member: None,
             standing: None,
+            roster: Roster::default(),
             run: 0,
             starting: false,
             survival: Survival::Random,
@@ -235,12 +247,11 @@ impl World {
         });
         Self {
             hosts: hosts.collect(),
-            cluster,
             queue: Queue::new(),
             trace: Trace::new(plan.verbose),
             workload: Workload::new(prng.fork(), plan.load),
             prng,
-            oracle: Oracle::new(),
+            oracle: Oracle::new(cluster.first_members()),
             subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
             watch_prng: Prng::new(plan.seed ^ 0x3a7c4),
             ops: BTreeMap::new(),
@@ -251,9 +262,11 @@ impl World {
             resting_until: Instant(0),
             parted: None,
             calm: false,
+            settled_at: Instant(0),
             crash_point: None,
             rot: false,
             report: Report::default(),
+            cluster,
             plan,
         }
     }
@@ -273,9 +286,10 @@ impl World {
 
     /// The whole run. Panics where something does not hold.
     pub(crate) fn run(mut self) -> Report {
-        for host in 0..self.hosts.len() {
+        for host in 0..self.plan.hosts {
             self.schedule_start(host, Duration::ZERO);
         }
+        self.administer();
         for client in 0..self.plan.load.clients {
             let think = draw(&mut self.prng, self.plan.load.think);
             self.queue.after(think, Event::Client(client));
@@ -293,6 +307,9 @@ impl World {
         }
         self.report.disk_operations = self.disk_operations();
         self.calm_down();
+        if self.plan.admin.is_some() {
+            self.settle_members();
+        }
         self.probe();
         self.outlive_leases();
         self.hear_everything();
@@ -335,6 +352,7 @@ impl World {
             Event::Look(op) => self.look(op),
             Event::GiveUp(op) => self.give_up(op),
             Event::Trouble => self.make_trouble(),
+            Event::Administer => self.administer(),
             Event::Absent(absent) => {
                 let parted = Parted { host: self.hosts.len() - 1, deaf: true, mute: true };
                 self.parted = absent.then_some(parted);
@@ -352,9 +370,46 @@ impl World {
         self.hosts.iter().map(|host| host.disk.operations()).collect()
     }
 
+    fn lets_in(&self, host: usize, other: MemberId) -> bool {
+        let Host { member, roster, .. } = &self.hosts[host];
+        member.as_ref().is_some_and(|member| {
+            let view = member.view();
+            knows(view.facts(), other) || roster.applied > view.applied() && knows(&roster.facts, other)
+        })
+    }
+
+    /// A host without a leader is told who the members are by one that it knows, and that knows more than it.
+    fn tell_roster(&mut self, host: usize) {
+        let running = |host: usize| self.hosts[host].member.as_ref();
+        let Some(own) = running(host).filter(|member| !member.has_leader()) else { return };
+        let others = (0..self.hosts.len()).filter_map(|by| running(by).zip(self.cluster.member(by)));
+        let newer = others.map(|(by, id)| (id, Roster::of(&by.view()))).find(|(id, roster)| {
+            roster.applied > own.view().applied()
+                && knows(own.view().facts(), *id)
+                && knows(&roster.facts, own.id())
+        });
+        if let Some((_, roster)) = newer {
+            self.hosts[host].roster = roster;
+        }
+    }
+
+    /// Where every host stands, for whoever looks into a failure.
+    fn described(&self) -> String {
+        let host = |(number, host): (usize, &Host)| {
+            let runs = host.member.as_ref().map(Member::described);
+            format!("host {number}, {:?}: {}", self.cluster.member(number), runs.unwrap_or_default())
+        };
+        self.hosts.iter().enumerate().map(host).collect::<Vec<_>>().join("\n")
+    }
+
     fn host_now(&self, host: usize) -> Instant {
         self.queue.now() + self.hosts[host].clock
     }
+}
+
+/// Whether a member with these facts has another's key.
+fn knows(facts: &Facts, other: MemberId) -> bool {
+    facts.keys().any(|(id, _)| id == other)
 }
 
 /// Processes: their start, their turns, their end.
@@ -383,6 +438,7 @@ impl World {
         host.starting = false;
         host.run += 1;
         host.standing = None;
+        host.roster = Roster::default();
         host.clock = origin;
         self.report.starts += 1;
         let now = self.host_now(number);
@@ -537,8 +593,12 @@ impl World {
 /// The network: members' messages, each with its own delay, so that they overtake one another.
 impl World {
     fn send(&mut self, from: usize, to: MemberId, parcel: Parcel) {
-        let to = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == to);
-        let to = to.expect("a message to a member");
+        let host = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == Some(to));
+        let Some((host, sender)) = host.zip(self.cluster.member(from)) else {
+            assert!(self.plan.admin.is_some(), "a message to nobody");
+            return;
+        };
+        let (from, to) = ((from, sender), (host, to));
         let troubled = !self.calm && self.plan.trouble.gap.is_some();
         let copies = match self.prng.range(0, 80) {
             0..2 if troubled => 0,
@@ -551,12 +611,21 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, parcel: Parcel) {
-        let parted = self.parted.is_some_and(|parted| parted.keeps(from, to));
-        self.note("deliver", &[from as u64, to as u64, u64::from(parted)]);
-        let sender = self.cluster.member(from);
+    fn deliver(&mut self, from: (usize, MemberId), to: (usize, MemberId), parcel: Parcel) {
+        let parted = self.parted.is_some_and(|parted| parted.keeps(from.0, to.0));
+        self.note("deliver", &[from.0 as u64, to.0 as u64, u64::from(parted)]);
+        let (sender, to, receiver) = (from.1, to.0, to.1);
+        // Each end lets in whom its own state names, and whom it was told of since.
+        if !self.lets_in(to, sender) {
+            self.tell_roster(to);
+        }
+        let sends = self.hosts[from.0].member.is_none() || self.lets_in(from.0, receiver);
+        let connected = sends && self.lets_in(to, sender);
+        let same = self.cluster.member(from.0) == Some(sender) && self.cluster.member(to) == Some(receiver);
         if let Some(member) = &mut self.hosts[to].member
             && !parted
+            && connected
+            && same
         {
             let mut effects = Effects::new();
             match parcel {

@@ -202,7 +202,8 @@ impl World {
             self.ops.insert(number, op);
             return;
         }
-        let troubled = self.hosts[op.host].troubles > op.troubles || self.hosts.len() > 1 && !self.calm;
+        let unsettled = self.hosts.len() > 1 && !self.calm || op.asked < self.settled_at;
+        let troubled = self.hosts[op.host].troubles > op.troubles || unsettled;
         let held_up = matches!(op.kind, Kind::Lease(_)) && self.oracle.was_corrupt_after(op.asked_after);
         let stood_still = self.hosts[op.host].applies_until > op.asked;
         assert!(troubled || held_up || stood_still, "a request of {:?} was never answered", op.asked);

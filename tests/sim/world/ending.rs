@@ -51,14 +51,19 @@ impl World {
 
     pub(super) fn cut_power_everywhere(&mut self) {
         for number in 0..self.hosts.len() {
-            self.hosts[number].survival = Survival::Nothing;
-            self.power_comes_back(number);
+            if self.cluster.member(number).is_some() {
+                self.hosts[number].survival = Survival::Nothing;
+                self.power_comes_back(number);
+            }
         }
     }
 
     /// A write and all questions at every host: answered in bounded time, and with everything that was ever shown.
     pub(super) fn probe(&mut self) {
         for number in 0..self.hosts.len() {
+            if self.cluster.member(number).is_none() {
+                continue;
+            }
             let deadline = self.queue.now() + RECOVERY_MAX;
             let mut waiting: Option<u64> = None;
             let mut left = vec![probe_write(number), Ask::ReadAll];
@@ -76,7 +81,11 @@ impl World {
                     }
                 }
                 self.step();
-                assert!(self.queue.now() < deadline, "host {number} does not serve again");
+                assert!(
+                    self.queue.now() < deadline,
+                    "host {number} does not serve again:\n{}",
+                    self.described()
+                );
             }
         }
     }
@@ -107,6 +116,12 @@ impl World {
     }
 
     pub(super) fn finish(mut self) -> Report {
+        if self.plan.admin.is_some() {
+            self.check_members();
+        }
+        let places = &self.oracle.places;
+        (self.report.added, self.report.promoted, self.report.removed) =
+            (places.added, places.promoted, places.removed);
         (self.report.expired, self.report.checkpoints) = self.oracle.lease_counts();
         self.report.trace = self.trace.hash();
         self.report.events = self.trace.events();
