@@ -22,6 +22,16 @@ struct Gap {
     at_one: Duration,
 }
 
+#[expect(clippy::disallowed_methods, reason = "what is measured is the time of other processes")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "other processes go on meanwhile")]
+fn wait(time: Duration) {
+    thread::sleep(time);
+}
+
 /// Writes through one member on one connection until it is told to stop; when each write was acknowledged.
 fn write(host: &Host, stop: &AtomicBool) -> Vec<Instant> {
     let mut acknowledged = Vec::new();
@@ -37,7 +47,7 @@ fn write(host: &Host, stop: &AtomicBool) -> Vec<Instant> {
                 None => false,
             };
             if done {
-                acknowledged.push(Instant::now());
+                acknowledged.push(now());
             } else {
                 client = None;
                 smol::Timer::after(Duration::from_millis(2)).await;
@@ -62,10 +72,10 @@ fn trial(cluster: &mut Cluster, signal: &str) -> Gap {
     let (hosts, stop) = (&cluster.hosts, &AtomicBool::new(false));
     let (from, writes) = thread::scope(|scope| {
         let writers: Vec<_> = hosts.iter().map(|host| scope.spawn(move || write(host, stop))).collect();
-        thread::sleep(Duration::from_secs(1));
-        let from = Instant::now();
+        wait(Duration::from_secs(1));
+        let from = now();
         hosts[leader].signal(signal);
-        thread::sleep(AFTERMATH);
+        wait(AFTERMATH);
         stop.store(true, Ordering::Relaxed);
         let writes: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
         (from, writes)
@@ -96,7 +106,6 @@ fn a_lost_leader_is_replaced_soon_and_one_that_ends_is_hardly_missed() {
 
 #[test]
 #[ignore = "figures, and nothing to compare them with"]
-#[expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 fn figures() {
     for signal in ["-KILL", "-TERM"] {
         let gaps = trials(10, signal);

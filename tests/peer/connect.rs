@@ -72,6 +72,7 @@ fn a_member_that_restarts_elsewhere_is_found_by_its_new_address() {
         let (a, b) = pair();
         let (stays, goes) = if moved == 2 { (a, b) } else { (b, a) };
         let mut next_run = goes.identity.clone();
+        next_run.earlier.push(next_run.run());
         next_run.incarnation = Incarnation(2);
         next_run.boot_nonce += 1;
         drop(goes);
@@ -95,6 +96,7 @@ fn a_member_that_restarts_elsewhere_is_found_by_its_new_address() {
 fn a_member_that_restarts_at_its_old_port_is_back_without_a_timeout() {
     let (a, b) = pair();
     let mut next_run = b.identity.clone();
+    next_run.earlier.push(next_run.run());
     next_run.incarnation = Incarnation(2);
     next_run.boot_nonce += 1;
     let address = b.address;
@@ -233,6 +235,7 @@ fn after_a_power_cut_the_old_connection_is_given_up_at_once() {
     b.wait_connected(1);
     wire.cut.store(true, Ordering::Relaxed);
     let (mut next_run, address) = (b.identity.clone(), b.address);
+    next_run.earlier.push(next_run.run());
     next_run.incarnation = Incarnation(2);
     next_run.boot_nonce += 1;
     drop(b);

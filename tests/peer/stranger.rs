@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use covey::formation::{Identity, NodeKey};
+use covey::ids::Run;
 use covey::peer::{Event, PROTOCOL, RefusalKind};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -90,14 +91,13 @@ async fn connect(address: SocketAddr, key: &NodeKey, protocol: &str) -> Result<C
 }
 
 /// The hello of version 1, written out.
-fn hello(version: u16, from: &Identity, to: u64) -> Vec<u8> {
+fn hello(version: u16, from: &Identity, to: u64, seen: Option<Run>) -> Vec<u8> {
     let mut bytes = b"cvph".to_vec();
     bytes.extend(version.to_le_bytes());
-    for number in
-        [from.cluster().0, from.generation.0, from.member.0, to, from.incarnation.0, from.boot_nonce]
-    {
-        bytes.extend(number.to_le_bytes());
-    }
+    let run = [from.incarnation.0, from.boot_nonce];
+    let seen = seen.map_or([0, 0], |run| [run.incarnation.0, run.boot_nonce]);
+    let numbers = [[from.cluster().0, from.generation.0], [from.member.0, to], run, seen];
+    bytes.extend(numbers.as_flattened().iter().flat_map(|number| number.to_le_bytes()));
     bytes
 }
 
@@ -116,10 +116,11 @@ fn node() -> (Node, Identity) {
 async fn welcome(node: &Node, us: &Identity) -> (Connection, SendStream, RecvStream) {
     let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
-    send.write_all(&framed(&hello(PROTOCOL, us, 2))).await.unwrap();
-    let mut theirs = vec![0; 4 + 54];
+    send.write_all(&framed(&hello(PROTOCOL, us, 2, None))).await.unwrap();
+    let mut theirs = vec![0; 4 + 70];
     recv.read_exact(&mut theirs).await.unwrap();
-    assert_eq!(theirs, framed(&hello(1, &node.identity, 1)), "the hello as it is written down");
+    let expected = [None, Some(us.run())].map(|seen| framed(&hello(1, &node.identity, 1, seen)));
+    assert!(expected.contains(&theirs), "the hello as it is written down, at first and later: {theirs:?}");
     send.write_all(&framed(&[1])).await.unwrap();
     node.wait_connected(1);
     (connection, send, recv)
@@ -142,7 +143,7 @@ fn another_version_is_refused_by_name() {
         let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
         let (mut send, _recv) = connection.open_bi().await.unwrap();
         // Longer than ours, as a later version may be.
-        let later = [hello(9, &us, 2), vec![1; 100]].concat();
+        let later = [hello(9, &us, 2, None), vec![1; 100]].concat();
         send.write_all(&framed(&later)).await.unwrap();
         let (_, sentence) = closed(&connection).await;
         assert_eq!(sentence, "member 2 refuses member 1: it speaks version 9 of the peer protocol, not 1");
@@ -157,7 +158,7 @@ fn another_version_is_refused_by_name() {
 #[test]
 fn hellos_that_are_none_are_refused() {
     let (node, us) = node();
-    let whole = framed(&hello(1, &us, 2));
+    let whole = framed(&hello(1, &us, 2, None));
     let cases: [(&[u8], &str); 4] = [
         (b"GET / HTTP/1.1\r\n\r\n", "are allowed"),
         (&whole[..30], "a hello that ends before its end"),
