@@ -180,12 +180,20 @@ pub const QUESTIONS_WAITING_MAX: usize = 4096;
 pub const PEER_PARCELS_MAX: u32 = 2;
 
 /// How often a leader shows that it is there.
-pub const HEARTBEAT: Duration = Duration::from_millis(90);
+pub const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MILLIS);
+/// The same in milliseconds.
+pub const HEARTBEAT_MILLIS: u64 = 90;
 /// The shortest time without a word of the leader after which a follower looks for another one: five heartbeats. Each waits up to twice as
 /// long, by chance, and longer where the leader's words come irregularly.
-pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(450);
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(ELECTION_MILLIS);
+/// The same in milliseconds.
+pub const ELECTION_MILLIS: u64 = 450;
 /// The longest that it gets where they do.
 pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// The shortest heartbeat interval that may be set, in milliseconds: finer than that nothing is timed.
+pub const HEARTBEAT_MILLIS_MIN: u64 = 10;
+/// The longest election timeout that may be set, in milliseconds (etcd's bound).
+pub const ELECTION_MILLIS_MAX: u64 = 50_000;
 /// What those go by who wait for a leader to be found: an election takes less, as a rule (etcd's election timeout).
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time to live that a lease may ask for, in seconds (etcd's bound).

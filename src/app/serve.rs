@@ -209,6 +209,7 @@ fn start(
         log_start: recovered.start,
         entries: recovered.entries,
         quota_bytes: config.store.quota_bytes,
+        pace: config.peer.pace,
         prng,
     };
     let (core, mut applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{AutoCompaction, ConfigError, Invocation, ServeConfig, example, file, load, options, table};
+use crate::consensus::Pace;
 use crate::limits;
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -210,6 +211,24 @@ fn values_are_parsed_into_types() {
     assert!(error(&["--name=a\nb"]).contains("control characters"));
     assert!(error(&["--listen-client-urls=http://[::1]:1,http://[::1]:1"]).contains("listed twice"));
     assert!(error(&["--listen-peer-urls="]).contains("must not be empty"));
+}
+
+#[test]
+fn the_pace_of_elections_is_set_by_etcds_flags_and_checked_as_there() {
+    assert_eq!(ok(&[]).peer.pace, Pace::default());
+    let set = ok(&["--heartbeat-interval", "100", "--election-timeout=1000"]).peer.pace;
+    let seconds = Duration::from_secs;
+    assert_eq!((set.heartbeat, set.election_min), (Duration::from_millis(100), seconds(1)));
+    assert_eq!(set.election_max, limits::ELECTION_TIMEOUT_MAX, "irregular words are still borne with");
+    let slow = ok(&["--heartbeat-interval=2000", "--election-timeout=20000"]).peer.pace;
+    assert_eq!((slow.election_min, slow.election_max), (seconds(20), seconds(20)));
+    assert_eq!(
+        error(&["--heartbeat-interval=100", "--election-timeout=499"]),
+        "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]"
+    );
+    for bad in [["--election-timeout", "50001"], ["--heartbeat-interval", "9"]] {
+        assert!(load_with(&bad, &[]).is_err(), "{bad:?}");
+    }
 }
 
 #[test]

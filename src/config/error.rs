@@ -154,6 +154,16 @@ pub enum ConfigError {
         "{0} is not on this machine: put the same generated secret into a file on every node and name it with --cluster-secret-file (head -c 32 /dev/urandom | base64 makes one)"
     )]
     SecretNeeded(String),
+    /// A leader would be missed for nothing.
+    #[error(
+        "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+    )]
+    ElectionTooShort {
+        /// In milliseconds.
+        heartbeat: u128,
+        /// In milliseconds.
+        election: u128,
+    },
     /// Nobody can connect to what is listened on.
     #[error("--advertise-client-urls is required when listening on {0}")]
     AdvertiseNeeded(String),

@@ -7,6 +7,10 @@ use std::path::PathBuf;
 
 use super::error::ConfigError;
 use super::url::{ListenUrl, Url};
+use crate::consensus::Pace;
+
+/// A leader is not missed before it could have been heard so often (etcd's rule).
+const HEARTBEATS_MIN: u32 = 5;
 
 /// What has to do with other members.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct PeerConfig {
     pub strict: bool,
     /// The most members that may be added without a vote.
     pub learners_max: u64,
+    /// How soon a leader is missed.
+    pub pace: Pace,
 }
 
 /// Nodes that form a cluster together.
@@ -54,6 +60,13 @@ impl InitialCluster {
 impl PeerConfig {
     /// The rules that no setting can break alone.
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
+        let Pace { heartbeat, election_min, .. } = self.pace;
+        if election_min < heartbeat * HEARTBEATS_MIN {
+            return Err(ConfigError::ElectionTooShort {
+                heartbeat: heartbeat.as_millis(),
+                election: election_min.as_millis(),
+            });
+        }
         let Some(initial) = &self.initial else { return Ok(()) };
         let own = initial.nodes.iter().find(|(known, _)| known == name);
         let (_, urls) = own.ok_or_else(|| ConfigError::NotInInitialCluster(name.to_owned()))?;

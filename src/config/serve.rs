@@ -12,7 +12,8 @@ use super::sources::Sources;
 use super::table::SettingId;
 use super::url::{ListenUrl, Scheme, Url};
 use super::values::{self, AutoCompaction, ValueError};
-use crate::limits;
+use crate::consensus::Pace;
+use crate::limits::{self, ELECTION_MILLIS_MAX, ELECTION_TIMEOUT_MAX, HEARTBEAT_MILLIS_MIN};
 use crate::telemetry::{LogFormat, LogLevel, LogSettings};
 
 /// Names longer than this are refused.
@@ -172,7 +173,18 @@ fn peer(reader: &Reader<'_>) -> Result<PeerConfig, ConfigError> {
         secret_file: secret_file.filter(|text| !text.is_empty()).map(PathBuf::from),
         strict: reader.parse(SettingId::StrictReconfigCheck, values::boolean)?,
         learners_max: reader.parse(SettingId::MaxLearners, |text| values::number(text, 0..=u64::MAX))?,
+        pace: pace(reader)?,
     })
+}
+
+fn pace(reader: &Reader<'_>) -> Result<Pace, ConfigError> {
+    let millis = |key| {
+        let number =
+            reader.parse(key, |text| values::number(text, HEARTBEAT_MILLIS_MIN..=ELECTION_MILLIS_MAX));
+        number.map(Duration::from_millis)
+    };
+    let (heartbeat, election_min) = (millis(SettingId::Heartbeat)?, millis(SettingId::Election)?);
+    Ok(Pace { heartbeat, election_min, election_max: ELECTION_TIMEOUT_MAX.max(election_min) })
 }
 
 /// `name=url`.

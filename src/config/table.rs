@@ -67,6 +67,10 @@ pub enum SettingId {
     StrictReconfigCheck,
     /// `--max-learners`
     MaxLearners,
+    /// `--heartbeat-interval`
+    Heartbeat,
+    /// `--election-timeout`
+    Election,
     /// `--quota-backend-bytes`
     Quota,
     /// `--store-cache-bytes`
@@ -191,7 +195,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 34] = [
+pub const SETTINGS: [Setting; 36] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -416,6 +420,22 @@ pub const SETTINGS: [Setting; 34] = [
         Kind::Number,
         Fallback::Number(limits::LEARNERS),
         "The most members that may be added without a vote",
+    ),
+    same(
+        SettingId::Heartbeat,
+        "heartbeat-interval",
+        "peer.heartbeat-interval",
+        Kind::Number,
+        Fallback::Number(limits::HEARTBEAT_MILLIS),
+        "How often a leader shows that it is there, in milliseconds",
+    ),
+    same(
+        SettingId::Election,
+        "election-timeout",
+        "peer.election-timeout",
+        Kind::Number,
+        Fallback::Number(limits::ELECTION_MILLIS),
+        "A silent leader is missed after this, in milliseconds, and later where it is heard irregularly",
     ),
     same(
         SettingId::Quota,

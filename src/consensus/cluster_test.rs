@@ -86,6 +86,16 @@ fn a_leader_is_missed_by_the_gaps_between_its_words() {
     assert_ne!(cluster.leader(), Some(leader));
 }
 
+/// Whatever is set: raft insists on more than a heartbeat.
+#[test]
+fn any_pace_is_one_that_raft_takes() {
+    for (heartbeat, election) in [(90, 450), (10, 50), (0, 0), (500, 10), (10_000, 50_000)] {
+        let (heartbeat, election_min) = (Duration::from_millis(heartbeat), Duration::from_millis(election));
+        let pace = Pace { heartbeat, election_min, election_max: Duration::from_secs(1) };
+        assert!(raft_config(MemberId(1), LogIndex(0), &pace).validate().is_ok(), "{pace:?}");
+    }
+}
+
 #[test]
 fn a_run_is_a_function_of_its_seeds() {
     let history = || {

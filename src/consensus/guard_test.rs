@@ -315,7 +315,7 @@ fn survives(voters: &[u64], learners: &[u64], lead: bool) {
 
 /// Gets member 1 the vote of member 2, by the book.
 fn make_leader(victim: &mut Victim) {
-    victim.take(Event::Tick(2 * ELECTION_TICKS as u64));
+    victim.take(Event::Tick(2 * Pace::default().election_ticks() as u64));
     for answer in [MessageType::MsgRequestPreVoteResponse, MessageType::MsgRequestVoteResponse] {
         let term = victim.raft.node.raft.term + u64::from(answer == MessageType::MsgRequestPreVoteResponse);
         let vote = eraftpb::Message { msg_type: answer, to: 1, from: 2, term, ..Default::default() };

@@ -32,6 +32,7 @@ pub use convert::{ConfChange, MemberChange, Message, MessageClass, MessageError}
 pub use guard::Refusal;
 pub use snapshot::is_sound;
 pub use start::{Start, StartError};
+pub use ticks::Pace;
 pub use types::{
     ConfChangeRefusal, ConfChangeUnreadable, CoreStatus, Dropped, Persist, PersistId, ReadRound, Ready, Role,
     SnapshotMark,
@@ -46,7 +47,6 @@ use crate::wal::{EntryKind, HardState, LogEntry};
 use convert::{conf_state_from_raft, conf_state_to_raft, entry_to_raft};
 use log_store::LogStore;
 use ready::Outstanding;
-use ticks::{ELECTION_TICKS, ELECTION_TICKS_END, HEARTBEAT_TICKS};
 
 /// Bytes of entries in one append message.
 const APPEND_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
@@ -67,6 +67,7 @@ pub struct Consensus {
     node: RawNode<LogStore>,
     boot_nonce: u64,
     prng: Prng,
+    pace: Pace,
     /// The election timeout in ticks that our generator drew for the current `(term, role)`.
     election_ticks: usize,
     drawn_for: (u64, StateRole),
@@ -122,13 +123,14 @@ impl Consensus {
             conf_state_to_raft(&start.conf_state),
         );
         log.cut(applied.0, LOG_CACHE_BYTES);
-        let node = RawNode::new(&raft_config(start.member, applied), log, logger)
+        let node = RawNode::new(&raft_config(start.member, applied, &start.pace), log, logger)
             .map_err(|_| StartError::ConfState)?;
         let mut consensus = Self {
             drawn_for: (node.raft.term, node.raft.state),
             node,
             boot_nonce: start.boot_nonce,
             prng,
+            pace: start.pace,
             election_ticks: 0,
             chance: 0,
             leader_ticks: 0,
@@ -381,12 +383,12 @@ impl Consensus {
     }
 }
 
-fn raft_config(member: MemberId, applied: LogIndex) -> Config {
+fn raft_config(member: MemberId, applied: LogIndex, pace: &Pace) -> Config {
     Config {
         id: member.0,
-        election_tick: ELECTION_TICKS,
-        max_election_tick: ELECTION_TICKS_END,
-        heartbeat_tick: HEARTBEAT_TICKS,
+        election_tick: pace.election_ticks(),
+        max_election_tick: pace.election_ticks_end(),
+        heartbeat_tick: pace.heartbeat_ticks(),
         applied: applied.0,
         max_size_per_msg: APPEND_BYTES_MAX,
         max_inflight_msgs: APPENDS_INFLIGHT_MAX,

@@ -3,6 +3,7 @@
 //! Owns: the checks between the durable state and the durable log. Must never: repair: what contradicts itself was lost or mixed up, and
 //! only an operator knows how. Driven by `Consensus::start`.
 
+use super::ticks::Pace;
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::store::ConfState;
 use crate::wal::{HardState, LogEntry, Position};
@@ -24,6 +25,8 @@ pub struct Start {
     pub log_start: Position,
     /// Everything in the log, also what is at or before `applied`.
     pub entries: Vec<LogEntry>,
+    /// How soon leaders are missed.
+    pub pace: Pace,
 }
 
 /// The durable state and the durable log contradict each other: something was lost or mixed up. Fatal.

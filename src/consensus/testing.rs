@@ -51,6 +51,7 @@ pub(super) fn start_of(member: u64, conf_state: ConfState) -> Start {
         hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
         log_start: BEGIN,
         entries: Vec::new(),
+        pace: Pace::default(),
     }
 }
 

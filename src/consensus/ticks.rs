@@ -13,10 +13,6 @@ use crate::time::Instant;
 
 /// The grain of raft's timeouts: fine enough that two members rarely draw the same election timeout.
 pub(super) const TICK: Duration = Duration::from_millis(10);
-pub(super) const HEARTBEAT_TICKS: usize = ticks(HEARTBEAT);
-pub(super) const ELECTION_TICKS: usize = ticks(ELECTION_TIMEOUT_MIN);
-/// Twice the longest timeout there is: each member waits between one and two of them.
-pub(super) const ELECTION_TICKS_END: usize = 2 * ticks(ELECTION_TIMEOUT_MAX) + 1;
 /// How many times longer than the shortest election timeout a leader waits for a majority.
 const LEADER_PATIENCE: u64 = 2;
 /// A leader is missed after so many times the longest gap between its words that was seen lately.
@@ -25,13 +21,47 @@ const GAPS: u32 = 4;
 const GAP_MEMORY: Duration = Duration::from_secs(60);
 /// How finely the chance part of a timeout is drawn.
 const CHANCES: u64 = 1024;
-/// A pause of the process counts as at most this many ticks: one election is enough to find out what happened meanwhile.
-const CATCH_UP_TICKS_MAX: u64 = 2 * ELECTION_TICKS as u64;
 
-const _: () = assert!(ELECTION_TICKS > HEARTBEAT_TICKS && HEARTBEAT_TICKS > 0);
+/// How often leaders are heard, and how soon they are missed. Members of one cluster should have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How often a leader shows that it is there.
+    pub heartbeat: Duration,
+    /// The shortest time without a word of the leader after which a follower looks for another one.
+    pub election_min: Duration,
+    /// The longest, where its words come irregularly.
+    pub election_max: Duration,
+}
 
-const fn ticks(duration: Duration) -> usize {
-    (duration.as_millis() / TICK.as_millis()) as usize
+impl Default for Pace {
+    fn default() -> Self {
+        Self { heartbeat: HEARTBEAT, election_min: ELECTION_TIMEOUT_MIN, election_max: ELECTION_TIMEOUT_MAX }
+    }
+}
+
+impl Pace {
+    pub(super) fn heartbeat_ticks(&self) -> usize {
+        ticks(self.heartbeat).max(1)
+    }
+
+    /// More than a heartbeat, whatever the settings: raft insists.
+    pub(super) fn election_ticks(&self) -> usize {
+        ticks(self.election_min).max(self.heartbeat_ticks() + 1)
+    }
+
+    /// Beyond the longest timeout that can be drawn: each member waits between one and two of them.
+    pub(super) fn election_ticks_end(&self) -> usize {
+        2 * ticks(self.election_max).max(self.election_ticks()) + 1
+    }
+
+    /// A pause of the process counts as at most so many ticks: one election is enough to find out what happened meanwhile.
+    fn catch_up_ticks(&self) -> u64 {
+        2 * self.election_ticks() as u64
+    }
+}
+
+fn ticks(duration: Duration) -> usize {
+    usize::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(usize::MAX / 4)
 }
 
 impl Consensus {
@@ -65,12 +95,12 @@ impl Consensus {
     pub(super) fn count_ticks(&mut self, now: Instant) {
         let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
-        if !self.ticks_matter() || passed > CATCH_UP_TICKS_MAX {
+        if !self.ticks_matter() || passed > self.pace.catch_up_ticks() {
             self.last_tick = now;
         } else {
             self.last_tick = self.last_tick + TICK * u32::try_from(passed).unwrap_or(u32::MAX);
         }
-        for _ in 0..passed.min(CATCH_UP_TICKS_MAX) {
+        for _ in 0..passed.min(self.pace.catch_up_ticks()) {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
             let unready = guard::votes_alone(&self.node.raft) && !guard::all_persisted(&self.node.raft);
             if !self.ticks_matter() || (unready && self.node.raft.state != StateRole::Leader) {
@@ -140,8 +170,9 @@ impl Consensus {
     }
 
     fn set_election_timeout(&mut self) {
-        let least = (self.longest_gap * GAPS).clamp(ELECTION_TIMEOUT_MIN, ELECTION_TIMEOUT_MAX);
-        let least = ticks(least);
+        let most = self.pace.election_max.max(self.pace.election_min);
+        let least = (self.longest_gap * GAPS).clamp(self.pace.election_min, most);
+        let least = ticks(least).max(self.pace.election_ticks());
         let more = least as u64 * self.chance / CHANCES;
         self.election_ticks = least + usize::try_from(more).unwrap_or(0);
         self.node.raft.set_randomized_election_timeout(self.election_ticks);

@@ -1,7 +1,7 @@
 //! A core among peers that do not answer, or answer late.
 
 use super::*;
-use crate::consensus::Start;
+use crate::consensus::{Pace, Start};
 use crate::ids::Term;
 use crate::limits::HEARTBEAT;
 use crate::prng::Prng;
@@ -31,6 +31,7 @@ impl Trio {
                 hard_state: HardState::default(),
                 log_start: begin,
                 entries: Vec::new(),
+                pace: Pace::default(),
             };
             let logger = slog::Logger::root(slog::Discard, slog::o!());
             Core::new(Instant(0), Consensus::start(Instant(0), start, Prng::new(id), &logger).unwrap())

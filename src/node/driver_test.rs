@@ -97,6 +97,7 @@ impl Member {
             log_start: recovered.start,
             entries: recovered.entries,
             quota_bytes: quota,
+            pace: Pace::default(),
             prng: Prng::new(boot),
         };
         let now = Instant(boot);

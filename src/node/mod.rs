@@ -41,7 +41,7 @@ pub use reconcile::{Membership, Target};
 pub use source::TransferOutcome;
 pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 
-use crate::consensus::{Consensus, Start, StartError};
+use crate::consensus::{Consensus, Pace, Start, StartError};
 use crate::ids::MemberId;
 use crate::prng::Prng;
 use crate::store::{Base, StoreError};
@@ -64,6 +64,8 @@ pub struct Recovery {
     pub entries: Vec<LogEntry>,
     /// The setting that the NOSPACE alarm is judged by, if there is a limit.
     pub quota_bytes: Option<u64>,
+    /// How soon leaders are missed.
+    pub pace: Pace,
     /// Randomness for election timeouts.
     pub prng: Prng,
 }
@@ -96,6 +98,7 @@ pub fn recover(
         hard_state: recovery.hard_state,
         log_start: recovery.log_start,
         entries: recovery.entries,
+        pace: recovery.pace,
     };
     let consensus = Consensus::start(now, start, recovery.prng, logger)?;
     let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;

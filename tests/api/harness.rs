@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use covey::api::{Api, ApiOptions, Listener, Plaintext, Stop, TlsSource, methods};
 use covey::command::Alarm;
+use covey::consensus::Pace;
 use covey::disk::Directory;
 use covey::formation::first_state_of;
 use covey::ids::{ClusterId, MemberId, PublicKey};
@@ -198,6 +199,7 @@ where
         entries,
         quota_bytes: quota,
         prng: Prng::new(1),
+        pace: Pace::default(),
     };
     let clock = Clock::start();
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use covey::command::codec::encode;
 use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
-use covey::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
+use covey::consensus::{CoreStatus, Message, Pace, PersistId, Role, SnapshotMark};
 use covey::disk::sim::SimDir;
 use covey::formation::DataDir;
 use covey::ids::{LogIndex, MemberId, ProposalId, Revision, Term};
@@ -184,6 +184,7 @@ impl Member {
             log_start: recovered.start,
             entries: recovered.entries,
             quota_bytes: Some(quota),
+            pace: Pace::default(),
             prng: prng.fork(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
