@@ -2,14 +2,7 @@
 //!
 //! The modules stand in rank order: each imports only from those above it. `ARCHITECTURE.md` beside this file is the map.
 
-#[cfg(all(
-    not(debug_assertions),
-    any(
-        feature = "planted-ack-before-sync",
-        feature = "planted-forget-applied",
-        feature = "planted-skip-dir-sync"
-    )
-))]
+#[cfg(all(feature = "planted", not(debug_assertions)))]
 compile_error!("planted bugs are for the simulator's own tests");
 
 // R0: values

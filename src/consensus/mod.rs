@@ -210,7 +210,8 @@ impl Consensus {
         // A context used twice let a delayed heartbeat answer confirm a later round, and a read was stale.
         let mut context = Vec::with_capacity(16);
         context.extend_from_slice(&self.boot_nonce.to_be_bytes());
-        context.extend_from_slice(&round.0.to_be_bytes());
+        let unique = if cfg!(feature = "planted-reuse-read-context") { 1 } else { round.0 };
+        context.extend_from_slice(&unique.to_be_bytes());
         if !self.removed {
             self.node.read_index(context);
             self.after_call();

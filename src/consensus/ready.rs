@@ -47,7 +47,10 @@ impl Consensus {
         self.last_number = number;
         let install = snapshot::mark_of(ready.snapshot());
         let entries = ready.take_entries();
-        let hard_state = hard_state_from_raft(&self.node.raft.hard_state());
+        let mut hard_state = hard_state_from_raft(&self.node.raft.hard_state());
+        if cfg!(feature = "planted-forget-vote") {
+            hard_state.vote = None;
+        }
         let leads = self.node.raft.state == StateRole::Leader;
         let messages = if leads { ready.take_messages() } else { ready.take_persisted_messages() };
         let committed = ready.take_committed_entries();
@@ -106,13 +109,21 @@ impl Consensus {
             _ => self.last_number,
         };
         self.node.on_persist_ready(number);
+        if cfg!(feature = "planted-ack-before-quorum") && self.node.raft.state == StateRole::Leader {
+            let log = &mut self.node.raft.raft_log;
+            log.commit_to(log.persisted);
+        }
         self.after_call();
     }
 
     fn round_of(&self, state: &raft::ReadState) -> Option<(ReadRound, LogIndex)> {
         let (boot, round) = state.request_ctx.split_first_chunk::<8>()?;
         let round: [u8; 8] = round.try_into().ok()?;
-        (u64::from_be_bytes(*boot) == self.boot_nonce)
-            .then(|| (ReadRound(u64::from_be_bytes(round)), LogIndex(state.index)))
+        let round = if cfg!(feature = "planted-reuse-read-context") {
+            self.rounds
+        } else {
+            u64::from_be_bytes(round)
+        };
+        (u64::from_be_bytes(*boot) == self.boot_nonce).then(|| (ReadRound(round), LogIndex(state.index)))
     }
 }

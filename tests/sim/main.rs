@@ -29,14 +29,7 @@ mod oracle;
 #[cfg(test)]
 mod places;
 mod plan;
-#[cfg(all(
-    test,
-    any(
-        feature = "planted-ack-before-sync",
-        feature = "planted-forget-applied",
-        feature = "planted-skip-dir-sync"
-    )
-))]
+#[cfg(all(test, feature = "planted"))]
 mod planted;
 #[cfg(test)]
 mod queue;

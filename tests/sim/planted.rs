@@ -36,3 +36,33 @@ fn forget_applied_is_found() {
 fn skip_dir_sync_is_found() {
     find(Plan::draw, 20);
 }
+
+#[cfg(feature = "planted-ack-before-quorum")]
+#[test]
+fn ack_before_quorum_is_found() {
+    find(Plan::draw_cluster, 20);
+}
+
+#[cfg(feature = "planted-forget-vote")]
+#[test]
+fn forget_vote_is_found() {
+    find(Plan::draw_cluster, 300);
+}
+
+#[cfg(feature = "planted-reuse-read-context")]
+#[test]
+fn reuse_read_context_is_found() {
+    find(Plan::draw_cluster, 600);
+}
+
+#[cfg(feature = "planted-early-deadlines")]
+#[test]
+fn early_deadlines_is_found() {
+    find(Plan::draw, 20);
+}
+
+#[cfg(feature = "planted-cut-off-leaving")]
+#[test]
+fn cut_off_leaving_is_found() {
+    find(Plan::draw_members, 100);
+}
