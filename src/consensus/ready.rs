@@ -124,6 +124,6 @@ impl Consensus {
         } else {
             u64::from_be_bytes(round)
         };
-        (u64::from_be_bytes(*boot) == self.boot_nonce).then(|| (ReadRound(round), LogIndex(state.index)))
+        (u64::from_be_bytes(*boot) == self.boot_nonce).then_some((ReadRound(round), LogIndex(state.index)))
     }
 }
