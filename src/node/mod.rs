@@ -35,7 +35,7 @@ pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
-pub use question::{QuestionError, Roster};
+pub use question::{Progress, QuestionError, Roster};
 pub use reads::ConfirmedReads;
 pub use reconcile::{Membership, Target};
 pub use source::TransferOutcome;

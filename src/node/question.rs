@@ -5,16 +5,17 @@
 //!
 //! ```text
 //! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live)  lease:i64 LE     or  kind:u8 (3 roster)
+//!                                                                            or  kind:u8 (4 in sync?)  member:u64 LE
 //! answer    = version:u8 (1)  kind:u8
 //!             1 renewed: ttl:i64 LE     2 gone     3 time to live: granted, remaining:i64 LE     4 not leading     5 too many
-//!             6 roster: facts (as the store keeps them)
+//!             6 roster: facts (as the store keeps them)     7 in sync     8 behind
 //! ```
 //! The list of leases has no bytes: every member gives it from its own state, since it has no bound.
 
 use bytes::{Buf as _, Bytes};
 
 use super::leases::{LeaseAnswer, LeaseRequest};
-use crate::ids::{LeaseId, LogIndex};
+use crate::ids::{LeaseId, LogIndex, MemberId};
 use crate::mvcc::{Facts, View};
 use crate::store::{Meta, decode_facts, encode_facts};
 
@@ -23,12 +24,15 @@ const VERSION: u8 = 1;
 const RENEW: u8 = 1;
 const TIME_TO_LIVE: u8 = 2;
 const ROSTER: u8 = 3;
+const IN_SYNC_ASKED: u8 = 4;
 const RENEWED: u8 = 1;
 const GONE: u8 = 2;
 const TIME: u8 = 3;
 const NOT_LEADING: u8 = 4;
 const TOO_MANY: u8 = 5;
 const ROSTER_ANSWER: u8 = 6;
+const IN_SYNC: u8 = 7;
+const BEHIND: u8 = 8;
 
 /// Bytes from a member are no question or answer of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +106,54 @@ impl LeaseAnswer {
     }
 }
 
+/// Whether a learner has caught up with the leader, which alone can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It has.
+    InSync,
+    /// It has not.
+    Behind,
+    /// This member does not lead.
+    NotLeading,
+}
+
+impl Progress {
+    /// The question about a member.
+    pub fn question(of: MemberId) -> Bytes {
+        let mut bytes = vec![VERSION, IN_SYNC_ASKED];
+        bytes.extend(of.0.to_le_bytes());
+        bytes.into()
+    }
+
+    /// About whom a question asks, if it is that one.
+    pub fn asked_by(question: &[u8]) -> Option<MemberId> {
+        let (head, rest) = question.split_first_chunk::<2>()?;
+        let id: [u8; 8] = rest.try_into().ok()?;
+        (*head == [VERSION, IN_SYNC_ASKED]).then(|| MemberId(u64::from_le_bytes(id)))
+    }
+
+    /// Its bytes.
+    pub fn encode(self) -> Bytes {
+        let kind = match self {
+            Self::InSync => IN_SYNC,
+            Self::Behind => BEHIND,
+            Self::NotLeading => NOT_LEADING,
+        };
+        vec![VERSION, kind].into()
+    }
+
+    /// Reads back what [`Progress::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, QuestionError> {
+        let (kind, rest) = open(bytes)?;
+        match kind {
+            IN_SYNC if rest.is_empty() => Ok(Self::InSync),
+            BEHIND if rest.is_empty() => Ok(Self::Behind),
+            NOT_LEADING if rest.is_empty() => Ok(Self::NotLeading),
+            _ => Err(QuestionError),
+        }
+    }
+}
+
 /// Who takes part, as of a position in the log. A member that was away may find that nobody it knows leads any more, and that it does not know
 /// those who do; whom it knows tells it of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,7 +219,7 @@ fn number(bytes: &mut Bytes) -> Result<i64, QuestionError> {
 mod tests {
     use super::*;
     use crate::formation::test_founding;
-    use crate::ids::{MemberId, PublicKey};
+    use crate::ids::PublicKey;
 
     #[test]
     fn questions_and_answers_come_back_and_other_bytes_are_refused() {
@@ -189,6 +241,19 @@ mod tests {
             refuses_spoiled(&bytes, LeaseAnswer::decode);
         }
         assert_eq!((LeaseRequest::List.encode(), LeaseAnswer::List(vec![id]).encode()), (None, None));
+    }
+
+    #[test]
+    fn whether_a_learner_is_in_sync_is_asked_and_answered() {
+        let question = Progress::question(MemberId(u64::MAX));
+        assert_eq!(Progress::asked_by(&question), Some(MemberId(u64::MAX)));
+        assert_eq!(Progress::asked_by(&question[..9]), None);
+        assert_eq!(Progress::asked_by(&LeaseRequest::Renew(LeaseId(1)).encode().unwrap()), None);
+        assert!(LeaseRequest::decode(question).is_err());
+        for answer in [Progress::InSync, Progress::Behind, Progress::NotLeading] {
+            assert_eq!(Progress::decode(answer.encode()), Ok(answer));
+            refuses_spoiled(&answer.encode(), Progress::decode);
+        }
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::Milestone;
-use super::handle::{Handle, ServeError};
+use super::handle::{Handle, ServeError, Shared};
 use super::threads::CoreInput;
 use crate::consensus::CoreStatus;
 use crate::ids::{MemberId, Term};
 use crate::limits::ELECTION_TIMEOUT;
+use crate::node::Progress;
 use crate::time::Instant;
 
 /// How long there may be no leader (etcd's three election timeouts).
@@ -90,18 +91,32 @@ pub enum HandOverError {
 }
 
 impl Handle {
-    /// Whether a learner has caught up, as far as this member can say. Only the leader can: elsewhere the promotion waits in the state until it has.
+    /// Whether a learner has caught up: only the leader can say, and is asked.
     ///
     /// # Errors
     /// `None` for one that has not.
     pub async fn check_in_sync(&self, learner: MemberId) -> Result<(), Option<ServeError>> {
-        let (answer, answered) = oneshot::channel();
-        self.0.core.send(CoreInput::InSync(learner, answer)).map_err(|_| Some(ServeError::Stopped))?;
-        match answered.await {
-            Ok(Some(false)) => Err(None),
-            Ok(Some(true) | None) => Ok(()),
-            Err(oneshot::Canceled) => Err(Some(ServeError::Stopped)),
+        let status = self.status();
+        let progress = match status.leader {
+            Some(leader) if leader != status.member => self.ask_progress(leader, learner).await?,
+            _ => match self.is_in_sync(learner).await? {
+                Some(true) => Progress::InSync,
+                Some(false) => Progress::Behind,
+                None => Progress::NotLeading,
+            },
+        };
+        match progress {
+            Progress::InSync => Ok(()),
+            Progress::Behind => Err(None),
+            Progress::NotLeading => Err(Some(ServeError::LeaderChanged)),
         }
+    }
+
+    /// The same as far as this member can say: `None` where it does not lead.
+    pub(super) async fn is_in_sync(&self, member: MemberId) -> Result<Option<bool>, ServeError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.core.send(CoreInput::InSync(member, answer)).map_err(|_| ServeError::Stopped)?;
+        answered.await.map_err(|oneshot::Canceled| ServeError::Stopped)
     }
 
     /// Hands leadership to another voter, and waits until it leads.
@@ -150,12 +165,7 @@ impl Handle {
 
     /// Resolves when this member was removed from the cluster.
     pub fn removed(&self) -> impl Future<Output = ()> + Send + 'static {
-        let shared = Arc::clone(&self.0);
-        async move {
-            if !shared.removal.wait(1).await {
-                pending::<()>().await;
-            }
-        }
+        self.once(|shared| &shared.removal)
     }
 
     /// Other members say that this one was removed. It may never hear of that otherwise: nobody sends it the log any more.
@@ -165,9 +175,14 @@ impl Handle {
 
     /// Resolves when another member has shown that this one's data directory is an old copy.
     pub fn fenced(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.once(|shared| &shared.fencing)
+    }
+
+    /// Resolves when something has happened; not when the node stops without it.
+    fn once(&self, what: fn(&Shared) -> &Milestone) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);
         async move {
-            if !shared.fencing.wait(1).await {
+            if !what(&shared).wait(1).await {
                 pending::<()>().await;
             }
         }

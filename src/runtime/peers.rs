@@ -16,7 +16,7 @@ use super::threads::CoreInput;
 use crate::consensus::Message;
 use crate::ids::MemberId;
 use crate::limits::QUESTIONS_PENDING_MAX;
-use crate::node::{LeaseAnswer, LeaseRequest, Roster, TransferMessage};
+use crate::node::{LeaseAnswer, LeaseRequest, Progress, Roster, TransferMessage};
 use crate::time::Instant;
 
 /// The way to the other members. None of it waits, and any of it may be lost.
@@ -163,6 +163,17 @@ impl Handle {
             }
             return;
         }
+        if let Some(member) = Progress::asked_by(&question) {
+            let answer = match self.is_in_sync(member).await {
+                Ok(Some(true)) => Progress::InSync,
+                Ok(Some(false)) => Progress::Behind,
+                Ok(None) | Err(_) => Progress::NotLeading,
+            };
+            if let Some(link) = self.0.peers.link() {
+                link.answer(from, number, answer.encode());
+            }
+            return;
+        }
         let Ok(request) = LeaseRequest::decode(question) else {
             tracing::warn!(%from, "a member asks what this version does not understand");
             return;
@@ -175,6 +186,16 @@ impl Handle {
         if let Some((link, bytes)) = self.0.peers.link().zip(answer.encode()) {
             link.answer(from, number, bytes);
         }
+    }
+
+    /// Asks the leader whether a member has caught up.
+    pub(super) async fn ask_progress(&self, leader: MemberId, of: MemberId) -> Result<Progress, ServeError> {
+        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
+        let answer = self.0.peers.ask(self.0.clock.now(), leader, number, Progress::question(of)).await?;
+        Progress::decode(answer).map_err(|error| {
+            tracing::warn!(%leader, %error, "the leader's answer is not understood");
+            ServeError::LeaderChanged
+        })
     }
 
     /// Asks another member who the members are.

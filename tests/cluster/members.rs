@@ -59,6 +59,15 @@ fn a_member_is_added_promoted_and_takes_the_place_of_one_that_is_removed() {
     let id = add(&cluster, new, true).unwrap();
     let refused = add(&cluster, new, false).unwrap_err();
     assert_eq!(refused.message(), "etcdserver: Peer URLs already exists");
+    // It has nothing yet, whoever is asked.
+    for host in 0..3 {
+        let refused = block_on(async {
+            let mut client = cluster_client(&cluster.hosts[host]).await.unwrap();
+            client.member_promote(pb::MemberPromoteRequest { id }).await.unwrap_err()
+        });
+        let text = "etcdserver: can only promote a learner member which is in sync with leader";
+        assert_eq!((refused.code(), refused.message()), (tonic::Code::FailedPrecondition, text), "{host}");
+    }
     let initial = cluster.initial();
     cluster.hosts[new].start(&["--initial-cluster", &initial, "--initial-cluster-state", "existing"]);
     until("the new member has the state", || read(&cluster, new, "before49"));

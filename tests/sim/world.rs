@@ -532,7 +532,8 @@ impl World {
         }
     }
 
-    fn bury(&mut self, number: usize, disk: Disk) {
+    /// The process is gone, and with it all that it was asked.
+    fn end_process(&mut self, number: usize, disk: Disk) {
         let host = &mut self.hosts[number];
         host.member = None;
         host.run += 1;
@@ -541,6 +542,10 @@ impl World {
         let run = host.run;
         let lost = self.ops.extract_if(.., |_, op| op.host == number && op.run < run);
         self.report.unknown += lost.count() as u64;
+    }
+
+    fn bury(&mut self, number: usize, disk: Disk) {
+        self.end_process(number, disk);
         let long = self.hosts.len() > 1 && !self.calm && self.prng.one_in(4);
         let delay = draw(&mut self.prng, if long { OUTAGE } else { RESTART });
         self.schedule_start(number, delay);

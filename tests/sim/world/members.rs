@@ -78,14 +78,9 @@ impl World {
         self.note("replace", &[number as u64]);
         let disk = Disk::new(&mut self.prng);
         self.cluster.replace(number);
+        self.end_process(number, disk);
         let host = &mut self.hosts[number];
-        (host.member, host.standing, host.starting) = (None, None, false);
-        host.run += 1;
-        host.troubles += 1;
-        host.disk = disk;
-        let run = host.run;
-        let lost = self.ops.extract_if(.., |_, op| op.host == number && op.run < run);
-        self.report.unknown += lost.count() as u64;
+        (host.standing, host.starting) = (None, false);
     }
 
     fn change_something(&mut self, facts: &Facts) {
