@@ -143,6 +143,8 @@ impl Peers {
                 peers
             });
             let peers = peers.await;
+            let gone = view.facts().removed.iter().filter_map(|(id, key)| Some(((*key)?, *id)));
+            self.transport.set_removed(gone.collect());
             if peers != shown {
                 self.transport.set_peers(peers.clone());
                 shown = peers;

@@ -17,7 +17,7 @@ use super::endpoint::canonical;
 use super::forming;
 use super::gate::Admission;
 use super::greet::{self, Failure, refuse, why};
-use super::hello::{Refusal, RefusalKind};
+use super::hello::{Known, Refusal, RefusalKind};
 use super::manager::{Established, Input};
 use super::shared::Shared;
 use super::trust::{ALPN_FORMING, ALPN_PEER, key_of};
@@ -104,14 +104,27 @@ async fn greeted(
         return Err(refuse(&connection, Refusal { kind: RefusalKind::Version, sentence }));
     }
     // Looked up again after the handshake: the key may have been removed meanwhile.
-    let found = shown_key(&connection).and_then(|key| Some((key, shared.pins.known(&key)?)));
-    let Some((key, known)) = found else {
+    let key = shown_key(&connection);
+    let Some((key, known)) = key.and_then(|key| Some((key, shared.pins.known(&key)?))) else {
+        if let Some(removed) = key.and_then(|key| shared.pins.removed(&key)) {
+            return Err(dismiss(shared, &connection, removed).await);
+        }
         let sentence = format!("member {} does not know the key that was shown", shared.own.member);
         return Err(refuse(&connection, Refusal { kind: RefusalKind::Key, sentence }));
     };
     *member = Some(known.member);
     let greeted = greet::answer(&connection, &shared.own, &known).await?;
     Ok(Established { key, connection, greeted, attempt: None })
+}
+
+/// Tells a member that it was removed; but first the two find out whether they are of one cluster and generation, since who hears it, stops.
+async fn dismiss(shared: &Shared, connection: &Connection, member: MemberId) -> Failure {
+    if let Err(failure) = greet::answer(connection, &shared.own, &Known { member, seen: None }).await {
+        return failure;
+    }
+    let us = shared.own.member;
+    let sentence = format!("member {us} refuses member {member}: it was removed from the cluster");
+    refuse(connection, Refusal { kind: RefusalKind::Removed, sentence })
 }
 
 pub(super) fn protocol_of(connection: &Connection) -> Option<Vec<u8>> {

@@ -162,6 +162,11 @@ impl Transport {
         self.tell(Input::Peers(peers));
     }
 
+    /// These were members with these keys. If they come, they are told that they are none any more.
+    pub fn set_removed(&self, removed: BTreeMap<PublicKey, MemberId>) {
+        self.shared.pins.replace_removed(removed);
+    }
+
     /// Sends each message to the member that it names. Never waits: what finds no place is dropped, and [`Event::Unreachable`] follows where
     /// raft has to know.
     pub fn send(&self, messages: Vec<Message>) {

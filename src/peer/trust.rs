@@ -42,17 +42,31 @@ pub(super) fn key_of(spki: &[u8]) -> Option<PublicKey> {
 
 /// The keys that are accepted, whose they are, and the latest run that each has shown. Replaced while connections come and go.
 #[derive(Debug, Default)]
-pub(super) struct Pins(RwLock<BTreeMap<PublicKey, Known>>);
+pub(super) struct Pins {
+    accepted: RwLock<BTreeMap<PublicKey, Known>>,
+    /// The keys of members that were removed.
+    removed: RwLock<BTreeMap<PublicKey, MemberId>>,
+}
 
 impl Pins {
     /// Whose key this is.
     pub(super) fn known(&self, key: &PublicKey) -> Option<Known> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+        self.accepted.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    /// Which member this was the key of, before it was removed.
+    pub(super) fn removed(&self, key: &PublicKey) -> Option<MemberId> {
+        self.removed.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    /// The holders of these keys are told that they were removed.
+    pub(super) fn replace_removed(&self, keys: BTreeMap<PublicKey, MemberId>) {
+        *self.removed.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Accepts these keys from now on and no others. What was seen of a member is not forgotten.
     pub(super) fn replace(&self, keys: impl Iterator<Item = (PublicKey, MemberId, Option<Run>)>) {
-        let mut pins = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self.accepted.write().unwrap_or_else(PoisonError::into_inner);
         let fresh = keys
             .map(|(key, member, seen)| {
                 let before = pins.get(&key).filter(|known| known.member == member);
@@ -65,7 +79,7 @@ impl Pins {
 
     /// The holder of this key has shown this run.
     pub(super) fn saw(&self, key: &PublicKey, run: Run) {
-        let mut pins = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self.accepted.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = pins.get_mut(key) {
             known.seen = later(known.seen, Some(run));
         }
@@ -130,7 +144,8 @@ impl Verifier {
     fn check(&self, shown: &CertificateDer<'_>) -> Result<(), Error> {
         let key = key_of(shown).ok_or(KeyRefused::NotEd25519)?;
         match &self.accepts {
-            Accepts::Pinned(pins) if pins.known(&key).is_some() => Ok(()),
+            // Who was removed is told so by a member, and not by TLS.
+            Accepts::Pinned(pins) if pins.known(&key).is_some() || pins.removed(&key).is_some() => Ok(()),
             Accepts::Pinned(_) => Err(KeyRefused::Stranger(Fingerprint::of(&key)).into()),
             Accepts::Any => Ok(()),
             Accepts::One(expected) if *expected == key => Ok(()),

@@ -418,11 +418,12 @@ impl Shared {
     pub(super) fn publish(&self, view: View) {
         let before = self.views.load();
         let (old, new) = (before.facts(), view.facts());
-        let changed = !std::ptr::eq(old, new) && (old.forming != new.forming || old.members != new.members);
+        let same = std::ptr::eq(old, new)
+            || (old.forming, &old.members, &old.conf_state) == (new.forming, &new.members, &new.conf_state);
         drop(before);
         self.views.publish(view);
         self.watches.poke();
-        if changed {
+        if !same {
             self.membership.reach(self.membership.value() + 1);
         }
     }

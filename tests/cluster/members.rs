@@ -102,6 +102,23 @@ fn a_member_is_added_promoted_and_takes_the_place_of_one_that_is_removed() {
     assert_eq!((unknown.code(), unknown.message()), (tonic::Code::NotFound, "etcdserver: member not found"));
 }
 
+/// Who was away hears of its removal by being refused: nobody sends it the log any more.
+#[test]
+fn a_follower_that_is_removed_while_it_is_away_stops_by_itself() {
+    let mut cluster = Cluster::start(3);
+    let follower = (cluster.leader() + 1) % 3;
+    let id = id_of(&cluster, follower);
+    let other = (follower + 1) % 3;
+    cluster.hosts[follower].kill();
+    block_on(async {
+        let mut client = cluster_client(&cluster.hosts[other]).await.unwrap();
+        client.member_remove(pb::MemberRemoveRequest { id }).await.unwrap();
+    });
+    cluster.hosts[follower].start(&[]);
+    assert_eq!(cluster.hosts[follower].ended(), 0, "{}", cluster.hosts[follower].log());
+    write(&cluster, other, "after", "x");
+}
+
 #[test]
 fn leadership_is_handed_to_the_member_that_was_named() {
     let cluster = Cluster::start(3);

@@ -8,7 +8,7 @@ use covey::formation::{ClusterRoot, Generation};
 use covey::ids::{Incarnation, MemberId, Run};
 use covey::peer::{Event, RefusalKind, RefusedBy};
 
-use crate::harness::{Node, append, heartbeat, identity, pair, peer};
+use crate::harness::{Node, append, heartbeat, identity, pair, peer, public};
 
 /// The refusal of or by a member: who refused, what for, and the sentence.
 fn wait_refused(node: &Node, by: RefusedBy) -> (RefusalKind, String) {
@@ -180,6 +180,20 @@ fn a_copy_that_has_caught_up_in_starts_finds_out_what_it_is() {
             "member 1 stops: member 2 has seen start 5 of it, of which its data directory knows nothing";
         assert_eq!(sentence, expected);
         assert_eq!(wait_refused(&b, RefusedBy::Them), (kind, sentence));
+    }
+}
+
+/// Who was away while it was removed is told so, by members of its own generation only: whoever hears it, stops.
+#[test]
+fn a_removed_member_that_comes_is_told() {
+    for (generation, kind) in [(1, RefusalKind::Removed), (2, RefusalKind::Generation)] {
+        let (a, mut own) = (Node::start(identity(1)), identity(2));
+        own.generation = Generation(generation);
+        let b = Node::start(own);
+        b.trust(&[]);
+        b.transport.set_removed([(public(&a.identity.key), a.identity.member)].into());
+        a.trust(&[b.peer()]);
+        assert_eq!(wait_refused(&a, RefusedBy::Them).0, kind);
     }
 }
 
