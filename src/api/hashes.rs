@@ -55,7 +55,7 @@ impl Hashes {
         let view = hold.view(self.node.handle())?;
         // Only now: meanwhile the state has gone on, and a compaction may have been accepted and carried out.
         let name = view.hash_name(revision)?;
-        let mut walk = self.node.read(view, false, move |view| HashWalk::start(view, name)).await?;
+        let mut walk = HashWalk::start(name);
         loop {
             let view = hold.view(self.node.handle())?;
             let slice = move |view: &_| walk.step(view, HASH_SLICE_BYTES).map(|hash| (walk, hash));

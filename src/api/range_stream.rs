@@ -112,15 +112,20 @@ fn read(node: Node, view: Arc<View>, cursor: Cursor) -> Reading {
     Box::pin(async move {
         // Until the chunk is encoded, which is when it begins to count as an answer.
         let _room = node.answers().reserve(cursor.chunk_bytes_max).await?;
-        let work = move || -> Result<_, ReadError> {
-            let mut pages = RangePages::new(view, cursor.rest.clone())?;
-            let page = pages.next_page(cursor.chunk_keys, cursor.chunk_bytes_max)?;
+        let mut pages = RangePages::new(view, cursor.rest.clone())?;
+        let (keys, bytes) = (cursor.chunk_keys, cursor.chunk_bytes_max);
+        let mut chunk = Page { kvs: Vec::new(), end: None };
+        while chunk.end.is_none() && (chunk.kvs.is_empty() || pages.is_counting()) {
+            let work = move || -> Result<_, ReadError> { Ok((pages.next_page(keys, bytes)?, pages)) };
+            let (page, rest) = node.handle().blocking(work).await?;
+            pages = rest;
             let nothing = Page { kvs: Vec::new(), end: Some(PagesEnd { more: false, count: 0 }) };
             let page = page.unwrap_or(nothing);
-            let cursor = if page.end.is_none() { cursor.after(&page.kvs) } else { cursor };
-            Ok((page, cursor))
-        };
-        Ok(node.handle().blocking(work).await?)
+            chunk.kvs.extend(page.kvs);
+            chunk.end = page.end;
+        }
+        let cursor = if chunk.end.is_none() { cursor.after(&chunk.kvs) } else { cursor };
+        Ok((chunk, cursor))
     })
 }
 

@@ -330,7 +330,7 @@ fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
 
 /// A hash of a change a step.
 fn hash_in_steps(view: &View, revision: i64) -> Result<HashKv, ReadError> {
-    let mut walk = HashWalk::start(view, view.hash_name(revision)?)?;
+    let mut walk = HashWalk::start(view.hash_name(revision)?);
     loop {
         if let Some(hash) = walk.step(view, 1)? {
             return Ok(hash);

@@ -10,6 +10,8 @@
 use bytes::BufMut;
 
 use super::ReadError;
+use super::range::from_key;
+use super::rows::Step;
 use super::view::View;
 use crate::command::varint::put_varint;
 use crate::command::{KeyRange, RangeEnd, Rejection};
@@ -39,7 +41,7 @@ pub struct HashName {
 impl View {
     /// Hashes everything retained up to `revision` (0: the current one) in one go.
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
-        let mut walk = HashWalk::start(self, self.hash_name(revision)?)?;
+        let mut walk = HashWalk::start(self.hash_name(revision)?);
         loop {
             if let Some(hash) = walk.step(self, u64::MAX)? {
                 return Ok(hash);
@@ -71,28 +73,29 @@ impl View {
 /// hashed was decided at the start. Between start and end the store must remove nothing.
 pub struct HashWalk {
     name: HashName,
+    /// Which changes at or below the compacted revision count: those that a read at this revision sees.
     witness: Revision,
+    /// Where it is still to be seen whether any key is live at the revision that is hashed.
+    search: Option<KeyRange>,
     next: VersionId,
     hash: u32,
     row: Vec<u8>,
 }
 
 impl HashWalk {
-    /// Begins the hash of what `view` calls `name`.
-    pub fn start(view: &View, name: HashName) -> Result<Self, StoreError> {
-        let at = name.hash_revision;
-        // Changes at or below the compacted revision count where a read at `at` still sees them, so what removal takes away or has not
-        // yet taken away makes no difference. With no key live at `at` etcd hashes what removal leaves: the versions live at
-        // the compacted revision.
+    /// Begins the hash of what a view calls `name`.
+    pub fn start(name: HashName) -> Self {
         let all = KeyRange { start: bytes::Bytes::from_static(&[0]), end: RangeEnd::Unbounded };
-        let any_live = view.rows(&all, at, 1)?.next().transpose()?.is_some();
-        let witness = if any_live { at } else { name.compacted() };
         let (next, hash) = (VersionId::default(), crc32c::crc32c(b"key"));
-        Ok(Self { name, witness, next, hash, row: Vec::new() })
+        Self { name, witness: name.hash_revision, search: Some(all), next, hash, row: Vec::new() }
     }
 
     /// Hashes changes of about `budget` bytes as the quota counts them, at least one; the hash once there are no more.
     pub fn step(&mut self, view: &View, budget: u64) -> Result<Option<HashKv>, StoreError> {
+        if let Some(rest) = self.search.take() {
+            self.decide_witness(view, &rest)?;
+            return Ok(None);
+        }
         let mut spent = 0;
         for change in view.changes(self.next)? {
             let (id, change) = change?;
@@ -112,6 +115,18 @@ impl HashWalk {
         }
         let HashName { compact_revision, hash_revision } = self.name;
         Ok(Some(HashKv { hash: self.hash, compact_revision, hash_revision }))
+    }
+
+    /// Changes at or below the compacted revision count where a read at the hashed one still sees them, so what removal takes away or has
+    /// not yet taken away makes no difference. With no key live there, etcd hashes what removal leaves: the versions live
+    /// at the compacted revision.
+    fn decide_witness(&mut self, view: &View, rest: &KeyRange) -> Result<(), StoreError> {
+        match view.steps(rest, self.name.hash_revision, 1)?.next().transpose()? {
+            Some(Step::Row(_)) => {}
+            Some(Step::Pause(key)) => self.search = Some(from_key(key, rest)),
+            None => self.witness = self.name.compacted(),
+        }
+        Ok(())
     }
 }
 

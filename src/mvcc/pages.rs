@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::ReadError;
 use super::range::from_key;
-use super::rows::signed;
+use super::rows::{Count, Step, signed};
 use super::view::View;
 use crate::command::{KeyRange, KeyValue, Range};
 use crate::ids::Revision;
@@ -24,6 +24,8 @@ pub struct RangePages {
     /// What is left of the limit.
     limit: usize,
     returned: i64,
+    /// The keys behind the limit, or all of them where only their number is asked for.
+    count: Option<Count>,
 }
 
 /// One page of a range.
@@ -54,7 +56,7 @@ impl RangePages {
         let at = view.plain_revision(request.revision)?;
         let rest = Some(request.range.clone());
         let limit = request.limit().unwrap_or(usize::MAX);
-        Ok(Self { view, request, at, rest, limit, returned: 0 })
+        Ok(Self { view, request, at, rest, limit, returned: 0, count: None })
     }
 
     /// The view that all pages are read from.
@@ -62,20 +64,40 @@ impl RangePages {
         &self.view
     }
 
+    /// Whether all pairs were returned, and what is left is to count the keys behind the limit.
+    pub fn is_counting(&self) -> bool {
+        self.count.is_some()
+    }
+
     /// The next page: at most `keys` keys (at least one is taken), and keys and values of at most `bytes` bytes unless a
-    /// single pair is larger. `None` after the last one.
+    /// single pair is larger. One that is not the last may be empty, where the search for the next key takes long. `None` after the last one.
     pub fn next_page(&mut self, keys: usize, bytes: usize) -> Result<Option<Page>, ReadError> {
+        if let Some(mut count) = self.count.take() {
+            let Some(behind) = self.view.continue_count(&mut count)? else {
+                self.count = Some(count);
+                return Ok(Some(Page { kvs: Vec::new(), end: None }));
+            };
+            let end =
+                PagesEnd { more: !self.request.count_only && behind > 0, count: self.returned + behind };
+            return Ok(Some(Page { kvs: Vec::new(), end: Some(end) }));
+        }
         let Some(rest) = self.rest.take() else { return Ok(None) };
         if self.request.count_only {
-            let count = self.view.count(&rest, self.at)?;
-            return Ok(Some(Page { kvs: Vec::new(), end: Some(PagesEnd { more: false, count }) }));
+            self.count = Some(self.view.begin_count(rest, self.at));
+            return Ok(Some(Page { kvs: Vec::new(), end: None }));
         }
         let keys = keys.clamp(1, self.limit);
         let mut kvs: Vec<KeyValue> = Vec::new();
         let mut size = 0;
         let mut cut: Option<Bytes> = None;
-        for row in self.view.rows(&rest, self.at, keys.saturating_add(1))? {
-            let row = row?;
+        for step in self.view.steps(&rest, self.at, keys.saturating_add(1))? {
+            let row = match step? {
+                Step::Row(row) => row,
+                Step::Pause(key) => {
+                    cut = Some(key);
+                    break;
+                }
+            };
             if kvs.len() == keys {
                 cut = Some(row.key().clone());
                 break;
@@ -93,11 +115,12 @@ impl RangePages {
         self.returned += signed(kvs.len() as u64);
         let end = match cut.map(|key| from_key(key, &rest)) {
             None => Some(PagesEnd { more: false, count: self.returned }),
-            Some(rest) if self.limit == 0 => {
-                Some(PagesEnd { more: true, count: self.returned + self.view.count(&rest, self.at)? })
-            }
-            rest => {
-                self.rest = rest;
+            Some(rest) => {
+                if self.limit == 0 {
+                    self.count = Some(self.view.begin_count(rest, self.at));
+                } else {
+                    self.rest = Some(rest);
+                }
                 None
             }
         };

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::ReadError;
-use super::rows::{Draft, signed};
+use super::rows::{Count, Draft, Step, signed};
 use super::view::View;
 use crate::command::{KeyRange, KeyValue, Range, RangeEnd, RangeResult, SortOrder, SortTarget};
 use crate::ids::Revision;
@@ -113,8 +113,6 @@ impl View {
     }
 
     /// Reads the next portion; the whole answer once that was the last. All portions together answer as [`View::range`] does.
-    ///
-    /// A count is one portion, however many keys it counts: it looks at neither values nor versions.
     pub fn continue_range(
         &self,
         reading: &mut RangeReading,
@@ -169,7 +167,7 @@ impl Portion {
 /// A range that is being read.
 ///
 /// ```text
-/// in key order    walk, fetching values, as far as the limit; then count the rest without looking at it
+/// in key order    walk, fetching values, as far as the limit; then count the rest without looking at its values
 /// else            walk the whole interval and filter; then sort and cut; then fetch values
 /// ```
 ///
@@ -181,13 +179,15 @@ pub struct RangeReading {
     rest: Option<KeyRange>,
     /// What was kept of a range that is not in key order: all of it until it is walked, then what has no value yet.
     drafts: VecDeque<Draft>,
+    /// The keys behind the limit, or all of them where only their number is asked for.
+    count: Option<Count>,
     result: RangeResult,
 }
 
 impl RangeReading {
     fn new(request: Range, at: Revision) -> Self {
         let rest = Some(request.range.clone());
-        Self { request, at, rest, drafts: VecDeque::new(), result: RangeResult::default() }
+        Self { request, at, rest, drafts: VecDeque::new(), count: None, result: RangeResult::default() }
     }
 
     fn limit(&self) -> usize {
@@ -202,10 +202,15 @@ impl RangeReading {
         allowance: &mut Allowance,
     ) -> Result<Progress<()>, StoreError> {
         let in_order = self.request.is_in_key_order() && !self.request.has_revision_filter();
+        if let Some(count) = &mut self.count {
+            let Some(behind) = view.continue_count(count)? else { return Ok(Progress::More) };
+            self.result.count = signed(self.result.kvs.len() as u64) + behind;
+            return Ok(Progress::Done(()));
+        }
         match self.rest.take() {
             Some(rest) if self.request.count_only => {
-                self.result.count = view.count(&rest, self.at)?;
-                Ok(Progress::Done(()))
+                self.count = Some(view.begin_count(rest, self.at));
+                Ok(Progress::More)
             }
             Some(rest) if in_order => self.walk_in_order(view, &rest, portion, allowance),
             Some(rest) => self.walk_all(view, &rest, portion, allowance),
@@ -223,12 +228,18 @@ impl RangeReading {
         let limit = self.limit();
         let expected = portion.keys.min(limit - self.result.kvs.len()).saturating_add(1);
         let (mut keys, mut bytes) = (0, 0);
-        for row in view.rows(rest, self.at, expected)? {
-            let row = row?;
+        for step in view.steps(rest, self.at, expected)? {
+            let row = match step? {
+                Step::Row(row) => row,
+                Step::Pause(key) => {
+                    self.rest = Some(from_key(key, rest));
+                    return Ok(Progress::More);
+                }
+            };
             if self.result.kvs.len() == limit {
                 self.result.more = true;
-                self.result.count = view.count(&from_key(row.key().clone(), rest), self.at)?;
-                break;
+                self.count = Some(view.begin_count(from_key(row.key().clone(), rest), self.at));
+                return Ok(Progress::More);
             }
             if portion.is_used_up(keys, bytes) {
                 self.rest = Some(from_key(row.key().clone(), rest));
@@ -243,7 +254,7 @@ impl RangeReading {
             bytes += taken;
             self.result.kvs.push(kv);
         }
-        self.result.count += signed(self.result.kvs.len() as u64);
+        self.result.count = signed(self.result.kvs.len() as u64);
         Ok(Progress::Done(()))
     }
 
@@ -255,8 +266,14 @@ impl RangeReading {
         allowance: &mut Allowance,
     ) -> Result<Progress<()>, StoreError> {
         let (mut keys, mut bytes) = (0, 0);
-        for row in view.rows(rest, self.at, portion.keys.saturating_add(1))? {
-            let row = row?;
+        for step in view.steps(rest, self.at, portion.keys.saturating_add(1))? {
+            let row = match step? {
+                Step::Row(row) => row,
+                Step::Pause(key) => {
+                    self.rest = Some(from_key(key, rest));
+                    return Ok(Progress::More);
+                }
+            };
             if portion.is_used_up(keys, bytes) {
                 self.rest = Some(from_key(row.key().clone(), rest));
                 return Ok(Progress::More);

@@ -10,7 +10,7 @@ use super::generation::{Hit, Hits};
 use super::view::View;
 use crate::command::{KeyRange, KeyValue};
 use crate::ids::{Revision, VersionId};
-use crate::store::{Base, ChangeKind, Head, StoreError, WHOLE_FILE};
+use crate::store::{Base, ChangeKind, Head, StoreError, Visit, WHOLE_FILE};
 
 /// A live key, with as much of it as its layer gave for free.
 #[derive(Debug)]
@@ -121,6 +121,29 @@ fn damaged(key: &Bytes, what: &'static str) -> StoreError {
 /// Live keys in key order.
 pub(super) type Rows<'v> = Box<dyn Iterator<Item = Result<Row, StoreError>> + 'v>;
 
+/// Live keys in key order, and where a search for the next one takes long.
+pub(super) type Steps<'v> = Box<dyn Iterator<Item = Result<Step, StoreError>> + 'v>;
+
+/// What comes next in an interval.
+pub(super) enum Step {
+    /// The next live key.
+    Row(Row),
+    /// None for many keys up to this one: a reader that shares a thread may let others have a turn and go on from here.
+    Pause(Bytes),
+}
+
+/// Keys that a count passes between pauses. Few in tests, so that small states have some.
+const KEYS_PER_COUNT: usize = if cfg!(test) { 2 } else { 4096 };
+
+/// A count of live keys under way.
+#[derive(Debug)]
+pub(super) struct Count {
+    at: Revision,
+    /// What is left to count in the base; `None` behind the end.
+    rest: Option<KeyRange>,
+    sum: i64,
+}
+
 /// A count as the API has it.
 pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).expect("a store holds fewer than 2^63 keys")
@@ -134,42 +157,79 @@ impl View {
         at: Revision,
         expected: usize,
     ) -> Result<Rows<'v>, StoreError> {
+        let steps = self.steps(range, at, expected)?;
+        Ok(Box::new(steps.filter_map(|step| match step {
+            Ok(Step::Row(row)) => Some(Ok(row)),
+            Ok(Step::Pause(_)) => None,
+            Err(error) => Some(Err(error)),
+        })))
+    }
+
+    /// The same, with pauses.
+    pub(super) fn steps<'v>(
+        &'v self,
+        range: &'v KeyRange,
+        at: Revision,
+        expected: usize,
+    ) -> Result<Steps<'v>, StoreError> {
         if range.is_single() {
-            return Ok(Box::new(self.find(&range.start, at)?.map(Ok).into_iter()));
+            let row = self.find(&range.start, at)?;
+            return Ok(Box::new(row.map(Step::Row).map(Ok).into_iter()));
         }
         if range.is_empty() {
             return Ok(Box::new(std::iter::empty()));
         }
         if self.is_historic(at) {
-            let versions = self.base.versions_at(range, at)?;
-            return Ok(Box::new(versions.map(|version| version.map(|(key, id)| Row::Historic { key, id }))));
+            let visits = self.base.versions_at(range, at)?;
+            let step = |visit| match visit {
+                Visit::Version(key, id) => Step::Row(Row::Historic { key, id }),
+                Visit::Pause(key) => Step::Pause(key),
+            };
+            return Ok(Box::new(visits.map(move |visit| visit.map(step))));
         }
-        Ok(Box::new(Merge {
+        let merge = Merge {
             active: self.active.hits(range, at, expected).peekable(),
             frozen: self.frozen.as_ref().map(|frozen| frozen.hits(range, at, expected).peekable()),
             base: self.base.heads(range)?.peekable(),
-        }))
+        };
+        Ok(Box::new(merge.map(|row| row.map(Step::Row))))
     }
 
-    /// How many live keys `range` has at a retained revision. Copies nothing.
-    pub(super) fn count(&self, range: &KeyRange, at: Revision) -> Result<i64, StoreError> {
-        if range.is_single() {
-            return Ok(i64::from(self.find(&range.start, at)?.is_some()));
-        }
-        if range.is_empty() {
-            return Ok(0);
-        }
-        if self.is_historic(at) {
-            return Ok(signed(self.base.count_at(range, at)?));
-        }
+    /// Begins to count the live keys of `range` at a retained revision.
+    pub(super) fn begin_count(&self, range: KeyRange, at: Revision) -> Count {
         // Each layer knows what it changed about the number of live keys, so the sum needs no merge.
-        let stored = signed(self.base.count_live(range)?);
-        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.live_delta(range, at));
-        let count = stored + frozen + self.active.live_delta(range, at);
-        if count < 0 {
+        let sum = if range.is_single() || range.is_empty() || self.is_historic(at) {
+            0
+        } else {
+            let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.live_delta(&range, at));
+            frozen + self.active.live_delta(&range, at)
+        };
+        Count { at, rest: Some(range), sum }
+    }
+
+    /// Counts on, copying nothing; the number once there are no more. To be called with the view that it was begun with.
+    pub(super) fn continue_count(&self, count: &mut Count) -> Result<Option<i64>, StoreError> {
+        let Some(mut range) = count.rest.take() else { return Ok(Some(count.sum)) };
+        if range.is_single() {
+            return Ok(Some(i64::from(self.find(&range.start, count.at)?.is_some())));
+        }
+        let (counted, next) = if range.is_empty() {
+            (0, None)
+        } else if self.is_historic(count.at) {
+            self.base.count_at(&range, count.at, KEYS_PER_COUNT)?
+        } else {
+            self.base.count_live(&range, KEYS_PER_COUNT)?
+        };
+        count.sum += signed(counted);
+        if let Some(next) = next {
+            range.start = next;
+            count.rest = Some(range);
+            return Ok(None);
+        }
+        if count.sum < 0 {
             return Err(damaged(&range.start, "fewer keys than were deleted"));
         }
-        Ok(count)
+        Ok(Some(count.sum))
     }
 }
 
@@ -182,7 +242,7 @@ struct Merge<'v, B: Iterator<Item = Result<(Bytes, Head), StoreError>>> {
 
 impl<B: Iterator<Item = Result<(Bytes, Head), StoreError>>> Merge<'_, B> {
     /// The lowest key that any layer has next, as that layer has it; the others skip it.
-    fn step(&mut self) -> Option<Result<Option<Row>, StoreError>> {
+    fn merge(&mut self) -> Option<Result<Option<Row>, StoreError>> {
         let active = self.active.peek().map(|hit| &hit.key);
         let frozen = self.frozen.as_mut().and_then(Peekable::peek).map(|hit| &hit.key);
         let base = match self.base.peek() {
@@ -208,7 +268,7 @@ impl<B: Iterator<Item = Result<(Bytes, Head), StoreError>>> Iterator for Merge<'
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.step()? {
+            match self.merge()? {
                 Ok(Some(row)) => return Some(Ok(row)),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),

@@ -154,36 +154,40 @@ impl Base {
         Heads::new(self, range)
     }
 
-    /// How many keys in `range` exist, without copying them; at once for the whole key space.
-    pub fn count_live(&self, range: &KeyRange) -> Result<u64, StoreError> {
+    /// How many keys in `range` exist, without copying them: of the first `keys` of them, with the key behind those if there is one. At
+    /// once for the whole key space.
+    pub fn count_live(&self, range: &KeyRange, keys: usize) -> Result<(u64, Option<Bytes>), StoreError> {
         // No key is empty, so the lowest possible one is a single zero byte.
         if range.end == RangeEnd::Unbounded && matches!(range.start.as_ref(), [] | [0]) {
-            return Ok(self.live.len()?);
+            return Ok((self.live.len()?, None));
         }
         let Some(bounds) = range.bounds() else {
-            return Ok(0);
+            return Ok((0, None));
         };
+        let mut rows = self.live.range::<&[u8]>(bounds)?;
         let mut count = 0;
-        for row in self.live.range::<&[u8]>(bounds)? {
+        for row in rows.by_ref().take(keys) {
             row?;
             count += 1;
         }
-        Ok(count)
+        let next = rows.next().transpose()?;
+        Ok((count, next.map(|(key, _)| Bytes::copy_from_slice(key.value()))))
     }
 
-    /// The keys in `range` that existed at `at`, ascending, each with its version there.
+    /// The keys in `range` that existed at `at`, ascending, each with its version there. Pauses where for long there is none.
     pub fn versions_at(&self, range: &KeyRange, at: Revision) -> Result<VersionsAt<'_>, StoreError> {
         VersionsAt::new(self, range, at)
     }
 
-    /// How many keys in `range` existed at `at`, without copying them.
-    pub fn count_at(&self, range: &KeyRange, at: Revision) -> Result<u64, StoreError> {
-        let mut versions = self.versions_at(range, at)?;
-        let mut count = 0;
-        while versions.advance()?.is_some() {
-            count += 1;
-        }
-        Ok(count)
+    /// How many keys in `range` existed at `at`, without copying them: of the first `keys` that have been there at any time, with the key
+    /// behind those if there is one.
+    pub fn count_at(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        keys: usize,
+    ) -> Result<(u64, Option<Bytes>), StoreError> {
+        self.versions_at(range, at)?.count(keys)
     }
 
     /// The retained changes from `from` through the last of `to`, in the order they were made.

@@ -42,7 +42,7 @@ pub use change_log::{ChangeLog, ChangeRef};
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
 pub use facts::{decode as decode_facts, encode as encode_facts};
-pub use scan::{Changes, Heads, VersionsAt};
+pub use scan::{Changes, Heads, VersionsAt, Visit};
 pub use schema::FORMAT_VERSION;
 pub use scrub::{ScrubCursor, ScrubProgress};
 pub use stage::{

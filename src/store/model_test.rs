@@ -10,6 +10,7 @@ use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 
 use super::base::Base;
+use super::scan::Visit;
 use super::schema::id_key;
 use super::scrub::ScrubCursor;
 use super::testing::{Disk, at, attached_to, batch, everything, founded, open};
@@ -186,6 +187,36 @@ fn ranges() -> Vec<KeyRange> {
     ranges
 }
 
+/// The versions of a walk, and no pause that goes back.
+fn found(walk: impl Iterator<Item = Visit>) -> Vec<(Bytes, VersionId)> {
+    let (mut found, mut passed) = (Vec::new(), Bytes::new());
+    for visit in walk {
+        let key = match visit {
+            Visit::Version(key, id) => {
+                found.push((key.clone(), id));
+                key
+            }
+            Visit::Pause(key) => key,
+        };
+        assert!(passed < key, "the walk is at {key:?} after {passed:?}");
+        passed = key;
+    }
+    found
+}
+
+/// A count that goes on at the key where the piece before it ended.
+fn in_pieces(range: &KeyRange, mut count: impl FnMut(&KeyRange) -> (u64, Option<Bytes>)) -> u64 {
+    let (mut sum, mut rest) = (0, range.clone());
+    loop {
+        let (piece, next) = count(&rest);
+        sum += piece;
+        match next {
+            Some(next) => rest.start = next,
+            None => return sum,
+        }
+    }
+}
+
 fn check_reads(base: &Base, model: &Model) -> Result<(), TestCaseError> {
     let (compacted, revision) = (base.meta().compacted, base.meta().revision);
     for range in ranges() {
@@ -193,16 +224,22 @@ fn check_reads(base: &Base, model: &Model) -> Result<(), TestCaseError> {
         let heads: Vec<(Bytes, Head)> = base.heads(&range).unwrap().map(Result::unwrap).collect();
         let named: Vec<_> = heads.iter().map(|(key, head)| (key.clone(), head.id)).collect();
         prop_assert_eq!(&named, &alive);
-        prop_assert_eq!(base.count_live(&range).unwrap(), alive.len() as u64);
+        for keys in [1, 3, usize::MAX] {
+            let count = in_pieces(&range, |range| base.count_live(range, keys).unwrap());
+            prop_assert_eq!(count, alive.len() as u64);
+        }
         for (key, head) in &heads {
             let change = &model.changes.iter().find(|(id, _)| *id == head.id).unwrap().1;
             prop_assert_eq!(Some(base.value(key, head).unwrap()), change.key_value(head.id));
         }
         for at in compacted.0..=revision.0 {
             let alive = model.alive_at(&range, Revision(at));
-            let found = base.versions_at(&range, Revision(at)).unwrap().map(Result::unwrap);
-            prop_assert_eq!(&found.collect::<Vec<_>>(), &alive, "range {:?} at {}", range, at);
-            prop_assert_eq!(base.count_at(&range, Revision(at)).unwrap(), alive.len() as u64);
+            let found = found(base.versions_at(&range, Revision(at)).unwrap().map(Result::unwrap));
+            prop_assert_eq!(&found, &alive, "range {:?} at {}", range, at);
+            for keys in [1, 3, usize::MAX] {
+                let count = in_pieces(&range, |range| base.count_at(range, Revision(at), keys).unwrap());
+                prop_assert_eq!(count, alive.len() as u64);
+            }
         }
     }
     for key in keys() {
@@ -294,7 +331,7 @@ proptest! {
         check_reads(&store.base().unwrap(), &model)?;
         check_rows(&store.base().unwrap(), &model)?;
         if !steps.iter().any(|step| matches!(step, Step::Reopen)) {
-            prop_assert_eq!(first.count_live(&everything()).unwrap(), 0, "a base does not see later commits");
+            prop_assert_eq!(first.count_live(&everything(), usize::MAX).unwrap(), (0, None), "a base does not see later commits");
             prop_assert_eq!(first.changes(at(0, 0), Revision(i64::MAX)).unwrap().count(), 0);
         }
     }

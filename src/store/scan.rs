@@ -30,6 +30,9 @@ type HistRow<'a> = (AccessGuard<'a, HistKey>, AccessGuard<'a, &'static [u8; HIST
 /// Few in tests, so that short histories have both.
 const STEPS_BEFORE_SEEK: usize = if cfg!(test) { 3 } else { 16 };
 
+/// Keys in a row that did not exist at the revision, after which a walk pauses. Few in tests, for the same reason.
+const KEYS_BEFORE_PAUSE: usize = if cfg!(test) { 2 } else { 1024 };
+
 /// The current keys of a range, ascending.
 pub struct Heads<'a> {
     /// `None` for an empty range, and after an error.
@@ -63,6 +66,15 @@ impl Iterator for Heads<'_> {
     }
 }
 
+/// What a walk at a revision comes to next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// A key that existed, and its version there.
+    Version(Bytes, VersionId),
+    /// None of many keys existed; this is the last of them. Whoever shares a thread may go on from it later.
+    Pause(Bytes),
+}
+
 /// The keys of a range that existed at a revision, ascending: `live` and `hist` merged.
 ///
 /// A key is in one of them or in both. Its version at the revision is its head where that is old enough, otherwise
@@ -77,6 +89,8 @@ pub struct VersionsAt<'a> {
     next_hist: Option<HistRow<'a>>,
     /// The key that the walk is at.
     key: Vec<u8>,
+    /// Its version at the revision, if it existed.
+    version: Option<VersionId>,
 }
 
 impl<'a> VersionsAt<'a> {
@@ -85,37 +99,63 @@ impl<'a> VersionsAt<'a> {
         hist_key(&mut start, &range.start, ID_FIRST);
         let hist = if range.is_empty() { None } else { hist_range(base, range, Bound::Included(&start))? };
         let live = live_range(base, range)?;
-        let (range, key) = (range.clone(), Vec::new());
-        let mut walk = Self { base, range, at, live, hist, next_live: None, next_hist: None, key };
+        let (range, key, version) = (range.clone(), Vec::new(), None);
+        let mut walk = Self { base, range, at, live, hist, next_live: None, next_hist: None, key, version };
         walk.step_live()?;
         walk.step_hist()?;
         Ok(walk)
     }
 
-    /// Goes to the next key that existed and answers its version; the key is then in `self.key`.
-    pub(super) fn advance(&mut self) -> Result<Option<VersionId>, StoreError> {
-        loop {
-            let (on_live, on_hist) = match self.compare_next()? {
-                None => return Ok(None),
-                Some(order) => (order != Ordering::Greater, order != Ordering::Less),
-            };
-            self.key.clear();
-            let mut found = None;
-            if on_live && let Some(row) = &self.next_live {
-                self.key.extend_from_slice(row.0.value());
-                found = Some(live_head(row)?.id).filter(|id| id.main <= self.at);
-                self.step_live()?;
-            } else if let Some((raw_key, row)) = &self.next_hist {
-                self.key.extend_from_slice(parse_hist_row(raw_key.value(), *row.value())?.0);
+    /// Goes to the next key, whether it existed or not; false behind the last.
+    fn advance(&mut self) -> Result<bool, StoreError> {
+        let (on_live, on_hist) = match self.compare_next()? {
+            None => return Ok(false),
+            Some(order) => (order != Ordering::Greater, order != Ordering::Less),
+        };
+        self.key.clear();
+        let mut found = None;
+        if on_live && let Some(row) = &self.next_live {
+            self.key.extend_from_slice(row.0.value());
+            found = Some(live_head(row)?.id).filter(|id| id.main <= self.at);
+            self.step_live()?;
+        } else if let Some((raw_key, row)) = &self.next_hist {
+            self.key.extend_from_slice(parse_hist_row(raw_key.value(), *row.value())?.0);
+        }
+        if on_hist {
+            let superseded = self.pass_hist(found.is_some())?;
+            found = found.or(superseded);
+        }
+        self.version = found;
+        Ok(true)
+    }
+
+    /// Counts those of the next `keys` keys that existed; with the key behind them, if there is one.
+    pub(super) fn count(mut self, keys: usize) -> Result<(u64, Option<Bytes>), StoreError> {
+        let mut count = 0;
+        for _ in 0..keys {
+            if !self.advance()? {
+                return Ok((count, None));
             }
-            if on_hist {
-                let superseded = self.pass_hist(found.is_some())?;
-                found = found.or(superseded);
+            count += u64::from(self.version.is_some());
+        }
+        let next = match (self.compare_next()?, &self.next_live, &self.next_hist) {
+            (Some(Ordering::Less | Ordering::Equal), Some((key, _)), _) => Some(key.value()),
+            (Some(_), _, Some((raw_key, row))) => Some(parse_hist_row(raw_key.value(), *row.value())?.0),
+            _ => None,
+        };
+        Ok((count, next.map(Bytes::copy_from_slice)))
+    }
+
+    fn visit(&mut self) -> Result<Option<Visit>, StoreError> {
+        for _ in 0..KEYS_BEFORE_PAUSE {
+            if !self.advance()? {
+                return Ok(None);
             }
-            if found.is_some() {
-                return Ok(found);
+            if let Some(id) = self.version {
+                return Ok(Some(Visit::Version(Bytes::copy_from_slice(&self.key), id)));
             }
         }
+        Ok(Some(Visit::Pause(Bytes::copy_from_slice(&self.key))))
     }
 
     /// Which of the two tables has the lower next key; `None` when both have ended.
@@ -175,14 +215,14 @@ impl<'a> VersionsAt<'a> {
 }
 
 impl Iterator for VersionsAt<'_> {
-    type Item = Result<(Bytes, VersionId), StoreError>;
+    type Item = Result<Visit, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let result = self.advance();
+        let result = self.visit();
         if result.is_err() {
             self.end();
         }
-        result.map(|found| found.map(|id| (Bytes::copy_from_slice(&self.key), id))).transpose()
+        result.transpose()
     }
 }
 
@@ -259,4 +299,31 @@ fn hist_range<'a>(
         return Ok(None);
     }
     Ok(Some(base.hist.range::<&[u8]>((start.map(Vec::as_slice), end))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Disk, at, batch, everything, founded, put};
+
+    #[test]
+    fn a_walk_pauses_where_for_long_no_key_existed() {
+        let mut store = founded(&Disk::default());
+        let keys = ["a", "b", "c", "d", "e", "f"];
+        let mut changes = vec![(at(2, 0), put("a", "", 2, 1)), (at(2, 1), put("f", "", 2, 1))];
+        changes.extend((3..).zip(&keys[1..5]).map(|(rev, key)| (at(rev, 0), put(*key, "", rev, 1))));
+        store.fold(&batch(&store, changes)).unwrap();
+        let base = store.base().unwrap();
+        let visits: Vec<Visit> =
+            base.versions_at(&everything(), Revision(2)).unwrap().map(Result::unwrap).collect();
+        let expected = [
+            Visit::Version("a".into(), at(2, 0)),
+            Visit::Pause("c".into()),
+            Visit::Pause("e".into()),
+            Visit::Version("f".into(), at(2, 1)),
+        ];
+        assert_eq!(visits, expected);
+        assert_eq!(base.count_at(&everything(), Revision(2), 3).unwrap(), (1, Some("d".into())));
+        assert_eq!(base.count_at(&everything(), Revision(2), 6).unwrap(), (2, None));
+    }
 }

@@ -10,6 +10,7 @@ use redb::StorageBackend;
 
 use super::base::Base;
 use super::error::StoreError;
+use super::scan::Visit;
 use super::types::{Change, ChangeKind, FoldBatch, Head, Lease, Meta};
 use super::writer::{Store, StoreOptions};
 use crate::command::KeyRange;
@@ -115,7 +116,7 @@ pub struct Dump {
     pub meta: Option<Meta>,
     pub changes: Vec<(VersionId, Change)>,
     pub heads: Vec<(Bytes, Head)>,
-    pub alive: Vec<Vec<(Bytes, VersionId)>>,
+    pub alive: Vec<Vec<Visit>>,
     pub leases: Vec<(LeaseId, Lease, Vec<Bytes>)>,
 }
 

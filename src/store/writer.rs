@@ -422,6 +422,6 @@ mod tests {
         store.close().unwrap();
         let store = open(&disk);
         assert_eq!(store.base().unwrap().changes(at(0, 0), store.meta().revision).unwrap().count(), 8);
-        assert_eq!(store.base().unwrap().count_live(&everything()).unwrap(), 1);
+        assert_eq!(store.base().unwrap().count_live(&everything(), usize::MAX).unwrap(), (1, None));
     }
 }
