@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::rc::Rc;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use covey::wire::etcdserverpb as pb;
@@ -17,13 +18,15 @@ use crate::http2::Answer;
 use crate::load::{Load, Outcome, Target, percentile, run};
 use crate::report::Row;
 use crate::server::{Kind, Programs, Server, Setup};
+use crate::three;
 
 const PUT: &str = "/etcdserverpb.KV/Put";
-const RANGE: &str = "/etcdserverpb.KV/Range";
+pub const RANGE: &str = "/etcdserverpb.KV/Range";
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const VALUE_BYTES: usize = 256;
 /// Keys that writes go to.
-const KEYS: u64 = 1000;
+pub const KEYS: u64 = 1000;
 /// Syncs of the disk's own measure.
 const SYNCS: usize = 200;
 const WATCHERS: usize = 1000;
@@ -41,7 +44,7 @@ pub struct Pace {
 pub type Measure = fn(&Programs, Pace) -> io::Result<Vec<Row>>;
 
 /// All measures, by the name that `--only` takes.
-pub const MEASURES: [(&str, Measure); 12] = [
+pub const MEASURES: [(&str, Measure); 16] = [
     ("put", puts),
     ("read", reads),
     ("put-tls", puts_tls),
@@ -54,6 +57,10 @@ pub const MEASURES: [(&str, Measure); 12] = [
     ("restart", restart),
     ("idle", idle),
     ("connections", connections),
+    ("three-put", three::puts),
+    ("three-read", three::reads),
+    ("three-slow-sync", three::slow_sync),
+    ("three-idle", three::idle),
 ];
 
 /// Whether a server answers a read.
@@ -62,6 +69,13 @@ pub fn answers(target: &Target) -> bool {
         return false;
     }
     call_once(target, RANGE, &(range_load(1, false, 1).message)(0)).is_ok()
+}
+
+/// Whether a server leads its cluster.
+pub fn leads(target: &Target) -> io::Result<bool> {
+    let answer = call_once(target, STATUS, &pb::StatusRequest {}.encode_to_vec())?;
+    let status = pb::StatusResponse::decode(&answer[..]).map_err(io::Error::other)?;
+    Ok(status.header.is_some_and(|header| header.member_id == status.leader))
 }
 
 fn call_once(target: &Target, path: &'static str, message: &[u8]) -> io::Result<Vec<u8>> {
@@ -100,12 +114,12 @@ fn put_message(number: u64, keys: u64) -> Vec<u8> {
     pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }.encode_to_vec()
 }
 
-fn put_load(clients: usize, pace: Pace) -> Load {
+pub fn put_load(clients: usize, pace: Pace) -> Load {
     let message = Rc::new(|number| put_message(number, KEYS));
     Load { path: PUT, message, clients, duration: pace.load, pace: None }
 }
 
-fn range_load(clients: usize, serializable: bool, limit: i64) -> Load {
+pub fn range_load(clients: usize, serializable: bool, limit: i64) -> Load {
     let message = Rc::new(move |number: u64| {
         let key = format!("/bench/{:016x}", number.wrapping_mul(7919) % KEYS);
         let (key, range_end) =
@@ -128,14 +142,14 @@ fn measure(
         fill(&server.target, KEYS)?;
     }
     // Caches, connections and Go's heap find their size.
-    run(&server.target, &Load { duration: load.duration / 4, ..load.clone() })?;
-    let before = server.cpu();
-    let outcome = run(&server.target, load)?;
-    Ok((outcome, server.cpu().saturating_sub(before)))
+    run(slice::from_ref(&server.target), &Load { duration: load.duration / 4, ..load.clone() })?;
+    let before = server.process().cpu();
+    let outcome = run(slice::from_ref(&server.target), load)?;
+    Ok((outcome, server.process().cpu().saturating_sub(before)))
 }
 
 /// Every key once, in order.
-fn fill(target: &Target, keys: u64) -> io::Result<()> {
+pub fn fill(target: &Target, keys: u64) -> io::Result<()> {
     smol::block_on(async {
         let mut connection = target.connect().await?;
         let (mut asked, mut ended, mut answers) = (0, 0, Vec::new());
@@ -196,11 +210,11 @@ fn compare(
     ])
 }
 
-fn millis(duration: Duration) -> f64 {
+pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn megabytes(bytes: u64) -> f64 {
+pub fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
@@ -240,10 +254,10 @@ fn reads_tls(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
 fn watch(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
     let one = |kind| -> io::Result<(f64, Duration)> {
         let server = Server::start(programs, kind, Setup::default())?;
-        let before = server.cpu();
+        let before = server.process().cpu();
         let (events, mut delays) = smol::block_on(watch_events(&server.target, pace.load))?;
         delays.sort_unstable();
-        let cpu = server.cpu().saturating_sub(before).as_secs_f64() * 1e6 / events as f64;
+        let cpu = server.process().cpu().saturating_sub(before).as_secs_f64() * 1e6 / events as f64;
         Ok((cpu, percentile(&delays, 0.99)))
     };
     let ((covey_cpu, covey_delay), (etcd_cpu, etcd_delay)) = (one(Kind::Covey)?, one(Kind::Etcd)?);
@@ -343,21 +357,19 @@ fn strace(words: &[&str]) -> Vec<String> {
     fixed.iter().chain(words).map(|word| (*word).to_owned()).collect()
 }
 
+/// A wrapper in which each sync takes 5 ms longer.
+pub fn slow_syncs() -> Vec<String> {
+    let (trace, inject) = ("trace=fdatasync,fsync", "inject=fdatasync,fsync:delay_exit=5000");
+    strace(&["-e", trace, "-e", inject, "-o", "/dev/null"])
+}
+
 /// Each sync takes 5 ms longer: how many of them stand one after another in a put's way.
 fn slow_sync(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (clients, limit) in [(1, 1.0), (100, 0.6)] {
         let one = |kind| -> io::Result<Duration> {
-            let wrapper = strace(&[
-                "-e",
-                "trace=fdatasync,fsync",
-                "-e",
-                "inject=fdatasync,fsync:delay_exit=5000",
-                "-o",
-                "/dev/null",
-            ]);
-            let server = Server::start(programs, kind, Setup { wrapper, ..Setup::default() })?;
-            Ok(run(&server.target, &put_load(clients, pace))?.percentile(0.5))
+            let server = Server::start(programs, kind, Setup { wrapper: slow_syncs(), ..Setup::default() })?;
+            Ok(run(slice::from_ref(&server.target), &put_load(clients, pace))?.percentile(0.5))
         };
         let (covey, etcd) = (millis(one(Kind::Covey)?), millis(one(Kind::Etcd)?));
         rows.push(Row::at_most(
@@ -383,7 +395,7 @@ fn syncs(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
         let before = count()?;
         let load =
             Load { pace: Some(Duration::from_millis(100)), duration: pace.load * 2, ..put_load(1, pace) };
-        let outcome = run(&server.target, &load)?;
+        let outcome = run(slice::from_ref(&server.target), &load)?;
         Ok((count()? - before) as f64 / outcome.calls as f64)
     };
     let mut row =
@@ -396,15 +408,15 @@ fn memory(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
     let one = |kind| -> io::Result<[f64; 4]> {
         let server = Server::start(programs, kind, Setup::default())?;
         std::thread::sleep(Duration::from_secs(1));
-        let fresh = server.resident();
+        let fresh = server.process().resident();
         let size = directory_bytes(&server.data())?;
         for _ in 0..MANY_KEYS / KEYS {
             fill(&server.target, KEYS)?;
         }
-        let rewritten = server.resident();
+        let rewritten = server.process().resident();
         let server = Server::start(programs, kind, Setup::default())?;
         fill(&server.target, MANY_KEYS)?;
-        Ok([megabytes(fresh), megabytes(rewritten), megabytes(server.resident()), megabytes(size)])
+        Ok([megabytes(fresh), megabytes(rewritten), megabytes(server.process().resident()), megabytes(size)])
     };
     let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
     let names =
@@ -449,9 +461,9 @@ fn idle(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
     let one = |kind| -> io::Result<f64> {
         let server = Server::start(programs, kind, Setup::default())?;
         std::thread::sleep(Duration::from_secs(3));
-        let before = server.wakeups();
+        let before = server.process().wakeups();
         std::thread::sleep(pace.load * 2);
-        Ok((server.wakeups() - before) as f64 / (pace.load * 2).as_secs_f64())
+        Ok((server.process().wakeups() - before) as f64 / (pace.load * 2).as_secs_f64())
     };
     let mut row = Row::at_most("idle wakeups".into(), "/s", one(Kind::Covey)?, one(Kind::Etcd)?, None);
     row.limit = Some(5.0);
@@ -463,7 +475,7 @@ fn connections(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
     let one = |kind, tls| -> io::Result<f64> {
         let server = Server::start(programs, kind, Setup { tls, ..Setup::default() })?;
         smol::block_on(async {
-            let before = server.resident();
+            let before = server.process().resident();
             let mut open = Vec::new();
             for number in 0..IDLE_CONNECTIONS {
                 let mut connection = server.target.connect().await?;
@@ -476,7 +488,7 @@ fn connections(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
                 }
                 open.push(connection);
             }
-            Ok((server.resident() - before) as f64 / 1024.0 / open.len() as f64)
+            Ok((server.process().resident() - before) as f64 / 1024.0 / open.len() as f64)
         })
     };
     let watchers = |kind| -> io::Result<f64> {
@@ -497,7 +509,7 @@ fn connections(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
 
 async fn idle_watchers(server: &Server) -> io::Result<f64> {
     let mut connection = server.target.connect().await?;
-    let before = server.resident();
+    let before = server.process().resident();
     let (mut stream, mut answers, mut created) = (None, Vec::new(), 0);
     for number in 0..IDLE_WATCHERS {
         let key = format!("/bench/{number:016x}");
@@ -512,5 +524,5 @@ async fn idle_watchers(server: &Server) -> io::Result<f64> {
             created += answers.drain(..).count();
         }
     }
-    Ok((server.resident() - before) as f64 / 1024.0 / IDLE_WATCHERS as f64)
+    Ok((server.process().resident() - before) as f64 / 1024.0 / IDLE_WATCHERS as f64)
 }

@@ -123,13 +123,13 @@ pub fn percentile(sorted: &[Duration], share: f64) -> Duration {
     sorted.get(at).copied().unwrap_or_default()
 }
 
-/// Puts `target` under load until the time is over and every call is answered.
-pub fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
+/// Puts servers under load, each with as many connections as the others, until the time is over and every call is answered.
+pub fn run(targets: &[Target], load: &Load) -> io::Result<Outcome> {
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.run(async {
         let connections = load.clients.min(CONNECTIONS_MAX);
         let mut open = Vec::new();
-        for _ in 0..connections {
+        for target in targets.iter().cycle().take(connections) {
             open.push(target.connect().await?);
         }
         let began = Instant::now();

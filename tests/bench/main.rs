@@ -18,6 +18,7 @@ mod http2;
 mod load;
 mod report;
 mod server;
+mod three;
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -50,67 +50,40 @@ pub struct Setup {
     pub data: Option<PathBuf>,
 }
 
-/// A running server. It is killed when this is dropped.
-pub struct Server {
+/// A server's process. It is killed when this is dropped.
+pub struct Process {
     child: Child,
-    kind: Kind,
-    programs: Programs,
-    setup: Setup,
-    pub target: Target,
-    dir: TempDir,
+    /// Another program started the server, and waits for it.
+    wrapped: bool,
 }
 
-impl Server {
-    /// Starts one and waits until it takes connections.
-    pub fn start(programs: &Programs, kind: Kind, setup: Setup) -> io::Result<Self> {
-        let dir = TempDir::new_in(&programs.scratch)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let tls = if setup.tls { Some(certificate(dir.path())?) } else { None };
-        let target = Target { address, tls };
-        let child = spawn(programs, kind, &setup, dir.path(), address)?;
-        let server = Self { child, kind, programs: programs.clone(), setup, target, dir };
-        server.wait_until_ready()?;
-        Ok(server)
+impl Process {
+    /// Starts a program with its arguments on the servers' core; what it prints goes to `log`.
+    pub fn start(wrapper: &[String], words: &[String], log: &Path) -> io::Result<Self> {
+        let log = fs::File::create(log)?;
+        let child = Command::new("taskset")
+            .args(["-c", SERVER_CORE, "setpriv", "--pdeathsig", "KILL"])
+            .args(wrapper)
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { child, wrapped: !wrapper.is_empty() })
     }
 
-    /// Ends the process, by SIGTERM or by SIGKILL, and starts it again on the same data. Answers how long it took
-    /// from its start to its first answer.
-    pub fn restart(&mut self, kill: bool) -> io::Result<Duration> {
-        self.end(kill)?;
-        let began = Instant::now();
-        self.child = spawn(&self.programs, self.kind, &self.setup, self.dir.path(), self.target.address)?;
-        self.wait_until_ready()?;
-        Ok(began.elapsed())
-    }
-
-    fn end(&mut self, kill: bool) -> io::Result<()> {
+    /// Ends the process, by SIGTERM or by SIGKILL.
+    pub fn end(&mut self, kill: bool) -> io::Result<()> {
         let signal = if kill { "-KILL" } else { "-TERM" };
         Command::new("kill").args([signal, &self.pid().to_string()]).status()?;
         self.child.wait()?;
         Ok(())
     }
 
-    fn wait_until_ready(&self) -> io::Result<()> {
-        let began = Instant::now();
-        while !crate::cases::answers(&self.target) {
-            if began.elapsed() > START_PATIENCE {
-                let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-                return Err(io::Error::other(format!("the server does not answer:\n{log}")));
-            }
-            std::thread::sleep(POLL);
-        }
-        Ok(())
-    }
-
-    /// The data directory.
-    pub fn data(&self) -> PathBuf {
-        data_of(&self.setup, self.dir.path())
-    }
-
     /// The server's own process: a wrapper's only child.
     pub fn pid(&self) -> u32 {
         let own = self.child.id();
-        if self.setup.wrapper.is_empty() {
+        if !self.wrapped {
             return own;
         }
         let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
@@ -139,8 +112,11 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // A wrapper ends with what it wraps.
         let ended = self.end(true);
         if ended.is_err() {
@@ -149,13 +125,74 @@ impl Drop for Server {
     }
 }
 
+/// A running server, alone.
+pub struct Server {
+    process: Process,
+    kind: Kind,
+    programs: Programs,
+    setup: Setup,
+    pub target: Target,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts one and waits until it takes connections.
+    pub fn start(programs: &Programs, kind: Kind, setup: Setup) -> io::Result<Self> {
+        let dir = TempDir::new_in(&programs.scratch)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let tls = if setup.tls { Some(certificate(dir.path())?) } else { None };
+        let target = Target { address, tls };
+        let process = spawn(programs, kind, &setup, dir.path(), address)?;
+        let server = Self { process, kind, programs: programs.clone(), setup, target, dir };
+        wait_until_ready(&server.target, &dir_log(server.dir.path()))?;
+        Ok(server)
+    }
+
+    /// Ends the process, by SIGTERM or by SIGKILL, and starts it again on the same data. Answers how long it took
+    /// from its start to its first answer.
+    pub fn restart(&mut self, kill: bool) -> io::Result<Duration> {
+        self.process.end(kill)?;
+        let began = Instant::now();
+        self.process = spawn(&self.programs, self.kind, &self.setup, self.dir.path(), self.target.address)?;
+        wait_until_ready(&self.target, &dir_log(self.dir.path()))?;
+        Ok(began.elapsed())
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        data_of(&self.setup, self.dir.path())
+    }
+
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+fn dir_log(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+/// Waits until a server answers a read.
+pub fn wait_until_ready(target: &Target, log: &Path) -> io::Result<()> {
+    let began = Instant::now();
+    while !crate::cases::answers(target) {
+        if began.elapsed() > START_PATIENCE {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            return Err(io::Error::other(format!("the server does not answer:\n{log}")));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
 fn status_number(path: &Path, field: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
     line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn free_port() -> io::Result<u16> {
+pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
@@ -169,11 +206,10 @@ fn spawn(
     setup: &Setup,
     dir: &Path,
     address: SocketAddr,
-) -> io::Result<Child> {
-    let log = fs::File::create(dir.join("log"))?;
+) -> io::Result<Process> {
     let scheme = if setup.tls { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
-    let mut words: Vec<String> = setup.wrapper.clone();
+    let mut words = Vec::new();
     let (program, flags) = match kind {
         Kind::Covey => (&programs.covey, vec!["serve".to_owned(), "--solo".to_owned()]),
         Kind::Etcd => {
@@ -195,13 +231,7 @@ fn spawn(
             words.extend([flag.to_owned(), dir.join(file).display().to_string()]);
         }
     }
-    Command::new("taskset")
-        .args(["-c", SERVER_CORE, "setpriv", "--pdeathsig", "KILL"])
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
+    Process::start(&setup.wrapper, &words, &dir_log(dir))
 }
 
 /// Writes a certificate for 127.0.0.1, and answers what trusts it.

@@ -1,0 +1,177 @@
+//! Clusters of three, covey's and etcd's, both with TLS between members: the same loads as for one server, over all nodes.
+//!
+//! Owns: how three servers are started together, and what is measured of them. Must never: let one of the two have another number of clients on
+//! its leader. All three share the servers' core, so that what counts is the CPU time of all of them for a call. Driven by `cases`.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::cases::{KEYS, Pace, fill, leads, megabytes, millis, put_load, range_load, slow_syncs};
+use crate::load::{Load, Outcome, Target, run};
+use crate::report::Row;
+use crate::server::{Kind, Process, Programs, free_port, wait_until_ready};
+
+const NODES: usize = 3;
+/// How long elections and the like have to be over before anything is measured.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Three running servers, in the order of their names.
+struct Cluster {
+    processes: Vec<Process>,
+    targets: Vec<Target>,
+    _dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts them, and waits until each answers.
+    fn start(programs: &Programs, kind: Kind, wrapper: &[String]) -> io::Result<Self> {
+        let dir = TempDir::new_in(&programs.scratch)?;
+        let mut ports = Vec::new();
+        for _ in 0..NODES {
+            ports.push((free_port()?, free_port()?));
+        }
+        let scheme = if kind == Kind::Covey { "http" } else { "https" };
+        let peer = |n: usize| format!("{scheme}://127.0.0.1:{}", ports[n].1);
+        let initial: Vec<String> = (0..NODES).map(|n| format!("n{n}={}", peer(n))).collect();
+        let (mut processes, mut targets) = (Vec::new(), Vec::new());
+        for (n, (port, _)) in ports.iter().enumerate() {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+            let words = command(programs, kind, n, dir.path(), address, &peer(n), &initial.join(","));
+            processes.push(Process::start(wrapper, &words, &log(dir.path(), n))?);
+            targets.push(Target { address, tls: None });
+        }
+        for (n, target) in targets.iter().enumerate() {
+            wait_until_ready(target, &log(dir.path(), n))?;
+        }
+        Ok(Self { processes, targets, _dir: dir })
+    }
+
+    /// CPU time that all have used.
+    fn cpu(&self) -> Duration {
+        self.processes.iter().map(Process::cpu).sum()
+    }
+
+    /// Which of them leads.
+    fn leader(&self) -> io::Result<usize> {
+        for (n, target) in self.targets.iter().enumerate() {
+            if leads(target)? {
+                return Ok(n);
+            }
+        }
+        Err(io::Error::other("nobody leads"))
+    }
+}
+
+fn log(dir: &Path, n: usize) -> std::path::PathBuf {
+    dir.join(format!("log{n}"))
+}
+
+fn command(
+    programs: &Programs,
+    kind: Kind,
+    n: usize,
+    dir: &Path,
+    address: SocketAddr,
+    peer: &str,
+    initial: &str,
+) -> Vec<String> {
+    let (name, client) = (format!("n{n}"), format!("http://{address}"));
+    let data = dir.join(&name).display().to_string();
+    let mut words: Vec<&str> = Vec::new();
+    let (covey, etcd) = (programs.covey.display().to_string(), programs.etcd.display().to_string());
+    match kind {
+        Kind::Covey => words.extend([covey.as_str(), "serve"]),
+        Kind::Etcd => words.extend([etcd.as_str(), "--log-level", "error", "--peer-auto-tls"]),
+    }
+    words.extend(["--name", &name, "--data-dir", &data, "--initial-cluster", initial]);
+    words.extend(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+    words.extend(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]);
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// Runs one load over a fresh cluster.
+fn measure(programs: &Programs, kind: Kind, load: &Load, keys: u64) -> io::Result<(Outcome, f64)> {
+    let cluster = Cluster::start(programs, kind, &[])?;
+    fill(&cluster.targets[0], keys)?;
+    run(&cluster.targets, &Load { duration: load.duration / 4, ..load.clone() })?;
+    let before = cluster.cpu();
+    let outcome = run(&cluster.targets, load)?;
+    let cpu = cluster.cpu().saturating_sub(before);
+    let per_call = cpu.as_secs_f64() * 1e6 / outcome.calls as f64;
+    Ok((outcome, per_call))
+}
+
+fn compare(programs: &Programs, name: &str, load: &Load, keys: u64) -> io::Result<Vec<Row>> {
+    let (covey, covey_cpu) = measure(programs, Kind::Covey, load, keys)?;
+    let (etcd, etcd_cpu) = measure(programs, Kind::Etcd, load, keys)?;
+    let p50 = |outcome: &Outcome| millis(outcome.percentile(0.5));
+    let (speed, p50) = ((covey.per_second(), etcd.per_second()), (p50(&covey), p50(&etcd)));
+    Ok(vec![
+        Row::at_most(format!("{name}: CPU per call, all nodes"), "µs", covey_cpu, etcd_cpu, Some(0.6)),
+        Row::at_least(format!("{name}: throughput"), "/s", speed.0, speed.1, None),
+        Row::at_most(format!("{name}: p50"), "ms", p50.0, p50.1, None),
+    ])
+}
+
+/// Puts of clients that are spread over all nodes.
+pub fn puts(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for clients in [1, 100, 1000] {
+        let name = format!("three nodes, put 256 B, {clients} clients");
+        rows.extend(compare(programs, &name, &put_load(clients, pace), 0)?);
+    }
+    Ok(rows)
+}
+
+/// Linearizable reads of one key, over all nodes.
+pub fn reads(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let load = Load { duration: pace.load, ..range_load(100, false, 1) };
+    compare(programs, "three nodes, linearizable read, 100 clients", &load, KEYS)
+}
+
+/// Each sync takes 5 ms longer: how many of them, on how many nodes, stand one after another in a put's way.
+pub fn slow_sync(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind| -> io::Result<f64> {
+        let cluster = Cluster::start(programs, kind, &slow_syncs())?;
+        Ok(millis(run(&cluster.targets, &put_load(100, pace))?.percentile(0.5)))
+    };
+    let name = "three nodes, 5 ms per sync, 100 clients: put p50".into();
+    Ok(vec![Row::at_most(name, "ms", one(Kind::Covey)?, one(Kind::Etcd)?, Some(0.6))])
+}
+
+/// What a cluster costs that nobody asks anything of.
+pub fn idle(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let one = |kind| -> io::Result<[f64; 3]> {
+        let cluster = Cluster::start(programs, kind, &[])?;
+        sleep(SETTLE);
+        let leader = cluster.leader()?;
+        let count = || cluster.processes.iter().map(Process::wakeups).collect::<Vec<_>>();
+        let before = count();
+        sleep(pace.load * 2);
+        let rates: Vec<f64> = count()
+            .into_iter()
+            .zip(before)
+            .map(|(after, before)| (after - before) as f64 / (pace.load * 2).as_secs_f64())
+            .collect();
+        let follower = (0..NODES).filter(|n| *n != leader).map(|n| rates[n]).fold(0.0, f64::max);
+        let resident = cluster.processes.iter().map(Process::resident).max().unwrap_or(0);
+        Ok([rates[leader], follower, megabytes(resident)])
+    };
+    let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
+    let names = [
+        ("three nodes, idle: wakeups of the leader", "/s", 120.0),
+        ("three nodes, idle: wakeups of the busier follower", "/s", 60.0),
+        ("three nodes, idle: largest RSS", "MB", 12.0),
+    ];
+    let row = |(n, (name, unit, limit)): (usize, (&str, &'static str, f64))| {
+        let mut row = Row::at_most(name.into(), unit, covey[n], etcd[n], None);
+        row.limit = Some(limit);
+        row
+    };
+    Ok(names.into_iter().enumerate().map(row).collect())
+}
