@@ -15,6 +15,7 @@
 mod convert;
 mod guard;
 mod log_store;
+mod read_index;
 mod ready;
 mod snapshot;
 mod start;
@@ -30,6 +31,7 @@ use raft::{Config, RawNode, StateRole};
 
 pub use convert::{ConfChange, MemberChange, Message, MessageClass, MessageError};
 pub use guard::Refusal;
+pub use read_index::ReadRequest;
 pub use snapshot::is_sound;
 pub use start::{Start, StartError};
 pub use ticks::Pace;
@@ -200,33 +202,6 @@ impl Consensus {
         let data = prost::Message::encode_to_vec(&change.to_raft()).into();
         let entry_type = eraftpb::EntryType::EntryConfChangeV2;
         Ok(self.propose_entries(vec![Entry { entry_type, data, ..Entry::default() }])?)
-    }
-
-    /// Starts a read-index round. It may get lost, as any message may; then start another one.
-    pub fn start_read_round(&mut self, now: Instant) -> ReadRound {
-        self.count_ticks(now);
-        self.rounds += 1;
-        let round = ReadRound(self.rounds);
-        // A context used twice let a delayed heartbeat answer confirm a later round, and a read was stale.
-        let mut context = Vec::with_capacity(16);
-        context.extend_from_slice(&self.boot_nonce.to_be_bytes());
-        let unique = if cfg!(feature = "planted-reuse-read-context") { 1 } else { round.0 };
-        context.extend_from_slice(&unique.to_be_bytes());
-        if !self.removed {
-            self.node.read_index(context);
-            self.after_call();
-        }
-        round
-    }
-
-    /// Whether a round started now has a chance: raft drops it when no leader is known, or when this leader has not
-    /// committed an entry of its own term yet (dissertation, section 6.4).
-    pub fn serves_reads(&self) -> bool {
-        let raft = &self.node.raft;
-        match raft.state {
-            StateRole::Leader => raft.commit_to_current_term(),
-            _ => raft.leader_id != raft::INVALID_ID && !self.removed,
-        }
     }
 
     /// Whether a change of the configuration can be proposed now: this member leads, has applied an entry of its own term, and no other change is

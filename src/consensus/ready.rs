@@ -8,8 +8,7 @@ use raft::StateRole;
 use super::Consensus;
 use super::convert::{Message, entry_from_raft, hard_state_from_raft};
 use super::snapshot;
-use super::types::{Persist, PersistId, ReadRound, Ready};
-use crate::ids::LogIndex;
+use super::types::{Persist, PersistId, Ready};
 use crate::time::Instant;
 
 /// A persist that the disk has not confirmed, and the messages that may leave once it has.
@@ -114,16 +113,5 @@ impl Consensus {
             log.commit_to(log.persisted);
         }
         self.after_call();
-    }
-
-    fn round_of(&self, state: &raft::ReadState) -> Option<(ReadRound, LogIndex)> {
-        let (boot, round) = state.request_ctx.split_first_chunk::<8>()?;
-        let round: [u8; 8] = round.try_into().ok()?;
-        let round = if cfg!(feature = "planted-reuse-read-context") {
-            self.rounds
-        } else {
-            u64::from_be_bytes(round)
-        };
-        (u64::from_be_bytes(*boot) == self.boot_nonce).then_some((ReadRound(round), LogIndex(state.index)))
     }
 }

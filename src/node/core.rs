@@ -13,7 +13,7 @@ use super::reconcile::{Membership, Step, next_step};
 use super::serving::Serving;
 use crate::consensus::{
     ConfChange, ConfChangeRefusal, ConfChangeUnreadable, Consensus, CoreStatus, Message, Persist, PersistId,
-    ReadRound, Ready, Refusal, Role,
+    ReadRequest, ReadRound, Ready, Refusal, Role,
 };
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::{
@@ -26,6 +26,8 @@ use crate::wal::{LogEntry, Position};
 
 /// A round without an answer is asked again after this: requests and answers may get lost.
 const READ_RETRY: Duration = Duration::from_millis(500);
+/// Requests of other members for a read index that wait for the next round; each member has one at a time.
+const READ_REQUESTS_MAX: usize = 64;
 /// Proposals wait this long for a leader before they are refused; an election takes at most two timeouts as a rule.
 const LEADER_PATIENCE: Duration = ELECTION_TIMEOUT.saturating_mul(2);
 
@@ -125,6 +127,8 @@ struct Round {
     id: ReadRound,
     /// In the order in which they came, all before those that will join the next round.
     reads: Vec<WaitingRead>,
+    /// Of other members.
+    requests: Vec<ReadRequest>,
     retry_at: Instant,
     /// Who led when it started: another leader knows nothing of it.
     asked: Leadership,
@@ -160,6 +164,8 @@ pub struct Core {
     appended_bytes: usize,
     unapplied_bytes: usize,
     joining: Vec<WaitingRead>,
+    /// What other members ask this leader for; joins the next round too.
+    requested: VecDeque<ReadRequest>,
     round: Option<Round>,
     pub(super) outputs: VecDeque<CoreOutput>,
     reported: CoreStatus,
@@ -187,6 +193,7 @@ impl Core {
             appended_bytes: 0,
             unapplied_bytes: 0,
             joining: Vec::new(),
+            requested: VecDeque::new(),
             round: None,
             outputs: VecDeque::new(),
             reported: CoreStatus::default(),
@@ -238,6 +245,14 @@ impl Core {
         // for once there is room, and a leader no more proposals.
         if self.unapplied_bytes > UNAPPLIED_BYTES_MAX && message.brings_entries() {
             return Err(Refusal::Full);
+        }
+        if let Some(request) = self.consensus.read_request(&message)? {
+            if self.requested.len() >= READ_REQUESTS_MAX {
+                // As good as lost on the way: who asked asks again.
+                self.requested.pop_front();
+            }
+            self.requested.push_back(request);
+            return Ok(());
         }
         self.consensus.step(now, message)
     }
@@ -377,11 +392,23 @@ impl Core {
         }
         for (round, index) in ready.reads {
             if let Some(confirmed) = self.round.take_if(|current| current.id == round) {
-                let reads = confirmed.reads.iter().map(|read| read.id).collect();
-                self.outputs.push_back(CoreOutput::ReadReady(reads, index));
+                self.confirm(confirmed, index);
             }
         }
         self.forget_settled();
+    }
+
+    fn confirm(&mut self, round: Round, index: LogIndex) {
+        let consensus = &self.consensus;
+        let answer = |request| consensus.answer_read(request, index);
+        let answers: Vec<Message> = round.requests.into_iter().filter_map(answer).collect();
+        if !answers.is_empty() {
+            self.outputs.push_back(CoreOutput::Send(answers));
+        }
+        if !round.reads.is_empty() {
+            let reads = round.reads.iter().map(|read| read.id).collect();
+            self.outputs.push_back(CoreOutput::ReadReady(reads, index));
+        }
     }
 
     /// Moves one batch from the queue to the log, where that is possible.
@@ -481,19 +508,18 @@ impl Core {
             return false;
         }
         let asked = self.leadership();
-        let reads = match &mut self.round {
-            None if self.joining.is_empty() => return false,
-            None => std::mem::take(&mut self.joining),
+        // A later round serves earlier reads as well.
+        let (mut reads, mut requests) = match &mut self.round {
+            None if self.joining.is_empty() && self.requested.is_empty() => return false,
+            None => (Vec::new(), Vec::new()),
             Some(round) if round.asked == asked && self.now < round.retry_at => return false,
-            Some(round) => {
-                // A later round serves earlier reads as well.
-                let mut reads = std::mem::take(&mut round.reads);
-                reads.append(&mut self.joining);
-                reads
-            }
+            Some(round) => (std::mem::take(&mut round.reads), std::mem::take(&mut round.requests)),
         };
+        reads.append(&mut self.joining);
+        requests.extend(self.requested.drain(..));
+        requests.drain(..requests.len().saturating_sub(READ_REQUESTS_MAX));
         let id = self.consensus.start_read_round(self.now);
-        self.round = Some(Round { id, reads, retry_at: self.now + READ_RETRY, asked });
+        self.round = Some(Round { id, reads, requests, retry_at: self.now + READ_RETRY, asked });
         true
     }
 
@@ -509,7 +535,7 @@ impl Core {
             late.extend(round.reads.extract_if(.., is_late));
         }
         // Nobody is left who would care for its answer.
-        self.round.take_if(|round| round.reads.is_empty());
+        self.round.take_if(|round| round.reads.is_empty() && round.requests.is_empty());
         late.extend(self.joining.extract_if(.., is_late));
         let leadership = self.leadership();
         for read in late {

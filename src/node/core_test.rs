@@ -205,6 +205,70 @@ fn a_read_is_not_served_by_a_round_that_began_before_it() {
     assert_eq!(trio.reads_ready(leader), [ReadId(1), ReadId(2)]);
 }
 
+/// What followers ask for while a round is on its way is answered by the next one, and that one serves them all.
+#[test]
+fn requests_of_followers_join_the_next_round_of_the_leader() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let followers = [(leader + 1) % 3, (leader + 2) % 3];
+    let outputs = |core: &mut Core| std::iter::from_fn(|| core.poll_output()).collect::<Vec<_>>();
+
+    trio.cores[leader].handle_read(trio.now, ReadId(1));
+    let first_round = outputs(&mut trio.cores[leader]);
+    for at in followers {
+        trio.cores[at].handle_read(trio.now, ReadId(2));
+        for output in outputs(&mut trio.cores[at]) {
+            trio.carry_out(at, output);
+        }
+    }
+    assert_eq!(outputs(&mut trio.cores[leader]).len(), 0, "one round is on its way at a time");
+    for output in first_round {
+        trio.carry_out(leader, output);
+    }
+    for at in followers {
+        for output in outputs(&mut trio.cores[at]) {
+            trio.carry_out(at, output);
+        }
+    }
+    let mut heartbeats = 0;
+    for output in outputs(&mut trio.cores[leader]) {
+        if let CoreOutput::Send(messages) = &output {
+            heartbeats += messages.len();
+        }
+        trio.carry_out(leader, output);
+    }
+    assert_eq!(trio.reads_ready(leader), [ReadId(1)]);
+    assert_eq!(heartbeats, 2, "the second round, to each follower");
+    for at in followers {
+        assert!(trio.reads_ready(at).is_empty(), "the first round began before this read");
+    }
+    trio.settle();
+    for at in followers {
+        assert_eq!(trio.reads_ready(at), [ReadId(2)]);
+    }
+}
+
+/// Members that ask again and again, as one whose answers are lost does, cost a leader without a quorum no more than this.
+#[test]
+fn a_leader_that_confirms_nothing_keeps_few_requests() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let follower = (leader + 1) % 3;
+    trio.cores[leader].handle_read(trio.now, ReadId(1));
+    while trio.cores[leader].poll_output().is_some() {}
+    for read in 0..READ_REQUESTS_MAX as u64 * 2 {
+        trio.cores[follower].handle_read(trio.now, ReadId(read));
+        let again = trio.cores[follower].round.take();
+        trio.cores[follower].joining.extend(again.into_iter().flat_map(|round| round.reads));
+        while let Some(output) = trio.cores[follower].poll_output() {
+            trio.carry_out(follower, output);
+        }
+    }
+    assert_eq!(trio.cores[leader].requested.len(), READ_REQUESTS_MAX);
+}
+
 #[test]
 fn an_isolated_leader_confirms_no_read_and_forgets_its_own_proposals() {
     let mut trio = Trio::new();
