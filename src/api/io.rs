@@ -188,6 +188,8 @@ pub struct Transport {
     stream: Stream,
     /// Set for HTTP/2.
     pings: Option<Pings>,
+    /// Whether anything was written yet.
+    begun: bool,
 }
 
 /// What clients connect by. One type for both kinds, so that hyper's code is in the binary once.
@@ -217,7 +219,7 @@ macro_rules! on_stream {
 impl Transport {
     /// A connection that nothing was said on yet. `pings` counts those of an HTTP/2 client.
     pub fn new(stream: Stream, pings: Option<Pings>) -> Self {
-        Self { stream, pings }
+        Self { stream, pings, begun: false }
     }
 
     /// Ends it with a word why, where that can be said at once.
@@ -254,6 +256,7 @@ impl Read for Transport {
 impl Write for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.begun = true;
         let count = ready!(on_stream!(this, stream => stream.poll_write(cx, bytes)))?;
         if let Some(pings) = &mut this.pings {
             pings.note_written(&bytes[..count]);
@@ -269,8 +272,11 @@ impl Write for Transport {
         on_stream!(self.get_mut(), stream => stream.poll_close(cx))
     }
 
+    /// Not before the first write. What h2 is told then decides which messages it leaves where they lie, and so sends apart from the trailers
+    /// that follow: those above 256 bytes where writes are vectored, those above 1024 where not. To copy one that small is
+    /// cheaper than a second write. Before each write it asks again, and so larger ones are not copied.
     fn is_write_vectored(&self) -> bool {
-        true
+        self.begun
     }
 
     fn poll_write_vectored(
@@ -279,6 +285,7 @@ impl Write for Transport {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.begun = true;
         let count = ready!(on_stream!(this, stream => stream.poll_write_vectored(cx, slices)))?;
         if let Some(pings) = &mut this.pings {
             let mut left = count;

@@ -238,6 +238,11 @@ impl Core {
         self.joining.push(WaitingRead { id, deadline: now + REQUEST_TIMEOUT, leadership });
     }
 
+    /// Whether a read that is handed in now need not wait for a round on its way.
+    pub fn wants_reads(&self) -> bool {
+        self.round.as_ref().is_none_or(|round| self.is_overdue(round))
+    }
+
     /// A message from a peer; see [`Consensus::step`].
     pub fn handle_message(&mut self, now: Instant, message: Message) -> Result<(), Refusal> {
         self.now = now;
@@ -508,11 +513,12 @@ impl Core {
             return false;
         }
         let asked = self.leadership();
+        let overdue = self.round.as_ref().is_some_and(|round| self.is_overdue(round));
         // A later round serves earlier reads as well.
         let (mut reads, mut requests) = match &mut self.round {
             None if self.joining.is_empty() && self.requested.is_empty() => return false,
             None => (Vec::new(), Vec::new()),
-            Some(round) if round.asked == asked && self.now < round.retry_at => return false,
+            Some(_) if !overdue => return false,
             Some(round) => (std::mem::take(&mut round.reads), std::mem::take(&mut round.requests)),
         };
         reads.append(&mut self.joining);
@@ -521,6 +527,11 @@ impl Core {
         let id = self.consensus.start_read_round(self.now);
         self.round = Some(Round { id, reads, requests, retry_at: self.now + READ_RETRY, asked });
         true
+    }
+
+    /// Whether its request or its answer has got lost, as far as one can tell.
+    fn is_overdue(&self, round: &Round) -> bool {
+        round.asked != self.leadership() || self.now >= round.retry_at
     }
 
     /// Nobody waits for ever, whatever became of the leader or of the messages.

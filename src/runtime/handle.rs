@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::arrivals::Arrivals;
 use super::clock::Clock;
 use super::peers::Peers;
 use super::threads::{CoreInput, Queues};
@@ -116,6 +117,8 @@ pub(super) struct Shared {
     pub(super) views: Arc<ViewCell>,
     pub(super) proposals: Arc<Waiters<Result<Applied, ServeError>>>,
     pub(super) reads: Arc<Waiters<Result<(), ServeError>>>,
+    /// Those of them that the core has not been told of.
+    pub(super) arrivals: Arrivals,
     /// Those of them that know their index.
     pub(super) confirmed: Mutex<ConfirmedReads>,
     pub(super) leases: Arc<Waiters<Result<LeaseAnswer, ServeError>>>,
@@ -141,6 +144,15 @@ pub(super) struct Shared {
     pub(super) peers: Peers,
     pub(super) sequence: AtomicU64,
     pub(super) pending_bytes: AtomicUsize,
+}
+
+/// Tells the core that reads wait, also where the first of them is given up.
+struct WakeForReads<'a>(&'a Mailbox<CoreInput>);
+
+impl Drop for WakeForReads<'_> {
+    fn drop(&mut self) {
+        drop(self.0.send(CoreInput::ReadsWait));
+    }
 }
 
 /// Bytes of a proposal, counted against the bound until its caller has the answer or has gone.
@@ -276,7 +288,13 @@ impl Handle {
             .reads
             .register(key, shared.clock.now(), READS_PENDING_MAX)
             .ok_or(ServeError::TooManyRequests)?;
-        shared.core.send(CoreInput::Read(key)).map_err(|_| ServeError::Stopped)?;
+        let is_first = shared.arrivals.push(key).map_err(|_| ServeError::Stopped)?;
+        if is_first {
+            let wake = WakeForReads(&shared.core);
+            // Whoever else has something to read right now comes first, and is in the same round.
+            smol::future::yield_now().await;
+            drop(wake);
+        }
         waiting.await.unwrap_or(Err(ServeError::Stopped))
     }
 
@@ -368,6 +386,7 @@ impl Shared {
             queues: Arc::default(),
             proposals: Arc::default(),
             reads: Arc::default(),
+            arrivals: Arrivals::default(),
             confirmed: Mutex::new(ConfirmedReads::new(base.meta().applied)),
             leases: Arc::default(),
             lease_ids: Mutex::new(Prng::new(ids.boot_nonce)),

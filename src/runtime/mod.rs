@@ -3,6 +3,7 @@
 //! Owns: the threads of a node and the queues between them, the way in for clients ([`Handle`]), the end of the process
 //! after a fatal error. Must never: decide anything that the simulator should see. Driven by `app`.
 
+mod arrivals;
 mod checkpoint;
 pub mod clock;
 pub mod files;

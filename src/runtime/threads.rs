@@ -72,7 +72,8 @@ pub(super) enum CoreInput {
         id: ProposalId,
         bytes: Bytes,
     },
-    Read(u64),
+    /// `Arrivals` has reads.
+    ReadsWait,
     Messages {
         messages: Vec<Message>,
         /// Dropped once they are handled.
@@ -177,6 +178,8 @@ pub(super) fn spawn(
 struct Standing {
     status: CoreStatus,
     succession: Succession,
+    /// What it has to say to the other members, who are told in one go.
+    outbox: Vec<Message>,
 }
 
 /// The core thread: consensus and nothing else, so that no disk delays it.
@@ -187,8 +190,18 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
     let mut last_sweep = shared.clock.now();
     let mut leader_gap = LeaderGap::default();
     loop {
-        while let Some(output) = core.poll_output() {
+        loop {
+            if core.wants_reads() {
+                for key in shared.arrivals.take() {
+                    core.handle_read(shared.clock.now(), ReadId(key));
+                }
+            }
+            let Some(output) = core.poll_output() else { break };
             carry_out_core(output, context, &mut standing);
+        }
+        let messages = std::mem::take(&mut standing.outbox);
+        if !messages.is_empty() {
+            shared.peers.send(messages);
         }
         let waiting = !shared.proposals.is_empty()
             || !shared.reads.is_empty()
@@ -204,7 +217,8 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         for input in inputs.drain(..) {
             match input {
                 CoreInput::Propose { id, bytes } => core.handle_proposal(now, id, bytes),
-                CoreInput::Read(key) => core.handle_read(now, ReadId(key)),
+                // Taken below, as soon as a round can start.
+                CoreInput::ReadsWait => {}
                 CoreInput::Messages { messages, hold } => {
                     step(&mut core, now, messages);
                     drop(hold);
@@ -275,7 +289,7 @@ fn carry_out_core(output: CoreOutput, context: &Context, standing: &mut Standing
                 Request::Read(read) => shared.reads.answer(read.0, Err(error)),
             }
         }
-        CoreOutput::Send(messages) => shared.peers.send(messages),
+        CoreOutput::Send(mut messages) => standing.outbox.append(&mut messages),
         CoreOutput::Status(new) => {
             publish_status(context, standing, new);
         }
@@ -335,6 +349,7 @@ fn stop(context: &Context) {
     shared.watches.mailbox.close();
     let never = Instant(u64::MAX);
     shared.proposals.expire(never, || Err(ServeError::Stopped));
+    shared.arrivals.close();
     shared.reads.expire(never, || Err(ServeError::Stopped));
     shared.leases.expire(never, || Err(ServeError::Stopped));
     shared.compacted.close();

@@ -23,13 +23,13 @@ fn context() -> Context {
 }
 
 fn asked(context: &Context) -> Vec<ReadId> {
+    context.shared.arrivals.take().into_iter().map(ReadId).collect()
+}
+
+fn wakes(context: &Context) -> usize {
     let mut inputs = Vec::new();
     context.shared.core.drain(&mut inputs, Some(Duration::ZERO));
-    let reads = inputs.into_iter().filter_map(|input| match input {
-        CoreInput::Read(key) => Some(ReadId(key)),
-        _ => None,
-    });
-    reads.collect()
+    inputs.iter().filter(|input| matches!(input, CoreInput::ReadsWait)).count()
 }
 
 /// Answers what the read came to, once it has.
@@ -82,5 +82,29 @@ fn a_read_that_the_core_gives_up_is_told_why() {
             carry_out_core(CoreOutput::Refused { request, why }, &context, &mut standing);
             assert_eq!(now(&mut read).await, Some(Err(error)));
         }
+    });
+}
+
+/// Reads that come together cost the core one turn; and the first of them is not waited for.
+#[test]
+fn reads_that_come_together_wake_the_core_once() {
+    let context = context();
+    let handle = Handle(Arc::clone(&context.shared));
+    smol::block_on(async {
+        let mut first = Box::pin(handle.read_barrier());
+        assert_eq!(now(&mut first).await, None);
+        let mut second = Box::pin(handle.read_barrier());
+        assert_eq!(now(&mut second).await, None);
+        assert_eq!(wakes(&context), 0, "others that are ready to ask come first");
+        assert_eq!(now(&mut first).await, None);
+        assert_eq!((wakes(&context), asked(&context).len()), (1, 2));
+
+        let mut given_up = Box::pin(handle.read_barrier());
+        assert_eq!(now(&mut given_up).await, None);
+        drop(given_up);
+        assert_eq!(wakes(&context), 1, "the second of a group relies on it");
+
+        stop(&context);
+        assert_eq!(now(Box::pin(handle.read_barrier())).await, Some(Err(ServeError::Stopped)));
     });
 }

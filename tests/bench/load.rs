@@ -98,6 +98,7 @@ pub struct Load {
 }
 
 /// What came of a load.
+#[derive(Default)]
 pub struct Outcome {
     pub calls: u64,
     pub elapsed: Duration,
@@ -106,6 +107,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Adds what a later run of the same load came to.
+    pub fn merge(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.elapsed += other.elapsed;
+        self.latencies.extend(other.latencies);
+        self.latencies.sort_unstable();
+    }
+
     pub fn per_second(&self) -> f64 {
         self.calls as f64 / self.elapsed.as_secs_f64()
     }

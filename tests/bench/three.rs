@@ -19,6 +19,8 @@ use crate::server::{Kind, Process, Programs, free_port, wait_until_ready};
 const NODES: usize = 3;
 /// How long elections and the like have to be over before anything is measured.
 const SETTLE: Duration = Duration::from_secs(3);
+/// In how many turns each bears its load: a machine that others use is not as fast in one second as in the next.
+const TURNS: u32 = 8;
 
 /// Three running servers, in the order of their names.
 struct Cluster {
@@ -94,27 +96,48 @@ fn command(
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// Runs one load over a fresh cluster.
-fn measure(programs: &Programs, kind: Kind, load: &Load, keys: u64) -> io::Result<(Outcome, f64)> {
-    let cluster = Cluster::start(programs, kind, &[])?;
-    fill(&cluster.targets[0], keys)?;
-    run(&cluster.targets, &Load { duration: load.duration / 4, ..load.clone() })?;
-    let before = cluster.cpu();
-    let outcome = run(&cluster.targets, load)?;
-    let cpu = cluster.cpu().saturating_sub(before);
-    let per_call = cpu.as_secs_f64() * 1e6 / outcome.calls as f64;
-    Ok((outcome, per_call))
+/// A cluster under a load that it bears in turns with another.
+struct Contender {
+    cluster: Cluster,
+    outcome: Outcome,
+    cpu: Duration,
+}
+
+impl Contender {
+    fn start(programs: &Programs, kind: Kind, load: &Load, keys: u64) -> io::Result<Self> {
+        let cluster = Cluster::start(programs, kind, &[])?;
+        fill(&cluster.targets[0], keys)?;
+        run(&cluster.targets, &Load { duration: load.duration / TURNS, ..load.clone() })?;
+        Ok(Self { cluster, outcome: Outcome::default(), cpu: Duration::ZERO })
+    }
+
+    fn take_turn(&mut self, load: &Load) -> io::Result<()> {
+        let before = self.cluster.cpu();
+        self.outcome.merge(run(&self.cluster.targets, load)?);
+        self.cpu += self.cluster.cpu().saturating_sub(before);
+        Ok(())
+    }
+
+    fn cpu_per_call(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.outcome.calls as f64
+    }
 }
 
 fn compare(programs: &Programs, name: &str, load: &Load, keys: u64) -> io::Result<Vec<Row>> {
-    let (covey, covey_cpu) = measure(programs, Kind::Covey, load, keys)?;
-    let (etcd, etcd_cpu) = measure(programs, Kind::Etcd, load, keys)?;
-    let p50 = |outcome: &Outcome| millis(outcome.percentile(0.5));
-    let (speed, p50) = ((covey.per_second(), etcd.per_second()), (p50(&covey), p50(&etcd)));
+    let mut covey = Contender::start(programs, Kind::Covey, load, keys)?;
+    let mut etcd = Contender::start(programs, Kind::Etcd, load, keys)?;
+    let turn = Load { duration: load.duration / TURNS, ..load.clone() };
+    for _ in 0..TURNS {
+        covey.take_turn(&turn)?;
+        etcd.take_turn(&turn)?;
+    }
+    let speeds = (covey.outcome.per_second(), etcd.outcome.per_second());
+    let p50 = |contender: &Contender| millis(contender.outcome.percentile(0.5));
+    let cpu = (covey.cpu_per_call(), etcd.cpu_per_call());
     Ok(vec![
-        Row::at_most(format!("{name}: CPU per call, all nodes"), "µs", covey_cpu, etcd_cpu, Some(0.6)),
-        Row::at_least(format!("{name}: throughput"), "/s", speed.0, speed.1, None),
-        Row::at_most(format!("{name}: p50"), "ms", p50.0, p50.1, None),
+        Row::at_most(format!("{name}: CPU per call, all nodes"), "µs", cpu.0, cpu.1, Some(0.6)),
+        Row::at_least(format!("{name}: throughput"), "/s", speeds.0, speeds.1, None),
+        Row::at_most(format!("{name}: p50"), "ms", p50(&covey), p50(&etcd), None),
     ])
 }
 
