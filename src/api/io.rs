@@ -272,11 +272,12 @@ impl Write for Transport {
         on_stream!(self.get_mut(), stream => stream.poll_close(cx))
     }
 
-    /// Not before the first write. What h2 is told then decides which messages it leaves where they lie, and so sends apart from the trailers
-    /// that follow: those above 256 bytes where writes are vectored, those above 1024 where not. To copy one that small is
-    /// cheaper than a second write. Before each write it asks again, and so larger ones are not copied.
+    /// Over HTTP/2 not before the first write. What h2 is told then decides which messages it leaves where they lie, and so
+    /// sends apart from the trailers that follow: those above 256 bytes where writes are vectored, those above 1024 where
+    /// not. To copy one that small is cheaper than a second write. Before each write it asks again, and so larger ones are
+    /// not copied. Over HTTP/1 hyper asks once, and would copy answers of any length into a buffer of its own.
     fn is_write_vectored(&self) -> bool {
-        self.begun
+        self.begun || self.pings.is_none()
     }
 
     fn poll_write_vectored(
