@@ -13,8 +13,12 @@ use crate::channel::Channel;
 use crate::process::Host;
 
 pub async fn channel(host: &Host) -> Result<Channel, Status> {
+    channel_to(&host.endpoint).await
+}
+
+pub async fn channel_to(endpoint: &str) -> Result<Channel, Status> {
     let unavailable = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
-    let address: std::net::SocketAddr = host.endpoint.parse().unwrap();
+    let address: std::net::SocketAddr = endpoint.parse().unwrap();
     let stream = Async::<std::net::TcpStream>::connect(address).await.map_err(|error| unavailable(&error))?;
     // As every client of gRPC does: without it the second write of a connection waits for an acknowledgement that takes its time.
     stream.get_ref().set_nodelay(true).map_err(|error| unavailable(&error))?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use covey::wire::etcdserverpb as pb;
 
 use crate::client::kv_client;
-use crate::process::{Cluster, Host};
+use crate::process::{Cluster, Host, now, wait};
 
 /// Writing goes on for so long after the leader's end.
 const AFTERMATH: Duration = Duration::from_secs(4);
@@ -23,16 +23,6 @@ const CONCERNED: Duration = Duration::from_millis(250);
 struct Gap {
     of_all: Duration,
     at_one: Duration,
-}
-
-#[expect(clippy::disallowed_methods, reason = "what is measured is the time of other processes")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "other processes go on meanwhile")]
-fn wait(time: Duration) {
-    thread::sleep(time);
 }
 
 /// Writes through one member on one connection until it is told to stop; when each write was acknowledged.

@@ -4,7 +4,7 @@ use covey::wire::etcdserverpb as pb;
 use smol::block_on;
 
 use crate::client::{cluster_client, kv_client, maintenance_client, put};
-use crate::process::{Cluster, until};
+use crate::process::{Cluster, Host, until};
 
 fn list(cluster: &Cluster, host: usize) -> Vec<pb::Member> {
     block_on(async {
@@ -22,16 +22,31 @@ pub fn id_of(cluster: &Cluster, host: usize) -> u64 {
 pub fn add(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, tonic::Status> {
     let peer_urls = vec![cluster.hosts[host].peer_url()];
     block_on(async {
-        let mut client = cluster_client(&cluster.hosts[0]).await.unwrap();
+        let mut client = cluster_client(&cluster.hosts[0]).await?;
         let added = client.member_add(pb::MemberAddRequest { peer_urls, is_learner }).await?.into_inner();
         Ok(added.member.unwrap().id)
     })
 }
 
-pub fn remove(cluster: &Cluster, id: u64) {
+pub fn promote(cluster: &Cluster, id: u64) -> Result<(), tonic::Status> {
     block_on(async {
-        let mut client = cluster_client(&cluster.hosts[0]).await.unwrap();
-        client.member_remove(pb::MemberRemoveRequest { id }).await.unwrap();
+        let mut client = cluster_client(&cluster.hosts[0]).await?;
+        client.member_promote(pb::MemberPromoteRequest { id }).await.map(drop)
+    })
+}
+
+pub fn remove(cluster: &Cluster, id: u64) -> Result<(), tonic::Status> {
+    block_on(async {
+        let mut client = cluster_client(&cluster.hosts[0]).await?;
+        client.member_remove(pb::MemberRemoveRequest { id }).await.map(drop)
+    })
+}
+
+pub fn update(host: &Host, id: u64, peer_url: &str) {
+    let peer_urls = vec![peer_url.to_owned()];
+    block_on(async {
+        let mut client = cluster_client(host).await.unwrap();
+        client.member_update(pb::MemberUpdateRequest { id, peer_urls }).await.unwrap();
     });
 }
 
@@ -150,7 +165,7 @@ fn who_has_the_secret_takes_part_and_nobody_else() {
     };
     let (right, wrong) =
         (secret(&cluster, "0123456789abcdefghijkl"), secret(&cluster, "0123456789abcdefghijkX"));
-    let with = |host: &mut crate::process::Host, path: &str| {
+    let with = |host: &mut Host, path: &str| {
         host.start(&["--initial-cluster", &initial, "--cluster-secret-file", path]);
     };
     with(&mut cluster.hosts[0], &right);

@@ -1,6 +1,7 @@
-//! The members of a cluster as processes on loopback.
+//! The members of a cluster as processes.
 //!
-//! Owns: their data directories, ports, starts and ends. Must never: leave one running, or listen on anything but 127.0.0.1.
+//! Owns: their data directories, ports, starts and ends. Must never: leave one running, or listen outside of the
+//! loopback interface and of namespaces that were made for the test.
 
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
@@ -28,6 +29,16 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("{what}: not in time");
 }
 
+#[expect(clippy::disallowed_methods, reason = "what is measured is the time of other processes")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "other processes go on meanwhile")]
+pub fn wait(time: Duration) {
+    sleep(time);
+}
+
 /// A member's place on disk and on the network, whether it runs or not.
 pub struct Host {
     pub name: String,
@@ -36,6 +47,8 @@ pub struct Host {
     pub endpoint: String,
     /// Of members.
     pub peer_port: u16,
+    /// The network namespace that it runs in, where it is not the test's own.
+    pub netns: Option<String>,
     child: Option<Child>,
 }
 
@@ -46,7 +59,8 @@ impl Host {
 
     /// Where other members find it.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        let (address, _) = self.endpoint.rsplit_once(':').expect("an address and a port");
+        format!("http://{address}:{}", self.peer_port)
     }
 
     /// As it stands in an initial cluster.
@@ -71,7 +85,16 @@ impl Host {
     pub fn start(&mut self, more: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+        let program = env!("CARGO_BIN_EXE_covey");
+        let mut command = match &self.netns {
+            // It becomes the program, whose process so has the id that is known here.
+            Some(netns) => {
+                let mut command = Command::new("/usr/sbin/ip");
+                command.args(["netns", "exec", netns, program]);
+                command
+            }
+            None => Command::new(program),
+        };
         command.args(["serve", "--name", &self.name, "--log-format", "text", "--data-dir"]);
         command.arg(&self.data_dir);
         let (client, peer) = (format!("http://{}", self.endpoint), self.peer_url());
@@ -212,6 +235,7 @@ fn new_host(root: &Path, n: usize) -> Host {
         name,
         endpoint: format!("127.0.0.1:{}", free_port()),
         peer_port: free_port(),
+        netns: None,
         child: None,
     }
 }

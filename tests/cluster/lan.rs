@@ -1,0 +1,242 @@
+//! Members on a network of their own, which is cut in different ways while clients write.
+//!
+//! Owns: who is kept from hearing whom. The namespaces and their wires are made by the stage `lan` of the gate, as root;
+//! the tests run in the one that the clients are in: `.ci/run lan`.
+
+use std::process::Command;
+
+use crate::histories::{goes_on, judge};
+use crate::load::Load;
+use crate::process::{Cluster, Host, until, wait};
+
+/// Names what the stage has made: the namespaces are this with a number.
+const LAN: &str = "COVEY_LAN";
+const FIRST_PORT: u16 = 2379;
+
+fn ip(arguments: &[&str]) {
+    let done = Command::new("/usr/sbin/ip").args(arguments).output().unwrap();
+    assert!(done.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn address(host: usize) -> String {
+    format!("10.77.0.{}", host + 1)
+}
+
+/// Members that do not run, each on a host of its own.
+fn on_lan(members: usize) -> Cluster {
+    let lan = std::env::var(LAN).expect("the stage has made a network");
+    let mut cluster = Cluster::prepare(members);
+    for (n, host) in cluster.hosts.iter_mut().enumerate() {
+        host.netns = Some(format!("{lan}{n}"));
+        host.endpoint = format!("{}:{FIRST_PORT}", address(n));
+        host.peer_port = FIRST_PORT + 1;
+    }
+    cluster
+}
+
+fn start(members: usize) -> Cluster {
+    let mut cluster = on_lan(members);
+    let (initial, secret) = (cluster.initial(), cluster.path("secret"));
+    std::fs::write(&secret, "VGhlIHNlY3JldCBvZiBhIHRlc3QgbmV0d29yay4=\n").unwrap();
+    let secret = secret.to_str().unwrap().to_owned();
+    for host in &mut cluster.hosts {
+        host.start(&["--initial-cluster", &initial, "--cluster-secret-file", &secret]);
+    }
+    cluster.wait_ready();
+    cluster
+}
+
+/// While it lives, one host does not hear another: what comes from there finds no way.
+struct Deaf<'a> {
+    netns: &'a str,
+    from: String,
+}
+
+impl<'a> Deaf<'a> {
+    fn new(hosts: &'a [Host], host: usize, from: usize) -> Self {
+        let deaf = Self { netns: hosts[host].netns.as_deref().unwrap(), from: address(from) };
+        deaf.rule("add");
+        deaf
+    }
+
+    /// Neither hears the other.
+    fn both(hosts: &'a [Host], left: &[usize], right: &[usize]) -> Vec<Self> {
+        let pairs = left.iter().flat_map(|left| right.iter().map(move |right| (*left, *right)));
+        pairs
+            .flat_map(|(left, right)| [Self::new(hosts, left, right), Self::new(hosts, right, left)])
+            .collect()
+    }
+
+    fn rule(&self, what: &str) {
+        ip(&["-n", self.netns, "rule", what, "pref", "10", "from", &self.from, "blackhole"]);
+    }
+}
+
+impl Drop for Deaf<'_> {
+    fn drop(&mut self) {
+        self.rule("del");
+    }
+}
+
+/// Who leads may be asked of any member that hears the others.
+fn others(hosts: &[Host], host: usize) -> Vec<usize> {
+    (0..hosts.len()).filter(|other| *other != host).collect()
+}
+
+fn healed(cluster: &mut Cluster, load: &Load) {
+    cluster.wait_ready();
+    goes_on(load);
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn a_leader_that_is_cut_off_with_its_clients_answers_nothing_that_is_stale() {
+    let mut cluster = start(3);
+    judge(&mut cluster, |cluster, load| {
+        for _ in 0..3 {
+            let leader = cluster.leader();
+            let cut = Deaf::both(&cluster.hosts, &[leader], &others(&cluster.hosts, leader));
+            wait(std::time::Duration::from_secs(4));
+            goes_on(load);
+            let refused = cluster.hosts[leader].run(&["put", "alone", "x"]);
+            assert!(refused.is_err(), "a member that is alone has written");
+            drop(cut);
+            healed(cluster, load);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn a_leader_that_hears_nobody_is_replaced() {
+    let mut cluster = start(3);
+    judge(&mut cluster, |cluster, load| {
+        for _ in 0..2 {
+            let leader = cluster.leader();
+            let cut: Vec<_> = others(&cluster.hosts, leader)
+                .into_iter()
+                .map(|other| Deaf::new(&cluster.hosts, leader, other))
+                .collect();
+            until("another leader", || {
+                let others = others(&cluster.hosts, leader);
+                others.into_iter().find(|other| leads(&cluster.hosts[*other]))
+            });
+            goes_on(load);
+            drop(cut);
+            healed(cluster, load);
+        }
+    });
+}
+
+/// It hears no leader, but whoever leads hears it: it must not depose anybody, over and over.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn a_follower_that_hears_nobody_disturbs_nobody() {
+    let mut cluster = start(3);
+    judge(&mut cluster, |cluster, load| {
+        let leader = cluster.leader();
+        let follower = (leader + 1) % 3;
+        let term = term(&cluster.hosts[leader]);
+        let cut: Vec<_> = others(&cluster.hosts, follower)
+            .into_iter()
+            .map(|other| Deaf::new(&cluster.hosts, follower, other))
+            .collect();
+        wait(std::time::Duration::from_secs(5));
+        goes_on(load);
+        drop(cut);
+        healed(cluster, load);
+        assert_eq!(self::term(&cluster.hosts[leader]), term, "somebody was elected");
+    });
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn three_of_five_go_on_without_the_leader_and_one_more() {
+    let mut cluster = start(5);
+    judge(&mut cluster, |cluster, load| {
+        for round in 0..2 {
+            let leader = cluster.leader();
+            let minority = [leader, (leader + 1 + round) % 5];
+            let majority: Vec<usize> = (0..5).filter(|host| !minority.contains(host)).collect();
+            let cut = Deaf::both(&cluster.hosts, &minority, &majority);
+            until("another leader", || majority.iter().find(|host| leads(&cluster.hosts[**host])));
+            goes_on(load);
+            drop(cut);
+            healed(cluster, load);
+        }
+    });
+}
+
+/// The two that do not hear each other both hear the third.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn a_leader_and_a_follower_that_do_not_hear_each_other_do_not_stop_the_cluster() {
+    let mut cluster = start(3);
+    judge(&mut cluster, |cluster, load| {
+        let leader = cluster.leader();
+        let cut = Deaf::both(&cluster.hosts, &[leader], &[(leader + 1) % 3]);
+        wait(std::time::Duration::from_secs(4));
+        goes_on(load);
+        drop(cut);
+        healed(cluster, load);
+    });
+}
+
+/// Nobody has a majority; then everybody has.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn a_cluster_of_which_nobody_hears_anybody_comes_back() {
+    let mut cluster = start(3);
+    judge(&mut cluster, |cluster, load| {
+        for _ in 0..2 {
+            let cut: Vec<_> = (0..3)
+                .flat_map(|host| others(&cluster.hosts, host).into_iter().map(move |other| (host, other)))
+                .map(|(host, other)| Deaf::new(&cluster.hosts, host, other))
+                .collect();
+            wait(std::time::Duration::from_secs(4));
+            drop(cut);
+            healed(cluster, load);
+        }
+    });
+}
+
+/// A member gets another address, which the configuration of nobody names; it is told to the cluster while it still has the old one.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn a_member_moves_to_another_address() {
+    let mut cluster = start(3);
+    judge(&mut cluster, |cluster, load| {
+        let moved = (cluster.leader() + 1) % 3;
+        let before = cluster.hosts[moved].peer_url();
+        let id = crate::members::id_of(cluster, moved);
+        cluster.hosts[moved].kill();
+        cluster.hosts[moved].peer_port += 1;
+        let after = cluster.hosts[moved].peer_url();
+        assert_ne!(before, after);
+        crate::members::update(&cluster.hosts[(moved + 1) % 3], id, &after);
+        let secret = cluster.path("secret").to_str().unwrap().to_owned();
+        cluster.hosts[moved].start(&["--cluster-secret-file", &secret]);
+        healed(cluster, load);
+        // It is heard: without a third member nothing could be written otherwise.
+        let third = 3 - moved - cluster.leader();
+        cluster.hosts[third].kill();
+        goes_on(load);
+        cluster.hosts[third].start(&["--cluster-secret-file", &secret]);
+        cluster.wait_ready();
+    });
+}
+
+fn status(host: &Host, field: usize) -> Option<String> {
+    host.run(&["status"]).ok()?.trim().split(", ").nth(field).map(str::to_owned)
+}
+
+fn leads(host: &Host) -> bool {
+    status(host, 8).as_deref() == Some("true")
+}
+
+fn term(host: &Host) -> String {
+    until("a status", || status(host, TERM))
+}
+
+/// Where the line of `status` has the term.
+const TERM: usize = 10;
