@@ -131,7 +131,11 @@ impl Core {
     /// Raft has begun its log anew. Nothing that came with it goes to the disk before the state is there: a log without its state would be
     /// refused at the next start.
     pub(super) fn install(&mut self, mark: SnapshotMark, persist: Option<Persist>) {
-        self.after_install = persist;
+        if cfg!(feature = "planted-log-before-state") {
+            self.outputs.extend(persist.map(CoreOutput::Persist));
+        } else {
+            self.after_install = persist;
+        }
         self.outputs.push_back(CoreOutput::Store(CheckpointJob::Install(mark)));
     }
 

@@ -14,13 +14,14 @@ use covey::wire::etcdserverpb as pb;
 use prost::Message as _;
 use smol::LocalExecutor;
 
-use crate::http2::Answer;
-use crate::load::{Load, Outcome, Target, percentile, run};
+use crate::failover;
+use crate::http2::{Answer, Connection};
+use crate::load::{Load, Outcome, Stream, Target, percentile, run};
 use crate::report::Row;
 use crate::server::{Kind, Programs, Server, Setup};
 use crate::three;
 
-const PUT: &str = "/etcdserverpb.KV/Put";
+pub const PUT: &str = "/etcdserverpb.KV/Put";
 pub const RANGE: &str = "/etcdserverpb.KV/Range";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -44,7 +45,7 @@ pub struct Pace {
 pub type Measure = fn(&Programs, Pace) -> io::Result<Vec<Row>>;
 
 /// All measures, by the name that `--only` takes.
-pub const MEASURES: [(&str, Measure); 16] = [
+pub const MEASURES: [(&str, Measure); 17] = [
     ("put", puts),
     ("read", reads),
     ("put-tls", puts_tls),
@@ -61,6 +62,7 @@ pub const MEASURES: [(&str, Measure); 16] = [
     ("three-read", three::reads),
     ("three-slow-sync", three::slow_sync),
     ("three-idle", three::idle),
+    ("three-failover", failover::gaps),
 ];
 
 /// Whether a server answers a read.
@@ -79,26 +81,32 @@ pub fn leads(target: &Target) -> io::Result<bool> {
 }
 
 fn call_once(target: &Target, path: &'static str, message: &[u8]) -> io::Result<Vec<u8>> {
-    smol::block_on(async {
-        let mut connection = target.connect().await?;
-        connection.call(path, message, true);
-        connection.flush().await?;
-        let (mut answers, mut found) = (Vec::new(), None);
-        loop {
-            connection.receive(&mut answers).await?;
-            for answer in answers.drain(..) {
-                match answer {
-                    Answer::Message { body, .. } => found = Some(body),
-                    Answer::Ended { .. } => {
-                        return found.ok_or_else(|| io::Error::other("the call was refused"));
-                    }
+    smol::block_on(async { call(&mut target.connect().await?, path, message).await })
+}
+
+/// One call on a connection that has no other; its answer's message.
+pub async fn call(
+    connection: &mut Connection<Stream>,
+    path: &'static str,
+    message: &[u8],
+) -> io::Result<Vec<u8>> {
+    connection.call(path, message, true);
+    connection.flush().await?;
+    let (mut answers, mut found) = (Vec::new(), None);
+    loop {
+        connection.receive(&mut answers).await?;
+        for answer in answers.drain(..) {
+            match answer {
+                Answer::Message { body, .. } => found = Some(body),
+                Answer::Ended { .. } => {
+                    return found.ok_or_else(|| io::Error::other("the call was refused"));
                 }
             }
         }
-    })
+    }
 }
 
-fn put_message(number: u64, keys: u64) -> Vec<u8> {
+pub fn put_message(number: u64, keys: u64) -> Vec<u8> {
     // Spread, and different for each value, so that neither order nor compression helps anybody.
     let mixed =
         number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);

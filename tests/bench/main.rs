@@ -14,10 +14,13 @@
 )]
 
 mod cases;
+mod failover;
 mod http2;
 mod load;
 mod report;
 mod server;
+#[path = "../cluster/silence.rs"]
+mod silence;
 mod three;
 
 use std::error::Error;

@@ -18,20 +18,21 @@ use crate::server::{Kind, Process, Programs, free_port, wait_until_ready};
 
 const NODES: usize = 3;
 /// How long elections and the like have to be over before anything is measured.
-const SETTLE: Duration = Duration::from_secs(3);
+pub const SETTLE: Duration = Duration::from_secs(3);
 /// In how many turns each bears its load: a machine that others use is not as fast in one second as in the next.
 const TURNS: u32 = 8;
 
 /// Three running servers, in the order of their names.
-struct Cluster {
+pub struct Cluster {
     processes: Vec<Process>,
-    targets: Vec<Target>,
-    _dir: TempDir,
+    commands: Vec<Vec<String>>,
+    pub targets: Vec<Target>,
+    dir: TempDir,
 }
 
 impl Cluster {
     /// Starts them, and waits until each answers.
-    fn start(programs: &Programs, kind: Kind, wrapper: &[String]) -> io::Result<Self> {
+    pub fn start(programs: &Programs, kind: Kind, wrapper: &[String]) -> io::Result<Self> {
         let dir = TempDir::new_in(&programs.scratch)?;
         let mut ports = Vec::new();
         for _ in 0..NODES {
@@ -40,17 +41,29 @@ impl Cluster {
         let scheme = if kind == Kind::Covey { "http" } else { "https" };
         let peer = |n: usize| format!("{scheme}://127.0.0.1:{}", ports[n].1);
         let initial: Vec<String> = (0..NODES).map(|n| format!("n{n}={}", peer(n))).collect();
-        let (mut processes, mut targets) = (Vec::new(), Vec::new());
+        let (mut processes, mut commands, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (n, (port, _)) in ports.iter().enumerate() {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
             let words = command(programs, kind, n, dir.path(), address, &peer(n), &initial.join(","));
             processes.push(Process::start(wrapper, &words, &log(dir.path(), n))?);
+            commands.push(words);
             targets.push(Target { address, tls: None });
         }
         for (n, target) in targets.iter().enumerate() {
             wait_until_ready(target, &log(dir.path(), n))?;
         }
-        Ok(Self { processes, targets, _dir: dir })
+        Ok(Self { processes, commands, targets, dir })
+    }
+
+    /// Ends one of them, by SIGTERM or by SIGKILL.
+    pub fn end(&mut self, n: usize, kill: bool) -> io::Result<()> {
+        self.processes[n].end(kill)
+    }
+
+    /// Starts one again that has ended, and waits until it answers.
+    pub fn restart(&mut self, n: usize) -> io::Result<()> {
+        self.processes[n] = Process::start(&[], &self.commands[n], &log(self.dir.path(), n))?;
+        wait_until_ready(&self.targets[n], &log(self.dir.path(), n))
     }
 
     /// CPU time that all have used.
@@ -59,7 +72,7 @@ impl Cluster {
     }
 
     /// Which of them leads.
-    fn leader(&self) -> io::Result<usize> {
+    pub fn leader(&self) -> io::Result<usize> {
         for (n, target) in self.targets.iter().enumerate() {
             if leads(target)? {
                 return Ok(n);

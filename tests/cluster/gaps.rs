@@ -11,12 +11,7 @@ use covey::wire::etcdserverpb as pb;
 
 use crate::client::kv_client;
 use crate::process::{Cluster, Host, now, wait};
-
-/// Writing goes on for so long after the leader's end.
-const AFTERMATH: Duration = Duration::from_secs(4);
-
-/// A time without writes that begins within this after the leader's end is because of it.
-const CONCERNED: Duration = Duration::from_millis(250);
+use crate::silence::{AFTERMATH, longest};
 
 /// What one trial has come to: the longest time without any write, and without one at a single follower.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,21 +43,6 @@ fn write(host: &Host, stop: &AtomicBool) -> Vec<Instant> {
         }
     });
     acknowledged
-}
-
-/// The longest time without a write that has to do with what happened at `from`: later ones have other reasons.
-fn longest(mut acknowledged: Vec<Instant>, from: Instant) -> Duration {
-    acknowledged.sort_unstable();
-    let before = acknowledged.iter().rfind(|at| **at <= from).copied().unwrap_or(from);
-    let (mut longest, mut last) = (Duration::ZERO, before);
-    for at in acknowledged.into_iter().filter(|at| *at > from).chain([from + AFTERMATH]) {
-        if last > from + CONCERNED {
-            break;
-        }
-        longest = longest.max(at - last);
-        last = at;
-    }
-    longest
 }
 
 /// One trial: everybody writes, and the leader is sent `signal`.

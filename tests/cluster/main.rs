@@ -18,4 +18,5 @@ mod load;
 mod members;
 mod process;
 mod recover;
+mod silence;
 mod watch;

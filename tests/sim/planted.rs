@@ -66,3 +66,15 @@ fn early_deadlines_is_found() {
 fn cut_off_leaving_is_found() {
     find(Plan::draw_members, 100);
 }
+
+#[cfg(feature = "planted-lead-when-removed")]
+#[test]
+fn lead_when_removed_is_found() {
+    find(Plan::draw_members, 100);
+}
+
+#[cfg(feature = "planted-log-before-state")]
+#[test]
+fn log_before_state_is_found() {
+    find(Plan::draw_members, 100);
+}
