@@ -18,5 +18,6 @@ mod load;
 mod members;
 mod process;
 mod recover;
+mod revisions;
 mod silence;
 mod watch;
