@@ -4,6 +4,9 @@
 //! the tests run in the one that the clients are in: `.ci/run lan`.
 
 use std::process::Command;
+use std::time::Duration;
+
+use covey::prng::Prng;
 
 use crate::histories::{goes_on, judge};
 use crate::load::Load;
@@ -96,7 +99,7 @@ fn a_leader_that_is_cut_off_with_its_clients_answers_nothing_that_is_stale() {
         for _ in 0..3 {
             let leader = cluster.leader();
             let cut = Deaf::both(&cluster.hosts, &[leader], &others(&cluster.hosts, leader));
-            wait(std::time::Duration::from_secs(4));
+            wait(Duration::from_secs(4));
             goes_on(load);
             let refused = cluster.hosts[leader].run(&["put", "alone", "x"]);
             assert!(refused.is_err(), "a member that is alone has written");
@@ -141,7 +144,7 @@ fn a_follower_that_hears_nobody_disturbs_nobody() {
             .into_iter()
             .map(|other| Deaf::new(&cluster.hosts, follower, other))
             .collect();
-        wait(std::time::Duration::from_secs(5));
+        wait(Duration::from_secs(5));
         goes_on(load);
         drop(cut);
         healed(cluster, load);
@@ -175,7 +178,7 @@ fn a_leader_and_a_follower_that_do_not_hear_each_other_do_not_stop_the_cluster()
     judge(&mut cluster, |cluster, load| {
         let leader = cluster.leader();
         let cut = Deaf::both(&cluster.hosts, &[leader], &[(leader + 1) % 3]);
-        wait(std::time::Duration::from_secs(4));
+        wait(Duration::from_secs(4));
         goes_on(load);
         drop(cut);
         healed(cluster, load);
@@ -193,10 +196,29 @@ fn a_cluster_of_which_nobody_hears_anybody_comes_back() {
                 .flat_map(|host| others(&cluster.hosts, host).into_iter().map(move |other| (host, other)))
                 .map(|(host, other)| Deaf::new(&cluster.hosts, host, other))
                 .collect();
-            wait(std::time::Duration::from_secs(4));
+            wait(Duration::from_secs(4));
             drop(cut);
             healed(cluster, load);
         }
+    });
+}
+
+/// Links that come and go faster than anybody is elected, and slower: each one in one direction at a time.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn links_that_come_and_go_spoil_nothing() {
+    let mut cluster = start(5);
+    judge(&mut cluster, |cluster, load| {
+        let mut prng = Prng::new(1);
+        for turn in 0..40 {
+            let host = prng.range(0, 5);
+            let from = (host + prng.range(1, 5)) % 5;
+            let cut = Deaf::new(&cluster.hosts, host.try_into().unwrap(), from.try_into().unwrap());
+            let longest = if turn % 4 == 0 { 1500 } else { 300 };
+            wait(Duration::from_millis(prng.range(20, longest)));
+            drop(cut);
+        }
+        healed(cluster, load);
     });
 }
 
