@@ -283,11 +283,10 @@ impl Consensus {
             // Refused: the configuration stays.
             let _ = self.node.apply_conf_change(&change);
             let raft = &mut self.node.raft;
-            let is_named = raft.prs().get(raft.id).is_some();
-            if !is_named && !cfg!(feature = "planted-lead-when-removed") {
+            if raft.prs().get(raft.id).is_none() {
                 // Raft would go on leading, and panic when it next looks for its own progress.
-                self.removed = true;
-            } else if is_named && raft.state == StateRole::Leader && !raft.promotable() {
+                self.removed = !cfg!(feature = "planted-lead-when-removed");
+            } else if raft.state == StateRole::Leader && !raft.promotable() {
                 let term = raft.term;
                 raft.become_follower(term, raft::INVALID_ID);
             }

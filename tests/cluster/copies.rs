@@ -79,7 +79,7 @@ fn a_member_that_lost_its_disk_comes_back_as_another_one() {
     cluster.hosts[2].start(&["--initial-cluster", &initial, "--initial-cluster-state", "existing"]);
     let said = "has another key: remove it and add it anew, if its disk was lost";
     until("it is told why it waits", || cluster.hosts[2].log().contains(said).then_some(()));
-    remove(&cluster, id).unwrap();
+    remove(&cluster.hosts[0], id).unwrap();
     add(&cluster, 2, false).unwrap();
     cluster.wait_ready();
     assert_eq!(cluster.hosts[2].must(&["get", "key"]), "key\nvalue\n");

@@ -1,6 +1,6 @@
 //! Members on a network of their own, which is cut in different ways while clients write.
 //!
-//! Owns: who is kept from hearing whom. The namespaces and their wires are made by the stage `lan` of the gate, as root;
+//! Owns: who is kept from hearing whom. Must never: touch an interface, or a rule, of the machine's own. The namespaces and their wires are made by the stage `lan` of the gate, as root;
 //! the tests run in the one that the clients are in: `.ci/run lan`.
 
 use std::process::Command;
@@ -10,14 +10,19 @@ use covey::prng::Prng;
 
 use crate::histories::{goes_on, judge};
 use crate::load::Load;
-use crate::process::{Cluster, Host, until, wait};
+use crate::members::{id_of, update};
+use crate::process::{Cluster, Host, IP, until, wait};
 
 /// Names what the stage has made: the namespaces are this with a number.
 const LAN: &str = "COVEY_LAN";
-const FIRST_PORT: u16 = 2379;
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
+
+/// A cut that lasts: a leader that hears no majority has stepped down by then.
+const LONG: Duration = Duration::from_secs(5);
 
 fn ip(arguments: &[&str]) {
-    let done = Command::new("/usr/sbin/ip").args(arguments).output().unwrap();
+    let done = Command::new(IP).args(arguments).output().unwrap();
     assert!(done.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
@@ -31,8 +36,8 @@ fn on_lan(members: usize) -> Cluster {
     let mut cluster = Cluster::prepare(members);
     for (n, host) in cluster.hosts.iter_mut().enumerate() {
         host.netns = Some(format!("{lan}{n}"));
-        host.endpoint = format!("{}:{FIRST_PORT}", address(n));
-        host.peer_port = FIRST_PORT + 1;
+        host.endpoint = format!("{}:{CLIENT_PORT}", address(n));
+        host.peer_port = PEER_PORT;
     }
     cluster
 }
@@ -62,6 +67,11 @@ impl<'a> Deaf<'a> {
         deaf
     }
 
+    /// One hears nobody.
+    fn to_all(hosts: &'a [Host], host: usize) -> Vec<Self> {
+        others(hosts, host).into_iter().map(|other| Self::new(hosts, host, other)).collect()
+    }
+
     /// Neither hears the other.
     fn both(hosts: &'a [Host], left: &[usize], right: &[usize]) -> Vec<Self> {
         let pairs = left.iter().flat_map(|left| right.iter().map(move |right| (*left, *right)));
@@ -81,7 +91,6 @@ impl Drop for Deaf<'_> {
     }
 }
 
-/// Who leads may be asked of any member that hears the others.
 fn others(hosts: &[Host], host: usize) -> Vec<usize> {
     (0..hosts.len()).filter(|other| *other != host).collect()
 }
@@ -99,7 +108,7 @@ fn a_leader_that_is_cut_off_with_its_clients_answers_nothing_that_is_stale() {
         for _ in 0..3 {
             let leader = cluster.leader();
             let cut = Deaf::both(&cluster.hosts, &[leader], &others(&cluster.hosts, leader));
-            wait(Duration::from_secs(4));
+            wait(LONG);
             goes_on(load);
             let refused = cluster.hosts[leader].run(&["put", "alone", "x"]);
             assert!(refused.is_err(), "a member that is alone has written");
@@ -116,13 +125,10 @@ fn a_leader_that_hears_nobody_is_replaced() {
     judge(&mut cluster, |cluster, load| {
         for _ in 0..2 {
             let leader = cluster.leader();
-            let cut: Vec<_> = others(&cluster.hosts, leader)
-                .into_iter()
-                .map(|other| Deaf::new(&cluster.hosts, leader, other))
-                .collect();
+            let cut = Deaf::to_all(&cluster.hosts, leader);
             until("another leader", || {
                 let others = others(&cluster.hosts, leader);
-                others.into_iter().find(|other| leads(&cluster.hosts[*other]))
+                others.into_iter().find(|other| cluster.hosts[*other].leads())
             });
             goes_on(load);
             drop(cut);
@@ -139,16 +145,13 @@ fn a_follower_that_hears_nobody_disturbs_nobody() {
     judge(&mut cluster, |cluster, load| {
         let leader = cluster.leader();
         let follower = (leader + 1) % 3;
-        let term = term(&cluster.hosts[leader]);
-        let cut: Vec<_> = others(&cluster.hosts, follower)
-            .into_iter()
-            .map(|other| Deaf::new(&cluster.hosts, follower, other))
-            .collect();
-        wait(Duration::from_secs(5));
+        let term = cluster.hosts[leader].term();
+        let cut = Deaf::to_all(&cluster.hosts, follower);
+        wait(LONG);
         goes_on(load);
         drop(cut);
         healed(cluster, load);
-        assert_eq!(self::term(&cluster.hosts[leader]), term, "somebody was elected");
+        assert_eq!(cluster.hosts[leader].term(), term, "somebody was elected");
     });
 }
 
@@ -162,7 +165,7 @@ fn three_of_five_go_on_without_the_leader_and_one_more() {
             let minority = [leader, (leader + 1 + round) % 5];
             let majority: Vec<usize> = (0..5).filter(|host| !minority.contains(host)).collect();
             let cut = Deaf::both(&cluster.hosts, &minority, &majority);
-            until("another leader", || majority.iter().find(|host| leads(&cluster.hosts[**host])));
+            until("another leader", || majority.iter().find(|host| cluster.hosts[**host].leads()));
             goes_on(load);
             drop(cut);
             healed(cluster, load);
@@ -178,7 +181,7 @@ fn a_leader_and_a_follower_that_do_not_hear_each_other_do_not_stop_the_cluster()
     judge(&mut cluster, |cluster, load| {
         let leader = cluster.leader();
         let cut = Deaf::both(&cluster.hosts, &[leader], &[(leader + 1) % 3]);
-        wait(Duration::from_secs(4));
+        wait(LONG);
         goes_on(load);
         drop(cut);
         healed(cluster, load);
@@ -192,11 +195,8 @@ fn a_cluster_of_which_nobody_hears_anybody_comes_back() {
     let mut cluster = start(3);
     judge(&mut cluster, |cluster, load| {
         for _ in 0..2 {
-            let cut: Vec<_> = (0..3)
-                .flat_map(|host| others(&cluster.hosts, host).into_iter().map(move |other| (host, other)))
-                .map(|(host, other)| Deaf::new(&cluster.hosts, host, other))
-                .collect();
-            wait(Duration::from_secs(4));
+            let cut: Vec<_> = (0..3).flat_map(|host| Deaf::to_all(&cluster.hosts, host)).collect();
+            wait(LONG);
             drop(cut);
             healed(cluster, load);
         }
@@ -222,43 +222,27 @@ fn links_that_come_and_go_spoil_nothing() {
     });
 }
 
-/// A member gets another address, which the configuration of nobody names; it is told to the cluster while it still has the old one.
+/// The cluster is told where a member will be found, which nobody's configuration names.
 #[test]
 #[ignore = "needs root and namespaces: .ci/run lan"]
 fn a_member_moves_to_another_address() {
     let mut cluster = start(3);
     judge(&mut cluster, |cluster, load| {
-        let moved = (cluster.leader() + 1) % 3;
-        let before = cluster.hosts[moved].peer_url();
-        let id = crate::members::id_of(cluster, moved);
+        let leader = cluster.leader();
+        let (moved, third) = ((leader + 1) % 3, (leader + 2) % 3);
+        let (id, before) = (id_of(cluster, moved), cluster.hosts[moved].peer_url());
         cluster.hosts[moved].kill();
         cluster.hosts[moved].peer_port += 1;
         let after = cluster.hosts[moved].peer_url();
         assert_ne!(before, after);
-        crate::members::update(&cluster.hosts[(moved + 1) % 3], id, &after);
+        update(&cluster.hosts[third], id, &after);
         let secret = cluster.path("secret").to_str().unwrap().to_owned();
         cluster.hosts[moved].start(&["--cluster-secret-file", &secret]);
         healed(cluster, load);
         // It is heard: without a third member nothing could be written otherwise.
-        let third = 3 - moved - cluster.leader();
         cluster.hosts[third].kill();
         goes_on(load);
         cluster.hosts[third].start(&["--cluster-secret-file", &secret]);
         cluster.wait_ready();
     });
 }
-
-fn status(host: &Host, field: usize) -> Option<String> {
-    host.run(&["status"]).ok()?.trim().split(", ").nth(field).map(str::to_owned)
-}
-
-fn leads(host: &Host) -> bool {
-    status(host, 8).as_deref() == Some("true")
-}
-
-fn term(host: &Host) -> String {
-    until("a status", || status(host, TERM))
-}
-
-/// Where the line of `status` has the term.
-const TERM: usize = 10;

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, Scope, ScopedJoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use covey::prng::Prng;
@@ -16,7 +16,7 @@ use pb::response_op::Response;
 use tonic::Status;
 
 use crate::channel::Channel;
-use crate::client::channel_to;
+use crate::client::{channel_to, in_time};
 use crate::linear::{Answer, Call, Ending, Operation, Value};
 use crate::process::now;
 
@@ -57,10 +57,11 @@ impl Load {
     /// Runs clients while `trouble` lasts; what they saw. Afterwards every member is asked for every key.
     pub fn during(&self, trouble: impl FnOnce()) -> Vec<Operation> {
         let mut history = thread::scope(|scope| {
-            let clients: Vec<_> = (0..CLIENTS).map(|number| self.client(scope, number)).collect();
-            let _stops = Stops(&self.stop);
+            let start = |number| scope.spawn(move || smol::block_on(self.work(number)));
+            let clients: Vec<_> = (0..CLIENTS).map(start).collect();
+            let stops = Stops(&self.stop);
             trouble();
-            self.stop.store(true, Ordering::Relaxed);
+            drop(stops);
             clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
         });
         let keys = (self.asked.load(Ordering::Relaxed) / EPOCH + 1) * KEYS;
@@ -75,20 +76,12 @@ impl Load {
         self.answered.load(Ordering::Relaxed)
     }
 
-    fn client<'scope>(
-        &'scope self,
-        scope: &'scope Scope<'scope, '_>,
-        number: u64,
-    ) -> ScopedJoinHandle<'scope, Vec<Operation>> {
-        scope.spawn(move || smol::block_on(self.work(number)))
-    }
-
     async fn work(&self, number: u64) -> Vec<Operation> {
         let mut prng = Prng::new(number);
         let mut member = usize::try_from(number).unwrap();
         let (mut connection, mut history) = (None, Vec::new());
         let mut known: HashMap<u64, Value> = HashMap::new();
-        let mut values = (number + 1) * 1_000_000_000;
+        let mut value = number;
         while !self.stop.load(Ordering::Relaxed) {
             let Some(client) = &mut connection else {
                 member = (member + 1) % self.endpoints.len();
@@ -98,19 +91,20 @@ impl Load {
             };
             let asked = self.asked.fetch_add(1, Ordering::Relaxed);
             let key = asked / EPOCH * KEYS + prng.range(0, KEYS);
-            values += 1;
+            // No other client has this one.
+            value += CLIENTS;
             let call = match prng.range(0, 10) {
                 0..4 => Call::Get,
-                4..7 => Call::Put(values),
-                7..9 => Call::Swap { expected: known.get(&key).copied().flatten(), new: values },
+                4..7 => Call::Put(value),
+                7..9 => Call::Swap { expected: known.get(&key).copied().flatten(), new: value },
                 _ => Call::Delete,
             };
             let operation = self.request(client, key, call).await;
             match operation.ending {
                 Some(ending) => {
                     self.answered.fetch_add(1, Ordering::Relaxed);
-                    if let Answer::Got(value) | Answer::NotSwapped(value) = ending.answer {
-                        known.insert(key, value);
+                    if let Answer::Got(seen) | Answer::NotSwapped(seen) = ending.answer {
+                        known.insert(key, seen);
                     }
                 }
                 None => connection = None,
@@ -124,12 +118,7 @@ impl Load {
     /// One request, with a limit of time.
     async fn request(&self, client: &mut KvClient<Channel>, key: u64, call: Call) -> Operation {
         let began = self.origin.elapsed();
-        let answered = async { ask(client, key, call).await.ok() };
-        let late = async {
-            smol::Timer::after(TIMEOUT).await;
-            None
-        };
-        let ending = smol::future::or(answered, late).await;
+        let ending = in_time(TIMEOUT, ask(client, key, call)).await.and_then(Result::ok);
         let at = self.origin.elapsed();
         let ending = ending.map(|(answer, revision)| Ending { at, answer, revision });
         Operation { key, call, began, ending }
@@ -158,12 +147,8 @@ impl Drop for Stops<'_> {
 
 /// A host that is cut off may never answer.
 async fn connect(endpoint: &str) -> Option<KvClient<Channel>> {
-    let connected = async { channel_to(endpoint).await.ok() };
-    let late = async {
-        smol::Timer::after(TIMEOUT).await;
-        None
-    };
-    Some(KvClient::new(smol::future::or(connected, late).await?))
+    let channel = in_time(TIMEOUT, channel_to(endpoint)).await?.ok()?;
+    Some(KvClient::new(channel))
 }
 
 async fn ask(client: &mut KvClient<Channel>, key: u64, call: Call) -> Result<(Answer, i64), Status> {

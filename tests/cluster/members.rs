@@ -28,17 +28,18 @@ pub fn add(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, toni
     })
 }
 
-pub fn promote(cluster: &Cluster, id: u64) -> Result<(), tonic::Status> {
+pub fn promote(host: &Host, id: u64) -> Result<(), tonic::Status> {
     block_on(async {
-        let mut client = cluster_client(&cluster.hosts[0]).await?;
+        let mut client = cluster_client(host).await?;
         client.member_promote(pb::MemberPromoteRequest { id }).await.map(drop)
     })
 }
 
-pub fn remove(cluster: &Cluster, id: u64) -> Result<(), tonic::Status> {
+/// The members that are left.
+pub fn remove(host: &Host, id: u64) -> Result<Vec<pb::Member>, tonic::Status> {
     block_on(async {
-        let mut client = cluster_client(&cluster.hosts[0]).await?;
-        client.member_remove(pb::MemberRemoveRequest { id }).await.map(drop)
+        let mut client = cluster_client(host).await?;
+        Ok(client.member_remove(pb::MemberRemoveRequest { id }).await?.into_inner().members)
     })
 }
 
@@ -76,10 +77,7 @@ fn a_member_is_added_promoted_and_takes_the_place_of_one_that_is_removed() {
     assert_eq!(refused.message(), "etcdserver: Peer URLs already exists");
     // It has nothing yet, whoever is asked.
     for host in 0..3 {
-        let refused = block_on(async {
-            let mut client = cluster_client(&cluster.hosts[host]).await.unwrap();
-            client.member_promote(pb::MemberPromoteRequest { id }).await.unwrap_err()
-        });
+        let refused = promote(&cluster.hosts[host], id).unwrap_err();
         let text = "etcdserver: can only promote a learner member which is in sync with leader";
         assert_eq!((refused.code(), refused.message()), (tonic::Code::FailedPrecondition, text), "{host}");
     }
@@ -90,30 +88,18 @@ fn a_member_is_added_promoted_and_takes_the_place_of_one_that_is_removed() {
     write(&cluster, new, "from the learner", "y");
     assert_eq!(read(&cluster, 0, "from the learner").as_deref(), Some(&b"y"[..]));
     let leader = cluster.leader();
-    until("it is in sync", || {
-        block_on(async {
-            let mut client = cluster_client(&cluster.hosts[leader]).await.unwrap();
-            client.member_promote(pb::MemberPromoteRequest { id }).await.ok()
-        })
-    });
+    until("it is in sync", || promote(&cluster.hosts[leader], id).ok());
     assert!(list(&cluster, 0).iter().all(|member| !member.is_learner && !member.name.is_empty()));
     // The leader goes. It hands over, is removed, and stops by itself.
     let leader = cluster.leader();
     let other = (leader + 1) % 3;
     let gone = id_of(&cluster, leader);
-    block_on(async {
-        let mut client = cluster_client(&cluster.hosts[other]).await.unwrap();
-        let left =
-            client.member_remove(pb::MemberRemoveRequest { id: gone }).await.unwrap().into_inner().members;
-        assert_eq!((left.len(), left.iter().any(|member| member.id == gone)), (3, false));
-    });
+    let left = remove(&cluster.hosts[other], gone).unwrap();
+    assert_eq!((left.len(), left.iter().any(|member| member.id == gone)), (3, false));
     assert_eq!(cluster.hosts[leader].ended(), 0, "{}", cluster.hosts[leader].log());
     write(&cluster, new, "after", "z");
     assert_eq!(read(&cluster, other, "after").as_deref(), Some(&b"z"[..]));
-    let unknown = block_on(async {
-        let mut client = cluster_client(&cluster.hosts[other]).await.unwrap();
-        client.member_remove(pb::MemberRemoveRequest { id: gone }).await.unwrap_err()
-    });
+    let unknown = remove(&cluster.hosts[other], gone).unwrap_err();
     assert_eq!((unknown.code(), unknown.message()), (tonic::Code::NotFound, "etcdserver: member not found"));
 }
 
@@ -125,10 +111,7 @@ fn a_follower_that_is_removed_while_it_is_away_stops_by_itself() {
     let id = id_of(&cluster, follower);
     let other = (follower + 1) % 3;
     cluster.hosts[follower].kill();
-    block_on(async {
-        let mut client = cluster_client(&cluster.hosts[other]).await.unwrap();
-        client.member_remove(pb::MemberRemoveRequest { id }).await.unwrap();
-    });
+    remove(&cluster.hosts[other], id).unwrap();
     cluster.hosts[follower].start(&[]);
     assert_eq!(cluster.hosts[follower].ended(), 0, "{}", cluster.hosts[follower].log());
     write(&cluster, other, "after", "x");

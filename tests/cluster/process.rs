@@ -16,15 +16,17 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Where Debian has it: members are started without a PATH.
+pub const IP: &str = "/usr/sbin/ip";
+
 /// Looks again and again until something is there.
-#[expect(clippy::disallowed_methods, reason = "a test waits for other processes")]
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
+    let began = now();
     while began.elapsed() < PATIENCE {
         if let Some(found) = look() {
             return found;
         }
-        sleep(LOOK);
+        wait(LOOK);
     }
     panic!("{what}: not in time");
 }
@@ -89,7 +91,7 @@ impl Host {
         let mut command = match &self.netns {
             // It becomes the program, whose process so has the id that is known here.
             Some(netns) => {
-                let mut command = Command::new("/usr/sbin/ip");
+                let mut command = Command::new(IP);
                 command.args(["netns", "exec", netns, program]);
                 command
             }
@@ -138,6 +140,21 @@ impl Host {
             Ok(printed) => printed,
             Err(error) => panic!("{} {arguments:?}: {error}\n{}", self.name, self.log()),
         }
+    }
+
+    /// A field of what `status` prints.
+    fn status(&self, field: usize) -> Option<String> {
+        self.run(&["status"]).ok()?.trim().split(", ").nth(field).map(str::to_owned)
+    }
+
+    /// Whether it leads, as it knows it.
+    pub fn leads(&self) -> bool {
+        self.status(8).as_deref() == Some("true")
+    }
+
+    /// The term that it is in.
+    pub fn term(&self) -> String {
+        until("a status", || self.status(10))
     }
 }
 
@@ -219,12 +236,7 @@ impl Cluster {
 impl Cluster {
     /// Which host leads, as one of them knows it.
     pub fn leader(&self) -> usize {
-        until("a leader", || {
-            self.hosts.iter().position(|host| {
-                let status = host.run(&["status"]).unwrap_or_default();
-                status.split(", ").nth(8) == Some("true")
-            })
-        })
+        until("a leader", || self.hosts.iter().position(Host::leads))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How long nothing was acknowledged.
 //!
-//! Owns: which time without writes is because of a trouble. Shared with the bench.
+//! Owns: which time without writes is because of a trouble. Must never: know who wrote: the bench counts by it, too.
 
 use std::time::{Duration, Instant};
 

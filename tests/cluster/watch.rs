@@ -3,40 +3,24 @@
 use std::time::Duration;
 
 use covey::wire::etcdserverpb as pb;
-use pb::watch_client::WatchClient;
-use pb::watch_request::RequestUnion;
 use smol::Timer;
-use smol::stream::{self, StreamExt as _};
+use smol::stream;
 use tonic::{Code, Status, Streaming};
 
-use crate::client::{channel, put};
+use crate::client::{self, in_time, put};
 use crate::process::{Cluster, Host, PATIENCE};
 
 /// A stream with a watcher of one key.
 async fn watch(host: &Host, needs_leader: bool) -> Streaming<pb::WatchResponse> {
     let create = pb::WatchCreateRequest { key: "key".into(), ..Default::default() };
-    let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    let mut request = tonic::Request::new(stream::once(create).chain(stream::pending()));
-    if needs_leader {
-        request.metadata_mut().insert("hasleader", "true".parse().unwrap());
-    }
-    let mut client = WatchClient::new(channel(host).await.unwrap());
-    let mut responses = client.watch(request).await.unwrap().into_inner();
-    assert!(responses.message().await.unwrap().unwrap().created);
-    responses
+    client::watch(host, create, stream::pending(), needs_leader).await
 }
 
 /// The next message with events, or the end, within some time; the revision of its last event.
 async fn within(time: Duration, stream: &mut Streaming<pb::WatchResponse>) -> Option<Result<i64, Status>> {
-    let late = async {
-        Timer::after(time).await;
-        None
-    };
-    let next = async {
-        let message = stream.message().await.map(|message| message.expect("no end without status"));
-        Some(message.map(|message| message.events.last().unwrap().kv.as_ref().unwrap().mod_revision))
-    };
-    smol::future::or(next, late).await
+    let message =
+        in_time(time, stream.message()).await?.map(|message| message.expect("no end without status"));
+    Some(message.map(|message| message.events.last().unwrap().kv.as_ref().unwrap().mod_revision))
 }
 
 /// Puts the key as soon as that is possible, and looks whether the streams are told. Attempts that failed may have had an effect, too.
