@@ -145,6 +145,11 @@ impl DataDir {
     pub fn fence(path: &Path) -> Result<(), OpenError> {
         formation::fence(&RealDirectory::open(path)?).map_err(failed_content(path))
     }
+
+    /// Notes that the state is not to be trusted, and another member's has to take its place. Its lock must be held.
+    pub fn distrust(path: &Path) -> Result<(), OpenError> {
+        formation::distrust(&RealDirectory::open(path)?).map_err(failed_content(path))
+    }
 }
 
 impl FreshDir {

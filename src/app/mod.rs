@@ -3,6 +3,7 @@
 //! Owns: the order in which the parts come up and go down. Must never: hold logic that a part could hold. Driven by `main`.
 
 mod auto_compaction;
+mod compare;
 mod data_dir;
 mod forming;
 mod image_file;

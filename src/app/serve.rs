@@ -16,6 +16,7 @@ use smol::{Async, LocalExecutor, Timer};
 
 use super::auto_compaction::AutoCompactor;
 use super::chain;
+use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
 use super::forming;
 use super::metrics::metrics_text;
@@ -26,7 +27,7 @@ use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
 use crate::formation::{self, DiskOptions, Identity};
 use crate::limits::{ANSWER_WRITE_SHARE, KEEPALIVE_TIMEOUT};
-use crate::node::{RecoverError, Recovery, recover};
+use crate::node::{ApplierError, RecoverError, Recovery, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
@@ -90,9 +91,27 @@ pub enum ServeFailure {
         "the data directory is an old copy of this member, or one of two that are in use: remove the member from the cluster, add it anew and start it with an empty data directory"
     )]
     Fenced,
+    /// A majority of the members has another state than this one.
+    #[error(
+        "the state of this member is not that of the majority: it is not shown any more, and another member's takes its place at the next start"
+    )]
+    Diverged,
     /// The node could not go on.
     #[error("the node failed")]
     Fault(#[from] Fault),
+}
+
+impl ServeFailure {
+    /// Whether the state on this member's disk, or in its memory, is not what it was made to be.
+    fn is_of_the_state(&self) -> bool {
+        match self {
+            Self::Diverged => true,
+            Self::Fault(Fault::Store(error) | Fault::Applier(ApplierError::Store { cause: error, .. })) => {
+                matches!(error, StoreError::Damaged { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Runs a node until SIGTERM or SIGINT (success) or until it cannot go on (failure, logged).
@@ -131,14 +150,19 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
         };
     let metrics = Arc::new(Metrics::new(api::methods()));
     let (running, identity, lock) = start(config, data, clock, &metrics)?;
+    let handle = running.handle().clone();
     let outcome = smol::block_on(attend(config, &running, &identity, sockets, clock, metrics, trust));
     match outcome {
         Ok(()) => running.stop()?,
         // The threads are not waited for: one of them may hang in the very call that failed.
         Err(failure) => {
+            let has_peers = handle.view().facts().conf_state.others_vote(identity.member);
             if matches!(failure, ServeFailure::Fenced) {
                 // So that it does not start again and again until it has caught up with what the others know.
                 DataDir::fence(&config.data_dir)?;
+            } else if failure.is_of_the_state() && has_peers {
+                DataDir::distrust(&config.data_dir)?;
+                tracing::warn!("at the next start another member's state takes the place of this one's");
             }
             return Err(failure);
         }
@@ -191,7 +215,12 @@ fn start(
     metrics: &Arc<Metrics>,
 ) -> Result<Started, ServeFailure> {
     let DataDir { content, lock } = data;
-    let formation::DataDir { identity, root, store, wal, recovered } = content;
+    let formation::DataDir { identity, root, store, wal, recovered, suspect } = content;
+    if suspect {
+        tracing::warn!(
+            "the state of this member is not to be trusted: it serves nobody before a leader has sent it another one"
+        );
+    }
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let mut prng = Prng::new(seed);
     let hub = Hub::new(
@@ -211,6 +240,7 @@ fn start(
         quota_bytes: config.store.quota_bytes,
         pace: config.peer.pace,
         prng,
+        suspect,
     };
     let (core, mut applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
     applier.set_answer_bytes(resources::answer_bytes() / ANSWER_WRITE_SHARE);
@@ -218,7 +248,7 @@ fn start(
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
     let admission =
         AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
-    let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
+    let parts = Parts { core, applier, wal, root, store, ids, admission, hub, suspect };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 
@@ -261,6 +291,7 @@ async fn attend(
                 async move { api.accept(&listener, serves, |task| connections.spawn(task).detach()).await };
             executor.spawn(accept).detach();
         }
+        executor.spawn(compare::compare(handle.clone(), config.peer.compare_interval)).detach();
         executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
         tracing::info!("ready to serve client requests");
         smol::future::pending().await
@@ -288,8 +319,12 @@ async fn attend(
         handle.fenced().await;
         Err(ServeFailure::Fenced)
     };
+    let diverged = async {
+        handle.distrusted().await;
+        Err(ServeFailure::Diverged)
+    };
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    let fault = smol::future::or(fault, fenced);
+    let fault = smol::future::or(fault, smol::future::or(fenced, diverged));
     executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
     let outcome = executor.run(smol::future::or(wind_down(running, &api, stop), fault)).await;

@@ -62,7 +62,7 @@ pub fn perform(job: &Job) -> Result<(), RecoverError> {
 }
 
 fn announce(out: &mut impl Write, job: &Job, finding: &Finding) -> io::Result<()> {
-    let Finding { cluster, member, generation, others, last, committed } = finding;
+    let Finding { cluster, member, generation, others, last, committed, suspect } = finding;
     writeln!(out, "{}: member {member} of cluster {cluster}", job.data_dir.display())?;
     writeln!(out, "It would become the only member, in generation {} of the cluster.", generation.0)?;
     if others.is_empty() {
@@ -72,6 +72,12 @@ fn announce(out: &mut impl Write, job: &Job, finding: &Finding) -> io::Result<()
         writeln!(out, "These would be members no more, and are refused if they come back: {names}.")?;
     }
     writeln!(out, "Its log ends with entry {last}; up to entry {committed} it knows what was committed.")?;
+    if *suspect {
+        writeln!(
+            out,
+            "Its state was found to be damaged, or not to be the majority's: another member is the better one."
+        )?;
+    }
     writeln!(out, "What others have acknowledged and this log does not hold is lost.")?;
     writeln!(out, "Do this on one node only, and never while a majority of the members can be had again.")
 }

@@ -4,6 +4,7 @@
 //! `serve`, consumed by `app`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::ConfigError;
 use super::url::{ListenUrl, Url};
@@ -29,6 +30,8 @@ pub struct PeerConfig {
     pub learners_max: u64,
     /// How soon a leader is missed.
     pub pace: Pace,
+    /// How often the state is compared with the other members'; zero is never.
+    pub compare_interval: Duration,
 }
 
 /// Nodes that form a cluster together.

@@ -174,6 +174,7 @@ fn peer(reader: &Reader<'_>) -> Result<PeerConfig, ConfigError> {
         strict: reader.parse(SettingId::StrictReconfigCheck, values::boolean)?,
         learners_max: reader.parse(SettingId::MaxLearners, |text| values::number(text, 0..=u64::MAX))?,
         pace: pace(reader)?,
+        compare_interval: reader.parse(SettingId::CorruptCheckTime, values::duration)?,
     })
 }
 

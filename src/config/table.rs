@@ -71,6 +71,8 @@ pub enum SettingId {
     Heartbeat,
     /// `--election-timeout`
     Election,
+    /// `--corrupt-check-time`
+    CorruptCheckTime,
     /// `--quota-backend-bytes`
     Quota,
     /// `--store-cache-bytes`
@@ -195,7 +197,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 36] = [
+pub const SETTINGS: [Setting; 37] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -436,6 +438,14 @@ pub const SETTINGS: [Setting; 36] = [
         Kind::Number,
         Fallback::Number(limits::ELECTION_MILLIS),
         "A silent leader is missed after this, in milliseconds, and later where it is heard irregularly",
+    ),
+    same(
+        SettingId::CorruptCheckTime,
+        "corrupt-check-time",
+        "peer.corrupt-check-time",
+        Kind::Text,
+        Fallback::Text("1m"),
+        "How often the members compare their states; 0 never does",
     ),
     same(
         SettingId::Quota,

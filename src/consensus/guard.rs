@@ -48,6 +48,9 @@ pub enum Refusal {
     /// A snapshot of anything but the state that is staged on this member's disk, or in a message that is none.
     #[error("the snapshot is not the one that is staged here")]
     Snapshot,
+    /// This member does not trust its own state, and so must not lead.
+    #[error("this member waits for another state")]
+    Suspect,
     /// There is no room for more entries before those that wait are applied.
     #[error("too much waits to be applied")]
     Full,
@@ -56,10 +59,11 @@ pub enum Refusal {
     Removed,
 }
 
-/// Whether `message` can be stepped into `raft`.
+/// Whether `message` can be stepped into `raft`; `suspect` where this member must not lead.
 pub(super) fn check(
     raft: &Raft<LogStore>,
     expected: Option<&SnapshotMark>,
+    suspect: bool,
     message: &Message,
 ) -> Result<(), Refusal> {
     if message.to != raft.id {
@@ -77,9 +81,10 @@ pub(super) fn check(
         return Err(Refusal::Position);
     }
     let carries = message.msg_type == MessageType::MsgSnapshot;
-    if message.request_snapshot != 0 || message.snapshot.is_some() != carries {
+    if message.snapshot.is_some() != carries {
         return Err(Refusal::Snapshot);
     }
+    check_request_for_state(message)?;
     check_term(message)?;
     match message.msg_type {
         MessageType::MsgHup
@@ -96,6 +101,7 @@ pub(super) fn check(
         MessageType::MsgAppendResponse => check_append_response(raft, message),
         MessageType::MsgHeartbeat => check_heartbeat(raft, message),
         MessageType::MsgRequestVoteResponse => check_vote(raft, message),
+        MessageType::MsgTimeoutNow if suspect => Err(Refusal::Suspect),
         MessageType::MsgTimeoutNow | MessageType::MsgRequestPreVoteResponse => check_may_campaign(raft),
         MessageType::MsgRequestVote
         | MessageType::MsgRequestPreVote
@@ -143,6 +149,15 @@ fn check_term(message: &Message) -> Result<(), Refusal> {
     if forwarded == (message.term == 0) { Ok(()) } else { Err(Refusal::Term) }
 }
 
+/// A follower that does not trust its state asks for another one, which must not be behind the end of its log: it has confirmed that much. It
+/// asks by the refusal of an append.
+fn check_request_for_state(message: &Message) -> Result<(), Refusal> {
+    let asks = message.msg_type == MessageType::MsgAppendResponse
+        && message.reject
+        && message.request_snapshot == message.reject_hint;
+    if message.request_snapshot == raft::INVALID_INDEX || asks { Ok(()) } else { Err(Refusal::Snapshot) }
+}
+
 fn leads(raft: &Raft<LogStore>) -> Result<(), Refusal> {
     if raft.state == StateRole::Leader { Ok(()) } else { Err(Refusal::NotLeader) }
 }
@@ -185,7 +200,8 @@ fn check_append(message: &Message) -> Result<(), Refusal> {
 
 /// A follower can only confirm or refuse what this leader sent it.
 fn check_append_response(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
-    if message.term == raft.term && message.index > raft.raft_log.last_index() {
+    let furthest = message.index.max(message.request_snapshot);
+    if message.term == raft.term && furthest > raft.raft_log.last_index() {
         return Err(Refusal::Position);
     }
     Ok(())

@@ -93,6 +93,11 @@ impl LogStore {
         self.start.0 + self.entries.len() as u64
     }
 
+    /// Up to where the store holds the state.
+    pub(super) fn checkpoint(&self) -> u64 {
+        self.checkpoint
+    }
+
     /// The first index whose entry is kept.
     pub(super) fn first(&self) -> u64 {
         self.start.0 + 1

@@ -22,7 +22,7 @@ mod start;
 mod ticks;
 mod types;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,6 +99,10 @@ pub struct Consensus {
     restored: LogIndex,
     /// The state is further than what raft knows to be on the disk: so after an install, until the log is reset.
     late_applied: Option<LogIndex>,
+    /// This member's state is not to be trusted, and its log is.
+    suspect: bool,
+    /// Followers that have said since they were last asked for that they have what they were sent instead of the log.
+    took_snapshot: BTreeSet<u64>,
 }
 
 impl Consensus {
@@ -149,6 +153,8 @@ impl Consensus {
             installing: None,
             restored: LogIndex(0),
             late_applied: None,
+            suspect: start.suspect,
+            took_snapshot: BTreeSet::new(),
         };
         consensus.draw_election_timeout();
         consensus.campaign_if_alone();
@@ -161,7 +167,8 @@ impl Consensus {
         if self.removed {
             return Err(Refusal::Removed);
         }
-        guard::check(&self.node.raft, self.expected.as_ref(), &message.0)?;
+        guard::check(&self.node.raft, self.expected.as_ref(), self.suspect, &message.0)?;
+        self.note_snapshot_taken(&message.0);
         let (from, term) = (message.0.from, message.0.term);
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
         let _ = self.node.step(message.0);
@@ -221,13 +228,14 @@ impl Consensus {
         conf_state_from_raft(&self.node.raft.prs().conf().to_conf_state())
     }
 
-    /// Whether a follower of this leader has nearly all of the log, and was heard of lately.
+    /// Whether a follower of this leader has nearly all of the log, was heard of lately, and has a state that it trusts.
     pub fn has_caught_up(&self, member: MemberId) -> bool {
         let raft = &self.node.raft;
         let near = |progress: &raft::Progress| {
             progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
                 && progress.matched > 0
                 && progress.recent_active
+                && progress.pending_request_snapshot == raft::INVALID_INDEX
         };
         raft.state == StateRole::Leader && raft.prs().get(member.0).is_some_and(near)
     }

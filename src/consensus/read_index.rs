@@ -60,7 +60,7 @@ impl Consensus {
         if message.msg_type != MessageType::MsgReadIndex || !answers {
             return Ok(None);
         }
-        guard::check(raft, self.expected.as_ref(), message)?;
+        guard::check(raft, self.expected.as_ref(), self.suspect, message)?;
         let context = message.entries.first().map(|entry| entry.data.clone());
         Ok(context.map(|context| ReadRequest { from: message.from, context }))
     }

@@ -9,7 +9,7 @@
 //! follower   (the state is staged) ── expect_snapshot ── MsgSnapshot ── Ready::install ── (installed) ── handle_installed
 //! ```
 
-use raft::eraftpb::{Snapshot, SnapshotMetadata};
+use raft::eraftpb::{Message, MessageType, Snapshot, SnapshotMetadata};
 use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::Consensus;
@@ -53,8 +53,43 @@ impl Consensus {
     /// lead or the follower is none.
     pub fn reaches(&self, to: MemberId) -> bool {
         let raft = &self.node.raft;
-        let progress = raft.prs().get(to.0).filter(|_| !self.removed && raft.state == StateRole::Leader);
-        progress.is_none_or(|progress| progress.matched + 1 >= raft.raft_log.first_index())
+        self.follower(to).is_none_or(|progress| {
+            progress.matched + 1 >= raft.raft_log.first_index()
+                && progress.pending_request_snapshot == raft::INVALID_INDEX
+        })
+    }
+
+    /// From which position on a state is of use to a follower that does not trust its own; none for one whom only the log fails.
+    pub fn wanted_state(&self, to: MemberId) -> Option<LogIndex> {
+        let wanted = self.follower(to)?.pending_request_snapshot;
+        (wanted != raft::INVALID_INDEX).then_some(LogIndex(wanted))
+    }
+
+    /// The position up to which this member's store holds the state.
+    pub fn stored(&self) -> LogIndex {
+        LogIndex(self.node.store().checkpoint())
+    }
+
+    /// Followers that have taken the position that they were sent, since the last call; ascending.
+    pub fn take_snapshots_taken(&mut self) -> Vec<MemberId> {
+        std::mem::take(&mut self.took_snapshot).into_iter().map(MemberId).collect()
+    }
+
+    /// Who asked for a state had the end of the log before, so that raft does not see it get on.
+    pub(super) fn note_snapshot_taken(&mut self, message: &Message) {
+        let confirms = message.msg_type == MessageType::MsgAppendResponse && !message.reject;
+        let takes = |progress: &raft::Progress| {
+            progress.state == ProgressState::Snapshot && message.index >= progress.pending_snapshot
+        };
+        if confirms && self.follower(MemberId(message.from)).is_some_and(takes) {
+            self.took_snapshot.insert(message.from);
+        }
+    }
+
+    /// What this leader knows of a follower; nothing where it does not lead.
+    fn follower(&self, member: MemberId) -> Option<&raft::Progress> {
+        let raft = &self.node.raft;
+        raft.prs().get(member.0).filter(|_| !self.removed && raft.state == StateRole::Leader)
     }
 
     /// Counts what a follower says to be committed as what it has in common with this leader's log, where raft does not know better and the log
@@ -77,13 +112,17 @@ impl Consensus {
         }
     }
 
-    /// The follower has not come up to the snapshot in time. Raft waits for it for ever otherwise: the message, or the answer, may be lost.
+    /// The follower has not come up to the snapshot in time. Raft waits for it for ever otherwise: the message, or the answer, may be lost. A
+    /// follower that has asked for a state asks again.
     pub fn report_snapshot_lost(&mut self, now: Instant, to: MemberId) {
         self.count_ticks(now);
         let waits = |progress: &raft::Progress| progress.state == ProgressState::Snapshot;
         if !self.removed && self.node.raft.prs().get(to.0).is_some_and(waits) {
             self.node.report_snapshot(to.0, SnapshotStatus::Failure);
             self.after_call();
+        }
+        if let Some(progress) = self.node.raft.mut_prs().get_mut(to.0) {
+            progress.pending_request_snapshot = raft::INVALID_INDEX;
         }
     }
 
@@ -107,11 +146,43 @@ impl Consensus {
     }
 
     /// Whether the log has got by itself to where the staged state is, so that no leader will name it any more. Not while raft has
-    /// taken it and the ready with the install is still to come.
+    /// taken it and the ready with the install is still to come; nor where it was asked for, and the log had got there before.
     pub fn expects_in_vain(&self) -> bool {
-        let committed = self.node.raft.raft_log.committed;
-        let reached = |mark: &SnapshotMark| mark.position.index.0 <= committed;
-        self.may_let_go() && self.expected.as_ref().is_some_and(reached)
+        let raft = &self.node.raft;
+        let reached = |mark: &SnapshotMark| mark.position.index.0 <= raft.raft_log.committed;
+        raft.pending_request_snapshot == raft::INVALID_INDEX
+            && self.may_let_go()
+            && self.expected.as_ref().is_some_and(reached)
+    }
+
+    /// Whether this member's state is not to be trusted.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Asks the leader for its state, where this member does not trust its own and there is a leader to ask.
+    ///
+    /// From then on this member takes no entries, so that the state which comes is not behind the end of its log: what it has confirmed
+    /// it would forget otherwise. Only committed entries may be there at that moment. A leader may never commit the others, and a state never get
+    /// beyond them.
+    pub fn request_state(&mut self, now: Instant) {
+        self.count_ticks(now);
+        let raft = &self.node.raft;
+        let (log, leader) = (&raft.raft_log, raft.leader_id);
+        let last_is_of_this_term = log.last_term() == raft.term;
+        if self.suspect
+            && !self.removed
+            && self.installing.is_none()
+            && leader != raft::INVALID_ID
+            && raft.pending_request_snapshot == raft::INVALID_INDEX
+            && log.unstable_snapshot().is_none()
+            && log.committed == log.last_index()
+            && last_is_of_this_term
+        {
+            // All that could make raft decline was looked at.
+            let _ = self.node.request_snapshot();
+            self.after_call();
+        }
     }
 
     /// Whether a [`Ready::install`](super::Ready::install) is not done yet.
@@ -132,6 +203,7 @@ impl Consensus {
         self.installing = Some(index);
         self.restored = index;
         self.expected = None;
+        self.suspect = false;
     }
 
     /// Tells raft of applied entries that it did not know to be on the disk when the state reported them.

@@ -27,6 +27,8 @@ pub struct Start {
     pub entries: Vec<LogEntry>,
     /// How soon leaders are missed.
     pub pace: Pace,
+    /// The state is not to be trusted: the member never leads before it has another one.
+    pub suspect: bool,
 }
 
 /// The durable state and the durable log contradict each other: something was lost or mixed up. Fatal.

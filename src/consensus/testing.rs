@@ -52,6 +52,7 @@ pub(super) fn start_of(member: u64, conf_state: ConfState) -> Start {
         log_start: BEGIN,
         entries: Vec::new(),
         pace: Pace::default(),
+        suspect: false,
     }
 }
 

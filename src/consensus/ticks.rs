@@ -73,7 +73,7 @@ impl Consensus {
     /// When something happens without a call. `None` for a member without peers: nobody needs its heartbeats.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let raft = &self.node.raft;
-        if !self.ticks_matter() {
+        if !self.ticks_matter() || self.suspect {
             return None;
         }
         let left = if raft.state == StateRole::Leader {
@@ -106,10 +106,21 @@ impl Consensus {
             if !self.ticks_matter() || (unready && self.node.raft.state != StateRole::Leader) {
                 break;
             }
+            if self.suspect {
+                self.age_lease();
+                continue;
+            }
             self.node.tick();
             self.be_patient();
             self.after_call();
         }
+    }
+
+    /// Who must not lead campaigns never. But it notes how long the leader has said nothing, for it votes: against a leader that others have lost
+    /// it must not hold on to that one for ever.
+    fn age_lease(&mut self) {
+        let raft = &mut self.node.raft;
+        raft.election_elapsed = (raft.election_elapsed + 1).min(raft.election_timeout());
     }
 
     /// A leader looks whether a majority answers. It may take its time over that: who has lost the majority commits nothing and confirms no read,
@@ -128,7 +139,7 @@ impl Consensus {
 
     pub(super) fn campaign_if_alone(&mut self) {
         let raft = &self.node.raft;
-        let ready = guard::all_persisted(raft) && guard::reaches_state(raft);
+        let ready = guard::all_persisted(raft) && guard::reaches_state(raft) && !self.suspect;
         if raft.state != StateRole::Leader && guard::votes_alone(raft) && ready {
             // Raft declines while a committed change of the configuration is not applied; `handle_applied` asks again.
             let _ = self.node.campaign();

@@ -7,6 +7,7 @@
 //! DIR/identity.0 identity.1   who this node is, twice
 //! DIR/store.redb              the state
 //! DIR/store.redb.staged       a state that is on its way from another member, to take its place
+//! DIR/store.redb.suspect      an empty file: the state is not what the other members have, or is damaged
 //! DIR/wal/*                   the raft log
 //! ```
 //!
@@ -35,6 +36,8 @@ use crate::wal::{self, Position, Recovered, Wal, WalError};
 pub const STORE_NAME: &str = "store.redb";
 /// The file of a state that comes from another member, until it takes the place of [`STORE_NAME`].
 pub const STAGED_NAME: &str = "store.redb.staged";
+/// The file that says that what is in [`STORE_NAME`] is not to be trusted; see [`distrust`].
+pub const SUSPECT_NAME: &str = "store.redb.suspect";
 /// The directory of the raft log.
 pub const LOG_NAME: &str = "wal";
 /// So many runs before the last that the cluster has noted are kept until they are forgotten in one go.
@@ -150,6 +153,8 @@ pub struct DataDir<D: Directory> {
     pub wal: Wal<D>,
     /// What the log holds.
     pub recovered: Recovered,
+    /// The state is not to be trusted, and there are members from whom another one can come.
+    pub suspect: bool,
 }
 
 /// Who the node was in its last run; `None` where nothing is founded yet and [`found`] may.
@@ -243,7 +248,7 @@ fn establish<D: Directory>(
     let identity = record::mark_established(root)?;
     let recovered =
         Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), tear: None };
-    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered, suspect: false })
 }
 
 /// The record says that founding was not finished, yet the log holds entries: it is not the newest copy of the record that was read.
@@ -273,7 +278,8 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
     let recovered = finish_install(root, &store, &mut wal, recovered)?;
-    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
+    let suspect = exists(root, SUSPECT_NAME)? && store.meta().conf_state.others_vote(identity.member);
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered, suspect })
 }
 
 /// Opens what is there so that its node can be made the only member of its cluster. Nothing is changed by that, and it is no start.
@@ -308,9 +314,28 @@ pub fn begin_recovery<D: Directory>(root: &D) -> Result<(), OpenError> {
     Ok(record::begin_recovery(root)?)
 }
 
-/// See [`begin_recovery`].
+/// See [`begin_recovery`]. Whatever was thought of the state before, it is the cluster's from now on.
 pub fn end_recovery<D: Directory>(root: &D) -> Result<(), OpenError> {
+    trust(root).map_err(failed("remove", SUSPECT_NAME))?;
     Ok(record::end_recovery(root)?)
+}
+
+/// Notes that the state is not to be trusted: it is damaged, or has come apart from the other members'. Log and promises are as good as before, so
+/// that the member goes on voting, but from the next start on it makes nothing of its state until another member's has taken its place.
+pub fn distrust<D: Directory>(root: &D) -> Result<(), OpenError> {
+    if !exists(root, SUSPECT_NAME)? {
+        root.create(SUSPECT_NAME).map_err(failed("create", SUSPECT_NAME))?;
+    }
+    root.sync().map_err(failed("sync", SUSPECT_NAME))
+}
+
+/// Takes back what [`distrust`] has noted.
+pub fn trust<D: Directory>(root: &D) -> io::Result<()> {
+    if root.list()?.iter().any(|name| name == SUSPECT_NAME) {
+        root.remove(SUSPECT_NAME)?;
+        root.sync()?;
+    }
+    Ok(())
 }
 
 /// Notes that this directory must never take part in its cluster again: another run of the member was seen that it knows nothing of.

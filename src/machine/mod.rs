@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::command::AlarmKind;
 use crate::command::{Applied, Command, LeaseCommand, Outcome, Rejection};
-use crate::ids::{LeaseId, LogIndex, Revision, Term};
+use crate::ids::{Digest, LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{Allowance, Facts, ReadError, Tip, View, Writer, cost_of};
 use crate::store::{Base, ConfState, FoldBatch, Lease, StoreError};
@@ -90,6 +90,11 @@ impl Machine {
     /// The last log entry applied.
     pub fn applied(&self) -> LogIndex {
         self.tip.view().applied()
+    }
+
+    /// The digest after it.
+    pub fn digest(&self) -> Digest {
+        self.tip.view().digest()
     }
 
     /// The term of the last log entry applied.

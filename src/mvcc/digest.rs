@@ -15,6 +15,9 @@ use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Reje
 use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::store::{Change, ChangeKind, ConfState, Lease, Member};
 
+/// What goes into a digest, and how. Members whose programs have different ones have nothing to compare.
+pub const DIGEST_VERSION: u8 = 1;
+
 /// An odd number with as many ones as zeros (the golden ratio's fraction).
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 

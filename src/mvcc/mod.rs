@@ -34,6 +34,7 @@ mod view;
 mod writer;
 
 pub use check::{InvalidRequest, cost_of};
+pub use digest::DIGEST_VERSION;
 pub use generation::Generation;
 pub use hash::{HashKv, HashName, HashWalk};
 pub use leases::{LeaseKeys, Leases};

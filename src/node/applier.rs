@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::leases::{LeaseAnswer, LeaseNews};
 use super::reconcile::Membership;
+use super::trail::Trail;
 use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
-use crate::ids::{LogIndex, MemberId, ProposalId, Term};
+use crate::ids::{Digest, LogIndex, MemberId, ProposalId, Term};
 use crate::lease::Lessor;
 use crate::limits::{
     ANSWER_WRITE_SHARE, ANSWERS_BYTES_MAX, OVERLAY_BYTES, OVERLAY_IDLE, QUOTA_CLEAR_PERCENT, WAL_BATCH_BYTES,
@@ -120,9 +121,13 @@ pub struct Applier {
     folding: bool,
     /// What was told to the core last.
     membership: Membership,
+    /// What other members may want to compare.
+    trail: Trail,
     /// Somebody waits for a store that has all that is applied.
     fold_wanted: bool,
     compacting: bool,
+    /// The state is not to be trusted: nothing is applied before another one has taken its place.
+    suspect: bool,
     /// When the last entry was applied; the driver's clock.
     last_applied: Instant,
     pub(super) now: Instant,
@@ -154,8 +159,10 @@ impl Applier {
             unfolded_bytes_max: UNFOLDED_LOG_BYTES_MAX,
             folding: false,
             membership: Membership::default(),
+            trail: Trail::default(),
             fold_wanted: false,
             compacting: false,
+            suspect: false,
             last_applied: now,
             now,
             outputs: VecDeque::from([ApplierOutput::Publish(machine.view())]),
@@ -164,6 +171,12 @@ impl Applier {
         applier.tell_membership();
         applier.start_compaction(&base);
         Ok(applier)
+    }
+
+    /// The state waits to be replaced. Until then nothing is made of it, and entries wait.
+    pub fn distrust(&mut self) {
+        (self.suspect, self.compacting) = (true, false);
+        self.outputs.retain(|output| !matches!(output, ApplierOutput::CompactStart));
     }
 
     /// Folds in portions of about so many bytes instead of [`OVERLAY_BYTES`]. No answer depends on it.
@@ -195,6 +208,7 @@ impl Applier {
         assert!(entry.is_some(), "the answer is for the entry that was asked about");
         if let Some(entry) = entry {
             self.machine.apply_conf_state(entry.index, entry.term, conf_state);
+            self.trail.note(entry.index, self.machine.digest());
             self.note_applied(&entry);
             self.publish(Vec::new());
         }
@@ -212,12 +226,14 @@ impl Applier {
     /// The store is another member's now: the state begins anew from `base`, which is ahead of everything that was handed in.
     pub fn handle_installed(&mut self, now: Instant, base: Arc<Base>) -> Result<(), StoreError> {
         self.now = now;
-        assert!(base.meta().applied > self.machine.applied(), "the state does not go back");
+        let (new, old) = (base.meta().applied, self.machine.applied());
+        assert!(new > old || self.suspect && new == old, "the state does not go back");
         let dropped = std::mem::take(&mut self.queue).into_iter().chain(self.asked.take());
         self.unreported_bytes += dropped.map(|entry| entry.memory_bytes()).sum::<usize>();
         self.unfolded_bytes = 0;
-        (self.folding, self.compacting) = (false, false);
+        (self.folding, self.compacting, self.suspect) = (false, false, false);
         self.machine.restart(Arc::clone(&base))?;
+        self.trail.clear();
         self.lessor.demote();
         self.lease_news.clear();
         self.publish(Vec::new());
@@ -278,10 +294,15 @@ impl Applier {
         self.machine.applied()
     }
 
-    /// Whether entries wait because the store has not taken over the last generation.
+    /// The digest after this entry, as far as it is known: not for one that was applied long ago, or that came with the store.
+    pub fn digest_at(&self, index: LogIndex) -> Option<Digest> {
+        self.trail.at(index)
+    }
+
+    /// Whether entries wait: the store has not taken over the last generation, or another one is to take its place.
     pub fn is_stalled(&self) -> bool {
         let log_full = self.folding && self.unfolded_bytes >= self.unfolded_bytes_max;
-        log_full || self.machine.must_stall()
+        self.suspect || log_full || self.machine.must_stall()
     }
 
     /// One batch of entries, a fold that is due, what leases want; false when there is nothing to do now.
@@ -309,7 +330,9 @@ impl Applier {
             }
             bytes += entry.memory_bytes();
             self.note_applied(&entry);
+            let index = entry.index;
             self.apply(entry, &mut replies)?;
+            self.trail.note(index, self.machine.digest());
             // A full generation is folded at once, and the batch goes on in the next one.
             if !self.folding && self.machine.should_rotate() {
                 break;

@@ -26,8 +26,13 @@ pub enum CheckpointJob {
     Compact,
     /// A message of a transfer has come from this member. One too many is dropped, which is a loss like any other.
     Receive(MemberId, TransferMessage),
-    /// Send the state to this follower, from the beginning.
-    Serve(MemberId),
+    /// Send the state to a follower, from the beginning.
+    Serve {
+        /// Whom.
+        to: MemberId,
+        /// An entry that the state has to include.
+        from: LogIndex,
+    },
     /// Stop sending to this follower.
     Settle(MemberId),
     /// Stop sending to anybody.
@@ -136,6 +141,8 @@ pub struct Checkpointer<D> {
     /// Changes that a slice of compaction may remove.
     slice: usize,
     scrub: Scrub,
+    /// What is in the store may be wrong, and waits to be replaced.
+    suspect: bool,
     outputs: VecDeque<CheckpointOutput>,
 }
 
@@ -155,8 +162,14 @@ impl<D: Directory> Checkpointer<D> {
             held: false,
             slice: COMPACTION_SLICE,
             scrub: Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE },
+            suspect: false,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// The store waits to be replaced: nobody wants to know what is wrong with it.
+    pub fn distrust(&mut self) {
+        self.suspect = true;
     }
 
     /// Makes slices of compaction smaller or larger than [`COMPACTION_SLICE`].
@@ -189,7 +202,7 @@ impl<D: Directory> Checkpointer<D> {
                 self.inbox.push_back((from, message));
             }
             CheckpointJob::Receive(..) => {}
-            CheckpointJob::Serve(to) => self.source.begin(now, to),
+            CheckpointJob::Serve { to, from } => self.source.begin(now, to, from),
             CheckpointJob::Settle(to) => self.source.end(to),
             CheckpointJob::SettleAll => self.source.end_all(),
             CheckpointJob::Install(mark) => self.install = Some(mark),
@@ -241,7 +254,9 @@ impl<D: Directory> Checkpointer<D> {
             }
         }
         self.staging.expire(now)?;
-        if self.scrub.next_slice <= now {
+        if self.scrub.next_slice <= now && self.suspect {
+            self.scrub.next_slice = now + SCRUB_REST;
+        } else if self.scrub.next_slice <= now {
             return self.scrub(now).map(Some);
         }
         Ok(None)
@@ -316,6 +331,7 @@ impl<D: Directory> Checkpointer<D> {
         self.folds.clear();
         self.source.end_all();
         self.compaction = Compaction::Resting;
+        self.suspect = false;
         self.scrub = Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE };
         self.outputs.push_back(CheckpointOutput::Installed(Arc::new(self.store.base()?)));
         Ok(CheckpointWork::Install { applied: mark.position.index })

@@ -373,6 +373,7 @@ impl Core {
         // Before the batch that it belongs to: `sole_voter` must fall before a second voter can come to be.
         self.report_standing();
         self.look_after_snapshots();
+        self.ask_for_state();
         self.reconcile();
         let Some(ready) = self.consensus.poll_ready() else {
             let reported = self.report_status();

@@ -32,6 +32,7 @@ impl Trio {
                 log_start: begin,
                 entries: Vec::new(),
                 pace: Pace::default(),
+                suspect: false,
             };
             let logger = slog::Logger::root(slog::Discard, slog::o!());
             Core::new(Instant(0), Consensus::start(Instant(0), start, Prng::new(id), &logger).unwrap())

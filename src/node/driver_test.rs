@@ -99,6 +99,7 @@ impl Member {
             quota_bytes: quota,
             pace: Pace::default(),
             prng: Prng::new(boot),
+            suspect: false,
         };
         let now = Instant(boot);
         let (core, applier) = recover(now, recovery, &discard()).unwrap();

@@ -10,7 +10,7 @@ use crate::consensus::SnapshotMark;
 use crate::disk::Directory;
 use crate::disk::sim::SimDir;
 use crate::formation::{STAGED_NAME, STORE_NAME, first_state_of};
-use crate::ids::{LeaseId, PublicKey, Revision, VersionId};
+use crate::ids::{LeaseId, LogIndex, PublicKey, Revision, VersionId};
 use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Store, StoreOptions};
 
 const SOURCE: MemberId = MemberId(1);
@@ -110,7 +110,7 @@ impl Pair {
     }
 
     fn serve(&mut self) {
-        self.source.job(self.now, CheckpointJob::Serve(FOLLOWER));
+        self.source.job(self.now, CheckpointJob::Serve { to: FOLLOWER, from: LogIndex(0) });
     }
 
     /// Lets so much time pass, in steps of ten milliseconds.

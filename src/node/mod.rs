@@ -25,7 +25,9 @@ mod reconcile;
 mod serving;
 mod source;
 mod staging;
+mod trail;
 mod transfer;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -35,11 +37,13 @@ pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
-pub use question::{Progress, QuestionError, Roster};
+pub use question::{DigestAt, Progress, QuestionError, Roster};
 pub use reads::ConfirmedReads;
 pub use reconcile::{Membership, Target};
 pub use source::TransferOutcome;
+pub use trail::comparison_point;
 pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
+pub use verdict::{Verdict, judge};
 
 use crate::consensus::{Consensus, Pace, Start, StartError};
 use crate::ids::MemberId;
@@ -68,6 +72,8 @@ pub struct Recovery {
     pub pace: Pace,
     /// Randomness for election timeouts.
     pub prng: Prng,
+    /// The store is not to be trusted (`formation::distrust`): nothing is made of it before another member's has taken its place.
+    pub suspect: bool,
 }
 
 /// Why a member cannot begin with what is on its disk.
@@ -99,9 +105,13 @@ pub fn recover(
         log_start: recovery.log_start,
         entries: recovery.entries,
         pace: recovery.pace,
+        suspect: recovery.suspect,
     };
     let consensus = Consensus::start(now, start, recovery.prng, logger)?;
-    let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;
+    let mut applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;
+    if recovery.suspect {
+        applier.distrust();
+    }
     Ok((Core::new(now, consensus), applier))
 }
 

@@ -6,17 +6,18 @@
 //! ```text
 //! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live)  lease:i64 LE     or  kind:u8 (3 roster)
 //!                                                                            or  kind:u8 (4 in sync?)  member:u64 LE
+//!                                                                            or  kind:u8 (5 digest?)  version:u8  entry:u64 LE
 //! answer    = version:u8 (1)  kind:u8
 //!             1 renewed: ttl:i64 LE     2 gone     3 time to live: granted, remaining:i64 LE     4 not leading     5 too many
-//!             6 roster: facts (as the store keeps them)     7 in sync     8 behind
+//!             6 roster: facts (as the store keeps them)     7 in sync     8 behind     9 digest:u64 LE     10 no digest
 //! ```
 //! The list of leases has no bytes: every member gives it from its own state, since it has no bound.
 
 use bytes::{Buf as _, Bytes};
 
 use super::leases::{LeaseAnswer, LeaseRequest};
-use crate::ids::{LeaseId, LogIndex, MemberId};
-use crate::mvcc::{Facts, View};
+use crate::ids::{Digest, LeaseId, LogIndex, MemberId};
+use crate::mvcc::{DIGEST_VERSION, Facts, View};
 use crate::store::{Meta, decode_facts, encode_facts};
 
 /// The version of the bytes.
@@ -25,6 +26,7 @@ const RENEW: u8 = 1;
 const TIME_TO_LIVE: u8 = 2;
 const ROSTER: u8 = 3;
 const IN_SYNC_ASKED: u8 = 4;
+const DIGEST_ASKED: u8 = 5;
 const RENEWED: u8 = 1;
 const GONE: u8 = 2;
 const TIME: u8 = 3;
@@ -33,6 +35,8 @@ const TOO_MANY: u8 = 5;
 const ROSTER_ANSWER: u8 = 6;
 const IN_SYNC: u8 = 7;
 const BEHIND: u8 = 8;
+const DIGEST: u8 = 9;
+const NO_DIGEST: u8 = 10;
 
 /// Bytes from a member are no question or answer of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,6 +158,45 @@ impl Progress {
     }
 }
 
+/// The digest of a member's state after an entry, if it can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DigestAt(pub Option<Digest>);
+
+impl DigestAt {
+    /// The question for that after an entry.
+    pub fn question(index: LogIndex) -> Bytes {
+        let mut bytes = vec![VERSION, DIGEST_ASKED, DIGEST_VERSION];
+        bytes.extend(index.0.to_le_bytes());
+        bytes.into()
+    }
+
+    /// After which entry a question asks for it, if it is that one. One for digests of another version has no answer.
+    pub fn asked_by(question: &[u8]) -> Option<LogIndex> {
+        let (head, rest) = question.split_first_chunk::<3>()?;
+        let index = u64::from_le_bytes(rest.try_into().ok()?);
+        (*head == [VERSION, DIGEST_ASKED, DIGEST_VERSION]).then_some(LogIndex(index))
+    }
+
+    /// Its bytes.
+    pub fn encode(self) -> Bytes {
+        let Some(digest) = self.0 else { return Bytes::from_static(&[VERSION, NO_DIGEST]) };
+        let mut bytes = vec![VERSION, DIGEST];
+        bytes.extend(digest.0.to_le_bytes());
+        bytes.into()
+    }
+
+    /// Reads back what [`DigestAt::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, QuestionError> {
+        let (kind, mut rest) = open(bytes)?;
+        let digest = match kind {
+            DIGEST => Some(Digest(number(&mut rest)?.cast_unsigned())),
+            NO_DIGEST => None,
+            _ => return Err(QuestionError),
+        };
+        if rest.is_empty() { Ok(Self(digest)) } else { Err(QuestionError) }
+    }
+}
+
 /// Who takes part, as of a position in the log. A member that was away may find that nobody it knows leads any more, and that it does not know
 /// those who do; whom it knows tells it of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -257,6 +300,23 @@ mod tests {
     }
 
     #[test]
+    fn digests_are_asked_for_and_answered() {
+        let question = DigestAt::question(LogIndex(u64::MAX - 1));
+        assert_eq!(DigestAt::asked_by(&question), Some(LogIndex(u64::MAX - 1)));
+        for at in 0..3 {
+            let mut other = question.to_vec();
+            other[at] ^= 1;
+            assert_eq!(DigestAt::asked_by(&other), None, "another version, or another question");
+        }
+        assert_eq!(DigestAt::asked_by(&question[..10]), None);
+        assert!(LeaseRequest::decode(question.clone()).is_err() && Progress::asked_by(&question).is_none());
+        for answer in [DigestAt(Some(Digest(u64::MAX))), DigestAt(Some(Digest(0))), DigestAt(None)] {
+            assert_eq!(DigestAt::decode(answer.encode()), Ok(answer));
+            refuses_spoiled(&answer.encode(), DigestAt::decode);
+        }
+    }
+
+    #[test]
     fn a_roster_has_those_that_take_part_and_comes_back() {
         assert!(Roster::is_asked_by(&Roster::question()));
         assert!(LeaseRequest::decode(Roster::question()).is_err());
@@ -288,7 +348,7 @@ mod tests {
     fn refuses_spoiled<T: std::fmt::Debug>(bytes: &Bytes, decode: fn(Bytes) -> Result<T, QuestionError>) {
         assert!(decode(bytes.slice(..1)).is_err());
         assert!(decode([&bytes[..], &[0]].concat().into()).is_err(), "a byte too many");
-        for (at, wrong) in [(0, 2), (1, 0), (1, 9)] {
+        for (at, wrong) in [(0, 2), (1, 0), (1, 99)] {
             let mut other = bytes.to_vec();
             other[at] = wrong;
             assert!(decode(other.into()).is_err());

@@ -9,7 +9,7 @@ use super::checkpointer::CheckpointJob;
 use super::core::{Core, CoreOutput};
 use super::source::TransferOutcome;
 use crate::consensus::{Persist, Role, SnapshotMark};
-use crate::ids::MemberId;
+use crate::ids::{LogIndex, MemberId};
 use crate::limits::ELECTION_TIMEOUT;
 use crate::time::Instant;
 use crate::wal::Position;
@@ -17,16 +17,24 @@ use crate::wal::Position;
 /// What is offered and not taken is offered again after this.
 const OFFER_PATIENCE: std::time::Duration = ELECTION_TIMEOUT;
 
+/// A follower that is sent the state.
+#[derive(Debug)]
+struct Service {
+    /// From which position on a state is of use to it; none where the log does not reach it, and any state is.
+    wanted: Option<LogIndex>,
+    /// When to offer again; `None` while the state is on its way.
+    offered: Option<Instant>,
+}
+
 /// The followers that are sent the state.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    /// When to offer again; `None` while the state is on its way.
-    followers: BTreeMap<MemberId, Option<Instant>>,
+    followers: BTreeMap<MemberId, Service>,
 }
 
 impl Serving {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.followers.values().flatten().min().copied()
+        self.followers.values().filter_map(|service| service.offered).min()
     }
 }
 
@@ -35,12 +43,10 @@ impl Core {
     /// What became of a transfer to this follower.
     pub fn handle_transfer(&mut self, now: Instant, to: MemberId, outcome: TransferOutcome) {
         self.now = now;
-        if !self.serving.followers.contains_key(&to) {
-            return;
-        }
+        let Some(service) = self.serving.followers.get_mut(&to) else { return };
         match outcome {
             TransferOutcome::Whole(mark) if self.consensus.offer_snapshot(to, &mark) => {
-                self.serving.followers.insert(to, Some(now + OFFER_PATIENCE));
+                service.offered = Some(now + OFFER_PATIENCE);
             }
             // The log has moved on too far meanwhile, or the follower does not answer: raft asks again when it hears from it.
             TransferOutcome::Whole(_) | TransferOutcome::Failed => self.settle(to),
@@ -50,11 +56,11 @@ impl Core {
     /// Offers again what was not taken in time: the offer, or the answer, may be lost.
     pub(super) fn repeat_offers(&mut self) {
         let now = self.now;
-        let due = |(to, at): (&MemberId, &Option<Instant>)| at.filter(|at| *at <= now).map(|_| *to);
-        let due: Vec<MemberId> = self.serving.followers.iter().filter_map(due).collect();
-        for to in due {
-            self.consensus.report_snapshot_lost(now, to);
-            self.serving.followers.insert(to, Some(now + OFFER_PATIENCE));
+        for (to, service) in &mut self.serving.followers {
+            if service.offered.is_some_and(|at| at <= now) {
+                self.consensus.report_snapshot_lost(now, *to);
+                service.offered = Some(now + OFFER_PATIENCE);
+            }
         }
     }
 
@@ -74,18 +80,29 @@ impl Core {
         for to in self.serving.followers.keys().chain(&requests) {
             self.consensus.learn_from_commit(*to);
         }
-        let over = |(to, offered): (&MemberId, &Option<Instant>)| {
-            let leads_nowhere = offered.is_some() && !self.consensus.offer_holds(*to);
-            (leads_nowhere || self.consensus.reaches(*to)).then_some(*to)
+        let taken = self.consensus.take_snapshots_taken();
+        let over = |(to, service): (&MemberId, &Service)| {
+            let leads_nowhere = service.offered.is_some() && !self.consensus.offer_holds(*to);
+            // Whoever asked for a state had the log all the time.
+            let reached = service.wanted.is_none() && self.consensus.reaches(*to);
+            (leads_nowhere || reached || taken.contains(to)).then_some(*to)
         };
         let over: Vec<MemberId> = self.serving.followers.iter().filter_map(over).collect();
         for to in over {
             self.settle(to);
         }
         for to in requests {
-            if !self.serving.followers.contains_key(&to) && !self.consensus.reaches(to) {
-                self.serving.followers.insert(to, None);
-                self.outputs.push_back(CoreOutput::Store(CheckpointJob::Serve(to)));
+            if let Some(service) = self.serving.followers.get(&to) {
+                if service.offered.is_none()
+                    && service.wanted.is_some_and(|from| from > self.consensus.stored())
+                {
+                    self.outputs.push_back(CoreOutput::FoldSoon);
+                }
+            } else if !self.consensus.reaches(to) {
+                let wanted = self.consensus.wanted_state(to);
+                self.serving.followers.insert(to, Service { wanted, offered: None });
+                let from = wanted.unwrap_or_default();
+                self.outputs.push_back(CoreOutput::Store(CheckpointJob::Serve { to, from }));
                 // The state has to name whom it is sent to, and on a quiet cluster the next fold may be minutes away.
                 self.outputs.push_back(CoreOutput::FoldSoon);
             }
@@ -103,6 +120,13 @@ impl Core {
 
 /// The follower's side.
 impl Core {
+    /// Asks for another state where the one at hand is not to be trusted. Where that is not possible now, the next call tries again.
+    pub(super) fn ask_for_state(&mut self) {
+        if self.consensus.is_suspect() {
+            self.consensus.request_state(self.now);
+        }
+    }
+
     /// A whole state is staged, and stays until it is installed or let go of by [`CheckpointJob::Release`].
     pub fn handle_staged(&mut self, now: Instant, mark: SnapshotMark) {
         self.now = now;

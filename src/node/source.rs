@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::transfer::{TransferContent, TransferMessage};
 use crate::consensus::SnapshotMark;
-use crate::ids::{MemberId, Revision};
+use crate::ids::{LogIndex, MemberId, Revision};
 use crate::limits::TRANSFER_PIECE_BYTES;
 use crate::store::{Base, Meta, StageProgress, StoreError, TransferId, pack, pack_facts};
 use crate::time::Instant;
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The rest between two pieces to one follower: at most some 50 MB/s of the disk and the link, so that writes go on.
 const PIECE_PAUSE: Duration = Duration::from_millis(5);
 
-/// The pause before it is looked again whether the store names the follower; a fold was asked for.
+/// The pause before it is looked again whether the store is one that the follower can begin from; a fold was asked for.
 const NAMED_PAUSE: Duration = Duration::from_millis(50);
 
 /// What became of a transfer.
@@ -55,6 +55,8 @@ struct Flight {
 #[derive(Debug)]
 struct Transfer {
     id: TransferId,
+    /// The first position that the state may end at.
+    from: LogIndex,
     acknowledged: StageProgress,
     flight: Option<Flight>,
     /// When to make the next piece, or to send the last one again.
@@ -93,12 +95,12 @@ impl Source {
         self.piece_bytes = bytes;
     }
 
-    /// Begins a transfer, from the first change on.
-    pub(super) fn begin(&mut self, now: Instant, to: MemberId) {
+    /// Begins a transfer, from the first change on, of a state that includes the entry at `from`.
+    pub(super) fn begin(&mut self, now: Instant, to: MemberId, from: LogIndex) {
         self.begun += 1;
         let id = TransferId { source: self.member, boot: self.boot, number: self.begun };
         let acknowledged = StageProgress::default();
-        let transfer = Transfer { id, acknowledged, flight: None, due: now, moved: now, whole: false };
+        let transfer = Transfer { id, from, acknowledged, flight: None, due: now, moved: now, whole: false };
         self.transfers.insert(to, transfer);
     }
 
@@ -135,7 +137,8 @@ impl Source {
             (transfer.moved, transfer.due) = (now, now + PIECE_PAUSE);
         } else if progress == StageProgress::default() && transfer.acknowledged != progress {
             // It has nothing of this transfer any more. Anything else that does not fit is late: what it has never becomes less.
-            self.begin(now, from);
+            let first = transfer.from;
+            self.begin(now, from, first);
         }
     }
 
@@ -154,9 +157,11 @@ impl Source {
             self.outcomes.push_back((to, TransferOutcome::Failed));
             return Ok(true);
         }
-        let flight = match transfer.flight.take() {
-            Some(flight) => Some(flight),
-            None => next_flight(transfer.acknowledged, &base()?, self.piece_bytes, to)?,
+        let flight = if let Some(flight) = transfer.flight.take() {
+            Some(flight)
+        } else {
+            let is_end = |meta: &Meta| meta.conf_state.names(to) && meta.applied >= transfer.from;
+            next_flight(transfer.acknowledged, &base()?, self.piece_bytes, is_end)?
         };
         let Some(flight) = flight else {
             transfer.due = now + NAMED_PAUSE;
@@ -189,12 +194,13 @@ impl Source {
     }
 }
 
-/// `None` where all is sent but the store's configuration does not name the follower yet, who would refuse such an end.
+/// `None` where all is sent but the store is none that the follower could begin from yet: it is not far enough, or its configuration does not name
+/// the follower, who would refuse such an end.
 fn next_flight(
     before: StageProgress,
     base: &Base,
     piece_bytes: usize,
-    to: MemberId,
+    is_end: impl Fn(&Meta) -> bool,
 ) -> Result<Option<Flight>, StoreError> {
     let (mut changes, mut bytes) = (Vec::new(), 0);
     for change in base.changes(before.next, base.meta().revision)? {
@@ -205,7 +211,7 @@ fn next_flight(
             break;
         }
     }
-    if changes.is_empty() && !base.meta().conf_state.names(to) {
+    if changes.is_empty() && !is_end(base.meta()) {
         return Ok(None);
     }
     if changes.is_empty() {

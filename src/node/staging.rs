@@ -17,7 +17,7 @@ use super::source::mark_of;
 use super::transfer::{TransferContent, TransferMessage};
 use crate::consensus::{SnapshotMark, is_sound};
 use crate::disk::Directory;
-use crate::formation::{STAGED_NAME, STORE_NAME};
+use crate::formation::{STAGED_NAME, STORE_NAME, trust};
 use crate::ids::{MemberId, Revision};
 use crate::store::{Meta, StageProgress, Store, StoreError, StoreOptions, TransferId, unpack, unpack_facts};
 use crate::time::Instant;
@@ -125,6 +125,8 @@ impl<D: Directory> Staging<D> {
         self.promised = false;
         self.root.rename(STAGED_NAME, STORE_NAME).map_err(StoreError::Io)?;
         self.root.sync().map_err(StoreError::Io)?;
+        // After a crash before this, the new store is replaced once more, which does no harm.
+        trust(&self.root).map_err(StoreError::Io)?;
         Ok(store)
     }
 

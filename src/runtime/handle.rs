@@ -129,6 +129,8 @@ pub(super) struct Shared {
     pub(super) removal: Milestone,
     /// Is 1 once another member has shown that this one's data directory is an old copy.
     pub(super) fencing: Milestone,
+    /// Is 1 once this member's state is not to be trusted any more.
+    pub(super) suspicion: Milestone,
     /// Counts the changes of the members that can be read.
     pub(super) membership: Milestone,
     /// Counts the times that there was no leader for too long.
@@ -394,6 +396,7 @@ impl Shared {
             compacted,
             removal: Milestone::default(),
             fencing: Milestone::default(),
+            suspicion: Milestone::default(),
             membership: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),

@@ -179,7 +179,7 @@ impl Handle {
     }
 
     /// Resolves when something has happened; not when the node stops without it.
-    fn once(&self, what: fn(&Shared) -> &Milestone) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn once(&self, what: fn(&Shared) -> &Milestone) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);
         async move {
             if !what(&shared).wait(1).await {

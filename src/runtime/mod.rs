@@ -6,6 +6,7 @@
 mod arrivals;
 mod checkpoint;
 pub mod clock;
+mod compare;
 pub mod files;
 mod handle;
 mod hold;

@@ -16,7 +16,7 @@ use super::threads::CoreInput;
 use crate::consensus::Message;
 use crate::ids::MemberId;
 use crate::limits::QUESTIONS_PENDING_MAX;
-use crate::node::{LeaseAnswer, LeaseRequest, Progress, Roster, TransferMessage};
+use crate::node::{DigestAt, LeaseAnswer, LeaseRequest, Progress, Roster, TransferMessage};
 use crate::time::Instant;
 
 /// The way to the other members. None of it waits, and any of it may be lost.
@@ -96,7 +96,7 @@ impl Peers {
         self.asked().retain(|_, asked| asked.since > limit);
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         since: Instant,
         whom: MemberId,
@@ -171,6 +171,13 @@ impl Handle {
             };
             if let Some(link) = self.0.peers.link() {
                 link.answer(from, number, answer.encode());
+            }
+            return;
+        }
+        if let Some(index) = DigestAt::asked_by(&question) {
+            let digest = self.digest_at(index).await.unwrap_or_default();
+            if let Some(link) = self.0.peers.link() {
+                link.answer(from, number, DigestAt(digest).encode());
             }
             return;
         }

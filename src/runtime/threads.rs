@@ -26,7 +26,7 @@ use super::leader::{LeaderGap, Succession};
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
-use crate::ids::{LogIndex, MemberId, ProposalId, Term};
+use crate::ids::{Digest, LogIndex, MemberId, ProposalId, Term};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::node::{
     Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
@@ -117,6 +117,8 @@ pub(super) enum ApplierInput {
         number: u64,
         request: LeaseRequest,
     },
+    /// What the digest was after this entry.
+    DigestAt(LogIndex, oneshot::Sender<Option<Digest>>),
     /// Call this once the views show all that was told before.
     Fence(Box<dyn FnOnce() + Send>),
 }
@@ -357,6 +359,7 @@ fn stop(context: &Context) {
     shared.membership.close();
     shared.removal.close();
     shared.fencing.close();
+    shared.suspicion.close();
 }
 
 /// The applier thread: the state machine and its views.
@@ -392,6 +395,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);
                 }
+                ApplierInput::DigestAt(index, answer) => drop(answer.send(applier.digest_at(index))),
                 ApplierInput::Fence(pass) => fences.push(pass),
             }
         }

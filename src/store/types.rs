@@ -165,6 +165,11 @@ impl ConfState {
         let Self { voters, learners, voters_outgoing, learners_next, .. } = self;
         [voters, learners, voters_outgoing, learners_next].into_iter().any(|list| list.contains(&member))
     }
+
+    /// Whether there is a voter beside this member.
+    pub fn others_vote(&self, member: MemberId) -> bool {
+        self.voters.iter().any(|voter| *voter != member)
+    }
 }
 
 /// A lease, as far as all members agree on it; when it ends is known to the leader alone. A row of the `lease` table.

@@ -198,6 +198,7 @@ where
         log_start: log.start(),
         entries,
         quota_bytes: quota,
+        suspect: false,
         prng: Prng::new(1),
         pace: Pace::default(),
     };
@@ -208,7 +209,7 @@ where
     let options =
         covey::watch::Options { progress_interval: setup.progress_interval, limits: setup.watch_limits };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
-    let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
+    let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub, suspect: false };
     Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()
 }
 
