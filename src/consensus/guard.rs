@@ -59,13 +59,20 @@ pub enum Refusal {
     Removed,
 }
 
-/// Whether `message` can be stepped into `raft`; `suspect` where this member must not lead.
-pub(super) fn check(
-    raft: &Raft<LogStore>,
-    expected: Option<&SnapshotMark>,
-    suspect: bool,
-    message: &Message,
-) -> Result<(), Refusal> {
+/// The member that a message has come to.
+pub(super) struct Receiver<'a> {
+    pub(super) raft: &'a Raft<LogStore>,
+    /// The state that is staged on its disk.
+    pub(super) expected: Option<&'a SnapshotMark>,
+    /// It does not trust its state, and must not lead.
+    pub(super) suspect: bool,
+    /// Nothing of its log is on its way to the disk.
+    pub(super) all_persisted: bool,
+}
+
+/// Whether `message` can be stepped into the receiver's raft.
+pub(super) fn check(receiver: &Receiver<'_>, message: &Message) -> Result<(), Refusal> {
+    let Receiver { raft, expected, suspect, all_persisted } = *receiver;
     if message.to != raft.id {
         return Err(Refusal::NotForUs);
     }
@@ -100,9 +107,11 @@ pub(super) fn check(
         MessageType::MsgAppend => check_append(message),
         MessageType::MsgAppendResponse => check_append_response(raft, message),
         MessageType::MsgHeartbeat => check_heartbeat(raft, message),
-        MessageType::MsgRequestVoteResponse => check_vote(raft, message),
+        MessageType::MsgRequestVoteResponse => check_vote(raft, all_persisted, message),
         MessageType::MsgTimeoutNow if suspect => Err(Refusal::Suspect),
-        MessageType::MsgTimeoutNow | MessageType::MsgRequestPreVoteResponse => check_may_campaign(raft),
+        MessageType::MsgTimeoutNow | MessageType::MsgRequestPreVoteResponse => {
+            check_may_campaign(raft, all_persisted)
+        }
         MessageType::MsgRequestVote
         | MessageType::MsgRequestPreVote
         | MessageType::MsgHeartbeatResponse
@@ -123,11 +132,6 @@ fn needs_membership(kind: MessageType) -> bool {
             | MessageType::MsgTransferLeader
             | MessageType::MsgTimeoutNow
     )
-}
-
-/// Whether every log entry that raft holds is on disk. Raft asserts it at the moment it takes the lead.
-pub(super) fn all_persisted(raft: &Raft<LogStore>) -> bool {
-    raft.raft_log.persisted == raft.raft_log.last_index()
 }
 
 /// Whether the log goes back to where the state is. Not so from a restore until the state is reported to be there: raft looks for what is not
@@ -239,13 +243,13 @@ fn check_snapshot(
 }
 
 /// Vote requests leave only after everything before them is on disk, so a vote that comes earlier was not asked for.
-fn check_vote(raft: &Raft<LogStore>, message: &Message) -> Result<(), Refusal> {
+fn check_vote(raft: &Raft<LogStore>, all_persisted: bool, message: &Message) -> Result<(), Refusal> {
     let current = raft.state == StateRole::Candidate && message.term == raft.term;
-    if current && !all_persisted(raft) { Err(Refusal::VoteNotAskedFor) } else { Ok(()) }
+    if current && !all_persisted { Err(Refusal::VoteNotAskedFor) } else { Ok(()) }
 }
 
 /// Who votes alone would lead at once, with entries that are still on their way to the disk. Who is installing a state waits for it.
-fn check_may_campaign(raft: &Raft<LogStore>) -> Result<(), Refusal> {
-    let ready = reaches_state(raft) && (all_persisted(raft) || !votes_alone(raft));
+fn check_may_campaign(raft: &Raft<LogStore>, all_persisted: bool) -> Result<(), Refusal> {
+    let ready = reaches_state(raft) && (all_persisted || !votes_alone(raft));
     if ready { Ok(()) } else { Err(Refusal::VoteNotAskedFor) }
 }

@@ -351,7 +351,7 @@ fn verdict(edit: impl FnOnce(&mut eraftpb::Message)) -> Result<(), Refusal> {
     let victim = Victim::new(&[1, 2, 3], &[]);
     let mut message = eraftpb::Message { to: 1, from: 2, term: 3, ..Default::default() };
     edit(&mut message);
-    guard::check(&victim.raft.node.raft, victim.raft.expected.as_ref(), victim.raft.suspect, &message)
+    victim.raft.check(&message)
 }
 
 /// The rules one by one: the random ones would not miss a rule that only keeps nonsense out.
@@ -416,7 +416,7 @@ fn a_leader_takes_only_what_answers_it() {
     let verdict = |edit: &dyn Fn(&mut eraftpb::Message)| {
         let mut message = eraftpb::Message { to: 1, from: 2, term, ..Default::default() };
         edit(&mut message);
-        guard::check(&victim.raft.node.raft, victim.raft.expected.as_ref(), victim.raft.suspect, &message)
+        victim.raft.check(&message)
     };
     let response = |index| {
         move |message: &mut eraftpb::Message| {
@@ -464,7 +464,7 @@ fn only_the_staged_snapshot_is_shown_to_raft() {
         let mut message =
             eraftpb::Message { msg_type, to: 1, from: 2, term: 3, snapshot, ..Default::default() };
         edit(&mut message);
-        guard::check(&victim.raft.node.raft, victim.raft.expected.as_ref(), victim.raft.suspect, &message)
+        victim.raft.check(&message)
     };
     let metadata = |message: &mut eraftpb::Message, edit: fn(&mut SnapshotMetadata)| {
         edit(message.snapshot.as_mut().unwrap().metadata.as_mut().unwrap());

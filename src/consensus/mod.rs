@@ -167,7 +167,7 @@ impl Consensus {
         if self.removed {
             return Err(Refusal::Removed);
         }
-        guard::check(&self.node.raft, self.expected.as_ref(), self.suspect, &message.0)?;
+        self.check(&message.0)?;
         self.note_snapshot_taken(&message.0);
         let (from, term) = (message.0.from, message.0.term);
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
@@ -177,6 +177,17 @@ impl Consensus {
             self.hear(now);
         }
         Ok(())
+    }
+
+    /// Whether raft can be shown a message.
+    fn check(&self, message: &eraftpb::Message) -> Result<(), Refusal> {
+        let receiver = guard::Receiver {
+            raft: &self.node.raft,
+            expected: self.expected.as_ref(),
+            suspect: self.suspect,
+            all_persisted: self.all_persisted(),
+        };
+        guard::check(&receiver, message)
     }
 
     /// Appends commands to the log, or forwards them to the leader, all in one go. None is empty.
@@ -286,8 +297,11 @@ impl Consensus {
         }
         let change: eraftpb::ConfChangeV2 = prost::Message::decode(entry.data.clone())
             .map_err(|cause| ConfChangeUnreadable { index, cause: Some(cause) })?;
-        // A snapshot that raft has restored since brought the configuration of a later entry.
-        if !self.removed && index > self.restored {
+        // A snapshot that raft has restored since brought the configuration of a later entry. It did so when the message came, however late the
+        // ready with the install is asked for.
+        let restored = self.node.raft.raft_log.unstable_snapshot().as_ref();
+        let restored = restored.map_or(0, |snapshot| snapshot.get_metadata().index).max(self.restored.0);
+        if !self.removed && index.0 > restored {
             // Refused: the configuration stays.
             let _ = self.node.apply_conf_change(&change);
             let raft = &mut self.node.raft;

@@ -12,7 +12,7 @@ use raft::eraftpb::{self, Entry, MessageType};
 
 use super::Consensus;
 use super::convert::Message;
-use super::guard::{self, Refusal};
+use super::guard::Refusal;
 use super::types::ReadRound;
 use crate::ids::LogIndex;
 use crate::time::Instant;
@@ -60,7 +60,7 @@ impl Consensus {
         if message.msg_type != MessageType::MsgReadIndex || !answers {
             return Ok(None);
         }
-        guard::check(raft, self.expected.as_ref(), self.suspect, message)?;
+        self.check(message)?;
         let context = message.entries.first().map(|entry| entry.data.clone());
         Ok(context.map(|context| ReadRequest { from: message.from, context }))
     }

@@ -17,6 +17,8 @@ pub(super) struct Outstanding {
     number: u64,
     /// It carries a new term or vote.
     election: bool,
+    /// It carries entries, or follows a snapshot.
+    has_entries: bool,
     messages: Vec<Message>,
 }
 
@@ -60,7 +62,8 @@ impl Consensus {
         let persist = (election || !entries.is_empty() || install.is_some()).then(|| {
             let changed = hard_state != self.handed_out;
             self.handed_out = hard_state;
-            self.outstanding.push_back(Outstanding { number, election, messages: Vec::new() });
+            let has_entries = !entries.is_empty() || install.is_some();
+            self.outstanding.push_back(Outstanding { number, election, has_entries, messages: Vec::new() });
             Persist {
                 id: PersistId(number),
                 hard_state: changed.then_some(hard_state),
@@ -98,6 +101,14 @@ impl Consensus {
             }
             None => messages,
         }
+    }
+
+    /// Whether every log entry that raft holds is on disk, and none that was to be is on its way there: raft asserts both at the moment it takes the
+    /// lead.
+    pub(super) fn all_persisted(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        log.persisted == log.last_index()
+            && !self.outstanding.iter().any(|outstanding| outstanding.has_entries)
     }
 
     /// Tells raft up to which of its batches the disk has everything: up to the first one that is still on its way.

@@ -1,5 +1,6 @@
 //! A follower that the log cannot reach: what raft is told, and that it always gets on.
 
+use super::super::Role;
 use super::super::testing::{Cluster, conf};
 use super::*;
 use crate::limits::{ELECTION_TIMEOUT, HEARTBEAT};
@@ -157,13 +158,22 @@ fn an_offer_keeps_the_entries_after_it_and_leads_nowhere_once_they_are_gone() {
 
 #[test]
 fn a_change_from_before_a_snapshot_leaves_its_configuration_alone() {
+    for ready_first in [true, false] {
+        late_change(ready_first);
+    }
+}
+
+/// The change is applied before or after what the restore led to was asked for.
+fn late_change(ready_first: bool) {
     let (mut cluster, leader, behind) = left_behind();
     let mark = SnapshotMark { conf_state: conf(&[1, 2, 3], &[4]), ..mark(&mut cluster, leader) };
     let now = cluster.now;
     let raft = cluster.raft(behind);
     raft.expect_snapshot(Some(mark.clone()));
     raft.step(now, snapshot_message(&mark, leader, behind)).unwrap();
-    raft.poll_ready().unwrap();
+    if ready_first {
+        raft.poll_ready().unwrap();
+    }
     let change = super::super::ConfChange {
         changes: vec![(MemberId(leader), super::super::MemberChange::Remove)],
         context: bytes::Bytes::new(),
@@ -172,6 +182,127 @@ fn a_change_from_before_a_snapshot_leaves_its_configuration_alone() {
     let kind = crate::wal::EntryKind::ConfChangeV2;
     let entry = crate::wal::LogEntry { index: LogIndex(2), term: Term(1), kind, data };
     assert_eq!(raft.apply_conf_change(now, &entry).unwrap(), mark.conf_state);
+}
+
+/// Three members, one of which does not trust its own state.
+fn one_is_suspect() -> (Cluster, u64, u64) {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    cluster.propose(leader, "x");
+    cluster.pass(HEARTBEAT);
+    let suspect = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.suspect = vec![suspect];
+    cluster.restart(suspect);
+    cluster.pass(HEARTBEAT * 2);
+    (cluster, leader, suspect)
+}
+
+#[test]
+fn who_does_not_trust_its_state_is_given_another_one_at_the_end_of_its_log() {
+    let (mut cluster, leader, suspect) = one_is_suspect();
+    let last = cluster.raft(suspect).status().last;
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), [MemberId(suspect)]);
+    assert_eq!(cluster.raft(leader).wanted_state(MemberId(suspect)), Some(last));
+    assert!(!cluster.raft(leader).reaches(MemberId(suspect)), "the log is not what it lacks");
+    assert!(!cluster.raft(leader).has_caught_up(MemberId(suspect)), "nobody makes it the leader");
+    cluster.propose(leader, "y");
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.raft(suspect).status().last, last, "it takes no entries meanwhile");
+
+    let early = SnapshotMark {
+        position: Position { index: LogIndex(last.0 - 1), term: Term(1) },
+        ..mark(&mut cluster, leader)
+    };
+    cluster.raft(leader).offer_snapshot(MemberId(suspect), &early);
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.raft(leader).take_snapshot_requests(), [MemberId(suspect)], "it has confirmed more");
+    let mark = mark(&mut cluster, leader);
+    cluster.raft(suspect).expect_snapshot(Some(mark.clone()));
+    assert!(!cluster.raft(suspect).expects_in_vain());
+    assert!(cluster.raft(leader).offer_snapshot(MemberId(suspect), &mark));
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.node(suspect).installed, Some(mark));
+    assert_eq!(cluster.raft(leader).take_snapshots_taken(), [MemberId(suspect)]);
+    assert!(!cluster.raft(suspect).is_suspect());
+    let now = cluster.now;
+    cluster.raft(leader).report_snapshot_lost(now, MemberId(suspect));
+    cluster.propose(leader, "z");
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.commands(suspect), ["z"]);
+    assert!(
+        cluster.raft(leader).reaches(MemberId(suspect))
+            && cluster.raft(leader).has_caught_up(MemberId(suspect))
+    );
+}
+
+/// On a quiet cluster the state that comes is at the very entry that the log ends with.
+#[test]
+fn a_state_at_the_commit_position_is_not_let_go_of_where_it_was_asked_for() {
+    let (mut cluster, leader, suspect) = one_is_suspect();
+    let mark = mark(&mut cluster, leader);
+    assert_eq!(mark.position.index, cluster.raft(suspect).status().commit);
+    cluster.raft(suspect).expect_snapshot(Some(mark.clone()));
+    assert!(!cluster.raft(suspect).expects_in_vain());
+    cluster.raft(leader).offer_snapshot(MemberId(suspect), &mark);
+    cluster.pass(HEARTBEAT * 2);
+    assert_eq!(cluster.node(suspect).installed, Some(mark));
+    assert_eq!(cluster.raft(leader).take_snapshots_taken(), [MemberId(suspect)]);
+}
+
+/// Its log and its promises are sound: the others may need its vote, and never its lead.
+#[test]
+fn who_does_not_trust_its_state_votes_and_does_not_lead() {
+    let (mut cluster, leader, suspect) = one_is_suspect();
+    let other = (1..=3).find(|id| *id != leader && *id != suspect).unwrap();
+    cluster.cut_off = vec![leader, other];
+    cluster.pass(ELECTION_TIMEOUT * 9);
+    assert_ne!(cluster.raft(suspect).status().role, Role::Leader);
+    assert_ne!(cluster.raft(suspect).status().role, Role::Candidate);
+    cluster.cut_off = vec![leader];
+    cluster.pass(ELECTION_TIMEOUT * 9);
+    assert_eq!(
+        cluster.raft(other).status().role,
+        Role::Leader,
+        "by the vote of the one that waits for a state"
+    );
+    let now = cluster.now;
+    cluster.raft(other).transfer_leader(now, MemberId(suspect));
+    cluster.pass(ELECTION_TIMEOUT * 2);
+    assert_eq!(cluster.raft(other).status().role, Role::Leader);
+}
+
+/// The leader may never commit what it does not have: a state would never get there.
+#[test]
+fn a_state_is_asked_for_once_all_of_the_log_is_committed() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    cluster.cut_off = vec![followers[1]];
+    cluster.pass(HEARTBEAT);
+    // What the leader hears of it is lost, so that it stays uncommitted.
+    cluster.node(followers[0]).slow_disk = true;
+    cluster.propose(leader, "x");
+    cluster.cut_off = vec![leader, followers[1]];
+    cluster.node(followers[0]).slow_disk = false;
+    cluster.settle();
+    let status = cluster.raft(followers[0]).status();
+    assert!(status.last > status.commit);
+    cluster.suspect = vec![followers[0]];
+    cluster.restart(followers[0]);
+    cluster.cut_off = vec![followers[0]];
+    cluster.elect();
+    cluster.cut_off.clear();
+    for _ in 0..20 {
+        cluster.pass(HEARTBEAT);
+        let leader = cluster.leader().unwrap();
+        let status = cluster.raft(followers[0]).status();
+        if let Some(wanted) = cluster.raft(leader).wanted_state(MemberId(followers[0])) {
+            assert_eq!((wanted, status.last), (status.commit, status.commit));
+            assert!(cluster.raft(leader).status().commit >= wanted);
+            return;
+        }
+    }
+    panic!("it does not ask");
 }
 
 #[test]

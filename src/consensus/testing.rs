@@ -26,6 +26,8 @@ pub(super) struct Cluster {
     pub(super) nodes: BTreeMap<u64, Node>,
     pub(super) now: Instant,
     pub(super) cut_off: Vec<u64>,
+    /// Members that do not trust their state, from their next start on.
+    pub(super) suspect: Vec<u64>,
     first: ConfState,
     network: VecDeque<Message>,
     boots: u64,
@@ -63,6 +65,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             now: Instant(0),
             cut_off: Vec::new(),
+            suspect: Vec::new(),
             first,
             network: VecDeque::new(),
             boots: 0,
@@ -103,6 +106,7 @@ impl Cluster {
         let node = self.nodes.remove(&id).unwrap();
         let mut start = start_of(id, self.first.clone());
         (start.hard_state, start.entries) = node.disk.clone();
+        start.suspect = self.suspect.contains(&id);
         self.insert(start, node.disk);
     }
 
@@ -149,6 +153,7 @@ impl Cluster {
         let now = self.now;
         let node = self.nodes.get_mut(&id).unwrap();
         let mut busy = false;
+        node.raft.request_state(now);
         while let Some(ready) = node.raft.poll_ready() {
             busy = true;
             self.network.extend(ready.messages);

@@ -102,7 +102,7 @@ impl Consensus {
         }
         for _ in 0..passed.min(self.pace.catch_up_ticks()) {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
-            let unready = guard::votes_alone(&self.node.raft) && !guard::all_persisted(&self.node.raft);
+            let unready = guard::votes_alone(&self.node.raft) && !self.all_persisted();
             if !self.ticks_matter() || (unready && self.node.raft.state != StateRole::Leader) {
                 break;
             }
@@ -139,7 +139,7 @@ impl Consensus {
 
     pub(super) fn campaign_if_alone(&mut self) {
         let raft = &self.node.raft;
-        let ready = guard::all_persisted(raft) && guard::reaches_state(raft) && !self.suspect;
+        let ready = self.all_persisted() && guard::reaches_state(raft) && !self.suspect;
         if raft.state != StateRole::Leader && guard::votes_alone(raft) && ready {
             // Raft declines while a committed change of the configuration is not applied; `handle_applied` asks again.
             let _ = self.node.campaign();
