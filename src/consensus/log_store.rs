@@ -78,9 +78,14 @@ impl LogStore {
         self.offers.remove(&to);
     }
 
+    /// The position that a follower is offered.
+    pub(super) fn offered(&self, to: u64) -> Option<u64> {
+        self.offers.get(&to).map(|snapshot| snapshot.get_metadata().index)
+    }
+
     /// Whether a follower that takes the offer can go on from there.
     pub(super) fn offer_holds(&self, to: u64) -> bool {
-        self.offers.get(&to).is_some_and(|snapshot| snapshot.get_metadata().index >= self.start.0)
+        self.offered(to).is_some_and(|index| index >= self.start.0)
     }
 
     /// Whom raft wanted a snapshot for since the last call.

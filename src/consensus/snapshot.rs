@@ -65,6 +65,14 @@ impl Consensus {
         (wanted != raft::INVALID_INDEX).then_some(LogIndex(wanted))
     }
 
+    /// Whether a follower that has asked for a state does so no more, and has the log up to what it was offered, if anything.
+    pub fn has_stopped_asking(&self, to: MemberId) -> bool {
+        let offered = self.node.store().offered(to.0).unwrap_or(0);
+        self.follower(to).is_some_and(|progress| {
+            progress.matched >= offered && progress.pending_request_snapshot == raft::INVALID_INDEX
+        })
+    }
+
     /// The position up to which this member's store holds the state.
     pub fn stored(&self) -> LogIndex {
         LogIndex(self.node.store().checkpoint())
@@ -75,14 +83,25 @@ impl Consensus {
         std::mem::take(&mut self.took_snapshot).into_iter().map(MemberId).collect()
     }
 
-    /// Who asked for a state had the end of the log before, so that raft does not see it get on.
+    /// Who asked for a state had the end of the log before, so that raft does not see it get on; nor does raft see that it asks no more: while it
+    /// does, it says nothing else, not even to a heartbeat.
     pub(super) fn note_snapshot_taken(&mut self, message: &Message) {
-        let confirms = message.msg_type == MessageType::MsgAppendResponse && !message.reject;
-        let takes = |progress: &raft::Progress| {
-            progress.state == ProgressState::Snapshot && message.index >= progress.pending_snapshot
-        };
-        if confirms && self.follower(MemberId(message.from)).is_some_and(takes) {
-            self.took_snapshot.insert(message.from);
+        let leads = !self.removed && self.node.raft.state == StateRole::Leader;
+        if !leads || message.term != self.node.raft.term {
+            return;
+        }
+        let Some(progress) = self.node.raft.mut_prs().get_mut(message.from) else { return };
+        let waits = progress.state == ProgressState::Snapshot;
+        match message.msg_type {
+            MessageType::MsgAppendResponse
+                if !message.reject && waits && message.index >= progress.pending_snapshot =>
+            {
+                self.took_snapshot.insert(message.from);
+            }
+            MessageType::MsgHeartbeatResponse if !waits => {
+                progress.pending_request_snapshot = raft::INVALID_INDEX;
+            }
+            _ => {}
         }
     }
 

@@ -46,7 +46,8 @@ impl Core {
         let Some(service) = self.serving.followers.get_mut(&to) else { return };
         match outcome {
             TransferOutcome::Whole(mark) if self.consensus.offer_snapshot(to, &mark) => {
-                service.offered = Some(now + OFFER_PATIENCE);
+                // A follower that lets go of the state is sent it again; its time for this offer is not longer for that.
+                service.offered.get_or_insert(now + OFFER_PATIENCE);
             }
             // The log has moved on too far meanwhile, or the follower does not answer: raft asks again when it hears from it.
             TransferOutcome::Whole(_) | TransferOutcome::Failed => self.settle(to),
@@ -83,8 +84,11 @@ impl Core {
         let taken = self.consensus.take_snapshots_taken();
         let over = |(to, service): (&MemberId, &Service)| {
             let leads_nowhere = service.offered.is_some() && !self.consensus.offer_holds(*to);
-            // Whoever asked for a state had the log all the time.
-            let reached = service.wanted.is_none() && self.consensus.reaches(*to);
+            let reached = match service.wanted {
+                None => self.consensus.reaches(*to),
+                // It had the log all the time.
+                Some(_) => self.consensus.has_stopped_asking(*to),
+            };
             (leads_nowhere || reached || taken.contains(to)).then_some(*to)
         };
         let over: Vec<MemberId> = self.serving.followers.iter().filter_map(over).collect();

@@ -8,12 +8,12 @@ use std::error::Error;
 use covey::disk::Directory;
 use covey::disk::sim::{FaultPlan, SimDir, Survival};
 use covey::formation::{
-    ClusterRoot, Content, DataDir, DiskOptions, Founding, Identity, NodeKey, Stage, found, found_solo,
-    founded, joining_state, open as open_data_dir,
+    ClusterRoot, Content, DataDir, DiskOptions, Founding, Identity, NodeKey, Stage, distrust, found,
+    found_solo, founded, joining_state, open as open_data_dir,
 };
-use covey::ids::{MemberId, PublicKey};
+use covey::ids::{Digest, LeaseId, MemberId, PublicKey, VersionId};
 use covey::prng::Prng;
-use covey::store::Member;
+use covey::store::{Change, ChangeKind, FoldBatch, Member};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 /// A disk with a node's data directory as its root.
@@ -217,4 +217,22 @@ pub(crate) fn open(
         log_start: founding.log_start,
     });
     open_data_dir(&disk.0, nonce, content, cluster.options).map_err(|error| chain(&error))
+}
+
+/// Puts into a state what no entry of the log has put there, and notes that it is not to be trusted. No process runs.
+pub(crate) fn spoil(disk: &Disk, cluster: &Cluster, number: usize, nonce: u64) {
+    let mut data = open(disk, cluster, number, nonce).expect("a disk without faults");
+    let mut meta = data.store.meta().clone();
+    meta.revision = meta.revision.next();
+    meta.digest = Digest(!meta.digest.0);
+    let kind = ChangeKind::Put {
+        value: "from nowhere".into(),
+        create_revision: meta.revision,
+        version: 1,
+        lease: LeaseId::NONE,
+    };
+    let change = (VersionId { main: meta.revision, sub: 0 }, Change { key: "spoiled".into(), kind });
+    let batch = FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), meta };
+    data.store.fold(&batch).expect("a disk without faults");
+    distrust(disk.root()).expect("a disk without faults");
 }

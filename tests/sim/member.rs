@@ -138,6 +138,8 @@ pub(crate) struct Member {
     hub: Hub,
     /// The hub has not seen yet that the state has begun anew.
     installed_unseen: bool,
+    /// Its state is not to be trusted, so that it serves nobody.
+    suspect: bool,
     for_hub: Vec<Input>,
     /// Apart, so that watchers do not change what happens beside them.
     hub_prng: Prng,
@@ -212,6 +214,7 @@ impl Member {
             prng,
             hub: Hub::new(HUB, Prng::new(identity.boot_nonce)),
             installed_unseen: false,
+            suspect,
             for_hub: Vec::new(),
             hub_prng: Prng::new(identity.boot_nonce),
             sequence: 0,
@@ -268,6 +271,15 @@ impl Member {
 
     pub(crate) fn id(&self) -> MemberId {
         self.id
+    }
+
+    /// Whether clients are let in.
+    pub(crate) fn serves(&self) -> bool {
+        self.failed.is_none() && !self.suspect
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect
     }
 
     pub(crate) fn has_leader(&self) -> bool {
@@ -586,13 +598,18 @@ impl Member {
     fn carry_out_applier(&mut self, output: ApplierOutput, effects: &mut Effects) {
         match output {
             ApplierOutput::Publish(view) => {
+                let renewed = self.suspect && self.installed_unseen;
                 assert!(view.applied() >= self.view.applied(), "views move forward");
-                assert!(view.revision() >= self.view.revision(), "revisions move forward");
+                assert!(renewed || view.revision() >= self.view.revision(), "revisions move forward");
                 self.view = Arc::new(view);
+                self.suspect &= !renewed;
                 if self.leads() && self.view.applied_term() == self.status.term {
                     effects.push(Effect::Led(self.status.term, self.view()));
                 }
-                self.tell_hub(Input::NewView, effects);
+                // Nobody watches there.
+                if !self.suspect {
+                    self.tell_hub(Input::NewView, effects);
+                }
             }
             ApplierOutput::Replies(replies) => {
                 effects.extend(replies.into_iter().map(|(id, applied)| Effect::Replied(id, applied)));

@@ -98,6 +98,8 @@ pub(crate) struct Trouble {
     pub(crate) cut_start_one_in: u64,
     /// The clients rest, long enough for an idle fold, once in so many faults.
     pub(crate) lull_one_in: u64,
+    /// One fault in so many spoils a member's state behind its back, and that is found out; 0: none does.
+    pub(crate) spoil_one_in: u64,
 }
 
 /// Everything that the seed fixes.
@@ -174,6 +176,7 @@ impl Plan {
             gap: (!prng.one_in(12)).then_some(gap),
             cut_start_one_in: prng.range(2, 6),
             lull_one_in: prng.range(2, 7),
+            spoil_one_in: 0,
         };
         Self {
             seed,
@@ -238,6 +241,15 @@ impl Plan {
         Self { hosts: 3, spare: 3, admin, load, trouble, ..plan }
     }
 
+    /// A cluster of which a minority finds out now and then that its state is not what it should be.
+    pub(crate) fn draw_spoiled(seed: u64) -> Self {
+        let plan = Self::draw_cluster(seed);
+        let mut prng = Prng::new(seed ^ 0x5901);
+        let gap = plan.trouble.gap.map(|gap| gap.max(Duration::from_millis(400)));
+        let trouble = Trouble { gap, spoil_one_in: prng.range(2, 6), ..plan.trouble };
+        Self { trouble, ..plan }
+    }
+
     /// A short history in which nothing goes wrong by itself: writes, a fold, a compaction, writes.
     pub(crate) fn script(seed: u64) -> Self {
         let plan = Self::draw(seed);
@@ -260,7 +272,7 @@ impl Plan {
             value_bytes: 24,
             hold: Duration::from_millis(2),
         };
-        let trouble = Trouble { gap: None, cut_start_one_in: u64::MAX, lull_one_in: 1 };
+        let trouble = Trouble { gap: None, cut_start_one_in: u64::MAX, lull_one_in: 1, spoil_one_in: 0 };
         let disk = DiskOptions {
             wal: wal::Options { segment_bytes: 8192, prefill: true },
             store: StoreOptions { cache_bytes: 1 << 20 },

@@ -13,6 +13,7 @@ const LONE_SEEDS: u64 = 260;
 const CLUSTER_SEEDS: u64 = 100;
 const LEASE_SEEDS: u64 = 24;
 const MEMBER_SEEDS: u64 = 45;
+const SPOILED_SEEDS: u64 = 40;
 
 /// A kind of world.
 pub(crate) type Draw = fn(u64) -> Plan;
@@ -55,6 +56,8 @@ impl Totals {
         sum.faults += report.faults;
         sum.stored += report.stored;
         sum.installed += report.installed;
+        sum.spoiled += report.spoiled;
+        sum.renewed_states += report.renewed_states;
         sum.told += report.told;
         sum.progress += report.progress;
         sum.overtaken += report.overtaken;
@@ -71,7 +74,7 @@ impl Totals {
         let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
-             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} states installed, {} renewals, {} leases expired, {} checkpointed, \
+             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
              {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed",
             sum.events,
             sum.acknowledged,
@@ -83,6 +86,8 @@ impl Totals {
             sum.faults,
             sum.stored,
             sum.installed,
+            sum.spoiled,
+            sum.renewed_states,
             sum.renewed,
             sum.expired,
             sum.checkpoints,
@@ -141,6 +146,13 @@ fn clusters_whose_members_change_keep_their_word() {
 }
 
 #[test]
+fn a_member_whose_state_is_spoiled_takes_another_one() {
+    let report = run_seeds("spoiled", Plan::draw_spoiled, 0..SPOILED_SEEDS);
+    let Report { spoiled, renewed_states, .. } = report;
+    assert!(spoiled > SPOILED_SEEDS && renewed_states == spoiled, "{report:?}");
+}
+
+#[test]
 fn a_seed_gives_the_same_run_again() {
     let kinds =
         [(Plan::draw as Draw, 1000..1012), (Plan::draw_cluster, 1000..1002), (Plan::draw_leases, 1000..1001)];
@@ -163,7 +175,7 @@ fn a_seed_gives_the_same_run_in_another_process() {
     assert!(text.contains(&format!("trace {here:016x}")), "{here:016x}: {text}");
 }
 
-/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members] [COUNT] [from=SEED] [seed=SEED]`.
+/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members|spoiled] [COUNT] [from=SEED] [seed=SEED]`.
 #[test]
 #[ignore = "as long as one likes: cargo sim"]
 fn long() {
@@ -173,14 +185,15 @@ fn long() {
         let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
         value.map(|value| value.parse::<u64>().expect("a number"))
     };
-    let kinds: [(&str, Draw); 4] = [
+    let kinds: [(&str, Draw); 5] = [
         ("cluster", Plan::draw_cluster),
         ("leases", Plan::draw_leases),
         ("members", Plan::draw_members),
+        ("spoiled", Plan::draw_spoiled),
         ("lone", Plan::draw),
     ];
     let asked = |kind: &&(&str, Draw)| arguments.iter().any(|argument| argument == kind.0);
-    let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[3]);
+    let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[4]);
     if let Some(seed) = number("seed=") {
         let plan = Plan { verbose: true, ..draw(seed) };
         println!("{plan:?}");

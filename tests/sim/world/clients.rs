@@ -50,7 +50,7 @@ impl World {
     pub(super) fn ask(&mut self, number: usize, ask: Ask) -> Asked {
         let hold = self.hold();
         let host = &mut self.hosts[number];
-        let Some(member) = host.member.as_mut().filter(|member| member.failed.is_none()) else {
+        let Some(member) = host.member.as_mut().filter(|member| member.serves()) else {
             return Asked::Down;
         };
         let mut effects = Effects::new();
@@ -203,10 +203,17 @@ impl World {
             return;
         }
         let unsettled = self.hosts.len() > 1 && !self.calm || op.asked < self.settled_at;
+        // Who waits for a state cannot lead, and whoever else could may be the most patient one.
+        let unsettled = unsettled || self.hosts.iter().any(|host| host.spoiled);
         let troubled = self.hosts[op.host].troubles > op.troubles || unsettled;
         let held_up = matches!(op.kind, Kind::Lease(_)) && self.oracle.was_corrupt_after(op.asked_after);
         let stood_still = self.hosts[op.host].applies_until > op.asked;
-        assert!(troubled || held_up || stood_still, "a request of {:?} was never answered", op.asked);
+        assert!(
+            troubled || held_up || stood_still,
+            "a request of {:?} was never answered:\n{}",
+            op.asked,
+            self.described()
+        );
         self.report.unknown += 1;
     }
 }

@@ -9,6 +9,8 @@ use covey::disk::sim::{Fault, FaultPlan, Survival};
 use covey::limits::OVERLAY_IDLE;
 
 use super::{Event, Parted, World};
+use crate::disk::spoil;
+use crate::member::Member;
 use crate::plan::draw;
 
 /// What goes wrong.
@@ -39,6 +41,10 @@ impl World {
         }
         self.hosts[number].troubles += 1;
         self.schedule_trouble();
+        let spoil_one_in = self.plan.trouble.spoil_one_in;
+        if spoil_one_in > 0 && self.prng.one_in(spoil_one_in) {
+            return self.spoil(number);
+        }
         match kind {
             0..2 => self.power_off(number),
             2 => self.kill_if_up(number),
@@ -57,6 +63,24 @@ impl World {
                 self.parted = if self.parted.is_none() { Some(parted) } else { None };
             }
         }
+    }
+
+    /// A member's state has become another one than the log says, in a minority of the members at most. That is found out, and the process ends. How it is
+    /// found out is above the line.
+    fn spoil(&mut self, number: usize) {
+        let others = self.hosts.iter().filter(|host| host.spoiled).count();
+        let runs = self.hosts[number].member.as_ref().is_some_and(Member::serves);
+        if !runs || self.hosts[number].spoiled || 2 * (others + 1) >= self.hosts.len() {
+            return;
+        }
+        self.kill(number);
+        let nonce = self.prng.next_u64();
+        let host = &mut self.hosts[number];
+        host.disk.heal();
+        spoil(&host.disk, &self.cluster, number, nonce);
+        host.spoiled = true;
+        self.report.spoiled += 1;
+        self.note("spoiled", &[number as u64]);
     }
 
     pub(super) fn survival(&mut self) -> Survival {

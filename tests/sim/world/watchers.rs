@@ -22,7 +22,7 @@ use covey::watch::{
 };
 
 use super::{Event, World};
-use crate::member::Effects;
+use crate::member::{Effects, Member};
 use crate::plan::draw;
 
 /// Clients with watchers.
@@ -97,7 +97,7 @@ impl World {
 
     fn connect(&mut self, subscriber: &mut Subscriber) {
         let host = usize::try_from(self.watch_prng.range(0, self.hosts.len() as u64)).expect("few");
-        if self.hosts[host].member.as_ref().is_none_or(|member| member.failed.is_some()) {
+        if !self.hosts[host].member.as_ref().is_some_and(Member::serves) {
             return;
         }
         let id = StreamId(self.watch_prng.next_u64());
