@@ -78,7 +78,7 @@ pub(super) fn check(receiver: &Receiver<'_>, message: &Message) -> Result<(), Re
     }
     if message.from == raft.id
         || message.from == raft::INVALID_ID
-        || ((needs_membership(message.msg_type) || votes_alone(raft))
+        || ((needs_membership(message.msg_type) || (votes_alone(raft) && !suspect))
             && raft.prs().get(message.from).is_none())
     {
         return Err(Refusal::UnknownSender);
@@ -123,7 +123,8 @@ pub(super) fn check(receiver: &Receiver<'_>, message: &Message) -> Result<(), Re
 /// voters, one may not have heard yet that the other was added. Were it to refuse that one's appends or its candidacy, a majority could stay without
 /// a leader (dissertation, section 4.1: members process messages from servers that are not in their own configuration). What
 /// concerns a leader alone it can judge, for it knows the configuration. So does a lone voter: whoever may come to lead beside it was made a voter
-/// by its own vote, and was a learner before; a stranger's word would stop the process, since raft knows that nobody else can lead.
+/// by its own vote, and was a learner before; a stranger's word would stop the process, since raft knows that nobody else can lead. Not so one that never leads before it has another
+/// state: the one at hand may be older than the others, and they are who it waits for.
 fn needs_membership(kind: MessageType) -> bool {
     matches!(
         kind,

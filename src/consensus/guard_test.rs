@@ -46,6 +46,7 @@ enum Event {
     Tick(u64),
     Propose,
     ReadRound,
+    AskForState,
     Transfer(u64),
     ConfChange(u64, u8),
     /// The disk confirms everything, or only the oldest batch.
@@ -115,6 +116,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (1..250_u64).prop_map(Event::Tick),
         2 => Just(Event::Propose),
         1 => Just(Event::ReadRound),
+        1 => Just(Event::AskForState),
         1 => (0..6_u64).prop_map(Event::Transfer),
         1 => (1..5_u64, 0..3_u8).prop_map(|(id, kind)| Event::ConfChange(id, kind)),
         4 => any::<bool>().prop_map(Event::Persist),
@@ -136,7 +138,11 @@ struct Victim {
 
 impl Victim {
     fn new(voters: &[u64], learners: &[u64]) -> Self {
-        let mut start = start_of(1, conf(voters, learners));
+        Self::start(voters, learners, false)
+    }
+
+    fn start(voters: &[u64], learners: &[u64], suspect: bool) -> Self {
+        let mut start = Start { suspect, ..start_of(1, conf(voters, learners)) };
         start.entries = (2..6)
             .map(|index| LogEntry {
                 index: LogIndex(index),
@@ -168,6 +174,7 @@ impl Victim {
             Event::Propose => {
                 let _ = self.raft.propose(now, vec![Bytes::from_static(b"mine")]);
             }
+            Event::AskForState => self.raft.request_state(now),
             Event::ReadRound => {
                 self.raft.start_read_round(now);
             }
@@ -215,6 +222,9 @@ impl Victim {
             message.term = (status.term.0 + 2).saturating_sub(message.term / 2);
         }
         // The true term of the entry before, half of the time.
+        if message.request_snapshot != 0 && message.msg_type == MessageType::MsgAppendResponse {
+            message.request_snapshot = message.reject_hint;
+        }
         if message.log_term < NEAR / 2 {
             message.log_term = self.raft.node.raft.raft_log.term(message.index).unwrap_or(0);
         }
@@ -296,13 +306,20 @@ impl Victim {
 }
 
 fn survives(voters: &[u64], learners: &[u64], lead: bool) {
+    survives_as(|| {
+        let mut victim = Victim::new(voters, learners);
+        if lead {
+            make_leader(&mut victim);
+        }
+        victim
+    });
+}
+
+fn survives_as(make: impl Fn() -> Victim) {
     let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&vec(event(), 1..60), |events| {
         let run = || {
-            let mut victim = Victim::new(voters, learners);
-            if lead {
-                make_leader(&mut victim);
-            }
+            let mut victim = make();
             for event in events {
                 victim.take(event);
             }
@@ -344,6 +361,12 @@ fn a_learner_survives_any_message() {
 #[test]
 fn a_lone_voter_survives_any_message() {
     survives(&[1], &[2, 3], false);
+}
+
+#[test]
+fn who_waits_for_a_state_survives_any_message() {
+    survives_as(|| Victim::start(&[1, 2, 3], &[4], true));
+    survives_as(|| Victim::start(&[1], &[], true));
 }
 
 /// A follower of term 3 with entries up to 5, the last of term 2, and what it says to one message from member 2.

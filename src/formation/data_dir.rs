@@ -153,7 +153,7 @@ pub struct DataDir<D: Directory> {
     pub wal: Wal<D>,
     /// What the log holds.
     pub recovered: Recovered,
-    /// The state is not to be trusted, and there are members from whom another one can come.
+    /// The state is not to be trusted: another one has to come from other members.
     pub suspect: bool,
 }
 
@@ -278,7 +278,7 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
     let recovered = finish_install(root, &store, &mut wal, recovered)?;
-    let suspect = exists(root, SUSPECT_NAME)? && store.meta().conf_state.others_vote(identity.member);
+    let suspect = exists(root, SUSPECT_NAME)?;
     Ok(DataDir { identity, root: root.clone(), store, wal, recovered, suspect })
 }
 
@@ -320,7 +320,7 @@ pub fn end_recovery<D: Directory>(root: &D) -> Result<(), OpenError> {
     Ok(record::end_recovery(root)?)
 }
 
-/// Notes that the state is not to be trusted: it is damaged, or has come apart from the other members'. Log and promises are as good as before, so
+/// Notes, where there are other voters, that the state is not to be trusted: it is damaged, or has come apart from the other members'. Log and promises are as good as before, so
 /// that the member goes on voting, but from the next start on it makes nothing of its state until another member's has taken its place.
 pub fn distrust<D: Directory>(root: &D) -> Result<(), OpenError> {
     if !exists(root, SUSPECT_NAME)? {

@@ -20,4 +20,5 @@ mod process;
 mod recover;
 mod revisions;
 mod silence;
+mod states;
 mod watch;

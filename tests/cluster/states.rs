@@ -1,0 +1,165 @@
+//! Members whose states differ, or are damaged: what is found out, and what becomes of it.
+
+use std::fs;
+
+use covey::formation::{STORE_NAME, SUSPECT_NAME};
+use covey::ids::{Digest, LeaseId, VersionId};
+use covey::runtime::files::RealDirectory;
+use covey::store::{Change, ChangeKind, FoldBatch, Store, StoreOptions};
+use covey::wire::etcdserverpb as pb;
+
+use crate::client::maintenance_client;
+use crate::process::{Cluster, Host, until};
+
+const COMPARE: [&str; 2] = ["--corrupt-check-time", "1s"];
+
+/// A cluster that compares often, with something in it.
+fn start(members: usize) -> Cluster {
+    let mut cluster = Cluster::prepare(members);
+    let initial = cluster.initial();
+    for host in &mut cluster.hosts {
+        host.start(&["--initial-cluster", &initial, COMPARE[0], COMPARE[1]]);
+    }
+    cluster.wait_ready();
+    cluster.hosts[0].must(&["put", "key", "value"]);
+    cluster
+}
+
+fn stop(host: &mut Host) {
+    host.signal("-TERM");
+    assert_eq!(host.ended(), 0);
+}
+
+/// Puts into the state of a member that does not run what no other has.
+fn spoil(host: &Host) {
+    let root = RealDirectory::open(&host.data_dir).unwrap();
+    let mut store = Store::open_in(&root, STORE_NAME, StoreOptions::default()).unwrap();
+    let mut meta = store.meta().clone();
+    meta.revision = meta.revision.next();
+    meta.digest = Digest(!meta.digest.0);
+    let (create_revision, version, lease) = (meta.revision, 1, LeaseId::NONE);
+    let kind = ChangeKind::Put { value: "from nowhere".into(), create_revision, version, lease };
+    let change = (VersionId { main: meta.revision, sub: 0 }, Change { key: "spoiled".into(), kind });
+    store.fold(&FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), meta }).unwrap();
+    store.close().unwrap();
+}
+
+fn is_suspect(host: &Host) -> bool {
+    host.data_dir.join(SUSPECT_NAME).exists()
+}
+
+fn hash(host: &Host) -> (i64, u32) {
+    smol::block_on(async {
+        let mut client = maintenance_client(host).await.unwrap();
+        let hash = client.hash_kv(pb::HashKvRequest { revision: 0 }).await.unwrap().into_inner();
+        (hash.header.unwrap().revision, hash.hash)
+    })
+}
+
+/// All members have the same keys, and nothing that no client has put.
+fn check_equal(cluster: &Cluster) {
+    cluster.hosts[0].must(&["put", "last", "one"]);
+    for host in &cluster.hosts {
+        assert_eq!(host.must(&["get", "last"]), "last\none\n");
+        assert_eq!(host.must(&["get", "spoiled"]), "");
+        assert_eq!(host.must(&["get", "key"]), "key\nvalue\n");
+        assert_eq!(hash(host), hash(&cluster.hosts[0]), "{}", host.name);
+    }
+}
+
+#[test]
+fn a_member_that_has_come_apart_from_the_majority_takes_its_state() {
+    let mut cluster = start(3);
+    let victim = (cluster.leader() + 1) % 3;
+    stop(&mut cluster.hosts[victim]);
+    spoil(&cluster.hosts[victim]);
+    cluster.hosts[victim].start(&COMPARE);
+    let code = cluster.hosts[victim].ended();
+    assert_eq!(code, 1, "{}", cluster.hosts[victim].log());
+    let log = cluster.hosts[victim].log();
+    assert!(log.contains("the state of this member is not that of the majority"), "{log}");
+    assert!(is_suspect(&cluster.hosts[victim]));
+
+    cluster.hosts[victim].start(&COMPARE);
+    cluster.wait_ready();
+    assert!(!is_suspect(&cluster.hosts[victim]));
+    check_equal(&cluster);
+}
+
+/// Leading proves nothing: the one that is wrong goes, whoever it is.
+#[test]
+fn a_leader_that_has_come_apart_goes_too() {
+    let mut cluster = start(3);
+    let victim = cluster.leader();
+    stop(&mut cluster.hosts[victim]);
+    spoil(&cluster.hosts[victim]);
+    cluster.hosts[victim].start(&["--corrupt-check-time", "0"]);
+    cluster.wait_ready();
+    let id = cluster.hosts[victim].must(&["status"]).split(", ").nth(1).unwrap().to_owned();
+    make_leader(&cluster, &id, victim);
+    // The others say so of it, again and again.
+    let others: Vec<usize> = (0..3).filter(|host| *host != victim).collect();
+    let said = "members have another state than the majority";
+    until("the others notice", || cluster.hosts[others[0]].log().contains(said).then_some(()));
+    stop(&mut cluster.hosts[victim]);
+    cluster.hosts[victim].start(&COMPARE);
+    assert_eq!(cluster.hosts[victim].ended(), 1, "{}", cluster.hosts[victim].log());
+    cluster.hosts[victim].start(&COMPARE);
+    cluster.wait_ready();
+    check_equal(&cluster);
+}
+
+fn make_leader(cluster: &Cluster, id: &str, host: usize) {
+    let target = u64::from_str_radix(id, 16).unwrap();
+    until("another leader", || {
+        let leader = cluster.leader();
+        let moved = smol::block_on(async {
+            let mut client = maintenance_client(&cluster.hosts[leader]).await?;
+            client.move_leader(pb::MoveLeaderRequest { target_id: target }).await
+        });
+        (moved.is_ok() && cluster.hosts[host].leads()).then_some(())
+    });
+}
+
+/// Of two, nobody can say which one is right: what is there can be read, and nothing more is built on it.
+#[test]
+fn where_no_majority_decides_an_alarm_stops_all_writes() {
+    let mut cluster = start(2);
+    stop(&mut cluster.hosts[1]);
+    spoil(&cluster.hosts[1]);
+    cluster.hosts[1].start(&COMPARE);
+    let refused = until("writes are refused", || cluster.hosts[0].run(&["put", "other", "one"]).err());
+    assert!(refused.contains("corrupt cluster"), "{refused}");
+    assert!(cluster.hosts[0].log().contains("there is no majority for either"));
+    assert_eq!(cluster.hosts[0].must(&["get", "key"]), "key\nvalue\n");
+    assert!(!is_suspect(&cluster.hosts[0]) && !is_suspect(&cluster.hosts[1]));
+}
+
+/// A bit that has changed on the disk is found by the scrub, and made good by the others.
+#[test]
+fn a_store_that_has_rotted_is_replaced() {
+    let mut cluster = start(3);
+    let value = "0123456789abcdef".repeat(8);
+    cluster.hosts[0].must(&["put", "rotten", &value]);
+    let victim = 2;
+    until("it has it", || (cluster.hosts[victim].must(&["get", "rotten"]).contains(&value)).then_some(()));
+    // A compaction is folded at once, and all that came before with it.
+    let revision = hash(&cluster.hosts[0]).0.to_string();
+    cluster.hosts[0].must(&["compact", &revision, "--physical"]);
+    let path = cluster.hosts[victim].data_dir.join(STORE_NAME);
+    let find = |bytes: &[u8]| bytes.windows(value.len()).position(|window| window == value.as_bytes());
+    until("it is in the store", || find(&fs::read(&path).unwrap()));
+    stop(&mut cluster.hosts[victim]);
+    let mut bytes = fs::read(&path).unwrap();
+    while let Some(at) = find(&bytes) {
+        bytes[at] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
+    cluster.hosts[victim].start(&[]);
+    assert_eq!(cluster.hosts[victim].ended(), 1, "{}", cluster.hosts[victim].log());
+    assert!(is_suspect(&cluster.hosts[victim]), "{}", cluster.hosts[victim].log());
+    cluster.hosts[victim].start(&[]);
+    cluster.wait_ready();
+    assert_eq!(cluster.hosts[victim].must(&["get", "rotten"]), format!("rotten\n{value}\n"));
+    check_equal(&cluster);
+}
