@@ -151,16 +151,17 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let metrics = Arc::new(Metrics::new(api::methods()));
     let (running, identity, lock) = start(config, data, clock, &metrics)?;
     let handle = running.handle().clone();
+    let (path, others) = (config.data_dir.clone(), handle.clone());
+    telemetry::note_store_damage(move || others.others_vote() && DataDir::distrust(&path).is_ok());
     let outcome = smol::block_on(attend(config, &running, &identity, sockets, clock, metrics, trust));
     match outcome {
         Ok(()) => running.stop()?,
         // The threads are not waited for: one of them may hang in the very call that failed.
         Err(failure) => {
-            let has_peers = handle.view().facts().conf_state.others_vote(identity.member);
             if matches!(failure, ServeFailure::Fenced) {
                 // So that it does not start again and again until it has caught up with what the others know.
                 DataDir::fence(&config.data_dir)?;
-            } else if failure.is_of_the_state() && has_peers {
+            } else if failure.is_of_the_state() && handle.others_vote() {
                 DataDir::distrust(&config.data_dir)?;
                 tracing::warn!("at the next start another member's state takes the place of this one's");
             }

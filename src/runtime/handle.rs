@@ -131,6 +131,8 @@ pub(super) struct Shared {
     pub(super) fencing: Milestone,
     /// Is 1 once this member's state is not to be trusted any more.
     pub(super) suspicion: Milestone,
+    /// Whether others vote; see [`Handle::others_vote`].
+    pub(super) others_vote: AtomicBool,
     /// Counts the changes of the members that can be read.
     pub(super) membership: Milestone,
     /// Counts the times that there was no leader for too long.
@@ -333,6 +335,11 @@ impl Handle {
         }
     }
 
+    /// Whether there is a voter beside this member, as of the newest state; without a lock.
+    pub fn others_vote(&self) -> bool {
+        self.0.others_vote.load(Ordering::Relaxed)
+    }
+
     /// Who this node is.
     pub fn ids(&self) -> NodeIds {
         self.0.ids
@@ -378,6 +385,7 @@ impl Shared {
         base: Arc<Base>,
         file_bytes: u64,
     ) -> Result<Self, StoreError> {
+        let others_vote = base.meta().conf_state.others_vote(ids.member);
         let compacted = Milestone::default();
         compacted.reach(u64::try_from(base.meta().compaction_finished.0).unwrap_or(0));
         Ok(Self {
@@ -397,6 +405,7 @@ impl Shared {
             removal: Milestone::default(),
             fencing: Milestone::default(),
             suspicion: Milestone::default(),
+            others_vote: AtomicBool::new(others_vote),
             membership: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
@@ -440,12 +449,14 @@ impl Shared {
     pub(super) fn publish(&self, view: View) {
         let before = self.views.load();
         let (old, new) = (before.facts(), view.facts());
+        let others_vote = new.conf_state.others_vote(self.ids.member);
         let same = std::ptr::eq(old, new)
             || (old.forming, &old.members, &old.conf_state) == (new.forming, &new.members, &new.conf_state);
         drop(before);
         self.views.publish(view);
         self.watches.poke();
         if !same {
+            self.others_vote.store(others_vote, Ordering::Relaxed);
             self.membership.reach(self.membership.value() + 1);
         }
     }

@@ -11,5 +11,5 @@ mod raft_log;
 mod timestamp;
 
 pub use log::{LogFormat, LogLevel, LogSettings, init};
-pub use panic::{EXIT_STORE_DAMAGED, install_panic_hook};
+pub use panic::{EXIT_STORE_DAMAGED, install_panic_hook, note_store_damage};
 pub use raft_log::raft_logger;

@@ -4,16 +4,29 @@
 //! once logging works.
 //!
 //! redb checks its pages little: a flipped bit in an inner page ends in an out-of-bounds index or a failed assertion inside
-//! redb. Restarting changes nothing then, so the message says what is wrong and the exit code is one of its own.
+//! redb. Restarting alone changes nothing then, so the message says what is wrong and the exit code is one of its own. Where there are members to
+//! take the state from, that is noted before (see [`note_store_damage`]), and the next start does.
 
 use std::panic::{self, PanicHookInfo};
 use std::path::{Component, Path};
 use std::process;
+use std::sync::OnceLock;
 
 use super::log::path_end;
 
 /// The exit code of a process whose store is damaged: a restart does not help (`EX_DATAERR` of sysexits).
 pub const EXIT_STORE_DAMAGED: i32 = 65;
+
+/// Notes on the disk that the store is damaged; whether that helps the next start.
+type DamageNote = Box<dyn Fn() -> bool + Send + Sync>;
+
+static DAMAGE_NOTE: OnceLock<DamageNote> = OnceLock::new();
+
+/// Has this called before the process ends because its store is damaged. It runs in a panic, on whatever thread: it takes no lock. The first one
+/// stays.
+pub fn note_store_damage(note: impl Fn() -> bool + Send + Sync + 'static) {
+    drop(DAMAGE_NOTE.set(Box::new(note)));
+}
 
 /// Makes panics log, and those inside redb exit with [`EXIT_STORE_DAMAGED`].
 pub fn install_panic_hook() {
@@ -46,9 +59,13 @@ fn report(info: &PanicHookInfo<'_>) -> Fate {
             caller = %caller,
             thread,
             panic = message,
-            "the store is damaged: redb failed on its own file; starting again will not help, restore this member from a \
-             backup"
+            "the store is damaged: redb failed on its own file"
         );
+        if DAMAGE_NOTE.get().is_some_and(|note| note()) {
+            tracing::error!("at the next start another member's state takes the place of the store");
+        } else {
+            tracing::error!("starting again will not help: restore this member from a backup");
+        }
         return Fate::Exit;
     }
     tracing::error!(caller = %caller, thread, panic = message, "panic: this is a defect");

@@ -141,25 +141,25 @@ fn a_store_that_has_rotted_is_replaced() {
     let mut cluster = start(3);
     let value = "0123456789abcdef".repeat(8);
     cluster.hosts[0].must(&["put", "rotten", &value]);
-    let victim = 2;
-    until("it has it", || (cluster.hosts[victim].must(&["get", "rotten"]).contains(&value)).then_some(()));
+    let victim = &mut cluster.hosts[2];
+    until("it has it", || victim.must(&["get", "rotten"]).contains(&value).then_some(()));
     // A compaction is folded at once, and all that came before with it.
-    let revision = hash(&cluster.hosts[0]).0.to_string();
-    cluster.hosts[0].must(&["compact", &revision, "--physical"]);
-    let path = cluster.hosts[victim].data_dir.join(STORE_NAME);
+    let revision = hash(victim).0.to_string();
+    victim.must(&["compact", &revision, "--physical"]);
+    let path = victim.data_dir.join(STORE_NAME);
     let find = |bytes: &[u8]| bytes.windows(value.len()).position(|window| window == value.as_bytes());
     until("it is in the store", || find(&fs::read(&path).unwrap()));
-    stop(&mut cluster.hosts[victim]);
+    stop(victim);
     let mut bytes = fs::read(&path).unwrap();
     while let Some(at) = find(&bytes) {
         bytes[at] ^= 1;
     }
     fs::write(&path, bytes).unwrap();
-    cluster.hosts[victim].start(&[]);
-    assert_eq!(cluster.hosts[victim].ended(), 1, "{}", cluster.hosts[victim].log());
-    assert!(is_suspect(&cluster.hosts[victim]), "{}", cluster.hosts[victim].log());
-    cluster.hosts[victim].start(&[]);
+    victim.start(&[]);
+    assert_eq!(victim.ended(), 1, "{}", victim.log());
+    assert!(is_suspect(victim), "{}", victim.log());
+    victim.start(&[]);
     cluster.wait_ready();
-    assert_eq!(cluster.hosts[victim].must(&["get", "rotten"]), format!("rotten\n{value}\n"));
+    assert_eq!(cluster.hosts[2].must(&["get", "rotten"]), format!("rotten\n{value}\n"));
     check_equal(&cluster);
 }
