@@ -14,15 +14,22 @@ use crate::runtime::Handle;
 /// How long another member may take to lead in the place of one whose state is wrong, before that one goes all the same.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
+/// So many comparisons in a row may come to nothing because a voter is away, which could decide.
+const UNDECIDED_MAX: u32 = 3;
+
 /// Compares every `interval`, for ever; never where that is zero.
 pub(super) async fn compare(handle: Handle, interval: Duration) {
     if interval.is_zero() {
         return;
     }
-    let mut compared = LogIndex(0);
+    let (mut compared, mut milestone, mut undecided) = (LogIndex(0), true, 0);
     loop {
         Timer::after(interval).await;
-        let Some((at, verdict)) = handle.compare(compared).await else { continue };
+        let Some((at, verdict)) = handle.compare(compared, milestone).await else { continue };
+        undecided = if let Verdict::Undecided { .. } = verdict { undecided + 1 } else { 0 };
+        handle.set_in_doubt(undecided > 0);
+        // Who was started lately may know the last entry alone, and who is behind an earlier one.
+        milestone = !milestone;
         match verdict {
             Verdict::Equal { complete: true } => {
                 tracing::debug!(entry = at.0, "all voters have the same state");
@@ -48,7 +55,7 @@ pub(super) async fn compare(handle: Handle, interval: Duration) {
                     members = %shown(&others),
                     "members have another state than this one, and there is no majority for either"
                 );
-                if complete {
+                if complete || undecided >= UNDECIDED_MAX {
                     raise_corrupt(&handle, others).await;
                 }
             }

@@ -150,6 +150,11 @@ impl DataDir {
     pub fn distrust(path: &Path) -> Result<(), OpenError> {
         formation::distrust(&RealDirectory::open(path)?).map_err(failed_content(path))
     }
+
+    /// Notes that redb has stopped at one of the files of states. Its lock must be held.
+    pub fn note_damage(path: &Path) -> Result<(), OpenError> {
+        formation::note_damage(&RealDirectory::open(path)?).map_err(failed_content(path))
+    }
 }
 
 impl FreshDir {

@@ -106,7 +106,9 @@ impl ServeFailure {
     fn is_of_the_state(&self) -> bool {
         match self {
             Self::Diverged => true,
-            Self::Fault(Fault::Store(error) | Fault::Applier(ApplierError::Store { cause: error, .. })) => {
+            Self::Store(error)
+            | Self::Recover(RecoverError::Store(error))
+            | Self::Fault(Fault::Store(error) | Fault::Applier(ApplierError::Store { cause: error, .. })) => {
                 matches!(error, StoreError::Damaged { .. })
             }
             _ => false,
@@ -149,28 +151,34 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
             (Opened::Fresh(_), None) => unreachable!("without others to meet nothing is left fresh"),
         };
     let metrics = Arc::new(Metrics::new(api::methods()));
-    let (running, identity, lock) = start(config, data, clock, &metrics)?;
+    let member = data.content.identity.member;
+    let others_vote = data.content.store.meta().conf_state.others_vote(member);
+    let started = start(config, data, clock, &metrics);
+    let (running, identity, lock) = started.or_else(|failure| ended(config, failure, others_vote))?;
     let handle = running.handle().clone();
     let (path, others) = (config.data_dir.clone(), handle.clone());
-    telemetry::note_store_damage(move || others.others_vote() && DataDir::distrust(&path).is_ok());
+    telemetry::note_store_damage(move || others.others_vote() && DataDir::note_damage(&path).is_ok());
     let outcome = smol::block_on(attend(config, &running, &identity, sockets, clock, metrics, trust));
     match outcome {
         Ok(()) => running.stop()?,
         // The threads are not waited for: one of them may hang in the very call that failed.
-        Err(failure) => {
-            if matches!(failure, ServeFailure::Fenced) {
-                // So that it does not start again and again until it has caught up with what the others know.
-                DataDir::fence(&config.data_dir)?;
-            } else if failure.is_of_the_state() && handle.others_vote() {
-                DataDir::distrust(&config.data_dir)?;
-                tracing::warn!("at the next start another member's state takes the place of this one's");
-            }
-            return Err(failure);
-        }
+        Err(failure) => return ended(config, failure, handle.others_vote()),
     }
     drop(lock);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Notes in the data directory, whose lock is held, what the next start has to know of a failure.
+fn ended<T>(config: &ServeConfig, failure: ServeFailure, others_vote: bool) -> Result<T, ServeFailure> {
+    if matches!(failure, ServeFailure::Fenced) {
+        // So that it does not start again and again until it has caught up with what the others know.
+        DataDir::fence(&config.data_dir)?;
+    } else if failure.is_of_the_state() && others_vote {
+        DataDir::distrust(&config.data_dir)?;
+        tracing::warn!("at the next start another member's state takes the place of this one's");
+    }
+    Err(failure)
 }
 
 struct Socket {

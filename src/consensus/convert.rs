@@ -54,6 +54,21 @@ impl Message {
         }
     }
 
+    /// Whether it tells a follower how far entries are committed.
+    pub fn says_commit(&self) -> bool {
+        self.0.msg_type == MessageType::MsgAppend
+    }
+
+    /// Whether it tells a follower nothing else.
+    pub fn is_commit_notice(&self) -> bool {
+        self.says_commit() && self.0.entries.is_empty()
+    }
+
+    /// Whether its sender waits for what becomes of it: something that was passed on to the leader.
+    pub fn is_passed_on(&self) -> bool {
+        matches!(self.0.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex)
+    }
+
     /// Whether it brings entries for the log.
     pub fn brings_entries(&self) -> bool {
         matches!(self.0.msg_type, MessageType::MsgAppend | MessageType::MsgPropose)

@@ -77,6 +77,8 @@ pub struct Consensus {
     chance: u64,
     /// Ticks of this member as a leader.
     leader_ticks: u64,
+    /// When this member began to look for a leader, where none was heard since.
+    began: Instant,
     /// When which leader of which term was last heard.
     heard: Option<((u64, u64), Instant)>,
     /// The longest time between two words of a leader that was seen lately.
@@ -101,6 +103,8 @@ pub struct Consensus {
     late_applied: Option<LogIndex>,
     /// This member's state is not to be trusted, and its log is.
     suspect: bool,
+    /// Whom it asked for another one, and in which term.
+    asked: Option<(u64, u64)>,
     /// Followers that have said since they were last asked for that they have what they were sent instead of the log.
     took_snapshot: BTreeSet<u64>,
 }
@@ -140,6 +144,7 @@ impl Consensus {
             election_ticks: 0,
             chance: 0,
             leader_ticks: 0,
+            began: now,
             heard: None,
             longest_gap: Duration::ZERO,
             last_tick: now,
@@ -154,6 +159,7 @@ impl Consensus {
             restored: LogIndex(0),
             late_applied: None,
             suspect: start.suspect,
+            asked: None,
             took_snapshot: BTreeSet::new(),
         };
         consensus.draw_election_timeout();
@@ -257,6 +263,18 @@ impl Consensus {
         if !self.removed && self.node.raft.state == StateRole::Leader {
             self.node.transfer_leader(to.0);
             self.after_call();
+        }
+    }
+
+    /// Hands leadership to a voter that has the whole log, if there is one and none is taking over already.
+    pub fn hand_over_to_any(&mut self, now: Instant) {
+        let raft = &self.node.raft;
+        let (me, last) = (raft.id, raft.raft_log.last_index());
+        let voters = raft.prs().conf().voters().ids();
+        let has_all = |voter: &u64| raft.prs().get(*voter).is_some_and(|progress| progress.matched == last);
+        let heir = voters.iter().filter(|voter| *voter != me).filter(has_all).min();
+        if let Some(heir) = heir.filter(|_| raft.lead_transferee.is_none()) {
+            self.transfer_leader(now, MemberId(heir));
         }
     }
 

@@ -184,8 +184,15 @@ impl Consensus {
     /// From then on this member takes no entries, so that the state which comes is not behind the end of its log: what it has confirmed
     /// it would forget otherwise. Only committed entries may be there at that moment. A leader may never commit the others, and a state never get
     /// beyond them.
+    ///
+    /// Another leader is asked anew. Raft would go on with the question for the one before, and confirm nothing to the new one, which may need
+    /// just that to find out what is committed.
     pub fn request_state(&mut self, now: Instant) {
         self.count_ticks(now);
+        let leadership = (self.node.raft.term, self.node.raft.leader_id);
+        if self.suspect && self.asked.take_if(|asked| *asked != leadership).is_some() {
+            self.node.raft.pending_request_snapshot = raft::INVALID_INDEX;
+        }
         let raft = &self.node.raft;
         let (log, leader) = (&raft.raft_log, raft.leader_id);
         let last_is_of_this_term = log.last_term() == raft.term;
@@ -200,6 +207,7 @@ impl Consensus {
         {
             // All that could make raft decline was looked at.
             let _ = self.node.request_snapshot();
+            self.asked = Some(leadership);
             self.after_call();
         }
     }

@@ -2,6 +2,8 @@
 
 use super::super::Role;
 use super::super::testing::{Cluster, conf};
+use std::time::Duration;
+
 use super::*;
 use crate::limits::{ELECTION_TIMEOUT, HEARTBEAT};
 
@@ -269,6 +271,49 @@ fn who_does_not_trust_its_state_votes_and_does_not_lead() {
     cluster.raft(other).transfer_leader(now, MemberId(suspect));
     cluster.pass(ELECTION_TIMEOUT * 2);
     assert_eq!(cluster.raft(other).status().role, Role::Leader);
+}
+
+/// Nobody else could ever be elected: a majority needs its vote, and it has what they lack.
+#[test]
+fn the_only_one_with_the_whole_log_leads_until_another_one_has_it() {
+    let mut cluster = Cluster::new(&[1, 2], &[]);
+    let leader = cluster.elect();
+    let other = 3 - leader;
+    cluster.cut_off = vec![other];
+    cluster.propose(leader, "x");
+    cluster.suspect = vec![leader];
+    cluster.restart(leader);
+    cluster.cut_off.clear();
+    cluster.pass(Duration::from_secs(15));
+    assert_eq!(cluster.leader(), None);
+    cluster.pass(Duration::from_secs(15));
+    assert_eq!(cluster.leader(), Some(other), "it was handed over to");
+    assert_eq!(cluster.commands(other), ["x"]);
+    assert!(cluster.raft(leader).is_suspect());
+    assert!(cluster.raft(other).wanted_state(MemberId(leader)).is_some());
+}
+
+/// What it has confirmed may be all that tells a new leader what is committed.
+#[test]
+fn another_leader_is_confirmed_its_entries_before_it_is_asked_for_a_state() {
+    let (mut cluster, leader, suspect) = one_is_suspect();
+    let other = (1..=3).find(|id| *id != leader && *id != suspect).unwrap();
+    assert!(cluster.raft(leader).wanted_state(MemberId(suspect)).is_some());
+    // The other one has an entry that it does not know to be committed.
+    cluster.cut_off = vec![suspect];
+    cluster.propose(leader, "y");
+    cluster.cut_off = vec![leader];
+    for _ in 0..200 {
+        cluster.pass(HEARTBEAT);
+        if cluster.leader() == Some(other) && cluster.raft(other).serves_reads() {
+            break;
+        }
+    }
+    assert_eq!(cluster.commands(other), ["x", "y"]);
+    cluster.pass(HEARTBEAT * 3);
+    let wanted = cluster.raft(other).wanted_state(MemberId(suspect)).unwrap();
+    assert_eq!(wanted, cluster.raft(suspect).status().last);
+    assert_eq!(wanted, cluster.raft(other).status().last, "it took what it lacked, and then asked again");
 }
 
 /// The leader may never commit what it does not have: a state would never get there.

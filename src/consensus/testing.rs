@@ -153,6 +153,9 @@ impl Cluster {
         let now = self.now;
         let node = self.nodes.get_mut(&id).unwrap();
         let mut busy = false;
+        if node.raft.is_suspect() && node.raft.status().role == Role::Leader {
+            node.raft.hand_over_to_any(now);
+        }
         node.raft.request_state(now);
         while let Some(ready) = node.raft.poll_ready() {
             busy = true;

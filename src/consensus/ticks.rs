@@ -19,6 +19,8 @@ const LEADER_PATIENCE: u64 = 2;
 const GAPS: u32 = 4;
 /// A gap counts half as much after about this long.
 const GAP_MEMORY: Duration = Duration::from_secs(60);
+/// Who does not trust its state looks for a leader so long before it campaigns all the same: beyond any timeout of the others.
+const SUSPECT_PATIENCE: Duration = ELECTION_TIMEOUT_MAX.saturating_mul(4);
 /// How finely the chance part of a timeout is drawn.
 const CHANCES: u64 = 1024;
 
@@ -73,7 +75,12 @@ impl Consensus {
     /// When something happens without a call. `None` for a member without peers: nobody needs its heartbeats.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let raft = &self.node.raft;
-        if !self.ticks_matter() || self.suspect {
+        if self.waits_for_state() {
+            let heard = self.heard.map_or(self.began, |(_, at)| at);
+            let forgets = (raft.leader_id != raft::INVALID_ID).then(|| heard + TICK * self.ticks_to_forget());
+            return Some(forgets.unwrap_or(heard + SUSPECT_PATIENCE).max(self.last_tick + TICK));
+        }
+        if !self.ticks_matter() {
             return None;
         }
         let left = if raft.state == StateRole::Leader {
@@ -100,15 +107,15 @@ impl Consensus {
         } else {
             self.last_tick = self.last_tick + TICK * u32::try_from(passed).unwrap_or(u32::MAX);
         }
+        if self.waits_for_state() {
+            self.wait_for_leader(now);
+            return;
+        }
         for _ in 0..passed.min(self.pace.catch_up_ticks()) {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
             let unready = guard::votes_alone(&self.node.raft) && !self.all_persisted();
             if !self.ticks_matter() || (unready && self.node.raft.state != StateRole::Leader) {
                 break;
-            }
-            if self.suspect {
-                self.age_lease();
-                continue;
             }
             self.node.tick();
             self.be_patient();
@@ -116,11 +123,37 @@ impl Consensus {
         }
     }
 
-    /// Who must not lead campaigns never. But it notes how long the leader has said nothing, for it votes: against a leader that others have lost
-    /// it must not hold on to that one for ever.
-    fn age_lease(&mut self) {
+    /// Whether this member leaves it to others to lead, because of its state.
+    fn waits_for_state(&self) -> bool {
+        self.suspect && !self.removed && self.node.raft.state == StateRole::Follower
+    }
+
+    /// Who does not trust its state does not campaign while others may. But it votes, and against a leader that others have lost it must not hold on
+    /// to that one; and it may be the only one with the whole log. So after a long time without any leader it does campaign, to bring
+    /// the others what they lack and hand over (`node::serving`).
+    fn wait_for_leader(&mut self, now: Instant) {
+        let silence = now.since(self.heard.map_or(self.began, |(_, at)| at));
+        let forgets = self.ticks_to_forget();
         let raft = &mut self.node.raft;
-        raft.election_elapsed = (raft.election_elapsed + 1).min(raft.election_timeout());
+        if silence >= TICK * forgets && raft.leader_id != raft::INVALID_ID {
+            let term = raft.term;
+            raft.become_follower(term, raft::INVALID_ID);
+        }
+        if silence >= SUSPECT_PATIENCE && raft.promotable() && guard::reaches_state(raft) {
+            let votes_alone = guard::votes_alone(raft);
+            if !votes_alone || self.all_persisted() {
+                // Declined where a change of the configuration is not applied.
+                let _ = self.node.campaign();
+            }
+            // A candidacy that comes to nothing is not repeated at once.
+            self.began = now;
+            self.heard = None;
+        }
+        self.after_call();
+    }
+
+    fn ticks_to_forget(&self) -> u32 {
+        u32::try_from(self.election_ticks).unwrap_or(u32::MAX)
     }
 
     /// A leader looks whether a majority answers. It may take its time over that: who has lost the majority commits nothing and confirms no read,

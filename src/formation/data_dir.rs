@@ -271,7 +271,7 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
             return Err(OpenError::StateLost { name });
         }
     }
-    let store = Store::open_in(root, STORE_NAME, options.store)?;
+    let mut store = Store::open_in(root, STORE_NAME, options.store)?;
     if !store.is_initialised() {
         return Err(OpenError::StateLost { name: STORE_NAME });
     }
@@ -279,6 +279,9 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
     let recovered = finish_install(root, &store, &mut wal, recovered)?;
     let suspect = exists(root, SUSPECT_NAME)?;
+    if suspect {
+        store.distrust();
+    }
     Ok(DataDir { identity, root: root.clone(), store, wal, recovered, suspect })
 }
 
@@ -327,6 +330,15 @@ pub fn distrust<D: Directory>(root: &D) -> Result<(), OpenError> {
         root.create(SUSPECT_NAME).map_err(failed("create", SUSPECT_NAME))?;
     }
     root.sync().map_err(failed("sync", SUSPECT_NAME))
+}
+
+/// Notes that redb has stopped at one of its files. A state on its way may be the one: it is only a copy, and goes first.
+pub fn note_damage<D: Directory>(root: &D) -> Result<(), OpenError> {
+    if exists(root, STAGED_NAME)? {
+        root.remove(STAGED_NAME).map_err(failed("remove", STAGED_NAME))?;
+        return root.sync().map_err(failed("sync", STAGED_NAME));
+    }
+    distrust(root)
 }
 
 /// Takes back what [`distrust`] has noted.

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::data_dir::{
-    Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, fence, found, founded, open,
+    Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, distrust, fence, found,
+    founded, note_damage, open, open_to_recover, trust,
 };
 use super::identity::{Identity, Stage};
 use super::record::RecordError;
@@ -11,7 +12,7 @@ use super::test_founding;
 use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::ids::{LeaseId, LogIndex, Revision, Run, Term, VersionId};
-use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Meta, Store, StoreOptions};
+use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Lease, Meta, Store, StoreOptions};
 use crate::wal::{self, Batch, EntryKind, HardState, LogEntry, Position};
 
 fn options() -> DiskOptions {
@@ -329,4 +330,47 @@ fn a_fenced_directory_is_not_opened() {
     fence(&root).unwrap();
     assert!(matches!(start(&root, 3), Err(OpenError::Fenced { member: of }) if of == member));
     assert!(matches!(start(&root, 4), Err(OpenError::Fenced { .. })), "at every start");
+}
+
+/// The mark survives a power cut, and what is read whole at every start is not looked at under it: that may be what is damaged.
+#[test]
+fn a_state_that_is_not_to_be_trusted_stays_so_until_another_one_has_come() {
+    let root = SimDir::new(1);
+    let mut data = start(&root, 1).unwrap();
+    let lease = Lease { ttl: 60, remaining: 0, granted_at: LogIndex(2) };
+    let leases = vec![(LeaseId(7), Some(lease))];
+    let meta = Meta { applied: data.store.meta().applied.next(), ..data.store.meta().clone() };
+    data.store.fold(&FoldBatch { changes: ChangeLog::default(), leases, meta }).unwrap();
+    assert_eq!(data.store.base().unwrap().leases().unwrap().len(), 1);
+    drop(data);
+    distrust(&root).unwrap();
+    distrust(&root).unwrap();
+    let root = root.crash(Survival::Nothing);
+    let suspect = open_only(&root);
+    assert_eq!((suspect.suspect, suspect.store.base().unwrap().leases().unwrap().len()), (true, 0));
+    drop(suspect);
+    trust(&root).unwrap();
+    let root = root.crash(Survival::Nothing);
+    let data = open_only(&root);
+    assert_eq!((data.suspect, data.store.base().unwrap().leases().unwrap().len()), (false, 1));
+}
+
+/// Which of two files redb has stopped at is not known. The copy goes first.
+#[test]
+fn a_damaged_copy_on_its_way_does_not_cast_doubt_on_the_state() {
+    let root = SimDir::new(1);
+    drop(start(&root, 1).unwrap());
+    root.create(STAGED_NAME).unwrap();
+    root.sync().unwrap();
+    note_damage(&root).unwrap();
+    let root = root.crash(Survival::Nothing);
+    assert!(!root.list().unwrap().iter().any(|name| name == STAGED_NAME));
+    assert!(!open_only(&root).suspect);
+    note_damage(&root).unwrap();
+    assert!(open_only(&root).suspect);
+}
+
+/// Without a position in the log for what a test has put into the store.
+fn open_only(root: &SimDir) -> DataDir<SimDir> {
+    open_to_recover(root, options()).unwrap()
 }

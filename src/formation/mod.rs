@@ -15,7 +15,8 @@ mod data_dir_test;
 
 pub use data_dir::{
     Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, SUSPECT_NAME,
-    begin_recovery, distrust, end_recovery, fence, found, founded, open, open_to_recover, take_up, trust,
+    begin_recovery, distrust, end_recovery, fence, found, founded, note_damage, open, open_to_recover,
+    take_up, trust,
 };
 #[cfg(test)]
 pub(crate) use found::test_founding;

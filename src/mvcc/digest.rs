@@ -15,7 +15,8 @@ use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Reje
 use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::store::{Change, ChangeKind, ConfState, Lease, Member};
 
-/// What goes into a digest, and how. Members whose programs have different ones have nothing to compare.
+/// What goes into a digest, and how. Members whose programs have different ones have nothing to compare. A digest is chained over all of the log: a
+/// version that has another one must begin its chain anew, on all members at the same entry.
 pub const DIGEST_VERSION: u8 = 1;
 
 /// An odd number with as many ones as zeros (the golden ratio's fraction).

@@ -170,12 +170,14 @@ impl Applier {
         };
         applier.tell_membership();
         applier.start_compaction(&base);
+        applier.note_digest();
         Ok(applier)
     }
 
     /// The state waits to be replaced. Until then nothing is made of it, and entries wait.
     pub fn distrust(&mut self) {
         (self.suspect, self.compacting) = (true, false);
+        self.trail.clear();
         self.outputs.retain(|output| !matches!(output, ApplierOutput::CompactStart));
     }
 
@@ -208,7 +210,7 @@ impl Applier {
         assert!(entry.is_some(), "the answer is for the entry that was asked about");
         if let Some(entry) = entry {
             self.machine.apply_conf_state(entry.index, entry.term, conf_state);
-            self.trail.note(entry.index, self.machine.digest());
+            self.note_digest();
             self.note_applied(&entry);
             self.publish(Vec::new());
         }
@@ -234,6 +236,7 @@ impl Applier {
         (self.folding, self.compacting, self.suspect) = (false, false, false);
         self.machine.restart(Arc::clone(&base))?;
         self.trail.clear();
+        self.note_digest();
         self.lessor.demote();
         self.lease_news.clear();
         self.publish(Vec::new());
@@ -294,9 +297,14 @@ impl Applier {
         self.machine.applied()
     }
 
-    /// The digest after this entry, as far as it is known: not for one that was applied long ago, or that came with the store.
+    /// The digest after this entry, as far as it is known: not for one that was applied long ago, or was in the store at the start.
     pub fn digest_at(&self, index: LogIndex) -> Option<Digest> {
         self.trail.at(index)
+    }
+
+    /// An entry after `compared` at which to compare with others, and the digest; a milestone, or else the last entry.
+    pub fn comparison_point(&self, compared: LogIndex, milestone: bool) -> Option<(LogIndex, Digest)> {
+        self.trail.point(self.machine.applied(), compared, milestone)
     }
 
     /// Whether entries wait: the store has not taken over the last generation, or another one is to take its place.
@@ -330,9 +338,8 @@ impl Applier {
             }
             bytes += entry.memory_bytes();
             self.note_applied(&entry);
-            let index = entry.index;
             self.apply(entry, &mut replies)?;
-            self.trail.note(index, self.machine.digest());
+            self.note_digest();
             // A full generation is folded at once, and the batch goes on in the next one.
             if !self.folding && self.machine.should_rotate() {
                 break;
@@ -380,6 +387,10 @@ impl Applier {
         self.last_applied = self.now;
         self.unreported_bytes += entry.memory_bytes();
         self.unfolded_bytes += entry.memory_bytes();
+    }
+
+    fn note_digest(&mut self) {
+        self.trail.note(self.machine.applied(), self.machine.digest());
     }
 
     fn publish(&mut self, replies: Vec<(ProposalId, Applied)>) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::checkpointer::CheckpointJob;
+use super::notices::Notices;
 use super::reconcile::{Membership, Step, next_step};
 use super::serving::Serving;
 use crate::consensus::{
@@ -169,6 +170,7 @@ pub struct Core {
     round: Option<Round>,
     pub(super) outputs: VecDeque<CoreOutput>,
     reported: CoreStatus,
+    notices: Notices,
     /// Followers that are sent the state.
     pub(super) serving: Serving,
     /// What is written once the install that is under way is done.
@@ -197,6 +199,7 @@ impl Core {
             round: None,
             outputs: VecDeque::new(),
             reported: CoreStatus::default(),
+            notices: Notices::default(),
             serving: Serving::default(),
             after_install: None,
             membership: None,
@@ -250,6 +253,10 @@ impl Core {
         // for once there is room, and a leader no more proposals.
         if self.unapplied_bytes > UNAPPLIED_BYTES_MAX && message.brings_entries() {
             return Err(Refusal::Full);
+        }
+        if message.is_passed_on() {
+            let notice = self.notices.note_asked(now, message.from());
+            self.outputs.extend(notice.map(|notice| CoreOutput::Send(vec![notice])));
         }
         if let Some(request) = self.consensus.read_request(&message)? {
             if self.requested.len() >= READ_REQUESTS_MAX {
@@ -338,6 +345,10 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.consensus.handle_timeout(now);
+        let notices = self.notices.take_due(now);
+        if !notices.is_empty() {
+            self.outputs.push_back(CoreOutput::Send(notices));
+        }
         self.repeat_offers();
     }
 
@@ -348,7 +359,8 @@ impl Core {
         let round = self.round.as_ref().filter(|_| asks).map(|round| round.retry_at);
         let leader = self.leaderless_since.map(|since| since + LEADER_PATIENCE);
         let read = self.oldest_read().map(|read| read.deadline);
-        [self.consensus.poll_timeout(), round, leader, read, self.serving.poll_timeout()]
+        let notices = self.notices.poll_timeout();
+        [self.consensus.poll_timeout(), round, leader, read, notices, self.serving.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -383,7 +395,8 @@ impl Core {
         true
     }
 
-    fn take(&mut self, ready: Ready) {
+    fn take(&mut self, mut ready: Ready) {
+        self.notices.hold_back(self.now, &mut ready.messages);
         match (ready.install, ready.persist) {
             (Some(mark), persist) => self.install(mark, persist),
             (None, Some(persist)) => self.outputs.push_back(CoreOutput::Persist(persist)),
@@ -392,7 +405,8 @@ impl Core {
         if !ready.messages.is_empty() {
             self.outputs.push_back(CoreOutput::Send(ready.messages));
         }
-        if !ready.committed.is_empty() {
+        // The state that is waited for has it all.
+        if !ready.committed.is_empty() && !self.consensus.is_suspect() {
             self.unapplied_bytes += bytes_of(&ready.committed);
             self.outputs.push_back(CoreOutput::Apply(ready.committed));
         }

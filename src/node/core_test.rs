@@ -368,3 +368,51 @@ fn too_many_reads_are_refused() {
     trio.settle();
     assert_eq!(trio.refused(0), [(Request::Read(ReadId(u64::MAX)), RefusedWhy::TooManyRequests)]);
 }
+
+#[test]
+fn followers_hear_of_a_commit_with_the_next_entry_or_a_moment_later() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    let followers: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    trio.pass(HEARTBEAT);
+    let put = |trio: &mut Trio, seq, command: &'static str| {
+        trio.cores[leader].handle_proposal(trio.now, id(seq), Bytes::from_static(command.as_bytes()));
+        trio.settle();
+    };
+    put(&mut trio, 1, "one");
+    assert_eq!(trio.applied[leader], ["one"]);
+    assert!(followers.iter().all(|at| trio.applied[*at].is_empty()), "not for that alone");
+    put(&mut trio, 2, "two");
+    assert!(followers.iter().all(|at| trio.applied[*at] == ["one"]));
+    trio.pass(Duration::from_millis(3));
+    assert!(followers.iter().all(|at| trio.applied[*at] == ["one", "two"]));
+}
+
+#[test]
+fn who_passes_something_on_is_not_kept_waiting() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT);
+    let (busy, quiet) = ((leader + 1) % 3, (leader + 2) % 3);
+    trio.cores[busy].handle_proposal(trio.now, id(1), Bytes::from_static(b"passed on"));
+    trio.settle();
+    assert_eq!(trio.applied[busy], ["passed on"]);
+    assert!(trio.applied[quiet].is_empty());
+    // Nor for a read, of what was committed before it came.
+    trio.cores[quiet].handle_read(trio.now, ReadId(1));
+    trio.settle();
+    assert_eq!(trio.reads_ready(quiet), [ReadId(1)]);
+    assert_eq!(trio.applied[quiet], ["passed on"]);
+    trio.cores[leader].handle_proposal(trio.now, id(2), Bytes::from_static(b"next"));
+    trio.settle();
+    assert!(
+        [busy, quiet].iter().all(|at| trio.applied[*at] == ["passed on", "next"]),
+        "as long as it may ask again"
+    );
+    trio.pass(ASKED_LATELY_AND_MORE);
+    trio.cores[leader].handle_proposal(trio.now, id(3), Bytes::from_static(b"last"));
+    trio.settle();
+    assert_eq!(trio.applied[busy].len(), 2);
+}
+
+const ASKED_LATELY_AND_MORE: Duration = Duration::from_millis(1100);

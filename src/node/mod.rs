@@ -19,6 +19,7 @@ mod checkpointer;
 mod core;
 mod leases;
 mod log_writer;
+mod notices;
 mod question;
 mod reads;
 mod reconcile;
@@ -41,7 +42,6 @@ pub use question::{DigestAt, Progress, QuestionError, Roster};
 pub use reads::ConfirmedReads;
 pub use reconcile::{Membership, Target};
 pub use source::TransferOutcome;
-pub use trail::comparison_point;
 pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 pub use verdict::{Verdict, judge};
 

@@ -30,6 +30,8 @@ struct Service {
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     followers: BTreeMap<MemberId, Service>,
+    /// Others have another state than this member, and nobody knows who is right.
+    in_doubt: bool,
 }
 
 impl Serving {
@@ -40,6 +42,12 @@ impl Serving {
 
 /// The leader's side.
 impl Core {
+    /// Whether others have another state than this member, and nobody knows who is right: meanwhile nobody's takes the place of another's for
+    /// the asking.
+    pub fn set_in_doubt(&mut self, in_doubt: bool) {
+        self.serving.in_doubt = in_doubt;
+    }
+
     /// What became of a transfer to this follower.
     pub fn handle_transfer(&mut self, now: Instant, to: MemberId, outcome: TransferOutcome) {
         self.now = now;
@@ -77,7 +85,13 @@ impl Core {
             }
             return;
         }
-        let requests = self.consensus.take_snapshot_requests();
+        let mut requests = self.consensus.take_snapshot_requests();
+        // A state that this member does not trust is not sent to anybody; nor is one that half of the others contradict, in the place of
+        // what might be the right one.
+        requests.retain(|to| {
+            let asked_for = self.consensus.wanted_state(*to).is_some();
+            !(self.consensus.is_suspect() || asked_for && self.serving.in_doubt)
+        });
         for to in self.serving.followers.keys().chain(&requests) {
             self.consensus.learn_from_commit(*to);
         }
@@ -124,9 +138,15 @@ impl Core {
 
 /// The follower's side.
 impl Core {
-    /// Asks for another state where the one at hand is not to be trusted. Where that is not possible now, the next call tries again.
+    /// Asks for another state where the one at hand is not to be trusted, and lets another one lead where it was this one that had to. Where that is
+    /// not possible now, the next call tries again.
     pub(super) fn ask_for_state(&mut self) {
-        if self.consensus.is_suspect() {
+        if !self.consensus.is_suspect() {
+            return;
+        }
+        if self.consensus.status().role == Role::Leader {
+            self.consensus.hand_over_to_any(self.now);
+        } else {
             self.consensus.request_state(self.now);
         }
     }

@@ -44,6 +44,20 @@ impl Trail {
         places.into_iter().find(|(kept, _)| *kept == index && index.0 > 0).map(|(_, digest)| digest)
     }
 
+    /// The entry to compare at, after `compared`, and its digest. `milestone`: the last one that others are sure to know, too, if they have got
+    /// there at all; otherwise the last entry.
+    pub(super) fn point(
+        &self,
+        applied: LogIndex,
+        compared: LogIndex,
+        milestone: bool,
+    ) -> Option<(LogIndex, Digest)> {
+        let last_milestone = LogIndex(applied.0 - applied.0 % STRIDE);
+        let points = [Some(last_milestone).filter(|_| milestone), Some(applied)];
+        let mut later = points.into_iter().flatten().filter(|point| *point > compared);
+        later.find_map(|point| Some((point, self.at(point)?)))
+    }
+
     /// Forgets everything: the state is another one.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
@@ -52,13 +66,6 @@ impl Trail {
 
 fn slot(number: u64, slots: u64) -> usize {
     usize::try_from(number % slots).unwrap_or(0)
-}
-
-/// The entry at which a member that has applied `applied` compares, when it has compared up to `compared`: others must know it, too.
-pub fn comparison_point(applied: LogIndex, compared: LogIndex) -> Option<LogIndex> {
-    let milestone = LogIndex(applied.0 - applied.0 % STRIDE);
-    let point = if milestone > compared { milestone } else { applied };
-    (point > compared).then_some(point)
 }
 
 #[cfg(test)]
@@ -85,10 +92,22 @@ mod tests {
 
     #[test]
     fn milestones_are_compared_on_a_busy_cluster_and_the_last_entry_on_a_quiet_one() {
-        let point = |applied, compared| comparison_point(LogIndex(applied), LogIndex(compared));
-        assert_eq!(point(3 * STRIDE + 5, 0), Some(LogIndex(3 * STRIDE)));
-        assert_eq!(point(3 * STRIDE + 5, 3 * STRIDE), Some(LogIndex(3 * STRIDE + 5)));
-        assert_eq!(point(3 * STRIDE + 5, 3 * STRIDE + 5), None, "nothing has happened since");
-        assert_eq!(point(4, 0), Some(LogIndex(4)));
+        let mut trail = Trail::default();
+        let applied = 3 * STRIDE + 5;
+        (1..=applied).for_each(|index| trail.note(LogIndex(index), Digest(index)));
+        let point = |trail: &Trail, compared, milestone| {
+            trail.point(LogIndex(applied), LogIndex(compared), milestone).map(|(at, digest)| {
+                assert_eq!(at.0, digest.0);
+                at.0
+            })
+        };
+        assert_eq!(point(&trail, 0, true), Some(3 * STRIDE));
+        assert_eq!(point(&trail, 0, false), Some(applied));
+        assert_eq!(point(&trail, 3 * STRIDE, true), Some(applied));
+        assert_eq!(point(&trail, applied, true), None, "nothing has happened since");
+        // After a start only the last entries are known.
+        let mut trail = Trail::default();
+        trail.note(LogIndex(applied), Digest(applied));
+        assert_eq!(point(&trail, 0, true), Some(applied));
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::handle::{Handle, ServeError};
-use super::threads::ApplierInput;
+use super::threads::{ApplierInput, CoreInput};
 use crate::ids::{Digest, LogIndex, MemberId};
-use crate::node::{DigestAt, Verdict, comparison_point, judge};
+use crate::node::{DigestAt, Verdict, judge};
 
 /// The others have applied by then what this member has applied now, as a rule.
 const LAG: Duration = Duration::from_secs(2);
@@ -20,9 +20,9 @@ const LAG: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 impl Handle {
-    /// Compares this member's state with that of the voters, at an entry after `compared`. `None` where there is nothing to compare: nobody else
-    /// votes, the voters are changing, or nothing was applied since.
-    pub async fn compare(&self, compared: LogIndex) -> Option<(LogIndex, Verdict)> {
+    /// Compares this member's state with that of the voters, at an entry after `compared`: at a milestone, or else at the last one. `None` where there
+    /// is nothing to compare: nobody else votes, the voters are changing, or nothing was applied since.
+    pub async fn compare(&self, compared: LogIndex, milestone: bool) -> Option<(LogIndex, Verdict)> {
         let me = self.ids().member;
         let view = self.view();
         let conf = &view.facts().conf_state;
@@ -30,10 +30,11 @@ impl Handle {
             return None;
         }
         let voters = conf.voters.clone();
-        let point = comparison_point(view.applied(), compared)?;
         drop(view);
-        // What came with the store, or was applied too long ago, is not known; the next entry is.
-        let own = self.digest_at(point).await.ok().flatten()?;
+        let (answer, answered) = oneshot::channel();
+        let input = ApplierInput::ComparisonPoint { compared, milestone, answer };
+        self.0.queues.applier.send(input).ok()?;
+        let (point, own) = answered.await.ok().flatten()?;
         smol::Timer::after(LAG).await;
         let mut others = BTreeMap::new();
         for voter in voters.iter().copied().filter(|voter| *voter != me) {
@@ -64,6 +65,11 @@ impl Handle {
             ServeError::TimedOut
         })?;
         Ok(digest)
+    }
+
+    /// Others have another state, and nobody knows who is right; or that is over.
+    pub fn set_in_doubt(&self, in_doubt: bool) {
+        drop(self.0.core.send(CoreInput::InDoubt(in_doubt)));
     }
 
     /// This member's state is not to be trusted any more: it must not be shown to anybody.

@@ -82,6 +82,8 @@ pub(super) enum CoreInput {
     Unreachable(MemberId),
     /// Whether this follower has caught up; nothing where this member does not lead.
     InSync(MemberId, oneshot::Sender<Option<bool>>),
+    /// Whether others have another state, and nobody knows who is right.
+    InDoubt(bool),
     /// Hand leadership to this member.
     HandOver(MemberId),
     Persisted(PersistId),
@@ -119,6 +121,12 @@ pub(super) enum ApplierInput {
     },
     /// What the digest was after this entry.
     DigestAt(LogIndex, oneshot::Sender<Option<Digest>>),
+    /// An entry at which to compare, and its digest.
+    ComparisonPoint {
+        compared: LogIndex,
+        milestone: bool,
+        answer: oneshot::Sender<Option<(LogIndex, Digest)>>,
+    },
     /// Call this once the views show all that was told before.
     Fence(Box<dyn FnOnce() + Send>),
 }
@@ -226,6 +234,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                     drop(hold);
                 }
                 CoreInput::InSync(member, answer) => drop(answer.send(core.is_in_sync(member))),
+                CoreInput::InDoubt(in_doubt) => core.set_in_doubt(in_doubt),
                 CoreInput::HandOver(member) => core.transfer_leader(now, member),
                 CoreInput::Unreachable(member) => core.handle_unreachable(now, member),
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
@@ -396,6 +405,10 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                     applier.handle_lease_request(now, number, request);
                 }
                 ApplierInput::DigestAt(index, answer) => drop(answer.send(applier.digest_at(index))),
+                ApplierInput::ComparisonPoint { compared, milestone, answer } => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(applier.comparison_point(compared, milestone));
+                }
                 ApplierInput::Fence(pass) => fences.push(pass),
             }
         }

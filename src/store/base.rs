@@ -38,6 +38,8 @@ pub struct Base {
     pub(super) lease: ReadOnlyTable<&'static [u8; LEASE_ID_BYTES], &'static [u8]>,
     pub(super) attached: ReadOnlyTable<&'static [u8], &'static [u8; SEAL_BYTES]>,
     complete_from: Revision,
+    /// Nobody wants to know what is in the table of leases.
+    pub(super) hides_leases: bool,
     /// Tells the store that somebody reads.
     _reader: Arc<()>,
 }
@@ -64,8 +66,14 @@ impl Base {
             hist: txn.open_table(HIST)?,
             lease: txn.open_table(LEASE)?,
             attached: txn.open_table(ATTACHED)?,
+            hides_leases: false,
             _reader: reader,
         })
+    }
+
+    /// The same, as if there were no leases.
+    pub(super) fn without_leases(self) -> Self {
+        Self { hides_leases: true, ..self }
     }
 
     /// The facts as of this commit.

@@ -68,6 +68,8 @@ pub struct Store {
     meta: Meta,
     initialised: bool,
     poisoned: bool,
+    /// See [`Store::distrust`].
+    suspect: bool,
     /// Shared with every reader.
     readers: Arc<()>,
     /// How far the compaction that is under way has come.
@@ -111,6 +113,7 @@ impl Store {
             meta,
             initialised,
             poisoned: false,
+            suspect: false,
             readers: Arc::default(),
             walk: None,
         })
@@ -174,7 +177,13 @@ impl Store {
     pub fn base(&self) -> Result<Base, StoreError> {
         self.check_usable()?;
         let (meta, readers) = (self.meta.clone(), Arc::clone(&self.readers));
-        Base::open(&self.database.begin_read()?, meta, self.complete_from, readers)
+        let base = Base::open(&self.database.begin_read()?, meta, self.complete_from, readers)?;
+        Ok(if self.suspect { base.without_leases() } else { base })
+    }
+
+    /// The rows are not to be trusted, and wait to be replaced: from now on a [`Base`] shows the facts and no leases, which a view would read whole.
+    pub fn distrust(&mut self) {
+        self.suspect = true;
     }
 
     /// Whether any reader is left; a store that is closed under them fails them.
