@@ -157,6 +157,22 @@ impl DataDir {
     }
 }
 
+/// The key of the node in `path`, and whether it was made just now: then the node is fresh. A record that is there is only read, which needs no lock.
+pub(super) fn key(path: &Path) -> Result<(NodeKey, bool), OpenError> {
+    make_dir(path)?;
+    let directory = RealDirectory::open(path)?;
+    let known = || formation::founded(&directory).map_err(failed_content(path));
+    if let Some(identity) = known()? {
+        return Ok((identity.key, false));
+    }
+    let _lock = directory.lock()?;
+    // Whoever had the lock a moment ago may have made one.
+    match known()? {
+        Some(identity) => Ok((identity.key, false)),
+        None => Ok((found(path, &directory, Stage::Fresh)?.key, true)),
+    }
+}
+
 impl FreshDir {
     /// Who this node would be in a cluster that it founds.
     pub fn founder(&self) -> Result<Identity, OpenError> {

@@ -5,6 +5,7 @@
 mod auto_compaction;
 mod compare;
 mod data_dir;
+mod fingerprint;
 mod forming;
 mod image_file;
 mod metrics;
@@ -17,6 +18,7 @@ mod serve;
 use std::error::Error;
 
 pub use data_dir::{DataDir, FreshDir, OpenError, OpenOptions, Opened, WhenFresh};
+pub use fingerprint::{FingerprintFailure, Known, node_fingerprint};
 pub use image_file::{FileError, HashCheck, ImageFile, ImageSummary};
 pub use recover::{Finding, Recovery, RecoveryError};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
-use super::spec::{COMMANDS, Command, Flag, GLOBAL, LEASE};
+use super::spec::{COMMANDS, Command, Flag, GLOBAL, GROUPS};
 use crate::config::{Hint, ValueError, boolean, duration, nearest, split_host_port};
 
 /// What was wrong with the arguments; exit code 2.
@@ -184,6 +184,12 @@ impl Parsed {
         self.parse(flag, boolean).map(|on| on.unwrap_or(false))
     }
 
+    /// The data directory that a command is about which works on one: serve finds it by the same rule.
+    pub fn data_dir(&self) -> PathBuf {
+        let named = || format!("{}.covey", self.text("name").unwrap_or("default"));
+        self.text("data-dir").map_or_else(named, str::to_owned).into()
+    }
+
     /// The value of a flag, parsed.
     pub fn parse<T>(
         &self,
@@ -273,7 +279,8 @@ pub fn command(name: &OsStr) -> Result<&'static Command, UsageError> {
     let name = name.to_string_lossy();
     let found = COMMANDS.iter().find(|command| command.name == name || command.alias == Some(&*name));
     found.copied().ok_or_else(|| {
-        let names = COMMANDS.iter().map(|command| command.name).chain([LEASE, "help", "version"]);
+        let names = COMMANDS.iter().map(|command| command.name).chain(["help", "version"]);
+        let names = names.chain(GROUPS.iter().copied());
         let hint = Hint(nearest(&name, names).map(str::to_owned));
         UsageError::UnknownCommand { hint, name: name.into_owned() }
     })

@@ -203,11 +203,19 @@ fn lease_ids_are_hexadecimal_and_times_decimal() {
 }
 
 #[test]
-fn lease_commands_have_two_words() {
-    for name in ["lease grant", "lease revoke", "lease timetolive", "lease list", "lease keep-alive"] {
+fn some_commands_have_two_words() {
+    for name in [
+        "lease grant",
+        "lease revoke",
+        "lease timetolive",
+        "lease list",
+        "lease keep-alive",
+        "node fingerprint",
+    ] {
         assert_eq!(command(OsStr::new(name)).unwrap().name, name);
     }
     let unknown = |name| command(OsStr::new(name)).unwrap_err().to_string();
     assert!(unknown("lease gant").contains("lease grant"), "{}", unknown("lease gant"));
+    assert!(unknown("nod").ends_with("(did you mean node?)"), "{}", unknown("nod"));
     assert!(unknown("leas").ends_with("(did you mean lease?)"), "{}", unknown("leas"));
 }

@@ -35,6 +35,7 @@ use self::lasting::LastingError;
 use self::reply::{Reply, ValuesOnly};
 use self::spec::Command;
 use self::txn::TxnError;
+use crate::app;
 use crate::config::{self, ConfigError, Invocation, ServeConfig};
 
 /// The exit code of a command that was understood and failed.
@@ -62,6 +63,8 @@ enum Failure {
     Snapshot(#[from] snapshot::SnapshotError),
     #[error(transparent)]
     Recover(#[from] recover::RecoverError),
+    #[error(transparent)]
+    Fingerprint(#[from] app::FingerprintFailure),
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
     #[error("cannot write to standard output: {0}")]
@@ -114,7 +117,7 @@ fn dispatch(
         _ => {}
     }
     let Some(command) = known(&name, &mut parsed, &mut parser)? else {
-        return show(&help::group(spec::LEASE));
+        return show(&help::group(&name.to_string_lossy()));
     };
     if command.name == spec::SERVE.name {
         if !parsed.is_empty() {
@@ -145,11 +148,11 @@ fn known(
     parsed: &mut Parsed,
     parser: &mut Parser,
 ) -> Result<Option<&'static Command>, Failure> {
-    if name != spec::LEASE {
+    if !spec::GROUPS.iter().any(|group| name == *group) {
         return Ok(Some(args::command(name)?));
     }
     let First::Command(second) = parsed.until_command(parser)? else { return Ok(None) };
-    let mut both = OsString::from(spec::LEASE);
+    let mut both = name.to_owned();
     both.push(" ");
     both.push(second);
     Ok(Some(args::command(&both)?))
@@ -185,10 +188,26 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
         recover::perform(&recover::job(&parsed)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if command.name == spec::NODE_FINGERPRINT.name {
+        return node_fingerprint(&parsed);
+    }
     let call = call(command, &parsed, &settings)?;
     let reply = calls::perform(&settings, call)?;
     print(&reply).map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The fingerprint alone goes to standard output, for scripts.
+fn node_fingerprint(parsed: &Parsed) -> Result<ExitCode, Failure> {
+    if !parsed.arguments.is_empty() {
+        return Err(UsageError::Arguments("node fingerprint takes no arguments, only flags").into());
+    }
+    let data_dir = parsed.data_dir();
+    let made = app::node_fingerprint(&data_dir)?;
+    if made.is_new {
+        output::to_stderr(&format!("made the key of a new node in {}", data_dir.display()));
+    }
+    show(&format!("{}\n", made.fingerprint))
 }
 
 fn call(command: &Command, parsed: &Parsed, settings: &ClientSettings) -> Result<Call, Failure> {
@@ -264,7 +283,7 @@ fn help(parser: &mut Parser) -> Result<ExitCode, Failure> {
     let mut parsed = Parsed::default();
     Ok(match known(&topic, &mut parsed, parser)? {
         Some(command) => show(&help::command(command))?,
-        None => show(&help::group(spec::LEASE))?,
+        None => show(&help::group(&topic.to_string_lossy()))?,
     })
 }
 

@@ -2,9 +2,7 @@
 //!
 //! Owns: the words, and the answer that counts as consent. Must never: change anything without it. Driven by `run`.
 
-use std::ffi::OsStr;
 use std::io::{self, BufRead as _, Write};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use super::args::{Parsed, UsageError};
@@ -42,11 +40,7 @@ pub fn job(parsed: &Parsed) -> Result<Job, UsageError> {
     if !parsed.arguments.is_empty() {
         return Err(UsageError::Arguments("recover takes no arguments, only flags"));
     }
-    let name = parsed.text("name").unwrap_or("default");
-    let default = || PathBuf::from(format!("{name}.covey"));
-    let given = |text: &str| PathBuf::from(OsStr::from_bytes(text.as_bytes()));
-    let data_dir = parsed.text("data-dir").map_or_else(default, given);
-    Ok(Job { data_dir, agreed: parsed.switch("yes")? })
+    Ok(Job { data_dir: parsed.data_dir(), agreed: parsed.switch("yes")? })
 }
 
 /// Says what it would do, asks, and does it.

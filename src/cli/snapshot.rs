@@ -103,14 +103,13 @@ pub fn job(parsed: &Parsed, settings: &ClientSettings) -> Result<Job, UsageError
 
 fn restore_options(file: PathBuf, parsed: &Parsed) -> Result<RestoreOptions, UsageError> {
     let name = parsed.text("name").unwrap_or("default");
-    let data_dir = parsed.text("data-dir").map_or_else(|| format!("{name}.covey"), str::to_owned);
     check_cluster(name, parsed.text("initial-cluster"))?;
     let bump = parsed.parse("bump-revision", bump)?.unwrap_or(REVISION_BUMP);
     // A revision that is not raised has nothing below it that was not there.
     let mark_compacted = parsed.parse("mark-compacted", boolean)?.unwrap_or(bump > 0);
     let hash = if parsed.switch("skip-hash-check")? { HashCheck::Skipped } else { HashCheck::Required };
     let revisions = NewRevisions { bump, mark_compacted };
-    Ok(RestoreOptions { file, data_dir: data_dir.into(), hash, revisions })
+    Ok(RestoreOptions { file, data_dir: parsed.data_dir(), hash, revisions })
 }
 
 fn bump(text: &str) -> Result<i64, ValueError> {

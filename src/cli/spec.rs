@@ -276,8 +276,24 @@ pub const LEASE_KEEP_ALIVE: Command = Command {
     flags: &[switch("once", "Renew it once")],
 };
 
+/// Prints by what other nodes know this one.
+pub const NODE_FINGERPRINT: Command = Command {
+    name: "node fingerprint",
+    alias: None,
+    usage: "[flags]",
+    about: "Print the fingerprint of a node's key, which is made if there is none yet",
+    details: "\
+The key stays the same for as long as the data directory does, whatever cluster the node is in. Nothing is started, and
+a node that runs is not disturbed. What is printed is the SHA-256 of the public key; it is no secret.
+",
+    flags: &[
+        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
+        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+    ],
+};
+
 /// What the commands begin with whose name has two words.
-pub const LEASE: &str = "lease";
+pub const GROUPS: &[&str] = &["lease", "node"];
 
 /// Every command, in the order of help.
 pub const COMMANDS: &[&Command] = &[
@@ -296,4 +312,5 @@ pub const COMMANDS: &[&Command] = &[
     &STATUS,
     &SNAPSHOT,
     &RECOVER,
+    &NODE_FINGERPRINT,
 ];

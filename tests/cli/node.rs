@@ -1,0 +1,69 @@
+//! The key of a node, before it serves and while it does.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::process::{Outcome, Server, covey, must, run};
+
+fn fingerprint(data_dir: &Path) -> Outcome {
+    run(&["node", "fingerprint", "--data-dir", data_dir.to_str().unwrap()])
+}
+
+#[test]
+fn a_key_is_made_once_and_stays() {
+    let dir = TempDir::new().unwrap();
+    let data_dir = dir.path().join("a.covey");
+    let made = fingerprint(&data_dir);
+    assert_eq!(
+        (made.code, made.stderr),
+        (0, format!("made the key of a new node in {}\n", data_dir.display()))
+    );
+    let groups: Vec<&str> = made.stdout.trim_end().split(' ').collect();
+    let is_hex = |group: &&str| group.len() == 4 && group.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    assert!(groups.len() == 16 && groups.iter().all(is_hex), "{}", made.stdout);
+    assert_eq!(fs::metadata(&data_dir).unwrap().permissions().mode() & 0o777, 0o700, "it holds the key");
+
+    // By the name, too, and from another start.
+    let named = covey(&["node", "fingerprint", "--name", "a"]).current_dir(dir.path()).output().unwrap();
+    assert_eq!((String::from_utf8(named.stdout).unwrap(), named.stderr), (made.stdout.clone(), vec![]));
+    assert_ne!(fingerprint(&dir.path().join("b.covey")).stdout, made.stdout);
+
+    // The node that starts there has that key, and can be asked for it.
+    let server = Server::start(&data_dir);
+    server.must(&["put", "key", "value"]);
+    for _ in 0..3 {
+        let known = fingerprint(&data_dir);
+        assert_eq!((known.code, &known.stdout, known.stderr.as_str()), (0, &made.stdout, ""));
+    }
+    assert_eq!(server.must(&["get", "key"]), "key\nvalue\n");
+    drop(server);
+    let server = Server::start(&data_dir);
+    assert_eq!(server.must(&["get", "key"]), "key\nvalue\n", "it is still what it was");
+}
+
+#[test]
+fn what_cannot_be_read_is_no_new_node() {
+    let dir = TempDir::new().unwrap();
+    let data_dir = dir.path().join("data");
+    must(&["node", "fingerprint", "--data-dir", data_dir.to_str().unwrap()]);
+    for copy in ["identity.0", "identity.1"] {
+        fs::write(data_dir.join(copy), "nothing").unwrap();
+    }
+    let refused = fingerprint(&data_dir);
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{refused:?}");
+    assert!(refused.stderr.contains(data_dir.to_str().unwrap()), "{refused:?}");
+    let lost = dir.path().join("lost");
+    fs::create_dir_all(lost.join("wal")).unwrap();
+    assert!(fingerprint(&lost).stderr.contains("the identity record is not"), "somebody's data");
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_eq!(fingerprint(&file).code, 1);
+    for wrong in [&["node", "fingerprint", "x"][..], &["node", "fingers"]] {
+        assert_eq!(run(wrong).code, 2, "{wrong:?}");
+    }
+    let help = must(&["node"]);
+    assert!(help.contains("covey node <command>") && help.contains("node fingerprint"), "{help}");
+}
