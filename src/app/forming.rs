@@ -53,7 +53,8 @@ pub enum SecretFailure {
 
 /// Who is listened to that is in no cluster yet.
 pub(super) fn trust(config: &PeerConfig) -> Result<Trust, SecretFailure> {
-    let Some(path) = &config.secret_file else { return Ok(Trust::Loopback) };
+    let fingerprints = config.fingerprints.clone();
+    let Some(path) = &config.secret_file else { return Ok(Trust { secret: None, fingerprints }) };
     let read = || -> std::io::Result<String> {
         let length = std::fs::metadata(path)?.len();
         if length > 2 * SECRET_BYTES_MAX as u64 {
@@ -64,7 +65,7 @@ pub(super) fn trust(config: &PeerConfig) -> Result<Trust, SecretFailure> {
     let text = read().map_err(|source| SecretFailure::Read { path: path.clone(), source })?;
     let secret =
         ClusterSecret::parse(&text).map_err(|source| SecretFailure::Secret { path: path.clone(), source })?;
-    Ok(Trust::Secret(secret))
+    Ok(Trust { secret: Some(secret), fingerprints })
 }
 
 /// Meets the others until there is a cluster, and begins the data directory with it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{AutoCompaction, ConfigError, Invocation, ServeConfig, example, file, load, options, table};
 use crate::consensus::Pace;
+use crate::formation::Fingerprint;
 use crate::limits;
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -228,6 +229,54 @@ fn the_pace_of_elections_is_set_by_etcds_flags_and_checked_as_there() {
     );
     for bad in [["--election-timeout", "50001"], ["--heartbeat-interval", "9"]] {
         assert!(load_with(&bad, &[]).is_err(), "{bad:?}");
+    }
+}
+
+const PRINT: &str = "0123 4567 89ab cdef 0123 4567 89ab cdef 0123 4567 89ab cdef 0123 4567 89ab cdef";
+
+#[test]
+fn fingerprints_are_read_as_they_are_shown_and_a_bad_one_is_named() {
+    let fingerprints = |args: &[&str]| ok(args).peer.fingerprints;
+    assert_eq!(fingerprints(&[]), []);
+    assert_eq!(fingerprints(&["--peer-fingerprints="]), []);
+    let print: Fingerprint = PRINT.parse().unwrap();
+    let (bare, other) = (PRINT.replace(' ', "").to_uppercase(), PRINT.replace('0', "f"));
+    assert_eq!(fingerprints(&["--peer-fingerprints", &bare]), [print]);
+    let two = format!("{PRINT}, {other}");
+    assert_eq!(fingerprints(&["--peer-fingerprints", &two]), [print, other.parse().unwrap()]);
+    let by_env = load_with(&[], &[("COVEY_PEER_FINGERPRINTS", two.as_str())]).unwrap();
+    assert_eq!(by_env.peer.fingerprints.len(), 2);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("covey.toml");
+    fs::write(&path, format!("[peer]\nfingerprints = [\"{PRINT}\", \"{other}\"]\n")).unwrap();
+    assert_eq!(ok(&["--config-file", path.to_str().unwrap()]), by_env);
+
+    let short = &PRINT[1..];
+    assert_eq!(
+        error(&["--peer-fingerprints", &format!("{other},{short}")]),
+        format!(
+            "invalid value \"{other},{short}\" for flag --peer-fingerprints: \"{short}\" is no fingerprint: \
+             expected 64 hexadecimal digits, as covey node fingerprint prints them"
+        )
+    );
+    let twice = error(&["--peer-fingerprints", &format!("{PRINT},{bare}")]);
+    assert!(twice.ends_with(&format!(": {bare} is listed twice")), "{twice}");
+}
+
+#[test]
+fn nodes_on_other_machines_need_something_to_be_known_by() {
+    let far = [
+        "--listen-peer-urls=http://10.0.0.1:2380",
+        "--initial-cluster=default=http://10.0.0.1:2380,b=http://10.0.0.2:2380",
+    ];
+    let refused = error(&far);
+    assert!(refused.starts_with("http://10.0.0.2:2380 is not on this machine: "), "{refused}");
+    for way in ["--cluster-secret-file", "covey node fingerprint", "--peer-fingerprints"] {
+        assert!(refused.contains(way), "{refused}");
+    }
+    let print = format!("--peer-fingerprints={PRINT}");
+    for given in ["--cluster-secret-file=secret", &print] {
+        assert!(load_with(&[&far[..], &[given]].concat(), &[]).is_ok(), "{given}");
     }
 }
 

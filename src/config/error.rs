@@ -151,9 +151,9 @@ pub enum ConfigError {
     },
     /// Anybody on the network could take part.
     #[error(
-        "{0} is not on this machine: put the same generated secret into a file on every node and name it with --cluster-secret-file (head -c 32 /dev/urandom | base64 makes one)"
+        "{0} is not on this machine: put the same generated secret into a file on every node and name it with --cluster-secret-file (head -c 32 /dev/urandom | base64 makes one), or run covey node fingerprint on every node and list what it prints with --peer-fingerprints"
     )]
-    SecretNeeded(String),
+    TrustNeeded(String),
     /// A leader would be missed for nothing.
     #[error(
         "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"

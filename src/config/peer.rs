@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::url::{ListenUrl, Url};
 use crate::consensus::Pace;
+use crate::formation::Fingerprint;
 
 /// A leader is not missed before it could have been heard so often (etcd's rule).
 const HEARTBEATS_MIN: u32 = 5;
@@ -24,6 +25,8 @@ pub struct PeerConfig {
     pub initial: Option<InitialCluster>,
     /// Whose holders are let in that are in no cluster yet.
     pub secret_file: Option<PathBuf>,
+    /// Whose holders are let in that are in no cluster; empty: any. With a secret they need both.
+    pub fingerprints: Vec<Fingerprint>,
     /// Refuse changes of the members that could leave no majority.
     pub strict: bool,
     /// The most members that may be added without a vote.
@@ -90,7 +93,9 @@ impl PeerConfig {
         };
         let far = initial.nodes.iter().flat_map(|(_, urls)| urls).find(|url| !is_loopback(url));
         match far {
-            Some(url) if self.secret_file.is_none() => Err(ConfigError::SecretNeeded(url.to_string())),
+            Some(url) if self.secret_file.is_none() && self.fingerprints.is_empty() => {
+                Err(ConfigError::TrustNeeded(url.to_string()))
+            }
             _ => Ok(()),
         }
     }

@@ -13,6 +13,7 @@ use super::table::SettingId;
 use super::url::{ListenUrl, Scheme, Url};
 use super::values::{self, AutoCompaction, ValueError};
 use crate::consensus::Pace;
+use crate::formation::{Fingerprint, FingerprintError};
 use crate::limits::{self, ELECTION_MILLIS_MAX, ELECTION_TIMEOUT_MAX, HEARTBEAT_MILLIS_MIN};
 use crate::telemetry::{LogFormat, LogLevel, LogSettings};
 
@@ -171,6 +172,7 @@ fn peer(reader: &Reader<'_>) -> Result<PeerConfig, ConfigError> {
         advertise_urls,
         initial: Some(initial).filter(|initial| !initial.nodes.is_empty()),
         secret_file: secret_file.filter(|text| !text.is_empty()).map(PathBuf::from),
+        fingerprints: reader.parse(SettingId::PeerFingerprints, fingerprints)?,
         strict: reader.parse(SettingId::StrictReconfigCheck, values::boolean)?,
         learners_max: reader.parse(SettingId::MaxLearners, |text| values::number(text, 0..=u64::MAX))?,
         pace: pace(reader)?,
@@ -318,6 +320,20 @@ fn urls<T: PartialEq + ToString>(
         urls.push(url);
     }
     if urls.is_empty() { Err(ValueError::Empty) } else { Ok(urls) }
+}
+
+/// One that stands there twice is that of two boxes with one key, or stands for another that is missing.
+fn fingerprints(text: &str) -> Result<Vec<Fingerprint>, ValueError> {
+    let mut fingerprints = Vec::new();
+    for part in values::list(text) {
+        let fingerprint =
+            part.parse().map_err(|FingerprintError| ValueError::Fingerprint(part.to_owned()))?;
+        if fingerprints.contains(&fingerprint) {
+            return Err(ValueError::Twice(part.to_owned()));
+        }
+        fingerprints.push(fingerprint);
+    }
+    Ok(fingerprints)
 }
 
 fn names(sources: &Sources, id: SettingId) -> Vec<String> {

@@ -63,6 +63,8 @@ pub enum SettingId {
     InitialClusterToken,
     /// `--cluster-secret-file`
     ClusterSecretFile,
+    /// `--peer-fingerprints`
+    PeerFingerprints,
     /// `--strict-reconfig-check`
     StrictReconfigCheck,
     /// `--max-learners`
@@ -197,7 +199,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 37] = [
+pub const SETTINGS: [Setting; 38] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -405,7 +407,15 @@ pub const SETTINGS: [Setting; 37] = [
         "peer.secret-file",
         Kind::Path,
         Fallback::Text(""),
-        "A file with a generated secret that all nodes have; without it all are on this machine",
+        "A file with a generated secret that all nodes have; without it and fingerprints all are on this machine",
+    ),
+    ours(
+        SettingId::PeerFingerprints,
+        "peer-fingerprints",
+        "peer.fingerprints",
+        Kind::List,
+        Fallback::Text(""),
+        "Let in only nodes with these keys (covey node fingerprint prints them); with a secret they need both",
     ),
     same(
         SettingId::StrictReconfigCheck,

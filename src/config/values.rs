@@ -47,9 +47,14 @@ pub enum ValueError {
     /// A control character in something that is printed.
     #[error("must not contain control characters")]
     Control,
-    /// The same URL twice.
+    /// The same twice.
     #[error("{0} is listed twice")]
     Twice(String),
+    /// Not what `covey node fingerprint` prints.
+    #[error(
+        "\"{0}\" is no fingerprint: expected 64 hexadecimal digits, as covey node fingerprint prints them"
+    )]
+    Fingerprint(String),
     /// Not a URL that fits here.
     #[error(transparent)]
     Url(#[from] UrlError),

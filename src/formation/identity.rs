@@ -4,6 +4,7 @@
 //! another box (host name, address, machine id). Made by `found`, kept on disk by `record`.
 
 use std::fmt;
+use std::str::FromStr;
 
 use ring::digest::{SHA256, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -112,6 +113,30 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// A text is no fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint has 64 hexadecimal digits")]
+pub struct FingerprintError;
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    /// Takes what is shown, also without the gaps and in capitals.
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let mut hash = [0; 32];
+        let mut digits = text.chars().filter(|c| *c != ' ').map(|c| c.to_digit(16));
+        let mut digit = || digits.next().flatten().and_then(|digit| u8::try_from(digit).ok());
+        for byte in &mut hash {
+            let (high, low) = digit().zip(digit()).ok_or(FingerprintError)?;
+            *byte = high << 4 | low;
+        }
+        match digits.next() {
+            None => Ok(Self(hash)),
+            Some(_) => Err(FingerprintError),
+        }
+    }
+}
+
 /// Who this node is, in this run.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -212,5 +237,22 @@ mod tests {
         assert_eq!(text.len(), 16 * 4 + 15);
         assert!(!shown.contains("0909"), "the seed is not shown");
         assert!(NodeKey::from_pkcs8(vec![1, 2, 3]).is_err());
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_it_is_shown_or_typed() {
+        let print = test_key(9).fingerprint();
+        let shown = print.to_string();
+        let bare = shown.replace(' ', "");
+        for text in [&shown, &bare, &bare.to_uppercase(), &format!(" {shown} ")] {
+            assert_eq!(text.parse(), Ok(print), "{text}");
+        }
+        assert_ne!(test_key(8).fingerprint().to_string().parse(), Ok(print));
+        let other = |text: &str| text.parse::<Fingerprint>();
+        for bad in
+            ["", &bare[1..], &format!("{bare}0"), &bare.replace(&bare[..1], "g"), &shown.replace(' ', ":")]
+        {
+            assert_eq!(other(bad), Err(FingerprintError), "{bad}");
+        }
     }
 }

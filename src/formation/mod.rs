@@ -21,7 +21,9 @@ pub use data_dir::{
 #[cfg(test)]
 pub(crate) use found::test_founding;
 pub use found::{Founding, first_state, first_state_of, found_solo};
-pub use identity::{ClusterRoot, Fingerprint, Generation, Identity, KeyError, NodeKey, Stage};
+pub use identity::{
+    ClusterRoot, Fingerprint, FingerprintError, Generation, Identity, KeyError, NodeKey, Stage,
+};
 pub use meeting::{
     Answer, Meeting, MeetingError, Named, Question, Reception, Verdict, Welcome, joining_state, receive,
 };

@@ -1,8 +1,8 @@
 //! Nodes that are in no cluster, on the members' port: a question and its answer, under a protocol of its own.
 //!
-//! Owns: who is listened to (whoever proves the cluster's secret, or, without one, processes of this machine), and the limits of what they may say. Must
-//! never: hand on a word of somebody who has not shown that. What is asked and answered is `formation`'s. Driven by `app`, and by
-//! `accept` for nodes that dial a member.
+//! Owns: who is listened to (whoever proves the cluster's secret, holds a key that is listed, or, with neither asked for, processes of this machine), and
+//! the limits of what they may say. Must never: hand on a word of somebody who has not shown that, or ask or answer a key that is not listed. What is asked and
+//! answered is `formation`'s. Driven by `app`, and by `accept` for nodes that dial a member.
 //!
 //! ```text
 //! who dials:   version (1 byte)  proof (32 bytes)  question        and the end of the stream
@@ -29,7 +29,7 @@ use super::hello::{Refusal, RefusalKind};
 use super::socket::Host;
 use super::trust::{ALPN_FORMING, Credentials};
 use crate::formation::{
-    Answer, Binding, ClusterSecret, EXPORTED_BYTES, NodeKey, PROOF_BYTES, Prover, Question,
+    Answer, Binding, ClusterSecret, EXPORTED_BYTES, Fingerprint, NodeKey, PROOF_BYTES, Prover, Question,
 };
 use crate::ids::PublicKey;
 use crate::runtime::clock::Clock;
@@ -47,13 +47,15 @@ const CLOSED_NOT_HEARD: u32 = 0x200;
 /// How long the end of the connections may take.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// Who is listened to.
-#[derive(Clone, Debug)]
-pub enum Trust {
-    /// Whoever proves that it has this.
-    Secret(ClusterSecret),
-    /// Processes of this machine.
-    Loopback,
+/// Who is listened to: whoever shows all that is asked for here. Where nothing is, processes of this machine.
+///
+/// With both a secret and a list, either of them alone would let in somebody whom the other one was set up to keep out.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// It has to prove that it has this.
+    pub secret: Option<ClusterSecret>,
+    /// It has to hold the key of one of these; empty: any key.
+    pub fingerprints: Vec<Fingerprint>,
 }
 
 /// Answers questions of nodes whose key and right to be heard were checked.
@@ -66,15 +68,44 @@ pub enum AskError {
     /// Nobody answers there, or not in time.
     #[error("{0}")]
     Lost(String),
-    /// Without a secret only this machine is asked.
-    #[error("{0} is not on this machine, and there is no cluster secret (--cluster-secret-file)")]
+    /// With nothing to know others by, only this machine is asked.
+    #[error(
+        "{0} is not on this machine, and there is neither a cluster secret (--cluster-secret-file) nor a list of keys (--peer-fingerprints)"
+    )]
     NotLoopback(SocketAddr),
+    /// It was told nothing.
+    #[error("{0}")]
+    Key(#[from] KeyRefused),
     /// The other end has another secret, or none.
     #[error("it does not prove that it has the cluster's secret")]
     NotProven,
     /// It says what is no answer of this version.
     #[error("its answer is not understood")]
     Malformed,
+}
+
+/// A key that is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRefused {
+    /// Somebody else's.
+    #[error("the key {0} is not among those of --peer-fingerprints")]
+    Unlisted(Fingerprint),
+    /// This node's own, in other hands.
+    #[error("both nodes have the key {0}: one is a copy of the other")]
+    Own(Fingerprint),
+}
+
+/// Why somebody is not listened to, as it is told.
+#[derive(Debug, thiserror::Error)]
+enum Unheard {
+    #[error(
+        "this node does not listen to other machines: it was given neither --cluster-secret-file nor --peer-fingerprints"
+    )]
+    Elsewhere,
+    #[error("this node does not listen: is the cluster secret the same on both?")]
+    Unproven,
+    #[error("this node does not listen: {0}")]
+    Key(#[from] KeyRefused),
 }
 
 /// The two ends of a connection, and what only they can derive from it.
@@ -86,21 +117,35 @@ struct Ends {
 
 impl Trust {
     fn hears(&self, address: SocketAddr) -> bool {
-        matches!(self, Self::Secret(_)) || canonical(address).ip().is_loopback()
+        let asks = self.secret.is_some() || !self.fingerprints.is_empty();
+        asks || canonical(address).ip().is_loopback()
+    }
+
+    /// Whether whoever holds this key may be talked with. It was shown by TLS, in either direction, that the other end does.
+    fn knows(&self, own: PublicKey, key: PublicKey) -> Result<(), KeyRefused> {
+        if self.fingerprints.is_empty() {
+            return Ok(());
+        }
+        let fingerprint = Fingerprint::of(&key);
+        // The list is the same on all nodes, and so has the node's own key, too: that lets nobody in who has copied it.
+        if key == own {
+            return Err(KeyRefused::Own(fingerprint));
+        }
+        if self.fingerprints.contains(&fingerprint) { Ok(()) } else { Err(KeyRefused::Unlisted(fingerprint)) }
     }
 
     fn prove(&self, prover: Prover, ends: &Ends, said: &[&[u8]]) -> [u8; PROOF_BYTES] {
-        match self {
-            Self::Secret(secret) => secret.prove(prover, &ends.binding(said)),
-            Self::Loopback => [0; PROOF_BYTES],
+        match &self.secret {
+            Some(secret) => secret.prove(prover, &ends.binding(said)),
+            None => [0; PROOF_BYTES],
         }
     }
 
     fn accepts(&self, prover: Prover, ends: &Ends, said: &[&[u8]], proof: &[u8]) -> bool {
-        match self {
-            Self::Secret(secret) => secret.accepts(prover, &ends.binding(said), proof),
+        match &self.secret {
+            Some(secret) => secret.accepts(prover, &ends.binding(said), proof),
             // Somebody who does prove something expects to be proven something, too.
-            Self::Loopback => proof.iter().all(|byte| *byte == 0),
+            None => proof.iter().all(|byte| *byte == 0),
         }
     }
 }
@@ -131,18 +176,32 @@ fn opened(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Hears one question on a connection of this protocol and answers it. The end of the connection is its end.
 pub(super) async fn serve(connection: &Connection, own: PublicKey, trust: &Trust, answerer: &Answerer) {
-    let refused = match one(connection, own, trust, answerer).await {
-        Some(()) => return,
-        None => "this node does not listen: is the cluster secret the same on both?",
-    };
-    connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), refused.as_bytes());
+    if let Err(why) = hear(connection, own, trust, answerer).await {
+        connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
+    }
 }
 
-async fn one(connection: &Connection, own: PublicKey, trust: &Trust, answerer: &Answerer) -> Option<()> {
+async fn hear(
+    connection: &Connection,
+    own: PublicKey,
+    trust: &Trust,
+    answerer: &Answerer,
+) -> Result<(), Unheard> {
     if !trust.hears(connection.remote_address()) {
-        return None;
+        return Err(Unheard::Elsewhere);
     }
-    let key = shown_key(connection)?;
+    let key = shown_key(connection).ok_or(Unheard::Unproven)?;
+    trust.knows(own, key)?;
+    one(connection, own, key, trust, answerer).await.ok_or(Unheard::Unproven)
+}
+
+async fn one(
+    connection: &Connection,
+    own: PublicKey,
+    key: PublicKey,
+    trust: &Trust,
+    answerer: &Answerer,
+) -> Option<()> {
     let ends = Ends::of(connection, key, own)?;
     let (mut send, mut recv) = connection.accept_bi().await.ok()?;
     let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?;
@@ -243,6 +302,7 @@ impl Forming {
         let connecting = endpoint.connect_with(config, address, "covey").map_err(|error| lost(&error))?;
         let connection = connecting.await.map_err(|error| lost(&error))?;
         let key = shown_key(&connection).ok_or(AskError::Malformed)?;
+        trust.knows(*own, key)?;
         let ends = Ends::of(&connection, *own, key).ok_or(AskError::Malformed)?;
         let lost = |error: &dyn fmt::Display| why_closed(&connection).unwrap_or_else(|| lost(error));
         let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error))?;
@@ -315,3 +375,7 @@ async fn accept(inner: Arc<Inner>) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "forming_test.rs"]
+mod tests;

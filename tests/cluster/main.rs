@@ -10,6 +10,7 @@ mod basics;
 mod channel;
 mod client;
 mod copies;
+mod fingerprints;
 mod gaps;
 mod histories;
 mod lan;

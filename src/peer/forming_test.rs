@@ -1,0 +1,148 @@
+//! Nodes without a cluster that ask each other on loopback: who is heard, who is told nothing.
+
+use ring::rand::SystemRandom;
+use ring::signature::Ed25519KeyPair;
+
+use super::*;
+
+/// A node that remembers by whom it was asked.
+struct Node {
+    forming: Forming,
+    asked_by: Arc<Mutex<Vec<PublicKey>>>,
+}
+
+fn new_key() -> NodeKey {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    NodeKey::from_pkcs8(pkcs8.as_ref().to_vec()).unwrap()
+}
+
+fn public(key: &NodeKey) -> PublicKey {
+    PublicKey(*key.public())
+}
+
+fn listed(keys: &[&NodeKey]) -> Trust {
+    Trust { secret: None, fingerprints: keys.iter().map(|key| key.fingerprint()).collect() }
+}
+
+fn with_secret(text: &str, trust: Trust) -> Trust {
+    Trust { secret: Some(ClusterSecret::parse(text).unwrap()), ..trust }
+}
+
+fn question() -> Question {
+    Question { name: "a".into(), peer_urls: vec!["http://a:2380".into()], named: [7; 32] }
+}
+
+fn answer() -> Answer {
+    Answer::Fresh { name: "b".into() }
+}
+
+impl Node {
+    fn start(key: &NodeKey, trust: Trust) -> Self {
+        let asked_by = Arc::new(Mutex::new(Vec::new()));
+        let for_answers = Arc::clone(&asked_by);
+        let answerer: Answerer = Arc::new(move |key, _| {
+            for_answers.lock().unwrap().push(key);
+            Box::pin(async { answer() })
+        });
+        let listen = "127.0.0.1:0".parse().unwrap();
+        Self { forming: Forming::start(key, listen, trust, answerer, Clock::start()).unwrap(), asked_by }
+    }
+
+    fn ask(&self, other: &Self) -> Result<(PublicKey, Answer), AskError> {
+        let address = other.forming.inner.endpoint.local_addr().unwrap();
+        smol::block_on(self.forming.ask(address, &question()))
+    }
+
+    /// Why it gets no answer.
+    fn refused(&self, other: &Self) -> String {
+        self.ask(other).unwrap_err().to_string()
+    }
+
+    fn asked_by(&self) -> Vec<PublicKey> {
+        self.asked_by.lock().unwrap().clone()
+    }
+}
+
+#[test]
+fn nodes_that_list_each_other_are_heard_in_both_directions() {
+    let (a, b) = (new_key(), new_key());
+    // One list for all, each node's own key in it.
+    let all = listed(&[&a, &b]);
+    let (node_a, node_b) = (Node::start(&a, all.clone()), Node::start(&b, all));
+    assert_eq!(node_a.ask(&node_b).unwrap(), (public(&b), answer()));
+    assert_eq!(node_b.ask(&node_a).unwrap(), (public(&a), answer()));
+    assert_eq!((node_a.asked_by(), node_b.asked_by()), (vec![public(&b)], vec![public(&a)]));
+}
+
+/// Whoever is at the address that a node was told of gets its question only with a key that is listed.
+#[test]
+fn a_node_says_nothing_to_a_key_that_it_does_not_list() {
+    let (a, b, c) = (new_key(), new_key(), new_key());
+    let node_b = Node::start(&b, listed(&[&a, &c]));
+    let asks = Node::start(&a, listed(&[&a, &c]));
+    let told = asks.refused(&node_b);
+    assert_eq!(told, format!("the key {} is not among those of --peer-fingerprints", b.fingerprint()));
+    // It would have been heard, had it said something.
+    Node::start(&c, listed(&[&b])).ask(&node_b).unwrap();
+    assert_eq!(node_b.asked_by(), [public(&c)]);
+}
+
+#[test]
+fn a_key_that_is_not_listed_is_told_so_and_nothing_else() {
+    let (a, b, c) = (new_key(), new_key(), new_key());
+    let node_b = Node::start(&b, listed(&[&b, &c]));
+    // On this machine, too, and whether it trusts anybody or only some.
+    for trust in [listed(&[&b]), Trust::default(), with_secret("0123456789abcdefghijkl", Trust::default())] {
+        let told = Node::start(&a, trust).refused(&node_b);
+        let expected = format!("the key {} is not among those of --peer-fingerprints", a.fingerprint());
+        assert_eq!(told, format!("this node does not listen: {expected}"));
+    }
+    assert_eq!(node_b.asked_by(), []);
+}
+
+/// A list has the node's own key, too. That is no way in for a copy of the node.
+#[test]
+fn a_copy_of_a_node_is_not_heard() {
+    let key = new_key();
+    let (node, copy) = (Node::start(&key, listed(&[&key])), Node::start(&key, Trust::default()));
+    let expected = format!("both nodes have the key {}: one is a copy of the other", key.fingerprint());
+    assert_eq!(copy.refused(&node), format!("this node does not listen: {expected}"));
+    assert_eq!(node.refused(&copy), expected);
+    assert_eq!((node.asked_by(), copy.asked_by()), (vec![], vec![]));
+}
+
+#[test]
+fn with_a_secret_and_a_list_a_node_needs_both() {
+    let (a, b) = (new_key(), new_key());
+    let (right, wrong) = ("0123456789abcdefghijkl", "0123456789abcdefghijkX");
+    let both = |keys: &[&NodeKey], secret| with_secret(secret, listed(keys));
+    let node_b = Node::start(&b, both(&[&a, &b], right));
+    let unproven = "this node does not listen: is the cluster secret the same on both?";
+    for trust in [both(&[&a, &b], wrong), listed(&[&a, &b]), Trust::default()] {
+        assert_eq!(Node::start(&a, trust).refused(&node_b), unproven, "listed, without the secret");
+    }
+    let stranger = Node::start(&new_key(), with_secret(right, Trust::default()));
+    assert!(stranger.refused(&node_b).contains("is not among those"), "the secret, without being listed");
+    assert_eq!(node_b.asked_by(), []);
+    // Each asks for what it was given: both here, the secret alone there.
+    for trust in [both(&[&a, &b], right), with_secret(right, Trust::default())] {
+        assert_eq!(Node::start(&a, trust).ask(&node_b).unwrap(), (public(&b), answer()));
+    }
+    // Without the secret it cannot tell the holder of the key that it has it, who would not believe the answer.
+    let lists = Node::start(&b, listed(&[&a, &b]));
+    assert_eq!(Node::start(&a, both(&[&a, &b], right)).refused(&lists), unproven);
+    assert_eq!(lists.asked_by(), []);
+}
+
+#[test]
+fn with_neither_a_node_asks_no_other_machine() {
+    let trust = Trust::default();
+    assert!(
+        trust.hears("127.0.0.1:1".parse().unwrap()) && trust.hears("[::ffff:127.0.0.1]:1".parse().unwrap())
+    );
+    let far = "10.0.0.1:1".parse().unwrap();
+    assert!(!trust.hears(far) && listed(&[&new_key()]).hears(far));
+    let node = Node::start(&new_key(), trust);
+    let error = smol::block_on(node.forming.ask(far, &question())).unwrap_err().to_string();
+    assert!(error.contains("--cluster-secret-file") && error.contains("--peer-fingerprints"), "{error}");
+}
