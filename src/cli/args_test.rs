@@ -203,6 +203,33 @@ fn lease_ids_are_hexadecimal_and_times_decimal() {
 }
 
 #[test]
+fn member_ids_are_hexadecimal_and_a_place_needs_urls() {
+    let of = |flags: &[(&'static str, &str)], arguments: &[&str]| Parsed {
+        arguments: arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+        flags: flags.iter().map(|(flag, value)| (*flag, (*value).to_owned())).collect(),
+        ..Parsed::default()
+    };
+    let urls = [("peer-urls", "http://a:1, http://a:2")];
+    let (name, added) = requests::member_add(&of(&urls, &["d"])).unwrap();
+    assert_eq!((name.as_str(), added.is_learner), ("d", false));
+    assert_eq!(added.peer_urls, ["http://a:1", "http://a:2"]);
+    assert!(requests::member_add(&of(&[urls[0], ("learner", "true")], &["d"])).unwrap().1.is_learner);
+    let updated = requests::member_update(&of(&urls, &["8e9e05c52164694d"])).unwrap();
+    assert_eq!((updated.id, updated.peer_urls), (0x8e9e_05c5_2164_694d, added.peer_urls));
+    assert_eq!(requests::member_id(&of(&[], &["D"])).unwrap(), 13);
+    for bad in [&[][..], &["x"], &["1", "2"], &["-1"], &["10000000000000000"]] {
+        requests::member_id(&of(&[], bad)).unwrap_err();
+    }
+    let refused = |parsed| requests::member_add(&parsed).unwrap_err().to_string();
+    assert_eq!(refused(of(&urls, &[])), "member name not provided");
+    assert_eq!(refused(of(&urls, &["d", "e"])), "too many arguments");
+    for none in [&[][..], &[("peer-urls", " ,")]] {
+        assert_eq!(refused(of(none, &["d"])), "member peer urls not provided");
+        requests::member_update(&of(none, &["1"])).unwrap_err();
+    }
+}
+
+#[test]
 fn some_commands_have_two_words() {
     for name in [
         "lease grant",
@@ -210,6 +237,11 @@ fn some_commands_have_two_words() {
         "lease timetolive",
         "lease list",
         "lease keep-alive",
+        "member list",
+        "member add",
+        "member remove",
+        "member update",
+        "member promote",
         "node fingerprint",
     ] {
         assert_eq!(command(OsStr::new(name)).unwrap().name, name);

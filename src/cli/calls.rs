@@ -12,13 +12,15 @@ use tonic::{Request, Response, Status};
 use super::args::{ClientSettings, Endpoint};
 use super::client::{Channel, ConnectError, connect};
 use super::reply::{Reply, ValuesOnly};
+use crate::wire::etcdserverpb::cluster_client::ClusterClient;
 use crate::wire::etcdserverpb::kv_client::KvClient;
 use crate::wire::etcdserverpb::lease_client::LeaseClient;
 use crate::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::wire::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, StatusRequest,
-    TxnRequest,
+    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberAddRequest, MemberListRequest,
+    MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest, MoveLeaderRequest, PutRequest,
+    RangeRequest, StatusRequest, TxnRequest,
 };
 
 /// What to ask for.
@@ -46,6 +48,18 @@ pub enum Call {
     Leases,
     /// `status`
     Status,
+    /// `member list`
+    Members,
+    /// `member add`, with the name that the node will have.
+    MemberAdd(String, MemberAddRequest),
+    /// `member remove`
+    MemberRemove(u64),
+    /// `member update`
+    MemberUpdate(MemberUpdateRequest),
+    /// `member promote`
+    MemberPromote(u64),
+    /// `move-leader`
+    MoveLeader(u64),
 }
 
 /// Why there is no answer; exit code 1.
@@ -57,6 +71,9 @@ pub enum CallError {
     /// The server said no, in its words.
     #[error("{}", .0.message())]
     Refused(Box<Status>),
+    /// None of the endpoints is the leader's. etcdctl's words.
+    #[error("no leader endpoint given at [{0}]")]
+    NoLeader(String),
     /// The answer took too long; a write may have happened all the same.
     #[error("context deadline exceeded")]
     TimedOut,
@@ -74,6 +91,7 @@ pub fn perform(settings: &ClientSettings, call: Call) -> Result<Reply, CallError
     smol::block_on(executor.run(async {
         match call {
             Call::Status => statuses(&executor, settings).await,
+            Call::MoveLeader(heir) => move_leader(&executor, settings, heir).await,
             call => {
                 let (channel, endpoint) = first_reachable(&executor, settings).await?;
                 within_timeout(settings, unary(channel, endpoint, settings, call)).await
@@ -102,6 +120,7 @@ async fn unary(
     settings: &ClientSettings,
     call: Call,
 ) -> Result<Reply, CallError> {
+    let client_of_cluster = ClusterClient::with_origin(channel.clone(), origin(endpoint));
     let client_of_leases = LeaseClient::with_origin(channel.clone(), origin(endpoint));
     let mut client = KvClient::with_origin(channel, origin(endpoint)).max_decoding_message_size(usize::MAX);
     let answer = match call {
@@ -117,7 +136,12 @@ async fn unary(
             let revision = request.revision;
             client.compact(timed(settings, request)).await.map(|_| Reply::Compacted(revision))
         }
-        Call::Status => unreachable!("status asks every endpoint"),
+        Call::Status | Call::MoveLeader(_) => unreachable!("they ask every endpoint"),
+        Call::Members
+        | Call::MemberAdd(..)
+        | Call::MemberRemove(_)
+        | Call::MemberUpdate(_)
+        | Call::MemberPromote(_) => return members(client_of_cluster, settings, call).await,
         lease => return leases(client_of_leases, settings, lease).await,
     };
     answer.map_err(refused)
@@ -150,6 +174,37 @@ async fn leases(
     answer.map_err(refused)
 }
 
+async fn members(
+    mut client: ClusterClient<Channel>,
+    settings: &ClientSettings,
+    call: Call,
+) -> Result<Reply, CallError> {
+    let answer = match call {
+        Call::MemberAdd(name, request) => client
+            .member_add(timed(settings, request))
+            .await
+            .map(inner(|response| Reply::MemberAdded(name, response))),
+        Call::MemberRemove(id) => client
+            .member_remove(timed(settings, MemberRemoveRequest { id }))
+            .await
+            .map(inner(|response| Reply::MemberRemoved(id, response))),
+        Call::MemberUpdate(request) => {
+            let id = request.id;
+            let answer = client.member_update(timed(settings, request)).await;
+            answer.map(inner(|response| Reply::MemberUpdated(id, response)))
+        }
+        Call::MemberPromote(id) => client
+            .member_promote(timed(settings, MemberPromoteRequest { id }))
+            .await
+            .map(inner(|response| Reply::MemberPromoted(id, response))),
+        _ => {
+            let request = MemberListRequest { linearizable: true };
+            client.member_list(timed(settings, request)).await.map(inner(Reply::Members))
+        }
+    };
+    answer.map_err(refused)
+}
+
 /// Renews a lease once; a TTL of 0 says that there is none.
 pub async fn renew(
     client: &mut LeaseClient<Channel>,
@@ -176,6 +231,29 @@ async fn statuses(
         answers.push((endpoint.text.clone(), within_timeout(settings, ask).await?.into_inner()));
     }
     Ok(Reply::Status(answers))
+}
+
+/// Only the leader hands over: it is looked for among the endpoints. One that is not there is passed over.
+async fn move_leader(
+    executor: &Rc<LocalExecutor<'static>>,
+    settings: &ClientSettings,
+    heir: u64,
+) -> Result<Reply, CallError> {
+    for endpoint in &settings.endpoints {
+        let Ok(channel) = connect(executor, settings, endpoint).await else { continue };
+        let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
+        let ask = async { client.status(timed(settings, StatusRequest {})).await.map_err(refused) };
+        let Ok(status) = within_timeout(settings, ask).await.map(Response::into_inner) else { continue };
+        if status.header.is_none_or(|header| header.member_id != status.leader) {
+            continue;
+        }
+        let request = MoveLeaderRequest { target_id: heir };
+        let ask = async { client.move_leader(timed(settings, request)).await.map_err(refused) };
+        let response = within_timeout(settings, ask).await?.into_inner();
+        return Ok(Reply::LeaderMoved { from: status.leader, to: heir, response });
+    }
+    let given: Vec<&str> = settings.endpoints.iter().map(|endpoint| endpoint.text.as_str()).collect();
+    Err(CallError::NoLeader(given.join(" ")))
 }
 
 fn inner<T>(wrap: impl FnOnce(T) -> Reply) -> impl FnOnce(Response<T>) -> Reply {

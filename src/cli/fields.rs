@@ -8,7 +8,7 @@ use super::quote::quote;
 use super::reply::Reply;
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
+    DeleteRangeResponse, Member, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
     WatchResponse,
 };
 use crate::wire::mvccpb::KeyValue;
@@ -43,6 +43,19 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::Status(answers) => {
             answers.iter().try_for_each(|(endpoint, answer)| status(out, endpoint, answer))
         }
+        Reply::Members(response) => {
+            header(out, response.header.as_ref())?;
+            response.members.iter().try_for_each(|each| member(out, each))
+        }
+        // etcdctl has no fields for these: it changes the members and then says so.
+        Reply::MemberAdded(_, response) => {
+            header(out, response.header.as_ref())?;
+            response.member.iter().try_for_each(|each| member(out, each))
+        }
+        Reply::MemberRemoved(_, response) => header(out, response.header.as_ref()),
+        Reply::MemberUpdated(_, response) => header(out, response.header.as_ref()),
+        Reply::MemberPromoted(_, response) => header(out, response.header.as_ref()),
+        Reply::LeaderMoved { response, .. } => header(out, response.header.as_ref()),
     }
 }
 
@@ -105,6 +118,17 @@ fn status(out: &mut impl Write, endpoint: &str, answer: &StatusResponse) -> io::
     writeln!(out, "\"Endpoint\" : {}", quote(endpoint.as_bytes()))?;
     writeln!(out, "\"DowngradeTargetVersion\" : {}", quote(downgrade.target_version.as_bytes()))?;
     writeln!(out, "\"DowngradeEnabled\" : {}\n", downgrade.enabled)
+}
+
+fn member(out: &mut impl Write, member: &Member) -> io::Result<()> {
+    writeln!(out, "\"ID\" : {}", member.id)?;
+    writeln!(out, "\"Name\" : {}", quote(member.name.as_bytes()))?;
+    member.peer_urls.iter().try_for_each(|url| writeln!(out, "\"PeerURL\" : {}", quote(url.as_bytes())))?;
+    member
+        .client_urls
+        .iter()
+        .try_for_each(|url| writeln!(out, "\"ClientURL\" : {}", quote(url.as_bytes())))?;
+    writeln!(out, "\"IsLearner\" : {}\n", member.is_learner)
 }
 
 fn header(out: &mut impl Write, header: Option<&ResponseHeader>) -> io::Result<()> {

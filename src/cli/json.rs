@@ -28,7 +28,7 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
                 error: &response.error,
             },
         ),
-        Reply::LeaseRevoked(_, response) => object(out, &Revoked { header: header(response.header) }),
+        Reply::LeaseRevoked(_, response) => object(out, &Empty { header: header(response.header) }),
         Reply::LeaseTimeToLive(response, _) => object(out, &TimeToLive::of(response)),
         Reply::Leases(response) => object(
             out,
@@ -50,6 +50,19 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
             out,
             &answers.iter().map(|(endpoint, answer)| Status::of(endpoint, answer)).collect::<Vec<_>>(),
         ),
+        Reply::Members(response) => object(out, &Members::of(response.header, &response.members)),
+        Reply::MemberAdded(_, response) => object(
+            out,
+            &Added {
+                header: header(response.header),
+                member: response.member.as_ref().map(Member::of),
+                members: response.members.iter().map(Member::of).collect(),
+            },
+        ),
+        Reply::MemberRemoved(_, response) => object(out, &Members::of(response.header, &response.members)),
+        Reply::MemberUpdated(_, response) => object(out, &Members::of(response.header, &response.members)),
+        Reply::MemberPromoted(_, response) => object(out, &Members::of(response.header, &response.members)),
+        Reply::LeaderMoved { response, .. } => object(out, &Empty { header: header(response.header) }),
     }
 }
 
@@ -107,7 +120,19 @@ object!(StatusBody {
 });
 object!(Downgrade { enabled: bool, target_version: String as "targetVersion" });
 
-object!(Revoked { header: Option<Header> });
+object!(
+    /// An answer that says nothing but who gave it.
+    Empty { header: Option<Header> }
+);
+object!(Member {
+    id: u64 as "ID",
+    name: String,
+    peer_urls: Vec<String> as "peerURLs",
+    client_urls: Vec<String> as "clientURLs",
+    is_learner: bool as "isLearner",
+});
+object!(Members { header: Option<Header>, members: Vec<Member> });
+object!(Added { header: Option<Header>, member: Option<Member>, members: Vec<Member> });
 object!(Event { kind: i32 as "type", kv: Option<Kv>, prev_kv: Option<Kv> });
 
 /// Leases and watches go through types of Go's client, whose fields are there when they are zero, too.
@@ -194,6 +219,19 @@ impl Watch {
             canceled: response.canceled,
             created: response.created,
         }
+    }
+}
+
+impl Member {
+    fn of(member: &pb::Member) -> Self {
+        let pb::Member { id, name, peer_urls, client_urls, is_learner } = member.clone();
+        Self { id, name, peer_urls, client_urls, is_learner }
+    }
+}
+
+impl Members {
+    fn of(from: Option<pb::ResponseHeader>, members: &[pb::Member]) -> Self {
+        Self { header: header(from), members: members.iter().map(Member::of).collect() }
     }
 }
 

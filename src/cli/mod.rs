@@ -245,6 +245,18 @@ fn call(command: &Command, parsed: &Parsed, settings: &ClientSettings) -> Result
             none("lease list command does not accept argument")?;
             Call::Leases
         }
+        "member list" => {
+            none("member list command does not accept argument")?;
+            Call::Members
+        }
+        "member add" => {
+            let (name, request) = requests::member_add(parsed)?;
+            Call::MemberAdd(name, request)
+        }
+        "member remove" => Call::MemberRemove(requests::member_id(parsed)?),
+        "member update" => Call::MemberUpdate(requests::member_update(parsed)?),
+        "member promote" => Call::MemberPromote(requests::member_id(parsed)?),
+        "move-leader" => Call::MoveLeader(requests::member_id(parsed)?),
         _ => {
             none("status command does not accept argument")?;
             Call::Status

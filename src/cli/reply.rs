@@ -8,8 +8,9 @@ use super::args::Format;
 use super::{fields, json, simple};
 use crate::wire::etcdserverpb::{
     DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
-    WatchResponse,
+    LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse, MemberListResponse,
+    MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse,
+    RangeResponse, StatusResponse, TxnResponse, WatchResponse,
 };
 
 /// What came back.
@@ -39,6 +40,25 @@ pub enum Reply {
     Watch(WatchResponse),
     /// From `status`: each endpoint with its answer.
     Status(Vec<(String, StatusResponse)>),
+    /// From `member list`.
+    Members(MemberListResponse),
+    /// From `member add`, with the name that the node will have.
+    MemberAdded(String, MemberAddResponse),
+    /// From `member remove`, with the member.
+    MemberRemoved(u64, MemberRemoveResponse),
+    /// From `member update`, with the member.
+    MemberUpdated(u64, MemberUpdateResponse),
+    /// From `member promote`, with the member.
+    MemberPromoted(u64, MemberPromoteResponse),
+    /// From `move-leader`.
+    LeaderMoved {
+        /// Who led.
+        from: u64,
+        /// Who leads now.
+        to: u64,
+        /// The answer.
+        response: MoveLeaderResponse,
+    },
 }
 
 /// Whether the simple format leaves keys out.

@@ -6,8 +6,10 @@ use super::{Reply, ValuesOnly, write};
 use crate::cli::args::Format;
 use crate::wire::etcdserverpb::{
     DeleteRangeResponse, DowngradeInfo, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader,
-    ResponseOp, StatusResponse, TxnResponse, WatchResponse, response_op::Response,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveResponse, Member, MemberAddResponse, MemberListResponse,
+    MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse,
+    RangeResponse, ResponseHeader, ResponseOp, StatusResponse, TxnResponse, WatchResponse,
+    response_op::Response,
 };
 use crate::wire::mvccpb::{Event, KeyValue};
 
@@ -240,4 +242,76 @@ fn watches() {
         printed(Format::Json, &Reply::Watch(end)),
         "{\"Header\":{},\"Events\":[],\"CompactRevision\":22,\"Canceled\":true,\"Created\":false}\n"
     );
+}
+
+fn members() -> Vec<Member> {
+    let voter = Member {
+        id: 0x8e9e_05c5_2164_694d,
+        name: "a".to_owned(),
+        peer_urls: vec!["http://a:1".to_owned()],
+        client_urls: vec!["http://a:3".to_owned(), "http://a:4".to_owned()],
+        is_learner: false,
+    };
+    let peer_urls = vec!["http://d:1".to_owned(), "http://d:2".to_owned()];
+    vec![voter, Member { id: 0xd, peer_urls, is_learner: true, ..Member::default() }]
+}
+
+const VOTER_JSON: &str = r#"{"ID":10276657743932975437,"name":"a","peerURLs":["http://a:1"],"clientURLs":["http://a:3","http://a:4"]}"#;
+const LEARNER_JSON: &str = r#"{"ID":13,"peerURLs":["http://d:1","http://d:2"],"isLearner":true}"#;
+const LEARNER_FIELDS: &str = "\"ID\" : 13\n\"Name\" : \"\"\n\"PeerURL\" : \"http://d:1\"\n\"PeerURL\" : \"http://d:2\"\n\"IsLearner\" : true\n\n";
+
+/// As etcdctl 3.5.30 prints them; of a change it prints no fields.
+#[test]
+fn members_and_their_changes() {
+    let list = Reply::Members(MemberListResponse { header: HEADER, members: members() });
+    assert_eq!(
+        printed(Format::Simple, &list),
+        "8e9e05c52164694d, started, a, http://a:1, http://a:3,http://a:4, false\nd, unstarted, , http://d:1,http://d:2, , true\n"
+    );
+    let head = format!("\"header\":{{{JSON_HEADER}}}");
+    let all = format!("\"members\":[{VOTER_JSON},{LEARNER_JSON}]");
+    assert_eq!(printed(Format::Json, &list), format!("{{{head},{all}}}\n"));
+    let fields = printed(Format::Fields, &list);
+    assert!(fields.starts_with(FIELDS_HEADER) && fields.ends_with(LEARNER_FIELDS), "{fields}");
+    assert!(
+        fields.contains("\"Name\" : \"a\"\n\"PeerURL\" : \"http://a:1\"\n\"ClientURL\" : \"http://a:3\"\n")
+    );
+
+    let add = |is_learner| {
+        let members = vec![members()[0].clone(), Member { is_learner, ..members()[1].clone() }];
+        let response = MemberAddResponse { header: HEADER, member: Some(members[1].clone()), members };
+        Reply::MemberAdded("d\"".to_owned(), response)
+    };
+    let settings = r#"
+ETCD_NAME="d\""
+ETCD_INITIAL_CLUSTER="a=http://a:1,d\"=http://d:1,d\"=http://d:2"
+ETCD_INITIAL_ADVERTISE_PEER_URLS="http://d:1,http://d:2"
+ETCD_INITIAL_CLUSTER_STATE="existing"
+"#;
+    for (is_learner, how) in [(true, "added as learner to"), (false, "added to")] {
+        assert_eq!(
+            printed(Format::Simple, &add(is_learner)),
+            format!("Member                d {how} cluster cdf818194e3a8c32\n{settings}")
+        );
+    }
+    assert_eq!(printed(Format::Json, &add(true)), format!("{{{head},\"member\":{LEARNER_JSON},{all}}}\n"));
+    assert_eq!(printed(Format::Fields, &add(true)), format!("{FIELDS_HEADER}{LEARNER_FIELDS}"));
+
+    let (id, header, members) = (members()[0].id, HEADER, members());
+    let removed = MemberRemoveResponse { header, members: members.clone() };
+    let updated = MemberUpdateResponse { header, members: members.clone() };
+    let promoted = MemberPromoteResponse { header, members };
+    for (reply, how) in [
+        (Reply::MemberRemoved(id, removed), "removed from"),
+        (Reply::MemberUpdated(id, updated), "updated in"),
+        (Reply::MemberPromoted(id, promoted), "promoted in"),
+    ] {
+        let expected = format!("Member 8e9e05c52164694d {how} cluster cdf818194e3a8c32\n");
+        assert_eq!(printed(Format::Simple, &reply), expected);
+        assert_eq!(printed(Format::Json, &reply), format!("{{{head},{all}}}\n"));
+        assert_eq!(printed(Format::Fields, &reply), FIELDS_HEADER);
+    }
+    let moved = Reply::LeaderMoved { from: id, to: 0xd, response: MoveLeaderResponse { header: None } };
+    assert_eq!(printed(Format::Simple, &moved), "Leadership transferred from 8e9e05c52164694d to d\n");
+    assert_eq!(printed(Format::Json, &moved), "{}\n");
 }

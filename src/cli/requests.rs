@@ -8,7 +8,8 @@ use super::args::{Parsed, UsageError};
 use crate::config::ValueError;
 use crate::wire::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::wire::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, WatchCreateRequest,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberAddRequest, MemberUpdateRequest,
+    PutRequest, RangeRequest, WatchCreateRequest,
 };
 
 /// The end of an interval that has none, and the first key there can be (API reference, section 0.3).
@@ -162,6 +163,37 @@ pub fn lease_id(parsed: &Parsed) -> Result<i64, UsageError> {
     };
     let id = std::str::from_utf8(id).ok().and_then(|text| lease(text).ok());
     id.ok_or(UsageError::Arguments("bad lease ID: expected it in hexadecimal"))
+}
+
+/// What the node will be called, and the request of `member add`.
+pub fn member_add(parsed: &Parsed) -> Result<(String, MemberAddRequest), UsageError> {
+    let name = match parsed.arguments.as_slice() {
+        [name] => String::from_utf8_lossy(name).into_owned(),
+        [] => return Err(UsageError::Arguments("member name not provided")),
+        _ => return Err(UsageError::Arguments("too many arguments")),
+    };
+    Ok((name, MemberAddRequest { peer_urls: peer_urls(parsed)?, is_learner: parsed.switch("learner")? }))
+}
+
+/// The request of `member update`.
+pub fn member_update(parsed: &Parsed) -> Result<MemberUpdateRequest, UsageError> {
+    Ok(MemberUpdateRequest { id: member_id(parsed)?, peer_urls: peer_urls(parsed)? })
+}
+
+/// The member that a command is about.
+pub fn member_id(parsed: &Parsed) -> Result<u64, UsageError> {
+    let [id] = parsed.arguments.as_slice() else {
+        return Err(UsageError::Arguments("this command needs one argument, the member ID"));
+    };
+    let id = std::str::from_utf8(id).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+    id.ok_or(UsageError::Arguments("bad member ID: expected it in hexadecimal"))
+}
+
+fn peer_urls(parsed: &Parsed) -> Result<Vec<String>, UsageError> {
+    let text = parsed.text("peer-urls").unwrap_or_default();
+    let urls: Vec<String> =
+        text.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
+    if urls.is_empty() { Err(UsageError::Arguments("member peer urls not provided")) } else { Ok(urls) }
 }
 
 fn number(text: &str) -> Result<i64, ValueError> {

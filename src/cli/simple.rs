@@ -4,11 +4,12 @@
 
 use std::io::{self, Write};
 
+use super::quote::quote;
 use super::reply::{Reply, ValuesOnly};
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
-    WatchResponse,
+    DeleteRangeResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse, PutResponse, RangeResponse,
+    ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
 };
 use crate::wire::mvccpb::KeyValue;
 
@@ -34,6 +35,14 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::Watch(response) => watch(out, response),
         Reply::Status(answers) => {
             answers.iter().try_for_each(|(endpoint, answer)| status(out, endpoint, answer))
+        }
+        Reply::Members(response) => response.members.iter().try_for_each(|each| member(out, each)),
+        Reply::MemberAdded(name, response) => member_added(out, name, response),
+        Reply::MemberRemoved(id, response) => changed(out, *id, "removed from", response.header),
+        Reply::MemberUpdated(id, response) => changed(out, *id, "updated in", response.header),
+        Reply::MemberPromoted(id, response) => changed(out, *id, "promoted in", response.header),
+        Reply::LeaderMoved { from, to, .. } => {
+            writeln!(out, "Leadership transferred from {from:x} to {to:x}")
         }
     }
 }
@@ -100,6 +109,35 @@ fn watch(out: &mut impl Write, response: &WatchResponse) -> io::Result<()> {
         event.prev_kv.iter().chain(&event.kv).try_for_each(|kv| key_value(out, kv))?;
     }
     Ok(())
+}
+
+/// A member that has not started has no name yet.
+fn member(out: &mut impl Write, member: &Member) -> io::Result<()> {
+    let Member { id, name, peer_urls, client_urls, is_learner } = member;
+    let state = if name.is_empty() { "unstarted" } else { "started" };
+    let (peer_urls, client_urls) = (peer_urls.join(","), client_urls.join(","));
+    writeln!(out, "{id:x}, {state}, {name}, {peer_urls}, {client_urls}, {is_learner}")
+}
+
+/// What the new node has to be started with, as etcd's variables, which `serve` reads, too.
+fn member_added(out: &mut impl Write, name: &str, response: &MemberAddResponse) -> io::Result<()> {
+    let added = response.member.clone().unwrap_or_default();
+    let how = if added.is_learner { "added as learner to" } else { "added to" };
+    changed(out, added.id, how, response.header)?;
+    let named = |member: &Member| {
+        let name = if member.id == added.id { name } else { &member.name };
+        member.peer_urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
+    };
+    let cluster: Vec<String> = response.members.iter().flat_map(named).collect();
+    writeln!(out, "\nETCD_NAME={}", quote(name.as_bytes()))?;
+    writeln!(out, "ETCD_INITIAL_CLUSTER={}", quote(cluster.join(",").as_bytes()))?;
+    writeln!(out, "ETCD_INITIAL_ADVERTISE_PEER_URLS={}", quote(added.peer_urls.join(",").as_bytes()))?;
+    writeln!(out, "ETCD_INITIAL_CLUSTER_STATE=\"existing\"")
+}
+
+fn changed(out: &mut impl Write, member: u64, how: &str, header: Option<ResponseHeader>) -> io::Result<()> {
+    let cluster = header.map_or(0, |header| header.cluster_id);
+    writeln!(out, "Member {member:16x} {how} cluster {cluster:16x}")
 }
 
 /// The columns of etcdctl 3.6's `endpoint status`.

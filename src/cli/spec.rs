@@ -195,7 +195,7 @@ not. What others have acknowledged and this node does not have is lost: choose t
 
   covey recover --data-dir /var/lib/covey      on the stopped node; says what it finds, and asks
   covey serve --data-dir /var/lib/covey        then start it as before
-  etcdctl member add b --peer-urls ...         and add others anew, with empty data directories
+  covey member add b --peer-urls ...           and add others anew, with empty data directories
 ",
     flags: &[
         option("data-dir", "path", "The node's data directory (default NAME.covey)"),
@@ -276,6 +276,72 @@ pub const LEASE_KEEP_ALIVE: Command = Command {
     flags: &[switch("once", "Renew it once")],
 };
 
+/// Lists members.
+pub const MEMBER_LIST: Command = Command {
+    name: "member list",
+    alias: None,
+    usage: "[flags]",
+    about: "Print all members: id, whether it has started, name, peer URLs, client URLs, whether it is a learner",
+    details: "",
+    flags: &[],
+};
+
+/// The flag of the commands that say where a member is.
+const PEER_URLS: Flag = option("peer-urls", "list", "Where the other members find it, separated by commas");
+
+/// Adds a member.
+pub const MEMBER_ADD: Command = Command {
+    name: "member add",
+    alias: None,
+    usage: "[flags] <name> --peer-urls <list>",
+    about: "Keep a place for one more member; prints the settings that it has to be started with",
+    details: "\
+The node that comes from these URLs gets the place, and all data from the others. As a learner it has no vote until it
+is promoted: while it is catching up, nothing waits for it.
+",
+    flags: &[PEER_URLS, switch("learner", "Without a vote")],
+};
+
+/// Removes a member.
+pub const MEMBER_REMOVE: Command = Command {
+    name: "member remove",
+    alias: None,
+    usage: "[flags] <member id>",
+    about: "Remove a member, which stops by itself",
+    details: "Its id is never given again. To have the node back, empty its data directory and add it anew.\n",
+    flags: &[],
+};
+
+/// Says where a member is.
+pub const MEMBER_UPDATE: Command = Command {
+    name: "member update",
+    alias: None,
+    usage: "[flags] <member id> --peer-urls <list>",
+    about: "Say where the others find a member from now on",
+    details: "",
+    flags: &[PEER_URLS],
+};
+
+/// Gives a learner a vote.
+pub const MEMBER_PROMOTE: Command = Command {
+    name: "member promote",
+    alias: None,
+    usage: "[flags] <member id>",
+    about: "Give a learner a vote, once it has caught up with the leader",
+    details: "",
+    flags: &[],
+};
+
+/// Has another member lead.
+pub const MOVE_LEADER: Command = Command {
+    name: "move-leader",
+    alias: None,
+    usage: "[flags] <member id>",
+    about: "Have another member lead; the present leader must be among the endpoints",
+    details: "",
+    flags: &[],
+};
+
 /// Prints by what other nodes know this one.
 pub const NODE_FINGERPRINT: Command = Command {
     name: "node fingerprint",
@@ -293,7 +359,7 @@ a node that runs is not disturbed. What is printed is the SHA-256 of the public 
 };
 
 /// What the commands begin with whose name has two words.
-pub const GROUPS: &[&str] = &["lease", "node"];
+pub const GROUPS: &[&str] = &["lease", "member", "node"];
 
 /// Every command, in the order of help.
 pub const COMMANDS: &[&Command] = &[
@@ -310,6 +376,12 @@ pub const COMMANDS: &[&Command] = &[
     &LEASE_KEEP_ALIVE,
     &COMPACT,
     &STATUS,
+    &MEMBER_LIST,
+    &MEMBER_ADD,
+    &MEMBER_REMOVE,
+    &MEMBER_UPDATE,
+    &MEMBER_PROMOTE,
+    &MOVE_LEADER,
     &SNAPSHOT,
     &RECOVER,
     &NODE_FINGERPRINT,

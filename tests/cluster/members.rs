@@ -103,6 +103,66 @@ fn a_member_is_added_promoted_and_takes_the_place_of_one_that_is_removed() {
     assert_eq!((unknown.code(), unknown.message()), (tonic::Code::NotFound, "etcdserver: member not found"));
 }
 
+/// All of it by covey's own commands, as a person would do it.
+#[test]
+fn commands_list_add_update_promote_and_remove_members_and_move_the_leader() {
+    let mut cluster = Cluster::start(3);
+    let listed = |host: &Host| -> Vec<Vec<String>> {
+        let lines = host.must(&["member", "list"]);
+        lines.lines().map(|line| line.split(", ").map(str::to_owned).collect()).collect()
+    };
+    let line = |host: &Host, name: &str, state: &str, learns: bool| {
+        let line = [state, name, &host.peer_url()].map(str::to_owned);
+        let endpoint = if name.is_empty() { String::new() } else { format!("http://{}", host.endpoint) };
+        [&line[..], &[endpoint, learns.to_string()]].concat()
+    };
+    let before = listed(&cluster.hosts[1]);
+    for host in &cluster.hosts {
+        let expected = line(host, &host.name, "started", false);
+        assert!(before.iter().any(|member| member[1..] == expected), "{expected:?}: {before:?}");
+    }
+    let new = cluster.add_host();
+    let added =
+        cluster.hosts[0].must(&["member", "add", "m3", "--learner", "--peer-urls", "http://127.0.0.1:1"]);
+    let id = added.split_whitespace().nth(1).unwrap().to_owned();
+    assert!(added.contains(&format!("Member {id:>16} added as learner to cluster ")), "{added}");
+    let url = cluster.hosts[new].peer_url();
+    let updated = cluster.hosts[1].must(&["member", "update", &id, "--peer-urls", &url]);
+    assert!(updated.starts_with(&format!("Member {id:>16} updated in cluster ")), "{updated}");
+    let place = [std::slice::from_ref(&id), &line(&cluster.hosts[new], "", "unstarted", true)[..]].concat();
+    assert!(listed(&cluster.hosts[2]).contains(&place), "{place:?}");
+    let refused = cluster.hosts[0].run(&["member", "promote", &id]).unwrap_err();
+    assert_eq!(
+        refused,
+        "Error: etcdserver: can only promote a learner member which is in sync with leader\n"
+    );
+
+    let initial = cluster.initial();
+    cluster.hosts[new].start(&["--initial-cluster", &initial, "--initial-cluster-state", "existing"]);
+    let promoted = until("it has caught up", || cluster.hosts[2].run(&["member", "promote", &id]).ok());
+    assert!(promoted.starts_with(&format!("Member {id:>16} promoted in cluster ")), "{promoted}");
+    cluster.wait_ready();
+    let voter = [std::slice::from_ref(&id), &line(&cluster.hosts[new], "m3", "started", false)[..]].concat();
+    until("it has said its name", || listed(&cluster.hosts[0]).contains(&voter).then_some(()));
+
+    // The leader is looked for among the endpoints; whoever does not answer is passed over.
+    let leader = cluster.leader();
+    let (old, other) =
+        (cluster.hosts[leader].endpoint.clone(), cluster.hosts[(leader + 1) % 3].endpoint.clone());
+    let by = |host: &Host, endpoints: &str| host.run(&["--endpoints", endpoints, "move-leader", &id]);
+    let refused = by(&cluster.hosts[0], &other).unwrap_err();
+    assert_eq!(refused, format!("Error: no leader endpoint given at [{other}]\n"));
+    let moved = by(&cluster.hosts[0], &format!("127.0.0.1:1,{other},{old}")).unwrap();
+    let from = &before.iter().find(|member| member[2] == cluster.hosts[leader].name).unwrap()[0];
+    assert_eq!(moved, format!("Leadership transferred from {from} to {id}\n"));
+    assert_eq!(cluster.leader(), new);
+
+    let removed = cluster.hosts[0].must(&["member", "remove", &id]);
+    assert!(removed.starts_with(&format!("Member {id:>16} removed from cluster ")), "{removed}");
+    assert_eq!(cluster.hosts[new].ended(), 0);
+    assert_eq!(listed(&cluster.hosts[1]), before);
+}
+
 /// Who was away hears of its removal by being refused: nobody sends it the log any more.
 #[test]
 fn a_follower_that_is_removed_while_it_is_away_stops_by_itself() {
