@@ -122,9 +122,7 @@ async fn dismiss(shared: &Shared, connection: &Connection, member: MemberId) -> 
     if let Err(failure) = greet::answer(connection, &shared.own, &Known { member, seen: None }).await {
         return failure;
     }
-    let us = shared.own.member;
-    let sentence = format!("member {us} refuses member {member}: it was removed from the cluster");
-    refuse(connection, Refusal { kind: RefusalKind::Removed, sentence })
+    refuse(connection, Refusal::removed(shared.own.member, member))
 }
 
 pub(super) fn protocol_of(connection: &Connection) -> Option<Vec<u8>> {

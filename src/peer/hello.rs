@@ -147,7 +147,7 @@ pub enum RefusalKind {
     OldRun,
     /// Bytes that are no hello.
     Malformed,
-    /// The member was removed, or has another key now.
+    /// The member was removed. Who is told so stops.
     Removed,
     /// Who refuses has found out that it is a copy itself: the other one has seen a run of it that it knows nothing of.
     Fenced,
@@ -193,6 +193,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// What `us` tells a member that was removed.
+    pub(super) fn removed(us: MemberId, member: MemberId) -> Self {
+        let sentence = format!("member {us} refuses member {member}: it was removed from the cluster");
+        Self { kind: RefusalKind::Removed, sentence }
+    }
+
     /// What the other end gave as its reason when it closed the connection. It is shown in a log, so that only
     /// printable text is taken, and not much of it.
     pub fn received(kind: RefusalKind, reason: &[u8]) -> Self {

@@ -183,13 +183,22 @@ impl Manager {
         let Some(member) = self.members.remove(&id) else { return };
         self.shared.connections().remove(&id);
         member.outbox.detach();
-        let us = self.shared.own.member;
-        let sentence = format!("member {us} refuses member {id}: it is not a member with this key any more");
-        let refusal = Refusal { kind: RefusalKind::Removed, sentence };
+        let refusal = self.not_a_member(id, &member.peer.key);
         for link in member.link.iter().chain(&member.retired) {
             link.refuse(&refusal);
         }
         tracing::info!(member = %id, "a member is trusted no longer; its connections are closed");
+    }
+
+    /// Why a member that is known no longer, or not yet, is refused with this key. Whoever hears that it was removed stops for good, so that it
+    /// is said only to whom the state names as removed; all others try again.
+    fn not_a_member(&self, id: MemberId, key: &PublicKey) -> Refusal {
+        let us = self.shared.own.member;
+        if self.shared.pins.removed(key) == Some(id) {
+            return Refusal::removed(us, id);
+        }
+        let sentence = format!("member {us} refuses member {id}: its key is not that of a member now");
+        Refusal { kind: RefusalKind::Key, sentence }
     }
 
     fn established(&mut self, new: Established) {
@@ -197,8 +206,7 @@ impl Manager {
         let known = self.shared.pins.known(&new.key).filter(|known| known.member == id);
         let member = self.members.get_mut(&id).filter(|member| member.peer.key == new.key);
         let (Some(known), Some(member)) = (known, member) else {
-            let sentence = format!("member {us} does not know this key of member {id} any more");
-            refuse(&new.connection, Refusal { kind: RefusalKind::Removed, sentence });
+            refuse(&new.connection, self.not_a_member(id, &new.key));
             return;
         };
         if new.attempt.is_some() && member.dial.as_ref().map(|dial| dial.number) == new.attempt {

@@ -154,8 +154,8 @@ impl Transport {
         self.shared.endpoint.local_addr().ok()
     }
 
-    /// These are the members from now on, and this is where they are. Who is not among them is cut off at once; who has moved is dialled at once.
-    /// The node itself may be among them.
+    /// These are the members from now on, and this is where they are. Who is not among them is cut off at once, and told that it was removed if
+    /// [`Transport::set_removed`] has named it; who has moved is dialled at once. The node itself may be among them.
     pub fn set_peers(&self, peers: BTreeMap<MemberId, Peer>) {
         let pins = peers.iter().map(|(id, peer)| (peer.key, *id, peer.seen));
         self.shared.pins.replace(pins);

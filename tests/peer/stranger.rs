@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use covey::formation::{Identity, NodeKey};
-use covey::ids::Run;
+use covey::ids::{MemberId, Run};
 use covey::peer::{Event, PROTOCOL, RefusalKind};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -20,7 +20,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use smol::block_on;
 
-use crate::harness::{Node, append, identity, new_key, peer};
+use crate::harness::{Node, append, identity, new_key, peer, public};
 
 /// Takes anybody for anybody.
 #[derive(Debug)]
@@ -153,6 +153,27 @@ fn another_version_is_refused_by_name() {
         _ => None,
     });
     assert_eq!(kind, RefusalKind::Version);
+}
+
+/// Keys are looked up at the beginning and at the end of the hellos, and the members may change in between: one that is new may come too early, one
+/// that is removed too late. Only the latter is told so, for whoever hears it stops for good.
+#[test]
+fn who_is_no_member_at_the_end_of_its_hello_hears_of_a_removal_only_if_there_was_one() {
+    for (removed, kind) in [(None, RefusalKind::Key), (Some(MemberId(1)), RefusalKind::Removed)] {
+        let (node, us) = node();
+        block_on(async {
+            let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
+            let (mut send, mut recv) = connection.open_bi().await.unwrap();
+            send.write_all(&framed(&hello(PROTOCOL, &us, 2, None))).await.unwrap();
+            recv.read_exact(&mut [0; 4 + 70]).await.unwrap();
+            node.transport.set_removed(removed.map(|id| (public(&us.key), id)).into_iter().collect());
+            node.trust(&[]);
+            send.write_all(&framed(&[1])).await.unwrap();
+            let (code, sentence) = closed(&connection).await;
+            assert_eq!(RefusalKind::from_code(code), Some(kind), "{sentence}");
+        });
+        assert_eq!(node.transport.stats().connected, 0);
+    }
 }
 
 #[test]
