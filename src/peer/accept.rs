@@ -56,6 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 struct Place {
     shared: Arc<Shared>,
     address: IpAddr,
+    /// It is a member, or has shown that it may become one.
     was_member: bool,
 }
 
@@ -96,8 +97,9 @@ async fn greeted(
     if protocol.as_deref() == Some(ALPN_FORMING)
         && let Some((trust, answerer)) = &shared.forming
     {
-        forming::serve(&connection, shared.own_key, trust, answerer).await;
-        return Err(Failure::Heard);
+        let was_heard = forming::serve(&connection, shared.own_key, trust, answerer).await;
+        let stranger = "it asks, and has not shown that it may";
+        return Err(if was_heard { Failure::Heard } else { Failure::Lost(stranger.into()) });
     }
     if protocol.as_deref() != Some(ALPN_PEER) {
         let sentence = format!("member {} speaks another protocol with members", shared.own.member);

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, Endpoint, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, SendStream, VarInt};
 use smol::Executor;
 use smol::future::or;
 
@@ -174,43 +174,56 @@ fn opened(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (*version == VERSION).then_some((proof, message))
 }
 
-/// Hears one question on a connection of this protocol and answers it. The end of the connection is its end.
-pub(super) async fn serve(connection: &Connection, own: PublicKey, trust: &Trust, answerer: &Answerer) {
-    if let Err(why) = hear(connection, own, trust, answerer).await {
-        connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
-    }
-}
-
-async fn hear(
+/// Hears one question on a connection of this protocol and answers it. The end of the connection is its end. Tells whether whoever asked has shown
+/// that it may: all others are strangers, whatever they have said.
+pub(super) async fn serve(
     connection: &Connection,
     own: PublicKey,
     trust: &Trust,
     answerer: &Answerer,
-) -> Result<(), Unheard> {
+) -> bool {
+    let heard = hear(connection, own, trust).await;
+    let was_heard = heard.is_ok();
+    let answered = match heard {
+        Ok(heard) => answer(heard, trust, answerer).await.ok_or(Unheard::Unproven),
+        Err(why) => Err(why),
+    };
+    if let Err(why) = answered {
+        connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
+    }
+    was_heard
+}
+
+/// A question of somebody who is listened to, and where its answer goes.
+struct Heard {
+    key: PublicKey,
+    ends: Ends,
+    asked: Vec<u8>,
+    send: SendStream,
+}
+
+async fn hear(connection: &Connection, own: PublicKey, trust: &Trust) -> Result<Heard, Unheard> {
     if !trust.hears(connection.remote_address()) {
         return Err(Unheard::Elsewhere);
     }
     let key = shown_key(connection).ok_or(Unheard::Unproven)?;
     trust.knows(own, key)?;
-    one(connection, own, key, trust, answerer).await.ok_or(Unheard::Unproven)
+    question(connection, own, key, trust).await.ok_or(Unheard::Unproven)
 }
 
-async fn one(
-    connection: &Connection,
-    own: PublicKey,
-    key: PublicKey,
-    trust: &Trust,
-    answerer: &Answerer,
-) -> Option<()> {
+async fn question(connection: &Connection, own: PublicKey, key: PublicKey, trust: &Trust) -> Option<Heard> {
     let ends = Ends::of(connection, key, own)?;
-    let (mut send, mut recv) = connection.accept_bi().await.ok()?;
+    let (send, mut recv) = connection.accept_bi().await.ok()?;
     let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?;
     let (proof, asked) = opened(&bytes)?;
-    if !trust.accepts(Prover::Dialler, &ends, &[asked], proof) {
-        return None;
-    }
-    let answer = answerer(key, Question::decode(asked).ok()?).await.encode();
-    let proof = trust.prove(Prover::Dialled, &ends, &[asked, &answer]);
+    let is_proven = trust.accepts(Prover::Dialler, &ends, &[asked], proof);
+    is_proven.then(|| Heard { key, ends, asked: asked.to_vec(), send })
+}
+
+async fn answer(heard: Heard, trust: &Trust, answerer: &Answerer) -> Option<()> {
+    let Heard { key, ends, asked, mut send } = heard;
+    let answer = answerer(key, Question::decode(&asked).ok()?).await.encode();
+    let proof = trust.prove(Prover::Dialled, &ends, &[&asked, &answer]);
     send.write_all(&sealed(proof, &answer)).await.ok()?;
     // It can only fail for a stream that is closed already.
     let _ = send.finish();
@@ -358,8 +371,7 @@ async fn accept(inner: Arc<Inner>) {
                         if protocol_of(&connection).as_deref() != Some(ALPN_FORMING) {
                             return false;
                         }
-                        serve(&connection, inner.own, &inner.trust, &inner.answerer).await;
-                        true
+                        serve(&connection, inner.own, &inner.trust, &inner.answerer).await
                     };
                     let late = async {
                         inner.host.sleep(TIMEOUT).await;

@@ -64,7 +64,7 @@ impl Gate {
         Admission::Begin
     }
 
-    /// A handshake is over. Who turned out to be a member has cost nothing.
+    /// A handshake is over. Who turned out to be a member, or to have a right to be heard, has cost nothing.
     pub(super) fn ended(&mut self, address: IpAddr, was_member: bool) {
         self.pending -= 1;
         if was_member {

@@ -10,6 +10,7 @@
 mod bulk;
 mod connect;
 mod costs;
+mod forming;
 mod harness;
 mod refuse;
 mod stranger;

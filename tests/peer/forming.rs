@@ -1,0 +1,84 @@
+//! Nodes without a cluster, on the members' port and on one another's.
+//!
+//! Owns: what it costs to ask with and without the cluster's secret. Must never: judge what is answered (`formation` is).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use covey::formation::{Answer, ClusterSecret, NodeKey, Question};
+use covey::peer::{Answerer, AskError, Forming, Options, Transport, Trust};
+use covey::prng::Prng;
+use covey::runtime::clock::Clock;
+use smol::block_on;
+
+use crate::harness::{identity, new_key};
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn secret(text: &str) -> Trust {
+    Trust { secret: Some(ClusterSecret::parse(text).unwrap()), ..Trust::default() }
+}
+
+fn right() -> Trust {
+    secret("0123456789abcdefghijkl")
+}
+
+fn answerer() -> Answerer {
+    Arc::new(|_, question: Question| Box::pin(async move { Answer::Fresh { name: question.name } }))
+}
+
+fn node(key: &NodeKey, trust: Trust) -> Forming {
+    Forming::start(key, loopback(), trust, answerer(), Clock::start()).unwrap()
+}
+
+/// Asks so often, one after the other, and tells who was listened to.
+fn ask(count: u64, trust: Trust, address: SocketAddr) -> Vec<Result<(), AskError>> {
+    let asker = node(&new_key(), trust);
+    let question = Question { name: "n".into(), peer_urls: Vec::new(), named: [0; 32] };
+    (0..count).map(|_| block_on(asker.ask(address, &question)).map(drop)).collect()
+}
+
+/// Whoever proves that it has the secret may ask as often as it has to.
+fn check_friends(address: SocketAddr) {
+    let outcomes = ask(40, right(), address);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+/// Whoever does not is a stranger: a burst of 16, and two a second.
+fn check_strangers(address: SocketAddr) {
+    let (began, count) = (Instant::now(), 24);
+    let outcomes = ask(count, secret("0123456789abcdefghijkX"), address);
+    assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+    let allowed = 16 + 2 * (began.elapsed().as_secs() + 1);
+    assert!(count <= allowed, "{count} were gone into, {allowed} allowed");
+}
+
+#[test]
+fn asking_a_member_is_free_only_with_the_secret() {
+    let options = Options {
+        identity: identity(1),
+        listen: loopback(),
+        prng: Prng::new(1),
+        clock: Clock::start(),
+        forming: Some((right(), answerer())),
+    };
+    let transport = Transport::start(options, Arc::new(drop)).unwrap();
+    let address = transport.local_address().unwrap();
+    check_friends(address);
+    assert_eq!(transport.stats().turned_away, 0);
+    check_strangers(address);
+    assert!(transport.stats().turned_away > 0);
+}
+
+#[test]
+fn asking_a_node_without_a_cluster_is_free_only_with_the_secret() {
+    let socket = std::net::UdpSocket::bind(loopback()).unwrap();
+    let address = socket.local_addr().unwrap();
+    drop(socket);
+    let _asked = Forming::start(&new_key(), address, right(), answerer(), Clock::start()).unwrap();
+    check_friends(address);
+    check_strangers(address);
+}
