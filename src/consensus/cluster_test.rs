@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::testing::{Cluster, conf, logger, start_of};
 use super::*;
-use crate::limits::{ELECTION_TIMEOUT, ELECTION_TIMEOUT_MIN, HEARTBEAT};
+use crate::limits::{ELECTION_TIMEOUT, ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, HEARTBEAT};
 use crate::wal::Position;
 
 fn entry(index: u64, term: u64) -> LogEntry {
@@ -84,6 +84,29 @@ fn a_leader_is_missed_by_the_gaps_between_its_words() {
     cluster.cut_off = vec![leader];
     cluster.pass(ELECTION_TIMEOUT_MIN * 3);
     assert_ne!(cluster.leader(), Some(leader));
+}
+
+/// A member that heard nothing for an hour, of a leader that led all the time, is patient for a few minutes and not for as long as an hour takes to
+/// be forgotten.
+#[test]
+fn an_hour_without_a_word_is_forgotten_as_soon_as_a_short_gap() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let term = cluster.raft(leader).status().term;
+    cluster.cut_off = vec![follower];
+    cluster.pass(Duration::from_secs(3600));
+    cluster.cut_off.clear();
+    let mut patience = |after: Duration| {
+        cluster.pass(after);
+        let now = cluster.now;
+        cluster.raft(follower).poll_timeout().unwrap().since(now)
+    };
+    let at_first = patience(HEARTBEAT * 3);
+    let later = patience(Duration::from_secs(180));
+    assert!(at_first + HEARTBEAT > ELECTION_TIMEOUT_MAX, "{at_first:?}");
+    assert!(later <= ELECTION_TIMEOUT_MIN * 2, "{later:?}");
+    assert_eq!((cluster.leader(), cluster.raft(leader).status().term), (Some(leader), term));
 }
 
 /// Whatever is set: raft insists on more than a heartbeat.

@@ -56,6 +56,11 @@ impl Pace {
         2 * ticks(self.election_max).max(self.election_ticks()) + 1
     }
 
+    /// Whatever the settings: not below the shortest.
+    fn longest_timeout(&self) -> Duration {
+        self.election_max.max(self.election_min)
+    }
+
     /// A pause of the process counts as at most so many ticks: one election is enough to find out what happened meanwhile.
     fn catch_up_ticks(&self) -> u64 {
         2 * self.election_ticks() as u64
@@ -203,6 +208,8 @@ impl Consensus {
             let forgotten =
                 self.longest_gap.as_nanos() * gap.min(GAP_MEMORY).as_nanos() / GAP_MEMORY.as_nanos();
             let forgotten = Duration::from_nanos(u64::try_from(forgotten).unwrap_or(u64::MAX));
+            // A longer gap could not raise the timeout, and would take longer to be forgotten.
+            let gap = gap.min(self.pace.longest_timeout() / GAPS);
             self.longest_gap = self.longest_gap.saturating_sub(forgotten).max(gap);
             self.set_election_timeout();
         }
@@ -214,8 +221,7 @@ impl Consensus {
     }
 
     fn set_election_timeout(&mut self) {
-        let most = self.pace.election_max.max(self.pace.election_min);
-        let least = (self.longest_gap * GAPS).clamp(self.pace.election_min, most);
+        let least = (self.longest_gap * GAPS).clamp(self.pace.election_min, self.pace.longest_timeout());
         let least = ticks(least).max(self.pace.election_ticks());
         let more = least as u64 * self.chance / CHANCES;
         self.election_ticks = least + usize::try_from(more).unwrap_or(0);
