@@ -16,7 +16,7 @@ use super::forming;
 use crate::config::Url;
 use crate::consensus::Message;
 use crate::formation::Identity;
-use crate::ids::MemberId;
+use crate::ids::{LogIndex, MemberId};
 use crate::limits::QUESTIONS_WAITING_MAX;
 use crate::mvcc::Facts;
 use crate::node::{Roster, TransferMessage};
@@ -138,8 +138,8 @@ impl Peers {
             let newer = (roster.applied > view.applied()).then(|| roster.facts.clone());
             let has_names = facts.members.iter().any(|member| !addresses_are_literal(member));
             let peers = self.handle.blocking(move || {
-                let mut peers = newer.as_ref().map(peers_of).unwrap_or_default();
-                peers.extend(peers_of(&facts));
+                let mut peers = peers_of(&facts);
+                peers.extend(newer.as_ref().map(peers_of).unwrap_or_default());
                 peers
             });
             let peers = peers.await;
@@ -150,7 +150,7 @@ impl Peers {
                 shown = peers;
             }
             let lost = async {
-                roster = self.newer_roster(shown.keys().copied()).await;
+                roster = self.newer_roster(roster.applied, shown.keys().copied()).await;
             };
             let look_again = async {
                 if has_names {
@@ -163,8 +163,9 @@ impl Peers {
         }
     }
 
-    /// Waits until there has been no leader for a while and a member knows a newer roster than this one's state is.
-    async fn newer_roster(&self, members: impl Iterator<Item = MemberId> + Clone) -> Roster {
+    /// Waits until there has been no leader for a while and a member knows a newer roster than the one before, which `held` is of, and than this
+    /// one's state is.
+    async fn newer_roster(&self, held: LogIndex, members: impl Iterator<Item = MemberId> + Clone) -> Roster {
         loop {
             Timer::after(LEADERLESS).await;
             if self.handle.status().leader.is_some() {
@@ -176,7 +177,7 @@ impl Peers {
                     Err(ServeError::TimedOut)
                 };
                 match smol::future::or(self.handle.ask_roster(member), late).await {
-                    Ok(roster) if roster.applied > self.handle.view().applied() => return roster,
+                    Ok(roster) if is_news(&roster, held, self.handle.view().applied()) => return roster,
                     Ok(_) | Err(_) => {}
                 }
             }
@@ -221,6 +222,11 @@ fn take(handle: &Handle, asks: &Sender<Asked>, event: Event) {
     }
 }
 
+/// An answer that is older than the one before would lose members that were found since.
+fn is_news(told: &Roster, held: LogIndex, applied: LogIndex) -> bool {
+    told.applied > held.max(applied)
+}
+
 fn addresses_are_literal(member: &Member) -> bool {
     let is_literal =
         |url: &String| Url::parse(url).is_ok_and(|url| url.host.parse::<std::net::IpAddr>().is_ok());
@@ -244,4 +250,19 @@ fn addresses_of(url: &str) -> Vec<SocketAddr> {
     let Ok(url) = Url::parse(url) else { return Vec::new() };
     // A name that does not resolve now may do so later.
     (url.host.as_str(), url.port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_roster_is_never_replaced_by_an_older_one() {
+        let told = Roster { applied: LogIndex(7), ..Roster::default() };
+        for (held, applied, expected) in
+            [(0, 6, true), (6, 5, true), (7, 5, false), (8, 5, false), (0, 7, false)]
+        {
+            assert_eq!(is_news(&told, LogIndex(held), LogIndex(applied)), expected, "{held} {applied}");
+        }
+    }
 }
