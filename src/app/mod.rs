@@ -2,6 +2,7 @@
 //!
 //! Owns: the order in which the parts come up and go down. Must never: hold logic that a part could hold. Driven by `main`.
 
+mod addresses;
 mod auto_compaction;
 mod compare;
 mod data_dir;

@@ -1,9 +1,9 @@
 //! The transport between members, joined to the node: what the state says of the members out, what they say in.
 //!
-//! Owns: whom the transport trusts and where it looks for them. Must never: trust a key that the state does not name. Driven by `serve`.
+//! Owns: whom the transport trusts. Must never: trust a key that the state does not name. Driven by `serve`.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use bytes::Bytes;
 use smol::channel::{Receiver, Sender};
 use smol::{LocalExecutor, Timer};
 
+use super::addresses::Addresses;
 use super::forming;
-use crate::config::Url;
 use crate::consensus::Message;
 use crate::formation::Identity;
-use crate::ids::{LogIndex, MemberId};
+use crate::ids::{LogIndex, MemberId, PublicKey, Run};
 use crate::limits::QUESTIONS_WAITING_MAX;
 use crate::mvcc::Facts;
 use crate::node::{Roster, TransferMessage};
@@ -25,9 +25,6 @@ use crate::prng::Prng;
 use crate::runtime::clock::Clock;
 use crate::runtime::{Handle, PeerLink, ServeError};
 use crate::store::Member;
-
-/// How often names in peer URLs are looked up again: their addresses may change, and a name may not resolve yet.
-const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 
 /// After so long without a leader the members are asked who else there is, and after so long without an answer the next one is.
 const LEADERLESS: Duration = Duration::from_secs(2);
@@ -129,37 +126,32 @@ impl Peers {
     }
 
     /// Keeps the transport's members equal to those of the state, until it is dropped. Without a leader, also those that members know of.
+    ///
+    /// Whose key counts is known at once; where names lead follows when the resolver has answered.
     async fn follow(&self) {
         let (mut shown, mut roster) = (BTreeMap::new(), Roster::default());
+        let mut addresses = Addresses::new(self.handle.clone());
         loop {
             let changed = self.handle.members_changed();
-            let view = self.handle.view();
-            let facts = view.facts().clone();
-            let newer = (roster.applied > view.applied()).then(|| roster.facts.clone());
-            let has_names = facts.members.iter().any(|member| !addresses_are_literal(member));
-            let peers = self.handle.blocking(move || {
-                let mut peers = peers_of(&facts);
-                peers.extend(newer.as_ref().map(peers_of).unwrap_or_default());
-                peers
-            });
-            let peers = peers.await;
-            let gone = view.facts().removed.iter().filter_map(|(id, key)| Some(((*key)?, *id)));
-            self.transport.set_removed(gone.collect());
-            if peers != shown {
-                self.transport.set_peers(peers.clone());
-                shown = peers;
-            }
+            // A view that is held keeps the store's old pages, so that it goes before the wait.
+            let urls = {
+                let view = self.handle.view();
+                let newer = (roster.applied > view.applied()).then_some(&roster.facts);
+                let places = places(view.facts(), newer);
+                // First of all, so that who is cut off now is told why.
+                let gone = view.facts().removed.iter().filter_map(|(id, key)| Some(((*key)?, *id)));
+                self.transport.set_removed(gone.collect());
+                let peers = peers_at(&places, &addresses);
+                if peers != shown {
+                    self.transport.set_peers(peers.clone());
+                    shown = peers;
+                }
+                places.values().flat_map(|place| place.urls).cloned().collect()
+            };
             let lost = async {
                 roster = self.newer_roster(roster.applied, shown.keys().copied()).await;
             };
-            let look_again = async {
-                if has_names {
-                    Timer::after(LOOK_UP_AGAIN).await;
-                } else {
-                    smol::future::pending::<()>().await;
-                }
-            };
-            smol::future::or(smol::future::or(changed, look_again), lost).await;
+            smol::future::or(smol::future::or(changed, addresses.news(urls)), lost).await;
         }
     }
 
@@ -227,34 +219,86 @@ fn is_news(told: &Roster, held: LogIndex, applied: LogIndex) -> bool {
     told.applied > held.max(applied)
 }
 
-fn addresses_are_literal(member: &Member) -> bool {
-    let is_literal =
-        |url: &String| Url::parse(url).is_ok_and(|url| url.host.parse::<std::net::IpAddr>().is_ok());
-    member.attributes.peer_urls.iter().all(is_literal)
+/// What the state, or a roster, says of somebody who takes part.
+#[derive(Debug, PartialEq, Eq)]
+struct Place<'a> {
+    key: PublicKey,
+    urls: &'a [String],
+    seen: Option<Run>,
 }
 
-/// What the transport has to know of the members. Waits for the resolver.
-///
+/// Everybody who takes part by what this member's state says or by what is newer, which is right where they differ.
+fn places<'a>(facts: &'a Facts, newer: Option<&'a Facts>) -> BTreeMap<MemberId, Place<'a>> {
+    [Some(facts), newer].into_iter().flatten().flat_map(places_of).collect()
+}
+
 /// Of those that were removed and still take part nobody knows any more where they are; they know where the others are.
-fn peers_of(facts: &Facts) -> BTreeMap<MemberId, Peer> {
-    let peer = |(id, key)| {
+fn places_of(facts: &Facts) -> impl Iterator<Item = (MemberId, Place<'_>)> {
+    facts.keys().map(|(id, key)| {
         let member = facts.members.iter().find(|member| member.id() == id);
-        let urls = member.iter().flat_map(|member| &member.attributes.peer_urls);
-        let addresses = urls.flat_map(|url| addresses_of(url)).collect();
-        (id, Peer { key, addresses, seen: member.and_then(Member::run) })
-    };
-    facts.keys().map(peer).collect()
+        let urls = member.map(|member| &member.attributes.peer_urls[..]).unwrap_or_default();
+        (id, Place { key, urls, seen: member.and_then(Member::run) })
+    })
 }
 
-fn addresses_of(url: &str) -> Vec<SocketAddr> {
-    let Ok(url) = Url::parse(url) else { return Vec::new() };
-    // A name that does not resolve now may do so later.
-    (url.host.as_str(), url.port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
+/// What the transport has to know of them.
+fn peers_at(places: &BTreeMap<MemberId, Place<'_>>, addresses: &Addresses) -> BTreeMap<MemberId, Peer> {
+    let peer = |(id, place): (&MemberId, &Place<'_>)| {
+        let addresses = place.urls.iter().flat_map(|url| addresses.of(url)).collect();
+        (*id, Peer { key: place.key, addresses, seen: place.seen })
+    };
+    places.iter().map(peer).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::MemberAttributes;
+    use crate::store::ConfState;
+
+    const OLD: &str = "https://10.0.0.1:2380";
+    const NEW: &str = "https://10.0.0.2:2380";
+
+    fn member(id: u64, url: &str, incarnation: u64) -> Member {
+        let attributes = MemberAttributes {
+            member: MemberId(id),
+            peer_urls: vec![url.to_owned()],
+            incarnation,
+            boot_nonce: incarnation,
+            ..MemberAttributes::default()
+        };
+        Member { key: Some(key(id)), votes: true, attributes }
+    }
+
+    fn key(id: u64) -> PublicKey {
+        PublicKey([u8::try_from(id).unwrap(); 32])
+    }
+
+    fn shown(places: &BTreeMap<MemberId, Place<'_>>) -> Vec<(u64, PublicKey, Vec<String>, u64)> {
+        let row = |(id, place): (&MemberId, &Place<'_>)| {
+            (id.0, place.key, place.urls.to_vec(), place.seen.map_or(0, |run| run.incarnation.0))
+        };
+        places.iter().map(row).collect()
+    }
+
+    /// A member has moved and started anew while this one was away: found at its old address it would never be, and a run that it has left behind
+    /// would be taken for its latest.
+    #[test]
+    fn what_is_newer_is_right_and_nobody_is_lost() {
+        let facts = Facts { members: vec![member(2, OLD, 1), member(3, OLD, 1)], ..Facts::default() };
+        let mut newer = Facts { members: vec![member(2, NEW, 4), member(4, NEW, 1)], ..Facts::default() };
+        let (old, new) = (vec![OLD.to_owned()], vec![NEW.to_owned()]);
+        let two = (2, key(2), old.clone(), 1);
+        let three = (3, key(3), old, 1);
+        assert_eq!(shown(&places(&facts, None)), [two, three.clone()]);
+        let (two, four) = ((2, key(2), new.clone(), 4), (4, key(4), new, 1));
+        assert_eq!(shown(&places(&facts, Some(&newer))), [two.clone(), three.clone(), four.clone()]);
+        // Removed, and it may still take its vote to let it go.
+        newer.removed = vec![(MemberId(5), Some(key(5))), (MemberId(6), Some(key(6)))];
+        newer.conf_state = ConfState { voters: vec![MemberId(5)], ..ConfState::default() };
+        let five = (5, key(5), vec![], 0);
+        assert_eq!(shown(&places(&facts, Some(&newer))), [two, three, four, five]);
+    }
 
     #[test]
     fn a_roster_is_never_replaced_by_an_older_one() {
