@@ -75,6 +75,12 @@ impl Message {
             && !self.0.entries.is_empty()
     }
 
+    /// The proposals that a follower forwards to this leader; none in any other message.
+    pub fn proposals(&self) -> impl Iterator<Item = &Bytes> {
+        let forwards = self.0.msg_type == MessageType::MsgPropose;
+        self.0.entries.iter().filter(move |_| forwards).map(|entry| &entry.data)
+    }
+
     /// How many bytes [`Message::encode`] makes of it.
     pub fn encoded_len(&self) -> usize {
         self.0.encoded_len()

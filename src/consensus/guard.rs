@@ -39,6 +39,9 @@ pub enum Refusal {
     /// The entries do not follow one another, or their terms go backwards, or their kind is not proposed here.
     #[error("the entries do not form a log")]
     Entries,
+    /// A forwarded proposal is no command that this version reads. In the log it would stop every member that applies it.
+    #[error("a proposal cannot be read")]
+    Unreadable,
     /// Only a leader can act on it.
     #[error("this member does not lead")]
     NotLeader,

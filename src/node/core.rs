@@ -1,7 +1,7 @@
 //! Consensus of a whole member: proposals and reads in, batches for the disk and for the applier out.
 //!
-//! Owns: what waits for consensus and its bounds, read-index rounds, the order between log, disk and state. Must never: look
-//! into a proposal, touch a disk or a socket. Driven by the core thread of `runtime` and by the simulator.
+//! Owns: what waits for consensus and its bounds, read-index rounds, the order between log, disk and state. Must never: decide
+//! by what a proposal says (that it can be read is all), touch a disk or a socket. Driven by the core thread of `runtime` and by the simulator.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::checkpointer::CheckpointJob;
 use super::notices::Notices;
 use super::reconcile::{Membership, Step, next_step};
 use super::serving::Serving;
+use crate::command::codec;
 use crate::consensus::{
     ConfChange, ConfChangeRefusal, ConfChangeUnreadable, Consensus, CoreStatus, Message, Persist, PersistId,
     ReadRequest, ReadRound, Ready, Refusal, Role,
@@ -253,6 +254,9 @@ impl Core {
         // for once there is room, and a leader no more proposals.
         if self.unapplied_bytes > UNAPPLIED_BYTES_MAX && message.brings_entries() {
             return Err(Refusal::Full);
+        }
+        if !message.proposals().all(|envelope| codec::decode(envelope.clone()).is_ok()) {
+            return Err(Refusal::Unreadable);
         }
         if message.is_passed_on() {
             let notice = self.notices.note_asked(now, message.from());

@@ -1,6 +1,7 @@
 //! A core among peers that do not answer, or answer late.
 
 use super::*;
+use crate::command::{Command, Envelope, MemberAttributes};
 use crate::consensus::{Pace, Start};
 use crate::ids::Term;
 use crate::limits::HEARTBEAT;
@@ -133,19 +134,25 @@ fn id(seq: u64) -> ProposalId {
     ProposalId { boot: 1, seq }
 }
 
+/// Some command, told from others by `text`.
+fn command(text: &str) -> Bytes {
+    let attributes = MemberAttributes { name: text.to_owned(), ..MemberAttributes::default() };
+    codec::encode(&Envelope { id: id(0), command: Command::Publish(attributes) })
+}
+
 #[test]
 fn proposals_wait_for_an_election_but_not_for_ever() {
     let mut trio = Trio::new();
-    trio.cores[0].handle_proposal(trio.now, id(1), Bytes::from_static(b"early"));
+    trio.cores[0].handle_proposal(trio.now, id(1), command("early"));
     trio.settle();
     trio.elect();
     trio.pass(HEARTBEAT * 2);
-    assert_eq!(trio.applied, vec![vec![Bytes::from_static(b"early")]; 3]);
+    assert_eq!(trio.applied, vec![vec![command("early")]; 3]);
     assert!(trio.refused(0).is_empty());
 
     let mut trio = Trio::new();
     trio.cut_off = Some(0);
-    trio.cores[0].handle_proposal(trio.now, id(1), Bytes::from_static(b"never"));
+    trio.cores[0].handle_proposal(trio.now, id(1), command("never"));
     trio.settle();
     trio.pass(LEADER_PATIENCE / 2);
     assert!(trio.refused(0).is_empty());
@@ -278,18 +285,18 @@ fn an_isolated_leader_confirms_no_read_and_forgets_its_own_proposals() {
     trio.cut_off = Some(old);
     trio.cores[old].handle_read(trio.now, ReadId(1));
     for seq in 0..100 {
-        trio.cores[old].handle_proposal(trio.now, id(seq), Bytes::from_static(b"lost"));
+        trio.cores[old].handle_proposal(trio.now, id(seq), command("lost"));
     }
     trio.settle();
     assert_eq!(trio.cores[old].appended_count, 100);
     let new = trio.elect();
-    trio.cores[new].handle_proposal(trio.now, id(200), Bytes::from_static(b"kept"));
+    trio.cores[new].handle_proposal(trio.now, id(200), command("kept"));
     trio.pass(ELECTION_TIMEOUT * 2);
     assert!(trio.reads_ready(old).is_empty());
     assert_eq!((trio.cores[old].appended_count, trio.cores[old].appended_bytes), (0, 0));
     trio.cut_off = None;
     trio.pass(ELECTION_TIMEOUT * 2);
-    assert_eq!(trio.applied, vec![vec![Bytes::from_static(b"kept")]; 3]);
+    assert_eq!(trio.applied, vec![vec![command("kept")]; 3]);
     assert_eq!(trio.reads_ready(old), [ReadId(1)], "another leader's round serves it");
 }
 
@@ -348,7 +355,7 @@ fn a_removed_member_refuses_everything() {
     trio.settle();
     let gone = leader;
     assert_eq!(trio.cores[gone].status().role, Role::Removed);
-    trio.cores[gone].handle_proposal(trio.now, id(1), Bytes::from_static(b"x"));
+    trio.cores[gone].handle_proposal(trio.now, id(1), command("x"));
     trio.cores[gone].handle_read(trio.now, ReadId(1));
     trio.settle();
     let refused = trio.refused(gone);
@@ -394,25 +401,56 @@ fn who_passes_something_on_is_not_kept_waiting() {
     let leader = trio.elect();
     trio.pass(HEARTBEAT);
     let (busy, quiet) = ((leader + 1) % 3, (leader + 2) % 3);
-    trio.cores[busy].handle_proposal(trio.now, id(1), Bytes::from_static(b"passed on"));
+    trio.cores[busy].handle_proposal(trio.now, id(1), command("passed on"));
     trio.settle();
-    assert_eq!(trio.applied[busy], ["passed on"]);
+    assert_eq!(trio.applied[busy], [command("passed on")]);
     assert!(trio.applied[quiet].is_empty());
     // Nor for a read, of what was committed before it came.
     trio.cores[quiet].handle_read(trio.now, ReadId(1));
     trio.settle();
     assert_eq!(trio.reads_ready(quiet), [ReadId(1)]);
-    assert_eq!(trio.applied[quiet], ["passed on"]);
-    trio.cores[leader].handle_proposal(trio.now, id(2), Bytes::from_static(b"next"));
+    assert_eq!(trio.applied[quiet], [command("passed on")]);
+    trio.cores[leader].handle_proposal(trio.now, id(2), command("next"));
     trio.settle();
     assert!(
-        [busy, quiet].iter().all(|at| trio.applied[*at] == ["passed on", "next"]),
+        [busy, quiet].iter().all(|at| trio.applied[*at] == [command("passed on"), command("next")]),
         "as long as it may ask again"
     );
     trio.pass(ASKED_LATELY_AND_MORE);
-    trio.cores[leader].handle_proposal(trio.now, id(3), Bytes::from_static(b"last"));
+    trio.cores[leader].handle_proposal(trio.now, id(3), command("last"));
     trio.settle();
     assert_eq!(trio.applied[busy].len(), 2);
 }
 
 const ASKED_LATELY_AND_MORE: Duration = Duration::from_millis(1100);
+
+/// In the log it would stop every member that applies it, at every start.
+#[test]
+fn a_leader_takes_no_proposal_from_others_that_nobody_could_apply() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let follower = (leader + 1) % 3;
+    let mut forward = |envelopes: &[&Bytes]| {
+        for envelope in envelopes {
+            trio.cores[follower].handle_proposal(trio.now, id(1), (*envelope).clone());
+        }
+        let mut answers = Vec::new();
+        while let Some(output) = trio.cores[follower].poll_output() {
+            let CoreOutput::Send(messages) = output else { continue };
+            for message in messages {
+                answers.push(trio.cores[leader].handle_message(trio.now, message));
+            }
+        }
+        trio.settle();
+        answers
+    };
+    let good = command("good");
+    for bad in [good.slice(..good.len() - 1), Bytes::from_static(b"\xff"), Bytes::from(vec![0; 1000])] {
+        assert_eq!(forward(&[&bad]), [Err(Refusal::Unreadable)]);
+        assert_eq!(forward(&[&good, &bad]), [Err(Refusal::Unreadable)], "they come in one message");
+    }
+    assert_eq!(forward(&[&good]), [Ok(())]);
+    trio.pass(HEARTBEAT * 2);
+    assert_eq!(trio.applied, vec![vec![good]; 3]);
+}
