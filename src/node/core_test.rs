@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::command::{Command, Envelope, MemberAttributes};
-use crate::consensus::{Pace, Start};
+use crate::consensus::{MessageClass, Pace, Start};
 use crate::ids::Term;
 use crate::limits::HEARTBEAT;
+use crate::node::Target;
 use crate::prng::Prng;
 use crate::wal::{EntryKind, HardState, Position};
 
@@ -15,6 +16,9 @@ struct Trio {
     cut_off: Option<usize>,
     /// Hears the others and is not heard.
     mute: Option<usize>,
+    /// Nothing of it arrives that is neither a sign of life nor part of the log: no candidacy, no transfer of leadership. What was lost so, and when.
+    curt: Option<usize>,
+    unsaid: Vec<(Instant, MemberId)>,
     applied: Vec<Vec<Bytes>>,
     others: Vec<Vec<CoreOutput>>,
 }
@@ -45,6 +49,8 @@ impl Trio {
             now: Instant(0),
             cut_off: None,
             mute: None,
+            curt: None,
+            unsaid: Vec::new(),
             applied: none().collect(),
             others: std::iter::repeat_with(Vec::new).take(3).collect(),
         }
@@ -79,6 +85,10 @@ impl Trio {
             }
             CoreOutput::Send(messages) => {
                 for message in messages {
+                    if self.curt == Some(at) && message.class() == MessageClass::Control {
+                        self.unsaid.push((self.now, message.to()));
+                        continue;
+                    }
                     let to = usize::try_from(message.to().0 - 1).unwrap();
                     if ![self.cut_off, self.mute].contains(&Some(at)) && self.cut_off != Some(to) {
                         let _ = self.cores[to].handle_message(self.now, message);
@@ -453,4 +463,36 @@ fn a_leader_takes_no_proposal_from_others_that_nobody_could_apply() {
     assert_eq!(forward(&[&good]), [Ok(())]);
     trio.pass(HEARTBEAT * 2);
     assert_eq!(trio.applied, vec![vec![good]; 3]);
+}
+
+/// While a transfer is on its way nothing is written: one that fails must not be followed by another one at once, nor always by the same.
+#[test]
+fn a_leader_that_is_to_go_lets_each_of_the_others_try_and_writes_in_between() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let others: Vec<MemberId> = (1..=3).map(MemberId).filter(|id| id.0 != leader as u64 + 1).collect();
+    let target = |member: &MemberId| Target { member: *member, bound: true, votes: true };
+    let targets = others.iter().map(target).collect();
+    trio.cores[leader].handle_membership(trio.now, Membership { targets, forming: false });
+
+    trio.curt = Some(leader);
+    let (begin, mut written) = (trio.now, 0);
+    while trio.now < begin + ELECTION_TIMEOUT * 8 {
+        trio.cores[leader].handle_proposal(trio.now, id(written), command("between"));
+        trio.pass(HEARTBEAT);
+        written += 1;
+    }
+    assert_eq!(trio.cores[leader].status().role, Role::Leader);
+    let tried: Vec<MemberId> = trio.unsaid.iter().map(|(_, to)| *to).collect();
+    assert!(tried.len() >= 3, "{tried:?}");
+    assert!(tried.iter().zip(others.iter().cycle()).all(|(tried, next)| tried == next), "{tried:?}");
+    let pauses = trio.unsaid.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    assert!(pauses.min().unwrap() > ELECTION_TIMEOUT, "{:?}", trio.unsaid);
+    assert!(trio.refused(leader).is_empty(), "they wait for less than what they may");
+    assert!(trio.applied[leader].len() as u64 > written / 2, "{} of {written}", trio.applied[leader].len());
+
+    trio.curt = None;
+    trio.pass(ELECTION_TIMEOUT * 3);
+    assert_ne!(trio.cores[leader].status().role, Role::Leader);
 }

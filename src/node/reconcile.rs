@@ -10,10 +10,14 @@
 //! not there any more      ─► out; the leader itself after it has handed over
 //! ```
 
+use std::time::Duration;
+
 use crate::consensus::{ConfChange, MemberChange};
 use crate::ids::MemberId;
+use crate::limits::ELECTION_TIMEOUT;
 use crate::mvcc::Facts;
 use crate::store::ConfState;
+use crate::time::Instant;
 
 /// What a member is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,21 @@ pub struct Membership {
     pub targets: Vec<Target>,
     /// All that are to vote begin to at once: the cluster was founded for them.
     pub forming: bool,
+}
+
+/// The last time that a leader which is to go has let another voter lead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HandOver {
+    /// Whom.
+    pub(super) to: MemberId,
+    /// When the next one may try, once it was found that this one has not taken over. Raft gives up by itself, and until then takes no proposals:
+    /// without a pause between two attempts nothing would be written for as long as they fail.
+    pub(super) again_at: Option<Instant>,
+}
+
+impl HandOver {
+    /// How long writes have their turn after an attempt that has failed.
+    pub(super) const PAUSE: Duration = ELECTION_TIMEOUT;
 }
 
 /// The next step towards it.
@@ -72,11 +91,12 @@ impl Membership {
     }
 }
 
-/// The next step from `conf`, which is not joint, as its leader `me` sees it. `None` when there is none to take now.
+/// The next step from `conf`, which is not joint, as its leader `me` sees it, who has let `tried` lead last. `None` when there is none to take now.
 pub(super) fn next_step(
     conf: &ConfState,
     wanted: &Membership,
     me: MemberId,
+    tried: Option<MemberId>,
     has_caught_up: impl Fn(MemberId) -> bool,
 ) -> Option<Step> {
     let change = |changes: Vec<(MemberId, MemberChange)>| {
@@ -90,9 +110,10 @@ pub(super) fn next_step(
         let voters: Vec<MemberId> = conf.voters.iter().filter(gone).copied().collect();
         if voters.contains(&me) {
             // What is left of the members has to have a leader before this one goes.
-            let heir =
-                conf.voters.iter().find(|voter| wanted.find(**voter).is_some() && has_caught_up(**voter));
-            return heir.copied().map(Step::HandOver);
+            let stays = |voter: &MemberId| wanted.find(*voter).is_some() && has_caught_up(*voter);
+            let heirs = conf.voters.iter().copied().filter(stays);
+            // One that does not take over may be unable to: the next one has its turn, and after the last one the first.
+            return heirs.min_by_key(|heir| (Some(*heir) <= tried, *heir)).map(Step::HandOver);
         }
         // One voter at a time: of each two majorities that follow each other, one member at least is in both without a joint change.
         let leaves = learners.copied().chain(voters.first().copied());
@@ -145,15 +166,19 @@ mod tests {
     fn who_is_missing_comes_in_as_a_learner_once_there_is_a_node_for_the_place() {
         let mut wanted = voters(&[1, 2, 3]);
         assert_eq!(
-            next_step(&conf(&[1], &[]), &wanted, ME, |_| true),
+            next_step(&conf(&[1], &[]), &wanted, ME, None, |_| true),
             Some(changes(MemberChange::Learner, &[2, 3]))
         );
         wanted.targets[1].bound = false;
         assert_eq!(
-            next_step(&conf(&[1], &[]), &wanted, ME, |_| true),
+            next_step(&conf(&[1], &[]), &wanted, ME, None, |_| true),
             Some(changes(MemberChange::Learner, &[3]))
         );
-        assert_eq!(next_step(&conf(&[1, 2, 3], &[]), &voters(&[1, 2, 3]), ME, |_| true), None, "it is there");
+        assert_eq!(
+            next_step(&conf(&[1, 2, 3], &[]), &voters(&[1, 2, 3]), ME, None, |_| true),
+            None,
+            "it is there"
+        );
     }
 
     #[test]
@@ -162,14 +187,17 @@ mod tests {
         wanted.targets[3].votes = false;
         let conf = conf(&[1], &[2, 3, 4]);
         let ready = |member: MemberId| member != MemberId(3);
-        assert_eq!(next_step(&conf, &wanted, ME, ready), Some(changes(MemberChange::Voter, &[2])));
+        assert_eq!(next_step(&conf, &wanted, ME, None, ready), Some(changes(MemberChange::Voter, &[2])));
         wanted.forming = true;
         assert_eq!(
-            next_step(&conf, &wanted, ME, ready),
+            next_step(&conf, &wanted, ME, None, ready),
             None,
             "those that the cluster is founded for all at once"
         );
-        assert_eq!(next_step(&conf, &wanted, ME, |_| true), Some(changes(MemberChange::Voter, &[2, 3])));
+        assert_eq!(
+            next_step(&conf, &wanted, ME, None, |_| true),
+            Some(changes(MemberChange::Voter, &[2, 3]))
+        );
     }
 
     #[test]
@@ -185,7 +213,7 @@ mod tests {
     fn a_forming_cluster_waits_for_those_that_are_not_even_learners() {
         let wanted = Membership { forming: true, ..voters(&[1, 2, 3]) };
         assert_eq!(
-            next_step(&conf(&[1], &[2]), &wanted, ME, |_| true),
+            next_step(&conf(&[1], &[2]), &wanted, ME, None, |_| true),
             Some(changes(MemberChange::Learner, &[3]))
         );
     }
@@ -194,18 +222,33 @@ mod tests {
     fn who_is_gone_leaves_one_voter_at_a_time_and_the_leader_last() {
         let conf = conf(&[1, 2, 3], &[4]);
         assert_eq!(
-            next_step(&conf, &voters(&[1]), ME, |_| true),
+            next_step(&conf, &voters(&[1]), ME, None, |_| true),
             Some(changes(MemberChange::Remove, &[4, 2]))
         );
         assert_eq!(
-            next_step(&conf, &voters(&[2, 3]), ME, |member| member == MemberId(3)),
+            next_step(&conf, &voters(&[2, 3]), ME, None, |member| member == MemberId(3)),
             Some(Step::HandOver(MemberId(3)))
         );
-        assert_eq!(next_step(&conf, &voters(&[2, 3]), ME, |_| false), None, "nobody could take over");
+        assert_eq!(next_step(&conf, &voters(&[2, 3]), ME, None, |_| false), None, "nobody could take over");
         assert_eq!(
-            next_step(&self::conf(&[1], &[]), &voters(&[]), ME, |_| true),
+            next_step(&self::conf(&[1], &[]), &voters(&[]), ME, None, |_| true),
             None,
             "the last voter stays"
         );
+    }
+
+    #[test]
+    fn an_heir_that_did_not_take_over_is_followed_by_the_next_one_that_has_caught_up() {
+        let (conf, wanted) = (conf(&[1, 2, 3, 4, 5], &[]), voters(&[2, 3, 5]));
+        let after = |tried: u64, ready: &[u64]| {
+            let ready = ids(ready);
+            next_step(&conf, &wanted, ME, Some(MemberId(tried)), |member| ready.contains(&member))
+        };
+        let heir = |member: u64| Some(Step::HandOver(MemberId(member)));
+        assert_eq!(after(2, &[2, 3, 4, 5]), heir(3));
+        assert_eq!(after(3, &[2, 3, 4, 5]), heir(5), "4 goes, too");
+        assert_eq!(after(5, &[2, 3, 4, 5]), heir(2));
+        assert_eq!(after(2, &[2, 5]), heir(5));
+        assert_eq!(after(2, &[2]), heir(2), "there is no other");
     }
 }
