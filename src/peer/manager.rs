@@ -22,7 +22,7 @@ use super::hello::{Refusal, RefusalKind, judge_run};
 use super::link::Link;
 use super::muffle::Muffle;
 use super::outbox::{LinkId, Outbox};
-use super::shared::Shared;
+use super::shared::{Connected, Shared};
 use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
 use crate::time::Instant;
@@ -238,7 +238,8 @@ impl Manager {
         }
         self.last_link += 1;
         member.outbox.attach(self.last_link);
-        self.shared.connections().insert(id, connection.clone());
+        let since = self.shared.clock.now();
+        self.shared.connections().insert(id, Connected { connection: connection.clone(), since });
         self.shared.pins.saw(&key, run);
         let dialled = attempt.is_some();
         let link = Link::start(&self.shared, &member.outbox, self.last_link, (connection, greeted, dialled));

@@ -57,6 +57,7 @@ use crate::formation::Identity;
 use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
+use crate::time::Instant;
 use endpoint::Opened;
 use greet::CLOSED_STOPPING;
 use item::Item;
@@ -199,7 +200,7 @@ impl Transport {
     /// Sends something large, beside everything else and behind it. It may be lost; it is at once where the member is not connected, or
     /// has as many on their way to it as there may be.
     pub fn send_parcel(&self, to: MemberId, body: Bytes) {
-        let connection = self.shared.connections().get(&to).cloned();
+        let connection = self.shared.connections().get(&to).map(|to| to.connection.clone());
         let outbox = self.shared.outboxes().get(&to).cloned();
         let place = outbox.and_then(|outbox| outbox.parcel_place());
         let Some((connection, place)) = connection.zip(place) else { return };
@@ -208,6 +209,11 @@ impl Transport {
             drop(place);
         });
         task.into_iter().for_each(Task::detach);
+    }
+
+    /// Which members are connected, and since when.
+    pub fn connected(&self) -> BTreeMap<MemberId, Instant> {
+        self.shared.connections().iter().map(|(id, with)| (*id, with.since)).collect()
     }
 
     /// How things are.

@@ -19,6 +19,7 @@ use super::trust::{Credentials, Pins};
 use crate::formation::Identity;
 use crate::ids::{MemberId, PublicKey};
 use crate::runtime::clock::Clock;
+use crate::time::Instant;
 
 pub(super) struct Shared {
     /// Who this node is.
@@ -37,7 +38,13 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     gate: Mutex<Gate>,
     outboxes: RwLock<BTreeMap<MemberId, Arc<Outbox>>>,
-    connections: Mutex<BTreeMap<MemberId, Connection>>,
+    connections: Mutex<BTreeMap<MemberId, Connected>>,
+}
+
+/// A connection in use.
+pub(super) struct Connected {
+    pub(super) connection: Connection,
+    pub(super) since: Instant,
 }
 
 /// What has happened since the start.
@@ -95,7 +102,7 @@ impl Shared {
     }
 
     /// The connections in use.
-    pub(super) fn connections(&self) -> MutexGuard<'_, BTreeMap<MemberId, Connection>> {
+    pub(super) fn connections(&self) -> MutexGuard<'_, BTreeMap<MemberId, Connected>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use covey::ids::Incarnation;
+use covey::ids::{Incarnation, MemberId};
 use covey::peer::Event;
 
 use crate::harness::{Node, append, heartbeat, identity, index_of, pair, peer};
@@ -100,12 +100,16 @@ fn a_member_that_restarts_at_its_old_port_is_back_without_a_timeout() {
     next_run.incarnation = Incarnation(2);
     next_run.boot_nonce += 1;
     let address = b.address;
+    let connected = || a.transport.connected().get(&MemberId(2)).copied();
+    let first = connected().expect("they are a pair");
     drop(b);
     a.wait_unreachable(2);
+    assert_eq!(connected(), None);
     let before = Instant::now();
     let again = Node::start_at(next_run, address);
     again.trust(&[a.peer()]);
     a.wait_connected(2);
+    assert!(connected() > Some(first), "it is connected since then");
     again.wait_connected(1);
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
     a.transport.send(vec![heartbeat(1, 2, 3)]);
