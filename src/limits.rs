@@ -196,6 +196,8 @@ pub const HEARTBEAT_MILLIS_MIN: u64 = 10;
 pub const ELECTION_MILLIS_MAX: u64 = 50_000;
 /// What those go by who wait for a leader to be found: an election takes less, as a rule (etcd's election timeout).
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection with another member must have held before changes of the members count on it (etcd's interval).
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest time to live that a lease may ask for, in seconds (etcd's bound).
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 /// The shortest time to live, in seconds: one and a half election timeouts, rounded up. A leader must be found anew within it.

@@ -10,6 +10,7 @@ use super::{errors, parse, render};
 use crate::command::{MemberCommand, Outcome};
 use crate::ids::{MemberId, Revision};
 use crate::limits::LEARNERS;
+use crate::machine::check_started;
 use crate::mvcc::Facts;
 use crate::store::Member;
 use crate::wire::etcdserverpb as pb;
@@ -24,7 +25,7 @@ pub struct ClusterService {
 /// What a member goes by when it is asked to change the members; etcd's settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberRules {
-    /// Refuse what could leave no majority that has started.
+    /// Refuse what could leave no majority that has started and is reached.
     pub strict: bool,
     /// How many members may be added without a vote.
     pub learners_max: u64,
@@ -118,6 +119,14 @@ impl ClusterService {
         followed: impl Fn(&Facts, MemberId) -> bool,
     ) -> Result<(MemberId, Vec<pb::Member>), Status> {
         let handle = self.node.handle();
+        let view = handle.view();
+        // The state decides this again. Here it comes first, as with etcd, so that clients are told of members that are missing before they are told
+        // that these are not reached.
+        check_started(view.facts(), &command)?;
+        if !handle.reach().allows(&command, view.facts()) {
+            return Err(errors::unhealthy_cluster());
+        }
+        drop(view);
         let applied = handle.change_members(command).await?;
         let outcome = applied.outcome?;
         let Outcome::Member(id) = outcome else { not_in_kind(&outcome) };

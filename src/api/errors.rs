@@ -184,6 +184,11 @@ pub fn bad_member_urls() -> Status {
     etcd(Code::InvalidArgument, "given member URLs are invalid")
 }
 
+/// A change of the members could leave no majority of those who are reached.
+pub fn unhealthy_cluster() -> Status {
+    etcd(Code::Unavailable, "unhealthy cluster")
+}
+
 /// A learner lacks too much of the log to vote.
 pub fn learner_not_in_sync() -> Status {
     etcd(Code::FailedPrecondition, "can only promote a learner member which is in sync with leader")

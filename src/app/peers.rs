@@ -25,6 +25,7 @@ use crate::prng::Prng;
 use crate::runtime::clock::Clock;
 use crate::runtime::{Handle, PeerLink, ServeError};
 use crate::store::Member;
+use crate::time::Instant;
 
 /// After so long without a leader the members are asked who else there is, and after so long without an answer the next one is.
 const LEADERLESS: Duration = Duration::from_secs(2);
@@ -111,6 +112,10 @@ impl PeerLink for Link {
         if let Some(transport) = self.0.upgrade() {
             transport.answer(to, number, answer);
         }
+    }
+
+    fn connected(&self) -> BTreeMap<MemberId, Instant> {
+        self.0.upgrade().map(|transport| transport.connected()).unwrap_or_default()
     }
 }
 

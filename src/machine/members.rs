@@ -15,15 +15,13 @@ impl Machine {
         let seed = self.applied().0 ^ self.tip.view().digest().0;
         let facts = self.tip.view().facts();
         let id = match command {
-            MemberCommand::Add { peer_urls, votes, strict, learners_max } => {
+            MemberCommand::Add { peer_urls, votes, learners_max, .. } => {
                 check_urls(facts, peer_urls, None)?;
                 let learners = facts.members.iter().filter(|member| !member.votes).count() as u64;
                 if !votes && learners >= *learners_max {
                     return Err(Rejection::TooManyLearners);
                 }
-                if *votes && *strict {
-                    check_growth(facts)?;
-                }
+                check_started(facts, command)?;
                 self.add(new_id(seed, facts), peer_urls, *votes)
             }
             MemberCommand::Bind { id, key } => {
@@ -35,19 +33,16 @@ impl Machine {
                 }
                 self.edit(*id, |member| member.key = Some(*key))
             }
-            MemberCommand::Promote { id, strict } => {
+            MemberCommand::Promote { id, .. } => {
                 if find(facts, *id)?.votes {
                     return Err(Rejection::NotLearner);
                 }
-                if *strict {
-                    check_growth(facts)?;
-                }
+                check_started(facts, command)?;
                 self.edit(*id, |member| member.votes = true)
             }
-            MemberCommand::Remove { id, strict } => {
-                if find(facts, *id)?.votes && *strict {
-                    check_removal(facts, *id)?;
-                }
+            MemberCommand::Remove { id, .. } => {
+                find(facts, *id)?;
+                check_started(facts, command)?;
                 self.remove(*id)
             }
             MemberCommand::Update { id, peer_urls } => {
@@ -117,6 +112,22 @@ impl Machine {
         let found = self.tip.view().facts().members.iter().find(|member| member.id() == id).cloned();
         self.tip.digest_mut().member(id, found.as_ref());
         id
+    }
+}
+
+/// Whether enough of the voters have started for a change that is to be strict about it.
+pub fn check_started(facts: &Facts, command: &MemberCommand) -> Result<(), Rejection> {
+    match command {
+        MemberCommand::Add { votes: true, strict: true, .. }
+        | MemberCommand::Promote { strict: true, .. } => check_growth(facts),
+        MemberCommand::Remove { id, strict: true } if voters(facts).any(|voter| voter.id() == *id) => {
+            check_removal(facts, *id)
+        }
+        MemberCommand::Add { .. }
+        | MemberCommand::Bind { .. }
+        | MemberCommand::Promote { .. }
+        | MemberCommand::Remove { .. }
+        | MemberCommand::Update { .. } => Ok(()),
     }
 }
 

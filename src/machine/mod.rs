@@ -19,6 +19,8 @@ mod members;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use members::check_started;
+
 use crate::command::AlarmKind;
 use crate::command::{Applied, Command, LeaseCommand, Outcome, Rejection};
 use crate::ids::{Digest, LeaseId, LogIndex, Revision, Term};

@@ -21,6 +21,7 @@ mod leases;
 mod log_writer;
 mod notices;
 mod question;
+mod reach;
 mod reads;
 mod reconcile;
 mod serving;
@@ -39,6 +40,7 @@ pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpoi
 pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
 pub use question::{DigestAt, Progress, QuestionError, Roster};
+pub use reach::Reach;
 pub use reads::ConfirmedReads;
 pub use reconcile::{Membership, Target};
 pub use source::TransferOutcome;

@@ -16,7 +16,7 @@ use super::threads::CoreInput;
 use crate::consensus::Message;
 use crate::ids::MemberId;
 use crate::limits::QUESTIONS_PENDING_MAX;
-use crate::node::{DigestAt, LeaseAnswer, LeaseRequest, Progress, Roster, TransferMessage};
+use crate::node::{DigestAt, LeaseAnswer, LeaseRequest, Progress, Reach, Roster, TransferMessage};
 use crate::time::Instant;
 
 /// The way to the other members. None of it waits, and any of it may be lost.
@@ -29,6 +29,8 @@ pub trait PeerLink: Send + Sync {
     fn ask(&self, to: MemberId, number: u64, question: Bytes) -> bool;
     /// Answers what a member has asked.
     fn answer(&self, to: MemberId, number: u64, answer: Bytes);
+    /// Which members are connected, and since when.
+    fn connected(&self) -> BTreeMap<MemberId, Instant>;
 }
 
 /// The other members.
@@ -132,6 +134,12 @@ impl Handle {
     pub fn peer_messages(&self, messages: Vec<Message>, hold: Box<dyn Send>) {
         // Where the core has ended, so does the node.
         drop(self.0.core.send(CoreInput::Messages { messages, hold }));
+    }
+
+    /// Which other members this one reaches.
+    pub fn reach(&self) -> Reach {
+        let connected = self.0.peers.link().map(|link| link.connected()).unwrap_or_default();
+        Reach { me: self.0.ids.member, now: self.0.clock.now(), connected }
     }
 
     /// What was sent to this member lately may be lost, and what it was asked has no answer.

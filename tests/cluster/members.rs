@@ -6,6 +6,8 @@ use smol::block_on;
 use crate::client::{cluster_client, kv_client, maintenance_client, put};
 use crate::process::{Cluster, Host, until};
 
+const UNHEALTHY: &str = "etcdserver: unhealthy cluster";
+
 fn list(cluster: &Cluster, host: usize) -> Vec<pb::Member> {
     block_on(async {
         let mut client = cluster_client(&cluster.hosts[host]).await.unwrap();
@@ -19,7 +21,19 @@ pub fn id_of(cluster: &Cluster, host: usize) -> u64 {
     members.iter().find(|member| member.name == cluster.hosts[host].name).expect("it has said its name").id
 }
 
+/// Changes the members once those who are reached have been there for long enough.
+fn once_healthy<T>(change: impl Fn() -> Result<T, tonic::Status>) -> Result<T, tonic::Status> {
+    until("a healthy cluster", || match change() {
+        Err(refusal) if refusal.message() == UNHEALTHY => None,
+        outcome => Some(outcome),
+    })
+}
+
 pub fn add(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, tonic::Status> {
+    once_healthy(|| add_now(cluster, host, is_learner))
+}
+
+fn add_now(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, tonic::Status> {
     let peer_urls = vec![cluster.hosts[host].peer_url()];
     block_on(async {
         let mut client = cluster_client(&cluster.hosts[0]).await?;
@@ -37,6 +51,10 @@ pub fn promote(host: &Host, id: u64) -> Result<(), tonic::Status> {
 
 /// The members that are left.
 pub fn remove(host: &Host, id: u64) -> Result<Vec<pb::Member>, tonic::Status> {
+    once_healthy(|| remove_now(host, id))
+}
+
+fn remove_now(host: &Host, id: u64) -> Result<Vec<pb::Member>, tonic::Status> {
     block_on(async {
         let mut client = cluster_client(host).await?;
         Ok(client.member_remove(pb::MemberRemoveRequest { id }).await?.into_inner().members)
@@ -175,6 +193,38 @@ fn a_follower_that_is_removed_while_it_is_away_stops_by_itself() {
     cluster.hosts[follower].start(&[]);
     assert_eq!(cluster.hosts[follower].ended(), 0, "{}", cluster.hosts[follower].log());
     write(&cluster, other, "after", "x");
+}
+
+/// With one of three lost, the lost one may be removed and no other, and nobody may be added; nor where one of two is lost.
+#[test]
+fn changes_that_could_cost_the_majority_are_refused() {
+    let mut cluster = Cluster::start(3);
+    let new = cluster.add_host();
+    let lose = |cluster: &mut Cluster, host: usize| {
+        let noticed = |cluster: &Cluster| cluster.hosts[0].log().matches("lost the connection with").count();
+        let before = noticed(cluster);
+        cluster.hosts[host].kill();
+        until("the loss is noticed", || (noticed(cluster) > before).then_some(()));
+    };
+    let is_unhealthy = |refusal: tonic::Status| {
+        assert_eq!((refusal.code(), refusal.message()), (tonic::Code::Unavailable, UNHEALTHY));
+    };
+    let ids: Vec<u64> = (0..3).map(|host| id_of(&cluster, host)).collect();
+
+    lose(&mut cluster, 2);
+    // It takes longer to notice that somebody is silent than to trust in who is there: the other one counts by now.
+    is_unhealthy(remove_now(&cluster.hosts[0], ids[1]).unwrap_err());
+    is_unhealthy(remove_now(&cluster.hosts[0], ids[0]).unwrap_err());
+    is_unhealthy(add_now(&cluster, new, false).unwrap_err());
+    is_unhealthy(add_now(&cluster, new, true).unwrap_err());
+    assert_eq!(remove_now(&cluster.hosts[0], ids[2]).unwrap().len(), 2);
+    let learner = add(&cluster, new, true).unwrap();
+    assert_eq!(remove_now(&cluster.hosts[0], learner).unwrap().len(), 2);
+
+    lose(&mut cluster, 1);
+    is_unhealthy(add_now(&cluster, new, false).unwrap_err());
+    cluster.hosts[1].start(&[]);
+    add(&cluster, new, false).unwrap();
 }
 
 #[test]
