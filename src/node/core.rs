@@ -180,8 +180,8 @@ pub struct Core {
     membership: Option<Membership>,
     /// The configuration is that.
     pub(super) settled: bool,
-    /// What came of the last attempt to have another voter lead, where this leader is to go.
-    hand_over: Option<HandOver>,
+    /// Where this leader is to go.
+    hand_over: HandOver,
 }
 
 impl Core {
@@ -207,7 +207,7 @@ impl Core {
             after_install: None,
             membership: None,
             settled: false,
-            hand_over: None,
+            hand_over: HandOver::default(),
         }
     }
 
@@ -517,25 +517,15 @@ impl Core {
         let (consensus, me) = (&self.consensus, self.consensus.member());
         let conf = consensus.conf_state();
         self.settled = wanted.is_met_by(&conf);
-        let tried = self.hand_over.map(|last| last.to);
-        match next_step(&conf, wanted, me, tried, |member| consensus.has_caught_up(member)) {
+        match next_step(&conf, wanted, me, self.hand_over.tried, |member| consensus.has_caught_up(member)) {
             // What is refused now is wanted again at the next turn.
             Some(Step::Change(change)) => drop(self.consensus.propose_conf_change(self.now, &change)),
-            Some(Step::HandOver(to)) => self.hand_over_to(to),
-            None => {}
-        }
-    }
-
-    /// Lets this voter lead, or waits first where the one before has not taken over: this leader makes turns, by its heartbeats if by nothing else.
-    fn hand_over_to(&mut self, to: MemberId) {
-        if let Some(last) = &mut self.hand_over {
-            let again_at = *last.again_at.get_or_insert(self.now + HandOver::PAUSE);
-            if self.now < again_at {
-                return;
+            // There is a next turn even where nothing happens: a leader has its heartbeats.
+            Some(Step::HandOver(to)) if self.hand_over.may_try(self.now, to) => {
+                self.consensus.transfer_leader(self.now, to);
             }
+            Some(Step::HandOver(_)) | None => {}
         }
-        self.hand_over = Some(HandOver { to, again_at: None });
-        self.consensus.transfer_leader(self.now, to);
     }
 
     /// Starts a round when reads wait and none is on its way, or when the one on its way got lost.

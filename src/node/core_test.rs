@@ -484,6 +484,7 @@ fn a_leader_that_is_to_go_lets_each_of_the_others_try_and_writes_in_between() {
         written += 1;
     }
     assert_eq!(trio.cores[leader].status().role, Role::Leader);
+    assert!(trio.unsaid[0].0 >= begin + HEARTBEAT, "the others know first that it is to go");
     let tried: Vec<MemberId> = trio.unsaid.iter().map(|(_, to)| *to).collect();
     assert!(tried.len() >= 3, "{tried:?}");
     assert!(tried.iter().zip(others.iter().cycle()).all(|(tried, next)| tried == next), "{tried:?}");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::consensus::{ConfChange, MemberChange};
 use crate::ids::MemberId;
-use crate::limits::ELECTION_TIMEOUT;
+use crate::limits::{ELECTION_TIMEOUT, HEARTBEAT};
 use crate::mvcc::Facts;
 use crate::store::ConfState;
 use crate::time::Instant;
@@ -39,19 +39,32 @@ pub struct Membership {
     pub forming: bool,
 }
 
-/// The last time that a leader which is to go has let another voter lead.
-#[derive(Clone, Copy, Debug)]
+/// How a leader that is to go has another voter lead.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HandOver {
-    /// Whom.
-    pub(super) to: MemberId,
-    /// When the next one may try, once it was found that this one has not taken over. Raft gives up by itself, and until then takes no proposals:
-    /// without a pause between two attempts nothing would be written for as long as they fail.
-    pub(super) again_at: Option<Instant>,
+    /// Who was the last to try.
+    pub(super) tried: Option<MemberId>,
+    /// When the next one may try, once it is known that one has to.
+    next_at: Option<Instant>,
 }
 
 impl HandOver {
-    /// How long writes have their turn after an attempt that has failed.
-    pub(super) const PAUSE: Duration = ELECTION_TIMEOUT;
+    /// What is committed is known to the others by then, and so is that this leader is to go: a member that was asked for that has its answer
+    /// before it finds that the leader has changed.
+    const FIRST: Duration = HEARTBEAT;
+    /// How long writes have their turn after an attempt that has failed. Raft gives up by itself, and until then takes no proposals: without a
+    /// pause nothing would be written for as long as attempts fail.
+    const PAUSE: Duration = ELECTION_TIMEOUT;
+
+    /// Whether this voter may try now; nobody is trying.
+    pub(super) fn may_try(&mut self, now: Instant, to: MemberId) -> bool {
+        let pause = if self.tried.is_none() { Self::FIRST } else { Self::PAUSE };
+        let is_time = now >= *self.next_at.get_or_insert(now + pause);
+        if is_time {
+            *self = Self { tried: Some(to), next_at: None };
+        }
+        is_time
+    }
 }
 
 /// The next step towards it.
