@@ -253,7 +253,7 @@ fn cut_off_install(seed: u64, entries: u64) -> SimDir {
     (meta.applied, meta.applied_term) = (LogIndex(9), Term(3));
     drop(data);
     let mut staged = Store::open_in(&root, STAGED_NAME, options().store).unwrap();
-    staged.finish_stage(&meta, &[]).unwrap();
+    staged.finish_stage(&meta).unwrap();
     drop(staged);
     root.rename(STAGED_NAME, STORE_NAME).unwrap();
     root.sync().unwrap();

@@ -285,6 +285,7 @@ impl<D: Directory> Checkpointer<D> {
     fn fold(&mut self, batch: &FoldBatch) -> Result<CheckpointWork, StoreError> {
         let applied = batch.meta.applied;
         self.store.fold(batch)?;
+        self.source.note_fold(&batch.leases);
         self.outputs.push_back(CheckpointOutput::Folded(Arc::new(self.store.base()?)));
         // Only now may the log lose what the fold covers: it is durable in the store.
         self.outputs.push_back(CheckpointOutput::Checkpointed(applied));

@@ -1,6 +1,6 @@
 //! The two ends of a transfer against each other, without raft: what is lost, repeated or contested on the way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,8 @@ use crate::disk::Directory;
 use crate::disk::sim::SimDir;
 use crate::formation::{STAGED_NAME, STORE_NAME, first_state_of};
 use crate::ids::{LeaseId, LogIndex, PublicKey, Revision, VersionId};
-use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Store, StoreOptions};
+use crate::prng::Prng;
+use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Lease, Store, StoreOptions};
 
 const SOURCE: MemberId = MemberId(1);
 const FOLLOWER: MemberId = MemberId(2);
@@ -54,6 +55,22 @@ impl End {
         self.checkpointer.work(now).unwrap();
     }
 
+    /// Folds these leases, as if they were granted, checkpointed or ended now.
+    fn lease(&mut self, now: Instant, leases: Vec<(LeaseId, Option<Lease>)>) {
+        let mut meta = self.checkpointer.store().meta().clone();
+        meta.applied = meta.applied.next();
+        self.job(now, CheckpointJob::Fold(FoldBatch { changes: ChangeLog::default(), leases, meta }));
+        self.checkpointer.work(now).unwrap();
+    }
+
+    fn applied(&self) -> LogIndex {
+        self.checkpointer.store().meta().applied
+    }
+
+    fn leases(&self) -> Vec<(LeaseId, Lease)> {
+        self.checkpointer.store().base().unwrap().leases().unwrap()
+    }
+
     fn job(&mut self, now: Instant, job: CheckpointJob) {
         self.checkpointer.handle(now, job).unwrap();
     }
@@ -90,6 +107,8 @@ struct Pair {
     /// Messages are lost when the function says so of their number.
     lose: fn(usize) -> bool,
     sent: usize,
+    /// The size of the largest message.
+    largest: usize,
 }
 
 impl Pair {
@@ -102,6 +121,7 @@ impl Pair {
             now: Instant(1),
             lose: |_| false,
             sent: 0,
+            largest: 0,
         };
         for _ in 0..10 {
             pair.source.put(pair.now, 3);
@@ -122,10 +142,12 @@ impl Pair {
             pieces.extend(self.source.work(self.now));
             for message in pieces {
                 self.sent += 1;
+                let bytes = message.encode();
+                self.largest = self.largest.max(bytes.len());
                 if (self.lose)(self.sent) {
                     continue;
                 }
-                let message = TransferMessage::decode(message.encode()).unwrap();
+                let message = TransferMessage::decode(bytes).unwrap();
                 self.follower.job(self.now, CheckpointJob::Receive(SOURCE, message));
             }
             for message in self.follower.work(self.now) {
@@ -277,4 +299,64 @@ fn a_reader_of_the_store_before_is_not_cut_off() {
     pair.follower.job(pair.now, CheckpointJob::Install(mark));
     pair.follower.work(pair.now);
     assert_eq!(before.changes(VersionId::default(), Revision(2)).unwrap().map(Result::unwrap).count(), 1);
+}
+
+fn granted(index: u64, remaining: i64) -> Option<Lease> {
+    Some(Lease { ttl: 60, remaining, granted_at: LogIndex(index) })
+}
+
+/// While pieces of leases are on their way, folds grant, change and end leases before and behind the place that the walk has come to; messages
+/// are lost, and the follower crashes after each of them in turn. Whatever position the transfer ends at, the leases are those of that position.
+#[test]
+fn leases_in_several_pieces_are_those_of_the_facts_that_end_the_transfer() {
+    for crash_after in (0..60).step_by(2) {
+        let mut pair = Pair::new();
+        let mut prng = Prng::new(crash_after);
+        let all = (1..=300).map(|id| (LeaseId(id << 7), granted(1, 0))).collect();
+        pair.source.lease(pair.now, all);
+        let first = pair.source.applied();
+        pair.lose = |number| number % 11 == 0;
+        pair.serve();
+        let (mut leases_at, mut crashed) = (BTreeMap::new(), false);
+        while pair.follower.staged.is_empty() {
+            if pair.sent >= usize::try_from(crash_after).unwrap() && !std::mem::replace(&mut crashed, true) {
+                let survival = crate::disk::sim::Survival::Random;
+                pair.follower = End::new(FOLLOWER, 3, pair.follower.root.crash(survival));
+            }
+            if prng.one_in(4) {
+                let index = pair.source.applied().0 + 1;
+                let mut of_one = |_| {
+                    let id = LeaseId(i64::try_from(prng.range(1, 320) << 7).unwrap());
+                    let remaining = i64::try_from(prng.range(1, 60)).unwrap();
+                    (id, if prng.one_in(2) { None } else { granted(index, remaining) })
+                };
+                let changed: BTreeMap<_, _> = (0..3).map(&mut of_one).collect();
+                pair.source.lease(pair.now, changed.into_iter().collect());
+            }
+            leases_at.insert(pair.source.applied(), pair.source.leases());
+            assert!(leases_at.len() < 1000, "it does not come to an end");
+            pair.pass(Duration::from_millis(10));
+        }
+        assert!(pair.largest < 1200, "{} bytes", pair.largest);
+        let mark = pair.follower.staged.pop().unwrap();
+        assert!(mark.position.index.0 > first.0 + 20, "folds came between the pieces");
+        pair.follower.job(pair.now, CheckpointJob::Install(mark.clone()));
+        pair.follower.work(pair.now);
+        assert_eq!(pair.follower.leases(), leases_at[&mark.position.index], "crash after {crash_after}");
+    }
+}
+
+#[test]
+fn a_follower_that_falls_too_far_behind_the_changes_of_leases_is_given_up() {
+    let mut pair = Pair::new();
+    pair.source.lease(pair.now, (1..=300).map(|id| (LeaseId(id), granted(1, 0))).collect());
+    pair.serve();
+    pair.pass(Duration::from_millis(300));
+    assert!(pair.follower.staged.is_empty(), "in the middle of the leases");
+    pair.lose = |_| true;
+    for remaining in 1..20 {
+        pair.source.lease(pair.now, (1..=300).map(|id| (LeaseId(id), granted(1, remaining))).collect());
+    }
+    pair.pass(Duration::from_secs(1));
+    assert_eq!(pair.source.outcomes, [TransferOutcome::Failed]);
 }

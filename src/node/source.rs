@@ -11,15 +11,21 @@
 //!    5 sent, then removal, then 9: the follower would show k at 8          so: removal to C waits while a transfer is at or below C
 //!    5 and 7 sent, then removal, then 9: the follower removes 5 and 7 itself, for its own removal begins anew
 //! ```
+//!
+//! Leases come once all changes have, in the order of their table. One that a fold changes after it was sent is sent again (`lease_walk`), so that
+//! what the follower has are the leases of the base that ends the transfer, whichever bases they came from.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::lease_walk::LeaseWalk;
 use super::transfer::{TransferContent, TransferMessage};
 use crate::consensus::SnapshotMark;
-use crate::ids::{LogIndex, MemberId, Revision};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision};
 use crate::limits::TRANSFER_PIECE_BYTES;
-use crate::store::{Base, Meta, StageProgress, StoreError, TransferId, pack, pack_facts};
+use crate::store::{
+    Base, Lease, Meta, StageProgress, StoreError, TransferId, encode_facts, pack, pack_leases,
+};
 use crate::time::Instant;
 use crate::wal::Position;
 
@@ -52,12 +58,19 @@ struct Flight {
     mark: Option<SnapshotMark>,
 }
 
+impl Flight {
+    fn is_last(&self) -> bool {
+        self.mark.is_some()
+    }
+}
+
 #[derive(Debug)]
 struct Transfer {
     id: TransferId,
     /// The first position that the state may end at.
     from: LogIndex,
     acknowledged: StageProgress,
+    leases: LeaseWalk,
     flight: Option<Flight>,
     /// When to make the next piece, or to send the last one again.
     due: Instant,
@@ -99,9 +112,28 @@ impl Source {
     pub(super) fn begin(&mut self, now: Instant, to: MemberId, from: LogIndex) {
         self.begun += 1;
         let id = TransferId { source: self.member, boot: self.boot, number: self.begun };
-        let acknowledged = StageProgress::default();
-        let transfer = Transfer { id, from, acknowledged, flight: None, due: now, moved: now, whole: false };
+        let transfer = Transfer {
+            id,
+            from,
+            acknowledged: StageProgress::default(),
+            leases: LeaseWalk::default(),
+            flight: None,
+            due: now,
+            moved: now,
+            whole: false,
+        };
         self.transfers.insert(to, transfer);
+    }
+
+    /// A fold has changed these leases in the store.
+    pub(super) fn note_fold(&mut self, leases: &[(LeaseId, Option<Lease>)]) {
+        // What has its last message belongs to the base of that.
+        let goes_on = |transfer: &&mut Transfer| !transfer.flight.as_ref().is_some_and(Flight::is_last);
+        for transfer in self.transfers.values_mut().filter(goes_on) {
+            for (id, _) in leases {
+                transfer.leases.note(*id);
+            }
+        }
     }
 
     /// Ends a transfer, whatever became of it.
@@ -152,7 +184,7 @@ impl Source {
         else {
             return Ok(false);
         };
-        if now.since(transfer.moved) >= PATIENCE {
+        if now.since(transfer.moved) >= PATIENCE || transfer.leases.is_overrun() {
             self.transfers.remove(&to);
             self.outcomes.push_back((to, TransferOutcome::Failed));
             return Ok(true);
@@ -160,8 +192,9 @@ impl Source {
         let flight = if let Some(flight) = transfer.flight.take() {
             Some(flight)
         } else {
-            let is_end = |meta: &Meta| meta.conf_state.names(to) && meta.applied >= transfer.from;
-            next_flight(transfer.acknowledged, &base()?, self.piece_bytes, is_end)?
+            let from = transfer.from;
+            let is_end = |meta: &Meta| meta.conf_state.names(to) && meta.applied >= from;
+            next_flight(transfer, &base()?, self.piece_bytes, is_end)?
         };
         let Some(flight) = flight else {
             transfer.due = now + NAMED_PAUSE;
@@ -197,11 +230,12 @@ impl Source {
 /// `None` where all is sent but the store is none that the follower could begin from yet: it is not far enough, or its configuration does not name
 /// the follower, who would refuse such an end.
 fn next_flight(
-    before: StageProgress,
+    transfer: &mut Transfer,
     base: &Base,
     piece_bytes: usize,
     is_end: impl Fn(&Meta) -> bool,
 ) -> Result<Option<Flight>, StoreError> {
+    let before = transfer.acknowledged;
     let (mut changes, mut bytes) = (Vec::new(), 0);
     for change in base.changes(before.next, base.meta().revision)? {
         let (id, change) = change?;
@@ -211,18 +245,30 @@ fn next_flight(
             break;
         }
     }
-    if changes.is_empty() && !is_end(base.meta()) {
-        return Ok(None);
+    let disordered = || StoreError::damaged_file("changes or leases are not in order");
+    if !changes.is_empty() {
+        let piece = pack(&changes);
+        let after = before.after(&piece, &changes).ok_or_else(disordered)?;
+        return Ok(Some(Flight {
+            content: TransferContent::Piece { before, changes: piece },
+            after,
+            mark: None,
+        }));
     }
-    if changes.is_empty() {
-        let mark = mark_of(base.meta());
-        let content = TransferContent::Last { at: before, facts: pack_facts(base)? };
-        return Ok(Some(Flight { content, after: before, mark: Some(mark) }));
+    let leases = transfer.leases.next_piece(base, piece_bytes)?;
+    if !leases.is_empty() {
+        let piece = pack_leases(&leases);
+        let after = before.after_leases(&piece, &leases).ok_or_else(disordered)?;
+        return Ok(Some(Flight {
+            content: TransferContent::Leases { before, leases: piece },
+            after,
+            mark: None,
+        }));
     }
-    let piece = pack(&changes);
-    let after = before.after(&piece, &changes);
-    let after = after.ok_or_else(|| StoreError::damaged_file("changes are not in order"))?;
-    Ok(Some(Flight { content: TransferContent::Piece { before, changes: piece }, after, mark: None }))
+    Ok(is_end(base.meta()).then(|| {
+        let content = TransferContent::Last { at: before, facts: encode_facts(base.meta()).into() };
+        Flight { content, after: before, mark: Some(mark_of(base.meta())) }
+    }))
 }
 
 /// The position that a store's facts stand for.

@@ -19,7 +19,9 @@ use crate::consensus::{SnapshotMark, is_sound};
 use crate::disk::Directory;
 use crate::formation::{STAGED_NAME, STORE_NAME, trust};
 use crate::ids::{MemberId, Revision};
-use crate::store::{Meta, StageProgress, Store, StoreError, StoreOptions, TransferId, unpack, unpack_facts};
+use crate::store::{
+    Meta, StageProgress, Store, StoreError, StoreOptions, TransferId, decode_facts, unpack, unpack_leases,
+};
 use crate::time::Instant;
 
 /// What nobody goes on with for this long is removed: it takes as much of the disk as the store.
@@ -71,8 +73,9 @@ impl<D: Directory> Staging<D> {
         let TransferMessage { transfer, content } = message;
         self.look()?;
         let begins = match &content {
-            TransferContent::Piece { before, .. } => *before == StageProgress::default(),
-            TransferContent::Last { at, .. } => *at == StageProgress::default(),
+            TransferContent::Piece { before: at, .. }
+            | TransferContent::Leases { before: at, .. }
+            | TransferContent::Last { at, .. } => *at == StageProgress::default(),
             TransferContent::Status { .. } => return Ok(Reaction::default()),
         };
         let known = matches!(&self.state, State::Staged { transfer: known, .. } if *known == transfer);
@@ -88,6 +91,7 @@ impl<D: Directory> Staging<D> {
         self.touched = now;
         match content {
             TransferContent::Piece { before, changes } => self.take_piece(transfer, before, &changes),
+            TransferContent::Leases { before, leases } => self.take_leases(transfer, before, &leases),
             TransferContent::Last { at, facts } => self.take_last(transfer, at, &facts),
             TransferContent::Status { .. } => Ok(Reaction::default()),
         }
@@ -193,6 +197,24 @@ impl<D: Directory> Staging<D> {
         Ok(answer(id, *progress, mark.is_some()))
     }
 
+    fn take_leases(
+        &mut self,
+        id: TransferId,
+        before: StageProgress,
+        piece: &Bytes,
+    ) -> Result<Reaction, StoreError> {
+        let State::Staged { store, progress, mark, .. } = &mut self.state else {
+            return Ok(Reaction::default());
+        };
+        if mark.is_none() && before == *progress {
+            let Ok(leases) = unpack_leases(piece) else { return Ok(Reaction::default()) };
+            let Some(after) = before.after_leases(piece, &leases) else { return Ok(Reaction::default()) };
+            store.stage_leases(id, after, &leases)?;
+            *progress = after;
+        }
+        Ok(answer(id, *progress, mark.is_some()))
+    }
+
     fn take_last(
         &mut self,
         id: TransferId,
@@ -203,11 +225,11 @@ impl<D: Directory> Staging<D> {
             return Ok(Reaction::default());
         };
         if mark.is_none() && at == *progress {
-            let Ok((meta, leases)) = unpack_facts(facts) else { return Ok(Reaction::default()) };
+            let Ok(meta) = decode_facts(facts) else { return Ok(Reaction::default()) };
             if !is_plausible(&meta, progress, self.member) {
                 return Ok(Reaction::default());
             }
-            store.finish_stage(&meta, &leases)?;
+            store.finish_stage(&meta)?;
             *mark = Some(mark_of(&meta));
         }
         let mut reaction = answer(id, *progress, mark.is_some());

@@ -19,19 +19,48 @@ use super::schema::{
 use super::types::Lease;
 use crate::ids::LeaseId;
 
+/// The place of a lease in the table, whose order is that of the bytes of the ids and means nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeasePlace([u8; LEASE_ID_BYTES]);
+
+impl LeasePlace {
+    /// The place of this lease, whether there is one or not.
+    pub const fn of(id: LeaseId) -> Self {
+        Self(id.0.to_le_bytes())
+    }
+
+    /// Whose place it is.
+    pub const fn id(self) -> LeaseId {
+        LeaseId(i64::from_le_bytes(self.0))
+    }
+}
+
 impl Base {
-    /// All leases, in no order that means anything.
+    /// All leases, in the order of their places.
     pub fn leases(&self) -> Result<Vec<(LeaseId, Lease)>, StoreError> {
-        let mut leases = Vec::new();
         if self.hides_leases {
-            return Ok(leases);
+            return Ok(Vec::new());
         }
-        for row in self.lease.range::<&[u8; LEASE_ID_BYTES]>(..)? {
+        self.leases_after(None)?.collect()
+    }
+
+    /// The leases behind a place, or all, in the order of their places.
+    pub fn leases_after(
+        &self,
+        place: Option<LeasePlace>,
+    ) -> Result<impl Iterator<Item = Result<(LeaseId, Lease), StoreError>> + use<>, StoreError> {
+        let from = place.as_ref().map_or(Bound::Unbounded, |place| Bound::Excluded(&place.0));
+        let rows = self.lease.range::<&[u8; LEASE_ID_BYTES]>((from, Bound::Unbounded))?;
+        Ok(rows.map(|row| {
             let (id, row) = row?;
-            let parsed = parse_lease(*id.value(), row.value());
-            leases.push(parsed.ok_or_else(|| StoreError::damaged(LEASE_NAME, id.value(), MALFORMED))?);
-        }
-        Ok(leases)
+            parse_row(*id.value(), row.value())
+        }))
+    }
+
+    /// The lease at a place; `None` where there is none.
+    pub fn lease_at(&self, place: LeasePlace) -> Result<Option<Lease>, StoreError> {
+        let Some(row) = self.lease.get(&place.0)? else { return Ok(None) };
+        parse_row(place.0, row.value()).map(|(_, lease)| Some(lease))
     }
 
     /// The keys at or after `from` whose current version is attached to `lease`, in key order.
@@ -54,6 +83,10 @@ impl Base {
             Err(error) => Some(Err(error)),
         }))
     }
+}
+
+fn parse_row(id: [u8; LEASE_ID_BYTES], row: &[u8]) -> Result<(LeaseId, Lease), StoreError> {
+    parse_lease(id, row).ok_or_else(|| StoreError::damaged(LEASE_NAME, &id, MALFORMED))
 }
 
 /// Writes the leases that changed.

@@ -42,11 +42,12 @@ pub use change_log::{ChangeLog, ChangeRef};
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
 pub use facts::{decode as decode_facts, encode as encode_facts};
+pub use leases::LeasePlace;
 pub use scan::{Changes, Heads, VersionsAt, Visit};
 pub use schema::FORMAT_VERSION;
 pub use scrub::{ScrubCursor, ScrubProgress};
 pub use stage::{
-    FIRST_CHANGE, PieceError, Stage, StageProgress, TransferId, pack, pack_facts, unpack, unpack_facts,
+    FIRST_CHANGE, PieceError, Stage, StageProgress, TransferId, pack, pack_leases, unpack, unpack_leases,
 };
 pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Member, Meta};
 pub use writer::{Store, StoreOptions, is_engine_source};

@@ -1,15 +1,19 @@
-//! A store that comes from another member: changes in order of revision, then the facts and the leases.
+//! A store that comes from another member: changes in order of revision, leases, and at the end the facts.
 //!
-//! Owns: the bytes of a piece of changes, how far a staged store has come, and the moment in which it is whole. Must never: be taken for a
-//! store before it is whole, or take a change that does not follow the last one. Driven by `node::Checkpointer`, on the file that will
+//! Owns: the bytes of a piece of changes or leases, how far a staged store has come, and the moment in which it is whole. Must never: be taken
+//! for a store before it is whole, or take a change that does not follow the last one. Driven by `node::Checkpointer`, on the file that will
 //! replace the store's own.
 //!
 //! ```text
 //! piece            (id:12 bytes as in `rev`  length:varint  row as in `rev`, with its checksum)*
-//! last             length:varint  facts as in `meta`  (id:8 bytes as in `lease`  length:varint  row as in `lease`)*
-//! meta "staged"    version:u8 (1)  source:u64  boot:u64  number:u64  next:12 bytes  changes:u64  digest:u32  bytes:u64  seal   numbers LE
+//! piece of leases  (id:8 bytes as in `lease`  length:varint  row as in `lease`, or nothing but its seal where the lease has ended)*
+//! meta "staged"    version:u8 (2)  source:u64  boot:u64  number:u64  next:12 bytes  changes:u64  leases:u64  digest:u32  bytes:u64  seal
+//!                  numbers LE
 //! meta "installed" version:u8 (1)  index:u64 LE  seal
 //! ```
+//!
+//! A lease comes anew when it has changed at the source, so pieces of leases follow one another in any order; within one the ids ascend as the
+//! table has them.
 //!
 //! A staged store has no facts before it is whole, so nobody opens half of one by accident. The facts come with the row `installed`, in one
 //! commit: as long as no fold moves the store on, it says why the log beside it may be older than the state.
@@ -17,10 +21,10 @@
 use bytes::Bytes;
 use redb::{Durability, ReadableDatabase as _, WriteTransaction};
 
-use super::base::Base;
 use super::change_log::ChangeLog;
 use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
+use super::leases::LeasePlace;
 use super::schema::{
     FACTS_KEY, ID_BYTES, LEASE_ID_BYTES, META, META_NAME, id_key, parse_change, parse_id, parse_lease,
     write_lease, write_rev,
@@ -33,7 +37,8 @@ use crate::ids::{LeaseId, LogIndex, MemberId, Revision, VersionId};
 
 const STAGED_KEY: &str = "staged";
 const INSTALLED_KEY: &str = "installed";
-const ROW_VERSION: u8 = 1;
+const STAGED_VERSION: u8 = 2;
+const INSTALLED_VERSION: u8 = 1;
 
 /// Where a transfer begins: before all changes.
 pub const FIRST_CHANGE: VersionId = VersionId { main: Revision(0), sub: 0 };
@@ -56,13 +61,15 @@ pub struct StageProgress {
     pub next: VersionId,
     /// Changes so far.
     pub changes: u64,
+    /// Leases so far, each as often as it came.
+    pub leases: u64,
     /// CRC32C over all pieces so far.
     pub digest: u32,
 }
 
 impl Default for StageProgress {
     fn default() -> Self {
-        Self { next: FIRST_CHANGE, changes: 0, digest: 0 }
+        Self { next: FIRST_CHANGE, changes: 0, leases: 0, digest: 0 }
     }
 }
 
@@ -76,6 +83,17 @@ impl StageProgress {
             next: VersionId { main: last.main, sub },
             changes: self.changes + changes.len() as u64,
             digest: crc32c::crc32c_append(self.digest, piece),
+            ..*self
+        })
+    }
+
+    /// The progress after one more piece of leases. `None` for one that is empty or out of order.
+    pub fn after_leases(&self, piece: &Bytes, leases: &[(LeaseId, Option<Lease>)]) -> Option<Self> {
+        let ascends = leases.is_sorted_by(|(a, _), (b, _)| LeasePlace::of(*a) < LeasePlace::of(*b));
+        (!leases.is_empty() && ascends).then(|| Self {
+            leases: self.leases + leases.len() as u64,
+            digest: crc32c::crc32c_append(self.digest, piece),
+            ..*self
         })
     }
 }
@@ -91,7 +109,7 @@ pub struct Stage {
     bytes: u64,
 }
 
-/// Bytes from a peer are not a piece of changes.
+/// Bytes from a peer are not a piece of changes or leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a piece of a state: malformed, damaged, or out of order")]
 pub struct PieceError;
@@ -123,31 +141,38 @@ fn take_change(reader: &mut Reader<'_>) -> Option<(VersionId, Change)> {
     Some((id, parse_change(id, reader.bytes()?)?))
 }
 
-/// Facts and leases as bytes, for another member.
-pub fn pack_facts(base: &Base) -> Result<Bytes, StoreError> {
-    let mut out = Vec::new();
-    put_bytes(&mut out, &facts::encode(base.meta()));
-    for (id, lease) in base.leases()? {
-        out.extend_from_slice(&id.0.to_le_bytes());
-        put_bytes(&mut out, &write_lease(id, &lease));
+/// The bytes of leases on their way to another member, those that have ended among them (`None`).
+pub fn pack_leases(leases: &[(LeaseId, Option<Lease>)]) -> Bytes {
+    let mut piece = Vec::new();
+    for (id, lease) in leases {
+        let ended = || {
+            let mut row = Vec::new();
+            seal(&id.0.to_le_bytes(), &mut row);
+            row
+        };
+        piece.extend_from_slice(&id.0.to_le_bytes());
+        put_bytes(&mut piece, &lease.map_or_else(ended, |lease| write_lease(*id, &lease)));
     }
-    Ok(out.into())
+    piece.into()
 }
 
-/// Reads back what [`pack_facts`] wrote.
-pub fn unpack_facts(bytes: &Bytes) -> Result<(Meta, Vec<(LeaseId, Lease)>), PieceError> {
-    let mut reader = Reader::new(bytes);
-    let meta = facts::decode(reader.bytes().ok_or(PieceError)?).map_err(|_| PieceError)?;
+/// Reads back what [`pack_leases`] wrote.
+pub fn unpack_leases(piece: &Bytes) -> Result<Vec<(LeaseId, Option<Lease>)>, PieceError> {
+    let mut reader = Reader::new(piece);
     let mut leases = Vec::new();
     while !reader.is_empty() {
         leases.push(take_lease(&mut reader).ok_or(PieceError)?);
     }
-    Ok((meta, leases))
+    Ok(leases)
 }
 
-fn take_lease(reader: &mut Reader<'_>) -> Option<(LeaseId, Lease)> {
+fn take_lease(reader: &mut Reader<'_>) -> Option<(LeaseId, Option<Lease>)> {
     let id = reader.array::<LEASE_ID_BYTES>()?;
-    parse_lease(id, reader.bytes()?)
+    let row = reader.bytes()?;
+    if unseal(&id, row)?.is_empty() {
+        return Some((LeaseId(i64::from_le_bytes(id)), None));
+    }
+    parse_lease(id, row).map(|(id, lease)| (id, Some(lease)))
 }
 
 /// Staging.
@@ -171,37 +196,56 @@ impl Store {
         progress: StageProgress,
         changes: &[(VersionId, Change)],
     ) -> Result<(), StoreError> {
+        let added = changes.iter().map(|(_, change)| change.stored_bytes()).sum();
+        self.stage_rows(transfer, progress, added, &changes.iter().cloned().collect(), &[])
+    }
+
+    /// The same for leases: each is there from now on, or not any more.
+    pub fn stage_leases(
+        &mut self,
+        transfer: TransferId,
+        progress: StageProgress,
+        leases: &[(LeaseId, Option<Lease>)],
+    ) -> Result<(), StoreError> {
+        self.stage_rows(transfer, progress, 0, &ChangeLog::default(), leases)
+    }
+
+    fn stage_rows(
+        &mut self,
+        transfer: TransferId,
+        progress: StageProgress,
+        added_bytes: u64,
+        changes: &ChangeLog,
+        leases: &[(LeaseId, Option<Lease>)],
+    ) -> Result<(), StoreError> {
         assert!(!self.is_initialised(), "what is whole is not staged into");
         let before = self.stage()?;
         let same = before.filter(|before| before.transfer == transfer);
         assert_eq!(before, same, "one store is staged from one transfer");
-        let added: u64 = changes.iter().map(|(_, change)| change.stored_bytes()).sum();
-        let bytes = before.map_or(0, |before| before.bytes) + added;
+        let bytes = before.map_or(0, |before| before.bytes) + added_bytes;
         let row = stage_row(&Stage { transfer, progress, bytes });
         let dirty_bytes_max = self.dirty_bytes_max();
-        let log: ChangeLog = changes.iter().cloned().collect();
         self.commit_rows(|database| {
-            let txn = fold::write_rows(database, &log, &[], dirty_bytes_max)?;
+            let txn = fold::write_rows(database, changes, leases, dirty_bytes_max)?;
             txn.open_table(META)?.insert(STAGED_KEY, row.as_slice())?;
             Ok(txn)
         })
     }
 
-    /// Makes a staged store whole: these are the facts and the leases after its last change. Durable when it returns.
+    /// Makes a staged store whole: these are the facts after its last change, and its leases are all that there are then. Durable when it
+    /// returns.
     ///
     /// Removal begins anew in it: some of what came may have been removed at the source meanwhile.
-    pub fn finish_stage(&mut self, meta: &Meta, leases: &[(LeaseId, Lease)]) -> Result<(), StoreError> {
+    pub fn finish_stage(&mut self, meta: &Meta) -> Result<(), StoreError> {
         assert!(!self.is_initialised(), "a store becomes whole once");
         let bytes_in_use = self.stage()?.map_or(0, |stage| stage.bytes);
         let meta = Meta { bytes_in_use, compaction_finished: Revision(0), ..meta.clone() };
-        let mut installed = vec![ROW_VERSION];
+        let mut installed = vec![INSTALLED_VERSION];
         installed.extend_from_slice(&meta.applied.0.to_le_bytes());
         seal(INSTALLED_KEY.as_bytes(), &mut installed);
         let facts = facts::encode(&meta);
-        let dirty_bytes_max = self.dirty_bytes_max();
-        let leases: Vec<_> = leases.iter().map(|(id, lease)| (*id, Some(*lease))).collect();
         self.commit_rows(|database| {
-            let txn = fold::write_rows(database, &ChangeLog::default(), &leases, dirty_bytes_max)?;
+            let txn = database.begin_write()?;
             put_meta(&txn, INSTALLED_KEY, &installed)?;
             put_meta(&txn, FACTS_KEY, &facts)?;
             Ok(txn)
@@ -241,12 +285,13 @@ fn put_meta(txn: &WriteTransaction, key: &str, row: &[u8]) -> Result<(), StoreEr
 
 fn stage_row(stage: &Stage) -> Vec<u8> {
     let Stage { transfer, progress, bytes } = stage;
-    let mut row = vec![ROW_VERSION];
+    let mut row = vec![STAGED_VERSION];
     for number in [transfer.source.0, transfer.boot, transfer.number] {
         row.extend_from_slice(&number.to_le_bytes());
     }
     row.extend_from_slice(&id_key(progress.next));
     row.extend_from_slice(&progress.changes.to_le_bytes());
+    row.extend_from_slice(&progress.leases.to_le_bytes());
     row.extend_from_slice(&progress.digest.to_le_bytes());
     row.extend_from_slice(&bytes.to_le_bytes());
     seal(STAGED_KEY.as_bytes(), &mut row);
@@ -255,7 +300,7 @@ fn stage_row(stage: &Stage) -> Vec<u8> {
 
 fn parse_stage(row: &[u8]) -> Option<Stage> {
     let mut reader = Reader::new(unseal(STAGED_KEY.as_bytes(), row)?);
-    if reader.u8()? != ROW_VERSION {
+    if reader.u8()? != STAGED_VERSION {
         return None;
     }
     let transfer = TransferId {
@@ -266,6 +311,7 @@ fn parse_stage(row: &[u8]) -> Option<Stage> {
     let progress = StageProgress {
         next: parse_id(&reader.array::<ID_BYTES>()?)?,
         changes: u64::from_le_bytes(reader.array()?),
+        leases: u64::from_le_bytes(reader.array()?),
         digest: u32::from_le_bytes(reader.array()?),
     };
     let stage = Stage { transfer, progress, bytes: u64::from_le_bytes(reader.array()?) };
@@ -275,7 +321,7 @@ fn parse_stage(row: &[u8]) -> Option<Stage> {
 
 fn parse_installed(row: &[u8]) -> Option<LogIndex> {
     let mut reader = Reader::new(unseal(INSTALLED_KEY.as_bytes(), row)?);
-    if reader.u8()? != ROW_VERSION {
+    if reader.u8()? != INSTALLED_VERSION {
         return None;
     }
     let index = LogIndex(u64::from_le_bytes(reader.array()?));

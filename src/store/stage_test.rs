@@ -9,7 +9,8 @@ use crate::disk::sim::{FaultPlan, SimDir, Survival};
 const TRANSFER: TransferId = TransferId { source: MemberId(7), boot: 8, number: 9 };
 const NAME: &str = "staged";
 
-/// Changes of one key at many revisions, of many keys at one, a tombstone that stays and one that went, leases.
+/// Changes of one key at many revisions, of many keys at one, a tombstone that stays and one that went, leases that were checkpointed and that
+/// have ended.
 fn source() -> Store {
     let mut store = founded(&Disk::default());
     let lease = Lease { ttl: 60, remaining: 5, granted_at: LogIndex(3) };
@@ -26,11 +27,13 @@ fn source() -> Store {
             (at(6, 0), delete("gone")),
         ],
     );
-    first.leases = vec![(LeaseId(11), Some(lease)), (LeaseId(12), Some(lease))];
+    first.leases = (11..18).map(|id| (LeaseId(id), Some(lease))).collect();
     store.fold(&first).unwrap();
     let many = (0..20).map(|sub| (at(7, sub), put(format!("k{sub}"), "v", 7, 1))).collect();
     let mut second = batch(&store, many);
     second.meta.compacted = Revision(5);
+    let checkpointed = Lease { remaining: 3, ..lease };
+    second.leases = vec![(LeaseId(12), Some(checkpointed)), (LeaseId(14), None)];
     store.fold(&second).unwrap();
     while !store.compact_slice(100).unwrap().finished {}
     store
@@ -49,6 +52,23 @@ fn pieces(store: &Store, size: usize) -> Vec<(Bytes, StageProgress)> {
     pieces
 }
 
+/// The pieces of its leases, each of so many, with the progress after each. At first they are what they once were: all as they were granted.
+fn lease_pieces(store: &Store, size: usize, mut progress: StageProgress) -> Vec<(Bytes, StageProgress)> {
+    let mut leases: Vec<_> = store.base().unwrap().leases().unwrap();
+    leases.push((LeaseId(14), Lease { ttl: 9, remaining: 0, granted_at: LogIndex(2) }));
+    leases.sort_unstable_by_key(|(id, _)| LeasePlace::of(*id));
+    let granted: Vec<_> =
+        leases.iter().map(|(id, lease)| (*id, Some(Lease { remaining: 0, ..*lease }))).collect();
+    let now: Vec<_> = leases.iter().map(|(id, lease)| (*id, (id.0 != 14).then_some(*lease))).collect();
+    let mut pieces = Vec::new();
+    for leases in granted.chunks(size).chain(now.chunks(size)) {
+        let piece = pack_leases(leases);
+        progress = progress.after_leases(&piece, leases).unwrap();
+        pieces.push((piece, progress));
+    }
+    pieces
+}
+
 /// Goes on with a staged store from where it is; as `node` does it.
 fn go_on(directory: &SimDir, source: &Store, size: usize) -> Result<Store, StoreError> {
     let mut staged = Store::open_in(directory, NAME, SMALL)?;
@@ -56,13 +76,18 @@ fn go_on(directory: &SimDir, source: &Store, size: usize) -> Result<Store, Store
         return Ok(staged);
     }
     let done = staged.stage()?.map_or_else(StageProgress::default, |stage| stage.progress);
-    let behind = |(_, progress): &(Bytes, StageProgress)| progress.changes <= done.changes;
-    for (piece, progress) in pieces(source, size).into_iter().skip_while(behind) {
+    let behind = |(_, progress): &(Bytes, StageProgress)| {
+        (progress.changes, progress.leases) <= (done.changes, done.leases)
+    };
+    let pieces = pieces(source, size);
+    let (_, all) = pieces.last().unwrap().clone();
+    for (piece, progress) in pieces.into_iter().skip_while(behind) {
         staged.stage_piece(TRANSFER, progress, &unpack(&piece).unwrap())?;
     }
-    let base = source.base()?;
-    let (meta, leases) = unpack_facts(&pack_facts(&base)?).unwrap();
-    staged.finish_stage(&meta, &leases)?;
+    for (piece, progress) in lease_pieces(source, size, all).into_iter().skip_while(behind) {
+        staged.stage_leases(TRANSFER, progress, &unpack_leases(&piece).unwrap())?;
+    }
+    staged.finish_stage(source.meta())?;
     Ok(staged)
 }
 
@@ -101,7 +126,7 @@ fn a_staged_store_is_no_store_before_it_is_whole_and_goes_on_after_a_crash_anywh
     let source = source();
     let whole = SimDir::new(1);
     go_on(&whole, &source, 4).unwrap();
-    let mut resumed = 0;
+    let (mut resumed, mut within_leases) = (0, 0);
     for crash_at in 1..=whole.operations() {
         for survival in [Survival::Nothing, Survival::Everything, Survival::Random] {
             let directory = SimDir::new(crash_at);
@@ -111,12 +136,15 @@ fn a_staged_store_is_no_store_before_it_is_whole_and_goes_on_after_a_crash_anywh
             let directory = directory.crash(survival);
             if directory.list().unwrap().contains(&NAME.to_owned()) {
                 let staged = Store::open_in(&directory, NAME, SMALL).unwrap();
-                resumed += usize::from(staged.stage().unwrap().is_some() && !staged.is_initialised());
+                let stage = staged.stage().unwrap().filter(|_| !staged.is_initialised());
+                resumed += usize::from(stage.is_some());
+                within_leases += usize::from(stage.is_some_and(|stage| stage.progress.leases > 0));
             }
             assert_same(&source, &go_on(&directory, &source, 4).unwrap());
         }
     }
     assert!(resumed > 20, "{resumed} were half way");
+    assert!(within_leases > 10, "{within_leases} were half way through the leases");
 }
 
 #[test]
@@ -128,11 +156,14 @@ fn no_bit_of_a_piece_can_change_unnoticed() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(unpack(&flipped.into()), Err(PieceError), "bit {bit}");
     }
-    let facts = pack_facts(&source.base().unwrap()).unwrap();
-    for bit in 0..facts.len() * 8 {
-        let mut flipped = facts.to_vec();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(unpack_facts(&flipped.into()), Err(PieceError), "bit {bit}");
+    let (_, progress) = pieces(&source, 100).remove(0);
+    let leases = lease_pieces(&source, 100, progress);
+    for (piece, _) in leases {
+        for bit in 0..piece.len() * 8 {
+            let mut flipped = piece.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(unpack_leases(&flipped.into()), Err(PieceError), "bit {bit}");
+        }
     }
 }
 
@@ -146,4 +177,33 @@ fn a_piece_follows_the_one_before() {
     let disordered = [changes[7].clone(), changes[6].clone()];
     assert_eq!(progress.after(&pack(&disordered), &disordered), None);
     assert!(progress.after(&pack(&changes[5..6]), &changes[5..6]).is_some());
+}
+
+#[test]
+fn leases_in_a_piece_ascend_as_in_their_table() {
+    let progress = StageProgress::default();
+    let after = |leases: &[i64]| {
+        let leases: Vec<_> = leases.iter().map(|id| (LeaseId(*id), None)).collect();
+        progress.after_leases(&pack_leases(&leases), &leases)
+    };
+    assert_eq!(after(&[]), None);
+    assert_eq!(after(&[1, 1]), None);
+    assert_eq!(after(&[1, 256]), None, "256 begins with a zero byte");
+    let after = after(&[256, 1]).unwrap();
+    assert_eq!((after.leases, after.changes, after.next), (2, 0, progress.next));
+    assert_ne!(after.digest, progress.digest);
+}
+
+#[test]
+fn how_far_a_store_has_come_is_not_read_from_a_row_of_another_version() {
+    let progress = StageProgress { changes: 2, leases: 3, digest: 4, ..StageProgress::default() };
+    let stage = Stage { transfer: TRANSFER, progress, bytes: 5 };
+    let row = stage_row(&stage);
+    assert_eq!(parse_stage(&row), Some(stage));
+    for version in [STAGED_VERSION - 1, STAGED_VERSION + 1] {
+        let mut other = row[..row.len() - 4].to_vec();
+        other[0] = version;
+        seal(STAGED_KEY.as_bytes(), &mut other);
+        assert_eq!(parse_stage(&other), None);
+    }
 }
