@@ -19,7 +19,7 @@ pub(crate) struct Timing {
     pub(crate) slice: usize,
     /// Applied entries that a member keeps for its followers, in bytes.
     pub(crate) log_tail_bytes: usize,
-    /// Changes in one piece of a state on its way to another member, in bytes.
+    /// Changes or leases in one piece of a state on its way to another member, in bytes.
     pub(crate) piece_bytes: usize,
     /// The overlay is folded at this size.
     pub(crate) overlay_bytes: usize,
@@ -204,9 +204,12 @@ impl Plan {
         let mut prng = Prng::new(seed ^ 0xc105);
         let hosts = [3, 3, 3, 3, 5, 5, 7][usize::try_from(prng.range(0, 7)).expect("small")];
         let mut small = |max| usize::try_from(prng.range(0, max)).expect("small");
+        let (log_tail_bytes, piece_bytes) = (small(1500), 1000 + small(9000));
+        // The few leases that there are go one by one as well, or by twos.
+        let tiny = Prng::new(seed ^ 0x1ea5e).one_in(3);
         let timing = Timing {
-            log_tail_bytes: small(1500),
-            piece_bytes: 1000 + small(9000),
+            log_tail_bytes,
+            piece_bytes: if tiny { piece_bytes / 100 } else { piece_bytes },
             overlay_bytes: plan.timing.overlay_bytes.min(600 + small(4000)),
             ..plan.timing
         };
