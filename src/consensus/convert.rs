@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, MessageType};
 
+use super::allowance::{Allowance, ENTRIES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::store::ConfState;
 use crate::wal::{EntryKind, HardState, LogEntry};
@@ -26,10 +27,25 @@ pub enum MessageClass {
     Append,
 }
 
-/// Bytes from a peer are not a message.
+/// Why bytes from a peer are not a message.
 #[derive(Debug, thiserror::Error)]
-#[error("not a raft message: {0}")]
-pub struct MessageError(#[from] prost::DecodeError);
+pub enum MessageError {
+    /// Its fields do not fill the bytes.
+    #[error("a raft message whose fields do not add up")]
+    Ragged,
+    /// An entry that says nothing.
+    #[error("a raft message with an entry without content")]
+    Entry,
+    /// More entries than a frame may have.
+    #[error("raft messages of more than {ENTRIES_MAX} entries")]
+    Entries,
+    /// More than a position and a configuration.
+    #[error("raft messages with more than {SNAPSHOT_BYTES_MAX} bytes of snapshots")]
+    Snapshot,
+    /// A field that cannot be read.
+    #[error("not a raft message: {0}")]
+    Malformed(#[from] prost::DecodeError),
+}
 
 impl Message {
     /// Whom it is for.
@@ -102,8 +118,9 @@ impl Message {
         self.0.encode_to_vec().into()
     }
 
-    /// Reads back what [`Message::encode`] wrote. Payloads share the buffer.
-    pub fn decode(bytes: Bytes) -> Result<Self, MessageError> {
+    /// Reads back what [`Message::encode`] wrote, of all messages of a frame as much as the allowance has. Payloads share the buffer.
+    pub fn decode(bytes: Bytes, allowance: &mut Allowance) -> Result<Self, MessageError> {
+        allowance.take(&bytes)?;
         Ok(Self(eraftpb::Message::decode(bytes)?))
     }
 }

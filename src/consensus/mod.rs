@@ -12,6 +12,7 @@
 //! entries go to the state machine, whose progress comes back through [`Consensus::handle_applied`]; a configuration
 //! change among them through [`Consensus::apply_conf_change`] *before* the progress that includes it.
 
+mod allowance;
 mod convert;
 mod guard;
 mod log_store;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use raft::eraftpb::{self, Entry, MessageType};
 use raft::{Config, RawNode, StateRole};
 
+pub use allowance::Allowance;
 pub use convert::{ConfChange, MemberChange, Message, MessageClass, MessageError};
 pub use guard::Refusal;
 pub use read_index::ReadRequest;
@@ -51,7 +53,7 @@ use log_store::LogStore;
 use ready::Outstanding;
 
 /// Bytes of entries in one append message.
-const APPEND_BYTES_MAX: u64 = WAL_BATCH_BYTES as u64;
+const APPEND_BYTES_MAX: usize = WAL_BATCH_BYTES;
 /// Append messages on their way to one follower.
 const APPENDS_INFLIGHT_MAX: usize = 256;
 /// Bytes of entries in one [`Ready::committed`]; one larger entry goes alone.
@@ -62,7 +64,7 @@ const CAUGHT_UP_ENTRIES: u64 = 1000;
 /// node's own are bounded before they come here.
 const UNCOMMITTED_BYTES_MAX: u64 = 2 * PROPOSALS_PENDING_BYTES_MAX as u64;
 
-const _: () = assert!(UNCOMMITTED_BYTES_MAX > APPEND_BYTES_MAX);
+const _: () = assert!(UNCOMMITTED_BYTES_MAX > APPEND_BYTES_MAX as u64);
 
 /// One member's raft. See the module's contract.
 pub struct Consensus {
@@ -406,7 +408,7 @@ fn raft_config(member: MemberId, applied: LogIndex, pace: &Pace) -> Config {
         max_election_tick: pace.election_ticks_end(),
         heartbeat_tick: pace.heartbeat_ticks(),
         applied: applied.0,
-        max_size_per_msg: APPEND_BYTES_MAX,
+        max_size_per_msg: APPEND_BYTES_MAX as u64,
         max_inflight_msgs: APPENDS_INFLIGHT_MAX,
         check_quorum: true,
         pre_vote: true,

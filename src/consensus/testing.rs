@@ -137,7 +137,7 @@ impl Cluster {
                 if self.cut_off.contains(&from) || self.cut_off.contains(&to) {
                     continue;
                 }
-                let message = Message::decode(message.encode()).unwrap();
+                let message = Message::decode(message.encode(), &mut Allowance::default()).unwrap();
                 if let Some(node) = self.nodes.get_mut(&to) {
                     // A refusal is a lost message.
                     let _ = node.raft.step(self.now, message);

@@ -301,8 +301,8 @@ fn a_reader_of_the_store_before_is_not_cut_off() {
     assert_eq!(before.changes(VersionId::default(), Revision(2)).unwrap().map(Result::unwrap).count(), 1);
 }
 
-fn granted(index: u64, remaining: i64) -> Option<Lease> {
-    Some(Lease { ttl: 60, remaining, granted_at: LogIndex(index) })
+fn granted(index: u64, remaining: i64) -> Lease {
+    Lease { ttl: 60, remaining, granted_at: LogIndex(index) }
 }
 
 /// While pieces of leases are on their way, folds grant, change and end leases before and behind the place that the walk has come to; messages
@@ -312,7 +312,7 @@ fn leases_in_several_pieces_are_those_of_the_facts_that_end_the_transfer() {
     for crash_after in (0..60).step_by(2) {
         let mut pair = Pair::new();
         let mut prng = Prng::new(crash_after);
-        let all = (1..=300).map(|id| (LeaseId(id << 7), granted(1, 0))).collect();
+        let all = (1..=300).map(|id| (LeaseId(id << 7), Some(granted(1, 0)))).collect();
         pair.source.lease(pair.now, all);
         let first = pair.source.applied();
         pair.lose = |number| number % 11 == 0;
@@ -328,7 +328,7 @@ fn leases_in_several_pieces_are_those_of_the_facts_that_end_the_transfer() {
                 let mut of_one = |_| {
                     let id = LeaseId(i64::try_from(prng.range(1, 320) << 7).unwrap());
                     let remaining = i64::try_from(prng.range(1, 60)).unwrap();
-                    (id, if prng.one_in(2) { None } else { granted(index, remaining) })
+                    (id, if prng.one_in(2) { None } else { Some(granted(index, remaining)) })
                 };
                 let changed: BTreeMap<_, _> = (0..3).map(&mut of_one).collect();
                 pair.source.lease(pair.now, changed.into_iter().collect());
@@ -349,13 +349,13 @@ fn leases_in_several_pieces_are_those_of_the_facts_that_end_the_transfer() {
 #[test]
 fn a_follower_that_falls_too_far_behind_the_changes_of_leases_is_given_up() {
     let mut pair = Pair::new();
-    pair.source.lease(pair.now, (1..=300).map(|id| (LeaseId(id), granted(1, 0))).collect());
+    pair.source.lease(pair.now, (1..=300).map(|id| (LeaseId(id), Some(granted(1, 0)))).collect());
     pair.serve();
     pair.pass(Duration::from_millis(300));
     assert!(pair.follower.staged.is_empty(), "in the middle of the leases");
     pair.lose = |_| true;
     for remaining in 1..20 {
-        pair.source.lease(pair.now, (1..=300).map(|id| (LeaseId(id), granted(1, remaining))).collect());
+        pair.source.lease(pair.now, (1..=300).map(|id| (LeaseId(id), Some(granted(1, remaining)))).collect());
     }
     pair.pass(Duration::from_secs(1));
     assert_eq!(pair.source.outcomes, [TransferOutcome::Failed]);

@@ -12,7 +12,7 @@
 use bytes::{Buf as _, Bytes};
 
 use super::item::Item;
-use crate::consensus::MessageError;
+use crate::consensus::{Allowance, MessageError};
 use crate::limits::{PEER_FRAME_BYTES_MAX, PEER_FRAME_MESSAGES_MAX, PEER_WRITE_BYTES};
 
 /// The version of everything here; the hello's protocol version covers the control stream.
@@ -93,7 +93,7 @@ pub enum FrameError {
         /// The item's.
         kind: u8,
     },
-    /// A message that raft cannot read.
+    /// A message that raft cannot read, or that is larger in memory than any that a member sends.
     #[error(transparent)]
     Message(#[from] MessageError),
 }
@@ -206,7 +206,7 @@ pub fn encode(items: &[Item]) -> (Bytes, usize) {
 
 /// The items of a frame's body. Their payloads share its memory.
 pub fn decode(mut body: Bytes) -> Result<Vec<Item>, FrameError> {
-    let mut items = Vec::new();
+    let (mut items, mut allowance) = (Vec::new(), Allowance::default());
     while !body.is_empty() {
         let length = body.try_get_u32_le().map_err(|_| FrameError::Ragged)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -216,7 +216,7 @@ pub fn decode(mut body: Bytes) -> Result<Vec<Item>, FrameError> {
         if items.len() == PEER_FRAME_MESSAGES_MAX {
             return Err(FrameError::TooMany);
         }
-        items.push(Item::decode(body.split_to(length))?);
+        items.push(Item::decode(body.split_to(length), &mut allowance)?);
     }
     Ok(items)
 }

@@ -5,7 +5,7 @@ use prost::Message as _;
 use raft::eraftpb::{self, Entry, MessageType};
 
 use super::*;
-use crate::consensus::Message;
+use crate::consensus::{Allowance, Message};
 
 fn message(index: u64, payload: usize) -> Item {
     let entry = Entry { index, term: 3, data: vec![7; payload].into(), ..Entry::default() };
@@ -18,7 +18,7 @@ fn message(index: u64, payload: usize) -> Item {
         entries: vec![entry],
         ..eraftpb::Message::default()
     };
-    Item::Raft(Message::decode(raft.encode_to_vec().into()).unwrap())
+    Item::Raft(Message::decode(raft.encode_to_vec().into(), &mut Allowance::default()).unwrap())
 }
 
 fn frames(reader: &mut FrameReader, mut input: &[u8]) -> Result<Vec<Bytes>, FrameError> {
@@ -102,6 +102,19 @@ fn a_frame_has_a_bounded_number_of_messages() {
     assert_eq!(decode(bytes.slice(LENGTH_BYTES..)).unwrap().len(), count);
     let empty = Bytes::from([1, 0, 0, 0, 1].repeat(PEER_FRAME_MESSAGES_MAX + 1));
     assert!(matches!(decode(empty), Err(FrameError::TooMany)));
+}
+
+#[test]
+fn entries_are_counted_over_all_messages_of_a_frame() {
+    let entry = [0x3a, 4, 0x10, 1, 0x18, 1];
+    let item = |entries: usize| {
+        let message = [&[1][..], &entry.repeat(entries)].concat();
+        [&u32::try_from(message.len()).unwrap().to_le_bytes()[..], &message].concat()
+    };
+    // Each of them may stand alone.
+    decode(item(200_000).into()).unwrap();
+    let both = [item(200_000), item(200_000)].concat();
+    assert!(matches!(decode(both.into()), Err(FrameError::Message(MessageError::Entries))));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use bytes::{Buf as _, Bytes};
 
 use super::frame::FrameError;
-use crate::consensus::{Message, MessageClass};
+use crate::consensus::{Allowance, Message, MessageClass};
 
 const RAFT: u8 = 1;
 const QUESTION: u8 = 2;
@@ -69,11 +69,11 @@ impl Item {
         }
     }
 
-    /// Reads back what [`Item::encode_into`] wrote. Payloads share the buffer.
-    pub(super) fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
+    /// Reads back what [`Item::encode_into`] wrote; `allowance` is that of the frame. Payloads share the buffer.
+    pub(super) fn decode(mut bytes: Bytes, allowance: &mut Allowance) -> Result<Self, FrameError> {
         let kind = bytes.try_get_u8().map_err(|_| FrameError::Ragged)?;
         if kind == RAFT {
-            return Ok(Self::Raft(Message::decode(bytes)?));
+            return Ok(Self::Raft(Message::decode(bytes, allowance)?));
         }
         let number = bytes.try_get_u64_le().map_err(|_| FrameError::Ragged)?;
         match kind {

@@ -5,14 +5,14 @@ use raft::eraftpb::{self, Entry, MessageType};
 use smol::future::{block_on, poll_once};
 
 use super::*;
-use crate::consensus::Message;
+use crate::consensus::{Allowance, Message};
 
 fn message(kind: MessageType, index: u64, payload: usize) -> Item {
     let entries =
         if payload == 0 { vec![] } else { vec![Entry { data: vec![1; payload].into(), ..Entry::default() }] };
     let raft =
         eraftpb::Message { msg_type: kind, from: 1, to: 2, index, entries, ..eraftpb::Message::default() };
-    Item::Raft(Message::decode(raft.encode_to_vec().into()).unwrap())
+    Item::Raft(Message::decode(raft.encode_to_vec().into(), &mut Allowance::default()).unwrap())
 }
 
 fn connected() -> Outbox {

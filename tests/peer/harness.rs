@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use covey::consensus::Message;
+use covey::consensus::{Allowance, Message};
 use covey::formation::{ClusterRoot, Generation, Identity, NodeKey, Stage};
 use covey::ids::{Incarnation, MemberId, PublicKey};
 use covey::peer::{Event, Events, Options, Peer, Transport};
@@ -191,7 +191,7 @@ pub fn message(kind: MessageType, from: u64, to: u64, index: u64, payload: usize
         entries: if payload == 0 { vec![] } else { vec![entry] },
         ..eraftpb::Message::default()
     };
-    Message::decode(raft.encode_to_vec().into()).unwrap()
+    Message::decode(raft.encode_to_vec().into(), &mut Allowance::default()).unwrap()
 }
 
 pub fn index_of(message: &Message) -> u64 {
