@@ -11,6 +11,7 @@ use raft::{Raft, StateRole};
 use super::log_store::LogStore;
 use super::snapshot::mark_of;
 use super::types::SnapshotMark;
+use crate::wal::Position;
 
 /// No index or term ever gets near this; above it raft's additions could overflow.
 const POSITION_MAX: u64 = 1 << 62;
@@ -60,6 +61,12 @@ pub enum Refusal {
     /// This member is no longer in the cluster.
     #[error("this member was removed")]
     Removed,
+}
+
+/// Whether a log can have come to this position.
+pub fn is_reachable(position: Position) -> bool {
+    let Position { index, term } = position;
+    (1..POSITION_MAX).contains(&index.0) && (1..POSITION_MAX).contains(&term.0)
 }
 
 /// The member that a message has come to.

@@ -32,7 +32,7 @@ use raft::{Config, RawNode, StateRole};
 
 pub use allowance::Allowance;
 pub use convert::{ConfChange, MemberChange, Message, MessageClass, MessageError};
-pub use guard::Refusal;
+pub use guard::{Refusal, is_reachable};
 pub use read_index::ReadRequest;
 pub use snapshot::is_sound;
 pub use start::{Start, StartError};

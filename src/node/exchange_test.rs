@@ -284,6 +284,45 @@ fn facts_that_raft_could_not_begin_from_are_not_taken() {
     assert!(pair.follower.staged.is_empty(), "it is no member there");
 }
 
+#[test]
+fn facts_that_nothing_could_be_added_to_are_not_taken() {
+    let spoiled: [fn(&mut crate::store::Meta); 4] = [
+        |meta| meta.applied = LogIndex(u64::MAX - 1),
+        |meta| meta.applied_term = crate::ids::Term(1 << 62),
+        |meta| meta.applied_term = crate::ids::Term(0),
+        |meta| meta.revision = Revision(i64::MAX - 1),
+    ];
+    for spoil in spoiled {
+        let mut pair = Pair::new();
+        let mut meta = pair.source.checkpointer.store().meta().clone();
+        meta.applied = meta.applied.next();
+        spoil(&mut meta);
+        let batch = FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta };
+        pair.source.job(pair.now, CheckpointJob::Fold(batch));
+        pair.serve();
+        pair.pass(Duration::from_secs(2));
+        assert!(pair.follower.staged.is_empty());
+    }
+}
+
+#[test]
+fn a_version_that_nothing_could_follow_is_not_taken() {
+    for (version, taken) in [(7, 1), (i64::MAX, 0)] {
+        let mut pair = Pair::new();
+        let mut meta = pair.source.checkpointer.store().meta().clone();
+        meta.revision = meta.revision.next();
+        meta.applied = meta.applied.next();
+        let (value, create_revision, lease) = (Bytes::new(), Revision(2), LeaseId::NONE);
+        let kind = ChangeKind::Put { value, create_revision, version, lease };
+        let change = (VersionId { main: meta.revision, sub: 0 }, Change { key: "key".into(), kind });
+        let batch = FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), meta };
+        pair.source.job(pair.now, CheckpointJob::Fold(batch));
+        pair.serve();
+        pair.pass(Duration::from_secs(2));
+        assert_eq!(pair.follower.staged.len(), taken);
+    }
+}
+
 /// Whoever reads a view keeps what it holds: the old store stays open until the last one is gone.
 #[test]
 fn a_reader_of_the_store_before_is_not_cut_off() {

@@ -15,17 +15,21 @@ use bytes::Bytes;
 
 use super::source::mark_of;
 use super::transfer::{TransferContent, TransferMessage};
-use crate::consensus::{SnapshotMark, is_sound};
+use crate::consensus::{SnapshotMark, is_reachable, is_sound};
 use crate::disk::Directory;
 use crate::formation::{STAGED_NAME, STORE_NAME, trust};
 use crate::ids::{MemberId, Revision};
 use crate::store::{
-    Meta, StageProgress, Store, StoreError, StoreOptions, TransferId, decode_facts, unpack, unpack_leases,
+    Change, ChangeKind, Meta, StageProgress, Store, StoreError, StoreOptions, TransferId, decode_facts,
+    unpack, unpack_leases,
 };
 use crate::time::Instant;
 
 /// What nobody goes on with for this long is removed: it takes as much of the disk as the store.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(300);
+/// No revision gets near this, even where a restored state began at half of what there is (`snapshot::refold`), and no version of a key: one more
+/// could overflow.
+const REVISION_MAX: Revision = Revision(i64::MAX / 4 * 3);
 
 /// What is in the staged file.
 enum State {
@@ -190,6 +194,9 @@ impl<D: Directory> Staging<D> {
         if mark.is_none() && before == *progress {
             // A piece that cannot be read is as good as lost: it was damaged on its way, and is sent again.
             let Ok(changes) = unpack(piece) else { return Ok(Reaction::default()) };
+            if !changes.iter().all(|(_, change)| may_be_followed(change)) {
+                return Ok(Reaction::default());
+            }
             let Some(after) = before.after(piece, &changes) else { return Ok(Reaction::default()) };
             store.stage_piece(id, after, &changes)?;
             *progress = after;
@@ -246,11 +253,19 @@ fn answer(transfer: TransferId, progress: StageProgress, whole: bool) -> Reactio
     Reaction { answer: Some(TransferMessage { transfer, content }), ..Reaction::default() }
 }
 
+/// Whether the next version of the key can be counted. The revisions of changes are bounded by that of the facts.
+fn may_be_followed(change: &Change) -> bool {
+    match change.kind {
+        ChangeKind::Put { version, .. } => version < REVISION_MAX.0,
+        ChangeKind::Delete => true,
+    }
+}
+
 /// Whether these can be the facts of a store with the changes that came: raft and the state begin from them unseen.
 fn is_plausible(meta: &Meta, progress: &StageProgress, member: MemberId) -> bool {
     let conf = &meta.conf_state;
-    meta.applied.0 > 0
-        && meta.revision >= progress.next.main.max(Revision(1))
+    is_reachable(mark_of(meta).position)
+        && (progress.next.main.max(Revision(1))..REVISION_MAX).contains(&meta.revision)
         && meta.compacted <= meta.revision
         && is_sound(conf)
         && conf.names(member)
