@@ -14,6 +14,7 @@ mod fingerprints;
 mod gaps;
 mod histories;
 mod lan;
+mod lessons;
 mod linear;
 mod load;
 mod members;

@@ -14,7 +14,7 @@ use crate::client::{self, in_time, kv_client, maintenance_client, put};
 use crate::process::{Cluster, Host, PATIENCE, until};
 
 /// All keys, from a revision on.
-fn from(start_revision: i64) -> pb::WatchCreateRequest {
+pub fn from(start_revision: i64) -> pb::WatchCreateRequest {
     let (key, range_end) = (bytes::Bytes::from_static(&[0]), bytes::Bytes::from_static(&[0]));
     pb::WatchCreateRequest { key, range_end, start_revision, ..Default::default() }
 }
@@ -24,20 +24,20 @@ fn ask_for_progress() -> pb::WatchRequest {
     pb::WatchRequest { request_union: Some(progress) }
 }
 
-async fn next(stream: &mut Streaming<pb::WatchResponse>) -> pb::WatchResponse {
+pub async fn next(stream: &mut Streaming<pb::WatchResponse>) -> pb::WatchResponse {
     in_time(PATIENCE, stream.message()).await.expect("the stream is not silent").unwrap().expect("no end")
 }
 
 /// A stream with one watcher from a revision on.
-async fn watch(host: &Host, start_revision: i64) -> Streaming<pb::WatchResponse> {
+pub async fn watch(host: &Host, start_revision: i64) -> Streaming<pb::WatchResponse> {
     client::watch(host, from(start_revision), stream::pending(), false).await
 }
 
 /// A revision, whether it was a delete, and the key.
-type Change = (i64, bool, Vec<u8>);
+pub type Change = (i64, bool, Vec<u8>);
 
 /// What changed, up to a revision.
-async fn events(stream: &mut Streaming<pb::WatchResponse>, to: i64) -> Vec<Change> {
+pub async fn events(stream: &mut Streaming<pb::WatchResponse>, to: i64) -> Vec<Change> {
     let mut seen: Vec<Change> = Vec::new();
     while seen.last().is_none_or(|(revision, ..)| *revision < to) {
         for event in next(stream).await.events {
@@ -57,7 +57,7 @@ async fn delete(host: &Host, key: &str) -> i64 {
 }
 
 /// The revision that a member is at, and the hash of its keys there.
-fn state(host: &Host) -> (i64, u32) {
+pub fn state(host: &Host) -> (i64, u32) {
     until("a hash", || {
         block_on(async {
             let mut client = maintenance_client(host).await.ok()?;
