@@ -21,7 +21,7 @@ use pb::request_op::Request;
 use pb::watch_request::RequestUnion;
 use smol::block_on;
 use smol::stream;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use crate::client::{self, kv_client, put};
 use crate::process::{Cluster, Host, until, wait};
@@ -107,38 +107,58 @@ async fn all_keys(host: &Host) -> Vec<covey::wire::mvccpb::KeyValue> {
 /// it had been told last.
 #[test]
 fn a_watcher_is_told_nothing_twice_when_its_member_takes_another_members_state() {
+    let cluster = Cluster::start(3);
+    block_on(async {
+        let (mut watcher, seen, last) = take_another_state(&cluster, false).await;
+        assert_eq!(events(&mut watcher, last).await.first().unwrap().0, seen + 1);
+        // What it has missed is compacted in the state that came.
+        let (mut watcher, mut seen, last) = take_another_state(&cluster, true).await;
+        let end = loop {
+            let response = next(&mut watcher).await;
+            for event in response.events {
+                // What was on its way to it when it stood still.
+                seen += 1;
+                assert_eq!(event.kv.unwrap().mod_revision, seen);
+            }
+            if response.canceled {
+                break response.compact_revision;
+            }
+        };
+        assert!(end > seen + 1 && end < last, "compacted at {end}, after {seen} of {last}");
+    });
+}
+
+/// Has a follower take the leader's state; a watcher of the follower, the last revision that it was told, and the last one that there is.
+async fn take_another_state(cluster: &Cluster, compacts: bool) -> (Streaming<pb::WatchResponse>, i64, i64) {
     /// More than a leader keeps of its log.
     const BULK: usize = 24;
     const BULK_BYTES: usize = 1 << 20;
-    let cluster = Cluster::start(3);
+    const TOLD: usize = 20;
     let leader = cluster.leader();
     let late = &cluster.hosts[(leader + 1) % 3];
     let store = || std::fs::metadata(late.data_dir.join("store.redb")).unwrap().ino();
-    block_on(async {
-        let mut last = put(&cluster.hosts[leader], "key", "first").await.unwrap();
-        let mut watcher = client::watch(late, from(last), stream::pending(), false).await;
-        for _ in 0..20 {
-            last = put(&cluster.hosts[leader], "key", "told").await.unwrap();
-        }
-        assert_eq!(events(&mut watcher, last).await.len(), 21);
-        let (file, mut seen) = (store(), last);
-        late.signal("-STOP");
-        for _ in 0..BULK {
-            last = put_bytes(&cluster.hosts[leader], "bulk", BULK_BYTES).await.unwrap();
-        }
-        late.signal("-CONT");
-        until("the late one has another state", || (store() != file).then_some(()));
-        for _ in 0..3 {
-            last = put(&cluster.hosts[leader], "key", "new").await.unwrap();
-        }
-        // No revision is without an event here.
-        while seen < last {
-            for (revision, ..) in events(&mut watcher, seen + 1).await {
-                assert_eq!(revision, seen + 1, "the next one");
-                seen = revision;
-            }
-        }
-    });
+    let mut seen = put(&cluster.hosts[leader], "key", "first").await.unwrap();
+    let mut watcher = client::watch(late, from(seen), stream::pending(), false).await;
+    for _ in 0..TOLD {
+        seen = put(&cluster.hosts[leader], "key", "told").await.unwrap();
+    }
+    assert_eq!(events(&mut watcher, seen).await.len(), 1 + TOLD);
+    let file = store();
+    late.signal("-STOP");
+    let mut last = seen;
+    for _ in 0..BULK {
+        last = put_bytes(&cluster.hosts[leader], "bulk", BULK_BYTES).await.unwrap();
+    }
+    if compacts {
+        compact(&cluster.hosts[leader], last).await.unwrap();
+        defragment(&cluster.hosts[leader].endpoint).await.unwrap();
+    }
+    late.signal("-CONT");
+    until("the late one has another state", || (store() != file).then_some(()));
+    for _ in 0..3 {
+        last = put(&cluster.hosts[leader], "key", "new").await.unwrap();
+    }
+    (watcher, seen, last)
 }
 
 /// 17529: watchers of one stream that its client did not read were behind when what they had to come was compacted. They went on after it

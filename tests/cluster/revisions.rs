@@ -36,13 +36,17 @@ pub async fn watch(host: &Host, start_revision: i64) -> Streaming<pb::WatchRespo
 /// A revision, whether it was a delete, and the key.
 pub type Change = (i64, bool, Vec<u8>);
 
-/// What changed, up to a revision.
+/// What changed, up to a revision; always something newer than before.
 pub async fn events(stream: &mut Streaming<pb::WatchResponse>, to: i64) -> Vec<Change> {
     let mut seen: Vec<Change> = Vec::new();
     while seen.last().is_none_or(|(revision, ..)| *revision < to) {
         for event in next(stream).await.events {
             let deleted = event.r#type() == EventType::Delete;
             let kv = event.kv.unwrap();
+            assert!(
+                seen.last().is_none_or(|(revision, ..)| *revision <= kv.mod_revision),
+                "it goes back: {seen:?}"
+            );
             seen.push((kv.mod_revision, deleted, kv.key.to_vec()));
         }
     }
