@@ -8,6 +8,7 @@ mod found;
 mod identity;
 mod meeting;
 mod record;
+mod runs;
 mod secret;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use meeting::{
     Answer, Meeting, MeetingError, Named, Question, Reception, Verdict, Welcome, joining_state, receive,
 };
 pub use record::RecordError;
+pub use runs::{Stale, judge_run, judge_runs, later_run};
 pub use secret::{
     Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,
 };

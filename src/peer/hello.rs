@@ -9,7 +9,7 @@
 //! ```
 //! The first six bytes stay what they are in every version, so that another version can be named and not only be unreadable.
 
-use crate::formation::{Generation, Identity};
+use crate::formation::{Generation, Identity, Stale, judge_run, judge_runs};
 use crate::ids::{ClusterId, Incarnation, MemberId, Run};
 
 /// The version of what members speak: hello, control stream, and what refusals mean.
@@ -242,40 +242,30 @@ pub fn judge(own: &Identity, to_them: &Hello, known: &Known, bytes: &[u8]) -> Re
     if hello.to != us {
         return refuse(RefusalKind::Recipient, format!("it wants to talk to member {}", hello.to));
     }
-    judge_run(us, hello.run, known)?;
-    if let Some(seen) = hello.seen.filter(|seen| !own.knows(*seen)) {
-        let start = seen.incarnation;
-        let sentence = format!(
-            "member {us} stops: member {them} has seen start {start} of it, of which its data directory knows nothing"
-        );
-        return Err(Refusal { kind: RefusalKind::Fenced, sentence });
+    match judge_runs(own, hello.run, known.seen, hello.seen) {
+        Ok(()) => Ok(hello),
+        Err(Stale::Theirs(seen)) => Err(old_run(us, known.member, hello.run, seen)),
+        Err(Stale::Ours(seen)) => {
+            let sentence = format!(
+                "member {us} stops: member {them} has seen start {} of it, of which its data directory knows nothing",
+                seen.incarnation
+            );
+            Err(Refusal { kind: RefusalKind::Fenced, sentence })
+        }
     }
-    Ok(hello)
 }
 
 /// The part of [`judge`] that time can change: another run may have shown itself meanwhile.
-pub(super) fn judge_run(us: MemberId, shown: Run, known: &Known) -> Result<(), Refusal> {
-    let Some(seen) = known.seen.filter(|seen| is_older(shown, *seen)) else { return Ok(()) };
+pub(super) fn judge_again(us: MemberId, shown: Run, known: &Known) -> Result<(), Refusal> {
+    judge_run(shown, known.seen).map_err(|seen| old_run(us, known.member, shown, seen))
+}
+
+fn old_run(us: MemberId, them: MemberId, shown: Run, seen: Run) -> Refusal {
     let sentence = format!(
-        "member {us} refuses member {}: it shows start {}, but start {} of this member was here already",
-        known.member, shown.incarnation, seen.incarnation
+        "member {us} refuses member {them}: it shows start {}, but start {} of this member was here already",
+        shown.incarnation, seen.incarnation
     );
-    Err(Refusal { kind: RefusalKind::OldRun, sentence })
-}
-
-/// Whether a node that has shown `seen` cannot rightly show `shown`: starts are counted on its disk before it sends anything.
-fn is_older(shown: Run, seen: Run) -> bool {
-    shown.incarnation < seen.incarnation
-        || (shown.incarnation == seen.incarnation && shown.boot_nonce != seen.boot_nonce)
-}
-
-/// The later of two runs of a member.
-pub(super) fn later(one: Option<Run>, other: Option<Run>) -> Option<Run> {
-    match (one, other) {
-        (Some(a), Some(b)) if a.incarnation >= b.incarnation => Some(a),
-        (Some(a), None) => Some(a),
-        (_, b) => b,
-    }
+    Refusal { kind: RefusalKind::OldRun, sentence }
 }
 
 #[cfg(test)]
@@ -400,14 +390,6 @@ mod tests {
         let reason = [b"a\nb\x1b[2J".to_vec(), vec![0xff; 1000]].concat();
         let tamed = Refusal::received(RefusalKind::Key, &reason).sentence;
         assert!(tamed.starts_with("a b [2J") && tamed.chars().count() <= SENTENCE_MAX);
-    }
-
-    #[test]
-    fn the_later_run_is_remembered() {
-        let run = |incarnation| Some(Run { incarnation: Incarnation(incarnation), boot_nonce: incarnation });
-        assert_eq!(later(run(1), run(2)), run(2));
-        assert_eq!(later(run(3), run(2)), run(3));
-        assert_eq!((later(None, run(2)), later(run(2), None), later(None, None)), (run(2), run(2), None));
     }
 
     proptest! {

@@ -18,7 +18,7 @@ use super::backoff::Backoff;
 use super::dial::{self, Attempt};
 use super::events::{Event, RefusedBy};
 use super::greet::{CLOSED_REPLACED, Failure, Greeted, refuse, why};
-use super::hello::{Refusal, RefusalKind, judge_run};
+use super::hello::{Refusal, RefusalKind, judge_again};
 use super::link::Link;
 use super::muffle::Muffle;
 use super::outbox::{LinkId, Outbox};
@@ -212,7 +212,7 @@ impl Manager {
         if new.attempt.is_some() && member.dial.as_ref().map(|dial| dial.number) == new.attempt {
             member.dial = None;
         }
-        if let Err(refusal) = judge_run(us, run, &known) {
+        if let Err(refusal) = judge_again(us, run, &known) {
             let address = new.connection.remote_address();
             refuse(&new.connection, refusal.clone());
             self.refused(Some(id), address, RefusedBy::Us, refusal);

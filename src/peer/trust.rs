@@ -22,8 +22,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 
-use super::hello::{Known, later};
-use crate::formation::{Fingerprint, NodeKey};
+use super::hello::Known;
+use crate::formation::{Fingerprint, NodeKey, later_run};
 use crate::ids::{MemberId, PublicKey, Run};
 
 /// What members speak with each other.
@@ -70,7 +70,7 @@ impl Pins {
         let fresh = keys
             .map(|(key, member, seen)| {
                 let before = pins.get(&key).filter(|known| known.member == member);
-                let seen = later(before.and_then(|known| known.seen), seen);
+                let seen = later_run(before.and_then(|known| known.seen), seen);
                 (key, Known { member, seen })
             })
             .collect();
@@ -81,7 +81,7 @@ impl Pins {
     pub(super) fn saw(&self, key: &PublicKey, run: Run) {
         let mut pins = self.accepted.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = pins.get_mut(key) {
-            known.seen = later(known.seen, Some(run));
+            known.seen = later_run(known.seen, Some(run));
         }
     }
 }
