@@ -44,6 +44,11 @@ impl Disk {
         Disk(self.0.detach())
     }
 
+    /// A copy of what is on it at this moment.
+    pub(crate) fn copy(&self) -> Disk {
+        Disk(self.0.crash(Survival::Everything))
+    }
+
     /// No faults from now on.
     pub(crate) fn heal(&self) {
         self.0.plan(FaultPlan::default());
@@ -68,6 +73,8 @@ pub(crate) struct Cluster {
 struct Node {
     /// Which one, of all that there have been.
     number: u8,
+    /// Where it is.
+    place: u8,
     begins: Begins,
 }
 
@@ -106,7 +113,8 @@ impl Cluster {
         }
         let founders = foundings.into_iter().map(|founding| Begins::Founding(Box::new(founding)));
         let begins = founders.chain((0..spare).map(|_| Begins::Nowhere));
-        let nodes: Vec<Node> = (1..).zip(begins).map(|(number, begins)| Node { number, begins }).collect();
+        let nodes: Vec<Node> =
+            (1..).zip(begins).map(|(number, begins)| Node { number, place: number, begins }).collect();
         Self { made: u8::try_from(nodes.len()).expect("few hosts"), nodes, options }
     }
 
@@ -128,9 +136,9 @@ impl Cluster {
         }
     }
 
-    /// Where a host's node is found by others. No two nodes have the same place.
+    /// Where a host's node is found by others. A node that is there instead of one that was lost has the same place, other ones have not.
     pub(crate) fn url(&self, host: usize) -> String {
-        url_of(self.nodes[host].number)
+        url_of(self.nodes[host].place)
     }
 
     pub(crate) fn key(&self, host: usize) -> PublicKey {
@@ -145,7 +153,13 @@ impl Cluster {
     /// A host gets another node.
     pub(crate) fn replace(&mut self, host: usize) {
         self.made += 1;
-        self.nodes[host] = Node { number: self.made, begins: Begins::Nowhere };
+        self.nodes[host] = Node { number: self.made, place: self.made, begins: Begins::Nowhere };
+    }
+
+    /// A host has lost its node, and has one with nothing but a new key in the same place.
+    pub(crate) fn lose(&mut self, host: usize) {
+        self.made += 1;
+        self.nodes[host] = Node { number: self.made, begins: Begins::Nowhere, ..self.nodes[host].clone() };
     }
 
     /// What a host's node begins with: who it is, and its store's and its log's content.

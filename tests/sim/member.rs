@@ -12,8 +12,8 @@ use covey::command::codec::encode;
 use covey::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope};
 use covey::consensus::{CoreStatus, Message, Pace, PersistId, Role, SnapshotMark};
 use covey::disk::sim::SimDir;
-use covey::formation::DataDir;
-use covey::ids::{LogIndex, MemberId, ProposalId, Revision, Term};
+use covey::formation::{DataDir, Identity};
+use covey::ids::{LogIndex, MemberId, ProposalId, Revision, Run, Term};
 use covey::mvcc::{View, cost_of};
 use covey::node::{
     Applier, ApplierOutput, CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, ConfirmedReads,
@@ -21,7 +21,7 @@ use covey::node::{
     Request, TransferMessage, TransferOutcome, recover,
 };
 use covey::prng::Prng;
-use covey::store::{Base, ConfState, ScrubCursor, StoreError};
+use covey::store::{self, Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
 use covey::wal::{LogEntry, Position};
 use covey::watch::{Hub, Input, Limits, Options};
@@ -130,8 +130,7 @@ pub(crate) struct Member {
     checkpointer: Checkpointer<SimDir>,
     /// From when raft took a snapshot until the state has begun anew from it.
     installing: bool,
-    id: MemberId,
-    boot_nonce: u64,
+    identity: Identity,
     quota: u64,
     timing: Timing,
     prng: Prng,
@@ -207,8 +206,6 @@ impl Member {
             log: LogWriter::new(wal),
             checkpointer,
             installing: false,
-            id: identity.member,
-            boot_nonce: identity.boot_nonce,
             quota,
             timing,
             prng,
@@ -217,6 +214,7 @@ impl Member {
             suspect,
             for_hub: Vec::new(),
             hub_prng: Prng::new(identity.boot_nonce),
+            identity,
             sequence: 0,
             for_core: Vec::new(),
             for_applier: Vec::new(),
@@ -270,7 +268,17 @@ impl Member {
     }
 
     pub(crate) fn id(&self) -> MemberId {
-        self.id
+        self.identity.member
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The run of a member that the store names.
+    pub(crate) fn stored_run(&self, of: MemberId) -> Option<Run> {
+        let members = &self.checkpointer.store().meta().members;
+        members.iter().find(|member| member.id() == of).and_then(store::Member::run)
     }
 
     /// Whether clients are let in.
@@ -294,7 +302,7 @@ impl Member {
     pub(crate) fn propose(&mut self, command: &Command, effects: &mut Effects) -> Option<ProposalId> {
         let cost = cost_of(command);
         if cost > 0 && self.view.bytes_in_use() + cost >= self.quota {
-            let alarm = Alarm { member: self.id, kind: AlarmKind::NoSpace };
+            let alarm = Alarm { member: self.identity.member, kind: AlarmKind::NoSpace };
             if !self.view.facts().alarms.contains(&alarm) {
                 self.submit(&Command::Alarm { action: AlarmAction::QuotaReached, alarm }, effects);
             }
@@ -305,7 +313,7 @@ impl Member {
 
     fn submit(&mut self, command: &Command, effects: &mut Effects) -> ProposalId {
         self.sequence += 1;
-        let id = ProposalId { boot: self.boot_nonce, seq: self.sequence };
+        let id = ProposalId { boot: self.identity.boot_nonce, seq: self.sequence };
         let bytes = encode(&Envelope { id, command: command.clone() });
         self.tell_core(CoreInput::Propose(id, bytes), effects);
         id

@@ -3,7 +3,7 @@
 //! Owns: the members by the rules of their commands, and that no id is given twice. Must never: believe a member of anything but the id that it has
 //! drawn. Driven by `oracle`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use covey::command::{MemberCommand, Outcome, Rejection};
 use covey::ids::{MemberId, PublicKey};
@@ -29,6 +29,8 @@ pub(crate) struct Places {
     by_url: BTreeMap<String, Place>,
     /// All ids that anybody was shown, and for which place.
     ids: BTreeMap<MemberId, String>,
+    /// Those that are gone; their place may have another one.
+    gone: BTreeSet<MemberId>,
     pub(crate) added: u64,
     pub(crate) promoted: u64,
     pub(crate) removed: u64,
@@ -90,6 +92,7 @@ impl Places {
             MemberCommand::Remove { id, .. } => {
                 self.find(*id)?;
                 self.by_url.remove(&self.ids[id]);
+                self.gone.insert(*id);
                 self.removed += 1;
                 Expected::Changed(*id)
             }
@@ -98,6 +101,9 @@ impl Places {
     }
 
     fn find(&mut self, id: MemberId) -> Result<&mut Place, Rejection> {
+        if self.gone.contains(&id) {
+            return Err(Rejection::MemberNotFound);
+        }
         // Whoever names an id was shown it before.
         self.by_url.get_mut(&self.ids[&id]).ok_or(Rejection::MemberNotFound)
     }

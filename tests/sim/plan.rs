@@ -102,6 +102,15 @@ pub(crate) struct Trouble {
     pub(crate) spoil_one_in: u64,
 }
 
+/// What becomes of one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// An empty one takes its place.
+    Emptied,
+    /// It is what it was at some time before.
+    PutBack,
+}
+
 /// Everything that the seed fixes.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -112,6 +121,7 @@ pub(crate) struct Plan {
     pub(crate) spare: usize,
     /// The mean time between two looks of whoever adds and removes members; `None`: the members stay as they are.
     pub(crate) admin: Option<Duration>,
+    pub(crate) loss: Option<Loss>,
     pub(crate) timing: Timing,
     pub(crate) load: Load,
     pub(crate) trouble: Trouble,
@@ -183,6 +193,7 @@ impl Plan {
             hosts: 1,
             spare: 0,
             admin: None,
+            loss: None,
             timing,
             load,
             trouble,
@@ -233,7 +244,7 @@ impl Plan {
         Self { load, trouble, ..plan }
     }
 
-    /// Three members at first. Others are added, promoted and removed while clients ask and things go wrong.
+    /// Three members at first. Others are added, promoted and removed while clients ask and things go wrong. In most worlds a disk is lost.
     pub(crate) fn draw_members(seed: u64) -> Self {
         let plan = Self::draw_cluster(seed);
         let admin = Some(Duration::from_millis(800));
@@ -241,7 +252,9 @@ impl Plan {
         let gap = plan.trouble.gap.map(|gap| gap.max(Duration::from_millis(1500)));
         let load = Load { operations: 400, think, ..plan.load };
         let trouble = Trouble { gap, ..plan.trouble };
-        Self { hosts: 3, spare: 3, admin, load, trouble, ..plan }
+        let loss = [None, Some(Loss::Emptied), Some(Loss::PutBack), Some(Loss::PutBack)]
+            [usize::try_from(Prng::new(seed ^ 0x1057).range(0, 4)).expect("small")];
+        Self { hosts: 3, spare: 3, admin, loss, load, trouble, ..plan }
     }
 
     /// A cluster of which a minority finds out now and then that its state is not what it should be.

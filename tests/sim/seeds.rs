@@ -67,6 +67,8 @@ impl Totals {
         sum.added += report.added;
         sum.promoted += report.promoted;
         sum.removed += report.removed;
+        sum.lost += report.lost;
+        sum.fenced += report.fenced;
     }
 
     fn show(&self, kind: &str) {
@@ -75,7 +77,7 @@ impl Totals {
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
              {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
-             {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed",
+             {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed, {} disks lost, {} copies found out",
             sum.events,
             sum.acknowledged,
             sum.unknown,
@@ -96,7 +98,9 @@ impl Totals {
             sum.overtaken,
             sum.added,
             sum.promoted,
-            sum.removed
+            sum.removed,
+            sum.lost,
+            sum.fenced
         );
     }
 }
@@ -141,8 +145,9 @@ fn no_lease_ends_early_whoever_leads() {
 #[test]
 fn clusters_whose_members_change_keep_their_word() {
     let report = run_seeds("members", Plan::draw_members, 0..MEMBER_SEEDS);
-    let Report { added, promoted, removed, .. } = report;
+    let Report { added, promoted, removed, lost, fenced, .. } = report;
     assert!(added > MEMBER_SEEDS && promoted > 0 && removed > MEMBER_SEEDS / 2, "{report:?}");
+    assert!(lost > MEMBER_SEEDS / 4 && fenced > MEMBER_SEEDS / 8, "{report:?}");
 }
 
 #[test]

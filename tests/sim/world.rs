@@ -7,6 +7,7 @@
 //! be answered in bounded time; at last the power is cut at once everywhere, and what comes back must be all that was shown.
 
 mod clients;
+mod copies;
 mod ending;
 mod members;
 mod trouble;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use covey::command::Range;
 use covey::consensus::Message;
 use covey::disk::sim::{FaultPlan, Survival};
-use covey::ids::{LogIndex, MemberId, ProposalId};
+use covey::ids::{LogIndex, MemberId, ProposalId, Run};
 use covey::mvcc::{Facts, View};
 use covey::node::LeaseRequest;
 use covey::node::{Roster, TransferMessage};
@@ -32,6 +33,7 @@ use crate::oracle::{Oracle, everything};
 use crate::plan::{Plan, draw};
 use crate::queue::{Queue, Trace};
 use crate::workload::{Ask, Workload};
+use copies::Step;
 use watchers::{SUBSCRIBERS, Subscriber};
 
 /// A supervisor starts a process again after about this long.
@@ -60,7 +62,7 @@ enum Event {
         run: u64,
     },
     Deliver {
-        from: (usize, MemberId),
+        from: Sender,
         to: (usize, MemberId),
         parcel: Parcel,
     },
@@ -75,6 +77,14 @@ enum Event {
     Administer,
     /// The last host is absent from now on, or no longer.
     Absent(bool),
+}
+
+/// Who has sent a message, and in which run.
+#[derive(Clone, Copy)]
+struct Sender {
+    host: usize,
+    member: MemberId,
+    run: Run,
 }
 
 /// What one member sends to another.
@@ -142,6 +152,12 @@ struct Host {
     standing: Option<Standing>,
     /// Who it was told the members are.
     roster: Roster,
+    /// The latest run of each other member that has shown itself to this one.
+    seen: BTreeMap<MemberId, Run>,
+    /// Its disk was put back to what it was before.
+    put_back: bool,
+    /// Its node knows that it is a copy, and starts no more.
+    fenced: bool,
     /// Counts the processes; events for an earlier one are void.
     run: u64,
     starting: bool,
@@ -186,6 +202,9 @@ pub(crate) struct Report {
     pub(crate) added: u64,
     pub(crate) promoted: u64,
     pub(crate) removed: u64,
+    /// Disks that were lost, and copies that were found out.
+    pub(crate) lost: u64,
+    pub(crate) fenced: u64,
     /// Events that watchers were told, times that they were told how far they are, and that they were too late.
     pub(crate) told: u64,
     pub(crate) progress: u64,
@@ -225,6 +244,9 @@ pub(crate) struct World {
     reads: BTreeMap<(usize, u64, u64), u64>,
     resting_until: Instant,
     parted: Option<Parted>,
+    /// Changes of the members that were asked for, and when, while it is not known what became of them.
+    changes: Vec<(u64, Instant)>,
+    loss: Option<Step>,
     calm: bool,
     /// From when on the members stay as they are; what was asked before may have been on its way through one that was removed.
     settled_at: Instant,
@@ -242,6 +264,9 @@ impl World {
             member: None,
             standing: None,
             roster: Roster::default(),
+            seen: BTreeMap::new(),
+            put_back: false,
+            fenced: false,
             run: 0,
             starting: false,
             survival: Survival::Random,
@@ -267,6 +292,8 @@ impl World {
             reads: BTreeMap::new(),
             resting_until: Instant(0),
             parted: None,
+            changes: Vec::new(),
+            loss: None,
             calm: false,
             settled_at: Instant(0),
             crash_point: None,
@@ -447,6 +474,7 @@ impl World {
         host.run += 1;
         host.standing = None;
         host.roster = Roster::default();
+        host.seen.clear();
         host.clock = origin;
         self.report.starts += 1;
         let now = self.host_now(number);
@@ -476,6 +504,12 @@ impl World {
     fn start_failed(&mut self, number: usize, why: &str) {
         if !self.hosts[number].disk.has_power() {
             return self.power_comes_back(number);
+        }
+        if self.hosts[number].put_back && why.contains("it must not vote again") {
+            self.report.fenced += 1;
+            self.note("stays down", &[number as u64]);
+            self.hosts[number].fenced = true;
+            return;
         }
         // A fault was armed when it is one of the errors that the disk was told to give.
         let injected = ["os error 5", "os error 28"].iter().any(|error| why.contains(error));
@@ -615,7 +649,10 @@ impl World {
             assert!(self.plan.admin.is_some(), "a message to nobody");
             return;
         };
-        let (from, to) = ((from, sender), (host, to));
+        let Some(run) = self.hosts[from].member.as_ref().map(|member| member.identity().run()) else {
+            return;
+        };
+        let (from, to) = (Sender { host: from, member: sender, run }, (host, to));
         let troubled = !self.calm && self.plan.trouble.gap.is_some();
         let copies = match self.prng.range(0, 80) {
             0..2 if troubled => 0,
@@ -628,21 +665,23 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, from: (usize, MemberId), to: (usize, MemberId), parcel: Parcel) {
-        let parted = self.parted.is_some_and(|parted| parted.keeps(from.0, to.0));
-        self.note("deliver", &[from.0 as u64, to.0 as u64, u64::from(parted)]);
-        let (sender, to, receiver) = (from.1, to.0, to.1);
+    fn deliver(&mut self, from: Sender, to: (usize, MemberId), parcel: Parcel) {
+        let parted = self.parted.is_some_and(|parted| parted.keeps(from.host, to.0));
+        self.note("deliver", &[from.host as u64, to.0 as u64, u64::from(parted)]);
+        let (sender, to, receiver) = (from.member, to.0, to.1);
         // Each end lets in whom its own state names, and whom it was told of since.
         if !self.lets_in(to, sender) {
             self.tell_roster(to);
         }
-        let sends = self.hosts[from.0].member.is_none() || self.lets_in(from.0, receiver);
+        let sends = self.hosts[from.host].member.is_none() || self.lets_in(from.host, receiver);
         let connected = sends && self.lets_in(to, sender);
-        let same = self.cluster.member(from.0) == Some(sender) && self.cluster.member(to) == Some(receiver);
-        if let Some(member) = &mut self.hosts[to].member
-            && !parted
+        let same =
+            self.cluster.member(from.host) == Some(sender) && self.cluster.member(to) == Some(receiver);
+        if !parted
             && connected
             && same
+            && self.accept_each_other(from, to)
+            && let Some(member) = &mut self.hosts[to].member
         {
             let mut effects = Effects::new();
             match parcel {

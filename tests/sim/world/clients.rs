@@ -107,6 +107,7 @@ impl World {
 
     pub(super) fn replied(&mut self, id: ProposalId, applied: &Applied) {
         let Some(number) = self.proposals.remove(&id) else { return };
+        self.changes.retain(|(change, _)| *change != number);
         let Some(op) = self.ops.remove(&number) else { return };
         self.report.acknowledged += 1;
         self.note("reply", &[number, applied.revision.0.cast_unsigned()]);
@@ -123,6 +124,7 @@ impl World {
             Request::Read(read) => self.reads.remove(&(host, self.hosts[host].run, read.0)),
         };
         if let Some(number) = number {
+            self.changes.retain(|(change, _)| *change != number);
             self.ops.remove(&number);
         }
     }

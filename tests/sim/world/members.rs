@@ -13,7 +13,7 @@ use covey::mvcc::{Facts, View};
 use covey::store::Member as Stored;
 use covey::time::Instant;
 
-use super::{Event, RESTART, World};
+use super::{Asked, Event, RESTART, World};
 use crate::disk::Disk;
 use crate::member::Member;
 use crate::plan::draw;
@@ -42,7 +42,8 @@ impl World {
         for host in 0..self.hosts.len() {
             self.follow(host, facts);
         }
-        if !self.calm && self.prng.one_in(3) {
+        self.lose(&view);
+        if !self.calm && !self.loses() && self.prng.one_in(3) {
             self.change_something(facts);
         }
     }
@@ -57,6 +58,11 @@ impl World {
                 self.oracle.places.see(id, &url);
                 self.command(MemberCommand::Bind { id, key });
             }
+            // Somebody else was there.
+            (Some(place), None) if place.key != Some(self.cluster.key(host)) => {
+                let (id, key) = (place.id(), self.cluster.key(host));
+                self.command(MemberCommand::Bind { id, key });
+            }
             (Some(place), None) => {
                 self.note("join", &[host as u64, place.id().0]);
                 self.oracle.places.see(place.id(), &url);
@@ -69,7 +75,8 @@ impl World {
                     self.replace(host);
                 }
             }
-            (Some(_), Some(_)) | (None, None) => {}
+            (Some(place), Some(_)) => self.publish(host, place),
+            (None, None) => {}
         }
     }
 
@@ -81,6 +88,7 @@ impl World {
         self.end_process(number, disk);
         let host = &mut self.hosts[number];
         (host.standing, host.starting) = (None, false);
+        (host.put_back, host.fenced) = (false, false);
     }
 
     fn change_something(&mut self, facts: &Facts) {
@@ -114,15 +122,17 @@ impl World {
         for member in &facts.members {
             self.oracle.places.see(member.id(), &member.attributes.peer_urls[0]);
         }
-        self.command(command);
+        if let Asked::Sent(op) = self.command(command) {
+            self.changes.push((op, self.queue.now()));
+        }
     }
 
-    fn command(&mut self, command: MemberCommand) {
+    pub(super) fn command(&mut self, command: MemberCommand) -> Asked {
         let host = self.pick(self.hosts.len());
-        self.ask(host, Ask::Write(Command::Member(command)));
+        self.ask(host, Ask::Write(Command::Member(command)))
     }
 
-    fn pick(&mut self, of: usize) -> usize {
+    pub(super) fn pick(&mut self, of: usize) -> usize {
         usize::try_from(self.prng.range(0, of as u64)).expect("few")
     }
 
@@ -146,7 +156,7 @@ impl World {
                         .iter()
                         .all(|member| member.attributes.peer_urls != [self.cluster.url(host)]),
                 };
-                is_settled(facts) && (0..self.hosts.len()).all(belongs)
+                !self.loses() && is_settled(facts) && (0..self.hosts.len()).all(belongs)
             });
             if settled {
                 self.settled_at = self.queue.now();
@@ -170,7 +180,7 @@ impl World {
 }
 
 /// Whether raft's configuration is what the members are to be.
-fn is_settled(facts: &Facts) -> bool {
+pub(super) fn is_settled(facts: &Facts) -> bool {
     let conf = &facts.conf_state;
     let stays = |member: &Stored| {
         let list = if member.votes { &conf.voters } else { &conf.learners };
