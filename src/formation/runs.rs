@@ -22,6 +22,9 @@ pub fn judge_runs(
     seen: Option<Run>,
     seen_of_us: Option<Run>,
 ) -> Result<(), Stale> {
+    if cfg!(feature = "planted-believe-copies") {
+        return Ok(());
+    }
     judge_run(shown, seen).map_err(Stale::Theirs)?;
     match seen_of_us.filter(|run| !own.knows(*run)) {
         Some(run) => Err(Stale::Ours(run)),
