@@ -23,7 +23,7 @@ use covey::node::{
 use covey::prng::Prng;
 use covey::store::{self, Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
-use covey::wal::{LogEntry, Position};
+use covey::wal::{HardState, LogEntry, Position};
 use covey::watch::{Hub, Input, Limits, Options};
 
 use crate::disk::{Refused, chain};
@@ -292,6 +292,12 @@ impl Member {
 
     pub(crate) fn has_leader(&self) -> bool {
         self.status.leader.is_some()
+    }
+
+    /// The term in which it leads.
+    pub(crate) fn leads_in(&self) -> Option<Term> {
+        let status = self.core.status();
+        (status.role == Role::Leader).then_some(status.term)
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -741,6 +747,7 @@ impl Member {
             applied: self.confirmed.applied().0,
             stored: self.checkpointer.store().meta().applied.0,
             last: status.last.0,
+            promised: self.log.hard_state(),
         };
         let Standing { commit, applied, stored, last, .. } = standing;
         assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
@@ -751,6 +758,10 @@ impl Member {
         assert!(self.log.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
         if let Some(before) = before {
             assert!(standing.term >= before.term, "the term does not fall");
+            let (promised, earlier) = (standing.promised, before.promised);
+            let kept =
+                promised.term > earlier.term || earlier.vote.is_none() || promised.vote == earlier.vote;
+            assert!(promised.term >= earlier.term && kept, "no second vote in a term");
             assert!(standing.commit >= before.commit, "the commit position does not fall");
             assert!(standing.applied >= before.applied, "the applied position does not fall");
             assert!(standing.stored >= before.stored, "the store does not go back");
@@ -778,9 +789,15 @@ pub(crate) struct Standing {
     applied: u64,
     stored: u64,
     last: u64,
+    /// What is on disk, or on its way there.
+    promised: HardState,
 }
 
 impl Standing {
+    pub(crate) fn last(&self) -> LogIndex {
+        LogIndex(self.last)
+    }
+
     pub(crate) fn numbers(&self) -> [u64; 5] {
         [self.term, self.commit, self.applied, self.stored, self.last]
     }

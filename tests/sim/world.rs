@@ -367,6 +367,9 @@ impl World {
                 let standing = member.check_invariants(host.standing.as_ref());
                 member.check_durability();
                 self.trace.mix(&standing.numbers());
+                if let Some(term) = member.leads_in() {
+                    self.oracle.see_leader(term, member.id(), standing.last());
+                }
                 if !member.is_suspect() {
                     self.oracle.see_digest(&member.view());
                 }
