@@ -31,7 +31,7 @@ pub enum MessageClass {
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
     /// Its fields do not fill the bytes.
-    #[error("a raft message whose fields do not add up")]
+    #[error("not a raft message: its fields do not add up")]
     Ragged,
     /// An entry that says nothing.
     #[error("a raft message with an entry without content")]
