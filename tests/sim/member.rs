@@ -23,11 +23,15 @@ use covey::node::{
 use covey::prng::Prng;
 use covey::store::{self, Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
-use covey::wal::{HardState, LogEntry, Position};
+use covey::wal::{LogEntry, Position};
 use covey::watch::{Hub, Input, Limits, Options};
 
 use crate::disk::{Refused, chain};
 use crate::plan::Timing;
+
+mod standing;
+
+pub(crate) use standing::Standing;
 
 /// Small enough for short histories to meet every bound.
 const HUB: Options = Options {
@@ -734,71 +738,5 @@ impl Member {
             // Nobody waits for it here.
             CheckpointOutput::Removed(_) => {}
         }
-    }
-}
-
-/// What must hold between any two events.
-impl Member {
-    pub(crate) fn check_invariants(&self, before: Option<&Standing>) -> Standing {
-        let status = self.core.status();
-        let standing = Standing {
-            term: status.term.0,
-            commit: status.commit.0,
-            applied: self.confirmed.applied().0,
-            stored: self.checkpointer.store().meta().applied.0,
-            last: status.last.0,
-            promised: self.log.hard_state(),
-        };
-        let Standing { commit, applied, stored, last, .. } = standing;
-        assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
-        let ahead = stored <= self.applier.applied().0 || self.installing;
-        assert!(ahead, "the store is ahead of the state while one is being installed only");
-        assert!(self.confirmed.applied() <= self.applier.applied(), "a report is not ahead of the state");
-        assert!(self.log.start().index.0 <= stored, "the log reaches back to the store");
-        assert!(self.log.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
-        if let Some(before) = before {
-            assert!(standing.term >= before.term, "the term does not fall");
-            let (promised, earlier) = (standing.promised, before.promised);
-            let kept =
-                promised.term > earlier.term || earlier.vote.is_none() || promised.vote == earlier.vote;
-            assert!(promised.term >= earlier.term && kept, "no second vote in a term");
-            assert!(standing.commit >= before.commit, "the commit position does not fall");
-            assert!(standing.applied >= before.applied, "the applied position does not fall");
-            assert!(standing.stored >= before.stored, "the store does not go back");
-        }
-        standing
-    }
-
-    /// Only entries on this member's disk are applied (the member votes for nothing less).
-    pub(crate) fn check_durability(&self) {
-        // An installed state is durable before its log begins.
-        let applied = self.applier.applied();
-        assert!(
-            applied <= self.synced.max(self.checkpointer.store().meta().applied),
-            "entry {applied} is applied, but the disk has them up to {}",
-            self.synced
-        );
-    }
-}
-
-/// Positions of a run at one moment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
-    term: u64,
-    commit: u64,
-    applied: u64,
-    stored: u64,
-    last: u64,
-    /// What is on disk, or on its way there.
-    promised: HardState,
-}
-
-impl Standing {
-    pub(crate) fn last(&self) -> LogIndex {
-        LogIndex(self.last)
-    }
-
-    pub(crate) fn numbers(&self) -> [u64; 5] {
-        [self.term, self.commit, self.applied, self.stored, self.last]
     }
 }
