@@ -87,12 +87,12 @@ impl Host {
     pub fn start(&mut self, more: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let program = env!("CARGO_BIN_EXE_covey");
+        let program = std::env::var("COVEY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_covey").to_owned());
         let mut command = match &self.netns {
             // It becomes the program, whose process so has the id that is known here.
             Some(netns) => {
                 let mut command = Command::new(IP);
-                command.args(["netns", "exec", netns, program]);
+                command.args(["netns", "exec", netns, &program]);
                 command
             }
             None => Command::new(program),

@@ -6,6 +6,7 @@ use covey::formation::{STORE_NAME, SUSPECT_NAME};
 use covey::ids::{Digest, LeaseId, VersionId};
 use covey::runtime::files::RealDirectory;
 use covey::store::{Change, ChangeKind, FoldBatch, Store, StoreOptions};
+use covey::telemetry::EXIT_STORE_DAMAGED;
 use covey::wire::etcdserverpb as pb;
 
 use crate::client::maintenance_client;
@@ -136,29 +137,52 @@ fn where_no_majority_decides_an_alarm_stops_all_writes() {
 
 /// A bit that has changed on the disk is found by the scrub, and made good by the others.
 #[test]
-fn a_store_that_has_rotted_is_replaced() {
+fn a_row_that_has_rotted_is_replaced() {
+    assert_eq!(rot(|bytes, at| bytes[at] ^= 1), 1);
+}
+
+/// redb stops the process when it meets such a page.
+#[test]
+#[ignore = "built with assertions, redb looks at all pages at each start: .ci/run crash"]
+fn a_page_that_has_rotted_is_replaced() {
+    const PAGE: usize = 4096;
+    assert_eq!(rot(|bytes, at| bytes[at / PAGE * PAGE] = 0xee), EXIT_STORE_DAMAGED);
+}
+
+/// Spoils the store's file wherever a value lies in it, and looks whether the member comes back whole; the exit code with which it noticed.
+fn rot(spoil: fn(&mut [u8], usize)) -> i32 {
     let mut cluster = start(3);
-    let value = "0123456789abcdef".repeat(8);
-    cluster.hosts[0].must(&["put", "rotten", &value]);
+    // Large enough for a page of its own, which is not the first or the last of its tree.
+    let value = "0123456789abcdef".repeat(4000);
+    for n in 0..10 {
+        cluster.hosts[0].must(&["put", &format!("sound {n}"), &"x".repeat(2000)]);
+        if n == 5 {
+            cluster.hosts[0].must(&["put", "rotten", &value]);
+        }
+    }
     let victim = &mut cluster.hosts[2];
-    until("it has it", || victim.must(&["get", "rotten"]).contains(&value).then_some(()));
+    until("it has all", || (!victim.must(&["get", "sound 9"]).is_empty()).then_some(()));
     // A compaction is folded at once, and all that came before with it.
     let revision = hash(victim).0.to_string();
     victim.must(&["compact", &revision, "--physical"]);
     let path = victim.data_dir.join(STORE_NAME);
-    let find = |bytes: &[u8]| bytes.windows(value.len()).position(|window| window == value.as_bytes());
-    until("it is in the store", || find(&fs::read(&path).unwrap()));
+    let places = |bytes: &[u8]| -> Vec<usize> {
+        let windows = bytes.windows(value.len()).enumerate();
+        windows.filter(|(_, window)| *window == value.as_bytes()).map(|(at, _)| at).collect()
+    };
+    until("it is in the store", || (!places(&fs::read(&path).unwrap()).is_empty()).then_some(()));
     stop(victim);
     let mut bytes = fs::read(&path).unwrap();
-    while let Some(at) = find(&bytes) {
-        bytes[at] ^= 1;
+    for at in places(&bytes) {
+        spoil(&mut bytes, at);
     }
     fs::write(&path, bytes).unwrap();
     victim.start(&[]);
-    assert_eq!(victim.ended(), 1, "{}", victim.log());
+    let code = victim.ended();
     assert!(is_suspect(victim), "{}", victim.log());
     victim.start(&[]);
     cluster.wait_ready();
     assert_eq!(cluster.hosts[2].must(&["get", "rotten"]), format!("rotten\n{value}\n"));
     check_equal(&cluster);
+    code
 }
