@@ -140,8 +140,9 @@ fn commands_list_add_update_promote_and_remove_members_and_move_the_leader() {
         assert!(before.iter().any(|member| member[1..] == expected), "{expected:?}: {before:?}");
     }
     let new = cluster.add_host();
-    let added =
-        cluster.hosts[0].must(&["member", "add", "m3", "--learner", "--peer-urls", "http://127.0.0.1:1"]);
+    let add = ["member", "add", "m3", "--learner", "--peer-urls", "http://127.0.0.1:1"];
+    // The members have to have been connected for a while.
+    let added = until("the cluster is healthy", || cluster.hosts[0].run(&add).ok());
     let id = added.split_whitespace().nth(1).unwrap().to_owned();
     assert!(added.contains(&format!("Member {id:>16} added as learner to cluster ")), "{added}");
     let url = cluster.hosts[new].peer_url();
@@ -175,7 +176,8 @@ fn commands_list_add_update_promote_and_remove_members_and_move_the_leader() {
     assert_eq!(moved, format!("Leadership transferred from {from} to {id}\n"));
     assert_eq!(cluster.leader(), new);
 
-    let removed = cluster.hosts[0].must(&["member", "remove", &id]);
+    let remove = ["member", "remove", &id];
+    let removed = until("the cluster is healthy", || cluster.hosts[0].run(&remove).ok());
     assert!(removed.starts_with(&format!("Member {id:>16} removed from cluster ")), "{removed}");
     assert_eq!(cluster.hosts[new].ended(), 0);
     assert_eq!(listed(&cluster.hosts[1]), before);
