@@ -205,15 +205,14 @@ fn take(handle: &Handle, asks: &Sender<Asked>, event: Event) {
         // Who asks more than can be looked at asks again.
         Event::Question { from, number, body } => drop(asks.try_send(Asked { from, number, question: body })),
         Event::Answer { from, number, body } => handle.peer_answer(from, number, body),
-        Event::Refused { by: RefusedBy::Them, why, .. } if why.kind == RefusalKind::Removed => {
-            handle.peer_says_removed();
-        }
-        Event::Refused { by: RefusedBy::Them, why, .. } if why.kind == RefusalKind::OldRun => {
-            handle.peer_says_fenced();
-        }
-        Event::Refused { by: RefusedBy::Us, why, .. } if why.kind == RefusalKind::Fenced => {
-            handle.peer_says_fenced();
-        }
+        // Only a member's word counts: whoever was removed, or never was one, says what it likes.
+        Event::Refused { member: Some(_), by, why, .. } => match (by, why.kind) {
+            (RefusedBy::Them, RefusalKind::Removed) => handle.peer_says_removed(),
+            (RefusedBy::Them, RefusalKind::OldRun) | (RefusedBy::Us, RefusalKind::Fenced) => {
+                handle.peer_says_fenced();
+            }
+            _ => {}
+        },
         // The transport has logged both.
         Event::Connected { .. } | Event::Refused { .. } => {}
     }
@@ -234,7 +233,17 @@ struct Place<'a> {
 
 /// Everybody who takes part by what this member's state says or by what is newer, which is right where they differ.
 fn places<'a>(facts: &'a Facts, newer: Option<&'a Facts>) -> BTreeMap<MemberId, Place<'a>> {
-    [Some(facts), newer].into_iter().flatten().flat_map(places_of).collect()
+    let mut places: BTreeMap<MemberId, Place<'_>> = places_of(facts).collect();
+    for (id, mut place) in newer.into_iter().flat_map(places_of) {
+        // Of one that leaves the newer facts do not say where it is.
+        if let Some(before) =
+            places.remove(&id).filter(|before| place.urls.is_empty() && before.key == place.key)
+        {
+            place = before;
+        }
+        places.insert(id, place);
+    }
+    places
 }
 
 /// Of those that were removed and still take part nobody knows any more where they are; they know where the others are.
@@ -302,7 +311,11 @@ mod tests {
         newer.removed = vec![(MemberId(5), Some(key(5))), (MemberId(6), Some(key(6)))];
         newer.conf_state = ConfState { voters: vec![MemberId(5)], ..ConfState::default() };
         let five = (5, key(5), vec![], 0);
-        assert_eq!(shown(&places(&facts, Some(&newer))), [two, three, four, five]);
+        assert_eq!(shown(&places(&facts, Some(&newer))), [two.clone(), three.clone(), four.clone(), five]);
+        // Where it was, as long as nobody says otherwise.
+        let known = Facts { members: [&facts.members[..], &[member(5, OLD, 3)]].concat(), ..facts };
+        let five = (5, key(5), vec![OLD.to_owned()], 3);
+        assert_eq!(shown(&places(&known, Some(&newer))), [two, three, four, five]);
     }
 
     #[test]

@@ -163,8 +163,11 @@ fn peer(reader: &Reader<'_>) -> Result<PeerConfig, ConfigError> {
         .parse(SettingId::InitialClusterState, |text| values::choice(text, SettingId::InitialClusterState))?;
     let token = reader.0.value(SettingId::InitialClusterToken).text;
     let initial = reader.parse(SettingId::InitialCluster, |text| {
-        let parsed: Result<Vec<_>, _> = values::list(text).map(named_url).collect();
-        Ok(InitialCluster::parse(&parsed?, state == "existing", &token))
+        let existing = state == "existing";
+        // Places that nobody has taken have no name yet; etcd's tools list them, too.
+        let named = values::list(text).filter(|item| !(existing && item.starts_with('=')));
+        let parsed: Result<Vec<_>, _> = named.map(named_url).collect();
+        Ok(InitialCluster::parse(&parsed?, existing, &token))
     })?;
     let secret_file = Some(reader.0.value(SettingId::ClusterSecretFile).text);
     Ok(PeerConfig {

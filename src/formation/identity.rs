@@ -169,6 +169,12 @@ impl Identity {
         self.run() == run || self.earlier.contains(&run)
     }
 
+    /// Whether that was before all runs that the record still lists. The cluster has noted a later one, and this directory knows it: who goes by an
+    /// earlier one has only been away for long.
+    pub fn is_forgotten(&self, run: Run) -> bool {
+        self.earlier.first().is_some_and(|first| run.incarnation < first.incarnation)
+    }
+
     /// The cluster that the node is a member of.
     pub fn cluster(&self) -> ClusterId {
         self.root.id()

@@ -26,7 +26,7 @@ pub fn judge_runs(
         return Ok(());
     }
     judge_run(shown, seen).map_err(Stale::Theirs)?;
-    match seen_of_us.filter(|run| !own.knows(*run)) {
+    match seen_of_us.filter(|run| !own.knows(*run) && !own.is_forgotten(*run)) {
         Some(run) => Err(Stale::Ours(run)),
         None => Ok(()),
     }
@@ -55,7 +55,25 @@ pub fn later_run(one: Option<Run>, other: Option<Run>) -> Option<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formation::test_founding;
     use crate::ids::Incarnation;
+
+    /// Who was away for long goes by a run that the record does not list any more, since the cluster has noted a later one.
+    #[test]
+    fn a_run_from_before_all_that_are_listed_casts_no_doubt() {
+        let run = |incarnation| Run { incarnation: Incarnation(incarnation), boot_nonce: incarnation };
+        let earlier = vec![run(40), run(41)];
+        let mut own = test_founding(1).identity;
+        (own.earlier, own.incarnation, own.boot_nonce) = (earlier, Incarnation(42), 42);
+        let judged = |own: &Identity, seen| judge_runs(own, run(1), None, Some(seen));
+        assert_eq!((judged(&own, run(5)), judged(&own, run(41))), (Ok(()), Ok(())));
+        let other = Run { boot_nonce: 7, ..run(41) };
+        for copy in [other, run(43)] {
+            assert_eq!(judged(&own, copy), Err(Stale::Ours(copy)));
+        }
+        own.earlier.clear();
+        assert_eq!(judged(&own, run(5)), Err(Stale::Ours(run(5))), "nothing was forgotten");
+    }
 
     #[test]
     fn the_later_run_is_remembered() {

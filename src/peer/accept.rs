@@ -16,7 +16,7 @@ use smol::future::or;
 use super::endpoint::canonical;
 use super::forming;
 use super::gate::Admission;
-use super::greet::{self, Failure, refuse, why};
+use super::greet::{self, Failure, refuse, unfinished, why};
 use super::hello::{Known, Refusal, RefusalKind};
 use super::manager::{Established, Input};
 use super::shared::Shared;
@@ -92,7 +92,7 @@ async fn greeted(
     member: &mut Option<MemberId>,
 ) -> Result<Established, Failure> {
     let connecting = incoming.accept().map_err(|error| why(&error))?;
-    let connection = connecting.await.map_err(|error| why(&error))?;
+    let connection = connecting.await.map_err(|error| unfinished(&error))?;
     let protocol = protocol_of(&connection);
     if protocol.as_deref() == Some(ALPN_FORMING)
         && let Some((trust, answerer)) = &shared.forming
@@ -122,7 +122,8 @@ async fn greeted(
 /// Tells a member that it was removed; but first the two find out whether they are of one cluster and generation, since who hears it, stops.
 async fn dismiss(shared: &Shared, connection: &Connection, member: MemberId) -> Failure {
     if let Err(failure) = greet::answer(connection, &shared.own, &Known { member, seen: None }).await {
-        return failure;
+        // Nothing that it says of this member, or against it, counts.
+        return Failure::Lost(format!("member {member} was removed, and said: {failure}"));
     }
     refuse(connection, Refusal::removed(shared.own.member, member))
 }

@@ -11,7 +11,7 @@ use quinn::ClientConfig;
 use smol::future::or;
 
 use super::endpoint::client;
-use super::greet::{self, Failure, why};
+use super::greet::{self, Failure, unfinished};
 use super::hello::Known;
 use super::manager::{Established, Input};
 use super::shared::Shared;
@@ -82,7 +82,7 @@ async fn one(
 ) -> Result<Established, Failure> {
     let lost = |error: &dyn std::error::Error| Failure::Lost(error.to_string());
     let connecting = shared.endpoint.connect_with(config, address, NAME).map_err(|error| lost(&error))?;
-    let connection = connecting.await.map_err(|error| why(&error))?;
+    let connection = connecting.await.map_err(|error| unfinished(&error))?;
     let seen = shared.pins.known(&attempt.key).and_then(|known| known.seen);
     let known = Known { member: attempt.member, seen };
     let greeted = greet::dial(&connection, &shared.own, &known).await?;

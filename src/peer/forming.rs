@@ -123,15 +123,16 @@ impl Trust {
 
     /// Whether whoever holds this key may be talked with. It was shown by TLS, in either direction, that the other end does.
     fn knows(&self, own: PublicKey, key: PublicKey) -> Result<(), KeyRefused> {
-        if self.fingerprints.is_empty() {
-            return Ok(());
-        }
         let fingerprint = Fingerprint::of(&key);
-        // The list is the same on all nodes, and so has the node's own key, too: that lets nobody in who has copied it.
+        // A list is the same on all nodes, and so has the node's own key, too: that lets nobody in who has copied it.
         if key == own {
             return Err(KeyRefused::Own(fingerprint));
         }
-        if self.fingerprints.contains(&fingerprint) { Ok(()) } else { Err(KeyRefused::Unlisted(fingerprint)) }
+        if self.fingerprints.is_empty() || self.fingerprints.contains(&fingerprint) {
+            Ok(())
+        } else {
+            Err(KeyRefused::Unlisted(fingerprint))
+        }
     }
 
     fn prove(&self, prover: Prover, ends: &Ends, said: &[&[u8]]) -> [u8; PROOF_BYTES] {

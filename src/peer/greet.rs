@@ -135,6 +135,17 @@ fn ended(connection: &Connection, error: &ReadExactError) -> Failure {
     closed(connection, error)
 }
 
+/// What ended a handshake. Only who has completed one has shown a key: before that anybody can send a packet that says anything, and a refusal that
+/// nobody can be held to is none.
+pub(super) fn unfinished(error: &ConnectionError) -> Failure {
+    match error {
+        ConnectionError::ApplicationClosed(_) => {
+            Failure::Lost("closed in the middle of the handshake".into())
+        }
+        _ => why(error),
+    }
+}
+
 fn closed(connection: &Connection, error: &impl ToString) -> Failure {
     connection.close_reason().map_or_else(|| Failure::Lost(error.to_string()), |error| why(&error))
 }

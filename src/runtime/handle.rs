@@ -451,7 +451,8 @@ impl Shared {
         let (old, new) = (before.facts(), view.facts());
         let others_vote = new.conf_state.others_vote(self.ids.member);
         let same = std::ptr::eq(old, new)
-            || (old.forming, &old.members, &old.conf_state) == (new.forming, &new.members, &new.conf_state);
+            || (old.forming, &old.members, &old.removed, &old.conf_state)
+                == (new.forming, &new.members, &new.removed, &new.conf_state);
         drop(before);
         self.views.publish(view);
         self.watches.poke();

@@ -12,5 +12,6 @@ mod connect;
 mod costs;
 mod forming;
 mod harness;
+mod initial;
 mod refuse;
 mod stranger;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use covey::formation::{Identity, NodeKey};
-use covey::ids::{MemberId, Run};
+use covey::ids::{Incarnation, MemberId, Run};
 use covey::peer::{Event, PROTOCOL, RefusalKind};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
@@ -174,6 +174,27 @@ fn who_is_no_member_at_the_end_of_its_hello_hears_of_a_removal_only_if_there_was
         });
         assert_eq!(node.transport.stats().connected, 0);
     }
+}
+
+/// A box that was removed, because it was stolen perhaps, could stop every member for good.
+#[test]
+fn what_a_removed_member_says_counts_for_nothing() {
+    let (node, us) = node();
+    node.trust(&[]);
+    node.transport.set_removed([(public(&us.key), MemberId(1))].into());
+    let invented = Run { incarnation: Incarnation(99), boot_nonce: 99 };
+    block_on(async {
+        let connection = connect(node.address, &us.key, "covey-peer/1").await.unwrap();
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        send.write_all(&framed(&hello(PROTOCOL, &us, 2, Some(invented)))).await.unwrap();
+        closed(&connection).await;
+    });
+    let counts = |event: &Event| match event {
+        Event::Refused { member, why, .. } => member.is_some() || why.kind == RefusalKind::Fenced,
+        _ => false,
+    };
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(node.log.count(|event| counts(event)), 0);
 }
 
 #[test]
