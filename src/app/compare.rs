@@ -25,7 +25,14 @@ pub(super) async fn compare(handle: Handle, interval: Duration) {
     let (mut compared, mut milestone, mut undecided) = (LogIndex(0), true, 0);
     loop {
         Timer::after(interval).await;
-        let Some((at, verdict)) = handle.compare(compared, milestone).await else { continue };
+        let Some((at, verdict)) = handle.compare(compared, milestone).await else {
+            if !handle.others_vote() {
+                // Nobody is left who could be right instead.
+                undecided = 0;
+                handle.set_in_doubt(false);
+            }
+            continue;
+        };
         undecided = if let Verdict::Undecided { .. } = verdict { undecided + 1 } else { 0 };
         handle.set_in_doubt(undecided > 0);
         // Who was started lately may know the last entry alone, and who is behind an earlier one.

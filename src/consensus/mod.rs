@@ -170,13 +170,14 @@ impl Consensus {
     }
 
     /// A message from a peer, whose authenticated identity the caller has compared with [`Message::from`].
-    pub fn step(&mut self, now: Instant, message: Message) -> Result<(), Refusal> {
+    pub fn step(&mut self, now: Instant, mut message: Message) -> Result<(), Refusal> {
         self.count_ticks(now);
         if self.removed {
             return Err(Refusal::Removed);
         }
         self.check(&message.0)?;
         self.note_snapshot_taken(&message.0);
+        self.leave_out_what_is_new(&mut message.0);
         let (from, term) = (message.0.from, message.0.term);
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
         let _ = self.node.step(message.0);
@@ -268,16 +269,16 @@ impl Consensus {
         }
     }
 
-    /// Hands leadership to a voter that has the whole log, if there is one and none is taking over already.
-    pub fn hand_over_to_any(&mut self, now: Instant) {
+    /// Whether a follower of this leader has all of the log, and is there to lead in its place.
+    pub fn has_whole_log(&self, member: MemberId) -> bool {
         let raft = &self.node.raft;
-        let (me, last) = (raft.id, raft.raft_log.last_index());
-        let voters = raft.prs().conf().voters().ids();
-        let has_all = |voter: &u64| raft.prs().get(*voter).is_some_and(|progress| progress.matched == last);
-        let heir = voters.iter().filter(|voter| *voter != me).filter(has_all).min();
-        if let Some(heir) = heir.filter(|_| raft.lead_transferee.is_none()) {
-            self.transfer_leader(now, MemberId(heir));
-        }
+        let has_all = |progress: &raft::Progress| progress.matched == raft.raft_log.last_index();
+        self.has_caught_up(member) && raft.prs().get(member.0).is_some_and(has_all)
+    }
+
+    /// Whether another member is taking over.
+    pub fn is_handing_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
     }
 
     /// What was sent to this follower lately may be lost: the leader finds out what it has before it sends more.

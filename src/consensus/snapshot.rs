@@ -179,6 +179,16 @@ impl Consensus {
         self.suspect
     }
 
+    /// Who waits for a state takes no entries beyond those that it has, once one of this term is among them: under steady writes there would never
+    /// be a moment at which all of its log is committed, and its log would grow for as long. What is left out is as good as lost.
+    pub(super) fn leave_out_what_is_new(&self, message: &mut Message) {
+        let log = &self.node.raft.raft_log;
+        if self.suspect && message.term == self.node.raft.term && log.last_term() == message.term {
+            let last = log.last_index();
+            message.entries.retain(|entry| entry.index <= last);
+        }
+    }
+
     /// Asks the leader for its state, where this member does not trust its own and there is a leader to ask.
     ///
     /// From then on this member takes no entries, so that the state which comes is not behind the end of its log: what it has confirmed

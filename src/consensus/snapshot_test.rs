@@ -1,5 +1,7 @@
 //! A follower that the log cannot reach: what raft is told, and that it always gets on.
 
+use raft::eraftpb;
+
 use super::super::Role;
 use super::super::testing::{Cluster, conf};
 use std::time::Duration;
@@ -271,6 +273,36 @@ fn who_does_not_trust_its_state_votes_and_does_not_lead() {
     cluster.raft(other).transfer_leader(now, MemberId(suspect));
     cluster.pass(ELECTION_TIMEOUT * 2);
     assert_eq!(cluster.raft(other).status().role, Role::Leader);
+}
+
+/// Where writes never cease there would never be a moment to ask, and a log without end.
+#[test]
+fn who_waits_for_a_state_takes_no_entries_but_those_that_it_has() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    cluster.propose(leader, "x");
+    cluster.pass(HEARTBEAT);
+    let suspect = (1..=3).find(|id| *id != leader).unwrap();
+    for is_suspect in [true, false] {
+        cluster.suspect = if is_suspect { vec![suspect] } else { Vec::new() };
+        cluster.restart(suspect);
+        let now = cluster.now;
+        let raft = cluster.raft(suspect);
+        let (last, term) = (raft.status().last, raft.status().term);
+        let entry = |index| eraftpb::Entry { index, term: term.0, data: "y".into(), ..Default::default() };
+        let append = eraftpb::Message {
+            msg_type: MessageType::MsgAppend,
+            from: leader,
+            to: suspect,
+            term: term.0,
+            log_term: term.0,
+            index: last.0 - 1,
+            entries: vec![entry(last.0), entry(last.0 + 1)],
+            ..Default::default()
+        };
+        raft.step(now, super::super::Message(append)).unwrap();
+        assert_eq!(raft.status().last.0, if is_suspect { last.0 } else { last.0 + 1 });
+    }
 }
 
 /// Nobody else could ever be elected: a majority needs its vote, and it has what they lack.

@@ -153,8 +153,11 @@ impl Cluster {
         let now = self.now;
         let node = self.nodes.get_mut(&id).unwrap();
         let mut busy = false;
-        if node.raft.is_suspect() && node.raft.status().role == Role::Leader {
-            node.raft.hand_over_to_any(now);
+        if node.raft.is_suspect() && node.raft.status().role == Role::Leader && !node.raft.is_handing_over() {
+            let others = node.conf_state.voters.clone().into_iter().filter(|other| other.0 != id);
+            if let Some(heir) = others.into_iter().find(|other| node.raft.has_whole_log(*other)) {
+                node.raft.transfer_leader(now, heir);
+            }
         }
         node.raft.request_state(now);
         while let Some(ready) = node.raft.poll_ready() {

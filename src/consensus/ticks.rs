@@ -19,8 +19,8 @@ const LEADER_PATIENCE: u64 = 2;
 const GAPS: u32 = 4;
 /// A gap counts half as much after about this long.
 const GAP_MEMORY: Duration = Duration::from_secs(60);
-/// Who does not trust its state looks for a leader so long before it campaigns all the same: beyond any timeout of the others.
-const SUSPECT_PATIENCE: Duration = ELECTION_TIMEOUT_MAX.saturating_mul(4);
+/// Who does not trust its state looks for a leader for so many of the longest timeouts before it campaigns all the same: the others come first.
+const SUSPECT_PATIENCE: u32 = 4;
 /// How finely the chance part of a timeout is drawn.
 const CHANCES: u64 = 1024;
 
@@ -83,7 +83,7 @@ impl Consensus {
         if self.waits_for_state() {
             let heard = self.heard.map_or(self.began, |(_, at)| at);
             let forgets = (raft.leader_id != raft::INVALID_ID).then(|| heard + TICK * self.ticks_to_forget());
-            return Some(forgets.unwrap_or(heard + SUSPECT_PATIENCE).max(self.last_tick + TICK));
+            return Some(forgets.unwrap_or(heard + self.suspect_patience()).max(self.last_tick + TICK));
         }
         if !self.ticks_matter() {
             return None;
@@ -116,6 +116,8 @@ impl Consensus {
             self.wait_for_leader(now);
             return;
         }
+        // Whoever follows it has its time.
+        (self.began, self.heard) = if self.suspect { (now, None) } else { (self.began, self.heard) };
         for _ in 0..passed.min(self.pace.catch_up_ticks()) {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
             let unready = guard::votes_alone(&self.node.raft) && !self.all_persisted();
@@ -144,17 +146,27 @@ impl Consensus {
             let term = raft.term;
             raft.become_follower(term, raft::INVALID_ID);
         }
-        if silence >= SUSPECT_PATIENCE && raft.promotable() && guard::reaches_state(raft) {
-            let votes_alone = guard::votes_alone(raft);
-            if !votes_alone || self.all_persisted() {
+        if silence >= self.suspect_patience() {
+            // A candidacy that comes to nothing, or cannot be, is not tried again at once.
+            (self.began, self.heard) = (now, None);
+            let raft = &self.node.raft;
+            let may_lead =
+                raft.leader_id == raft::INVALID_ID && raft.promotable() && guard::reaches_state(raft);
+            if may_lead && (!guard::votes_alone(raft) || self.all_persisted()) {
                 // Declined where a change of the configuration is not applied.
                 let _ = self.node.campaign();
             }
-            // A candidacy that comes to nothing is not repeated at once.
-            self.began = now;
-            self.heard = None;
         }
         self.after_call();
+    }
+
+    fn suspect_patience(&self) -> Duration {
+        self.pace.longest_timeout() * SUSPECT_PATIENCE
+    }
+
+    /// How long raft waits for a voter that leadership is handed to: an election timeout, of which a leader counts only some of the ticks.
+    pub fn hand_over_max(&self) -> Duration {
+        self.pace.election_min * u32::try_from(LEADER_PATIENCE).unwrap_or(1)
     }
 
     fn ticks_to_forget(&self) -> u32 {

@@ -332,11 +332,11 @@ pub fn distrust<D: Directory>(root: &D) -> Result<(), OpenError> {
     root.sync().map_err(failed("sync", SUSPECT_NAME))
 }
 
-/// Notes that redb has stopped at one of its files. A state on its way may be the one: it is only a copy, and goes first.
+/// Notes that redb has stopped at one of its files, where there are other voters. It may be that of a state on its way, which is only a copy: without it
+/// the transfer begins anew, which it would have to in any case.
 pub fn note_damage<D: Directory>(root: &D) -> Result<(), OpenError> {
     if exists(root, STAGED_NAME)? {
         root.remove(STAGED_NAME).map_err(failed("remove", STAGED_NAME))?;
-        return root.sync().map_err(failed("sync", STAGED_NAME));
     }
     distrust(root)
 }

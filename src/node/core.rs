@@ -181,7 +181,7 @@ pub struct Core {
     /// The configuration is that.
     pub(super) settled: bool,
     /// Where this leader is to go.
-    hand_over: HandOver,
+    pub(super) hand_over: HandOver,
 }
 
 impl Core {
@@ -517,11 +517,13 @@ impl Core {
         let (consensus, me) = (&self.consensus, self.consensus.member());
         let conf = consensus.conf_state();
         self.settled = wanted.is_met_by(&conf);
-        match next_step(&conf, wanted, me, self.hand_over.tried, |member| consensus.has_caught_up(member)) {
+        match next_step(&conf, wanted, me, &self.hand_over, |member| consensus.has_caught_up(member)) {
             // What is refused now is wanted again at the next turn.
             Some(Step::Change(change)) => drop(self.consensus.propose_conf_change(self.now, &change)),
             // There is a next turn even where nothing happens: a leader has its heartbeats.
-            Some(Step::HandOver(to)) if self.hand_over.may_try(self.now, to) => {
+            Some(Step::HandOver(to))
+                if self.hand_over.may_try(self.now, to, self.consensus.hand_over_max()) =>
+            {
                 self.consensus.transfer_leader(self.now, to);
             }
             Some(Step::HandOver(_)) | None => {}

@@ -56,9 +56,14 @@ impl HandOver {
     /// pause nothing would be written for as long as attempts fail.
     const PAUSE: Duration = ELECTION_TIMEOUT;
 
-    /// Whether this voter may try now; nobody is trying.
-    pub(super) fn may_try(&mut self, now: Instant, to: MemberId) -> bool {
-        let pause = if self.tried.is_none() { Self::FIRST } else { Self::PAUSE };
+    /// Whose turn it is: one that does not take over may be unable to, so that the next one has its turn, and after the last one the first.
+    pub(super) fn next(&self, heirs: impl Iterator<Item = MemberId>) -> Option<MemberId> {
+        heirs.min_by_key(|heir| (Some(*heir) <= self.tried, *heir))
+    }
+
+    /// Whether this voter may try now; nobody is trying. `attempt_max`: how long proposals may have had to wait for the attempt before.
+    pub(super) fn may_try(&mut self, now: Instant, to: MemberId, attempt_max: Duration) -> bool {
+        let pause = if self.tried.is_none() { Self::FIRST } else { Self::PAUSE.max(attempt_max) };
         let is_time = now >= *self.next_at.get_or_insert(now + pause);
         if is_time {
             *self = Self { tried: Some(to), next_at: None };
@@ -104,12 +109,12 @@ impl Membership {
     }
 }
 
-/// The next step from `conf`, which is not joint, as its leader `me` sees it, who has let `tried` lead last. `None` when there is none to take now.
+/// The next step from `conf`, which is not joint, as its leader `me` sees it, and whose turn it is to lead in its place. `None` when there is none to take now.
 pub(super) fn next_step(
     conf: &ConfState,
     wanted: &Membership,
     me: MemberId,
-    tried: Option<MemberId>,
+    hand_over: &HandOver,
     has_caught_up: impl Fn(MemberId) -> bool,
 ) -> Option<Step> {
     let change = |changes: Vec<(MemberId, MemberChange)>| {
@@ -125,8 +130,7 @@ pub(super) fn next_step(
             // What is left of the members has to have a leader before this one goes.
             let stays = |voter: &MemberId| wanted.find(*voter).is_some() && has_caught_up(*voter);
             let heirs = conf.voters.iter().copied().filter(stays);
-            // One that does not take over may be unable to: the next one has its turn, and after the last one the first.
-            return heirs.min_by_key(|heir| (Some(*heir) <= tried, *heir)).map(Step::HandOver);
+            return hand_over.next(heirs).map(Step::HandOver);
         }
         // One voter at a time: of each two majorities that follow each other, one member at least is in both without a joint change.
         let leaves = learners.copied().chain(voters.first().copied());
@@ -179,16 +183,16 @@ mod tests {
     fn who_is_missing_comes_in_as_a_learner_once_there_is_a_node_for_the_place() {
         let mut wanted = voters(&[1, 2, 3]);
         assert_eq!(
-            next_step(&conf(&[1], &[]), &wanted, ME, None, |_| true),
+            next_step(&conf(&[1], &[]), &wanted, ME, &HandOver::default(), |_| true),
             Some(changes(MemberChange::Learner, &[2, 3]))
         );
         wanted.targets[1].bound = false;
         assert_eq!(
-            next_step(&conf(&[1], &[]), &wanted, ME, None, |_| true),
+            next_step(&conf(&[1], &[]), &wanted, ME, &HandOver::default(), |_| true),
             Some(changes(MemberChange::Learner, &[3]))
         );
         assert_eq!(
-            next_step(&conf(&[1, 2, 3], &[]), &voters(&[1, 2, 3]), ME, None, |_| true),
+            next_step(&conf(&[1, 2, 3], &[]), &voters(&[1, 2, 3]), ME, &HandOver::default(), |_| true),
             None,
             "it is there"
         );
@@ -200,15 +204,18 @@ mod tests {
         wanted.targets[3].votes = false;
         let conf = conf(&[1], &[2, 3, 4]);
         let ready = |member: MemberId| member != MemberId(3);
-        assert_eq!(next_step(&conf, &wanted, ME, None, ready), Some(changes(MemberChange::Voter, &[2])));
+        assert_eq!(
+            next_step(&conf, &wanted, ME, &HandOver::default(), ready),
+            Some(changes(MemberChange::Voter, &[2]))
+        );
         wanted.forming = true;
         assert_eq!(
-            next_step(&conf, &wanted, ME, None, ready),
+            next_step(&conf, &wanted, ME, &HandOver::default(), ready),
             None,
             "those that the cluster is founded for all at once"
         );
         assert_eq!(
-            next_step(&conf, &wanted, ME, None, |_| true),
+            next_step(&conf, &wanted, ME, &HandOver::default(), |_| true),
             Some(changes(MemberChange::Voter, &[2, 3]))
         );
     }
@@ -226,7 +233,7 @@ mod tests {
     fn a_forming_cluster_waits_for_those_that_are_not_even_learners() {
         let wanted = Membership { forming: true, ..voters(&[1, 2, 3]) };
         assert_eq!(
-            next_step(&conf(&[1], &[2]), &wanted, ME, None, |_| true),
+            next_step(&conf(&[1], &[2]), &wanted, ME, &HandOver::default(), |_| true),
             Some(changes(MemberChange::Learner, &[3]))
         );
     }
@@ -235,16 +242,20 @@ mod tests {
     fn who_is_gone_leaves_one_voter_at_a_time_and_the_leader_last() {
         let conf = conf(&[1, 2, 3], &[4]);
         assert_eq!(
-            next_step(&conf, &voters(&[1]), ME, None, |_| true),
+            next_step(&conf, &voters(&[1]), ME, &HandOver::default(), |_| true),
             Some(changes(MemberChange::Remove, &[4, 2]))
         );
         assert_eq!(
-            next_step(&conf, &voters(&[2, 3]), ME, None, |member| member == MemberId(3)),
+            next_step(&conf, &voters(&[2, 3]), ME, &HandOver::default(), |member| member == MemberId(3)),
             Some(Step::HandOver(MemberId(3)))
         );
-        assert_eq!(next_step(&conf, &voters(&[2, 3]), ME, None, |_| false), None, "nobody could take over");
         assert_eq!(
-            next_step(&self::conf(&[1], &[]), &voters(&[]), ME, None, |_| true),
+            next_step(&conf, &voters(&[2, 3]), ME, &HandOver::default(), |_| false),
+            None,
+            "nobody could take over"
+        );
+        assert_eq!(
+            next_step(&self::conf(&[1], &[]), &voters(&[]), ME, &HandOver::default(), |_| true),
             None,
             "the last voter stays"
         );
@@ -255,7 +266,13 @@ mod tests {
         let (conf, wanted) = (conf(&[1, 2, 3, 4, 5], &[]), voters(&[2, 3, 5]));
         let after = |tried: u64, ready: &[u64]| {
             let ready = ids(ready);
-            next_step(&conf, &wanted, ME, Some(MemberId(tried)), |member| ready.contains(&member))
+            next_step(
+                &conf,
+                &wanted,
+                ME,
+                &HandOver { tried: Some(MemberId(tried)), next_at: None },
+                |member| ready.contains(&member),
+            )
         };
         let heir = |member: u64| Some(Step::HandOver(MemberId(member)));
         assert_eq!(after(2, &[2, 3, 4, 5]), heir(3));

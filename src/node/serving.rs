@@ -144,10 +144,18 @@ impl Core {
         if !self.consensus.is_suspect() {
             return;
         }
-        if self.consensus.status().role == Role::Leader {
-            self.consensus.hand_over_to_any(self.now);
-        } else {
+        if self.consensus.status().role != Role::Leader {
             self.consensus.request_state(self.now);
+        } else if !self.consensus.is_handing_over() {
+            let (consensus, me) = (&self.consensus, self.consensus.member());
+            let voters = consensus.conf_state().voters;
+            let heirs = voters.into_iter().filter(|voter| *voter != me && consensus.has_whole_log(*voter));
+            let heir = self.hand_over.next(heirs);
+            if let Some(heir) =
+                heir.filter(|heir| self.hand_over.may_try(self.now, *heir, self.consensus.hand_over_max()))
+            {
+                self.consensus.transfer_leader(self.now, heir);
+            }
         }
     }
 
