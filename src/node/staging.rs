@@ -94,8 +94,12 @@ impl<D: Directory> Staging<D> {
         }
         self.touched = now;
         match content {
-            TransferContent::Piece { before, changes } => self.take_piece(transfer, before, &changes),
-            TransferContent::Leases { before, leases } => self.take_leases(transfer, before, &leases),
+            TransferContent::Piece { before, changes } => {
+                self.take_part(transfer, before, |store| stage_changes(store, transfer, before, &changes))
+            }
+            TransferContent::Leases { before, leases } => {
+                self.take_part(transfer, before, |store| stage_leases(store, transfer, before, &leases))
+            }
             TransferContent::Last { at, facts } => self.take_last(transfer, at, &facts),
             TransferContent::Status { .. } => Ok(Reaction::default()),
         }
@@ -182,41 +186,18 @@ impl<D: Directory> Staging<D> {
         Ok(())
     }
 
-    fn take_piece(
+    /// Changes or leases that follow what is there. What cannot be read is as good as lost: it was damaged on its way, and is sent again.
+    fn take_part(
         &mut self,
         id: TransferId,
         before: StageProgress,
-        piece: &Bytes,
+        stage: impl FnOnce(&mut Store) -> Result<Option<StageProgress>, StoreError>,
     ) -> Result<Reaction, StoreError> {
         let State::Staged { store, progress, mark, .. } = &mut self.state else {
             return Ok(Reaction::default());
         };
         if mark.is_none() && before == *progress {
-            // A piece that cannot be read is as good as lost: it was damaged on its way, and is sent again.
-            let Ok(changes) = unpack(piece) else { return Ok(Reaction::default()) };
-            if !changes.iter().all(|(_, change)| may_be_followed(change)) {
-                return Ok(Reaction::default());
-            }
-            let Some(after) = before.after(piece, &changes) else { return Ok(Reaction::default()) };
-            store.stage_piece(id, after, &changes)?;
-            *progress = after;
-        }
-        Ok(answer(id, *progress, mark.is_some()))
-    }
-
-    fn take_leases(
-        &mut self,
-        id: TransferId,
-        before: StageProgress,
-        piece: &Bytes,
-    ) -> Result<Reaction, StoreError> {
-        let State::Staged { store, progress, mark, .. } = &mut self.state else {
-            return Ok(Reaction::default());
-        };
-        if mark.is_none() && before == *progress {
-            let Ok(leases) = unpack_leases(piece) else { return Ok(Reaction::default()) };
-            let Some(after) = before.after_leases(piece, &leases) else { return Ok(Reaction::default()) };
-            store.stage_leases(id, after, &leases)?;
+            let Some(after) = stage(store)? else { return Ok(Reaction::default()) };
             *progress = after;
         }
         Ok(answer(id, *progress, mark.is_some()))
@@ -246,6 +227,33 @@ impl<D: Directory> Staging<D> {
         }
         Ok(reaction)
     }
+}
+
+fn stage_changes(
+    store: &mut Store,
+    id: TransferId,
+    before: StageProgress,
+    piece: &Bytes,
+) -> Result<Option<StageProgress>, StoreError> {
+    let Ok(changes) = unpack(piece) else { return Ok(None) };
+    if !changes.iter().all(|(_, change)| may_be_followed(change)) {
+        return Ok(None);
+    }
+    let Some(after) = before.after(piece, &changes) else { return Ok(None) };
+    store.stage_piece(id, after, &changes)?;
+    Ok(Some(after))
+}
+
+fn stage_leases(
+    store: &mut Store,
+    id: TransferId,
+    before: StageProgress,
+    piece: &Bytes,
+) -> Result<Option<StageProgress>, StoreError> {
+    let Ok(leases) = unpack_leases(piece) else { return Ok(None) };
+    let Some(after) = before.after_leases(piece, &leases) else { return Ok(None) };
+    store.stage_leases(id, after, &leases)?;
+    Ok(Some(after))
 }
 
 fn answer(transfer: TransferId, progress: StageProgress, whole: bool) -> Reaction {
