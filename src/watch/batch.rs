@@ -140,7 +140,7 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Revision;
+    use crate::ids::{LeaseId, Revision};
     use crate::store::ChangeKind;
 
     fn event(key: &[u8]) -> Arc<Event> {
@@ -167,5 +167,20 @@ mod tests {
         assert_eq!(budget.used(), 40, "the copy lives on");
         drop(copy);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_a_key_was_before_counts_too() {
+        let bare = event(b"key");
+        let previous = KeyValue {
+            key: Bytes::from_static(b"key"),
+            value: Bytes::from_static(&[b'v'; 1000]),
+            create_revision: Revision(1),
+            mod_revision: Revision(1),
+            version: 1,
+            lease: LeaseId::NONE,
+        };
+        let full = Event { id: bare.id, change: bare.change.clone(), previous: Some(previous) };
+        assert_eq!(full.bytes(), bare.bytes() + 1003);
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    CreateRequest, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Refusal, Request, Response,
-    StreamId, Taken,
+    CreateRequest, Filters, Hub, Input, Limits, Message, NO_WATCHER, Options, Outlet, Refusal, Request,
+    Response, StreamId, Taken,
 };
 use crate::command::KeyRange;
 use crate::ids::Revision;
@@ -162,6 +162,8 @@ fn progress_goes_on_where_room_ended() {
         }
     }
     assert_eq!(told, (0..10).collect::<Vec<_>>());
+    bench.hub.handle_room(StreamId(1));
+    assert!(outlet.is_empty(), "all have been told");
 }
 
 #[test]
@@ -409,4 +411,110 @@ fn nobody_is_told_of_a_part_of_what_was_missed() {
     bench.rig.put("k", "v");
     bench.settle();
     assert_eq!(read(&outlet), ["2 told 6 up to 6", "3 told 6 up to 6"]);
+}
+
+/// A whole state was compacted just up to what comes next, and is compacted further before the hub has its turn.
+#[test]
+fn a_state_without_a_gap_overtakes_nobody() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    bench.ask(1, Request::Create(watch("k")));
+    bench.rig.put("k", "v");
+    bench.settle();
+    assert_eq!(read(&outlet).len(), 2);
+    for _ in 0..3 {
+        bench.rig.put("k", "v");
+    }
+    bench.rig.compact(3).unwrap();
+    bench.rig.rotate();
+    bench.rig.fold();
+    while !bench.rig.compact_slice(100) {}
+    bench.rig.compact(4).unwrap();
+    assert_eq!(bench.rig.view().complete_from(), Revision(3));
+    bench.settle();
+    assert_eq!(read(&outlet), ["0 told 3 4 5 up to 5"]);
+}
+
+#[test]
+fn who_finds_no_place_in_a_slice_is_next() {
+    let mut bench = Bench::with(Limits { slice_watchers: 1, slice_revisions: 1, ..Limits::default() });
+    let outlets: Vec<_> = (0..3).map(|stream| bench.open(stream)).collect();
+    for _ in 0..4 {
+        bench.rig.put("k", "v");
+    }
+    for stream in 0..3 {
+        bench.ask(stream, Request::Create(CreateRequest { start: 2, ..watch("k") }));
+    }
+    let view = bench.rig.view();
+    for _ in 0..3 {
+        assert!(bench.hub.work(&view).unwrap());
+    }
+    for outlet in outlets {
+        assert_eq!(read(&outlet), ["0 created at 5", "0 told 2 up to 2"]);
+    }
+}
+
+#[test]
+fn a_turn_wakes_a_stream_once() {
+    let mut bench = Bench::new();
+    let outlet = bench.open(1);
+    let view = bench.rig.view();
+    let inputs = ["a", "b", "c"].map(|key| Input::Request(StreamId(1), Request::Create(watch(key))));
+    let mut woken = 0;
+    bench.hub.turn(bench.now, &view, inputs, |_| woken += 1).unwrap();
+    assert_eq!((outlet.len(), woken), (3, 1));
+}
+
+#[test]
+fn what_a_key_was_before_is_looked_up_for_those_who_want_it() {
+    for prev_kv in [false, true] {
+        let mut bench = Bench::new();
+        let outlet = bench.open(1);
+        bench.rig.put("k", "old");
+        bench.ask(1, Request::Create(CreateRequest { prev_kv, ..watch("k") }));
+        read(&outlet);
+        bench.rig.put("k", "new");
+        bench.settle();
+        let Taken::Response { response: Response { message: Message::Events { batch, .. }, .. }, .. } =
+            outlet.take(Waker::noop())
+        else {
+            panic!("nothing was told")
+        };
+        assert_eq!(batch.events()[0].previous.is_some(), prev_kv);
+    }
+}
+
+#[test]
+fn slices_shrink_as_memory_does() {
+    let limits = Limits {
+        queued_bytes: 10_000,
+        slice_bytes: 3000,
+        scarce_slice_bytes: 2000,
+        small_bytes: 1000,
+        ..Limits::default()
+    };
+    let mut bench = Bench::with(limits);
+    for stream in [1, 2] {
+        let outlet = bench.open(stream);
+        bench.ask(stream, Request::Create(watch(&format!("k{stream}"))));
+        read(&outlet);
+    }
+    let mut bounds = vec![bench.hub.slice_bounds().bytes];
+    for key in ["k1", "k2"] {
+        bench.rig.put(key, &"v".repeat(12_000));
+        bench.settle();
+        bounds.push(bench.hub.slice_bounds().bytes);
+    }
+    assert_eq!(bounds, [3000, 2000, 250]);
+}
+
+#[test]
+fn memory_is_waited_for_in_the_order_of_coming() {
+    let mut bench = Bench::new();
+    let _outlets: Vec<_> = (0..3).map(|stream| bench.open(stream)).collect();
+    for slot in [2, 0, 1, 2] {
+        bench.hub.starve(slot);
+    }
+    let waiting: Vec<u32> = bench.hub.starved.iter().map(|(_, slot)| *slot).collect();
+    assert_eq!(waiting, [2, 0, 1]);
 }

@@ -278,4 +278,39 @@ mod tests {
         let depth = check(&tree, tree.root);
         assert!(depth < 60, "{depth}");
     }
+
+    /// No node has this number: who goes there panics.
+    const NOWHERE: Option<u32> = Some(u32::MAX);
+
+    /// Cuts off what cannot contain `key`.
+    fn prune(tree: &mut Intervals, at: Option<u32>, key: &[u8]) {
+        let Some(at) = at else { return };
+        let highest = tree.nodes[at].highest;
+        if !tree.nodes[highest].end.is_above(key) {
+            (tree.nodes[at].left, tree.nodes[at].right) = (NOWHERE, NOWHERE);
+            return;
+        }
+        prune(tree, tree.nodes[at].left, key);
+        if tree.nodes[at].start.as_ref() > key {
+            tree.nodes[at].right = NOWHERE;
+        } else {
+            prune(tree, tree.nodes[at].right, key);
+        }
+    }
+
+    #[test]
+    fn parts_that_cannot_contain_a_key_are_not_looked_at() {
+        for key in 0..200_u32 {
+            let mut tree = Intervals::new(Prng::new(3));
+            for n in 0..200_u32 {
+                let end = Limit::Before((n + 1).to_be_bytes().as_slice().into());
+                tree.insert(n.to_be_bytes().as_slice().into(), end, n);
+            }
+            let root = tree.root;
+            prune(&mut tree, root, &key.to_be_bytes());
+            let mut found = Vec::new();
+            tree.stab(&key.to_be_bytes(), &mut |value| found.push(value));
+            assert_eq!(found, [key]);
+        }
+    }
 }

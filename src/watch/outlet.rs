@@ -240,6 +240,7 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
+    use crate::ids::Revision;
 
     #[derive(Default)]
     struct Wakes(AtomicUsize);
@@ -248,6 +249,47 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A reader that looks into the outlet as soon as it is woken.
+    struct Looks(Arc<Outlet>, AtomicUsize);
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.inner.try_lock().is_ok(), "nobody holds it while a reader is woken");
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn progress() -> Response {
+        Response { watch_id: 0, revision: Revision(1), message: Message::Progress }
+    }
+
+    /// The responses that are taken from a full queue until the hub is told.
+    fn taken_until_report(room: Room) -> usize {
+        let outlet = Outlet::default();
+        while outlet.offer(progress(), room) != Offered::NoRoom {}
+        let reported = |_: &usize| matches!(outlet.take(Waker::noop()), Taken::Response { report: true, .. });
+        (1..=outlet.len()).find(reported).expect("a full queue is reported")
+    }
+
+    #[test]
+    fn a_full_queue_is_filled_again_when_it_is_half_empty() {
+        assert_eq!(taken_until_report(Room { responses: 8, bytes: usize::MAX }), 4);
+        assert_eq!(taken_until_report(Room { responses: usize::MAX, bytes: 8 * RESPONSE_BYTES }), 4);
+    }
+
+    #[test]
+    fn the_end_comes_before_what_waits_and_wakes_who_waits() {
+        let outlet = Arc::new(Outlet::default());
+        let looks = Arc::new(Looks(Arc::clone(&outlet), AtomicUsize::new(0)));
+        let reader = Waker::from(Arc::clone(&looks));
+        assert!(matches!(outlet.take(&reader), Taken::Nothing));
+        outlet.answer(progress());
+        outlet.end(End::Stopped);
+        outlet.wake();
+        assert_eq!(looks.1.load(Ordering::Relaxed), 1);
+        assert!(matches!(outlet.take(&reader), Taken::End(End::Stopped)));
     }
 
     /// Large requests wait in small numbers.
