@@ -269,13 +269,6 @@ impl Consensus {
         }
     }
 
-    /// Whether a follower of this leader has all of the log, and is there to lead in its place.
-    pub fn has_whole_log(&self, member: MemberId) -> bool {
-        let raft = &self.node.raft;
-        let has_all = |progress: &raft::Progress| progress.matched == raft.raft_log.last_index();
-        self.has_caught_up(member) && raft.prs().get(member.0).is_some_and(has_all)
-    }
-
     /// Whether another member is taking over.
     pub fn is_handing_over(&self) -> bool {
         self.node.raft.lead_transferee.is_some()

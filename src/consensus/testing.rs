@@ -155,7 +155,7 @@ impl Cluster {
         let mut busy = false;
         if node.raft.is_suspect() && node.raft.status().role == Role::Leader && !node.raft.is_handing_over() {
             let others = node.conf_state.voters.clone().into_iter().filter(|other| other.0 != id);
-            if let Some(heir) = others.into_iter().find(|other| node.raft.has_whole_log(*other)) {
+            if let Some(heir) = others.into_iter().find(|other| node.raft.has_caught_up(*other)) {
                 node.raft.transfer_leader(now, heir);
             }
         }

@@ -149,7 +149,7 @@ impl Core {
         } else if !self.consensus.is_handing_over() {
             let (consensus, me) = (&self.consensus, self.consensus.member());
             let voters = consensus.conf_state().voters;
-            let heirs = voters.into_iter().filter(|voter| *voter != me && consensus.has_whole_log(*voter));
+            let heirs = voters.into_iter().filter(|voter| *voter != me && consensus.has_caught_up(*voter));
             let heir = self.hand_over.next(heirs);
             if let Some(heir) =
                 heir.filter(|heir| self.hand_over.may_try(self.now, *heir, self.consensus.hand_over_max()))
