@@ -62,7 +62,7 @@ impl Recovery {
 
     /// What was found.
     pub fn finding(&self) -> Finding {
-        let formation::DataDir { identity, store, recovered, suspect, .. } = &self.content;
+        let formation::DataDir { identity, store, recovered, .. } = &self.content;
         let begun = identity.stage == Stage::Recovering;
         let generation = Generation(identity.generation.0 + u64::from(!begun));
         let others = store.meta().members.iter().filter(|member| member.id() != identity.member);
@@ -73,7 +73,7 @@ impl Recovery {
             others: others.cloned().collect(),
             last: recovered.last().index,
             committed: recovered.hard_state.commit.max(store.meta().applied),
-            suspect: *suspect,
+            suspect: store.is_suspect(),
         }
     }
 

@@ -224,8 +224,8 @@ fn start(
     metrics: &Arc<Metrics>,
 ) -> Result<Started, ServeFailure> {
     let DataDir { content, lock } = data;
-    let formation::DataDir { identity, root, store, wal, recovered, suspect } = content;
-    if suspect {
+    let formation::DataDir { identity, root, store, wal, recovered } = content;
+    if store.is_suspect() {
         tracing::warn!(
             "the state of this member is not to be trusted: it serves nobody before a leader has sent it another one"
         );
@@ -249,7 +249,6 @@ fn start(
         quota_bytes: config.store.quota_bytes,
         pace: config.peer.pace,
         prng,
-        suspect,
     };
     let (core, mut applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
     applier.set_answer_bytes(resources::answer_bytes() / ANSWER_WRITE_SHARE);
@@ -257,7 +256,7 @@ fn start(
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
     let admission =
         AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
-    let parts = Parts { core, applier, wal, root, store, ids, admission, hub, suspect };
+    let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 

@@ -260,7 +260,7 @@ fn check_vote(raft: &Raft<LogStore>, all_persisted: bool, message: &Message) -> 
 }
 
 /// Who votes alone would lead at once, with entries that are still on their way to the disk. Who is installing a state waits for it.
-fn check_may_campaign(raft: &Raft<LogStore>, all_persisted: bool) -> Result<(), Refusal> {
+pub(super) fn check_may_campaign(raft: &Raft<LogStore>, all_persisted: bool) -> Result<(), Refusal> {
     let ready = reaches_state(raft) && (all_persisted || !votes_alone(raft));
     if ready { Ok(()) } else { Err(Refusal::VoteNotAskedFor) }
 }

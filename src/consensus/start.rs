@@ -27,7 +27,7 @@ pub struct Start {
     pub entries: Vec<LogEntry>,
     /// How soon leaders are missed.
     pub pace: Pace,
-    /// The state is not to be trusted: the member never leads before it has another one.
+    /// The state is not to be trusted: the member leaves it to others to lead until it has another one.
     pub suspect: bool,
 }
 

@@ -81,7 +81,7 @@ impl Consensus {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let raft = &self.node.raft;
         if self.waits_for_state() {
-            let heard = self.heard.map_or(self.began, |(_, at)| at);
+            let heard = self.last_heard();
             let forgets = (raft.leader_id != raft::INVALID_ID).then(|| heard + TICK * self.ticks_to_forget());
             return Some(forgets.unwrap_or(heard + self.suspect_patience()).max(self.last_tick + TICK));
         }
@@ -116,8 +116,10 @@ impl Consensus {
             self.wait_for_leader(now);
             return;
         }
-        // Whoever follows it has its time.
-        (self.began, self.heard) = if self.suspect { (now, None) } else { (self.began, self.heard) };
+        if self.suspect {
+            // Whoever follows it has its time.
+            (self.began, self.heard) = (now, None);
+        }
         for _ in 0..passed.min(self.pace.catch_up_ticks()) {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
             let unready = guard::votes_alone(&self.node.raft) && !self.all_persisted();
@@ -139,7 +141,7 @@ impl Consensus {
     /// to that one; and it may be the only one with the whole log. So after a long time without any leader it does campaign, to bring
     /// the others what they lack and hand over (`node::serving`).
     fn wait_for_leader(&mut self, now: Instant) {
-        let silence = now.since(self.heard.map_or(self.began, |(_, at)| at));
+        let silence = now.since(self.last_heard());
         let forgets = self.ticks_to_forget();
         let raft = &mut self.node.raft;
         if silence >= TICK * forgets && raft.leader_id != raft::INVALID_ID {
@@ -150,14 +152,18 @@ impl Consensus {
             // A candidacy that comes to nothing, or cannot be, is not tried again at once.
             (self.began, self.heard) = (now, None);
             let raft = &self.node.raft;
-            let may_lead =
-                raft.leader_id == raft::INVALID_ID && raft.promotable() && guard::reaches_state(raft);
-            if may_lead && (!guard::votes_alone(raft) || self.all_persisted()) {
+            let may_campaign = guard::check_may_campaign(raft, self.all_persisted()).is_ok();
+            if raft.leader_id == raft::INVALID_ID && raft.promotable() && may_campaign {
                 // Declined where a change of the configuration is not applied.
                 let _ = self.node.campaign();
             }
         }
         self.after_call();
+    }
+
+    /// When a leader was last heard, or this member began to look for one.
+    fn last_heard(&self) -> Instant {
+        self.heard.map_or(self.began, |(_, at)| at)
     }
 
     fn suspect_patience(&self) -> Duration {

@@ -153,8 +153,6 @@ pub struct DataDir<D: Directory> {
     pub wal: Wal<D>,
     /// What the log holds.
     pub recovered: Recovered,
-    /// The state is not to be trusted: another one has to come from other members.
-    pub suspect: bool,
 }
 
 /// Who the node was in its last run; `None` where nothing is founded yet and [`found`] may.
@@ -248,7 +246,7 @@ fn establish<D: Directory>(
     let identity = record::mark_established(root)?;
     let recovered =
         Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), tear: None };
-    Ok(DataDir { identity, root: root.clone(), store, wal, recovered, suspect: false })
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
 }
 
 /// The record says that founding was not finished, yet the log holds entries: it is not the newest copy of the record that was read.
@@ -278,11 +276,10 @@ fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> R
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
     let recovered = finish_install(root, &store, &mut wal, recovered)?;
-    let suspect = exists(root, SUSPECT_NAME)?;
-    if suspect {
+    if exists(root, SUSPECT_NAME)? {
         store.distrust();
     }
-    Ok(DataDir { identity, root: root.clone(), store, wal, recovered, suspect })
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
 }
 
 /// Opens what is there so that its node can be made the only member of its cluster. Nothing is changed by that, and it is no start.

@@ -347,12 +347,15 @@ fn a_state_that_is_not_to_be_trusted_stays_so_until_another_one_has_come() {
     distrust(&root).unwrap();
     let root = root.crash(Survival::Nothing);
     let suspect = open_only(&root);
-    assert_eq!((suspect.suspect, suspect.store.base().unwrap().leases().unwrap().len()), (true, 0));
+    assert_eq!(
+        (suspect.store.is_suspect(), suspect.store.base().unwrap().leases().unwrap().len()),
+        (true, 0)
+    );
     drop(suspect);
     trust(&root).unwrap();
     let root = root.crash(Survival::Nothing);
     let data = open_only(&root);
-    assert_eq!((data.suspect, data.store.base().unwrap().leases().unwrap().len()), (false, 1));
+    assert_eq!((data.store.is_suspect(), data.store.base().unwrap().leases().unwrap().len()), (false, 1));
 }
 
 /// Which of two files redb has stopped at is not known. A damaged copy would stop every start.
@@ -365,7 +368,7 @@ fn damage_is_noted_and_a_copy_on_its_way_is_removed() {
     note_damage(&root).unwrap();
     let root = root.crash(Survival::Nothing);
     assert!(!root.list().unwrap().iter().any(|name| name == STAGED_NAME));
-    assert!(open_only(&root).suspect);
+    assert!(open_only(&root).store.is_suspect());
 }
 
 /// Without a position in the log for what a test has put into the store.

@@ -162,23 +162,18 @@ impl Applier {
             trail: Trail::default(),
             fold_wanted: false,
             compacting: false,
-            suspect: false,
+            suspect: base.is_suspect(),
             last_applied: now,
             now,
             outputs: VecDeque::from([ApplierOutput::Publish(machine.view())]),
             machine,
         };
         applier.tell_membership();
-        applier.start_compaction(&base);
-        applier.note_digest();
+        if !applier.suspect {
+            applier.start_compaction(&base);
+            applier.note_digest();
+        }
         Ok(applier)
-    }
-
-    /// The state waits to be replaced. Until then nothing is made of it, and entries wait.
-    pub fn distrust(&mut self) {
-        (self.suspect, self.compacting) = (true, false);
-        self.trail.clear();
-        self.outputs.retain(|output| !matches!(output, ApplierOutput::CompactStart));
     }
 
     /// Folds in portions of about so many bytes instead of [`OVERLAY_BYTES`]. No answer depends on it.

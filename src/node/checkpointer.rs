@@ -141,8 +141,6 @@ pub struct Checkpointer<D> {
     /// Changes that a slice of compaction may remove.
     slice: usize,
     scrub: Scrub,
-    /// What is in the store may be wrong, and waits to be replaced.
-    suspect: bool,
     outputs: VecDeque<CheckpointOutput>,
 }
 
@@ -162,14 +160,8 @@ impl<D: Directory> Checkpointer<D> {
             held: false,
             slice: COMPACTION_SLICE,
             scrub: Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE },
-            suspect: false,
             outputs: VecDeque::new(),
         }
-    }
-
-    /// The store waits to be replaced: nobody wants to know what is wrong with it.
-    pub fn distrust(&mut self) {
-        self.suspect = true;
     }
 
     /// Makes slices of compaction smaller or larger than [`COMPACTION_SLICE`].
@@ -254,7 +246,8 @@ impl<D: Directory> Checkpointer<D> {
             }
         }
         self.staging.expire(now)?;
-        if self.scrub.next_slice <= now && self.suspect {
+        if self.scrub.next_slice <= now && self.store.is_suspect() {
+            // It waits to be replaced: nobody wants to know what is wrong with it.
             self.scrub.next_slice = now + SCRUB_REST;
         } else if self.scrub.next_slice <= now {
             return self.scrub(now).map(Some);
@@ -332,7 +325,6 @@ impl<D: Directory> Checkpointer<D> {
         self.folds.clear();
         self.source.end_all();
         self.compaction = Compaction::Resting;
-        self.suspect = false;
         self.scrub = Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE };
         self.outputs.push_back(CheckpointOutput::Installed(Arc::new(self.store.base()?)));
         Ok(CheckpointWork::Install { applied: mark.position.index })

@@ -99,7 +99,6 @@ impl Member {
             quota_bytes: quota,
             pace: Pace::default(),
             prng: Prng::new(boot),
-            suspect: false,
         };
         let now = Instant(boot);
         let (core, applier) = recover(now, recovery, &discard()).unwrap();

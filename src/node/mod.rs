@@ -61,7 +61,7 @@ pub struct Recovery {
     pub member: MemberId,
     /// The random number of this run.
     pub boot_nonce: u64,
-    /// The store's content.
+    /// The store's content. Where it is suspect, nothing is made of it before another member's has taken its place.
     pub base: Arc<Base>,
     /// The log's hard state.
     pub hard_state: HardState,
@@ -75,8 +75,6 @@ pub struct Recovery {
     pub pace: Pace,
     /// Randomness for election timeouts.
     pub prng: Prng,
-    /// The store is not to be trusted (`formation::distrust`): nothing is made of it before another member's has taken its place.
-    pub suspect: bool,
 }
 
 /// Why a member cannot begin with what is on its disk.
@@ -108,13 +106,10 @@ pub fn recover(
         log_start: recovery.log_start,
         entries: recovery.entries,
         pace: recovery.pace,
-        suspect: recovery.suspect,
+        suspect: recovery.base.is_suspect(),
     };
     let consensus = Consensus::start(now, start, recovery.prng, logger)?;
-    let mut applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;
-    if recovery.suspect {
-        applier.distrust();
-    }
+    let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;
     Ok((Core::new(now, consensus), applier))
 }
 

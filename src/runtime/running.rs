@@ -36,8 +36,6 @@ pub struct Parts<D: Directory> {
     pub admission: AdmissionOptions,
     /// Who is told of changes.
     pub hub: Hub,
-    /// The store waits to be replaced by another member's.
-    pub suspect: bool,
 }
 
 /// A node whose threads run.
@@ -57,15 +55,12 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, root, store, ids, admission, hub, suspect } = parts;
+        let Parts { core, applier, wal, root, store, ids, admission, hub } = parts;
         let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
         let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes())?);
         let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
-        let mut checkpointer = Checkpointer::new(clock.now(), store, root, member, boot_nonce);
-        if suspect {
-            checkpointer.distrust();
-        }
+        let checkpointer = Checkpointer::new(clock.now(), store, root, member, boot_nonce);
         let writer = LogWriter::new(wal);
         let (notices, ends) = smol::channel::unbounded();
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());

@@ -38,8 +38,8 @@ pub struct Base {
     pub(super) lease: ReadOnlyTable<&'static [u8; LEASE_ID_BYTES], &'static [u8]>,
     pub(super) attached: ReadOnlyTable<&'static [u8], &'static [u8; SEAL_BYTES]>,
     complete_from: Revision,
-    /// Nobody wants to know what is in the table of leases.
-    pub(super) hides_leases: bool,
+    /// See [`Store::distrust`](super::Store::distrust).
+    pub(super) suspect: bool,
     /// Tells the store that somebody reads.
     _reader: Arc<()>,
 }
@@ -56,6 +56,7 @@ impl Base {
         txn: &ReadTransaction,
         meta: Meta,
         complete_from: Revision,
+        suspect: bool,
         reader: Arc<()>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
@@ -66,14 +67,14 @@ impl Base {
             hist: txn.open_table(HIST)?,
             lease: txn.open_table(LEASE)?,
             attached: txn.open_table(ATTACHED)?,
-            hides_leases: false,
+            suspect,
             _reader: reader,
         })
     }
 
-    /// The same, as if there were no leases.
-    pub(super) fn without_leases(self) -> Self {
-        Self { hides_leases: true, ..self }
+    /// Whether the rows are not to be trusted, and wait to be replaced.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
     }
 
     /// The facts as of this commit.

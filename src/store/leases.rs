@@ -38,7 +38,7 @@ impl LeasePlace {
 impl Base {
     /// All leases, in the order of their places.
     pub fn leases(&self) -> Result<Vec<(LeaseId, Lease)>, StoreError> {
-        if self.hides_leases {
+        if self.suspect {
             return Ok(Vec::new());
         }
         self.leases_after(None)?.collect()

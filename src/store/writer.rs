@@ -177,13 +177,17 @@ impl Store {
     pub fn base(&self) -> Result<Base, StoreError> {
         self.check_usable()?;
         let (meta, readers) = (self.meta.clone(), Arc::clone(&self.readers));
-        let base = Base::open(&self.database.begin_read()?, meta, self.complete_from, readers)?;
-        Ok(if self.suspect { base.without_leases() } else { base })
+        Base::open(&self.database.begin_read()?, meta, self.complete_from, self.suspect, readers)
     }
 
     /// The rows are not to be trusted, and wait to be replaced: from now on a [`Base`] shows the facts and no leases, which a view would read whole.
     pub fn distrust(&mut self) {
         self.suspect = true;
+    }
+
+    /// Whether [`Store::distrust`] was called.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
     }
 
     /// Whether any reader is left; a store that is closed under them fails them.

@@ -198,7 +198,6 @@ where
         log_start: log.start(),
         entries,
         quota_bytes: quota,
-        suspect: false,
         prng: Prng::new(1),
         pace: Pace::default(),
     };
@@ -209,7 +208,7 @@ where
     let options =
         covey::watch::Options { progress_interval: setup.progress_interval, limits: setup.watch_limits };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
-    let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub, suspect: false };
+    let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
     Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()
 }
 

@@ -177,7 +177,7 @@ impl Member {
         mut prng: Prng,
         effects: &mut Effects,
     ) -> Result<Self, Refused> {
-        let DataDir { identity, root, store, wal, recovered, suspect } = opened;
+        let DataDir { identity, root, store, wal, recovered } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
         let replay = (synced, timing.replay(&mut prng));
@@ -191,7 +191,6 @@ impl Member {
             quota_bytes: Some(quota),
             pace: Pace::default(),
             prng: prng.fork(),
-            suspect,
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let (mut core, mut applier) = recover(now, recovery, &logger).map_err(|error| chain(&error))?;
@@ -199,9 +198,6 @@ impl Member {
         let applied = store.meta().applied;
         core.set_log_tail_bytes(timing.log_tail_bytes);
         let mut checkpointer = Checkpointer::new(now, store, root, identity.member, identity.boot_nonce);
-        if suspect {
-            checkpointer.distrust();
-        }
         checkpointer.set_slice(timing.slice);
         checkpointer.set_piece_bytes(timing.piece_bytes);
         let mut member = Self {
@@ -215,7 +211,7 @@ impl Member {
             prng,
             hub: Hub::new(HUB, Prng::new(identity.boot_nonce)),
             installed_unseen: false,
-            suspect,
+            suspect: base.is_suspect(),
             for_hub: Vec::new(),
             hub_prng: Prng::new(identity.boot_nonce),
             identity,
