@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{AutoCompaction, ConfigError, Invocation, ServeConfig, example, file, load, options, table};
+use super::{
+    AutoCompaction, ConfigError, Invocation, ServeConfig, TrustMode, example, file, load, options, table,
+};
 use crate::consensus::Pace;
 use crate::formation::Fingerprint;
 use crate::limits;
@@ -32,10 +34,12 @@ fn defaults_are_etcds() {
     let config = ok(&[]);
     assert_eq!((config.name.as_str(), config.data_dir.as_path()), ("default", Path::new("default.covey")));
     assert!(!config.solo);
-    assert_eq!(config.client.listen_urls[0].to_string(), "http://localhost:2379");
-    assert_eq!(config.client.listen_urls[0].address.to_string(), "127.0.0.1:2379");
-    assert_eq!(config.client.advertise_urls[0].to_string(), "http://localhost:2379");
-    assert_eq!(config.peer.listen.to_string(), "http://localhost:2380");
+    assert!(config.is_automatic() && !config.is_named());
+    assert_eq!(config.client.listen_urls[0].to_string(), "https://[::]:2379");
+    assert_eq!(config.client.advertise_urls, []);
+    assert_eq!(config.peer.listen.to_string(), "https://[::]:2380");
+    assert_eq!(config.peer.advertise_urls, []);
+    assert_eq!(config.peer.trust, TrustMode::LanOpen);
     assert_eq!(config.client.tls, None);
     assert_eq!(config.client.max_request_bytes, limits::REQUEST_BYTES);
     assert_eq!(config.client.max_txn_ops, 128);
@@ -49,6 +53,45 @@ fn defaults_are_etcds() {
     assert_eq!(config.auto_compaction, AutoCompaction::Off);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Json));
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_does_not_look_for_others_listens_on_this_machine_alone() {
+    for args in [["--solo"], ["--initial-cluster=default=http://localhost:2380"]] {
+        let config = ok(&args);
+        assert!(!config.is_automatic());
+        assert_eq!(config.client.listen_urls[0].to_string(), "http://localhost:2379");
+        assert_eq!(config.client.listen_urls[0].address.to_string(), "127.0.0.1:2379");
+        assert_eq!(config.client.advertise_urls[0].to_string(), "http://localhost:2379");
+        assert_eq!(config.peer.listen.to_string(), "http://localhost:2380");
+        assert_eq!(config.peer.advertise_urls[0].to_string(), "http://localhost:2380");
+    }
+}
+
+#[test]
+fn who_is_let_in_follows_from_the_secret_and_must_not_contradict_it() {
+    let trust = |args: &[&str]| ok(args).peer.trust;
+    let secret = "--cluster-secret-file=s";
+    assert_eq!(trust(&[secret]), TrustMode::FleetKey);
+    assert_eq!(trust(&[secret, "--trust=locked"]), TrustMode::Locked);
+    assert_eq!(trust(&["--trust=locked"]), TrustMode::Locked);
+    assert!(error(&["--trust=fleet-key"]).contains("needs --cluster-secret-file"));
+    assert!(error(&[secret, "--trust=lan-open"]).contains("leave out --cluster-secret-file"));
+    assert!(error(&["--trust=open"]).ends_with("expected one of lan-open, fleet-key, locked"));
+}
+
+#[test]
+fn hints_of_where_others_are_have_the_port_listened_on_unless_they_name_one() {
+    let peers =
+        |args: &[&str]| -> Vec<String> { ok(args).peer.peers.iter().map(ToString::to_string).collect() };
+    assert_eq!(
+        peers(&["--peers=a.example, 10.0.0.1,10.0.0.2:7,fd00::1,[fd00::2]:8"]),
+        ["a.example:2380", "10.0.0.1:2380", "10.0.0.2:7", "[fd00::1]:2380", "[fd00::2]:8"]
+    );
+    assert_eq!(peers(&["--listen-peer-urls=https://[::]:77", "--peers", "a"]), ["a:77"]);
+    for bad in ["a b", "a:x", ":1", "a/b"] {
+        assert!(error(&["--peers", bad]).contains("is no host"), "{bad}");
+    }
 }
 
 #[test]
@@ -283,6 +326,9 @@ fn nodes_on_other_machines_need_something_to_be_known_by() {
 #[test]
 fn tls_settings_must_fit_together() {
     let https = "--listen-client-urls=https://127.0.0.1:2379";
+    let solo = |args: &[&str]| load_with(&[&["--solo"], args].concat(), &[]);
+    let (error, ok) =
+        (|args: &[&str]| solo(args).unwrap_err().to_string(), |args: &[&str]| solo(args).unwrap());
     let (cert, key, ca) = ("--cert-file=c.pem", "--key-file=k.pem", "--trusted-ca-file=ca.pem");
     assert!(error(&[https]).starts_with("cannot listen on TLS for https://127.0.0.1:2379"));
     assert!(error(&[https, cert]).contains("must be set together"));
@@ -297,12 +343,16 @@ fn tls_settings_must_fit_together() {
         plain.warnings,
         ["the scheme of http://localhost:2379 is http: the certificate is not used there"]
     );
+    // Where nodes find each other, the cluster has an authority of its own.
+    assert_eq!(load_with(&[https], &[]).unwrap().client.tls, None);
 }
 
 #[test]
 fn any_address_needs_something_to_advertise() {
     let any = "--listen-client-urls=http://0.0.0.0:2379";
-    assert_eq!(error(&[any]), "--advertise-client-urls is required when listening on http://0.0.0.0:2379");
+    let refused = "--advertise-client-urls is required when listening on http://0.0.0.0:2379";
+    assert_eq!(error(&["--solo", any]), refused);
+    assert_eq!(ok(&[any]).client.advertise_urls, [], "wherever this box has addresses");
     let config = ok(&[any, "--advertise-client-urls=http://box.local:2379"]);
     assert_eq!(config.client.advertise_urls[0].to_string(), "http://box.local:2379");
     assert!(error(&["--advertise-client-urls=http://0.0.0.0:1"]).contains("unspecified address"));

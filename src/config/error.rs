@@ -154,6 +154,14 @@ pub enum ConfigError {
         "{0} is not on this machine: put the same generated secret into a file on every node and name it with --cluster-secret-file (head -c 32 /dev/urandom | base64 makes one), or run covey node fingerprint on every node and list what it prints with --peer-fingerprints"
     )]
     TrustNeeded(String),
+    /// There is nothing to prove.
+    #[error(
+        "--trust fleet-key needs --cluster-secret-file (head -c 32 /dev/urandom | base64 makes a secret)"
+    )]
+    FleetKeyMissing,
+    /// A secret that nobody is asked for would be a false comfort.
+    #[error("--trust lan-open lets in whoever is on the LAN: leave out --cluster-secret-file, or --trust")]
+    LanOpenWithSecret,
     /// A leader would be missed for nothing.
     #[error(
         "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"

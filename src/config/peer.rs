@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::url::{ListenUrl, Url};
+use super::url::{ListenUrl, Url, split_host_port};
 use crate::consensus::Pace;
 use crate::formation::Fingerprint;
 
@@ -19,7 +19,7 @@ const HEARTBEATS_MIN: u32 = 5;
 pub struct PeerConfig {
     /// Where to listen for them.
     pub listen: ListenUrl,
-    /// Where they are told to find this one; not empty.
+    /// Where they are told to find this one. Empty where others are found: then it is wherever this box has addresses.
     pub advertise_urls: Vec<Url>,
     /// How a cluster begins, where this node has none yet.
     pub initial: Option<InitialCluster>,
@@ -27,6 +27,12 @@ pub struct PeerConfig {
     pub secret_file: Option<PathBuf>,
     /// Whose holders are let in that are in no cluster; empty: any. With a secret they need both.
     pub fingerprints: Vec<Fingerprint>,
+    /// Who is let in, where nodes find each other.
+    pub trust: TrustMode,
+    /// Where others may be.
+    pub peers: Vec<PeerHint>,
+    /// Names of interfaces, or their beginnings with a `*` behind; empty: the rules of `discovery`.
+    pub interfaces: Vec<String>,
     /// Refuse changes of the members that could leave no majority.
     pub strict: bool,
     /// The most members that may be added without a vote.
@@ -35,6 +41,51 @@ pub struct PeerConfig {
     pub pace: Pace,
     /// How often the state is compared with the other members'; zero is never.
     pub compare_interval: Duration,
+}
+
+/// Who is let in, where nodes find each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustMode {
+    /// Whoever is on the LAN, for a while after the founding.
+    LanOpen,
+    /// Whoever has the secret.
+    FleetKey,
+    /// Nobody whom no operator has let in.
+    Locked,
+}
+
+/// Where somebody may be: a name or an address, and a UDP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerHint {
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl PeerHint {
+    /// Parses `host`, `host:port`, `address` or `[v6]:port`.
+    pub(super) fn parse(text: &str, port: u16) -> Option<Self> {
+        if let Ok(address) = text.parse::<std::net::IpAddr>() {
+            return Some(Self { host: address.to_string(), port });
+        }
+        let (host, port) =
+            split_host_port(text).map(|(host, port)| (host.to_owned(), port)).or_else(|| {
+                let whole = format!("{text}:{port}");
+                split_host_port(&whole).map(|(host, port)| (host.to_owned(), port))
+            })?;
+        Some(Self { host, port })
+    }
+}
+
+impl std::fmt::Display for PeerHint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
 }
 
 /// Nodes that form a cluster together.
@@ -72,6 +123,11 @@ impl PeerConfig {
                 heartbeat: heartbeat.as_millis(),
                 election: election_min.as_millis(),
             });
+        }
+        match (self.trust, &self.secret_file) {
+            (TrustMode::FleetKey, None) => return Err(ConfigError::FleetKeyMissing),
+            (TrustMode::LanOpen, Some(_)) => return Err(ConfigError::LanOpenWithSecret),
+            _ => {}
         }
         let Some(initial) = &self.initial else { return Ok(()) };
         let own = initial.nodes.iter().find(|(known, _)| known == name);

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::peer::{InitialCluster, PeerConfig};
+use super::peer::{InitialCluster, PeerConfig, PeerHint, TrustMode};
 use super::sources::Sources;
-use super::table::SettingId;
+use super::table::{SettingId, setting};
 use super::url::{ListenUrl, Scheme, Url};
 use super::values::{self, AutoCompaction, ValueError};
 use crate::consensus::Pace;
@@ -60,12 +60,24 @@ pub struct ServeConfig {
     pub warnings: Vec<String>,
 }
 
+impl ServeConfig {
+    /// Whether the node finds others by itself, and they it.
+    pub fn is_automatic(&self) -> bool {
+        !self.solo && self.peer.initial.is_none()
+    }
+
+    /// Whether somebody has chosen the name.
+    pub fn is_named(&self) -> bool {
+        self.name != setting(SettingId::Name).fallback_text()
+    }
+}
+
 /// The client listener's part of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
-    /// Where to listen; not empty. Those with https need `tls`, which is then present.
+    /// Where to listen; not empty. Those with https need `tls`, which is then present, or the cluster's own authority where nodes find each other.
     pub listen_urls: Vec<ListenUrl>,
-    /// Where clients are told to find this member; not empty.
+    /// Where clients are told to find this member. Empty where nodes find each other: then it is wherever this box has addresses.
     pub advertise_urls: Vec<Url>,
     /// The certificate, when one was given.
     pub tls: Option<TlsFiles>,
@@ -121,12 +133,14 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
         PathBuf::from(format!("{name}.covey"))
     };
     let mode = reader.parse(SettingId::CompactionMode, mode)?;
+    let solo = reader.parse(SettingId::Solo, values::boolean)?;
+    let is_automatic = !solo && sources.value(SettingId::InitialCluster).text.is_empty();
     let mut config = ServeConfig {
         name,
         data_dir,
-        solo: reader.parse(SettingId::Solo, values::boolean)?,
-        client: client(&reader)?,
-        peer: peer(&reader)?,
+        solo,
+        client: client(&reader, is_automatic)?,
+        peer: peer(&reader, is_automatic)?,
         store: StoreConfig {
             quota_bytes: reader.parse(SettingId::Quota, quota)?,
             cache_bytes: reader.number(
@@ -149,15 +163,42 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
     Ok(config)
 }
 
-fn peer(reader: &Reader<'_>) -> Result<PeerConfig, ConfigError> {
-    let listen_urls = reader.parse(SettingId::ListenPeerUrls, |text| urls(text, ListenUrl::parse))?;
+/// Where a node listens that nobody told anything else, and that does not look for others.
+const LISTEN_CLIENTS_LOCALLY: &str = "http://localhost:2379";
+const LISTEN_PEERS_LOCALLY: &str = "http://localhost:2380";
+
+fn listen(reader: &Reader<'_>, key: SettingId, locally: Option<&str>) -> Result<Vec<ListenUrl>, ConfigError> {
+    reader.parse(key, |text| {
+        let fallback = locally.filter(|_| !reader.0.is_set(key));
+        urls(fallback.unwrap_or(text), ListenUrl::parse)
+    })
+}
+
+/// Where others are told to go. `None` where that follows from the addresses that this box has.
+fn advertised(
+    reader: &Reader<'_>,
+    key: SettingId,
+    listen: &[ListenUrl],
+) -> Result<Option<Vec<Url>>, ConfigError> {
+    if !reader.0.value(key).text.is_empty() {
+        return reader.parse(key, |text| urls(text, Url::parse_reachable)).map(Some);
+    }
+    let is_everywhere = listen.iter().any(|url| url.address.ip().is_unspecified());
+    Ok((!is_everywhere).then(|| listen.iter().map(|listen| listen.url.clone()).collect()))
+}
+
+fn peer(reader: &Reader<'_>, is_automatic: bool) -> Result<PeerConfig, ConfigError> {
+    let locally = (!is_automatic).then_some(LISTEN_PEERS_LOCALLY);
+    let listen_urls = listen(reader, SettingId::ListenPeerUrls, locally)?;
+    let advertised = advertised(reader, SettingId::AdvertisePeerUrls, &listen_urls)?;
     let [listen] = listen_urls.try_into().map_err(|_| ConfigError::OnePeerUrl)?;
-    let advertise_urls = if reader.0.is_set(SettingId::AdvertisePeerUrls) {
-        reader.parse(SettingId::AdvertisePeerUrls, |text| urls(text, Url::parse_reachable))?
-    } else if listen.address.ip().is_unspecified() && reader.0.is_set(SettingId::InitialCluster) {
-        return Err(ConfigError::AdvertisePeerNeeded(listen.to_string()));
-    } else {
-        vec![listen.url.clone()]
+    let advertise_urls = match advertised {
+        Some(advertised) => advertised,
+        None if is_automatic => Vec::new(),
+        None if reader.0.is_set(SettingId::InitialCluster) => {
+            return Err(ConfigError::AdvertisePeerNeeded(listen.to_string()));
+        }
+        None => vec![listen.url.clone()],
     };
     let state = reader
         .parse(SettingId::InitialClusterState, |text| values::choice(text, SettingId::InitialClusterState))?;
@@ -170,12 +211,27 @@ fn peer(reader: &Reader<'_>) -> Result<PeerConfig, ConfigError> {
         Ok(InitialCluster::parse(&parsed?, existing, &token))
     })?;
     let secret_file = Some(reader.0.value(SettingId::ClusterSecretFile).text);
+    let secret_file = secret_file.filter(|text| !text.is_empty()).map(PathBuf::from);
+    let trust = if reader.0.is_set(SettingId::Trust) {
+        reader.parse(SettingId::Trust, trust)?
+    } else if secret_file.is_some() {
+        TrustMode::FleetKey
+    } else {
+        TrustMode::LanOpen
+    };
+    let hint = |part: &str| {
+        PeerHint::parse(part, listen.address.port()).ok_or_else(|| ValueError::Host(part.to_owned()))
+    };
+    let peers = reader.parse(SettingId::Peers, |text| values::list(text).map(hint).collect())?;
     Ok(PeerConfig {
         listen,
         advertise_urls,
         initial: Some(initial).filter(|initial| !initial.nodes.is_empty()),
-        secret_file: secret_file.filter(|text| !text.is_empty()).map(PathBuf::from),
+        secret_file,
         fingerprints: reader.parse(SettingId::PeerFingerprints, fingerprints)?,
+        trust,
+        peers,
+        interfaces: names(reader.0, SettingId::Interfaces),
         strict: reader.parse(SettingId::StrictReconfigCheck, values::boolean)?,
         learners_max: reader.parse(SettingId::MaxLearners, |text| values::number(text, 0..=u64::MAX))?,
         pace: pace(reader)?,
@@ -200,18 +256,24 @@ fn named_url(text: &str) -> Result<(&str, Url), ValueError> {
     Ok((node, Url::parse_reachable(url)?))
 }
 
-fn client(reader: &Reader<'_>) -> Result<ClientConfig, ConfigError> {
-    let listen_urls = reader.parse(SettingId::ListenClientUrls, |text| urls(text, ListenUrl::parse))?;
-    let advertise_urls = if reader.0.is_set(SettingId::AdvertiseClientUrls) {
-        reader.parse(SettingId::AdvertiseClientUrls, |text| urls(text, Url::parse_reachable))?
-    } else if let Some(unreachable) = listen_urls.iter().find(|url| url.address.ip().is_unspecified()) {
-        return Err(ConfigError::AdvertiseNeeded(unreachable.to_string()));
-    } else {
-        listen_urls.iter().map(|listen| listen.url.clone()).collect()
+fn client(reader: &Reader<'_>, is_automatic: bool) -> Result<ClientConfig, ConfigError> {
+    let locally = (!is_automatic).then_some(LISTEN_CLIENTS_LOCALLY);
+    let listen_urls = listen(reader, SettingId::ListenClientUrls, locally)?;
+    let advertised = advertised(reader, SettingId::AdvertiseClientUrls, &listen_urls)?;
+    let advertise_urls = match (advertised, listen_urls.iter().find(|url| url.address.ip().is_unspecified()))
+    {
+        (Some(advertised), _) => advertised,
+        (None, Some(everywhere)) if !is_automatic => {
+            return Err(ConfigError::AdvertiseNeeded(everywhere.to_string()));
+        }
+        (None, _) => Vec::new(),
     };
     let tls = tls(reader)?;
-    if let (Some(https), None) = (listen_urls.iter().find(|url| url.url.scheme == Scheme::Https), &tls) {
-        return Err(ConfigError::HttpsWithoutCertificate(https.to_string()));
+    match (listen_urls.iter().find(|url| url.url.scheme == Scheme::Https), &tls) {
+        (Some(https), None) if !is_automatic => {
+            return Err(ConfigError::HttpsWithoutCertificate(https.to_string()));
+        }
+        _ => {}
     }
     Ok(ClientConfig {
         listen_urls,
@@ -362,6 +424,14 @@ fn quota(text: &str) -> Result<Option<u64>, ValueError> {
 
 fn mode(text: &str) -> Result<&'static str, ValueError> {
     values::choice(text, SettingId::CompactionMode)
+}
+
+fn trust(text: &str) -> Result<TrustMode, ValueError> {
+    Ok(match values::choice(text, SettingId::Trust)? {
+        "fleet-key" => TrustMode::FleetKey,
+        "locked" => TrustMode::Locked,
+        _ => TrustMode::LanOpen,
+    })
 }
 
 fn level(text: &str) -> Result<LogLevel, ValueError> {

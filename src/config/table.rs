@@ -65,6 +65,12 @@ pub enum SettingId {
     ClusterSecretFile,
     /// `--peer-fingerprints`
     PeerFingerprints,
+    /// `--trust`
+    Trust,
+    /// `--peers`
+    Peers,
+    /// `--interfaces`
+    Interfaces,
     /// `--strict-reconfig-check`
     StrictReconfigCheck,
     /// `--max-learners`
@@ -199,7 +205,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 38] = [
+pub const SETTINGS: [Setting; 41] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -237,16 +243,19 @@ pub const SETTINGS: [Setting; 38] = [
         "listen-client-urls",
         "client.listen-urls",
         Kind::List,
-        Fallback::Text("http://localhost:2379"),
-        "Where to listen for clients; localhost is 127.0.0.1",
+        Fallback::Derived {
+            rule: "https://[::]:2379; for --solo and --initial-cluster http://localhost:2379",
+            usual: "https://[::]:2379",
+        },
+        "Where to listen for clients",
     ),
     same(
         SettingId::AdvertiseClientUrls,
         "advertise-client-urls",
         "client.advertise-urls",
         Kind::List,
-        Fallback::Derived { rule: "the URLs listened on", usual: "http://localhost:2379" },
-        "Where clients are told to find this member; needed with 0.0.0.0 or [::]",
+        Fallback::Derived { rule: "the URLs listened on, with this box's addresses for [::]", usual: "" },
+        "Where clients are told to find this member",
     ),
     same(
         SettingId::MaxRequestBytes,
@@ -366,15 +375,18 @@ pub const SETTINGS: [Setting; 38] = [
         "listen-peer-urls",
         "peer.listen-urls",
         Kind::List,
-        Fallback::Text("http://localhost:2380"),
-        "Where to listen for other members: the port is a UDP port",
+        Fallback::Derived {
+            rule: "https://[::]:2380; for --solo and --initial-cluster localhost",
+            usual: "https://[::]:2380",
+        },
+        "Where to listen for members, on UDP",
     ),
     same(
         SettingId::AdvertisePeerUrls,
         "initial-advertise-peer-urls",
         "peer.advertise-urls",
         Kind::List,
-        Fallback::Derived { rule: "the peer URLs that are listened on", usual: "http://localhost:2380" },
+        Fallback::Derived { rule: "the URLs listened on, with this box's addresses for [::]", usual: "" },
         "Where other members are told to find this one",
     ),
     same(
@@ -416,6 +428,30 @@ pub const SETTINGS: [Setting; 38] = [
         Kind::List,
         Fallback::Text(""),
         "Let in only nodes with these keys (covey node fingerprint prints them); with a secret they need both",
+    ),
+    ours(
+        SettingId::Trust,
+        "trust",
+        "peer.trust",
+        Kind::Choice(&["lan-open", "fleet-key", "locked"]),
+        Fallback::Derived { rule: "lan-open; with a secret fleet-key", usual: "lan-open" },
+        "Who gets in: the LAN at first, those with the secret, or nobody",
+    ),
+    ours(
+        SettingId::Peers,
+        "peers",
+        "peer.peers",
+        Kind::List,
+        Fallback::Text(""),
+        "Where other nodes may be, as host or host:port, where multicast does not reach them",
+    ),
+    ours(
+        SettingId::Interfaces,
+        "interfaces",
+        "peer.interfaces",
+        Kind::List,
+        Fallback::Text(""),
+        "Find others on these interfaces, as eth0 or eth*; else on all but tunnels and containers",
     ),
     same(
         SettingId::StrictReconfigCheck,

@@ -55,6 +55,9 @@ pub enum ValueError {
         "\"{0}\" is no fingerprint: expected 64 hexadecimal digits, as covey node fingerprint prints them"
     )]
     Fingerprint(String),
+    /// Not where somebody may be.
+    #[error("\"{0}\" is no host, address or host:port")]
+    Host(String),
     /// Not a URL that fits here.
     #[error(transparent)]
     Url(#[from] UrlError),
