@@ -35,6 +35,7 @@ pub mod telemetry;
 pub mod runtime;
 // R8: the edge
 pub mod api;
+pub mod discovery;
 pub mod peer;
 pub mod tls;
 // R9: settings and the process
