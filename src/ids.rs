@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use ring::digest::{SHA256, digest};
+
 macro_rules! counter {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -92,6 +94,15 @@ impl fmt::Debug for PublicKey {
         write!(f, "PublicKey(")?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         write!(f, ")")
+    }
+}
+
+impl PublicKey {
+    /// Its SHA-256: what people compare, and approve.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &self.0).as_ref());
+        hash
     }
 }
 

@@ -32,6 +32,32 @@ pub const ALARMS_MAX: usize = 256;
 pub const PEER_URL_BYTES_MAX: usize = 512;
 /// Removed members whose keys are remembered, to tell them what happened.
 pub const REMOVED_MEMBERS_MAX: usize = 64;
+/// What a node is called is no longer than this: a DNS name.
+pub const NODE_NAME_BYTES_MAX: usize = 255;
+/// URLs that a node names when it comes in: more addresses than any box has.
+pub const NODE_URLS_MAX: usize = 16;
+/// Members of a cluster that nodes may come to be by themselves: each is sent all of the log.
+pub const ADMITTED_MEMBERS_MAX: usize = 128;
+/// How long a cluster that formed by itself lets in whoever is on the LAN, in seconds of its running time; who comes in keeps that up for as long again.
+pub const FOUNDING_WINDOW_SECONDS: u64 = 30 * 60;
+/// How long it does at most, whoever comes in.
+pub const FOUNDING_WINDOW_SECONDS_MAX: u64 = 60 * 60;
+/// The shortest time that an operator may give a window or a token, in seconds of running time: it is counted in minutes.
+pub const ADMISSION_SECONDS_MIN: u64 = 60;
+/// The longest that an operator may open the window for: it is to be closed again.
+pub const WINDOW_SECONDS_MAX: u64 = 24 * 60 * 60;
+/// The longest that a token may be good for.
+pub const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Tokens that are kept.
+pub const TOKENS_MAX: usize = 64;
+/// Approved fingerprints whose nodes have not come in yet.
+pub const APPROVALS_MAX: usize = 256;
+/// Clients with a certificate of the cluster's.
+pub const CLIENTS_MAX: usize = 4096;
+/// What a client is called is no longer than this: the longest common name in a certificate.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+/// The authority's certificate, and its key, are no longer than this.
+pub const AUTHORITY_BYTES_MAX: usize = 8 * 1024;
 /// Default of `--max-learners` (etcd's default).
 pub const LEARNERS: u64 = 1;
 /// Size of a WAL segment in bytes.
@@ -230,6 +256,9 @@ const _: () = {
     assert!(PEER_CONTROL_MESSAGE_BYTES_MAX < PEER_WRITE_BYTES && PEER_WRITE_BYTES < PEER_FRAME_BYTES_MAX);
     assert!(TRANSFER_PIECE_BYTES + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);
     assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
+    assert!(ADMISSION_SECONDS_MIN <= FOUNDING_WINDOW_SECONDS);
+    assert!(FOUNDING_WINDOW_SECONDS <= FOUNDING_WINDOW_SECONDS_MAX);
+    assert!(ADMISSION_SECONDS_MIN < WINDOW_SECONDS_MAX && WINDOW_SECONDS_MAX <= TOKEN_SECONDS_MAX);
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);
     assert!(LEASE_TTL_MIN.unsigned_abs() == (ELECTION_TIMEOUT.as_secs() * 3).div_ceil(2));

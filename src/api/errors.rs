@@ -86,8 +86,28 @@ impl From<Rejection> for Status {
             Rejection::NotLearner => etcd(Code::FailedPrecondition, "can only promote a learner member"),
             // Only nodes that join can bring this about, and they are told by their own protocol.
             Rejection::PlaceTaken => Status::failed_precondition(format!("covey: {error}")),
-            // etcd keeps any number.
-            Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
+            // etcd knows nothing of these.
+            Rejection::Dissolved | Rejection::Committed | Rejection::NotAutomatic => {
+                Status::failed_precondition(format!("covey: {error}"))
+            }
+            Rejection::Sealed | Rejection::NodeRemoved | Rejection::NotApproved | Rejection::TokenUsed => {
+                Status::permission_denied(format!("covey: {error}"))
+            }
+            Rejection::TokenNotFound | Rejection::ClientNotFound => {
+                Status::not_found(format!("covey: {error}"))
+            }
+            Rejection::TokenExists | Rejection::ClientExists | Rejection::AuthorityExists => {
+                Status::already_exists(format!("covey: {error}"))
+            }
+            Rejection::TooLong | Rejection::TimeOutOfRange => {
+                Status::invalid_argument(format!("covey: {error}"))
+            }
+            Rejection::TooManyTokens
+            | Rejection::TooManyApprovals
+            | Rejection::TooManyMembers
+            | Rejection::TooManyClients
+            // etcd keeps any number of these.
+            | Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
         }
     }
 }

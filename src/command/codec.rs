@@ -9,6 +9,8 @@
 //! i64      = zigzag varint                 list   = count:varint  items
 //! ```
 
+mod charter;
+
 use bytes::{Buf, Bytes};
 
 use super::varint::{VarintError, put_varint, take_varint};
@@ -100,6 +102,10 @@ pub fn encode(envelope: &Envelope) -> Bytes {
         }
         Command::Lease(command) => out.lease(command),
         Command::Member(command) => out.members(command),
+        Command::Charter(command) => {
+            out.0.push(16);
+            out.charter(command);
+        }
     }
     Bytes::from(out.0)
 }
@@ -121,6 +127,7 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
         6 => Command::Publish(input.member()?),
         tag @ 7..=10 => Command::Lease(input.lease(tag)?),
         tag @ 11..=15 => Command::Member(input.members(tag)?),
+        16 => Command::Charter(input.charter()?),
         tag => return Err(undefined("command", tag)),
     };
     match input.0.len() {
@@ -563,9 +570,13 @@ impl Reader {
     }
 
     fn key(&mut self) -> Result<PublicKey, CodecError> {
-        let key = *self.0.first_chunk().ok_or(CodecError::Truncated)?;
-        self.0.advance(size_of_val(&key));
-        Ok(PublicKey(key))
+        Ok(PublicKey(self.array()?))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+        let array = *self.0.first_chunk().ok_or(CodecError::Truncated)?;
+        self.0.advance(N);
+        Ok(array)
     }
 
     fn texts(&mut self) -> Result<Vec<String>, CodecError> {

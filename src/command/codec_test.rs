@@ -3,7 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
+use super::super::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey};
 use super::*;
+use crate::ids::ClusterId;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..6).prop_map(Bytes::from)
@@ -100,6 +102,34 @@ fn lease_command() -> impl Strategy<Value = LeaseCommand> {
     ]
 }
 
+fn charter_command() -> impl Strategy<Value = CharterCommand> {
+    let by = prop_oneof![
+        Just(Admission::Window),
+        any::<[u8; 8]>().prop_map(|id| Admission::Token(TokenId(id))),
+        Just(Admission::Approval),
+        Just(Admission::FleetKey),
+    ];
+    let fields = (any::<[u8; 32]>(), any::<[u8; 8]>(), any::<u64>(), any::<String>(), bytes(), bytes());
+    (0..11, fields, by, vec(any::<String>(), 0..3)).prop_map(
+        |(kind, (hash, id, number, name, one, other), by, peer_urls)| {
+            let (id, key) = (TokenId(id), TokenKey(hash));
+            match kind {
+                0 => CharterCommand::Admit { key: PublicKey(hash), name, peer_urls, by },
+                1 => CharterCommand::Elapsed { to: number },
+                2 => CharterCommand::OpenWindow { seconds: number },
+                3 => CharterCommand::Seal,
+                4 => CharterCommand::Approve { fingerprint: hash },
+                5 => CharterCommand::CreateToken { id, key, seconds: number },
+                6 => CharterCommand::RevokeToken { id },
+                7 => CharterCommand::Establish(Authority { certificate: one, key: other }),
+                8 => CharterCommand::IssueClient { key: ClientKey(hash), name },
+                9 => CharterCommand::RevokeClient { key: ClientKey(hash) },
+                _ => CharterCommand::Dissolve { winner: ClusterId(number) },
+            }
+        },
+    )
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let action = proptest::sample::select(vec![
         AlarmAction::Activate,
@@ -140,6 +170,7 @@ fn command() -> impl Strategy<Value = Command> {
     );
     prop_oneof![
         member,
+        charter_command().prop_map(Command::Charter),
         lease_command().prop_map(Command::Lease),
         put().prop_map(Command::Put),
         delete().prop_map(Command::DeleteRange),
@@ -204,6 +235,45 @@ fn leases_in_version_1_are_pinned() {
     for (command, expected) in cases {
         let envelope = Envelope { id: ProposalId::default(), command: Command::Lease(command) };
         assert_eq!(&encode(&envelope)[10..], expected);
+    }
+}
+
+#[test]
+fn changes_of_the_charter_in_version_1_are_pinned() {
+    let (id, hash) = (TokenId([9; 8]), [7; 32]);
+    let admit = |by| CharterCommand::Admit {
+        key: PublicKey(hash),
+        name: "b".into(),
+        peer_urls: vec!["u".into()],
+        by,
+    };
+    let admitted = |by: &[u8]| [&[1][..], &hash, &[1, b'b', 1, 1, b'u'], by].concat();
+    let authority = Authority { certificate: Bytes::from_static(b"c"), key: Bytes::from_static(b"k") };
+    let cases = [
+        (admit(Admission::Window), admitted(&[0])),
+        (admit(Admission::Token(id)), admitted(&[1, 9, 9, 9, 9, 9, 9, 9, 9])),
+        (admit(Admission::Approval), admitted(&[2])),
+        (admit(Admission::FleetKey), admitted(&[3])),
+        (CharterCommand::Elapsed { to: 300 }, vec![2, 0xac, 2]),
+        (CharterCommand::OpenWindow { seconds: 60 }, vec![3, 60]),
+        (CharterCommand::Seal, vec![4]),
+        (CharterCommand::Approve { fingerprint: hash }, [&[5][..], &hash].concat()),
+        (
+            CharterCommand::CreateToken { id, key: TokenKey(hash), seconds: 60 },
+            [&[6][..], &id.0, &hash, &[60]].concat(),
+        ),
+        (CharterCommand::RevokeToken { id }, [&[7][..], &id.0].concat()),
+        (CharterCommand::Establish(authority), vec![8, 1, b'c', 1, b'k']),
+        (
+            CharterCommand::IssueClient { key: ClientKey(hash), name: "n".into() },
+            [&[9][..], &hash, &[1, b'n']].concat(),
+        ),
+        (CharterCommand::RevokeClient { key: ClientKey(hash) }, [&[10][..], &hash].concat()),
+        (CharterCommand::Dissolve { winner: ClusterId(258) }, vec![11, 2, 1, 0, 0, 0, 0, 0, 0]),
+    ];
+    for (command, expected) in cases {
+        let envelope = Envelope { id: ProposalId::default(), command: Command::Charter(command) };
+        assert_eq!(encode(&envelope)[10..], [&[16][..], &expected].concat(), "{envelope:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! Must never: depend on protobuf types (they stop at the edge) or on state. Built by `api` and `node`, consumed
 //! by `machine`.
 
+mod charter;
 pub mod codec;
 mod key_range;
 mod lease;
@@ -13,6 +14,7 @@ pub mod varint;
 
 use bytes::Bytes;
 
+pub use charter::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey};
 pub use key_range::{KeyBounds, KeyRange, RangeEnd};
 pub use lease::{LeaseCommand, LeaseInstance};
 pub use member::MemberCommand;
@@ -59,6 +61,43 @@ pub enum Command {
     Lease(LeaseCommand),
     /// Changes the members.
     Member(MemberCommand),
+    /// Changes what the cluster has agreed on about itself.
+    Charter(CharterCommand),
+}
+
+impl Command {
+    /// Whether it is what a user or an operator asks for. The first such command that takes effect is the end of the time in which the cluster
+    /// may still give itself up for another one; what nodes and leaders do by themselves is not, nor are alarms, which are about this cluster's members alone.
+    pub fn is_users(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::DeleteRange(_) | Self::Txn(_) | Self::Compact { .. } => true,
+            Self::Alarm { .. } | Self::Publish(_) => false,
+            Self::Lease(LeaseCommand::Grant { .. } | LeaseCommand::Revoke { .. }) => true,
+            Self::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. }) => false,
+            Self::Member(
+                MemberCommand::Add { .. }
+                | MemberCommand::Promote { .. }
+                | MemberCommand::Remove { .. }
+                | MemberCommand::Update { .. },
+            ) => true,
+            Self::Member(MemberCommand::Bind { .. }) => false,
+            Self::Charter(
+                CharterCommand::OpenWindow { .. }
+                | CharterCommand::Seal
+                | CharterCommand::Approve { .. }
+                | CharterCommand::CreateToken { .. }
+                | CharterCommand::RevokeToken { .. }
+                | CharterCommand::IssueClient { .. }
+                | CharterCommand::RevokeClient { .. },
+            ) => true,
+            Self::Charter(
+                CharterCommand::Admit { .. }
+                | CharterCommand::Elapsed { .. }
+                | CharterCommand::Establish(_)
+                | CharterCommand::Dissolve { .. },
+            ) => false,
+        }
+    }
 }
 
 /// What a member tells the cluster about itself at each start.
@@ -201,8 +240,10 @@ pub enum Outcome {
     Alarm(Vec<Alarm>),
     /// Of [`Command::Publish`].
     Publish,
-    /// Of [`Command::Member`]: which member it was about.
+    /// Of [`Command::Member`] and [`CharterCommand::Admit`]: which member it was about.
     Member(MemberId),
+    /// Of [`Command::Charter`], but for admissions.
+    Charter,
     /// Of [`LeaseCommand::Grant`].
     LeaseGrant {
         /// The time to live in seconds.
@@ -261,4 +302,58 @@ pub enum Rejection {
     /// No more alarms of this kind are kept.
     #[error("too many alarms are raised")]
     TooManyAlarms,
+    /// The cluster has given itself up for another one.
+    #[error("the cluster has dissolved into another one")]
+    Dissolved,
+    /// A user has written to the cluster, so that it may not give itself up.
+    #[error("the cluster holds what users have written and does not dissolve")]
+    Committed,
+    /// Only a cluster that formed by itself lets nodes in without an operator.
+    #[error("the cluster did not form by itself: nodes come in by a token, an approval or as added members")]
+    NotAutomatic,
+    /// The window is closed.
+    #[error("the cluster is sealed: nodes come in by a token or an approval")]
+    Sealed,
+    /// An operator has removed the node, so that it takes one to let it in again.
+    #[error("the node was removed: it comes in again by a token or an approval")]
+    NodeRemoved,
+    /// No operator has approved the node.
+    #[error("the node is not approved")]
+    NotApproved,
+    /// No token has this id, or it has expired.
+    #[error("there is no such token, or it has expired")]
+    TokenNotFound,
+    /// A node came in with the token.
+    #[error("the token was used")]
+    TokenUsed,
+    /// Another token has this id.
+    #[error("another token has this id")]
+    TokenExists,
+    /// No more tokens are kept.
+    #[error("there are too many tokens")]
+    TooManyTokens,
+    /// No more approvals are kept.
+    #[error("there are too many approvals")]
+    TooManyApprovals,
+    /// Nobody more is let in.
+    #[error("the cluster has too many members")]
+    TooManyMembers,
+    /// No client that is accepted has this key.
+    #[error("there is no such client")]
+    ClientNotFound,
+    /// The key is another client's.
+    #[error("the key belongs to another client")]
+    ClientExists,
+    /// No more clients are kept.
+    #[error("there are too many clients")]
+    TooManyClients,
+    /// The cluster has an authority.
+    #[error("the cluster has an authority")]
+    AuthorityExists,
+    /// A name, an address or a certificate is longer than any.
+    #[error("a name, an address or a certificate is too long")]
+    TooLong,
+    /// Something is to last shorter or longer than it may.
+    #[error("the time is too short or too long")]
+    TimeOutOfRange,
 }

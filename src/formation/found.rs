@@ -2,10 +2,12 @@
 //!
 //! Owns: the first facts of a cluster. Must never: touch a disk. Driven by `app`.
 
+use std::sync::Arc;
+
 use super::identity::{ClusterRoot, Generation, Identity, NodeKey, Stage, founder_id};
 use crate::command::MemberAttributes;
 use crate::ids::{Incarnation, LogIndex, MemberId, PublicKey, Revision, Term};
-use crate::store::{ConfState, Member, Meta};
+use crate::store::{Charter, ConfState, Member, Meta};
 use crate::wal::Position;
 
 /// A cluster that consists of its founder: what has to be on disk before it serves (see [`super::open`] for the order).
@@ -34,6 +36,15 @@ pub fn found_solo(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding 
     };
     let (meta, log_start) = first_state(&identity);
     Founding { identity, meta, log_start }
+}
+
+/// Founds alone a cluster that forms by itself: others come in until its window closes. That is on the record only once it is done, so that a founder
+/// that is interrupted asks anew who is there ([`Stage::Forming`]).
+pub fn found_automatic(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding {
+    let mut founding = found_solo(key, root, boot_nonce);
+    founding.identity.stage = Stage::Forming;
+    founding.meta.charter = Arc::new(Charter::automatic());
+    founding
 }
 
 /// What the store of a cluster's founder begins with, and the position that its log continues.

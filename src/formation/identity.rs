@@ -99,7 +99,7 @@ pub struct Fingerprint([u8; 32]);
 impl Fingerprint {
     /// The fingerprint of a key.
     pub fn of(key: &PublicKey) -> Self {
-        Self(sha256(&[&key.0]))
+        Self(key.fingerprint())
     }
 }
 

@@ -21,7 +21,7 @@ pub use data_dir::{
 };
 #[cfg(test)]
 pub(crate) use found::test_founding;
-pub use found::{Founding, first_state, first_state_of, found_solo};
+pub use found::{Founding, first_state, first_state_of, found_automatic, found_solo};
 pub use identity::{
     ClusterRoot, Fingerprint, FingerprintError, Generation, Identity, KeyError, NodeKey, Stage,
 };

@@ -5,14 +5,13 @@
 
 use super::Machine;
 use crate::command::{MemberAttributes, MemberCommand, Outcome, Rejection};
-use crate::ids::MemberId;
+use crate::ids::{MemberId, PublicKey};
 use crate::limits::REMOVED_MEMBERS_MAX;
 use crate::mvcc::Facts;
 use crate::store::{ConfState, Member};
 
 impl Machine {
     pub(super) fn execute_member(&mut self, command: &MemberCommand) -> Result<Outcome, Rejection> {
-        let seed = self.applied().0 ^ self.tip.view().digest().0;
         let facts = self.tip.view().facts();
         let id = match command {
             MemberCommand::Add { peer_urls, votes, learners_max, .. } => {
@@ -22,7 +21,8 @@ impl Machine {
                     return Err(Rejection::TooManyLearners);
                 }
                 check_started(facts, command)?;
-                self.add(new_id(seed, facts), peer_urls, *votes)
+                let peer_urls = peer_urls.clone();
+                self.add(None, *votes, MemberAttributes { peer_urls, ..MemberAttributes::default() })
             }
             MemberCommand::Bind { id, key } => {
                 let place = find(facts, *id)?;
@@ -77,16 +77,23 @@ impl Machine {
         facts.conf_state = conf_state;
     }
 
-    fn add(&mut self, id: MemberId, peer_urls: &[String], votes: bool) -> MemberId {
-        let attributes =
-            MemberAttributes { member: id, peer_urls: peer_urls.to_vec(), ..MemberAttributes::default() };
+    /// A member, or a place for one, with an id of its own.
+    pub(super) fn add(
+        &mut self,
+        key: Option<PublicKey>,
+        votes: bool,
+        attributes: MemberAttributes,
+    ) -> MemberId {
+        let seed = self.applied().0 ^ self.tip.view().digest().0;
+        let id = new_id(seed, self.tip.view().facts());
+        let attributes = MemberAttributes { member: id, ..attributes };
         let members = &mut self.tip.facts_mut().members;
         let place = members.partition_point(|member| member.id() < id);
-        members.insert(place, Member { key: None, votes, attributes });
+        members.insert(place, Member { key, votes, attributes });
         self.note(id)
     }
 
-    fn edit(&mut self, id: MemberId, edit: impl FnOnce(&mut Member)) -> MemberId {
+    pub(super) fn edit(&mut self, id: MemberId, edit: impl FnOnce(&mut Member)) -> MemberId {
         let members = &mut self.tip.facts_mut().members;
         if let Some(member) = members.iter_mut().find(|member| member.id() == id) {
             edit(member);
@@ -95,15 +102,18 @@ impl Machine {
     }
 
     fn remove(&mut self, id: MemberId) -> MemberId {
+        let mut barred = Vec::new();
         let facts = self.tip.facts_mut();
         for gone in facts.members.extract_if(.., |member| member.id() == id) {
             if facts.removed.len() == REMOVED_MEMBERS_MAX {
                 facts.removed.remove(0);
             }
             facts.removed.push((id, gone.key));
+            barred.extend(gone.key);
         }
         facts.alarms.retain(|alarm| alarm.member != id);
         facts.over_quota.retain(|member| *member != id);
+        barred.into_iter().for_each(|key| self.bar(key));
         self.note(id)
     }
 

@@ -13,12 +13,14 @@
 //! [`Machine::must_stall`] and holds entries back.
 
 mod alarms;
+mod charter;
 mod leases;
 mod members;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use charter::check_admission;
 pub use members::check_started;
 
 use crate::command::AlarmKind;
@@ -122,6 +124,9 @@ impl Machine {
             Err(ReadError::Rejected(rejection)) => (Err(rejection), false),
             Err(ReadError::Store(error)) => return Err(error),
         };
+        if outcome.is_ok() && command.is_users() {
+            self.commit_charter();
+        }
         let (revision, compacted) = (self.tip.view().revision(), self.tip.view().compacted());
         // Of the whole outcome: how much may be answered is each member's own business.
         self.tip.digest_mut().result(revision, compacted, &outcome);
@@ -141,8 +146,12 @@ impl Machine {
         self.follow_configuration(conf_state);
     }
 
-    /// What the alarms forbid. CORRUPT is the graver one.
+    /// What the end of the cluster and the alarms forbid. CORRUPT is the graver one of those.
     fn gate(&self, command: &Command) -> Result<(), Rejection> {
+        self.check_dissolved(match command {
+            Command::Charter(command) => Some(command),
+            _ => None,
+        })?;
         let raised = |kind| self.tip.view().facts().alarms.iter().any(|alarm| alarm.kind == kind);
         let writes_keys = matches!(
             command,
@@ -181,6 +190,7 @@ impl Machine {
             }
             Command::Lease(command) => return Ok((self.execute_lease(command)?, false)),
             Command::Member(command) => return Ok((self.execute_member(command)?, false)),
+            Command::Charter(command) => return Ok((self.execute_charter(command)?, false)),
         };
         Ok((outcome, writer.is_answer_too_large()))
     }

@@ -101,7 +101,9 @@ impl Model {
         match command {
             Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.alarm(*action, *alarm))),
             Command::Publish(_) => Ok(Outcome::Publish),
-            Command::Member(_) => unreachable!("members are not part of the model"),
+            Command::Member(_) | Command::Charter(_) => {
+                unreachable!("who takes part is not part of the model")
+            }
             Command::Lease(LeaseCommand::Checkpoint { term: of, leases, .. }) => {
                 Ok(Outcome::LeaseCheckpoint(self.checkpoint(*of == term, leases)))
             }

@@ -59,6 +59,7 @@ pub fn cost_of(command: &Command) -> u64 {
         | Command::Alarm { .. }
         | Command::Publish(_)
         | Command::Member(_)
+        | Command::Charter(_)
         | Command::Lease(_) => 0,
     }
 }

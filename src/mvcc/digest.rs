@@ -4,7 +4,8 @@
 //! restarts. Fed by `machine` and by the [`Writer`](super::Writer); compared between members that have applied the same index.
 //!
 //! ```text
-//! entry   index  term   ( change: main  sub  key  [value  create  version  lease] | lease: id  [ttl  remaining  granted at] )*   result
+//! entry   index  term   ( change: main  sub  key  [value  create  version  lease] | lease: id  [ttl  remaining  granted at]
+//!         | member | charter: its bytes )*   result
 //! result  kind of outcome or rejection   revision after   what the outcome says that no change does
 //! ```
 //!
@@ -13,7 +14,7 @@
 
 use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Rejection, TxnResult};
 use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
-use crate::store::{Change, ChangeKind, ConfState, Lease, Member};
+use crate::store::{Change, ChangeKind, Charter, ConfState, Lease, Member, put_charter};
 
 /// What goes into a digest, and how. Members whose programs have different ones have nothing to compare. A digest is chained over all of the log: a
 /// version that has another one must begin its chain anew, on all members at the same entry.
@@ -107,6 +108,7 @@ impl Digest {
             }
             Ok(Outcome::Publish) => self.word(6),
             Ok(Outcome::Member(id)) => self.pair(11, id.0),
+            Ok(Outcome::Charter) => self.word(12),
             Ok(Outcome::LeaseGrant { .. }) => self.word(7),
             Ok(Outcome::LeaseRevoke) => self.word(8),
             Ok(Outcome::LeaseExpire(leases)) => self.pair(9, leases.len() as u64),
@@ -157,6 +159,13 @@ impl Digest {
         self.attributes(&member.attributes);
     }
 
+    /// The cluster has this charter from now on.
+    pub fn charter(&mut self, charter: &Charter) {
+        let mut bytes = Vec::new();
+        put_charter(&mut bytes, charter);
+        self.bytes(&bytes);
+    }
+
     /// The cluster has this configuration from now on.
     pub fn conf_state(&mut self, conf_state: &ConfState) {
         let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
@@ -191,6 +200,24 @@ fn code(rejection: Rejection) -> u64 {
         Rejection::NotEnoughStarted => 12,
         Rejection::NotLearner => 13,
         Rejection::PlaceTaken => 14,
+        Rejection::Dissolved => 15,
+        Rejection::Committed => 16,
+        Rejection::NotAutomatic => 17,
+        Rejection::Sealed => 18,
+        Rejection::NodeRemoved => 19,
+        Rejection::NotApproved => 20,
+        Rejection::TokenNotFound => 21,
+        Rejection::TokenUsed => 22,
+        Rejection::TokenExists => 23,
+        Rejection::TooManyTokens => 24,
+        Rejection::TooManyApprovals => 25,
+        Rejection::TooManyMembers => 26,
+        Rejection::ClientNotFound => 27,
+        Rejection::ClientExists => 28,
+        Rejection::TooManyClients => 29,
+        Rejection::AuthorityExists => 30,
+        Rejection::TooLong => 31,
+        Rejection::TimeOutOfRange => 32,
     }
 }
 
@@ -263,8 +290,30 @@ mod tests {
             Rejection::NotEnoughStarted,
             Rejection::NotLearner,
             Rejection::PlaceTaken,
+            Rejection::Dissolved,
+            Rejection::Committed,
+            Rejection::NotAutomatic,
+            Rejection::Sealed,
+            Rejection::NodeRemoved,
+            Rejection::NotApproved,
+            Rejection::TokenNotFound,
+            Rejection::TokenUsed,
+            Rejection::TokenExists,
+            Rejection::TooManyTokens,
+            Rejection::TooManyApprovals,
+            Rejection::TooManyMembers,
+            Rejection::ClientNotFound,
+            Rejection::ClientExists,
+            Rejection::TooManyClients,
+            Rejection::AuthorityExists,
+            Rejection::TooLong,
+            Rejection::TimeOutOfRange,
         ];
-        let results = rejections.map(Err).into_iter().chain([Ok(Outcome::Compact), Ok(Outcome::Publish)]);
+        let results = rejections.map(Err).into_iter().chain([
+            Ok(Outcome::Compact),
+            Ok(Outcome::Publish),
+            Ok(Outcome::Charter),
+        ]);
         for (result, at) in results.flat_map(|result| [(result.clone(), 5), (result, 6)]) {
             all.push(of(|digest| digest.result(Revision(at), Revision(0), &result)));
         }

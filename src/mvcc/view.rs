@@ -14,7 +14,7 @@ use super::rows::Row;
 use crate::command::{Alarm, KeyValue, Rejection};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
 use crate::limits::PUT_OVERHEAD_BYTES;
-use crate::store::{Base, Change, ChangeKind, ConfState, Member, Meta, StoreError};
+use crate::store::{Base, Change, ChangeKind, Charter, ConfState, Member, Meta, StoreError};
 
 /// The replicated facts beside the keys. Shared by views until one changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Facts {
     pub removed: Vec<(MemberId, Option<PublicKey>)>,
     /// See [`Meta::forming`].
     pub forming: bool,
+    /// See [`Meta::charter`].
+    pub charter: Arc<Charter>,
     /// The configuration of the cluster.
     pub conf_state: ConfState,
 }
@@ -77,6 +79,7 @@ impl View {
             members: meta.members.clone(),
             removed: meta.removed.clone(),
             forming: meta.forming,
+            charter: Arc::clone(&meta.charter),
             conf_state: meta.conf_state.clone(),
         };
         Ok(Self {
@@ -94,8 +97,17 @@ impl View {
 
     /// The facts of a store that holds this state, but for those that are its own business.
     pub fn meta(&self) -> Meta {
-        let Facts { compacted, ever_compacted, alarms, over_quota, members, removed, forming, conf_state } =
-            self.facts().clone();
+        let Facts {
+            compacted,
+            ever_compacted,
+            alarms,
+            over_quota,
+            members,
+            removed,
+            forming,
+            charter,
+            conf_state,
+        } = self.facts().clone();
         Meta {
             applied: self.applied,
             applied_term: self.applied_term,
@@ -112,6 +124,7 @@ impl View {
             members,
             removed,
             forming,
+            charter,
         }
     }
 

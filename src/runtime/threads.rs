@@ -474,6 +474,7 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
                 | Outcome::Alarm(_)
                 | Outcome::Publish
                 | Outcome::Member(_)
+                | Outcome::Charter
                 | Outcome::LeaseCheckpoint(_),
             ) => {}
             Err(_) => metrics.proposals_failed.add(1),

@@ -2,6 +2,8 @@
 //!
 //! Owns: what is in an image and in which order. Must never: hold a view. Driven by whoever sends or saves it, with a fresh view for each slice.
 
+use std::sync::Arc;
+
 use ring::digest::{Context, SHA256};
 
 use super::format::{
@@ -11,7 +13,7 @@ use super::format::{
 use super::{IMAGE_ALIGNMENT, WriteError};
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::mvcc::View;
-use crate::store::{Lease, StoreError, encode_facts};
+use crate::store::{Lease, Meta, StoreError, encode_facts};
 
 /// Writes one image.
 ///
@@ -41,7 +43,9 @@ impl ImageWriter {
     pub fn start(view: &View) -> Result<Self, StoreError> {
         let mut opening = HEADER.to_vec();
         let mut seal = crc32c::crc32c(&HEADER);
-        put_frame(&mut opening, Kind::Facts, &mut seal, |out| out.extend(encode_facts(&view.meta())));
+        // What a cluster knows of itself is of no use to another one, and some of it is secret.
+        let facts = Meta { charter: Arc::default(), ..view.meta() };
+        put_frame(&mut opening, Kind::Facts, &mut seal, |out| out.extend(encode_facts(&facts)));
         let mut leases: Vec<_> = view.leases().iter().map(|(id, lease)| (id, *lease)).collect();
         leases.sort_unstable_by_key(|(id, _)| *id);
         let leases_bytes = (leases.len() * LEASE_FRAME_BYTES) as u64;

@@ -4,9 +4,9 @@
 //! by the store's commits and by opening.
 //!
 //! ```text
-//! row      = version:u8 (3)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
-//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  removed:list  forming:u8  seal
-//!            numbers are varints
+//! row      = version:u8 (4)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
+//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  removed:list  forming:u8  charter  seal
+//!            numbers are varints; charter: see there
 //! conf     = voters:list  learners:list  voters_outgoing:list  learners_next:list (of u64 LE)  auto_leave:u8
 //! alarm    = member:u64 LE  kind:u8 (1 no space, 2 corrupt)
 //! member   = key  votes:u8  id:u64 LE  name:text  peer_urls:list of text  client_urls:list of text  incarnation  boot_nonce:u64 LE
@@ -14,6 +14,9 @@
 //! key      = there:u8  32 bytes where there is one
 //! ```
 
+use std::sync::Arc;
+
+use super::charter::{charter, put_charter};
 use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
 use super::schema::{FACTS_KEY, META_NAME};
@@ -23,7 +26,7 @@ use crate::command::{Alarm, AlarmKind, MemberAttributes};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term};
 
 /// The version of the row.
-pub const FACTS_VERSION: u8 = 3;
+pub const FACTS_VERSION: u8 = 4;
 
 const FLAG_EVER_COMPACTED: u8 = 1;
 const ALARM_NO_SPACE: u8 = 1;
@@ -67,6 +70,7 @@ pub fn encode(meta: &Meta) -> Vec<u8> {
         put_key(out, *key);
     });
     out.push(u8::from(meta.forming));
+    put_charter(&mut out, &meta.charter);
     seal(FACTS_KEY.as_bytes(), &mut out);
     out
 }
@@ -113,12 +117,13 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
         members: reader.list(member)?,
         removed: reader.list(removed)?,
         forming: flag(reader.u8()?)?,
+        charter: Arc::new(charter(&mut reader)?),
     };
     reader.end()?;
     Some(meta)
 }
 
-fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut put: impl FnMut(&mut Vec<u8>, &T)) {
+pub(super) fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut put: impl FnMut(&mut Vec<u8>, &T)) {
     put_varint(out, items.len() as u64);
     for item in items {
         put(out, item);
@@ -134,7 +139,7 @@ fn put_member_id(out: &mut Vec<u8>, member: MemberId) {
     out.extend_from_slice(&member.0.to_le_bytes());
 }
 
-fn put_key(out: &mut Vec<u8>, key: Option<PublicKey>) {
+pub(super) fn put_key(out: &mut Vec<u8>, key: Option<PublicKey>) {
     out.push(u8::from(key.is_some()));
     out.extend(key.iter().flat_map(|key| key.0));
 }
@@ -148,7 +153,7 @@ fn put_attributes(out: &mut Vec<u8>, attributes: &MemberAttributes) {
     out.extend_from_slice(&attributes.boot_nonce.to_le_bytes());
 }
 
-fn flag(byte: u8) -> Option<bool> {
+pub(super) fn flag(byte: u8) -> Option<bool> {
     match byte {
         0 => Some(false),
         FLAG_EVER_COMPACTED => Some(true),
@@ -160,7 +165,7 @@ fn member_id(reader: &mut Reader<'_>) -> Option<MemberId> {
     Some(MemberId(u64::from_le_bytes(reader.array()?)))
 }
 
-fn read_key(reader: &mut Reader<'_>, into: &mut Option<PublicKey>) -> Option<()> {
+pub(super) fn read_key(reader: &mut Reader<'_>, into: &mut Option<PublicKey>) -> Option<()> {
     *into = if flag(reader.u8()?)? { Some(PublicKey(reader.array()?)) } else { None };
     Some(())
 }
@@ -241,6 +246,7 @@ mod tests {
             ],
             removed: vec![(MemberId(5), None), (MemberId(6), Some(PublicKey([6; 32])))],
             forming: true,
+            charter: Arc::new(super::super::charter::test_charter()),
         }
     }
 
@@ -277,6 +283,6 @@ mod tests {
         }
         assert!(resealed([body, b"x"].concat()).is_damage(), "bytes after the end");
         let newer = [&[FACTS_VERSION + 1], &body[1..]].concat();
-        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 4, supported: 3 }));
+        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 5, supported: 4 }));
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! types     what is stored, as values               schema, facts, encoding   the bytes of it
+//! charter   what the cluster agreed on about itself, and the bytes of that
 //! writer    opening and commits (Store)             base, scan                reading (Base)
 //! fold      changes become rows                     compact, scrub            in slices, between folds
 //! stage     a store that comes from another member
@@ -14,6 +15,7 @@
 mod backend;
 mod base;
 mod change_log;
+mod charter;
 mod compact;
 mod encoding;
 mod error;
@@ -39,6 +41,7 @@ mod testing;
 pub use backend::{IoCounts, Meter};
 pub use base::Base;
 pub use change_log::{ChangeLog, ChangeRef};
+pub use charter::{Charter, Client, Dissolution, Token, Window, put_charter};
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
 pub use facts::{decode as decode_facts, encode as encode_facts};

@@ -3,9 +3,12 @@
 //! Owns: the shapes and their relations. Must never: know redb or bytes on disk (`schema` does).
 //! Built by `mvcc` when a generation is frozen, read back through `Base`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::change_log::ChangeLog;
+use super::charter::Charter;
 use crate::command::{Alarm, KeyValue, MemberAttributes};
 use crate::ids::{
     Digest, Incarnation, LeaseId, LogIndex, MemberId, PublicKey, Revision, Run, Term, VersionId,
@@ -116,6 +119,8 @@ pub struct Meta {
     /// The cluster was founded for several members, and not all of them vote yet: until then nothing that a user writes is acknowledged, for
     /// the founder would be its only copy.
     pub forming: bool,
+    /// What the cluster has agreed on about itself. Shared, since it may be long and seldom changes.
+    pub charter: Arc<Charter>,
 }
 
 /// A member of the cluster, or the place that is kept for one. Raft's configuration ([`ConfState`]) follows: the leader proposes changes

@@ -1,0 +1,133 @@
+//! The bytes of commands about the charter, after their tag.
+//!
+//! Owns: their encoding. Must never: change the meaning of a byte that has been written. Part of the codec.
+//!
+//! ```text
+//! body     = kind:u8  fields                                     numbers are varints
+//! admit    = key:32 bytes  name:bytes  peer_urls:list of bytes  by:u8 (0 window, 1 token, 2 approval, 3 fleet key)  [id:8 bytes]
+//! token    = id:8 bytes  key:32 bytes  seconds
+//! ```
+
+use super::{CodecError, Reader, Writer, undefined};
+use crate::command::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey};
+use crate::ids::ClusterId;
+
+const ADMIT: u8 = 1;
+const ELAPSED: u8 = 2;
+const OPEN_WINDOW: u8 = 3;
+const SEAL: u8 = 4;
+const APPROVE: u8 = 5;
+const CREATE_TOKEN: u8 = 6;
+const REVOKE_TOKEN: u8 = 7;
+const ESTABLISH: u8 = 8;
+const ISSUE_CLIENT: u8 = 9;
+const REVOKE_CLIENT: u8 = 10;
+const DISSOLVE: u8 = 11;
+
+const BY_WINDOW: u8 = 0;
+const BY_TOKEN: u8 = 1;
+const BY_APPROVAL: u8 = 2;
+const BY_FLEET_KEY: u8 = 3;
+
+impl Writer {
+    pub(super) fn charter(&mut self, command: &CharterCommand) {
+        match command {
+            CharterCommand::Admit { key, name, peer_urls, by } => {
+                self.0.push(ADMIT);
+                self.0.extend_from_slice(&key.0);
+                self.bytes(name.as_bytes());
+                self.texts(peer_urls);
+                match by {
+                    Admission::Window => self.0.push(BY_WINDOW),
+                    Admission::Token(id) => {
+                        self.0.push(BY_TOKEN);
+                        self.0.extend_from_slice(&id.0);
+                    }
+                    Admission::Approval => self.0.push(BY_APPROVAL),
+                    Admission::FleetKey => self.0.push(BY_FLEET_KEY),
+                }
+            }
+            CharterCommand::Elapsed { to } => {
+                self.0.push(ELAPSED);
+                self.varint(*to);
+            }
+            CharterCommand::OpenWindow { seconds } => {
+                self.0.push(OPEN_WINDOW);
+                self.varint(*seconds);
+            }
+            CharterCommand::Seal => self.0.push(SEAL),
+            CharterCommand::Approve { fingerprint } => {
+                self.0.push(APPROVE);
+                self.0.extend_from_slice(fingerprint);
+            }
+            CharterCommand::CreateToken { id, key, seconds } => {
+                self.0.push(CREATE_TOKEN);
+                self.0.extend_from_slice(&id.0);
+                self.0.extend_from_slice(&key.0);
+                self.varint(*seconds);
+            }
+            CharterCommand::RevokeToken { id } => {
+                self.0.push(REVOKE_TOKEN);
+                self.0.extend_from_slice(&id.0);
+            }
+            CharterCommand::Establish(Authority { certificate, key }) => {
+                self.0.push(ESTABLISH);
+                self.bytes(certificate);
+                self.bytes(key);
+            }
+            CharterCommand::IssueClient { key, name } => {
+                self.0.push(ISSUE_CLIENT);
+                self.0.extend_from_slice(&key.0);
+                self.bytes(name.as_bytes());
+            }
+            CharterCommand::RevokeClient { key } => {
+                self.0.push(REVOKE_CLIENT);
+                self.0.extend_from_slice(&key.0);
+            }
+            CharterCommand::Dissolve { winner } => {
+                self.0.push(DISSOLVE);
+                self.0.extend_from_slice(&winner.0.to_le_bytes());
+            }
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn charter(&mut self) -> Result<CharterCommand, CodecError> {
+        Ok(match self.byte()? {
+            ADMIT => CharterCommand::Admit {
+                key: self.key()?,
+                name: self.text()?,
+                peer_urls: self.texts()?,
+                by: match self.byte()? {
+                    BY_WINDOW => Admission::Window,
+                    BY_TOKEN => Admission::Token(self.token_id()?),
+                    BY_APPROVAL => Admission::Approval,
+                    BY_FLEET_KEY => Admission::FleetKey,
+                    tag => return Err(undefined("admission", tag)),
+                },
+            },
+            ELAPSED => CharterCommand::Elapsed { to: self.varint()? },
+            OPEN_WINDOW => CharterCommand::OpenWindow { seconds: self.varint()? },
+            SEAL => CharterCommand::Seal,
+            APPROVE => CharterCommand::Approve { fingerprint: self.array()? },
+            CREATE_TOKEN => CharterCommand::CreateToken {
+                id: self.token_id()?,
+                key: TokenKey(self.array()?),
+                seconds: self.varint()?,
+            },
+            REVOKE_TOKEN => CharterCommand::RevokeToken { id: self.token_id()? },
+            ESTABLISH => {
+                CharterCommand::Establish(Authority { certificate: self.bytes()?, key: self.bytes()? })
+            }
+            ISSUE_CLIENT => CharterCommand::IssueClient { key: ClientKey(self.array()?), name: self.text()? },
+            REVOKE_CLIENT => CharterCommand::RevokeClient { key: ClientKey(self.array()?) },
+            DISSOLVE => CharterCommand::Dissolve { winner: ClusterId(self.fixed_u64()?) },
+            kind => return Err(undefined("change of the charter", kind)),
+        })
+    }
+
+    fn token_id(&mut self) -> Result<TokenId, CodecError> {
+        Ok(TokenId(self.array()?))
+    }
+}

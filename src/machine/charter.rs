@@ -1,0 +1,304 @@
+//! What commands about the charter do to the state.
+//!
+//! Owns: who may come in, by what and for how long; until when the cluster may dissolve. Must never: believe more of a proposer than it alone can know: that a
+//! node has proven to hold something, and how much time has gone by. Part of [`Machine`].
+
+use std::sync::Arc;
+
+use super::Machine;
+use crate::command::{
+    Admission, Authority, CharterCommand, ClientKey, MemberAttributes, Outcome, Rejection, TokenId, TokenKey,
+};
+use crate::ids::{ClusterId, MemberId, PublicKey};
+use crate::limits::{
+    ADMISSION_SECONDS_MIN, ADMITTED_MEMBERS_MAX, APPROVALS_MAX, AUTHORITY_BYTES_MAX, CLIENT_NAME_BYTES_MAX,
+    CLIENTS_MAX, FOUNDING_WINDOW_SECONDS, FOUNDING_WINDOW_SECONDS_MAX, NODE_NAME_BYTES_MAX, NODE_URLS_MAX,
+    PEER_URL_BYTES_MAX, TOKEN_SECONDS_MAX, TOKENS_MAX, WINDOW_SECONDS_MAX,
+};
+use crate::mvcc::Facts;
+use crate::store::{Charter, Client, Dissolution, Member, Token, Window};
+
+impl Machine {
+    pub(super) fn execute_charter(&mut self, command: &CharterCommand) -> Result<Outcome, Rejection> {
+        match command {
+            CharterCommand::Admit { key, name, peer_urls, by } => {
+                return self.admit(*key, name, peer_urls, *by).map(Outcome::Member);
+            }
+            CharterCommand::Elapsed { to } => self.elapse(*to),
+            CharterCommand::OpenWindow { seconds } => self.open_window(*seconds)?,
+            CharterCommand::Seal => self.seal(),
+            CharterCommand::Approve { fingerprint } => self.approve(*fingerprint)?,
+            CharterCommand::CreateToken { id, key, seconds } => self.create_token(*id, *key, *seconds)?,
+            CharterCommand::RevokeToken { id } => self.revoke_token(*id)?,
+            CharterCommand::Establish(authority) => self.establish(authority)?,
+            CharterCommand::IssueClient { key, name } => self.issue_client(*key, name)?,
+            CharterCommand::RevokeClient { key } => self.revoke_client(*key)?,
+            CharterCommand::Dissolve { winner } => self.dissolve(*winner)?,
+        }
+        Ok(Outcome::Charter)
+    }
+
+    /// Nothing takes effect in a cluster that has dissolved; only that it does may be said again.
+    pub(super) fn check_dissolved(&self, command: Option<&CharterCommand>) -> Result<(), Rejection> {
+        let again = |winner| command == Some(&CharterCommand::Dissolve { winner });
+        match self.charter().dissolved {
+            Some(Dissolution { winner, .. }) if !again(winner) => Err(Rejection::Dissolved),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a user, or an operator, has asked for has taken effect. What was turned down commits nobody to anything: it left nothing behind that
+    /// could be missed in another cluster.
+    pub(super) fn commit_charter(&mut self) {
+        if !self.charter().committed {
+            self.edit_charter(|charter| charter.committed = true);
+        }
+    }
+
+    /// A member was removed: what might have let its key in is void. A token that it came in with stays used.
+    pub(super) fn bar(&mut self, key: PublicKey) {
+        let fingerprint = key.fingerprint();
+        if self.charter().approved.contains(&fingerprint) {
+            self.edit_charter(|charter| charter.approved.retain(|approved| *approved != fingerprint));
+        }
+    }
+
+    fn charter(&self) -> &Charter {
+        &self.tip.view().facts().charter
+    }
+
+    /// The digest knows of every change of the charter.
+    fn edit_charter(&mut self, edit: impl FnOnce(&mut Charter)) {
+        let charter = &mut self.tip.facts_mut().charter;
+        edit(Arc::make_mut(charter));
+        let charter = Arc::clone(charter);
+        self.tip.digest_mut().charter(&charter);
+    }
+
+    fn admit(
+        &mut self,
+        key: PublicKey,
+        name: &str,
+        peer_urls: &[String],
+        by: Admission,
+    ) -> Result<MemberId, Rejection> {
+        let facts = self.tip.view().facts();
+        if let Some(member) = facts.members.iter().find(|member| member.key == Some(key)) {
+            return Ok(member.id());
+        }
+        let too_long = name.len() > NODE_NAME_BYTES_MAX
+            || peer_urls.len() > NODE_URLS_MAX
+            || peer_urls.iter().any(|url| url.len() > PEER_URL_BYTES_MAX);
+        if too_long {
+            return Err(Rejection::TooLong);
+        }
+        check_admission(facts, key, by)?;
+        // Where somebody else is said to be does not matter: addresses change hands, and a key is who it is. But a place may be kept for it.
+        let kept = facts.members.iter().find(|place| place.key.is_none() && is_at(place, peer_urls));
+        let id = match kept.map(Member::id) {
+            Some(id) => self.edit(id, |place| place.key = Some(key)),
+            None => {
+                let (name, peer_urls) = (name.to_owned(), peer_urls.to_vec());
+                let attributes = MemberAttributes { name, peer_urls, ..MemberAttributes::default() };
+                self.add(Some(key), false, attributes)
+            }
+        };
+        self.edit_charter(|charter| {
+            // An approval is for one time, by whatever the node came in.
+            let fingerprint = key.fingerprint();
+            charter.approved.retain(|approved| *approved != fingerprint);
+            match by {
+                Admission::Window => prolong(&mut charter.window, charter.elapsed),
+                Admission::Token(id) => {
+                    let token = charter.tokens.iter_mut().find(|token| token.id == id);
+                    token.into_iter().for_each(|token| token.used_by = Some(key));
+                }
+                Admission::Approval | Admission::FleetKey => {}
+            }
+        });
+        Ok(id)
+    }
+
+    fn elapse(&mut self, to: u64) {
+        if to > self.charter().elapsed {
+            self.edit_charter(|charter| {
+                charter.elapsed = to;
+                charter.tokens.retain(|token| token.expires > to);
+            });
+        }
+    }
+
+    fn open_window(&mut self, seconds: u64) -> Result<(), Rejection> {
+        if !self.charter().automatic {
+            return Err(Rejection::NotAutomatic);
+        }
+        let closes = self.end_of(seconds, WINDOW_SECONDS_MAX)?;
+        let opened = self.charter().elapsed;
+        self.edit_charter(|charter| charter.window = Window { opened, closes, grows: false });
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        let Charter { elapsed, .. } = *self.charter();
+        if self.charter().is_open() {
+            self.edit_charter(|charter| charter.window.closes = elapsed);
+        }
+    }
+
+    fn approve(&mut self, fingerprint: [u8; 32]) -> Result<(), Rejection> {
+        let facts = self.tip.view().facts();
+        let mut keys = facts.members.iter().filter_map(|member| member.key);
+        // Who is a member needs none, and would come in again by it after it was removed.
+        let is_in = keys.any(|key| key.fingerprint() == fingerprint);
+        if is_in || facts.charter.approved.contains(&fingerprint) {
+            return Ok(());
+        }
+        if facts.charter.approved.len() >= APPROVALS_MAX {
+            return Err(Rejection::TooManyApprovals);
+        }
+        self.edit_charter(|charter| charter.approved.push(fingerprint));
+        Ok(())
+    }
+
+    fn create_token(&mut self, id: TokenId, key: TokenKey, seconds: u64) -> Result<(), Rejection> {
+        let expires = self.end_of(seconds, TOKEN_SECONDS_MAX)?;
+        let charter = self.charter();
+        match charter.token(id) {
+            Some(token) if token.key == key => return Ok(()),
+            Some(_) => return Err(Rejection::TokenExists),
+            None => {}
+        }
+        // A used one is only kept for its node to be answered again.
+        let spent = charter.tokens.iter().position(|token| token.used_by.is_some());
+        let spent = spent.filter(|_| charter.tokens.len() >= TOKENS_MAX);
+        if charter.tokens.len() >= TOKENS_MAX && spent.is_none() {
+            return Err(Rejection::TooManyTokens);
+        }
+        self.edit_charter(|charter| {
+            if let Some(spent) = spent {
+                charter.tokens.remove(spent);
+            }
+            charter.tokens.push(Token { id, key, expires, used_by: None });
+        });
+        Ok(())
+    }
+
+    fn revoke_token(&mut self, id: TokenId) -> Result<(), Rejection> {
+        self.charter().token(id).ok_or(Rejection::TokenNotFound)?;
+        self.edit_charter(|charter| charter.tokens.retain(|token| token.id != id));
+        Ok(())
+    }
+
+    fn establish(&mut self, authority: &Authority) -> Result<(), Rejection> {
+        if authority.certificate.len().max(authority.key.len()) > AUTHORITY_BYTES_MAX {
+            return Err(Rejection::TooLong);
+        }
+        match &self.charter().authority {
+            Some(there) if there == authority => Ok(()),
+            Some(_) => Err(Rejection::AuthorityExists),
+            None => {
+                self.edit_charter(|charter| charter.authority = Some(authority.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    fn issue_client(&mut self, key: ClientKey, name: &str) -> Result<(), Rejection> {
+        if name.len() > CLIENT_NAME_BYTES_MAX {
+            return Err(Rejection::TooLong);
+        }
+        let charter = self.charter();
+        match charter.client(key) {
+            Some(client) if client.name == name => return Ok(()),
+            Some(_) => return Err(Rejection::ClientExists),
+            None if charter.clients.len() >= CLIENTS_MAX => return Err(Rejection::TooManyClients),
+            None => {}
+        }
+        self.edit_charter(|charter| {
+            let place = charter.clients.partition_point(|client| client.key < key);
+            let client = Client { key, name: name.to_owned(), issued: charter.elapsed };
+            charter.clients.insert(place, client);
+        });
+        Ok(())
+    }
+
+    fn revoke_client(&mut self, key: ClientKey) -> Result<(), Rejection> {
+        self.charter().client(key).ok_or(Rejection::ClientNotFound)?;
+        self.edit_charter(|charter| charter.clients.retain(|client| client.key != key));
+        Ok(())
+    }
+
+    fn dissolve(&mut self, winner: ClusterId) -> Result<(), Rejection> {
+        let charter = self.charter();
+        if charter.committed {
+            return Err(Rejection::Committed);
+        }
+        if charter.dissolved.is_none() {
+            let at = self.applied();
+            self.edit_charter(|charter| charter.dissolved = Some(Dissolution { winner, at }));
+        }
+        Ok(())
+    }
+
+    /// When something ends that begins now.
+    fn end_of(&self, seconds: u64, max: u64) -> Result<u64, Rejection> {
+        if (ADMISSION_SECONDS_MIN..=max).contains(&seconds) {
+            Ok(self.charter().elapsed.saturating_add(seconds))
+        } else {
+            Err(Rejection::TimeOutOfRange)
+        }
+    }
+}
+
+/// Whether the node that holds a key would be let in now. One that is a member already is, whatever this says.
+pub fn check_admission(facts: &Facts, key: PublicKey, by: Admission) -> Result<(), Rejection> {
+    let charter = &facts.charter;
+    match by {
+        Admission::Window | Admission::FleetKey => {
+            if !charter.automatic {
+                return Err(Rejection::NotAutomatic);
+            }
+            if by == Admission::Window && !charter.is_open() {
+                return Err(Rejection::Sealed);
+            }
+            // Trust is lost by an operator's word only, and won back by another.
+            if facts.removed.iter().any(|(_, removed)| *removed == Some(key)) {
+                return Err(Rejection::NodeRemoved);
+            }
+        }
+        Admission::Token(id) => {
+            let token = charter.token(id).ok_or(Rejection::TokenNotFound)?;
+            if token.used_by.is_some() {
+                return Err(Rejection::TokenUsed);
+            }
+        }
+        Admission::Approval => {
+            if !charter.approved.contains(&key.fingerprint()) {
+                return Err(Rejection::NotApproved);
+            }
+        }
+    }
+    if facts.members.len() >= ADMITTED_MEMBERS_MAX {
+        return Err(Rejection::TooManyMembers);
+    }
+    Ok(())
+}
+
+/// Somebody has come in by the window. It never closes earlier for that.
+fn prolong(window: &mut Window, now: u64) {
+    if window.grows {
+        let last = window.opened.saturating_add(FOUNDING_WINDOW_SECONDS_MAX);
+        let longer = now.saturating_add(FOUNDING_WINDOW_SECONDS).min(last);
+        window.closes = window.closes.max(longer);
+    }
+}
+
+/// Whether a place is kept at just these URLs, in whatever order.
+fn is_at(place: &Member, peer_urls: &[String]) -> bool {
+    let kept = &place.attributes.peer_urls;
+    !kept.is_empty() && kept.len() == peer_urls.len() && kept.iter().all(|url| peer_urls.contains(url))
+}
+
+#[cfg(test)]
+#[path = "charter_test.rs"]
+mod tests;

@@ -1,0 +1,235 @@
+//! The charter of a cluster: how it came to be, who may come in, which clients it knows.
+//!
+//! Owns: its shape, what follows from it at a look, and its bytes. Must never: show a secret, or change the meaning of a byte that was written (it is part of
+//! the row of `facts`, which has the version). Changed by `machine` alone.
+//!
+//! ```text
+//! charter  = automatic:u8  committed:u8  elapsed  opened  closes  grows:u8  tokens:list  approved:list of 32 bytes
+//!            authority:there:u8 [certificate:bytes  key:bytes]  clients:list  dissolved:there:u8 [winner:u64 LE  at]
+//!            numbers are varints
+//! token    = id:8 bytes  key:32 bytes  expires  used_by:there:u8 [32 bytes]
+//! client   = key:32 bytes  name:text  issued
+//! ```
+
+use bytes::Bytes;
+
+use super::encoding::{Reader, put_bytes};
+use super::facts::{flag, put_key, put_list, read_key};
+use crate::command::varint::put_varint;
+use crate::command::{Authority, ClientKey, TokenId, TokenKey};
+use crate::ids::{ClusterId, LogIndex, PublicKey};
+use crate::limits::FOUNDING_WINDOW_SECONDS;
+
+/// What a cluster has agreed on about itself. All times are seconds of its running time, as its leaders have counted it: no clock on a wall has a say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charter {
+    /// It formed by itself, and policy decides who votes; not so one that was founded solo or for members that were named.
+    pub automatic: bool,
+    /// What a user, or an operator, has asked for took effect: from then on, and for good, it does not dissolve.
+    pub committed: bool,
+    /// How long it has run, counted while that makes a difference.
+    pub elapsed: u64,
+    /// When whoever is on the LAN may come in.
+    pub window: Window,
+    /// What lets single nodes in, oldest first; unused ones whose time is over are gone.
+    pub tokens: Vec<Token>,
+    /// The fingerprints that an operator lets in.
+    pub approved: Vec<[u8; 32]>,
+    /// Who signs certificates for clients.
+    pub authority: Option<Authority>,
+    /// The clients whose certificates are accepted, by key.
+    pub clients: Vec<Client>,
+    /// It has given itself up for another cluster.
+    pub dissolved: Option<Dissolution>,
+}
+
+/// A time in which nodes are let in that prove nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// When it was opened.
+    pub opened: u64,
+    /// It is open before this.
+    pub closes: u64,
+    /// Who comes in keeps it open longer, within bounds.
+    pub grows: bool,
+}
+
+/// What lets one node in, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// What it is known by.
+    pub id: TokenId,
+    /// What proofs with it are made with.
+    pub key: TokenKey,
+    /// It is good before this.
+    pub expires: u64,
+    /// Who came in with it: it is good for nobody any more, and kept so that this node can be answered again.
+    pub used_by: Option<PublicKey>,
+}
+
+/// A client whose certificate is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its key.
+    pub key: ClientKey,
+    /// What it is called.
+    pub name: String,
+    /// When that was decided.
+    pub issued: u64,
+}
+
+/// The end of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dissolution {
+    /// The cluster that its members join.
+    pub winner: ClusterId,
+    /// The entry that says so. None after it takes effect.
+    pub at: LogIndex,
+}
+
+impl Default for Charter {
+    /// That of a cluster that somebody founded: it never dissolves, and nobody comes in by itself.
+    fn default() -> Self {
+        Self {
+            automatic: false,
+            committed: true,
+            elapsed: 0,
+            window: Window::default(),
+            tokens: Vec::new(),
+            approved: Vec::new(),
+            authority: None,
+            clients: Vec::new(),
+            dissolved: None,
+        }
+    }
+}
+
+impl Charter {
+    /// That of a cluster that has just formed by itself.
+    pub fn automatic() -> Self {
+        let window = Window { opened: 0, closes: FOUNDING_WINDOW_SECONDS, grows: true };
+        Self { automatic: true, committed: false, window, ..Self::default() }
+    }
+
+    /// Whether whoever is on the LAN may come in.
+    pub fn is_open(&self) -> bool {
+        self.elapsed < self.window.closes
+    }
+
+    /// A token that is good, or was used.
+    pub fn token(&self, id: TokenId) -> Option<&Token> {
+        self.tokens.iter().find(|token| token.id == id)
+    }
+
+    /// A client that is accepted.
+    pub fn client(&self, key: ClientKey) -> Option<&Client> {
+        let place = self.clients.binary_search_by_key(&key, |client| client.key).ok()?;
+        self.clients.get(place)
+    }
+
+    /// The running time at which something ends next that still lets somebody in; `None` where nothing does, and time need not be counted.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let window = self.is_open().then_some(self.window.closes);
+        let unused = self.tokens.iter().filter(|token| token.used_by.is_none());
+        unused.map(|token| token.expires).chain(window).min()
+    }
+}
+
+/// Appends the charter's bytes: equal ones for equal charters.
+pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
+    let Charter {
+        automatic,
+        committed,
+        elapsed,
+        window: Window { opened, closes, grows },
+        tokens,
+        approved,
+        authority,
+        clients,
+        dissolved,
+    } = charter;
+    out.extend_from_slice(&[u8::from(*automatic), u8::from(*committed)]);
+    for time in [elapsed, opened, closes] {
+        put_varint(out, *time);
+    }
+    out.push(u8::from(*grows));
+    put_list(out, tokens, |out, token| {
+        out.extend_from_slice(&token.id.0);
+        out.extend_from_slice(&token.key.0);
+        put_varint(out, token.expires);
+        put_key(out, token.used_by);
+    });
+    put_list(out, approved, |out, fingerprint| out.extend_from_slice(fingerprint));
+    out.push(u8::from(authority.is_some()));
+    if let Some(Authority { certificate, key }) = authority {
+        put_bytes(out, certificate);
+        put_bytes(out, key);
+    }
+    put_list(out, clients, |out, client| {
+        out.extend_from_slice(&client.key.0);
+        put_bytes(out, client.name.as_bytes());
+        put_varint(out, client.issued);
+    });
+    out.push(u8::from(dissolved.is_some()));
+    if let Some(Dissolution { winner, at }) = dissolved {
+        out.extend_from_slice(&winner.0.to_le_bytes());
+        put_varint(out, at.0);
+    }
+}
+
+/// Reads them back.
+pub(super) fn charter(reader: &mut Reader<'_>) -> Option<Charter> {
+    Some(Charter {
+        automatic: flag(reader.u8()?)?,
+        committed: flag(reader.u8()?)?,
+        elapsed: reader.varint()?,
+        window: Window { opened: reader.varint()?, closes: reader.varint()?, grows: flag(reader.u8()?)? },
+        tokens: reader.list(token)?,
+        approved: reader.list(Reader::array)?,
+        authority: if flag(reader.u8()?)? { Some(authority(reader)?) } else { None },
+        clients: reader.list(client)?,
+        dissolved: if flag(reader.u8()?)? { Some(dissolution(reader)?) } else { None },
+    })
+}
+
+fn token(reader: &mut Reader<'_>) -> Option<Token> {
+    let (id, key) = (TokenId(reader.array()?), TokenKey(reader.array()?));
+    let (expires, mut used_by) = (reader.varint()?, None);
+    read_key(reader, &mut used_by)?;
+    Some(Token { id, key, expires, used_by })
+}
+
+fn authority(reader: &mut Reader<'_>) -> Option<Authority> {
+    let mut bytes = || reader.bytes().map(Bytes::copy_from_slice);
+    Some(Authority { certificate: bytes()?, key: bytes()? })
+}
+
+fn client(reader: &mut Reader<'_>) -> Option<Client> {
+    Some(Client { key: ClientKey(reader.array()?), name: reader.text()?, issued: reader.varint()? })
+}
+
+fn dissolution(reader: &mut Reader<'_>) -> Option<Dissolution> {
+    let winner = ClusterId(u64::from_le_bytes(reader.array()?));
+    Some(Dissolution { winner, at: LogIndex(reader.varint()?) })
+}
+
+/// One that has some of everything.
+#[cfg(test)]
+pub(crate) fn test_charter() -> Charter {
+    let token = |n, used_by| Token { id: TokenId([n; 8]), key: TokenKey([0xab; 32]), expires: 7000, used_by };
+    let client = |n| Client { key: ClientKey([n; 32]), name: format!("client {n}"), issued: 40 };
+    Charter {
+        automatic: true,
+        committed: true,
+        elapsed: 300,
+        window: Window { opened: 20, closes: 1 << 40, grows: true },
+        tokens: vec![token(1, None), token(2, Some(PublicKey([5; 32])))],
+        approved: vec![[6; 32], [7; 32]],
+        authority: Some(Authority {
+            certificate: Bytes::from_static(b"certificate"),
+            key: Bytes::from_static(&[0xab; 40]),
+        }),
+        clients: vec![client(8), client(9)],
+        dissolved: Some(Dissolution { winner: ClusterId(u64::MAX), at: LogIndex(900) }),
+    }
+}
