@@ -25,7 +25,7 @@ use std::error::Error;
 use std::io;
 
 use super::found::first_state;
-use super::identity::{Identity, Stage};
+use super::identity::{Identity, Promise, Stage};
 use super::record::{self, RecordError};
 use crate::disk::Directory;
 use crate::ids::{Incarnation, MemberId};
@@ -188,6 +188,15 @@ pub fn take_up<D: Directory>(root: &D, begun: &Identity) -> Result<(), OpenError
         return Err(RecordError::Exists.into());
     }
     Ok(record::take_up(root, begun)?)
+}
+
+/// Notes whom a node that is in no cluster leaves the founding to. Only when this has returned may the promise be answered: it must outlive any crash.
+pub fn note_promise<D: Directory>(root: &D, promise: Option<Promise>) -> Result<(), OpenError> {
+    let identity = founded(root)?.ok_or(OpenError::Fresh)?;
+    if !matches!(identity.stage, Stage::Fresh | Stage::Forming) {
+        return Err(RecordError::Exists.into());
+    }
+    Ok(record::note_promise(root, promise)?)
 }
 
 /// Begins a run: opens what is there, or finishes the founding, with `content` where the node was founded for that.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::data_dir::{
     Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, distrust, fence, found,
-    founded, note_damage, open, open_to_recover, trust,
+    founded, note_damage, note_promise, open, open_to_recover, take_up, trust,
 };
 use super::identity::{Identity, Stage};
 use super::record::RecordError;
@@ -374,4 +374,15 @@ fn damage_is_noted_and_a_copy_on_its_way_is_removed() {
 /// Without a position in the log for what a test has put into the store.
 fn open_only(root: &SimDir) -> DataDir<SimDir> {
     open_to_recover(root, options()).unwrap()
+}
+
+/// Only a node that is in no cluster has anything to promise.
+#[test]
+fn a_promise_is_noted_of_fresh_nodes_alone() {
+    let root = SimDir::new(1);
+    assert!(matches!(note_promise(&root, None), Err(OpenError::Fresh)));
+    found(&root, &identity(Stage::Fresh)).unwrap();
+    note_promise(&root, None).unwrap();
+    take_up(&root, &identity(Stage::Founding)).unwrap();
+    assert!(matches!(note_promise(&root, None), Err(OpenError::Record(RecordError::Exists))));
 }

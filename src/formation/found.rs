@@ -33,6 +33,7 @@ pub fn found_solo(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding 
         incarnation: Incarnation(1),
         boot_nonce,
         earlier: Vec::new(),
+        promise: None,
     };
     let (meta, log_start) = first_state(&identity);
     Founding { identity, meta, log_start }

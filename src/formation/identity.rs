@@ -92,14 +92,33 @@ impl fmt::Debug for NodeKey {
     }
 }
 
-/// The SHA-256 of a node's public key, shown in groups of four hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
+/// The SHA-256 of a node's public key, shown in groups of four hex digits. Of nodes that gather, the lowest one founds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; FINGERPRINT_BYTES]);
+
+/// The bytes of a fingerprint.
+pub const FINGERPRINT_BYTES: usize = 32;
 
 impl Fingerprint {
     /// The fingerprint of a key.
     pub fn of(key: &PublicKey) -> Self {
         Self(key.fingerprint())
+    }
+
+    /// A fingerprint that somebody else has made.
+    pub const fn from_bytes(bytes: [u8; FINGERPRINT_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn bytes(&self) -> &[u8; FINGERPRINT_BYTES] {
+        &self.0
+    }
+
+    /// Its first digits, enough for people to tell the nodes of a network apart.
+    pub fn short(&self) -> String {
+        let [a, b, c, d, ..] = self.0;
+        format!("{a:02x}{b:02x} {c:02x}{d:02x}")
     }
 }
 
@@ -156,6 +175,17 @@ pub struct Identity {
     pub boot_nonce: u64,
     /// The runs before, oldest first; of very many some in the middle are forgotten.
     pub earlier: Vec<Run>,
+    /// Whom it leaves the founding to, while it is in no cluster.
+    pub promise: Option<Promise>,
+}
+
+/// The promise of a node that is in no cluster: for a while it neither founds one itself nor promises anybody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Who may found.
+    pub candidate: PublicKey,
+    /// The candidate's attempt: random, so that no two are the same.
+    pub round: u64,
 }
 
 impl Identity {

@@ -1,6 +1,6 @@
 //! Static start: how nodes that were told of each other become one cluster, and how one more node joins it.
 //!
-//! Owns: what a node asks the others, what they answer, who founds and with which members, and the bytes of both. Must never: believe who asks:
+//! Owns: what a node asks the others, what they answer, who founds and with which members. Must never: believe who asks:
 //! that the other end holds the key that it shows, and is let in at all, was decided before (`peer`). Driven by `app` while the node has no cluster, and
 //! by its members for those that have none.
 //!
@@ -10,35 +10,18 @@
 //! a member         asked by a key among the members ─► Welcome
 //!                  asked from the URLs of a place that is kept ─► the key is bound to the place, through the log ─► Welcome
 //! ```
-//!
-//! ```text
-//! question  = version:u8 (1)  name:text  peer_urls:list of text  named:32 bytes      lengths and counts are u16 LE
-//! answer    = version:u8 (1)  kind:u8
-//!             1 fresh: name:text     2 welcome: root:32  generation:u64 LE  member:u64 LE  facts (as the store keeps them)
-//!             3 wait: sentence:text  4 refused: sentence:text
-//! ```
 
 use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
 
 use super::found::{Founding, found_solo};
-use super::identity::{ClusterRoot, Generation, Identity, NodeKey, PUBLIC_KEY_BYTES, hash_to_id};
+use super::identity::{ClusterRoot, Identity, NodeKey, hash_to_id};
+use super::message::{Answer, Introduction, Question, Standing, Welcome, put_count, put_text};
 use crate::command::MemberAttributes;
 use crate::ids::{LogIndex, MemberId, PublicKey, Revision, Term};
-use crate::store::{ConfState, Member, Meta, decode_facts, encode_facts};
+use crate::store::{ConfState, Member, Meta};
 use crate::wal::Position;
-
-/// The version of the bytes.
-const VERSION: u8 = 1;
-const FRESH: u8 = 1;
-const WELCOME: u8 = 2;
-const WAIT: u8 = 3;
-const REFUSED: u8 = 4;
-/// Names, URLs and sentences are no longer than this.
-const TEXT_BYTES_MAX: usize = 4096;
-/// No node has more URLs.
-const URLS_MAX: usize = 16;
 
 /// A node that everybody was told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,51 +31,6 @@ pub struct Named {
     /// Where it is reached.
     pub peer_urls: Vec<String>,
 }
-
-/// What a node without a cluster says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// What it is called.
-    pub name: String,
-    /// Where it is reached.
-    pub peer_urls: Vec<String>,
-    /// What it was told: a digest of the token and of all named nodes.
-    pub named: [u8; 32],
-}
-
-/// What it is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// There is no cluster here either.
-    Fresh {
-        /// What this node is called.
-        name: String,
-    },
-    /// Join.
-    Welcome(Box<Welcome>),
-    /// Not now; ask again.
-    Wait(String),
-    /// Never, as things are.
-    Refused(String),
-}
-
-/// What a node has to know to join.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Welcome {
-    /// The cluster.
-    pub root: ClusterRoot,
-    /// Its generation.
-    pub generation: Generation,
-    /// Which member the node is.
-    pub member: MemberId,
-    /// All members, with keys and places.
-    pub members: Vec<Member>,
-}
-
-/// Bytes are no question or answer of this version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a question or an answer of this version")]
-pub struct MeetingError;
 
 /// The meeting of one node without a cluster.
 #[derive(Clone, Debug)]
@@ -131,11 +69,17 @@ impl Meeting {
     /// What to ask them.
     pub fn question(&self) -> Question {
         let Named { name, peer_urls } = self.own.clone();
-        Question { name, peer_urls, named: self.digest }
+        Question::Meets(Introduction { name, peer_urls, named: self.digest })
     }
 
     /// What to answer another node.
     pub fn answer(&self, question: &Question) -> Answer {
+        let Question::Meets(question) = question else {
+            return Answer::Wait(format!(
+                "{} was told of its initial cluster and waits for nobody else",
+                self.own.name
+            ));
+        };
         if self.existing {
             return Answer::Wait(format!("{} waits to join a cluster itself", self.own.name));
         }
@@ -168,7 +112,12 @@ impl Meeting {
                 }
                 self.fresh.insert(name, key);
             }
-            Answer::Wait(sentence) | Answer::Refused(sentence) => return Err(format!("{asked}: {sentence}")),
+            Answer::Wait(sentence) | Answer::Refused(sentence) | Answer::Pending(sentence) => {
+                return Err(format!("{asked}: {sentence}"));
+            }
+            Answer::Gathers { .. } | Answer::Promised { .. } | Answer::NotPromised(_) | Answer::Member(_) => {
+                return Err(format!("{asked} was not told of an initial cluster"));
+            }
         }
         Ok(self.verdict())
     }
@@ -232,7 +181,7 @@ pub enum Reception {
     Bind(MemberId),
 }
 
-/// What a member with this identity and these members answers to the holder of `key`.
+/// What a member of a cluster that lets nobody in by itself answers to the holder of `key`: it has this identity, and these are the members.
 pub fn receive(identity: &Identity, members: &[Member], key: PublicKey, question: &Question) -> Reception {
     let welcome = |member| {
         Reception::Answer(Answer::Welcome(Box::new(Welcome {
@@ -242,9 +191,18 @@ pub fn receive(identity: &Identity, members: &[Member], key: PublicKey, question
             members: members.to_vec(),
         })))
     };
-    if let Some(member) = members.iter().find(|member| member.key == Some(key)) {
-        return welcome(member.id());
-    }
+    let known = members.iter().find(|member| member.key == Some(key));
+    let question = match (question, known) {
+        (Question::Probe { .. } | Question::Promise { .. }, _) => {
+            return Reception::Answer(Answer::Member(standing(identity, members)));
+        }
+        (Question::Meets(_) | Question::Join { .. }, Some(member)) => return welcome(member.id()),
+        (Question::Join { .. }, None) => {
+            let sentence = "the cluster is sealed: no node gets in by itself";
+            return Reception::Answer(Answer::Pending(sentence.into()));
+        }
+        (Question::Meets(question), None) => question,
+    };
     let same_urls = |member: &&Member| sorted(&member.attributes.peer_urls) == sorted(&question.peer_urls);
     match members.iter().find(same_urls) {
         Some(place) if place.key.is_none() => Reception::Bind(place.id()),
@@ -257,6 +215,14 @@ pub fn receive(identity: &Identity, members: &[Member], key: PublicKey, question
             question.peer_urls.join(",")
         ))),
     }
+}
+
+/// Such a cluster is what it is from its first entry on: nothing in it may be given up for another one.
+fn standing(identity: &Identity, members: &[Member]) -> Standing {
+    let own = members.iter().find(|member| member.id() == identity.member);
+    let name = own.map(|member| member.attributes.name.clone()).unwrap_or_default();
+    let (cluster, generation) = (identity.cluster(), identity.generation);
+    Standing { name, cluster, generation, committed: true, open: false }
 }
 
 fn sorted(urls: &[String]) -> Vec<&String> {
@@ -281,126 +247,6 @@ fn digest_of(token: &str, named: &[Named]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
     hash
-}
-
-/// Its first bytes, where it is longer than any that is read back.
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
-    put_count(out, text.len());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn put_count(out: &mut Vec<u8>, count: usize) {
-    out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
-}
-
-fn take_count(bytes: &mut &[u8], max: usize) -> Result<usize, MeetingError> {
-    let count = usize::from(u16::from_le_bytes(take_array(bytes)?));
-    if count <= max { Ok(count) } else { Err(MeetingError) }
-}
-
-fn take_text(bytes: &mut &[u8]) -> Result<String, MeetingError> {
-    let length = take_count(bytes, TEXT_BYTES_MAX)?;
-    let (text, rest) = bytes.split_at_checked(length).ok_or(MeetingError)?;
-    *bytes = rest;
-    Ok(std::str::from_utf8(text).map_err(|_| MeetingError)?.to_owned())
-}
-
-fn take_array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], MeetingError> {
-    let (array, rest) = bytes.split_first_chunk::<N>().ok_or(MeetingError)?;
-    *bytes = rest;
-    Ok(*array)
-}
-
-fn end<T>(bytes: &[u8], value: T) -> Result<T, MeetingError> {
-    if bytes.is_empty() { Ok(value) } else { Err(MeetingError) }
-}
-
-impl Question {
-    /// Its bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
-        put_text(&mut out, &self.name);
-        put_count(&mut out, self.peer_urls.len());
-        for url in &self.peer_urls {
-            put_text(&mut out, url);
-        }
-        out.extend_from_slice(&self.named);
-        out
-    }
-
-    /// Reads back what [`Question::encode`] wrote.
-    pub fn decode(mut bytes: &[u8]) -> Result<Self, MeetingError> {
-        let bytes = &mut bytes;
-        if take_array(bytes)? != [VERSION] {
-            return Err(MeetingError);
-        }
-        let name = take_text(bytes)?;
-        let peer_urls =
-            (0..take_count(bytes, URLS_MAX)?).map(|_| take_text(bytes)).collect::<Result<_, _>>()?;
-        let named = take_array(bytes)?;
-        end(bytes, Self { name, peer_urls, named })
-    }
-}
-
-impl Answer {
-    /// Its bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
-        match self {
-            Self::Fresh { name } => {
-                out.push(FRESH);
-                put_text(&mut out, name);
-            }
-            Self::Welcome(welcome) => {
-                out.push(WELCOME);
-                out.extend_from_slice(&welcome.root.0);
-                out.extend_from_slice(&welcome.generation.0.to_le_bytes());
-                out.extend_from_slice(&welcome.member.0.to_le_bytes());
-                let (meta, _) = joining_state(welcome.members.clone());
-                out.extend_from_slice(&encode_facts(&meta));
-            }
-            Self::Wait(sentence) => {
-                out.push(WAIT);
-                put_text(&mut out, sentence);
-            }
-            Self::Refused(sentence) => {
-                out.push(REFUSED);
-                put_text(&mut out, sentence);
-            }
-        }
-        out
-    }
-
-    /// Reads back what [`Answer::encode`] wrote.
-    pub fn decode(mut bytes: &[u8]) -> Result<Self, MeetingError> {
-        let bytes = &mut bytes;
-        let [version, kind] = take_array(bytes)?;
-        if version != VERSION {
-            return Err(MeetingError);
-        }
-        let answer = match kind {
-            FRESH => Self::Fresh { name: take_text(bytes)? },
-            WELCOME => {
-                let root = ClusterRoot(take_array::<PUBLIC_KEY_BYTES>(bytes)?);
-                let generation = Generation(u64::from_le_bytes(take_array(bytes)?));
-                let member = MemberId(u64::from_le_bytes(take_array(bytes)?));
-                let facts = decode_facts(std::mem::take(bytes)).map_err(|_| MeetingError)?;
-                let members = facts.members;
-                // Ascending, and the one that is welcome among them: the state begins from these unseen.
-                let sound = members.is_sorted_by(|a, b| a.id() < b.id())
-                    && members.iter().any(|known| known.id() == member && known.key.is_some());
-                if !sound {
-                    return Err(MeetingError);
-                }
-                Self::Welcome(Box::new(Welcome { root, generation, member, members }))
-            }
-            WAIT => Self::Wait(take_text(bytes)?),
-            REFUSED => Self::Refused(take_text(bytes)?),
-            _ => return Err(MeetingError),
-        };
-        end(bytes, answer)
-    }
 }
 
 #[cfg(test)]

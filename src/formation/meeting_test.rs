@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::formation::identity::test_key;
+use crate::formation::message::View;
 
 fn named(name: &str) -> Named {
     Named { name: name.into(), peer_urls: vec![format!("http://{name}:2380")] }
@@ -84,7 +85,8 @@ fn a_founder_welcomes_those_that_it_founded_for() {
         panic!("the place has another key")
     };
     assert!(why.contains("has another key"), "{why}");
-    let stranger = Question { peer_urls: vec!["http://d:2380".into()], ..question };
+    let Question::Meets(introduction) = question else { panic!("{question:?}") };
+    let stranger = Question::Meets(Introduction { peer_urls: vec!["http://d:2380".into()], ..introduction });
     assert!(matches!(
         receive(identity, &meta.members, key(3), &stranger),
         Reception::Answer(Answer::Refused(_))
@@ -102,11 +104,11 @@ fn a_place_that_is_kept_is_bound_to_whoever_comes_from_it() {
         ..MemberAttributes::default()
     };
     members.push(Member { key: None, votes: true, attributes });
-    let question = Question {
+    let question = Question::Meets(Introduction {
         name: "b".into(),
         peer_urls: vec!["http://b:1".into(), "http://b:2".into()],
         named: [0; 32],
-    };
+    });
     assert_eq!(receive(&founding.identity, &members, key(2), &question), Reception::Bind(MemberId(u64::MAX)));
     members[1].key = Some(key(2));
     assert!(matches!(
@@ -115,39 +117,26 @@ fn a_place_that_is_kept_is_bound_to_whoever_comes_from_it() {
     ));
 }
 
+/// A node that looks for others by itself gets no place in a cluster whose members were named, and must not found beside it.
 #[test]
-fn what_is_said_comes_back_and_other_bytes_are_refused() {
-    let question = meeting("a", &["a", "b"]).question();
-    let bytes = question.encode();
-    assert_eq!(Question::decode(&bytes), Ok(question));
-    let answers = [fresh("a"), Answer::Wait("later".into()), Answer::Refused("x".repeat(2 * TEXT_BYTES_MAX))];
-    for cut in 0..bytes.len() {
-        assert!(Question::decode(&bytes[..cut]).is_err());
-    }
-    assert!(Question::decode(&[&bytes[..], &[0]].concat()).is_err());
-    for answer in answers {
-        let bytes = answer.encode();
-        let back = Answer::decode(&bytes).unwrap();
-        assert!(back == answer || matches!(&back, Answer::Refused(text) if text.len() == TEXT_BYTES_MAX));
-        for cut in 0..bytes.len() {
-            assert!(Answer::decode(&bytes[..cut]).is_err());
-        }
-        for (at, wrong) in [(0, 2), (1, 0), (1, 5)] {
-            let mut other = bytes.clone();
-            other[at] = wrong;
-            assert!(Answer::decode(&other).is_err());
-        }
-    }
-    let (meta, _) = joining_state(vec![]);
-    let nobody = [&[VERSION, WELCOME][..], &[0; 48], &encode_facts(&meta)].concat();
-    assert!(Answer::decode(&nobody).is_err(), "who is welcome has to be among the members");
-}
-
-proptest::proptest! {
-    #[test]
-    fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-        let _ = Question::decode(&bytes);
-        let _ = Answer::decode(&bytes);
-        let _ = Answer::decode(&[&[VERSION, WELCOME], &bytes[..]].concat());
-    }
+fn nodes_that_were_named_leave_others_alone() {
+    let a = meeting("a", &["a", "b"]);
+    let probe = Question::Probe { name: "x".into(), view: View::of([]) };
+    assert!(matches!(a.answer(&probe), Answer::Wait(_)));
+    let founding = a.found(test_key(1), ClusterRoot([9; 32]), 7, &[(named("b"), key(2))]);
+    let ask = |seed, question: &Question| match receive(
+        &founding.identity,
+        &founding.meta.members,
+        key(seed),
+        question,
+    ) {
+        Reception::Answer(answer) => answer,
+        other @ Reception::Bind(_) => panic!("{other:?}"),
+    };
+    let Answer::Member(standing) = ask(3, &probe) else { panic!("a member says so") };
+    assert_eq!((standing.name.as_str(), standing.committed, standing.open), ("a", true, false));
+    assert_eq!(standing.cluster, founding.identity.cluster());
+    let join = Question::Join { name: "x".into(), peer_urls: vec!["http://b:2380".into()], claim: vec![] };
+    assert!(matches!(ask(3, &join), Answer::Pending(_)), "a place is not given to whoever names its URL");
+    assert!(matches!(ask(2, &join), Answer::Welcome(_)), "a member is welcome however it asks");
 }

@@ -7,6 +7,7 @@ mod data_dir;
 mod found;
 mod identity;
 mod meeting;
+mod message;
 mod record;
 mod runs;
 mod secret;
@@ -16,17 +17,19 @@ mod data_dir_test;
 
 pub use data_dir::{
     Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, SUSPECT_NAME,
-    begin_recovery, distrust, end_recovery, fence, found, founded, note_damage, open, open_to_recover,
-    take_up, trust,
+    begin_recovery, distrust, end_recovery, fence, found, founded, note_damage, note_promise, open,
+    open_to_recover, take_up, trust,
 };
 #[cfg(test)]
 pub(crate) use found::test_founding;
 pub use found::{Founding, first_state, first_state_of, found_automatic, found_solo};
 pub use identity::{
-    ClusterRoot, Fingerprint, FingerprintError, Generation, Identity, KeyError, NodeKey, Stage,
+    ClusterRoot, FINGERPRINT_BYTES, Fingerprint, FingerprintError, Generation, Identity, KeyError, NodeKey,
+    Promise, Stage,
 };
-pub use meeting::{
-    Answer, Meeting, MeetingError, Named, Question, Reception, Verdict, Welcome, joining_state, receive,
+pub use meeting::{Meeting, Named, Reception, Verdict, joining_state, receive};
+pub use message::{
+    Answer, CLAIM_BYTES_MAX, Introduction, MessageError, Question, Standing, VIEW_NODES_MAX, View, Welcome,
 };
 pub use record::RecordError;
 pub use runs::{Stale, judge_run, judge_runs, later_run};

@@ -7,23 +7,27 @@
 //! file     "covey-id"  version:u16  length:u32  payload  crc32c:u32 (over all before it)        little endian
 //! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming, 6 fenced, 7 recovering)  member:u64  generation:u64
 //!          incarnation:u64  boot nonce:u64  root key:32  length:u16  node key (PKCS #8)
+//!          promise:u8 (0 none, 1 given)  if given: candidate's public key:32  round:u64
 //!          earlier runs, count:u16, each: incarnation:u64  boot nonce:u64
 //! ```
 //!
 //! The copies are made under another name and renamed, so that a copy that exists was complete once. Later changes are
 //! written in place, first to one copy, then, after its sync, to the other: a crash tears one at most. The frame is the same in all versions:
 //! a whole record of a later version is recognised as such, not taken for damage.
+//!
+//! Two copies that differ in the promise alone are left by a crash while it was noted, and either may count: the new one was not answered
+//! yet, and the old one is no longer needed or still holds.
 
 use std::io;
 
-use super::identity::{ClusterRoot, Generation, Identity, NodeKey, PUBLIC_KEY_BYTES, Stage};
+use super::identity::{ClusterRoot, Generation, Identity, NodeKey, PUBLIC_KEY_BYTES, Promise, Stage};
 use crate::disk::{Directory, File};
-use crate::ids::{Incarnation, MemberId, Run};
+use crate::ids::{Incarnation, MemberId, PublicKey, Run};
 
 const COPIES: [&str; 2] = ["identity.0", "identity.1"];
 const TEMPORARY: &str = "identity.tmp";
 const MAGIC: &[u8; 8] = b"covey-id";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Bytes before the payload.
 const FRAME_HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
 /// No record is longer; a damaged length asks for no memory.
@@ -101,7 +105,15 @@ pub fn take_up<D: Directory>(directory: &D, begun: &Identity) -> Result<(), Reco
     let changed = change(directory, |identity| {
         (identity.member, identity.root, identity.generation) = (begun.member, begun.root, begun.generation);
         identity.stage = begun.stage;
+        // It has a cluster: whoever holds the promise will learn that from it.
+        identity.promise = None;
     })?;
+    changed.map(drop).ok_or(RecordError::Missing)
+}
+
+/// Notes whom a node that is in no cluster leaves the founding to.
+pub fn note_promise<D: Directory>(directory: &D, promise: Option<Promise>) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| identity.promise = promise)?;
     changed.map(drop).ok_or(RecordError::Missing)
 }
 
@@ -272,6 +284,11 @@ fn encode(identity: &Identity) -> Vec<u8> {
     assert!(usize::from(key_length) == key.len(), "a key is some eighty bytes");
     payload.extend_from_slice(&key_length.to_le_bytes());
     payload.extend_from_slice(key);
+    payload.push(identity.promise.is_some().into());
+    if let Some(Promise { candidate, round }) = identity.promise {
+        payload.extend_from_slice(&candidate.0);
+        payload.extend_from_slice(&round.to_le_bytes());
+    }
     let count = u16::try_from(identity.earlier.len()).unwrap_or(u16::MAX);
     payload.extend_from_slice(&count.to_le_bytes());
     for run in identity.earlier.iter().take(count.into()) {
@@ -326,6 +343,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
     let (root, rest) = rest.split_first_chunk::<PUBLIC_KEY_BYTES>()?;
     let (key_length, rest) = rest.split_first_chunk::<2>()?;
     let (key, rest) = rest.split_at_checked(u16::from_le_bytes(*key_length).into())?;
+    let (promise, rest) = decode_promise(rest)?;
     let earlier = decode_runs(rest)?;
     Some(Identity {
         stage,
@@ -336,7 +354,21 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         root: ClusterRoot(*root),
         key: NodeKey::from_pkcs8(key.to_vec()).ok()?,
         earlier,
+        promise,
     })
+}
+
+fn decode_promise(bytes: &[u8]) -> Option<(Option<Promise>, &[u8])> {
+    match bytes.split_first()? {
+        (0, rest) => Some((None, rest)),
+        (1, rest) => {
+            let (candidate, rest) = rest.split_first_chunk::<PUBLIC_KEY_BYTES>()?;
+            let (round, rest) = rest.split_first_chunk::<8>()?;
+            let promise = Promise { candidate: PublicKey(*candidate), round: u64::from_le_bytes(*round) };
+            Some((Some(promise), rest))
+        }
+        _ => None,
+    }
 }
 
 fn decode_runs(bytes: &[u8]) -> Option<Vec<Run>> {

@@ -59,6 +59,24 @@ fn earlier_runs_are_remembered_up_to_the_last_that_was_noted() {
     assert_eq!(last.earlier.len(), EARLIER_MAX);
 }
 
+/// A promise outlives every restart, and ends with the cluster that the node gets.
+#[test]
+fn a_promise_is_kept_until_there_is_a_cluster() {
+    let (dir, identity) = new_record();
+    assert_eq!(identity.promise, None);
+    let promise = |round| Some(Promise { candidate: PublicKey([7; 32]), round });
+    note_promise(&dir, promise(5)).unwrap();
+    assert_eq!(start(&dir, 2).unwrap().unwrap().promise, promise(5));
+    damage(&dir, 0);
+    assert_eq!(start(&dir, 3).unwrap().unwrap().promise, promise(5), "both copies say so");
+    note_promise(&dir, None).unwrap();
+    assert_eq!(load(&dir).unwrap().unwrap().promise, None);
+    note_promise(&dir, promise(6)).unwrap();
+    take_up(&dir, &identity).unwrap();
+    assert_eq!(load(&dir).unwrap().unwrap().promise, None);
+    assert!(matches!(note_promise(&SimDir::new(2), promise(1)), Err(RecordError::Missing)));
+}
+
 #[test]
 fn a_fenced_directory_stays_fenced() {
     let (dir, _) = new_record();
@@ -129,7 +147,8 @@ fn a_later_version_is_refused_even_beside_a_known_one() {
 #[test]
 fn a_payload_that_no_version_wrote_is_damage_not_a_panic() {
     let (dir, identity) = new_record();
-    let whole = encode(&identity);
+    let promise = Some(Promise { candidate: PublicKey([7; 32]), round: 8 });
+    let whole = encode(&Identity { promise, ..identity });
     let payload = &whole[FRAME_HEAD_BYTES..whole.len() - 4];
     for length in 0..payload.len() {
         assert!(decode_payload(&payload[..length]).is_none(), "{length} bytes");
@@ -215,6 +234,31 @@ fn a_crash_while_starting_leaves_the_old_or_the_new_incarnation() {
     start(&dir, 9).unwrap();
     let left = dir.crash(Survival::Nothing);
     assert_eq!(start(&left, 10).unwrap().unwrap().incarnation, Incarnation(3));
+}
+
+/// What was noted before is forgotten only for what takes its place, and what was noted once that has returned stays.
+#[test]
+fn a_crash_while_a_promise_is_noted_leaves_the_old_or_the_new_one() {
+    let promise = |round| Some(Promise { candidate: PublicKey([7; 32]), round });
+    let prepare = || {
+        let dir = new_record().0;
+        note_promise(&dir, promise(1)).unwrap();
+        dir
+    };
+    for next in [promise(2), None] {
+        at_each_crash(
+            prepare,
+            |dir| note_promise(dir, next),
+            |at, left| {
+                let found = start(left, 9).unwrap().unwrap().promise;
+                assert!([promise(1), next].contains(&found), "crash at {at}: {found:?}");
+                assert_eq!(load(left).unwrap().unwrap().promise, found);
+            },
+        );
+        let dir = prepare();
+        note_promise(&dir, next).unwrap();
+        assert_eq!(load(&dir.crash(Survival::Nothing)).unwrap().unwrap().promise, next);
+    }
 }
 
 /// A device that tears what the simulated one writes whole must still leave one copy.

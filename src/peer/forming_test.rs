@@ -4,6 +4,7 @@ use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 
 use super::*;
+use crate::formation::Introduction;
 
 /// A node that remembers by whom it was asked.
 struct Node {
@@ -29,7 +30,8 @@ fn with_secret(text: &str, trust: Trust) -> Trust {
 }
 
 fn question() -> Question {
-    Question { name: "a".into(), peer_urls: vec!["http://a:2380".into()], named: [7; 32] }
+    let (name, peer_urls) = ("a".into(), vec!["http://a:2380".into()]);
+    Question::Meets(Introduction { name, peer_urls, named: [7; 32] })
 }
 
 fn answer() -> Answer {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use covey::formation::{Answer, ClusterSecret, NodeKey, Question};
+use covey::formation::{Answer, ClusterSecret, Introduction, NodeKey, Question};
 use covey::peer::{Answerer, AskError, Forming, Options, Transport, Trust};
 use covey::prng::Prng;
 use covey::runtime::clock::Clock;
@@ -27,7 +27,7 @@ fn right() -> Trust {
 }
 
 fn answerer() -> Answerer {
-    Arc::new(|_, question: Question| Box::pin(async move { Answer::Fresh { name: question.name } }))
+    Arc::new(|_, _| Box::pin(async { Answer::Fresh { name: "n".into() } }))
 }
 
 fn node(key: &NodeKey, trust: Trust) -> Forming {
@@ -37,7 +37,7 @@ fn node(key: &NodeKey, trust: Trust) -> Forming {
 /// Asks so often, one after the other, and tells who was listened to.
 fn ask(count: u64, trust: Trust, address: SocketAddr) -> Vec<Result<(), AskError>> {
     let asker = node(&new_key(), trust);
-    let question = Question { name: "n".into(), peer_urls: Vec::new(), named: [0; 32] };
+    let question = Question::Meets(Introduction { name: "n".into(), peer_urls: Vec::new(), named: [0; 32] });
     (0..count).map(|_| block_on(asker.ask(address, &question)).map(drop)).collect()
 }
 

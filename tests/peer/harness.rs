@@ -34,6 +34,7 @@ pub fn public(key: &NodeKey) -> PublicKey {
 pub fn identity(member: u64) -> Identity {
     Identity {
         earlier: Vec::new(),
+        promise: None,
         key: new_key(),
         member: MemberId(member),
         root: ClusterRoot([7; 32]),

@@ -1,0 +1,140 @@
+//! What is said comes back; whatever else comes is refused.
+
+use super::*;
+use crate::formation::identity::test_key;
+use crate::formation::{found_solo, test_founding};
+
+fn view(seeds: std::ops::Range<u8>) -> View {
+    View::of(seeds.map(|seed| test_key(seed).fingerprint()))
+}
+
+fn questions() -> Vec<Question> {
+    let (name, peer_urls) =
+        (String::from("a"), vec!["https://a:2380".to_owned(), "https://b:2380".to_owned()]);
+    vec![
+        Question::Meets(Introduction { name: name.clone(), peer_urls: peer_urls.clone(), named: [7; 32] }),
+        Question::Probe { name: name.clone(), view: view(1..4) },
+        Question::Promise { round: u64::MAX - 1, patient: true, view: view(1..2) },
+        Question::Promise { round: 5, patient: false, view: view(0..0) },
+        Question::Join { name, peer_urls, claim: vec![1, 2, 3] },
+    ]
+}
+
+fn answers() -> Vec<Answer> {
+    let standing = Standing {
+        name: "m".into(),
+        cluster: ClusterId(7),
+        generation: Generation(3),
+        committed: true,
+        open: false,
+    };
+    let founding = found_solo(test_key(1), ClusterRoot([9; 32]), 7);
+    let welcome = Welcome {
+        root: founding.identity.root,
+        generation: founding.identity.generation,
+        member: founding.identity.member,
+        members: founding.meta.members,
+    };
+    vec![
+        Answer::Fresh { name: "a".into() },
+        Answer::Welcome(Box::new(welcome)),
+        Answer::Wait("later".into()),
+        Answer::Refused("no".into()),
+        Answer::Gathers { name: "a".into(), round: None, view: view(1..3) },
+        Answer::Gathers { name: "a".into(), round: Some(8), view: view(1..3) },
+        Answer::Promised { round: 9 },
+        Answer::NotPromised("promised to another".into()),
+        Answer::Member(Standing { committed: false, open: true, ..standing.clone() }),
+        Answer::Member(standing),
+        Answer::Pending("approve it".into()),
+    ]
+}
+
+#[test]
+fn what_is_said_comes_back_and_other_bytes_are_refused() {
+    for question in questions() {
+        let bytes = question.encode();
+        assert_eq!(Question::decode(&bytes), Ok(question));
+        check_refusals(&bytes, |bytes| Question::decode(bytes).is_err());
+    }
+    for answer in answers() {
+        let bytes = answer.encode();
+        assert_eq!(Answer::decode(&bytes), Ok(answer));
+        check_refusals(&bytes, |bytes| Answer::decode(bytes).is_err());
+    }
+}
+
+/// Cut anywhere, continued, of another version or of no kind.
+fn check_refusals(bytes: &[u8], refused: impl Fn(&[u8]) -> bool) {
+    assert!((0..bytes.len()).all(|cut| refused(&bytes[..cut])));
+    assert!(refused(&[bytes, &[0]].concat()));
+    for (at, wrong) in [(0, 1), (0, 3), (1, 0), (1, 10)] {
+        let mut other = bytes.to_vec();
+        other[at] = wrong;
+        assert!(refused(&other), "{wrong} at {at}");
+    }
+}
+
+#[test]
+fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
+    let long = Answer::Refused("x".repeat(2 * TEXT_BYTES_MAX));
+    let Ok(Answer::Refused(text)) = Answer::decode(&long.encode()) else { panic!("it is cut") };
+    assert_eq!(text.len(), TEXT_BYTES_MAX);
+    let many = Question::Join { name: String::new(), peer_urls: vec![], claim: vec![1; 2 * CLAIM_BYTES_MAX] };
+    let Ok(Question::Join { claim, .. }) = Question::decode(&many.encode()) else { panic!("it is cut") };
+    assert_eq!(claim.len(), CLAIM_BYTES_MAX);
+    let urls =
+        Question::Join { name: String::new(), peer_urls: vec![String::new(); URLS_MAX + 1], claim: vec![] };
+    assert_eq!(Question::decode(&urls.encode()), Err(MessageError));
+    let crowd = |count: usize| {
+        let node = |n: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            Fingerprint::from_bytes(bytes)
+        };
+        View((0..count).map(node).collect())
+    };
+    let view = View::of(crowd(2 * VIEW_NODES_MAX).0);
+    assert_eq!(view, crowd(VIEW_NODES_MAX), "the lowest are those that count");
+    let probe = |view| Question::Probe { name: String::new(), view };
+    assert_eq!(Question::decode(&probe(view.clone()).encode()), Ok(probe(view)));
+    assert_eq!(Question::decode(&probe(crowd(VIEW_NODES_MAX + 1)).encode()), Err(MessageError));
+}
+
+#[test]
+fn a_view_is_ascending_and_says_who_is_lowest() {
+    let all: Vec<Fingerprint> = (1..6).map(|seed| test_key(seed).fingerprint()).collect();
+    let view = View::of(all.iter().rev().chain(&all).copied());
+    assert_eq!(view.nodes().len(), 5, "each node once");
+    assert_eq!(view.lowest(), all.iter().min().copied());
+    assert!(all.iter().all(|node| view.has(node)) && !view.has(&test_key(9).fingerprint()));
+    let mut swapped = view.clone();
+    swapped.0.swap(0, 1);
+    let mut twice = view.clone();
+    twice.0[1] = twice.0[0];
+    for bad in [swapped, twice] {
+        let bytes = Question::Probe { name: String::new(), view: bad }.encode();
+        assert_eq!(Question::decode(&bytes), Err(MessageError), "two views of the same nodes are equal");
+    }
+}
+
+#[test]
+fn who_is_welcome_is_among_the_members() {
+    let (meta, _) = joining_state(vec![]);
+    let nobody = [&[VERSION, answer::WELCOME][..], &[0; 48], &encode_facts(&meta)].concat();
+    assert!(Answer::decode(&nobody).is_err());
+    let founding = test_founding(1);
+    let (root, generation) = (founding.identity.root, founding.identity.generation);
+    let welcome = Welcome { root, generation, member: MemberId(1), members: founding.meta.members };
+    assert!(Answer::decode(&Answer::Welcome(Box::new(welcome)).encode()).is_err(), "another member");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_decoders_panic(kind in 0..12_u8, bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        let _ = Question::decode(&bytes);
+        let _ = Answer::decode(&bytes);
+        let _ = Question::decode(&[&[VERSION, kind], &bytes[..]].concat());
+        let _ = Answer::decode(&[&[VERSION, kind], &bytes[..]].concat());
+    }
+}
