@@ -48,6 +48,8 @@ pub const ADMISSION_SECONDS_MIN: u64 = 60;
 pub const WINDOW_SECONDS_MAX: u64 = 24 * 60 * 60;
 /// The longest that a token may be good for.
 pub const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Nodes that wait for an operator to let them in, of those that have asked last.
+pub const PENDING_NODES_MAX: usize = 64;
 /// Tokens that are kept.
 pub const TOKENS_MAX: usize = 64;
 /// Approved fingerprints whose nodes have not come in yet.

@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use crate::formation::{
-    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Stage, found_solo,
+    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, found_solo,
 };
 use crate::ids::Revision;
 use crate::runtime::clock::random_u64;
@@ -46,14 +46,6 @@ pub enum OpenError {
         #[source]
         source: formation::OpenError,
     },
-    /// A fresh directory, and nobody said what to make of it.
-    #[error(
-        "the data directory {path} is empty: start with --solo for a cluster of one, or say with --initial-cluster who else there is"
-    )]
-    NothingToJoin {
-        /// The directory.
-        path: PathBuf,
-    },
     /// The generated key was no key.
     #[error("cannot make the node's key")]
     Key(#[from] KeyError),
@@ -74,8 +66,6 @@ pub enum WhenFresh {
     Solo,
     /// Look for others.
     Meet,
-    /// Refuse.
-    Refuse,
 }
 
 /// How a data directory is opened.
@@ -103,6 +93,8 @@ pub struct FreshDir {
     disk: DiskOptions,
     /// The node's key.
     pub key: NodeKey,
+    /// Whom it has left the founding to, before this start.
+    pub promise: Option<Promise>,
 }
 
 impl DataDir {
@@ -115,7 +107,6 @@ impl DataDir {
         let is_fresh = |identity: &Identity| matches!(identity.stage, Stage::Fresh | Stage::Forming);
         if identity.as_ref().is_none_or(is_fresh) {
             match (options.when_fresh, identity) {
-                (WhenFresh::Refuse, _) => return Err(OpenError::NothingToJoin { path: path.to_owned() }),
                 (WhenFresh::Solo, None) => drop(found(path, &directory, Stage::Founding)?),
                 (WhenFresh::Solo, Some(known)) => {
                     let begun = new_cluster(path, known.key, Stage::Founding)?;
@@ -123,8 +114,9 @@ impl DataDir {
                 }
                 (WhenFresh::Meet, known) => {
                     let identity = known.map_or_else(|| found(path, &directory, Stage::Fresh), Ok)?;
-                    let (path, disk, key) = (path.to_owned(), options.disk, identity.key);
-                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key }));
+                    let (path, disk) = (path.to_owned(), options.disk);
+                    let Identity { key, promise, .. } = identity;
+                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key, promise }));
                 }
             }
         }
@@ -177,6 +169,11 @@ impl FreshDir {
     /// Who this node would be in a cluster that it founds.
     pub fn founder(&self) -> Result<Identity, OpenError> {
         new_cluster(&self.path, self.key.clone(), Stage::Forming)
+    }
+
+    /// Notes whom this node leaves the founding to.
+    pub fn note_promise(&self, promise: Option<Promise>) -> Result<(), OpenError> {
+        formation::note_promise(&self.directory, promise).map_err(failed_content(&self.path))
     }
 
     /// Begins what was found or founded: store and log with these facts.

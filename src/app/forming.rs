@@ -54,7 +54,7 @@ pub enum SecretFailure {
 /// Who is listened to that is in no cluster yet.
 pub(super) fn trust(config: &PeerConfig) -> Result<Trust, SecretFailure> {
     let fingerprints = config.fingerprints.clone();
-    let Some(path) = &config.secret_file else { return Ok(Trust { secret: None, fingerprints }) };
+    let Some(path) = &config.secret_file else { return Ok(Trust { fingerprints, ..Trust::default() }) };
     let read = || -> std::io::Result<String> {
         let length = std::fs::metadata(path)?.len();
         if length > 2 * SECRET_BYTES_MAX as u64 {
@@ -65,7 +65,7 @@ pub(super) fn trust(config: &PeerConfig) -> Result<Trust, SecretFailure> {
     let text = read().map_err(|source| SecretFailure::Read { path: path.clone(), source })?;
     let secret =
         ClusterSecret::parse(&text).map_err(|source| SecretFailure::Secret { path: path.clone(), source })?;
-    Ok(Trust { secret: Some(secret), fingerprints })
+    Ok(Trust { secret: Some(secret), fingerprints, ..Trust::default() })
 }
 
 /// Meets the others until there is a cluster, and begins the data directory with it.
@@ -121,7 +121,7 @@ async fn meet(
     }
     let shared = Arc::new(Mutex::new(meeting.clone()));
     let for_answers = Arc::clone(&shared);
-    let answerer: Answerer = Arc::new(move |_, question| {
+    let answerer: Answerer = Arc::new(move |_, _, question| {
         let answer = for_answers.lock().unwrap_or_else(PoisonError::into_inner).answer(&question);
         Box::pin(async move { answer })
     });
@@ -179,6 +179,11 @@ impl Said {
     }
 }
 
+/// Where a host and a port lead, as far as the system's resolver knows.
+pub(super) async fn resolve(host_and_port: String) -> Vec<SocketAddr> {
+    smol::unblock(move || host_and_port.to_socket_addrs().map(Iterator::collect).unwrap_or_default()).await
+}
+
 async fn addresses(urls: &[String]) -> Vec<SocketAddr> {
     let urls: Vec<Url> = urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
     // The resolver waits; nothing else is to be done meanwhile.
@@ -192,7 +197,7 @@ async fn addresses(urls: &[String]) -> Vec<SocketAddr> {
 /// The answers of a member to nodes that are in no cluster.
 pub(super) fn answerer(identity: &Identity, handle: &Handle) -> Answerer {
     let (identity, handle) = (identity.clone(), handle.clone());
-    Arc::new(move |key, question| {
+    Arc::new(move |key, _, question| {
         let (identity, handle) = (identity.clone(), handle.clone());
         Box::pin(async move {
             let ask = || receive(&identity, &handle.view().facts().members, key, &question);

@@ -3,12 +3,15 @@
 //! Owns: the order in which the parts come up and go down. Must never: hold logic that a part could hold. Driven by `main`.
 
 mod addresses;
+mod admission;
 mod auto_compaction;
 mod compare;
 mod data_dir;
 mod fingerprint;
 mod forming;
+mod gather;
 mod image_file;
+mod lan;
 mod metrics;
 mod peers;
 mod recover;

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use smol::channel::{Receiver, Sender};
+use smol::future::or;
 use smol::{LocalExecutor, Timer};
 
 use super::addresses::Addresses;
+use super::admission::Desk;
 use super::forming;
+use super::lan::Lan;
 use crate::consensus::Message;
-use crate::formation::Identity;
+use crate::formation::{Fingerprint, Identity};
 use crate::ids::{LogIndex, MemberId, PublicKey, Run};
 use crate::limits::QUESTIONS_WAITING_MAX;
 use crate::mvcc::Facts;
@@ -43,19 +46,28 @@ pub(super) struct Members {
     pub(super) prng: Prng,
     /// Who is listened to that is in no cluster yet; none: nobody.
     pub(super) trust: Option<Trust>,
+    /// Where others may be, if nodes find each other; and what is answered to those that have no cluster.
+    pub(super) found: Option<(Arc<Lan>, Desk)>,
 }
 
 impl Members {
     fn start(&mut self) -> Result<Peers, StartError> {
-        let Self { handle, identity, listen, clock, prng, trust } = self;
-        let forming = trust.clone().map(|trust| (trust, forming::answerer(identity, handle)));
+        let Self { handle, identity, listen, clock, prng, trust, found } = self;
+        let forming = trust.clone().map(|trust| {
+            let answerer = match found {
+                Some((_, desk)) => desk.clone().answerer(),
+                None => forming::answerer(identity, handle),
+            };
+            (trust, answerer)
+        });
+        let lan = found.as_ref().map(|(lan, _)| Arc::clone(lan));
         let (identity, prng) = (identity.clone(), prng.fork());
-        Peers::start(Options { identity, listen: *listen, prng, clock: *clock, forming }, handle)
+        Peers::start(Options { identity, listen: *listen, prng, clock: *clock, forming }, handle, lan)
     }
 
-    /// Connects with the other members once there are any, until it is dropped. A node that is alone leaves the port to others.
+    /// Connects with the other members once there are any, until it is dropped. A node that is alone leaves the port to others, unless they are to find it.
     pub(super) async fn talk(mut self, executor: Rc<LocalExecutor<'static>>) {
-        loop {
+        while self.found.is_none() {
             let changed = self.handle.members_changed();
             if self.handle.view().facts().members.len() > 1 {
                 break;
@@ -70,7 +82,7 @@ impl Members {
             Timer::after(LISTEN_AGAIN).await;
         };
         tracing::info!(address = %self.listen, "listening for members");
-        smol::future::or(peers.follow(), peers.answer(&executor)).await;
+        or(peers.follow(), peers.answer(&executor)).await;
     }
 }
 
@@ -86,6 +98,7 @@ struct Peers {
     transport: Arc<Transport>,
     handle: Handle,
     asked: Receiver<Asked>,
+    lan: Option<Arc<Lan>>,
 }
 
 /// The node's way out. It does not keep the transport alive, which brings what comes to the node.
@@ -121,13 +134,13 @@ impl PeerLink for Link {
 
 impl Peers {
     /// Binds the port and lets members connect whom the state names.
-    fn start(options: Options, handle: &Handle) -> Result<Self, StartError> {
+    fn start(options: Options, handle: &Handle, lan: Option<Arc<Lan>>) -> Result<Self, StartError> {
         let (asks, asked) = smol::channel::bounded(QUESTIONS_WAITING_MAX);
         let for_events = handle.clone();
         let events = Arc::new(move |event| take(&for_events, &asks, event));
         let transport = Arc::new(Transport::start(options, events)?);
         handle.connect_peers(Arc::new(Link(Arc::downgrade(&transport))));
-        Ok(Self { transport, handle: handle.clone(), asked })
+        Ok(Self { transport, handle: handle.clone(), asked, lan })
     }
 
     /// Keeps the transport's members equal to those of the state, until it is dropped. Without a leader, also those that members know of.
@@ -137,7 +150,7 @@ impl Peers {
         let (mut shown, mut roster) = (BTreeMap::new(), Roster::default());
         let mut addresses = Addresses::new(self.handle.clone());
         loop {
-            let changed = self.handle.members_changed();
+            let changed = or(self.handle.members_changed(), self.lan_changed());
             // A view that is held keeps the store's old pages, so that it goes before the wait.
             let urls = {
                 let view = self.handle.view();
@@ -146,7 +159,8 @@ impl Peers {
                 // First of all, so that who is cut off now is told why.
                 let gone = view.facts().removed.iter().filter_map(|(id, key)| Some(((*key)?, *id)));
                 self.transport.set_removed(gone.collect());
-                let peers = peers_at(&places, &addresses);
+                let heard = self.lan.as_ref().map(|lan| lan.places()).unwrap_or_default();
+                let peers = peers_at(&places, &addresses, &heard);
                 if peers != shown {
                     self.transport.set_peers(peers.clone());
                     shown = peers;
@@ -156,7 +170,17 @@ impl Peers {
             let lost = async {
                 roster = self.newer_roster(roster.applied, shown.keys().copied()).await;
             };
-            smol::future::or(smol::future::or(changed, addresses.news(urls)), lost).await;
+            or(or(changed, addresses.news(urls)), lost).await;
+        }
+    }
+
+    fn lan_changed(&self) -> impl Future<Output = ()> + use<> {
+        let changed = self.lan.as_ref().map(|lan| lan.changed());
+        async move {
+            match changed {
+                Some(changed) => changed.await,
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -173,7 +197,7 @@ impl Peers {
                     Timer::after(LEADERLESS).await;
                     Err(ServeError::TimedOut)
                 };
-                match smol::future::or(self.handle.ask_roster(member), late).await {
+                match or(self.handle.ask_roster(member), late).await {
                     Ok(roster) if is_news(&roster, held, self.handle.view().applied()) => return roster,
                     Ok(_) | Err(_) => {}
                 }
@@ -255,11 +279,20 @@ fn places_of(facts: &Facts) -> impl Iterator<Item = (MemberId, Place<'_>)> {
     })
 }
 
-/// What the transport has to know of them.
-fn peers_at(places: &BTreeMap<MemberId, Place<'_>>, addresses: &Addresses) -> BTreeMap<MemberId, Peer> {
+/// What the transport has to know of them. Where they were heard of last comes first: what the state says may be where they were before.
+fn peers_at(
+    places: &BTreeMap<MemberId, Place<'_>>,
+    addresses: &Addresses,
+    heard: &BTreeMap<Fingerprint, Vec<SocketAddr>>,
+) -> BTreeMap<MemberId, Peer> {
     let peer = |(id, place): (&MemberId, &Place<'_>)| {
-        let addresses = place.urls.iter().flat_map(|url| addresses.of(url)).collect();
-        (*id, Peer { key: place.key, addresses, seen: place.seen })
+        let mut all = heard.get(&Fingerprint::of(&place.key)).cloned().unwrap_or_default();
+        for address in place.urls.iter().flat_map(|url| addresses.of(url)) {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        (*id, Peer { key: place.key, addresses: all, seen: place.seen })
     };
     places.iter().map(peer).collect()
 }

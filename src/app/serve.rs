@@ -14,17 +14,20 @@ use async_signal::{Signal, Signals};
 use smol::stream::StreamExt as _;
 use smol::{Async, LocalExecutor, Timer};
 
+use super::admission::Desk;
 use super::auto_compaction::AutoCompactor;
 use super::chain;
 use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
 use super::forming;
+use super::gather;
+use super::lan::Lan;
 use super::metrics::metrics_text;
 use super::peers::Members;
 use super::resources;
 use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
-use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig};
+use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity};
 use crate::limits::{ANSWER_WRITE_SHARE, KEEPALIVE_TIMEOUT};
 use crate::node::{ApplierError, RecoverError, Recovery, recover};
@@ -77,6 +80,9 @@ pub enum ServeFailure {
     /// The members' port cannot be listened on.
     #[error("cannot form a cluster with others")]
     Forming(#[from] crate::peer::StartError),
+    /// The network cannot be looked at.
+    #[error("others cannot be found")]
+    Discovery(#[from] crate::discovery::StartError),
     /// The operating system refused something a server needs.
     #[error("cannot {action}")]
     System {
@@ -136,20 +142,32 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let sockets = bind(&config.client)?;
     let store = StoreOptions { cache_bytes: config.store.cache_bytes };
     let disk = DiskOptions { store, ..DiskOptions::default() };
-    let trust = forming::trust(&config.peer)?;
-    let when_fresh = match &config.peer.initial {
-        _ if config.solo => WhenFresh::Solo,
-        Some(_) => WhenFresh::Meet,
-        None => WhenFresh::Refuse,
+    let mut trust = forming::trust(&config.peer)?;
+    let when_fresh = if config.solo { WhenFresh::Solo } else { WhenFresh::Meet };
+    let opened = DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?;
+    let name = config.is_automatic().then(|| name_of_the_host(config)).unwrap_or_else(|| config.name.clone());
+    let lan = match &opened {
+        _ if !config.is_automatic() => None,
+        Opened::Node(data) => Some(&data.content.identity.key),
+        Opened::Fresh(fresh) => Some(&fresh.key),
     };
-    let data =
-        match (DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?, &config.peer.initial) {
-            (Opened::Node(data), _) => data,
-            (Opened::Fresh(fresh), Some(initial)) => {
-                forming::form(fresh, &config.name, &config.peer, initial, trust.clone(), clock)?
+    let lan = lan.map(|key| Lan::start(config, &name, key.fingerprint(), clock)).transpose()?;
+    if config.peer.trust != TrustMode::FleetKey {
+        trust.near = lan.as_ref().map(|lan| lan.near());
+    }
+    let data = match (opened, &config.peer.initial, &lan) {
+        (Opened::Node(data), ..) => data,
+        (Opened::Fresh(fresh), Some(initial), _) => {
+            forming::form(fresh, &config.name, &config.peer, initial, trust.clone(), clock)?
+        }
+        (Opened::Fresh(fresh), None, Some(lan)) => {
+            match gather::gather(fresh, lan, &name, &config.peer, trust.clone(), clock)? {
+                Some(data) => data,
+                None => return Ok(()),
             }
-            (Opened::Fresh(_), None) => unreachable!("without others to meet nothing is left fresh"),
-        };
+        }
+        (Opened::Fresh(_), None, None) => unreachable!("a cluster of one was founded"),
+    };
     let metrics = Arc::new(Metrics::new(api::methods()));
     let member = data.content.identity.member;
     let others_vote = data.content.store.meta().conf_state.others_vote(member);
@@ -158,7 +176,8 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let handle = running.handle().clone();
     let (path, others) = (config.data_dir.clone(), handle.clone());
     telemetry::note_store_damage(move || others.others_vote() && DataDir::note_damage(&path).is_ok());
-    let outcome = smol::block_on(attend(config, &running, &identity, sockets, clock, metrics, trust));
+    let place = Place { name, identity, trust, lan };
+    let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
     match outcome {
         Ok(()) => running.stop()?,
         // The threads are not waited for: one of them may hang in the very call that failed.
@@ -260,16 +279,34 @@ fn start(
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 
+/// Who the node is among others.
+struct Place {
+    name: String,
+    identity: Identity,
+    trust: Trust,
+    /// Where it finds others, if it does.
+    lan: Option<Arc<Lan>>,
+}
+
+/// What the node is called: what the box is, where nobody has chosen anything else.
+fn name_of_the_host(config: &ServeConfig) -> String {
+    let host = rustix::system::uname();
+    match host.nodename().to_str() {
+        Ok(host) if !config.is_named() && !host.is_empty() => host.to_owned(),
+        _ => config.name.clone(),
+    }
+}
+
 /// Serves clients on this thread until a signal or a fault comes.
 async fn attend(
     config: &ServeConfig,
     running: &Running,
-    identity: &Identity,
+    place: &Place,
     sockets: Vec<Socket>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    trust: Trust,
 ) -> Result<(), ServeFailure> {
+    let Place { name, identity, trust, lan } = place;
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
     let handle = running.handle().clone();
@@ -277,18 +314,30 @@ async fn attend(
     let api = build_api(config, &handle, metrics, stopping);
     let executor = Rc::new(LocalExecutor::new());
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let desk = Desk {
+        identity: identity.clone(),
+        name: name.clone(),
+        handle: handle.clone(),
+        trust: config.peer.trust,
+        pending: Arc::default(),
+        clock,
+    };
     let members = Members {
         handle: handle.clone(),
         identity: identity.clone(),
         listen: config.peer.listen.address,
         clock,
         prng: Prng::new(seed),
-        trust: Some(trust),
+        trust: Some(trust.clone()),
+        found: lan.clone().map(|lan| (lan, desk)),
     };
     // A task of its own: while the node drains, its last writes still need the others.
     let members = executor.spawn(members.talk(Rc::clone(&executor)));
     let serving = async {
-        publish(&handle, config, identity).await;
+        publish(&handle, attributes(config, place)).await;
+        if let Some(lan) = lan {
+            lan.announce(Some(identity.cluster()));
+        }
         for Socket { url, listener, serves } in sockets {
             let listener =
                 Async::new(listener).map_err(|source| ServeFailure::Listen { url: url.clone(), source })?;
@@ -300,8 +349,14 @@ async fn attend(
             executor.spawn(accept).detach();
         }
         executor.spawn(compare::compare(handle.clone(), config.peer.compare_interval)).detach();
+        let moving = async {
+            if let Some(lan) = lan {
+                publish_changes(&handle, config, place, lan).await;
+            }
+        };
         executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
         tracing::info!("ready to serve client requests");
+        moving.await;
         smol::future::pending().await
     };
     // A task of its own: polled with the rest it would look at its descriptor at every wake-up.
@@ -377,17 +432,26 @@ fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopp
     Api::new(handle.clone(), options, metrics, text, stopping)
 }
 
-/// Tells the cluster what this member is called and where clients find it. Not serving before that keeps a client that asks at once for
-/// the members from an answer without addresses.
-async fn publish(handle: &Handle, config: &ServeConfig, identity: &Identity) {
-    let attributes = MemberAttributes {
+/// What this member is called and where it is found, in this run.
+fn attributes(config: &ServeConfig, place: &Place) -> MemberAttributes {
+    let Place { name, identity, lan, .. } = place;
+    let found = |urls: &[Url], here: fn(&Lan) -> Vec<String>| match lan {
+        Some(lan) if urls.is_empty() => here(lan),
+        _ => urls.iter().map(ToString::to_string).collect(),
+    };
+    MemberAttributes {
         member: identity.member,
-        name: config.name.clone(),
-        peer_urls: config.peer.advertise_urls.iter().map(ToString::to_string).collect(),
-        client_urls: config.client.advertise_urls.iter().map(ToString::to_string).collect(),
+        name: name.clone(),
+        peer_urls: found(&config.peer.advertise_urls, Lan::peer_urls),
+        client_urls: found(&config.client.advertise_urls, Lan::client_urls),
         incarnation: identity.incarnation.0,
         boot_nonce: identity.boot_nonce,
-    };
+    }
+}
+
+/// Tells the cluster what this member is called and where clients find it. Not serving before that keeps a client that asks at once for
+/// the members from an answer without addresses.
+async fn publish(handle: &Handle, attributes: MemberAttributes) {
     loop {
         match handle.publish(attributes.clone()).await {
             Ok(_) | Err(ServeError::Stopped) => return,
@@ -396,6 +460,32 @@ async fn publish(handle: &Handle, config: &ServeConfig, identity: &Identity) {
                 Timer::after(PUBLISH_RETRY).await;
             }
         }
+    }
+}
+
+/// Tells the cluster where this member is found whenever that changes.
+async fn publish_changes(handle: &Handle, config: &ServeConfig, place: &Place, lan: &Lan) {
+    let mut told = attributes(config, place);
+    loop {
+        let changed = lan.changed();
+        let now = attributes(config, place);
+        if now != told {
+            tracing::info!(peer_urls = ?now.peer_urls, client_urls = ?now.client_urls, "this member has moved");
+            // What is new meanwhile is told instead.
+            let lost = async {
+                changed.await;
+                false
+            };
+            let published = async {
+                publish(handle, now.clone()).await;
+                true
+            };
+            if smol::future::or(published, lost).await {
+                told = now;
+            }
+            continue;
+        }
+        changed.await;
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod interfaces;
 mod mdns;
+mod near;
 mod rules;
 mod sighting;
 
@@ -22,6 +23,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 pub use interfaces::{INTERFACE_ADDRESSES_MAX, Interface, is_link_local};
+pub use near::is_near;
 pub use rules::{InterfaceRules, NOT_BY_DEFAULT};
 pub use sighting::{
     Announcement, NAME_BYTES_MAX, NodeAnnouncement, SIGHTING_ADDRESSES_MAX, SIGHTINGS_MAX, Sighting,

@@ -12,7 +12,7 @@
 //! answer    = version:u8 (2)  kind:u8
 //!             1 fresh: name:text     2 welcome: root:32  generation:u64  member:u64  facts (as the store keeps them)
 //!             3 wait: sentence:text  4 refused: sentence:text
-//!             5 gathers: name:text  attempt:u8 (0, 1)  round:u64, if 1  view
+//!             5 gathers: name:text  attempt:u8 (0, 1)  round:u64, if 1  promised:u8 (0, 1)  to:32, if 1  view
 //!             6 promised: round:u64  7 not promised: sentence:text
 //!             8 member: name:text  cluster:u64  generation:u64  flags:u8 (1 committed, 2 open)
 //!             9 pending: sentence:text
@@ -100,6 +100,8 @@ pub enum Answer {
         name: String,
         /// Its attempt to found, if it makes one. An attempt that is not named here has ended.
         round: Option<u64>,
+        /// Whom it leaves the founding to, if anybody; itself, while it makes an attempt.
+        promised: Option<Fingerprint>,
         /// Whom it sees, itself among them.
         view: View,
     },
@@ -284,10 +286,12 @@ impl Answer {
                 let (meta, _) = joining_state(welcome.members.clone());
                 out.extend_from_slice(&encode_facts(&meta));
             }
-            Self::Gathers { name, round, view } => {
+            Self::Gathers { name, round, promised, view } => {
                 say(answer::GATHERS, name);
                 out.push(round.is_some().into());
                 out.extend(round.iter().flat_map(|round| round.to_le_bytes()));
+                out.push(promised.is_some().into());
+                out.extend(promised.iter().flat_map(Fingerprint::bytes));
                 put_view(&mut out, view);
             }
             Self::Promised { round } => {
@@ -315,7 +319,8 @@ impl Answer {
             answer::GATHERS => {
                 let name = take_text(bytes)?;
                 let round = if take_flag(bytes)? { Some(take_number(bytes)?) } else { None };
-                Self::Gathers { name, round, view: take_view(bytes)? }
+                let promised = if take_flag(bytes)? { Some(take_node(bytes)?) } else { None };
+                Self::Gathers { name, round, promised, view: take_view(bytes)? }
             }
             answer::PROMISED => Self::Promised { round: take_number(bytes)? },
             answer::NOT_PROMISED => Self::NotPromised(take_text(bytes)?),
@@ -407,9 +412,12 @@ fn take_texts(bytes: &mut &[u8]) -> Result<Vec<String>, MessageError> {
 
 fn take_view(bytes: &mut &[u8]) -> Result<View, MessageError> {
     let count = take_count(bytes, VIEW_NODES_MAX)?;
-    let node = |_| Ok(Fingerprint::from_bytes(take_array::<FINGERPRINT_BYTES>(bytes)?));
-    let nodes = (0..count).map(node).collect::<Result<Vec<_>, MessageError>>()?;
+    let nodes = (0..count).map(|_| take_node(bytes)).collect::<Result<Vec<_>, MessageError>>()?;
     if nodes.is_sorted_by(|a, b| a < b) { Ok(View(nodes)) } else { Err(MessageError) }
+}
+
+fn take_node(bytes: &mut &[u8]) -> Result<Fingerprint, MessageError> {
+    Ok(Fingerprint::from_bytes(take_array::<FINGERPRINT_BYTES>(bytes)?))
 }
 
 fn take_bytes<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], MessageError> {

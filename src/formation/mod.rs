@@ -5,9 +5,11 @@
 
 mod data_dir;
 mod found;
+pub mod gathering;
 mod identity;
 mod meeting;
 mod message;
+mod neighbours;
 mod record;
 mod runs;
 mod secret;

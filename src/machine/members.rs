@@ -55,15 +55,16 @@ impl Machine {
     }
 
     /// What a member says of itself. One that was removed while it said so stays removed. Where it is for others is for the operator to say,
-    /// once anybody has.
+    /// once anybody has; in a cluster that formed by itself members say it themselves, and one that has no address now is where it was.
     pub(super) fn publish(&mut self, attributes: &MemberAttributes) {
         self.tip.digest_mut().attributes(attributes);
+        let says_where = self.tip.view().facts().charter.automatic && !attributes.peer_urls.is_empty();
         let members = &mut self.tip.facts_mut().members;
         if let Ok(position) = members.binary_search_by_key(&attributes.member, Member::id) {
             let known = &mut members[position].attributes;
             let peer_urls = std::mem::take(&mut known.peer_urls);
             *known = attributes.clone();
-            if !peer_urls.is_empty() {
+            if !peer_urls.is_empty() && !says_where {
                 known.peer_urls = peer_urls;
             }
         }

@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -47,7 +47,7 @@ const CLOSED_NOT_HEARD: u32 = 0x200;
 /// How long the end of the connections may take.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// Who is listened to: whoever shows all that is asked for here. Where nothing is, processes of this machine.
+/// Who is listened to: whoever shows all that is asked for here. Where nothing is, processes of this machine, and whoever is near.
 ///
 /// With both a secret and a list, either of them alone would let in somebody whom the other one was set up to keep out.
 #[derive(Clone, Debug, Default)]
@@ -56,11 +56,24 @@ pub struct Trust {
     pub secret: Option<ClusterSecret>,
     /// It has to hold the key of one of these; empty: any key.
     pub fingerprints: Vec<Fingerprint>,
+    /// Who is near, where they need not show anything.
+    pub near: Option<Near>,
 }
 
-/// Answers questions of nodes whose key and right to be heard were checked.
-pub type Answerer =
-    Arc<dyn Fn(PublicKey, Question) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
+/// Whether somebody is on the same network.
+#[derive(Clone)]
+pub struct Near(pub Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl fmt::Debug for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Near")
+    }
+}
+
+/// Answers questions of nodes whose key and right to be heard were checked, and that ask from this address.
+pub type Answerer = Arc<
+    dyn Fn(PublicKey, SocketAddr, Question) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync,
+>;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +83,9 @@ pub enum AskError {
     Lost(String),
     /// With nothing to know others by, only this machine is asked.
     #[error(
-        "{0} is not on this machine, and there is neither a cluster secret (--cluster-secret-file) nor a list of keys (--peer-fingerprints)"
+        "{0} is not on this machine or near it, and there is neither a cluster secret (--cluster-secret-file) nor a list of keys (--peer-fingerprints)"
     )]
-    NotLoopback(SocketAddr),
+    TooFar(SocketAddr),
     /// It was told nothing.
     #[error("{0}")]
     Key(#[from] KeyRefused),
@@ -118,7 +131,8 @@ struct Ends {
 impl Trust {
     fn hears(&self, address: SocketAddr) -> bool {
         let asks = self.secret.is_some() || !self.fingerprints.is_empty();
-        asks || canonical(address).ip().is_loopback()
+        let ip = canonical(address).ip();
+        asks || ip.is_loopback() || self.near.as_ref().is_some_and(|near| near.0(ip))
     }
 
     /// Whether whoever holds this key may be talked with. It was shown by TLS, in either direction, that the other end does.
@@ -198,6 +212,7 @@ pub(super) async fn serve(
 /// A question of somebody who is listened to, and where its answer goes.
 struct Heard {
     key: PublicKey,
+    at: SocketAddr,
     ends: Ends,
     asked: Vec<u8>,
     send: SendStream,
@@ -218,12 +233,13 @@ async fn question(connection: &Connection, own: PublicKey, key: PublicKey, trust
     let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?;
     let (proof, asked) = opened(&bytes)?;
     let is_proven = trust.accepts(Prover::Dialler, &ends, &[asked], proof);
-    is_proven.then(|| Heard { key, ends, asked: asked.to_vec(), send })
+    let at = connection.remote_address();
+    is_proven.then(|| Heard { key, at, ends, asked: asked.to_vec(), send })
 }
 
 async fn answer(heard: Heard, trust: &Trust, answerer: &Answerer) -> Option<()> {
-    let Heard { key, ends, asked, mut send } = heard;
-    let answer = answerer(key, Question::decode(&asked).ok()?).await.encode();
+    let Heard { key, at, ends, asked, mut send } = heard;
+    let answer = answerer(key, at, Question::decode(&asked).ok()?).await.encode();
     let proof = trust.prove(Prover::Dialled, &ends, &[&asked, &answer]);
     send.write_all(&sealed(proof, &answer)).await.ok()?;
     // It can only fail for a stream that is closed already.
@@ -308,7 +324,7 @@ impl Forming {
     ) -> Result<(PublicKey, Answer), AskError> {
         let Inner { endpoint, credentials, own, trust, .. } = &*self.inner;
         if !trust.hears(address) {
-            return Err(AskError::NotLoopback(address));
+            return Err(AskError::TooFar(address));
         }
         let lost = |error: &dyn fmt::Display| AskError::Lost(error.to_string());
         let config = endpoint::client_of(credentials.client_of_strangers().map_err(|error| lost(&error))?)

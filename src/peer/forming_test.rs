@@ -22,7 +22,7 @@ fn public(key: &NodeKey) -> PublicKey {
 }
 
 fn listed(keys: &[&NodeKey]) -> Trust {
-    Trust { secret: None, fingerprints: keys.iter().map(|key| key.fingerprint()).collect() }
+    Trust { fingerprints: keys.iter().map(|key| key.fingerprint()).collect(), ..Trust::default() }
 }
 
 fn with_secret(text: &str, trust: Trust) -> Trust {
@@ -42,7 +42,7 @@ impl Node {
     fn start(key: &NodeKey, trust: Trust) -> Self {
         let asked_by = Arc::new(Mutex::new(Vec::new()));
         let for_answers = Arc::clone(&asked_by);
-        let answerer: Answerer = Arc::new(move |key, _| {
+        let answerer: Answerer = Arc::new(move |key, _, _| {
             for_answers.lock().unwrap().push(key);
             Box::pin(async { answer() })
         });

@@ -27,7 +27,7 @@ fn right() -> Trust {
 }
 
 fn answerer() -> Answerer {
-    Arc::new(|_, _| Box::pin(async { Answer::Fresh { name: "n".into() } }))
+    Arc::new(|_, _, _| Box::pin(async { Answer::Fresh { name: "n".into() } }))
 }
 
 fn node(key: &NodeKey, trust: Trust) -> Forming {

@@ -1,0 +1,292 @@
+//! A node without a cluster looks for others, until it has joined one or founded one.
+//!
+//! Owns: where each question goes, and the promise on disk. Must never: decide anything (`formation::Gathering` does), or answer a promise that is not on
+//! disk. Driven by `serve` before the node starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_signal::{Signal, Signals};
+use futures_channel::oneshot;
+use smol::channel::{Receiver, Sender};
+use smol::future::or;
+use smol::stream::StreamExt as _;
+use smol::{LocalExecutor, Timer};
+
+use super::data_dir::{DataDir, FreshDir};
+use super::forming::resolve;
+use super::lan::Lan;
+use super::serve::ServeFailure;
+use crate::config::PeerConfig;
+use crate::formation::gathering::{AskId, End, Gathering, Options, Output, State, Ticket, Timers, Whom};
+use crate::formation::{Answer, Fingerprint, Founding, Identity, Question, found_automatic, joining_state};
+use crate::ids::PublicKey;
+use crate::peer::{Answerer, Forming, Trust};
+use crate::prng::Prng;
+use crate::runtime::clock::{Clock, random_u64};
+
+/// What others ask and is not heard yet; whoever asks more is not heard.
+const WAITING_MAX: usize = 64;
+/// Nodes whose addresses are remembered because they have asked or answered.
+const MET_MAX: usize = 64;
+/// How often is said what is waited for, while nothing changes.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// Something that has happened.
+enum Happening {
+    /// A node asks.
+    Asked { from: PublicKey, at: SocketAddr, question: Question, answer: oneshot::Sender<Answer> },
+    /// A node has answered.
+    Answered { ask: AskId, from: PublicKey, at: SocketAddr, answer: Answer },
+    /// Nobody has answered where it was asked.
+    Lost { ask: AskId, why: String },
+    /// Interfaces have changed, or others were heard of.
+    Lan,
+    /// It is time.
+    Timeout,
+    /// The process is told to stop.
+    Stop,
+}
+
+/// Looks for others until there is a cluster, and begins the data directory with it. `None`: the process was told to stop before.
+pub(super) fn gather(
+    fresh: FreshDir,
+    lan: &Arc<Lan>,
+    name: &str,
+    config: &PeerConfig,
+    trust: Trust,
+    clock: Clock,
+) -> Result<Option<DataDir>, ServeFailure> {
+    let executor = LocalExecutor::new();
+    let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
+    let port = Rc::new(Forming::start(&fresh.key, config.listen.address, trust, answerer(asked), clock)?);
+    lan.announce(None);
+    let options = Options {
+        key: PublicKey(*fresh.key.public()),
+        name: name.to_owned(),
+        peer_urls: lan.peer_urls(),
+        claim: Vec::new(),
+        promise: fresh.promise,
+        timers: Timers::default(),
+        prng: Prng::new(seed),
+    };
+    let gatherer = Gatherer {
+        gathering: Gathering::new(clock.now(), options),
+        fresh: &fresh,
+        lan: Arc::clone(lan),
+        executor: &executor,
+        port,
+        clock,
+        happenings,
+        tickets: BTreeMap::new(),
+        met: Vec::new(),
+        sighted: BTreeSet::new(),
+        said: None,
+    };
+    let end = smol::block_on(executor.run(gatherer.run(config)))?;
+    let Some(end) = end else { return Ok(None) };
+    let founder = fresh.founder()?;
+    let (identity, meta, log_start) = match end {
+        End::Found { alone, with } => {
+            let founding = found_automatic(fresh.key.clone(), founder.root, founder.boot_nonce);
+            let Founding { identity, meta, log_start } = founding;
+            tracing::info!(cluster = %identity.cluster(), member = %identity.member, alone, others = with.len(), "founded a cluster");
+            (identity, meta, log_start)
+        }
+        End::Join(welcome) => {
+            let identity = Identity {
+                member: welcome.member,
+                root: welcome.root,
+                generation: welcome.generation,
+                ..founder
+            };
+            tracing::info!(cluster = %identity.cluster(), member = %identity.member, "joins a cluster");
+            let (meta, log_start) = joining_state(welcome.members);
+            (identity, meta, log_start)
+        }
+    };
+    Ok(Some(fresh.begin(&identity, meta, log_start)?))
+}
+
+/// Hands questions to the one who has the answers.
+fn answerer(asked: Sender<Happening>) -> Answerer {
+    Arc::new(move |from, at, question| {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let busy = || Answer::Wait("this node is busy".into());
+            let (answer, answered) = oneshot::channel();
+            if asked.try_send(Happening::Asked { from, at, question, answer }).is_err() {
+                return busy();
+            }
+            answered.await.unwrap_or_else(|_| busy())
+        })
+    })
+}
+
+struct Gatherer<'a> {
+    gathering: Gathering,
+    fresh: &'a FreshDir,
+    lan: Arc<Lan>,
+    executor: &'a LocalExecutor<'static>,
+    port: Rc<Forming>,
+    clock: Clock,
+    happenings: Receiver<Happening>,
+    /// Who waits for an answer.
+    tickets: BTreeMap<Ticket, oneshot::Sender<Answer>>,
+    /// Where nodes have asked or answered from, the latest last.
+    met: Vec<(Fingerprint, SocketAddr)>,
+    /// Who was there when it was looked last.
+    sighted: BTreeSet<Fingerprint>,
+    said: Option<(State, crate::time::Instant)>,
+}
+
+impl Gatherer<'_> {
+    async fn run(mut self, config: &PeerConfig) -> Result<Option<End>, ServeFailure> {
+        let mut signals = Signals::new([Signal::Term, Signal::Int])
+            .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
+        let (answers, answered) = smol::channel::unbounded();
+        for hint in &config.peers {
+            let whom = Whom::Address(hint.to_string());
+            self.gathering.handle_sighting(self.clock.now(), whom, true);
+        }
+        let mut changed = Box::pin(self.lan.changed());
+        self.look();
+        loop {
+            if let Some(end) = self.carry_out(&answers)? {
+                return Ok(Some(end));
+            }
+            self.say();
+            let timeout = self.gathering.poll_timeout(self.clock.now());
+            let timer = timeout.map_or_else(Timer::never, |at| Timer::after(self.clock.until(at)));
+            let asked = async { self.happenings.recv().await.unwrap_or(Happening::Stop) };
+            let answered = async { answered.recv().await.unwrap_or(Happening::Stop) };
+            let changes = async {
+                changed.as_mut().await;
+                Happening::Lan
+            };
+            let late = async {
+                timer.await;
+                Happening::Timeout
+            };
+            let told = async {
+                match signals.next().await {
+                    Some(_) => Happening::Stop,
+                    None => std::future::pending().await,
+                }
+            };
+            match or(told, or(or(answered, asked), or(changes, late))).await {
+                Happening::Asked { from, at, question, answer } => {
+                    self.meet(from, at);
+                    let ticket = self.gathering.handle_question(self.clock.now(), from, question);
+                    self.tickets.insert(ticket, answer);
+                }
+                Happening::Answered { ask, from, at, answer } => {
+                    self.meet(from, at);
+                    self.gathering.handle_answer(self.clock.now(), ask, from, answer);
+                }
+                Happening::Lost { ask, why } => self.gathering.handle_lost(self.clock.now(), ask, &why),
+                Happening::Lan => {
+                    changed = Box::pin(self.lan.changed());
+                    self.look();
+                }
+                Happening::Timeout => {}
+                Happening::Stop => {
+                    tracing::info!("stopped before there was a cluster");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Tells what is seen of the network and of others.
+    fn look(&mut self) {
+        let now = self.clock.now();
+        self.gathering.handle_network(now, self.lan.network());
+        let seen: BTreeSet<Fingerprint> = self.lan.places().into_keys().collect();
+        for gone in self.sighted.difference(&seen) {
+            self.gathering.handle_sighting(now, Whom::Node(*gone), false);
+        }
+        for new in seen.difference(&self.sighted) {
+            self.gathering.handle_sighting(now, Whom::Node(*new), true);
+        }
+        self.sighted = seen;
+    }
+
+    fn meet(&mut self, key: PublicKey, at: SocketAddr) {
+        let node = Fingerprint::of(&key);
+        self.met.retain(|known| *known != (node, at));
+        if self.met.len() == MET_MAX {
+            self.met.remove(0);
+        }
+        self.met.push((node, at));
+    }
+
+    /// Does what is to be done now. What it has come to, if it has.
+    fn carry_out(&mut self, answers: &Sender<Happening>) -> Result<Option<End>, ServeFailure> {
+        let mut end = None;
+        while let Some(output) = self.gathering.poll(self.clock.now()) {
+            match output {
+                Output::Ask { ask, whom, question } => self.ask(ask, whom, question, answers.clone()),
+                Output::Answer { ticket, answer } => {
+                    if let Some(waits) = self.tickets.remove(&ticket) {
+                        // Who has gone meanwhile asks again.
+                        drop(waits.send(answer));
+                    }
+                }
+                Output::Persist(promise) => {
+                    self.fresh.note_promise(promise)?;
+                    self.gathering.handle_persisted(self.clock.now());
+                }
+                Output::End(verdict) => end = Some(verdict),
+            }
+        }
+        Ok(end)
+    }
+
+    fn ask(&self, ask: AskId, whom: Whom, question: Question, answers: Sender<Happening>) {
+        let mut places = match &whom {
+            Whom::Node(node) => {
+                let heard = self.lan.places().remove(node).unwrap_or_default();
+                let met = self.met.iter().rev().filter(|(known, _)| known == node).map(|(_, at)| *at);
+                heard.into_iter().chain(met).collect()
+            }
+            Whom::Address(_) => Vec::new(),
+        };
+        let port = Rc::clone(&self.port);
+        let work = async move {
+            if let Whom::Address(hint) = whom {
+                places = resolve(hint).await;
+            }
+            let mut why = String::from("it has no address");
+            for at in places {
+                match port.ask(at, &question).await {
+                    Ok((from, answer)) => return Happening::Answered { ask, from, at, answer },
+                    Err(error) => why = format!("{at}: {error}"),
+                }
+            }
+            Happening::Lost { ask, why }
+        };
+        let task = async move {
+            let happening = work.await;
+            // Once there is a cluster nobody listens any more.
+            drop(answers.try_send(happening));
+        };
+        self.executor.spawn(task).detach();
+    }
+
+    /// Logs what is waited for, when that is news.
+    fn say(&mut self) {
+        let now = self.clock.now();
+        let state = self.gathering.status(now).state;
+        let is_news =
+            self.said.as_ref().is_none_or(|(said, at)| *said != state || now.since(*at) >= SAY_AGAIN);
+        if is_news {
+            tracing::info!(%state, "looking for others, to form a cluster");
+            self.said = Some((state, now));
+        }
+    }
+}

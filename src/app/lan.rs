@@ -1,0 +1,131 @@
+//! The LAN as a node sees it that finds others by itself: where it is, and where others may be.
+//!
+//! Owns: what is announced, and how addresses become places to dial. Must never: believe what was heard there: it says where somebody may be, and
+//! never who. Driven by `serve`, `gather` and `peers`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::config::ServeConfig;
+use crate::discovery::{
+    Announcement, Discovery, InterfaceRules, NodeAnnouncement, Options, StartError, is_link_local, is_near,
+};
+use crate::formation::Fingerprint;
+use crate::formation::gathering::Network;
+use crate::ids::ClusterId;
+use crate::peer::Near;
+use crate::runtime::Milestone;
+use crate::runtime::clock::Clock;
+use crate::time::Instant;
+
+/// See the module. Dropped, nothing is announced any more.
+pub(super) struct Lan {
+    discovery: Discovery,
+    news: Arc<Milestone>,
+    rules: InterfaceRules,
+    /// What this node is called.
+    name: String,
+    peer_port: u16,
+    client_port: u16,
+    /// When it began to look.
+    began: Instant,
+    booted_lately: bool,
+}
+
+/// What is found in so short a time was there before.
+const BEGINS: Duration = Duration::from_secs(1);
+/// A box that has run for less than this was powered on together with its switch, perhaps, which lets nothing through at first.
+const BOOTS: Duration = Duration::from_secs(60);
+
+fn uptime() -> Duration {
+    let uptime = clock_gettime(ClockId::Boottime);
+    Duration::try_from(uptime).unwrap_or_default()
+}
+
+impl Lan {
+    /// Begins to look around.
+    pub(super) fn start(
+        config: &ServeConfig,
+        name: &str,
+        own: Fingerprint,
+        clock: Clock,
+    ) -> Result<Arc<Self>, StartError> {
+        let news = Arc::new(Milestone::default());
+        let for_thread = Arc::clone(&news);
+        let on_news = Arc::new(move || for_thread.reach(for_thread.value() + 1));
+        let interfaces = InterfaceRules::new(config.peer.interfaces.clone());
+        let rules = interfaces.clone();
+        let discovery = Discovery::start(Options { interfaces, own, clock }, on_news)?;
+        let client_port = config.client.listen_urls.first().map_or(0, |listen| listen.address.port());
+        let peer_port = config.peer.listen.address.port();
+        let (name, began, booted_lately) = (name.to_owned(), clock.now(), uptime() < BOOTS);
+        Ok(Arc::new(Self { discovery, news, rules, name, peer_port, client_port, began, booted_lately }))
+    }
+
+    /// Resolves when anything was heard, or an address has changed, since this call.
+    pub(super) fn changed(&self) -> impl Future<Output = ()> + use<> {
+        let (news, next) = (Arc::clone(&self.news), self.news.value() + 1);
+        async move {
+            news.wait(next).await;
+        }
+    }
+
+    /// Says that this node is here, in a cluster or in none. Clients are told where they are served once it is in one.
+    pub(super) fn announce(&self, cluster: Option<ClusterId>) {
+        let node = NodeAnnouncement { port: self.peer_port, cluster, name: self.name.clone() };
+        let client_port = cluster.map(|_| self.client_port);
+        self.discovery.announce(&Announcement { node: Some(node), client_port });
+    }
+
+    /// Where each node may be that was heard of.
+    pub(super) fn places(&self) -> BTreeMap<Fingerprint, Vec<SocketAddr>> {
+        let mut places: BTreeMap<Fingerprint, Vec<SocketAddr>> = BTreeMap::new();
+        for sighting in self.discovery.sightings() {
+            places.entry(sighting.fingerprint).or_default().extend(sighting.addresses);
+        }
+        places
+    }
+
+    /// The addresses of this box that mean something to others, whichever link they are on.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        let all = self.discovery.interfaces().into_iter().flat_map(|interface| interface.addresses);
+        let mut addresses: Vec<IpAddr> = all.filter(|address| !is_link_local(address)).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// Where other members find this one.
+    pub(super) fn peer_urls(&self) -> Vec<String> {
+        self.urls(self.peer_port)
+    }
+
+    /// Where clients find it.
+    pub(super) fn client_urls(&self) -> Vec<String> {
+        self.urls(self.client_port)
+    }
+
+    fn urls(&self, port: u16) -> Vec<String> {
+        let url = |address: IpAddr| format!("https://{}", SocketAddr::new(address, port));
+        self.addresses().into_iter().map(url).collect()
+    }
+
+    /// How long there has been a network, and whether it is still changing. What was up when this process began is taken to have been up for long,
+    /// unless the box itself has just been powered on.
+    pub(super) fn network(&self) -> Network {
+        let interfaces = self.discovery.interfaces();
+        let since = interfaces.iter().map(|interface| interface.since);
+        let came_up = |at: &Instant| self.booted_lately || at.since(self.began) > BEGINS;
+        Network { carrier_since: since.clone().min(), last_up: since.filter(came_up).max() }
+    }
+
+    /// Who is on the same network as this box.
+    pub(super) fn near(&self) -> Near {
+        let rules = self.rules.clone();
+        Near(Arc::new(move |address| is_near(&rules, address)))
+    }
+}

@@ -1,0 +1,74 @@
+//! Whether an address is on one of the networks that this box is on.
+//!
+//! Owns: that question. Must never: keep an answer, since networks come and go. Asked for each stranger that wants to be heard.
+
+use std::net::IpAddr;
+
+use if_addrs::{IfAddr, get_if_addrs};
+
+use super::rules::InterfaceRules;
+
+/// A network of one address, or nearly, is a link with one other end; one of very many is more than a LAN.
+const PREFIX_V4_MIN: u8 = 8;
+const PREFIX_V6_MIN: u8 = 32;
+
+/// Whether `address` is in the network of an interface that counts: no router is between.
+pub fn is_near(rules: &InterfaceRules, address: IpAddr) -> bool {
+    // Without a list nobody is known to be near.
+    let Ok(interfaces) = get_if_addrs() else { return false };
+    interfaces.iter().any(|interface| {
+        let name = interface.name.split(':').next().unwrap_or_default();
+        rules.takes(name, interface.is_p2p()) && contains(&interface.addr, address)
+    })
+}
+
+fn contains(network: &IfAddr, address: IpAddr) -> bool {
+    match (network, address) {
+        (IfAddr::V4(network), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(network.prefixlen.min(32))).unwrap_or(0);
+            network.prefixlen >= PREFIX_V4_MIN && network.ip.to_bits() & mask == address.to_bits() & mask
+        }
+        (IfAddr::V6(network), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(network.prefixlen.min(128))).unwrap_or(0);
+            network.prefixlen >= PREFIX_V6_MIN && network.ip.to_bits() & mask == address.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use if_addrs::{Ifv4Addr, Ifv6Addr};
+
+    use super::*;
+
+    fn v4(text: &str, prefixlen: u8) -> IfAddr {
+        let (ip, netmask) = (text.parse().unwrap(), Ipv4Addr::UNSPECIFIED);
+        IfAddr::V4(Ifv4Addr { ip, netmask, prefixlen, broadcast: None })
+    }
+
+    fn v6(text: &str, prefixlen: u8) -> IfAddr {
+        let (ip, netmask) = (text.parse().unwrap(), Ipv6Addr::UNSPECIFIED);
+        IfAddr::V6(Ifv6Addr { ip, netmask, prefixlen, broadcast: None })
+    }
+
+    #[test]
+    fn who_is_in_the_same_network_is_near() {
+        for (network, address, expected) in [
+            (v4("10.1.2.3", 24), "10.1.2.254", true),
+            (v4("10.1.2.3", 24), "10.1.3.3", false),
+            (v4("10.1.2.3", 24), "::ffff:10.1.2.4", false),
+            (v4("10.1.2.3", 32), "10.1.2.3", true),
+            (v4("10.1.2.3", 32), "10.1.2.4", false),
+            (v4("10.1.2.3", 0), "8.8.8.8", false),
+            (v6("fe80::1", 64), "fe80::abcd", true),
+            (v6("fe80::1", 64), "fe80:0:0:1::1", false),
+            (v6("2001:db8::1", 64), "2001:db8::2:3", true),
+            (v6("2001:db8::1", 0), "2001:db8::2", false),
+        ] {
+            assert_eq!(contains(&network, address.parse().unwrap()), expected, "{address}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Boxes that are powered on and become one cluster.
+
+use std::time::Duration;
+
+use crate::lan::{Box, Lan, Side, now, until};
+
+/// The design's bound for boxes that are powered on together.
+const TOGETHER: Duration = Duration::from_secs(15);
+/// A box that looks for a while, finds nobody, founds, and is found later.
+const ALONE: Duration = Duration::from_secs(30);
+
+/// Whether every box knows these as the members, and so many of them vote.
+fn are_one(boxes: &[Box], members: usize, voters: usize) -> Option<()> {
+    let first = boxes[0].members();
+    let votes = first.iter().filter(|(_, learns)| !learns).count();
+    (first.len() == members && votes == voters && boxes.iter().all(|one| one.members() == first))
+        .then_some(())
+}
+
+fn wrote_everywhere(boxes: &[Box]) {
+    for (n, one) in boxes.iter().enumerate() {
+        let (key, value) = (format!("written-on-{n}"), n.to_string());
+        one.must(&["put", &key, &value]);
+        for other in boxes {
+            assert_eq!(other.must(&["get", &key]), format!("{key}\n{value}\n"));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn three_boxes_powered_together_are_three_voters() {
+    let trials: u32 = std::env::var("COVEY_TRIALS").map_or(3, |text| text.parse().unwrap());
+    let mut times = Vec::new();
+    for _ in 0..trials {
+        let mut lan = Lan::new(3);
+        let began = now();
+        lan.start(&[]);
+        until("three voters", TOGETHER, || are_one(&lan.boxes, 3, 3));
+        times.push(began.elapsed());
+        wrote_everywhere(&lan.boxes);
+    }
+    times.sort();
+    #[expect(clippy::print_stderr, reason = "a measurement")]
+    {
+        let (half, last) = (times[times.len() / 2], times[times.len() - 1]);
+        eprintln!("three voters: p50 {half:?}, max {last:?} over {trials} trials");
+    }
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn one_box_grows_to_two_and_three() {
+    let mut lan = Lan::new(3);
+    lan.boxes[0].start(&[]);
+    until("a cluster of one", ALONE, || are_one(&lan.boxes[..1], 1, 1));
+    lan.boxes[0].must(&["put", "early", "bird"]);
+    lan.boxes[1].start(&[]);
+    until("a second member", ALONE, || are_one(&lan.boxes[..2], 2, 1));
+    lan.boxes[2].start(&[]);
+    until("three voters", ALONE, || are_one(&lan.boxes, 3, 3));
+    assert_eq!(lan.boxes[2].must(&["get", "early"]), "early\nbird\n");
+    wrote_everywhere(&lan.boxes);
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn five_at_once_are_one_cluster_of_three_voters() {
+    let mut lan = Lan::new(5);
+    lan.start(&[]);
+    until("five members", ALONE, || are_one(&lan.boxes, 5, 3));
+    wrote_everywhere(&lan.boxes);
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn boxes_on_two_switches_are_two_clusters() {
+    let mut lan = Lan::with(&[Side::Left, Side::Left, Side::Right, Side::Right]);
+    lan.start(&[]);
+    until("the left half", ALONE, || are_one(&lan.boxes[..2], 2, 1));
+    until("the right half", ALONE, || are_one(&lan.boxes[2..], 2, 1));
+    let lists = |one: &Box| one.members();
+    assert_ne!(lists(&lan.boxes[0]), lists(&lan.boxes[2]));
+}

@@ -1,0 +1,267 @@
+//! Networks of namespaces, and boxes on them.
+//!
+//! Owns: namespaces, wires, and the processes in them; all of it goes when it is dropped. Must never: touch an interface, a rule or a process that
+//! it has not made.
+//!
+//! ```text
+//! switch namespace   bridge left ─┬─ wire ── eth0 of box 0        bridge right ─┬─ wire ── eth0 of box 2
+//!                                 └─ wire ── eth0 of box 1                      └─ wire ── eth0 of box 3
+//!                    the two may be joined by one more wire
+//! ```
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Where Debian has it: boxes are started without a PATH.
+const IP: &str = "/usr/sbin/ip";
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Numbers the networks of one run of the tests.
+static LANS: AtomicU32 = AtomicU32::new(0);
+
+#[expect(clippy::disallowed_methods, reason = "what is measured is the time of other processes")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "other processes go on meanwhile")]
+pub fn wait(time: Duration) {
+    sleep(time);
+}
+
+/// Looks again and again until something is there.
+pub fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = now();
+    while began.elapsed() < patience {
+        if let Some(found) = look() {
+            return found;
+        }
+        wait(LOOK);
+    }
+    panic!("{what}: not within {patience:?}");
+}
+
+fn ip(arguments: &[&str]) {
+    let done = Command::new(IP).args(arguments).output().unwrap();
+    assert!(done.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Which of the two switches a wire leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Left,
+    Right,
+}
+
+impl Side {
+    fn bridge(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Right => "right",
+        }
+    }
+}
+
+/// A network, and the boxes on it.
+pub struct Lan {
+    pub boxes: Vec<Box>,
+    switch: String,
+    root: TempDir,
+}
+
+impl Lan {
+    /// So many boxes on one switch; none runs.
+    pub fn new(boxes: usize) -> Self {
+        Self::with(&vec![Side::Left; boxes])
+    }
+
+    /// Boxes on two switches that are not joined.
+    pub fn with(sides: &[Side]) -> Self {
+        let lan = format!("cz{}-{}", std::process::id(), LANS.fetch_add(1, Ordering::Relaxed));
+        let switch = format!("{lan}-sw");
+        ip(&["netns", "add", &switch]);
+        for side in [Side::Left, Side::Right] {
+            let bridge = side.bridge();
+            // Without snooping: groups are what the tests are about, and nobody queries for them here.
+            ip(&["-n", &switch, "link", "add", bridge, "type", "bridge", "mcast_snooping", "0"]);
+            ip(&["-n", &switch, "link", "set", bridge, "up"]);
+        }
+        let mut made = Self { boxes: Vec::new(), switch, root: tempfile::tempdir().unwrap() };
+        for (n, side) in sides.iter().enumerate() {
+            let netns = format!("{lan}-{n}");
+            ip(&["netns", "add", &netns]);
+            let data_dir = made.root.path().join(format!("box{n}"));
+            made.boxes.push(Box { n, netns, data_dir, child: None });
+            ip(&["-n", &made.boxes[n].netns, "link", "set", "lo", "up"]);
+            made.plug_in(n, "eth0", *side);
+            made.boxes[n].address("add", "eth0", &address(n));
+            ip(&["-n", &made.boxes[n].netns, "link", "set", "eth0", "up"]);
+        }
+        made
+    }
+
+    /// One more wire from a box to a switch; without an address, and down at the box's end.
+    pub fn plug_in(&self, n: usize, interface: &str, side: Side) {
+        let netns = &self.boxes[n].netns;
+        let port = format!("p{n}-{interface}");
+        let peer = ["type", "veth", "peer", "name", interface, "netns", netns];
+        ip(&[&["-n", &self.switch, "link", "add", &port][..], &peer[..]].concat());
+        ip(&["-n", &self.switch, "link", "set", &port, "master", side.bridge(), "up"]);
+    }
+
+    /// Joins the two switches.
+    pub fn join(&self) {
+        ip(&["-n", &self.switch, "link", "add", "to-right", "type", "veth", "peer", "name", "to-left"]);
+        ip(&["-n", &self.switch, "link", "set", "to-right", "master", "left", "up"]);
+        ip(&["-n", &self.switch, "link", "set", "to-left", "master", "right", "up"]);
+    }
+
+    /// Pulls the cable of a box out of the switch, or puts it back.
+    pub fn cable(&self, n: usize, state: &str) {
+        ip(&["-n", &self.switch, "link", "set", &format!("p{n}-eth0"), state]);
+    }
+
+    /// Starts every box with these arguments.
+    pub fn start(&mut self, more: &[&str]) {
+        for one in &mut self.boxes {
+            one.start(more);
+        }
+    }
+
+    /// A file beside the boxes' directories.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        for one in &mut self.boxes {
+            one.kill();
+        }
+        for netns in self.boxes.iter().map(|one| &one.netns).chain([&self.switch]) {
+            drop(Command::new(IP).args(["netns", "del", netns]).status());
+        }
+        #[expect(clippy::print_stderr, reason = "what a failed test left behind")]
+        if std::thread::panicking() {
+            for one in &self.boxes {
+                eprintln!("---- box {} ----\n{}", one.n, one.log());
+            }
+        }
+    }
+}
+
+/// The address that a box begins with.
+pub fn address(n: usize) -> String {
+    format!("10.88.0.{}/24", n + 1)
+}
+
+/// A box: its namespace, its disk, and the program on it.
+pub struct Box {
+    n: usize,
+    pub netns: String,
+    pub data_dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl Box {
+    fn log_path(&self) -> PathBuf {
+        self.data_dir.with_extension("log")
+    }
+
+    /// All that it has logged, over all its runs.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Gives it an address, or takes it.
+    pub fn address(&self, what: &str, interface: &str, address: &str) {
+        ip(&["-n", &self.netns, "address", what, address, "dev", interface]);
+    }
+
+    /// Runs `ip` in it.
+    pub fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.netns], arguments].concat());
+    }
+
+    fn inside(&self) -> Command {
+        let mut command = Command::new(IP);
+        command.args(["netns", "exec", &self.netns]).env_clear().stdin(Stdio::null());
+        command
+    }
+
+    /// A command that runs another program in it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.inside();
+        command.arg(program);
+        command
+    }
+
+    /// Starts the server on it. All that it is told is where its data is and how to log; the name stands for the host name, which namespaces share.
+    pub fn start(&mut self, more: &[&str]) {
+        assert!(self.child.is_none(), "box {} runs", self.n);
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = self.inside();
+        command.arg(program()).args(["serve", "--log-format", "text", "--name", &format!("box{}", self.n)]);
+        command.arg("--data-dir").arg(&self.data_dir).args(more).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// As by a power cut; nothing where it does not run.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    /// Waits for the end after a signal; the exit code.
+    pub fn ended(&mut self, patience: Duration) -> i32 {
+        let mut child = self.child.take().expect("it runs");
+        let status = until("the end of a process", patience, || child.try_wait().unwrap());
+        status.code().unwrap_or(-1)
+    }
+
+    /// Runs a client command on it, as its operator would: what it printed, or why it failed.
+    pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.command(&program()).args(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// The same for one that must succeed.
+    pub fn must(&self, arguments: &[&str]) -> String {
+        self.run(arguments).unwrap_or_else(|error| panic!("box {} {arguments:?}: {error}", self.n))
+    }
+
+    /// The members as it knows them: name, and whether it only learns.
+    pub fn members(&self) -> Vec<(String, bool)> {
+        let Ok(listed) = self.run(&["member", "list"]) else { return Vec::new() };
+        let row = |line: &str| {
+            let fields: Vec<&str> = line.split(", ").collect();
+            Some(((*fields.get(2)?).to_owned(), *fields.get(5)? == "true"))
+        };
+        let mut members: Vec<_> = listed.lines().filter_map(row).collect();
+        members.sort();
+        members
+    }
+}
+
+fn program() -> String {
+    std::env::var("COVEY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_covey").to_owned())
+}
