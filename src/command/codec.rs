@@ -126,7 +126,7 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
         5 => input.alarm()?,
         6 => Command::Publish(input.member()?),
         tag @ 7..=10 => Command::Lease(input.lease(tag)?),
-        tag @ 11..=15 => Command::Member(input.members(tag)?),
+        tag @ (11..=15 | 24) => Command::Member(input.members(tag)?),
         16 => Command::Charter(input.charter()?),
         tag => return Err(undefined("command", tag)),
     };
@@ -316,6 +316,18 @@ impl Writer {
                 self.varint(id.0);
                 self.texts(peer_urls);
             }
+            MemberCommand::Revote { promote, demote } => {
+                self.0.push(24);
+                self.ids(promote);
+                self.ids(demote);
+            }
+        }
+    }
+
+    fn ids(&mut self, ids: &[MemberId]) {
+        self.varint(ids.len() as u64);
+        for id in ids {
+            self.varint(id.0);
         }
     }
 
@@ -565,7 +577,8 @@ impl Reader {
                 let strict = self.flag()?;
                 MemberCommand::Remove { id: MemberId(self.varint()?), strict }
             }
-            _ => MemberCommand::Update { id: MemberId(self.varint()?), peer_urls: self.texts()? },
+            15 => MemberCommand::Update { id: MemberId(self.varint()?), peer_urls: self.texts()? },
+            _ => MemberCommand::Revote { promote: self.ids()?, demote: self.ids()? },
         })
     }
 
@@ -577,6 +590,15 @@ impl Reader {
         let array = *self.0.first_chunk().ok_or(CodecError::Truncated)?;
         self.0.advance(N);
         Ok(array)
+    }
+
+    fn ids(&mut self) -> Result<Vec<MemberId>, CodecError> {
+        let count = self.count()?;
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            ids.push(MemberId(self.varint()?));
+        }
+        Ok(ids)
     }
 
     fn texts(&mut self) -> Result<Vec<String>, CodecError> {

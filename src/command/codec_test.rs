@@ -156,6 +156,9 @@ fn command() -> impl Strategy<Value = Command> {
                 boot_nonce: n[2],
             })
         });
+    let ids = || vec(any::<u64>().prop_map(MemberId), 0..4);
+    let revote = (ids(), ids())
+        .prop_map(|(promote, demote)| Command::Member(MemberCommand::Revote { promote, demote }));
     let member = (any::<u64>(), texts(), any::<[bool; 2]>(), any::<u64>(), any::<[u8; 32]>(), 0..5).prop_map(
         |(id, peer_urls, [votes, strict], learners_max, key, kind)| {
             let id = MemberId(id);
@@ -171,6 +174,7 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         member,
         charter_command().prop_map(Command::Charter),
+        revote,
         lease_command().prop_map(Command::Lease),
         put().prop_map(Command::Put),
         delete().prop_map(Command::DeleteRange),
@@ -275,6 +279,14 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
         let envelope = Envelope { id: ProposalId::default(), command: Command::Charter(command) };
         assert_eq!(encode(&envelope)[10..], [&[16][..], &expected].concat(), "{envelope:?}");
     }
+}
+
+#[test]
+fn a_revote_in_version_1_is_pinned() {
+    let revote =
+        MemberCommand::Revote { promote: vec![MemberId(1), MemberId(300)], demote: vec![MemberId(2)] };
+    let envelope = Envelope { id: ProposalId::default(), command: Command::Member(revote) };
+    assert_eq!(&encode(&envelope)[10..], [24, 2, 1, 0xac, 2, 1, 2]);
 }
 
 /// The store and the lessor count on these bounds.

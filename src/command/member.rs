@@ -47,4 +47,11 @@ pub enum MemberCommand {
         /// Where; not empty, no URL twice.
         peer_urls: Vec<String>,
     },
+    /// Lets other members vote than before, all at once. As a whole or not at all: who is demoted may go only because the others come.
+    Revote {
+        /// Who votes from now on; one that does already changes nothing.
+        promote: Vec<MemberId>,
+        /// Voters that only listen from now on.
+        demote: Vec<MemberId>,
+    },
 }

@@ -50,6 +50,16 @@ impl Machine {
                 check_urls(facts, peer_urls, Some(*id))?;
                 self.edit(*id, |member| member.attributes.peer_urls.clone_from(peer_urls))
             }
+            MemberCommand::Revote { promote, demote } => {
+                let first = check_revote(facts, promote, demote)?;
+                for id in promote {
+                    self.edit(*id, |member| member.votes = true);
+                }
+                for id in demote {
+                    self.edit(*id, |member| member.votes = false);
+                }
+                first
+            }
         };
         Ok(Outcome::Member(id))
     }
@@ -138,7 +148,8 @@ pub fn check_started(facts: &Facts, command: &MemberCommand) -> Result<(), Rejec
         | MemberCommand::Bind { .. }
         | MemberCommand::Promote { .. }
         | MemberCommand::Remove { .. }
-        | MemberCommand::Update { .. } => Ok(()),
+        | MemberCommand::Update { .. }
+        | MemberCommand::Revote { .. } => Ok(()),
     }
 }
 
@@ -150,6 +161,22 @@ fn check_urls(facts: &Facts, urls: &[String], own: Option<MemberId>) -> Result<(
     let mut others = facts.members.iter().filter(|member| Some(member.id()) != own);
     let taken = others.any(|member| member.attributes.peer_urls.iter().any(|url| urls.contains(url)));
     if taken { Err(Rejection::PeerUrlExists) } else { Ok(()) }
+}
+
+/// The members have not changed since so that it would leave fewer voters than was meant, or none. Answers the first member that it names.
+fn check_revote(facts: &Facts, promote: &[MemberId], demote: &[MemberId]) -> Result<MemberId, Rejection> {
+    for id in promote {
+        find(facts, *id)?;
+    }
+    let is_voter = |id: &MemberId| voters(facts).any(|voter| voter.id() == *id);
+    if !demote.iter().all(is_voter) {
+        return Err(Rejection::MemberNotFound);
+    }
+    let votes = |member: &Member| member.votes || promote.contains(&member.id());
+    if !facts.members.iter().any(|member| votes(member) && !demote.contains(&member.id())) {
+        return Err(Rejection::NotEnoughStarted);
+    }
+    promote.iter().chain(demote).next().copied().ok_or(Rejection::MemberNotFound)
 }
 
 fn has_started(member: &Member) -> bool {

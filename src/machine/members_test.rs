@@ -116,6 +116,48 @@ fn a_majority_must_have_started() {
 }
 
 #[test]
+fn votes_move_as_a_whole_or_not_at_all() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let mut learner = |name| {
+        let (peer_urls, learners_max) = (urls(&[name]), 5);
+        rig.member(MemberCommand::Add { peer_urls, votes: false, strict: false, learners_max }).unwrap()
+    };
+    let (b, c, d) = (learner("b"), learner("c"), learner("d"));
+    let revote = |promote: &[MemberId], demote: &[MemberId]| MemberCommand::Revote {
+        promote: promote.to_vec(),
+        demote: demote.to_vec(),
+    };
+    let gone = MemberId(5);
+    for (command, why) in [
+        (revote(&[b, gone], &[]), Rejection::MemberNotFound),
+        (revote(&[b], &[gone]), Rejection::MemberNotFound),
+        (revote(&[b], &[c]), Rejection::MemberNotFound),
+        (revote(&[], &[FOUNDER]), Rejection::NotEnoughStarted),
+        (revote(&[b], &[FOUNDER, b]), Rejection::MemberNotFound),
+        (revote(&[], &[]), Rejection::MemberNotFound),
+    ] {
+        let before = rig.view().facts().members.clone();
+        assert_eq!(rig.member(command.clone()), Err(why), "{command:?}");
+        assert_eq!(rig.view().facts().members, before, "{command:?}");
+    }
+    let mut votes_after = |command, expected: Result<MemberId, Rejection>, voters: &[MemberId]| {
+        let digest = rig.view().digest();
+        assert_eq!(rig.member(command), expected);
+        assert_ne!(rig.view().digest(), digest);
+        let mut sorted = voters.to_vec();
+        sorted.sort_unstable();
+        let facts = rig.view().facts().clone();
+        assert_eq!(super::voters(&facts).map(Member::id).collect::<Vec<_>>(), sorted);
+    };
+    votes_after(revote(&[b, c], &[]), Ok(b), &[FOUNDER, b, c]);
+    votes_after(revote(&[b, c], &[]), Ok(b), &[FOUNDER, b, c]);
+    votes_after(revote(&[d], &[c]), Ok(d), &[FOUNDER, b, d]);
+    votes_after(revote(&[c], &[c]), Err(Rejection::MemberNotFound), &[FOUNDER, b, d]);
+    votes_after(revote(&[d], &[c]), Err(Rejection::MemberNotFound), &[FOUNDER, b, d]);
+}
+
+#[test]
 fn the_removed_are_remembered_in_bounded_number_and_ids_do_not_come_back() {
     let mut rig = Rig::new();
     rig.starts(FOUNDER);

@@ -48,7 +48,8 @@ impl Reach {
             | MemberCommand::Bind { .. }
             | MemberCommand::Promote { .. }
             | MemberCommand::Remove { .. }
-            | MemberCommand::Update { .. } => true,
+            | MemberCommand::Update { .. }
+            | MemberCommand::Revote { .. } => true,
         }
     }
 
