@@ -224,6 +224,12 @@ pub const HEARTBEAT_MILLIS_MIN: u64 = 10;
 pub const ELECTION_MILLIS_MAX: u64 = 50_000;
 /// What those go by who wait for a leader to be found: an election takes less, as a rule (etcd's election timeout).
 pub const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// Members that vote where the leader decides, if there are as many. More cost each write more.
+pub const VOTERS: usize = 3;
+/// How long a member must have been well there before it votes. A box that has just been switched on may be about to be switched off.
+pub const VOTER_PROBATION: Duration = Duration::from_secs(10);
+/// A voter that was not heard for so long is replaced there: longer than a restart, an update or a change of a cable takes.
+pub const VOTER_ABSENCE_MAX: Duration = Duration::from_mins(10);
 /// How long a connection with another member must have held before changes of the members count on it (etcd's interval).
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest time to live that a lease may ask for, in seconds (etcd's bound).

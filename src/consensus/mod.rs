@@ -260,6 +260,18 @@ impl Consensus {
         raft.state == StateRole::Leader && raft.prs().get(member.0).is_some_and(near)
     }
 
+    /// Whether this leader has heard a member since it last looked whether a majority answers.
+    pub fn is_active(&self, member: MemberId) -> bool {
+        let raft = &self.node.raft;
+        raft.state == StateRole::Leader
+            && raft.prs().get(member.0).is_some_and(|progress| progress.recent_active)
+    }
+
+    /// The last entry that raft knows to be applied.
+    pub fn applied(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.applied)
+    }
+
     /// Hands leadership to a voter, which takes over as soon as it has the whole log; without effect elsewhere than at the leader.
     pub fn transfer_leader(&mut self, now: Instant, to: MemberId) {
         self.count_ticks(now);

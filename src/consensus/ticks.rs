@@ -175,6 +175,11 @@ impl Consensus {
         self.pace.election_min * u32::try_from(LEADER_PATIENCE).unwrap_or(1)
     }
 
+    /// Who has not answered a leader for so long does not answer in time: twice as long as the leader itself waits for a majority.
+    pub fn silence_max(&self) -> Duration {
+        self.hand_over_max() * 2
+    }
+
     fn ticks_to_forget(&self) -> u32 {
         u32::try_from(self.election_ticks).unwrap_or(u32::MAX)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::checkpointer::CheckpointJob;
+use super::growth::Growth;
 use super::notices::Notices;
 use super::reconcile::{HandOver, Membership, Step, next_step};
 use super::serving::Serving;
@@ -177,7 +178,9 @@ pub struct Core {
     /// What is written once the install that is under way is done.
     pub(super) after_install: Option<Persist>,
     /// What the configuration is to be, as soon as the state has said it.
-    membership: Option<Membership>,
+    pub(super) membership: Option<Membership>,
+    /// Who is to vote, where this leader decides that.
+    pub(super) growth: Growth,
     /// The configuration is that.
     pub(super) settled: bool,
     /// Where this leader is to go.
@@ -206,6 +209,7 @@ impl Core {
             serving: Serving::default(),
             after_install: None,
             membership: None,
+            growth: Growth::default(),
             settled: false,
             hand_over: HandOver::default(),
         }
@@ -393,6 +397,7 @@ impl Core {
         self.report_standing();
         self.look_after_snapshots();
         self.ask_for_state();
+        self.grow();
         self.reconcile();
         let Some(ready) = self.consensus.poll_ready() else {
             let reported = self.report_status();

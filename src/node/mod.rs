@@ -17,6 +17,7 @@ mod alone;
 mod applier;
 mod checkpointer;
 mod core;
+mod growth;
 mod lease_walk;
 mod leases;
 mod log_writer;

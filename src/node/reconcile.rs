@@ -1,12 +1,14 @@
 //! From the members that the state names to raft's configuration.
 //!
 //! Owns: which change of the configuration comes next. Must never: remove the last voter, or make a voter of a member that has not caught up: the
-//! majority that commits would be one that lacks the log. Pure; asked by [`Core`](super::Core) while it leads.
+//! majority that commits would be one that lacks the log; or take votes away so that the rest stands fewer losses than before.
+//! Pure; asked by [`Core`](super::Core) while it leads.
 //!
 //! ```text
 //! the state's members     raft's configuration
 //! bound, missing          ─► learner, all that are missing in one change
 //! votes, a learner        ─► voter, once it has caught up; all that have in one (joint) change
+//! votes no more, a voter  ─► learner, in the same change as those who vote instead; the leader itself after it has handed over
 //! not there any more      ─► out; the leader itself after it has handed over
 //! ```
 
@@ -37,6 +39,10 @@ pub struct Membership {
     pub targets: Vec<Target>,
     /// All that are to vote begin to at once: the cluster was founded for them.
     pub forming: bool,
+    /// The leader decides who votes ([`Growth`](super::growth::Growth)), and who is to vote begins to together with the others.
+    pub automatic: bool,
+    /// A user has written: what is in the cluster must not get lost.
+    pub committed: bool,
 }
 
 /// How a leader that is to go has another voter lead.
@@ -89,7 +95,12 @@ impl Membership {
             bound: member.key.is_some(),
             votes: member.votes,
         };
-        Self { targets: facts.members.iter().map(target).collect(), forming: facts.forming }
+        Self {
+            targets: facts.members.iter().map(target).collect(),
+            forming: facts.forming,
+            automatic: false,
+            committed: false,
+        }
     }
 
     /// Whether there is nothing left to change in `conf`, now or later.
@@ -98,7 +109,7 @@ impl Membership {
         let met = |target: &Target| match (target.bound, target.votes) {
             (false, _) => true,
             (true, true) => voters.contains(&target.member),
-            (true, false) => conf.names(target.member),
+            (true, false) => conf.learners.contains(&target.member),
         };
         self.targets.iter().all(met)
             && voters.iter().chain(learners).all(|member| self.find(*member).is_some())
@@ -106,6 +117,11 @@ impl Membership {
 
     fn find(&self, member: MemberId) -> Option<&Target> {
         self.targets.iter().find(|target| target.member == member)
+    }
+
+    /// Whether it is a member and is to vote, or is to listen.
+    fn has(&self, member: MemberId, votes: bool) -> bool {
+        self.find(member).is_some_and(|target| target.votes == votes)
     }
 }
 
@@ -117,12 +133,9 @@ pub(super) fn next_step(
     hand_over: &HandOver,
     has_caught_up: impl Fn(MemberId) -> bool,
 ) -> Option<Step> {
-    let change = |changes: Vec<(MemberId, MemberChange)>| {
-        (!changes.is_empty()).then(|| Step::Change(ConfChange { changes, ..ConfChange::default() }))
-    };
     let missing = wanted.targets.iter().filter(|target| target.bound && !conf.names(target.member));
     let joins = missing.map(|target| (target.member, MemberChange::Learner)).collect();
-    change(joins).or_else(|| change(promotions(conf, wanted, &has_caught_up))).or_else(|| {
+    change(joins).or_else(|| revote(conf, wanted, me, hand_over, &has_caught_up)).or_else(|| {
         let gone = |member: &&MemberId| wanted.find(**member).is_none();
         let learners = conf.learners.iter().filter(gone);
         let voters: Vec<MemberId> = conf.voters.iter().filter(gone).copied().collect();
@@ -138,21 +151,76 @@ pub(super) fn next_step(
     })
 }
 
+fn change(changes: Vec<(MemberId, MemberChange)>) -> Option<Step> {
+    (!changes.is_empty()).then(|| Step::Change(ConfChange { changes, ..ConfChange::default() }))
+}
+
+/// Who votes from now on, and who no longer.
+fn revote(
+    conf: &ConfState,
+    wanted: &Membership,
+    me: MemberId,
+    hand_over: &HandOver,
+    has_caught_up: impl Fn(MemberId) -> bool,
+) -> Option<Step> {
+    let is_there = |member: MemberId| member == me || has_caught_up(member);
+    let promoted = promotions(conf, wanted, &has_caught_up);
+    let mut demoted = demotions(conf, wanted, &promoted, is_there);
+    if demoted.contains(&me) {
+        let stays = |voter: &MemberId| wanted.has(*voter, true) && has_caught_up(*voter);
+        let heir = hand_over.next(conf.voters.iter().copied().filter(stays));
+        if let Some(heir) = heir {
+            return Some(Step::HandOver(heir));
+        }
+        // Among those who are promoted there may be one.
+        demoted.retain(|member| *member != me);
+    }
+    let promotions = promoted.into_iter().map(|member| (member, MemberChange::Voter));
+    change(promotions.chain(demoted.into_iter().map(|member| (member, MemberChange::Learner))).collect())
+}
+
+/// Who may begin to vote now.
 fn promotions(
     conf: &ConfState,
     wanted: &Membership,
     has_caught_up: impl Fn(MemberId) -> bool,
-) -> Vec<(MemberId, MemberChange)> {
-    let waits = |member: &&MemberId| wanted.find(**member).is_some_and(|target| target.votes);
-    let waiting: Vec<MemberId> = conf.learners.iter().filter(waits).copied().collect();
+) -> Vec<MemberId> {
+    let mut waiting = waiting(conf, wanted);
     let here = |target: &Target| !target.votes || conf.names(target.member);
-    if wanted.forming
-        && !(wanted.targets.iter().all(here) && waiting.iter().all(|member| has_caught_up(*member)))
-    {
+    let all_here = !wanted.forming || wanted.targets.iter().all(here);
+    // From one voter to two, or with one of two that are to come, the cluster would stand no loss more, and wait for one member more.
+    let together = wanted.forming || wanted.automatic;
+    if !all_here || together && !waiting.iter().all(|member| has_caught_up(*member)) {
         return Vec::new();
     }
-    let ready = waiting.into_iter().filter(|member| has_caught_up(*member));
-    ready.map(|member| (member, MemberChange::Voter)).collect()
+    waiting.retain(|member| has_caught_up(*member));
+    waiting
+}
+
+fn waiting(conf: &ConfState, wanted: &Membership) -> Vec<MemberId> {
+    conf.learners.iter().copied().filter(|member| wanted.has(*member, true)).collect()
+}
+
+/// Who may stop voting in the change in which these begin to: all that are to, or nobody as long as somebody who is to vote instead cannot.
+fn demotions(
+    conf: &ConfState,
+    wanted: &Membership,
+    promoted: &[MemberId],
+    is_there: impl Fn(MemberId) -> bool,
+) -> Vec<MemberId> {
+    let demoted: Vec<MemberId> =
+        conf.voters.iter().copied().filter(|member| wanted.has(*member, false)).collect();
+    let stay = conf.voters.iter().filter(|voter| !demoted.contains(voter)).chain(promoted);
+    let stay: Vec<MemberId> = stay.copied().collect();
+    let there = stay.iter().filter(|voter| is_there(**voter)).count();
+    let complete = waiting(conf, wanted).len() == promoted.len();
+    let safe = losses_stood(stay.len()) >= losses_stood(conf.voters.len()) && there > stay.len() / 2;
+    if complete && safe { demoted } else { Vec::new() }
+}
+
+/// How many of so many voters may be lost.
+fn losses_stood(voters: usize) -> usize {
+    voters.saturating_sub(1) / 2
 }
 
 #[cfg(test)]
@@ -171,7 +239,7 @@ mod tests {
 
     fn voters(members: &[u64]) -> Membership {
         let target = |member: &u64| Target { member: MemberId(*member), bound: true, votes: true };
-        Membership { targets: members.iter().map(target).collect(), forming: false }
+        Membership { targets: members.iter().map(target).collect(), ..Membership::default() }
     }
 
     fn changes(kind: MemberChange, members: &[u64]) -> Step {
@@ -227,6 +295,99 @@ mod tests {
         assert!(!wanted.is_met_by(&conf(&[1, 2], &[3])) && !wanted.is_met_by(&conf(&[1, 2, 3, 4], &[])));
         wanted.targets[2].bound = false;
         assert!(wanted.is_met_by(&conf(&[1, 2], &[])), "nothing changes before a node has the place");
+        wanted.targets[1].votes = false;
+        assert!(wanted.is_met_by(&conf(&[1], &[2])) && !wanted.is_met_by(&conf(&[1, 2], &[])));
+    }
+
+    /// By whom it is led, who votes and listens, who is to vote, who has caught up, and what is to be done.
+    type Case = (u64, (&'static [u64], &'static [u64]), &'static [u64], &'static [u64], Option<Step>);
+
+    fn check(cases: Vec<Case>, automatic: bool) {
+        for (me, (voting, listening), to_vote, ready, step) in cases {
+            let conf = conf(voting, listening);
+            let all = [voting, listening].concat();
+            let mut wanted = Membership { automatic, ..voters(&all) };
+            for target in &mut wanted.targets {
+                target.votes = to_vote.contains(&target.member.0);
+            }
+            let ready = ids(ready);
+            let next = next_step(&conf, &wanted, MemberId(me), &HandOver::default(), |member| {
+                ready.contains(&member)
+            });
+            assert_eq!(next, step, "{me} leads {conf:?}, to vote are {to_vote:?}, there are {ready:?}");
+        }
+    }
+
+    fn swap(promoted: &[u64], demoted: &[u64]) -> Option<Step> {
+        let (Step::Change(mut one), Step::Change(two)) =
+            (changes(MemberChange::Voter, promoted), changes(MemberChange::Learner, demoted))
+        else {
+            return None;
+        };
+        one.changes.extend(two.changes);
+        Some(Step::Change(one))
+    }
+
+    #[test]
+    fn who_votes_no_more_goes_in_the_change_in_which_others_come() {
+        let hand_over = |heir| Some(Step::HandOver(MemberId(heir)));
+        check(
+            vec![
+                (1, (&[1, 2, 3], &[4]), &[1, 2, 4], &[2, 4], swap(&[4], &[3])),
+                (1, (&[1, 2, 3], &[4]), &[1, 2, 4], &[2, 3, 4], swap(&[4], &[3])),
+                (1, (&[1, 2, 3], &[4]), &[1, 2, 4], &[2], None),
+                (1, (&[1, 2, 3], &[4]), &[1, 2, 4], &[2, 3], None),
+                (1, (&[1, 2, 3], &[4, 5]), &[1, 4, 5], &[2, 4, 5], swap(&[4, 5], &[2, 3])),
+                // All but one of the new majority would have to come yet.
+                (1, (&[1, 2, 3, 4, 5], &[6]), &[1, 2, 3, 4, 6], &[4, 6], swap(&[6], &[5])),
+                (1, (&[1, 2, 3, 4, 5], &[6]), &[1, 2, 3, 4, 6], &[5, 6], swap(&[6], &[])),
+                // Without anybody who comes, where the rest stands as many losses.
+                (1, (&[1, 2, 3, 4], &[]), &[1, 2, 3], &[2, 3, 4], swap(&[], &[4])),
+                (1, (&[1, 2, 3, 4], &[]), &[1, 2, 3], &[2], swap(&[], &[4])),
+                (1, (&[1, 2, 3, 4], &[]), &[1, 2, 3], &[4], None),
+                (1, (&[1, 2, 3], &[]), &[1, 2], &[2], None),
+                (1, (&[1, 2, 3], &[]), &[1, 2], &[2, 3], None),
+                (1, (&[1, 2, 3], &[]), &[], &[2, 3], None),
+                (1, (&[1], &[]), &[], &[], None),
+                (1, (&[1, 2], &[]), &[1], &[], swap(&[], &[2])),
+                // The leader itself.
+                (3, (&[1, 2, 3], &[4]), &[1, 2, 4], &[2, 4], hand_over(2)),
+                (3, (&[1, 2, 3], &[4]), &[1, 2, 4], &[4], swap(&[4], &[])),
+                (3, (&[1, 2, 3], &[4]), &[1, 2, 4], &[1, 2], None),
+                (3, (&[1, 2, 3], &[]), &[1, 2], &[1, 2], None),
+                (2, (&[1, 2], &[]), &[1], &[1], hand_over(1)),
+                (1, (&[1], &[2]), &[2], &[2], swap(&[2], &[])),
+            ],
+            true,
+        );
+    }
+
+    #[test]
+    fn where_the_leader_decides_who_votes_all_that_are_to_begin_together() {
+        check(
+            vec![
+                (1, (&[1], &[2, 3]), &[1, 2, 3], &[2], None),
+                (1, (&[1], &[2, 3]), &[1, 2, 3], &[2, 3], swap(&[2, 3], &[])),
+                (1, (&[1], &[2, 3]), &[1, 2], &[2], swap(&[2], &[])),
+                (1, (&[1, 2, 3], &[4, 5]), &[1, 2, 3, 4, 5], &[2, 3, 5], None),
+            ],
+            true,
+        );
+        check(
+            vec![
+                (1, (&[1], &[2, 3]), &[1, 2, 3], &[2], swap(&[2], &[])),
+                (1, (&[1, 2, 3], &[4, 5]), &[1, 2, 4, 5], &[2, 4], swap(&[4], &[])),
+                (1, (&[1, 2, 3], &[4, 5]), &[1, 2, 4, 5], &[2, 4, 5], swap(&[4, 5], &[3])),
+            ],
+            false,
+        );
+        let mut wanted = Membership { automatic: true, ..voters(&[1, 2, 3, 4]) };
+        wanted.targets[3].bound = false;
+        assert_eq!(
+            next_step(&conf(&[1], &[2, 3]), &wanted, ME, &HandOver::default(), |_| true),
+            swap(&[2, 3], &[]),
+            "a place without a node keeps nobody waiting"
+        );
     }
 
     #[test]
