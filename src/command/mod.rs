@@ -80,7 +80,7 @@ impl Command {
                 | MemberCommand::Remove { .. }
                 | MemberCommand::Update { .. },
             ) => true,
-            Self::Member(MemberCommand::Bind { .. }) => false,
+            Self::Member(MemberCommand::Bind { .. } | MemberCommand::Revote { .. }) => false,
             Self::Charter(
                 CharterCommand::OpenWindow { .. }
                 | CharterCommand::Seal

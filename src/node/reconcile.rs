@@ -98,8 +98,8 @@ impl Membership {
         Self {
             targets: facts.members.iter().map(target).collect(),
             forming: facts.forming,
-            automatic: false,
-            committed: false,
+            automatic: facts.charter.automatic,
+            committed: facts.charter.committed,
         }
     }
 

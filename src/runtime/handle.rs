@@ -323,7 +323,7 @@ impl Handle {
         if self.0.compacted.wait(target).await { Ok(()) } else { Err(ServeError::Stopped) }
     }
 
-    /// Resolves when the members that [`Handle::view`] names have changed since this call.
+    /// Resolves when the members that [`Handle::view`] names, or the cluster's charter, have changed since this call.
     pub fn members_changed(&self) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);
         let next = shared.membership.value() + 1;
@@ -451,8 +451,9 @@ impl Shared {
         let (old, new) = (before.facts(), view.facts());
         let others_vote = new.conf_state.others_vote(self.ids.member);
         let same = std::ptr::eq(old, new)
-            || (old.forming, &old.members, &old.removed, &old.conf_state)
-                == (new.forming, &new.members, &new.removed, &new.conf_state);
+            || (Arc::ptr_eq(&old.charter, &new.charter)
+                && (old.forming, &old.members, &old.removed, &old.conf_state)
+                    == (new.forming, &new.members, &new.removed, &new.conf_state));
         drop(before);
         self.views.publish(view);
         self.watches.poke();
