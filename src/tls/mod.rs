@@ -2,7 +2,12 @@
 //!
 //! Owns: rustls' configuration, and noticing that its files have changed. Must never: log or keep key material beyond rustls, or serve with
 //! less protection than was configured because a file is bad. Built by `app`; asked by `api` for each handshake.
+//!
+//! Certificates come from files ([`ServerTls`]), or from the cluster's own authority ([`ClusterTls`]).
 
+mod authority;
+mod clients;
+mod cluster;
 mod files;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +16,11 @@ use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
+pub use authority::{
+    Authority, AuthorityError, Issued, KeyHash, NewAuthority, ServerKey, ServerNames, key_hash_of,
+};
+pub use clients::{Clients, IsIssued};
+pub use cluster::ClusterTls;
 use files::Stamp;
 pub use files::{TlsError, TlsFiles};
 

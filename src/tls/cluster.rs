@@ -1,0 +1,113 @@
+//! TLS of a node whose cluster issues its certificates itself.
+//!
+//! Owns: this node's server certificate, made anew when what it says has changed. Must never: let anybody in without a certificate whose key is
+//! on the cluster's list, or resume a session (its key may have been revoked meanwhile). Built and updated by `app`; asked by `api` for each
+//! handshake.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::ALPN;
+use super::authority::{Authority, AuthorityError, ServerKey, ServerNames};
+use super::clients::{Clients, IsIssued, KeyVerifier};
+
+/// TLS by the cluster's own authority, as it is for the next handshake.
+pub struct ClusterTls {
+    key: ServerKey,
+    clients: Arc<Clients>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    /// Who has issued the certificate, and what it says.
+    authority: CertificateDer<'static>,
+    names: ServerNames,
+}
+
+impl ClusterTls {
+    /// A new key, and a certificate for it with these names.
+    pub fn new(
+        authority: &Authority,
+        names: ServerNames,
+        is_issued: IsIssued,
+    ) -> Result<Self, AuthorityError> {
+        let (key, clients) = (ServerKey::generate()?, Arc::new(Clients::new(is_issued)));
+        let config = configure(authority, &key, &names, &clients)?;
+        let current = Current { config, authority: authority.certificate().clone(), names };
+        Ok(Self { key, clients, current: Mutex::new(current) })
+    }
+
+    /// Makes the certificate anew if another authority is to issue it or it is to say something else. Open connections stay. When it fails,
+    /// the certificate from before stays in use, and the next call tries again.
+    pub fn update(&self, authority: &Authority, names: ServerNames) -> Result<(), AuthorityError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.authority == *authority.certificate() && current.names == names {
+            return Ok(());
+        }
+        let config = configure(authority, &self.key, &names, &self.clients)?;
+        tracing::info!(hosts = ?names.hosts, addresses = ?names.addresses, "the server certificate was made anew");
+        *current = Current { config, authority: authority.certificate().clone(), names };
+        Ok(())
+    }
+
+    /// The configuration for the next handshake.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// Who is connected, by the keys of their certificates.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+}
+
+fn configure(
+    authority: &Authority,
+    key: &ServerKey,
+    names: &ServerNames,
+    clients: &Arc<Clients>,
+) -> Result<Arc<ServerConfig>, AuthorityError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = KeyVerifier::new(Arc::clone(clients), authority.subject().clone(), &provider);
+    let chain = authority.issue_server(key, names)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(chain, PrivateKeyDer::from(key.to_pkcs8()))?;
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::ids::ClusterId;
+
+    #[test]
+    fn the_certificate_is_made_anew_only_when_it_would_say_something_else() {
+        let authority = |number| {
+            let made = Authority::generate(ClusterId(number)).unwrap();
+            Authority::load(&made.certificate_der, &made.key_pkcs8).unwrap()
+        };
+        let (one, other) = (authority(1), authority(1));
+        let names = |last| ServerNames::of_machine("box", [IpAddr::from([192, 0, 2, last])]);
+        let tls = ClusterTls::new(&one, names(1), Arc::new(|_| true)).unwrap();
+        let mut before = tls.current();
+        for (authority, address, is_new) in
+            [(&one, 1, false), (&one, 2, true), (&one, 2, false), (&other, 2, true), (&other, 2, false)]
+        {
+            tls.update(authority, names(address)).unwrap();
+            let now = tls.current();
+            assert_eq!(!Arc::ptr_eq(&before, &now), is_new, "{address}");
+            before = now;
+        }
+    }
+}
