@@ -27,7 +27,7 @@ use covey::wal::{LogEntry, Position};
 use covey::watch::{Hub, Input, Limits, Options};
 
 use crate::disk::{Refused, chain};
-use crate::plan::Timing;
+use crate::plan::{Growing, Timing};
 
 mod standing;
 
@@ -137,6 +137,7 @@ pub(crate) struct Member {
     identity: Identity,
     quota: u64,
     timing: Timing,
+    grows: Option<Growing>,
     prng: Prng,
     hub: Hub,
     /// The hub has not seen yet that the state has begun anew.
@@ -174,6 +175,7 @@ impl Member {
         opened: DataDir<SimDir>,
         quota: u64,
         timing: Timing,
+        (pace, grows): (Pace, Option<Growing>),
         mut prng: Prng,
         effects: &mut Effects,
     ) -> Result<Self, Refused> {
@@ -189,7 +191,7 @@ impl Member {
             log_start: recovered.start,
             entries: recovered.entries,
             quota_bytes: Some(quota),
-            pace: Pace::default(),
+            pace,
             prng: prng.fork(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -197,6 +199,9 @@ impl Member {
         applier.set_overlay_bytes(timing.overlay_bytes);
         let applied = store.meta().applied;
         core.set_log_tail_bytes(timing.log_tail_bytes);
+        if let Some(Growing { voters, .. }) = grows {
+            core.set_voters(voters);
+        }
         let mut checkpointer = Checkpointer::new(now, store, root, identity.member, identity.boot_nonce);
         checkpointer.set_slice(timing.slice);
         checkpointer.set_piece_bytes(timing.piece_bytes);
@@ -208,6 +213,7 @@ impl Member {
             installing: false,
             quota,
             timing,
+            grows,
             prng,
             hub: Hub::new(HUB, Prng::new(identity.boot_nonce)),
             installed_unseen: false,
@@ -634,7 +640,10 @@ impl Member {
                 self.tell_core(CoreInput::Applied(index, bytes), effects);
             }
             ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
-            ApplierOutput::Membership(membership) => {
+            ApplierOutput::Membership(mut membership) => {
+                if let Some(Growing { committed, .. }) = self.grows {
+                    (membership.automatic, membership.committed) = (true, committed);
+                }
                 self.tell_core(CoreInput::Membership(membership), effects);
             }
             ApplierOutput::Fold(batch) => self.tell_checkpoint(CheckpointJob::Fold(batch), effects),

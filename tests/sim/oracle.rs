@@ -151,6 +151,7 @@ impl Oracle {
                 let own = matches!(
                     envelope.command,
                     Command::Alarm { .. }
+                        | Command::Member(MemberCommand::Revote { .. })
                         | Command::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
                 );
                 assert!(own, "nobody proposed {envelope:?}");

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use covey::consensus::Pace;
 use covey::formation::DiskOptions;
 use covey::limits::{LOG_CACHE_BYTES, OVERLAY_BYTES, QUOTA_BYTES, TRANSFER_PIECE_BYTES};
 use covey::prng::Prng;
@@ -111,6 +112,15 @@ pub(crate) enum Loss {
     PutBack,
 }
 
+/// A cluster that begins with one node, takes in the others, and decides by itself who votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Growing {
+    /// How many vote where there are enough.
+    pub(crate) voters: usize,
+    /// A user has written.
+    pub(crate) committed: bool,
+}
+
 /// Everything that the seed fixes.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -122,6 +132,8 @@ pub(crate) struct Plan {
     /// The mean time between two looks of whoever adds and removes members; `None`: the members stay as they are.
     pub(crate) admin: Option<Duration>,
     pub(crate) loss: Option<Loss>,
+    pub(crate) grows: Option<Growing>,
+    pub(crate) pace: Pace,
     pub(crate) timing: Timing,
     pub(crate) load: Load,
     pub(crate) trouble: Trouble,
@@ -194,6 +206,8 @@ impl Plan {
             spare: 0,
             admin: None,
             loss: None,
+            grows: None,
+            pace: Pace::default(),
             timing,
             load,
             trouble,
@@ -255,6 +269,26 @@ impl Plan {
         let loss = [None, Some(Loss::Emptied), Some(Loss::PutBack), Some(Loss::PutBack)]
             [usize::try_from(Prng::new(seed ^ 0x1057).range(0, 4)).expect("small")];
         Self { hosts: 3, spare: 3, admin, loss, load, trouble, ..plan }
+    }
+
+    /// One node at first, to which others come: three to seven in the end. All is slow, so that half an hour is soon over: a member that
+    /// fails for good is missed for minutes before anything follows from that.
+    pub(crate) fn draw_growing(seed: u64) -> Self {
+        let plan = Self::draw_cluster(seed);
+        let mut prng = Prng::new(seed ^ 0x6406);
+        let spare = [2, 3, 4, 4, 5, 6][usize::try_from(prng.range(0, 6)).expect("small")];
+        let voters = if prng.one_in(3) { 5 } else { 3 };
+        let grows = Some(Growing { voters, committed: !prng.one_in(3) });
+        let pace = Pace {
+            heartbeat: Duration::from_millis(500),
+            election_min: Duration::from_millis(1500),
+            election_max: Duration::from_secs(5),
+        };
+        let load = Load { clients: 2, operations: 120, think: Duration::from_secs(30), ..plan.load };
+        let gap = plan.trouble.gap.map(|_| Duration::from_secs(prng.range(30, 400)));
+        let trouble = Trouble { gap, ..plan.trouble };
+        let admin = Some(Duration::from_secs(2));
+        Self { hosts: 1, spare, admin, grows, pace, load, trouble, ..plan }
     }
 
     /// A cluster of which a minority finds out now and then that its state is not what it should be.

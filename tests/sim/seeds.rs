@@ -14,6 +14,7 @@ const CLUSTER_SEEDS: u64 = 100;
 const LEASE_SEEDS: u64 = 24;
 const MEMBER_SEEDS: u64 = 45;
 const SPOILED_SEEDS: u64 = 40;
+const GROWING_SEEDS: u64 = 10;
 
 /// A kind of world.
 pub(crate) type Draw = fn(u64) -> Plan;
@@ -67,6 +68,8 @@ impl Totals {
         sum.added += report.added;
         sum.promoted += report.promoted;
         sum.removed += report.removed;
+        sum.demoted += report.demoted;
+        sum.frozen += report.frozen;
         sum.lost += report.lost;
         sum.fenced += report.fenced;
     }
@@ -77,7 +80,7 @@ impl Totals {
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
              {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
-             {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed, {} disks lost, {} copies found out",
+             {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed, {} demoted, {} times none, {} disks lost, {} copies found out",
             sum.events,
             sum.acknowledged,
             sum.unknown,
@@ -99,6 +102,8 @@ impl Totals {
             sum.added,
             sum.promoted,
             sum.removed,
+            sum.demoted,
+            sum.frozen,
             sum.lost,
             sum.fenced
         );
@@ -158,6 +163,14 @@ fn a_member_whose_state_is_spoiled_takes_another_one() {
 }
 
 #[test]
+fn clusters_that_grow_by_themselves_keep_their_word() {
+    let report = run_seeds("growing", Plan::draw_growing, 0..GROWING_SEEDS);
+    let Report { added, promoted, demoted, frozen, .. } = report;
+    assert!(added > 2 * GROWING_SEEDS && promoted > 2 * GROWING_SEEDS, "{report:?}");
+    assert!(demoted > 0 && frozen > 0, "{report:?}");
+}
+
+#[test]
 fn a_seed_gives_the_same_run_again() {
     let kinds =
         [(Plan::draw as Draw, 1000..1012), (Plan::draw_cluster, 1000..1002), (Plan::draw_leases, 1000..1001)];
@@ -180,7 +193,7 @@ fn a_seed_gives_the_same_run_in_another_process() {
     assert!(text.contains(&format!("trace {here:016x}")), "{here:016x}: {text}");
 }
 
-/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members|spoiled] [COUNT] [from=SEED] [seed=SEED]`.
+/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members|spoiled|growing] [COUNT] [from=SEED] [seed=SEED]`.
 #[test]
 #[ignore = "as long as one likes: cargo sim"]
 fn long() {
@@ -190,15 +203,16 @@ fn long() {
         let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
         value.map(|value| value.parse::<u64>().expect("a number"))
     };
-    let kinds: [(&str, Draw); 5] = [
+    let kinds: [(&str, Draw); 6] = [
         ("cluster", Plan::draw_cluster),
         ("leases", Plan::draw_leases),
         ("members", Plan::draw_members),
         ("spoiled", Plan::draw_spoiled),
+        ("growing", Plan::draw_growing),
         ("lone", Plan::draw),
     ];
     let asked = |kind: &&(&str, Draw)| arguments.iter().any(|argument| argument == kind.0);
-    let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[4]);
+    let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[5]);
     if let Some(seed) = number("seed=") {
         let plan = Plan { verbose: true, ..draw(seed) };
         println!("{plan:?}");

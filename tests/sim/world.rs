@@ -9,6 +9,7 @@
 mod clients;
 mod copies;
 mod ending;
+mod growth;
 mod members;
 mod trouble;
 mod watchers;
@@ -161,6 +162,8 @@ struct Host {
     /// Counts the processes; events for an earlier one are void.
     run: u64,
     starting: bool,
+    /// It is off, and does not start before somebody switches it on.
+    off: bool,
     /// How the power comes back after the next crash that the disk decides on.
     survival: Survival,
     /// No turns until then.
@@ -202,6 +205,9 @@ pub(crate) struct Report {
     pub(crate) added: u64,
     pub(crate) promoted: u64,
     pub(crate) removed: u64,
+    /// Votes that a cluster has taken from members that stayed away, and times that it took none since too many had vanished together.
+    pub(crate) demoted: u64,
+    pub(crate) frozen: u64,
     /// Disks that were lost, and copies that were found out.
     pub(crate) lost: u64,
     pub(crate) fenced: u64,
@@ -247,6 +253,10 @@ pub(crate) struct World {
     /// Changes of the members that were asked for, and when, while it is not known what became of them.
     changes: Vec<(u64, Instant)>,
     loss: Option<Step>,
+    /// Where a cluster decides who votes: the newest state that was seen, and how many are to vote there.
+    votes: (LogIndex, usize),
+    /// When a host that is off is switched on again.
+    on_again: Option<Instant>,
     calm: bool,
     /// From when on the members stay as they are; what was asked before may have been on its way through one that was removed.
     settled_at: Instant,
@@ -269,6 +279,7 @@ impl World {
             fenced: false,
             run: 0,
             starting: false,
+            off: false,
             survival: Survival::Random,
             paused_until: Instant(0),
             applies_until: Instant(0),
@@ -294,6 +305,8 @@ impl World {
             parted: None,
             changes: Vec::new(),
             loss: None,
+            votes: (LogIndex(0), 0),
+            on_again: None,
             calm: false,
             settled_at: Instant(0),
             crash_point: None,
@@ -340,8 +353,12 @@ impl World {
         }
         self.report.disk_operations = self.disk_operations();
         self.calm_down();
+        self.switch_on();
         if self.plan.admin.is_some() {
             self.settle_members();
+        }
+        if self.plan.grows.is_some() {
+            self.lose_members();
         }
         self.probe();
         self.outlive_leases();
@@ -375,6 +392,9 @@ impl World {
                 }
                 host.standing = Some(standing);
             }
+        }
+        if self.plan.grows.is_some() {
+            self.check_votes();
         }
     }
 
@@ -463,6 +483,10 @@ impl World {
         if !self.hosts[number].starting {
             return;
         }
+        if self.hosts[number].off {
+            self.hosts[number].starting = false;
+            return;
+        }
         let (mut timing, quota) = (self.plan.timing, self.plan.quota);
         if self.calm {
             timing.calm_down();
@@ -482,9 +506,9 @@ impl World {
         self.report.starts += 1;
         let now = self.host_now(number);
         let mut effects = Effects::new();
-        let run = self.hosts[number].run;
+        let (run, pace) = (self.hosts[number].run, (self.plan.pace, self.plan.grows));
         let started = open(&self.hosts[number].disk, &self.cluster, number, nonce)
-            .and_then(|opened| Member::start(now, opened, quota, timing, prng, &mut effects));
+            .and_then(|opened| Member::start(now, opened, quota, timing, pace, prng, &mut effects));
         self.note(
             "start",
             &[number as u64, u64::from(started.is_ok()), self.hosts[number].disk.operations()],

@@ -122,6 +122,7 @@ impl World {
         let places = &self.oracle.places;
         (self.report.added, self.report.promoted, self.report.removed) =
             (places.added, places.promoted, places.removed);
+        self.report.demoted = places.demoted;
         (self.report.expired, self.report.checkpoints) = self.oracle.lease_counts();
         self.report.trace = self.trace.hash();
         self.report.events = self.trace.events();

@@ -43,6 +43,9 @@ impl World {
             self.follow(host, facts);
         }
         self.lose(&view);
+        if self.plan.grows.is_some() {
+            return self.grow(facts);
+        }
         if !self.calm && !self.loses() && self.prng.one_in(3) {
             self.change_something(facts);
         }
@@ -91,12 +94,17 @@ impl World {
         (host.put_back, host.fenced) = (false, false);
     }
 
-    fn change_something(&mut self, facts: &Facts) {
-        let spare = (0..self.hosts.len()).find(|host| {
+    /// A host whose node is no member, and for which there is no place.
+    pub(super) fn spare(&self, facts: &Facts) -> Option<usize> {
+        (0..self.hosts.len()).find(|host| {
             let url = self.cluster.url(*host);
             self.cluster.member(*host).is_none()
                 && facts.members.iter().all(|member| member.attributes.peer_urls != [url.clone()])
-        });
+        })
+    }
+
+    fn change_something(&mut self, facts: &Facts) {
+        let spare = self.spare(facts);
         let learners: Vec<MemberId> =
             facts.members.iter().filter(|member| !member.votes).map(Stored::id).collect();
         let command = match (self.prng.range(0, 4), spare) {
@@ -156,7 +164,8 @@ impl World {
                         .iter()
                         .all(|member| member.attributes.peer_urls != [self.cluster.url(host)]),
                 };
-                !self.loses() && is_settled(facts) && (0..self.hosts.len()).all(belongs)
+                let grown = self.plan.grows.is_none_or(|growing| self.is_grown(growing, facts));
+                !self.loses() && is_settled(facts) && grown && (0..self.hosts.len()).all(belongs)
             });
             if settled {
                 self.settled_at = self.queue.now();
