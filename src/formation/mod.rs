@@ -9,7 +9,6 @@ pub mod gathering;
 mod identity;
 mod meeting;
 mod message;
-mod neighbours;
 mod record;
 mod runs;
 mod secret;

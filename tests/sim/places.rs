@@ -33,6 +33,7 @@ pub(crate) struct Places {
     gone: BTreeSet<MemberId>,
     pub(crate) added: u64,
     pub(crate) promoted: u64,
+    pub(crate) demoted: u64,
     pub(crate) removed: u64,
 }
 
@@ -97,7 +98,33 @@ impl Places {
                 Expected::Changed(*id)
             }
             MemberCommand::Update { .. } => panic!("the world moves nobody"),
+            MemberCommand::Revote { promote, demote } => self.revote(promote, demote)?,
         })
+    }
+
+    /// Votes move as a whole or not at all.
+    fn revote(&mut self, promote: &[MemberId], demote: &[MemberId]) -> Result<Expected, Rejection> {
+        for id in promote {
+            self.find(*id)?;
+        }
+        for id in demote {
+            if !self.find(*id)?.votes {
+                return Err(Rejection::MemberNotFound);
+            }
+        }
+        let before = self.by_url.clone();
+        for (ids, votes) in [(promote, true), (demote, false)] {
+            for id in ids {
+                self.find(*id)?.votes = votes;
+            }
+        }
+        if !self.by_url.values().any(|place| place.votes) {
+            self.by_url = before;
+            return Err(Rejection::NotEnoughStarted);
+        }
+        self.promoted += promote.len() as u64;
+        self.demoted += demote.len() as u64;
+        Ok(Expected::Changed(*promote.iter().chain(demote).next().ok_or(Rejection::MemberNotFound)?))
     }
 
     fn find(&mut self, id: MemberId) -> Result<&mut Place, Rejection> {
