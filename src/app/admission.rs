@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::command::{Admission, CharterCommand, Command, Rejection};
+use crate::command::{Admission, CharterCommand, Command, Rejection, TokenId};
 use crate::config::TrustMode;
 use crate::formation::{Answer, Fingerprint, Identity, Question, Standing, Welcome};
 use crate::ids::PublicKey;
 use crate::limits::PENDING_NODES_MAX;
 use crate::mvcc::Facts;
-use crate::peer::Answerer;
+use crate::peer::{Answerer, Tokens};
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 use crate::time::Instant;
@@ -74,6 +74,12 @@ impl Desk {
         })
     }
 
+    /// What proofs with the tokens of this cluster are made with.
+    pub(super) fn tokens(&self) -> Tokens {
+        let handle = self.handle.clone();
+        Tokens(Arc::new(move |id| handle.view().facts().charter.token(id).map(|token| token.key)))
+    }
+
     async fn answer(&self, key: PublicKey, question: Question) -> Answer {
         match question {
             Question::Probe { .. } | Question::Promise { .. } => Answer::Member(self.standing()),
@@ -81,7 +87,7 @@ impl Desk {
                 let sentence = "this cluster formed by itself: start the node without --initial-cluster";
                 Answer::Refused(sentence.into())
             }
-            Question::Join { name, peer_urls, .. } => self.join(key, name, peer_urls).await,
+            Question::Join { name, peer_urls, claim } => self.join(key, name, peer_urls, &claim).await,
         }
     }
 
@@ -97,12 +103,12 @@ impl Desk {
         }
     }
 
-    async fn join(&self, key: PublicKey, name: String, peer_urls: Vec<String>) -> Answer {
+    async fn join(&self, key: PublicKey, name: String, peer_urls: Vec<String>, claim: &[u8]) -> Answer {
         if let Some(welcome) = self.welcome(key) {
             return welcome;
         }
         let fingerprint = Fingerprint::of(&key);
-        let Some(by) = right(self.handle.view().facts(), self.trust, fingerprint) else {
+        let Some(by) = right(self.handle.view().facts(), self.trust, fingerprint, claim) else {
             self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
             return Answer::Pending(format!(
                 "the cluster is sealed: on one of its boxes type \"covey node approve {fingerprint}\""
@@ -130,9 +136,13 @@ impl Desk {
 }
 
 /// By which right this node may come in, if by any.
-fn right(facts: &Facts, trust: TrustMode, fingerprint: Fingerprint) -> Option<Admission> {
+fn right(facts: &Facts, trust: TrustMode, fingerprint: Fingerprint, claim: &[u8]) -> Option<Admission> {
     let charter = &facts.charter;
     match trust {
+        // As with the secret: who names a token has proven to have it.
+        TrustMode::LanOpen | TrustMode::Locked if !claim.is_empty() => {
+            Some(Admission::Token(TokenId(claim.try_into().ok()?)))
+        }
         // It has proven that it has the secret, or it would not have been listened to.
         TrustMode::FleetKey => Some(Admission::FleetKey),
         _ if charter.approved.contains(fingerprint.bytes()) => Some(Admission::Approval),

@@ -4,7 +4,7 @@
 //! by `serve` before the node starts; and the answers of a node that has started to those that have none.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::command::MemberCommand;
 use crate::config::{InitialCluster, PeerConfig, Url};
 use crate::formation::{
     Answer, ClusterSecret, Founding, Identity, Meeting, Named, NodeKey, Reception, SECRET_BYTES_MAX,
-    SecretError, Stage, Verdict, joining_state, receive,
+    SecretError, Stage, TokenError, Verdict, joining_state, receive,
 };
 use crate::ids::PublicKey;
 use crate::peer::{Answerer, Forming, Trust};
@@ -32,13 +32,22 @@ const SAY_AGAIN: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFailure {
     /// The file cannot be read.
-    #[error("cannot read the cluster secret {path}")]
+    #[error("cannot read the secret in {path}")]
     Read {
         /// The file.
         path: PathBuf,
         /// The system's reason.
         #[source]
         source: std::io::Error,
+    },
+    /// What it holds is no token.
+    #[error("the join token in {path} cannot be used")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: TokenError,
     },
     /// What it holds is no secret.
     #[error("the cluster secret {path} cannot be used")]
@@ -51,21 +60,28 @@ pub enum SecretFailure {
     },
 }
 
-/// Who is listened to that is in no cluster yet.
+/// Who is listened to that is in no cluster yet, and what this node shows.
 pub(super) fn trust(config: &PeerConfig) -> Result<Trust, SecretFailure> {
+    let secret = config.secret_file.as_deref().map(|path| {
+        ClusterSecret::parse(&read(path)?)
+            .map_err(|source| SecretFailure::Secret { path: path.to_owned(), source })
+    });
+    let token = config.token_file.as_deref().map(|path| {
+        read(path)?.parse().map_err(|source| SecretFailure::Token { path: path.to_owned(), source })
+    });
     let fingerprints = config.fingerprints.clone();
-    let Some(path) = &config.secret_file else { return Ok(Trust { fingerprints, ..Trust::default() }) };
-    let read = || -> std::io::Result<String> {
+    Ok(Trust { secret: secret.transpose()?, token: token.transpose()?, fingerprints, ..Trust::default() })
+}
+
+fn read(path: &Path) -> Result<String, SecretFailure> {
+    let read = || {
         let length = std::fs::metadata(path)?.len();
         if length > 2 * SECRET_BYTES_MAX as u64 {
             return Err(std::io::Error::other("the file is too large for a secret"));
         }
         std::fs::read_to_string(path)
     };
-    let text = read().map_err(|source| SecretFailure::Read { path: path.clone(), source })?;
-    let secret =
-        ClusterSecret::parse(&text).map_err(|source| SecretFailure::Secret { path: path.clone(), source })?;
-    Ok(Trust { secret: Some(secret), fingerprints, ..Trust::default() })
+    read().map_err(|source| SecretFailure::Read { path: path.to_owned(), source })
 }
 
 /// Meets the others until there is a cluster, and begins the data directory with it.

@@ -63,13 +63,14 @@ pub(super) fn gather(
     let executor = LocalExecutor::new();
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
+    let claim = trust.token.as_ref().map(|token| token.id().0.to_vec()).unwrap_or_default();
     let port = Rc::new(Forming::start(&fresh.key, config.listen.address, trust, answerer(asked), clock)?);
     lan.announce(None);
     let options = Options {
         key: PublicKey(*fresh.key.public()),
         name: name.to_owned(),
         peer_urls: lan.peer_urls(),
-        claim: Vec::new(),
+        claim,
         promise: fresh.promise,
         timers: Timers::default(),
         prng: Prng::new(seed),

@@ -53,12 +53,9 @@ pub(super) struct Members {
 impl Members {
     fn start(&mut self) -> Result<Peers, StartError> {
         let Self { handle, identity, listen, clock, prng, trust, found } = self;
-        let forming = trust.clone().map(|trust| {
-            let answerer = match found {
-                Some((_, desk)) => desk.clone().answerer(),
-                None => forming::answerer(identity, handle),
-            };
-            (trust, answerer)
+        let forming = trust.clone().map(|trust| match found {
+            Some((_, desk)) => (Trust { tokens: Some(desk.tokens()), ..trust }, desk.clone().answerer()),
+            None => (trust, forming::answerer(identity, handle)),
         });
         let lan = found.as_ref().map(|(lan, _)| Arc::clone(lan));
         let (identity, prng) = (identity.clone(), prng.fork());

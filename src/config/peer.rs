@@ -29,6 +29,8 @@ pub struct PeerConfig {
     pub fingerprints: Vec<Fingerprint>,
     /// Who is let in, where nodes find each other.
     pub trust: TrustMode,
+    /// The token that lets this node in.
+    pub token_file: Option<PathBuf>,
     /// Where others may be.
     pub peers: Vec<PeerHint>,
     /// Names of interfaces, or their beginnings with a `*` behind; empty: the rules of `discovery`.

@@ -210,8 +210,8 @@ fn peer(reader: &Reader<'_>, is_automatic: bool) -> Result<PeerConfig, ConfigErr
         let parsed: Result<Vec<_>, _> = named.map(named_url).collect();
         Ok(InitialCluster::parse(&parsed?, existing, &token))
     })?;
-    let secret_file = Some(reader.0.value(SettingId::ClusterSecretFile).text);
-    let secret_file = secret_file.filter(|text| !text.is_empty()).map(PathBuf::from);
+    let path = |key| Some(reader.0.value(key).text).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let secret_file = path(SettingId::ClusterSecretFile);
     let trust = if reader.0.is_set(SettingId::Trust) {
         reader.parse(SettingId::Trust, trust)?
     } else if secret_file.is_some() {
@@ -230,6 +230,7 @@ fn peer(reader: &Reader<'_>, is_automatic: bool) -> Result<PeerConfig, ConfigErr
         secret_file,
         fingerprints: reader.parse(SettingId::PeerFingerprints, fingerprints)?,
         trust,
+        token_file: path(SettingId::JoinTokenFile),
         peers,
         interfaces: names(reader.0, SettingId::Interfaces),
         strict: reader.parse(SettingId::StrictReconfigCheck, values::boolean)?,

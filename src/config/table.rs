@@ -67,6 +67,8 @@ pub enum SettingId {
     PeerFingerprints,
     /// `--trust`
     Trust,
+    /// `--join-token-file`
+    JoinTokenFile,
     /// `--peers`
     Peers,
     /// `--interfaces`
@@ -205,7 +207,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 41] = [
+pub const SETTINGS: [Setting; 42] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -436,6 +438,14 @@ pub const SETTINGS: [Setting; 41] = [
         Kind::Choice(&["lan-open", "fleet-key", "locked"]),
         Fallback::Derived { rule: "lan-open; with a secret fleet-key", usual: "lan-open" },
         "Who gets in: the LAN at first, those with the secret, or nobody",
+    ),
+    ours(
+        SettingId::JoinTokenFile,
+        "join-token-file",
+        "peer.join-token-file",
+        Kind::Path,
+        Fallback::Text(""),
+        "A file with the token that lets this node into a cluster (covey token create makes one)",
     ),
     ours(
         SettingId::Peers,

@@ -12,6 +12,7 @@ mod message;
 mod record;
 mod runs;
 mod secret;
+mod token;
 
 #[cfg(test)]
 mod data_dir_test;
@@ -37,3 +38,4 @@ pub use runs::{Stale, judge_run, judge_runs, later_run};
 pub use secret::{
     Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,
 };
+pub use token::{JoinToken, TOKEN_BYTES, TokenError};

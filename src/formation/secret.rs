@@ -5,6 +5,7 @@
 
 use ring::{hkdf, hmac};
 
+use crate::command::TokenKey;
 use crate::ids::PublicKey;
 
 /// A secret has at least so many characters: 128 random bits in base 64 are 22.
@@ -85,6 +86,11 @@ impl ClusterSecret {
         let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(text.as_bytes());
         let key = secret.expand(&[PURPOSE], hmac::HMAC_SHA256).expect("a hash's length can be derived");
         Ok(Self(key.into()))
+    }
+
+    /// What a token stands for: whoever has it proves that as one proves a cluster's secret.
+    pub fn of_token(key: &TokenKey) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &key.0))
     }
 
     /// A proof that the prover has the secret.

@@ -28,8 +28,10 @@ use super::greet::CLOSED_STOPPING;
 use super::hello::{Refusal, RefusalKind};
 use super::socket::Host;
 use super::trust::{ALPN_FORMING, Credentials};
+use crate::command::{TokenId, TokenKey};
 use crate::formation::{
-    Answer, Binding, ClusterSecret, EXPORTED_BYTES, Fingerprint, NodeKey, PROOF_BYTES, Prover, Question,
+    Answer, Binding, ClusterSecret, EXPORTED_BYTES, Fingerprint, JoinToken, NodeKey, PROOF_BYTES, Prover,
+    Question,
 };
 use crate::ids::PublicKey;
 use crate::runtime::clock::Clock;
@@ -58,6 +60,20 @@ pub struct Trust {
     pub fingerprints: Vec<Fingerprint>,
     /// Who is near, where they need not show anything.
     pub near: Option<Near>,
+    /// The token that this node has to be let in with.
+    pub token: Option<JoinToken>,
+    /// The tokens that let others in, wherever they are. With a secret they are of no use.
+    pub tokens: Option<Tokens>,
+}
+
+/// What proofs with a token are made with, of those that the cluster has given out.
+#[derive(Clone)]
+pub struct Tokens(pub Arc<dyn Fn(TokenId) -> Option<TokenKey> + Send + Sync>);
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens")
+    }
 }
 
 /// Whether somebody is on the same network.
@@ -117,6 +133,8 @@ enum Unheard {
     Elsewhere,
     #[error("this node does not listen: is the cluster secret the same on both?")]
     Unproven,
+    #[error("this cluster has given out no such join token, or it is used up, or its time is over")]
+    Token,
     #[error("this node does not listen: {0}")]
     Key(#[from] KeyRefused),
 }
@@ -149,19 +167,47 @@ impl Trust {
         }
     }
 
-    fn prove(&self, prover: Prover, ends: &Ends, said: &[&[u8]]) -> [u8; PROOF_BYTES] {
-        match &self.secret {
-            Some(secret) => secret.prove(prover, &ends.binding(said)),
-            None => [0; PROOF_BYTES],
-        }
+    /// What is proven by whoever asks this, and by whoever answers it.
+    fn secret_for_asking(&self, question: &Question) -> Option<ClusterSecret> {
+        let token = self
+            .token
+            .as_ref()
+            .filter(|_| matches!(question, Question::Join { claim, .. } if !claim.is_empty()));
+        self.secret.clone().or_else(|| Some(ClusterSecret::of_token(&token?.key())))
     }
 
-    fn accepts(&self, prover: Prover, ends: &Ends, said: &[&[u8]], proof: &[u8]) -> bool {
-        match &self.secret {
-            Some(secret) => secret.accepts(prover, &ends.binding(said), proof),
-            // Somebody who does prove something expects to be proven something, too.
-            None => proof.iter().all(|byte| *byte == 0),
-        }
+    /// The same as this node knows it, of somebody at this address who has asked this. An error: it is not to be heard.
+    fn secret_for_answering(
+        &self,
+        address: SocketAddr,
+        question: &Question,
+    ) -> Result<Option<ClusterSecret>, Unheard> {
+        let claim = match question {
+            Question::Join { claim, .. } if !claim.is_empty() && self.secret.is_none() => claim,
+            _ if self.hears(address) => return Ok(self.secret.clone()),
+            _ => return Err(Unheard::Elsewhere),
+        };
+        let id = TokenId(claim[..].try_into().map_err(|_| Unheard::Token)?);
+        let key = self.tokens.as_ref().and_then(|tokens| tokens.0(id)).ok_or(Unheard::Token)?;
+        Ok(Some(ClusterSecret::of_token(&key)))
+    }
+}
+
+fn prove(secret: Option<&ClusterSecret>, prover: Prover, ends: &Ends, said: &[&[u8]]) -> [u8; PROOF_BYTES] {
+    secret.map_or([0; PROOF_BYTES], |secret| secret.prove(prover, &ends.binding(said)))
+}
+
+fn accepts(
+    secret: Option<&ClusterSecret>,
+    prover: Prover,
+    ends: &Ends,
+    said: &[&[u8]],
+    proof: &[u8],
+) -> bool {
+    match secret {
+        Some(secret) => secret.accepts(prover, &ends.binding(said), proof),
+        // Somebody who does prove something expects to be proven something, too.
+        None => proof.iter().all(|byte| *byte == 0),
     }
 }
 
@@ -197,16 +243,14 @@ pub(super) async fn serve(
     trust: &Trust,
     answerer: &Answerer,
 ) -> bool {
-    let heard = hear(connection, own, trust).await;
-    let was_heard = heard.is_ok();
-    let answered = match heard {
-        Ok(heard) => answer(heard, trust, answerer).await.ok_or(Unheard::Unproven),
-        Err(why) => Err(why),
-    };
-    if let Err(why) = answered {
-        connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
+    match hear(connection, own, trust).await {
+        Ok(heard) => answer(heard, answerer).await,
+        Err(why) => {
+            connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
+            return false;
+        }
     }
-    was_heard
+    true
 }
 
 /// A question of somebody who is listened to, and where its answer goes.
@@ -214,38 +258,46 @@ struct Heard {
     key: PublicKey,
     at: SocketAddr,
     ends: Ends,
+    question: Question,
     asked: Vec<u8>,
+    secret: Option<ClusterSecret>,
     send: SendStream,
 }
 
 async fn hear(connection: &Connection, own: PublicKey, trust: &Trust) -> Result<Heard, Unheard> {
-    if !trust.hears(connection.remote_address()) {
+    let at = connection.remote_address();
+    // A token may come from anywhere, but only members have any.
+    if !trust.hears(at) && trust.tokens.is_none() {
         return Err(Unheard::Elsewhere);
     }
     let key = shown_key(connection).ok_or(Unheard::Unproven)?;
     trust.knows(own, key)?;
-    question(connection, own, key, trust).await.ok_or(Unheard::Unproven)
+    let ends = Ends::of(connection, key, own).ok_or(Unheard::Unproven)?;
+    let (bytes, send) = receive(connection).await.ok_or(Unheard::Unproven)?;
+    let (proof, asked) = opened(&bytes).ok_or(Unheard::Unproven)?;
+    // It is read before it is known to be proven: without it nobody knows by what it has to be.
+    let question = Question::decode(asked).map_err(|_| Unheard::Unproven)?;
+    let secret = trust.secret_for_answering(at, &question)?;
+    if !accepts(secret.as_ref(), Prover::Dialler, &ends, &[asked], proof) {
+        return Err(Unheard::Unproven);
+    }
+    Ok(Heard { key, at, ends, question, asked: asked.to_vec(), secret, send })
 }
 
-async fn question(connection: &Connection, own: PublicKey, key: PublicKey, trust: &Trust) -> Option<Heard> {
-    let ends = Ends::of(connection, key, own)?;
+async fn receive(connection: &Connection) -> Option<(Vec<u8>, SendStream)> {
     let (send, mut recv) = connection.accept_bi().await.ok()?;
-    let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?;
-    let (proof, asked) = opened(&bytes)?;
-    let is_proven = trust.accepts(Prover::Dialler, &ends, &[asked], proof);
-    let at = connection.remote_address();
-    is_proven.then(|| Heard { key, at, ends, asked: asked.to_vec(), send })
+    Some((recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?, send))
 }
 
-async fn answer(heard: Heard, trust: &Trust, answerer: &Answerer) -> Option<()> {
-    let Heard { key, at, ends, asked, mut send } = heard;
-    let answer = answerer(key, at, Question::decode(&asked).ok()?).await.encode();
-    let proof = trust.prove(Prover::Dialled, &ends, &[&asked, &answer]);
-    send.write_all(&sealed(proof, &answer)).await.ok()?;
-    // It can only fail for a stream that is closed already.
-    let _ = send.finish();
-    let _ = send.stopped().await;
-    Some(())
+async fn answer(heard: Heard, answerer: &Answerer) {
+    let Heard { key, at, ends, question, asked, secret, mut send } = heard;
+    let answer = answerer(key, at, question).await.encode();
+    let proof = prove(secret.as_ref(), Prover::Dialled, &ends, &[&asked, &answer]);
+    // Who has gone meanwhile asks again.
+    if send.write_all(&sealed(proof, &answer)).await.is_ok() {
+        let _ = send.finish();
+        let _ = send.stopped().await;
+    }
 }
 
 /// The port of a node that is in no cluster: it answers others like it, and asks them. Dropped, its connections end.
@@ -323,7 +375,8 @@ impl Forming {
         question: &Question,
     ) -> Result<(PublicKey, Answer), AskError> {
         let Inner { endpoint, credentials, own, trust, .. } = &*self.inner;
-        if !trust.hears(address) {
+        let secret = trust.secret_for_asking(question);
+        if !trust.hears(address) && secret.is_none() {
             return Err(AskError::TooFar(address));
         }
         let lost = |error: &dyn fmt::Display| AskError::Lost(error.to_string());
@@ -337,13 +390,13 @@ impl Forming {
         let lost = |error: &dyn fmt::Display| why_closed(&connection).unwrap_or_else(|| lost(error));
         let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error))?;
         let asked = question.encode();
-        let proof = trust.prove(Prover::Dialler, &ends, &[&asked]);
+        let proof = prove(secret.as_ref(), Prover::Dialler, &ends, &[&asked]);
         send.write_all(&sealed(proof, &asked)).await.map_err(|error| lost(&error))?;
         let _ = send.finish();
         let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.map_err(|error| lost(&error))?;
         connection.close(VarInt::from_u32(CLOSED_STOPPING), b"answered");
         let (proof, answer) = opened(&bytes).ok_or(AskError::Malformed)?;
-        if !trust.accepts(Prover::Dialled, &ends, &[&asked, answer], proof) {
+        if !accepts(secret.as_ref(), Prover::Dialled, &ends, &[&asked, answer], proof) {
             return Err(AskError::NotProven);
         }
         Ok((key, Answer::decode(answer).map_err(|_| AskError::Malformed)?))

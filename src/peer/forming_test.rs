@@ -148,3 +148,45 @@ fn with_neither_a_node_asks_no_other_machine() {
     let error = smol::block_on(node.forming.ask(far, &question())).unwrap_err().to_string();
     assert!(error.contains("--cluster-secret-file") && error.contains("--peer-fingerprints"), "{error}");
 }
+
+fn join(token: &JoinToken) -> Question {
+    Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: token.id().0.to_vec() }
+}
+
+/// A member that has given out these tokens, with what it knows of each.
+fn gives_out(tokens: Vec<(TokenId, TokenKey)>) -> Trust {
+    let find = move |id| tokens.iter().find(|(known, _)| *known == id).map(|(_, key)| *key);
+    Trust { tokens: Some(Tokens(Arc::new(find))), ..Trust::default() }
+}
+
+#[test]
+fn a_token_is_worth_something_only_where_it_was_given_out_and_only_to_who_has_it() {
+    let (token, other) = (JoinToken::new([1; 16]), JoinToken::new([2; 16]));
+    let (a, b) = (new_key(), new_key());
+    let joiner =
+        |token: &JoinToken| Node::start(&a, Trust { token: Some(token.clone()), ..Trust::default() });
+    let ask = |joiner: &Node, member: &Node, token: &JoinToken| {
+        let address = member.forming.inner.endpoint.local_addr().unwrap();
+        smol::block_on(joiner.forming.ask(address, &join(token))).map_err(|error| error.to_string())
+    };
+    let member = Node::start(&b, gives_out(vec![(token.id(), token.key())]));
+    assert_eq!(ask(&joiner(&token), &member, &token), Ok((public(&b), answer())));
+    assert_eq!(member.asked_by(), [public(&a)]);
+
+    let unknown = ask(&joiner(&other), &member, &other).unwrap_err();
+    assert!(unknown.contains("no such join token"), "{unknown}");
+    // It has seen the name of a token, and has another one.
+    let forged = ask(&joiner(&other), &member, &token).unwrap_err();
+    assert!(forged.contains("does not listen"), "{forged}");
+    let nameless = Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: vec![1; 7] };
+    let address = member.forming.inner.endpoint.local_addr().unwrap();
+    assert!(smol::block_on(joiner(&token).forming.ask(address, &nameless)).is_err());
+    assert_eq!(member.asked_by().len(), 1, "nobody else was heard");
+
+    // Somebody who knows the name of the token and not the token: what it answers is not believed.
+    let impostor = Node::start(&b, gives_out(vec![(token.id(), other.key())]));
+    assert!(ask(&joiner(&token), &impostor, &token).is_err());
+    // Without tokens to ask for nobody is let in by one.
+    let stranger = Node::start(&b, Trust::default());
+    assert!(ask(&joiner(&token), &stranger, &token).is_err());
+}

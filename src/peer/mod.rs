@@ -49,7 +49,7 @@ use smol::{Executor, Task};
 
 pub use endpoint::StartError;
 pub use events::{Event, Events, Hold, Received, RefusedBy};
-pub use forming::{Answerer, AskError, Forming, KeyRefused, Near, Trust};
+pub use forming::{Answerer, AskError, Forming, KeyRefused, Near, Tokens, Trust};
 pub use hello::{PROTOCOL, Refusal, RefusalKind};
 
 use crate::consensus::Message;
