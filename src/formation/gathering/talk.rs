@@ -113,7 +113,10 @@ impl Gathering {
             Ok(None) => return,
             Err(why) => return self.lost(now, asked, why),
         };
+        // What an earlier question has brought later says nothing of now.
+        let stale = known.line.answered > Some(asked.at);
         match (asked.matter, answer) {
+            (_, Answer::Member(_) | Answer::Gathers { .. }) if stale => {}
             (_, Answer::Member(standing)) => {
                 standing.name.clone_into(&mut known.name);
                 known.says = Says::Member(standing);
@@ -128,9 +131,7 @@ impl Gathering {
             }
             (Matter::Probe, _) => known.says = Says::Other("it gives no sensible answer".into()),
             (Matter::Promise(round), answer) => self.promised(now, node, round, answer),
-            (Matter::Join, Answer::Welcome(welcome)) => {
-                self.end = self.end.take().or(Some(End::Join(welcome)))
-            }
+            (Matter::Join, Answer::Welcome(welcome)) => self.welcomed(welcome),
             (Matter::Join, Answer::Pending(sentence) | Answer::Refused(sentence)) => {
                 self.joining.said = Some(sentence);
                 self.joining.not_before = now + self.timers.pending_every;
