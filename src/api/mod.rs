@@ -52,5 +52,5 @@ pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;
 pub use counters::Counters;
 pub use record::methods;
-pub use server::{Api, ApiOptions, Listener, MetricsText, Plaintext, Task, TlsSource};
+pub use server::{Admit, Api, ApiOptions, Listener, MetricsText, Plaintext, Stay, Task, TlsSource};
 pub use stop::{Stop, Stopping};

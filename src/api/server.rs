@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use rustix::net::sockopt;
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use smol::{Async, Timer};
 
 use super::answers::{Answers, Outbox, Patience};
@@ -70,6 +71,10 @@ const TCP_PROBES: u32 = 3;
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 /// The TLS configuration for the next handshake.
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+/// Whether a client that has shown these certificates in its handshake may stay, and until when.
+pub type Admit = Arc<dyn Fn(&[CertificateDer<'_>]) -> Option<Stay> + Send + Sync>;
+/// Resolves when a client has to leave.
+pub type Stay = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// One connection with all its calls. Whoever drops it has dropped all of that.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -125,6 +130,8 @@ pub struct Listener {
     pub plaintext: Plaintext,
     /// How to answer one that speaks TLS; without, it is disconnected.
     pub tls: Option<TlsSource>,
+    /// Who may stay of those who speak TLS; without, whoever came through the handshake may, for as long as they like.
+    pub admit: Option<Admit>,
 }
 
 /// Who may speak without TLS on a listening socket.
@@ -177,6 +184,18 @@ enum Ended {
     Http(hyper::Error),
     #[error("the client does not take what it was answered")]
     Stalled,
+    #[error("the client's certificate was revoked")]
+    Revoked,
+}
+
+/// A connection that has got as far as its first request.
+struct Greeted {
+    stream: Stream,
+    protocol: Protocol,
+    /// See [`Connection::rebindable`].
+    rebindable: bool,
+    /// `None` is for ever.
+    stay: Option<Stay>,
 }
 
 impl Api {
@@ -262,7 +281,7 @@ impl Api {
             Err(io::ErrorKind::ConnectionAborted.into())
         };
         let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
-        let (stream, protocol, rebindable) = match greeted {
+        let Greeted { stream, protocol, rebindable, stay } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::debug!(%error, "a client did not get as far as a request");
@@ -274,13 +293,23 @@ impl Api {
         let outbox = Arc::new(Outbox::new(shared.node.answers().clone()));
         let connection =
             Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable, outbox };
-        let done = match protocol {
-            Protocol::Http1 => run_http1(connection, Transport::new(stream, None), stopping).await,
-            Protocol::Http2 => {
-                let pings = Pings::new(shared.options.keepalive_min_time);
-                run_http2(connection, calls, Transport::new(stream, Some(pings)), stopping).await
+        let revoked = async {
+            match stay {
+                None => std::future::pending().await,
+                Some(stay) => stay.await,
+            }
+            Err(Ended::Revoked)
+        };
+        let talk = async {
+            match protocol {
+                Protocol::Http1 => run_http1(connection, Transport::new(stream, None), stopping).await,
+                Protocol::Http2 => {
+                    let pings = Pings::new(shared.options.keepalive_min_time);
+                    run_http2(connection, calls, Transport::new(stream, Some(pings)), stopping).await
+                }
             }
         };
+        let done = smol::future::or(revoked, talk).await;
         if let Err(error) = done {
             tracing::debug!(%error, "a connection ended");
         }
@@ -305,7 +334,7 @@ impl Drop for OpenConnection {
 }
 
 /// Finds out what a client speaks: TLS or not, then HTTP/2 or not.
-async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Stream, Protocol, bool)> {
+async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Greeted> {
     prepare(client.get_ref())?;
     let from_here = client.get_ref().local_addr()?.ip().to_canonical().is_loopback();
     let stream = Rewound::peek(Socket::new(client), is_telling).await?;
@@ -314,10 +343,18 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Str
             return Err(io::Error::other("plaintext where TLS is required"));
         }
         let protocol = protocol_of(stream.head())?;
-        return Ok((Stream::Plain(stream), protocol, from_here));
+        let stream = Stream::Plain(stream);
+        return Ok(Greeted { stream, protocol, rebindable: from_here, stay: None });
     }
     let Some(tls) = &listener.tls else { return Err(io::Error::other("TLS where none is configured")) };
     let stream = TlsAcceptor::from(tls()).accept(stream).await?;
+    let stay = match &listener.admit {
+        None => None,
+        Some(admit) => {
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            Some(admit(shown).ok_or_else(|| io::Error::other("the client's certificate was revoked"))?)
+        }
+    };
     let (stream, protocol) = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => (Rewound::fresh(stream), Protocol::Http2),
         Some(_) => (Rewound::fresh(stream), Protocol::Http1),
@@ -327,7 +364,7 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<(Str
             (stream, protocol)
         }
     };
-    Ok((Stream::Tls(Box::new(stream)), protocol, false))
+    Ok(Greeted { stream: Stream::Tls(Box::new(stream)), protocol, rebindable: false, stay })
 }
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).

@@ -228,7 +228,7 @@ fn bind(config: &ClientConfig) -> Result<Vec<Socket>, ServeFailure> {
             (Scheme::Https, true) => Plaintext::Nobody,
         };
         let tls = tls.clone().map(|tls| Arc::new(move || tls.current()) as api::TlsSource);
-        let serves = Listener { plaintext, tls };
+        let serves = Listener { plaintext, tls, admit: None };
         Ok(Socket { url: listen.url.to_string(), listener, serves })
     };
     config.listen_urls.iter().map(bind).collect()

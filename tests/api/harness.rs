@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use covey::api::{Api, ApiOptions, Listener, Plaintext, Stop, TlsSource, methods};
+use covey::api::{Admit, Api, ApiOptions, Listener, Plaintext, Stop, TlsSource, methods};
 use covey::command::Alarm;
 use covey::consensus::Pace;
 use covey::disk::Directory;
@@ -54,6 +54,7 @@ pub struct Setup {
     pub options: ApiOptions,
     pub plaintext: Plaintext,
     pub tls: Option<TlsSource>,
+    pub admit: Option<Admit>,
     /// Alarms that are raised from the beginning.
     pub alarms: Vec<Alarm>,
     /// The cluster's other member never answers, so there is no leader.
@@ -76,6 +77,7 @@ impl Default for Setup {
             options: ApiOptions::default(),
             plaintext: Plaintext::Anyone,
             tls: None,
+            admit: None,
             alarms: Vec::new(),
             lonely: false,
             learns: false,
@@ -115,7 +117,8 @@ impl Server {
         let api = Api::new(handle.clone(), setup.options, Arc::clone(&metrics), text, stopping);
         let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
         let address = socket.get_ref().local_addr().unwrap();
-        let (accepting, listener) = (api.clone(), Listener { plaintext: setup.plaintext, tls: setup.tls });
+        let listener = Listener { plaintext: setup.plaintext, tls: setup.tls, admit: setup.admit };
+        let accepting = api.clone();
         smol::spawn(async move {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
         })

@@ -6,6 +6,7 @@
 
 mod answers;
 mod channel;
+mod client_keys;
 mod faults;
 mod harness;
 mod keepalive;

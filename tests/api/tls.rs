@@ -87,19 +87,19 @@ async fn serve(files: TlsFiles, plaintext: Plaintext) -> Server {
     Server::with(Setup { plaintext, tls: Some(Arc::new(move || tls.current())), ..Setup::default() }).await
 }
 
-type ClientStream = TlsStream<Async<std::net::TcpStream>>;
+pub type ClientStream = TlsStream<Async<std::net::TcpStream>>;
 
-async fn handshake(server: &Server, client: &TlsConnector) -> std::io::Result<ClientStream> {
+pub async fn handshake(server: &Server, client: &TlsConnector) -> std::io::Result<ClientStream> {
     let name = ServerName::try_from("localhost").unwrap();
     client.connect(name, server.connect().await).await
 }
 
-async fn is_healthy(stream: ClientStream) -> bool {
+pub async fn is_healthy(stream: ClientStream) -> bool {
     let Ok(channel) = Channel::over(stream).await else { return false };
     HealthClient::new(channel).check(HealthCheckRequest::default()).await.is_ok()
 }
 
-async fn version_over(mut stream: impl smol::io::AsyncRead + smol::io::AsyncWrite + Unpin) -> String {
+pub async fn version_over(mut stream: impl smol::io::AsyncRead + smol::io::AsyncWrite + Unpin) -> String {
     let request = b"GET /version HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
     drop(stream.write_all(request).await);
     let mut answer = Vec::new();
