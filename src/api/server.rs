@@ -69,8 +69,8 @@ const TCP_PROBES: u32 = 3;
 
 /// The text of `/metrics`, made when it is asked for.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
-/// The TLS configuration for the next handshake.
-pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+/// The TLS configuration for the next handshake; none while there is no certificate.
+pub type TlsSource = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
 /// Whether a client that has shown these certificates in its handshake may stay, and until when.
 pub type Admit = Arc<dyn Fn(&[CertificateDer<'_>]) -> Option<Stay> + Send + Sync>;
 /// Resolves when a client has to leave.
@@ -346,8 +346,10 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Gree
         let stream = Stream::Plain(stream);
         return Ok(Greeted { stream, protocol, rebindable: from_here, stay: None });
     }
-    let Some(tls) = &listener.tls else { return Err(io::Error::other("TLS where none is configured")) };
-    let stream = TlsAcceptor::from(tls()).accept(stream).await?;
+    let Some(tls) = listener.tls.as_ref().and_then(|tls| tls()) else {
+        return Err(io::Error::other("TLS where none is configured, or no certificate is there yet"));
+    };
+    let stream = TlsAcceptor::from(tls).accept(stream).await?;
     let stay = match &listener.admit {
         None => None,
         Some(admit) => {

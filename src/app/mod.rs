@@ -5,6 +5,7 @@
 mod addresses;
 mod admission;
 mod auto_compaction;
+mod certificates;
 mod compare;
 mod data_dir;
 mod fingerprint;

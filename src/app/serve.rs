@@ -16,6 +16,7 @@ use smol::{Async, LocalExecutor, Timer};
 
 use super::admission::Desk;
 use super::auto_compaction::AutoCompactor;
+use super::certificates::Certificates;
 use super::chain;
 use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
@@ -140,12 +141,13 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
     let sockets = bind(&config.client)?;
+    let mut tls = ClientTls::load(&config.client)?;
     let store = StoreOptions { cache_bytes: config.store.cache_bytes };
     let disk = DiskOptions { store, ..DiskOptions::default() };
     let mut trust = forming::trust(&config.peer)?;
     let when_fresh = if config.solo { WhenFresh::Solo } else { WhenFresh::Meet };
     let opened = DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?;
-    let name = config.is_automatic().then(|| name_of_the_host(config)).unwrap_or_else(|| config.name.clone());
+    let name = name_of(config);
     let lan = match &opened {
         _ if !config.is_automatic() => None,
         Opened::Node(data) => Some(&data.content.identity.key),
@@ -176,7 +178,11 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let handle = running.handle().clone();
     let (path, others) = (config.data_dir.clone(), handle.clone());
     telemetry::note_store_damage(move || others.others_vote() && DataDir::note_damage(&path).is_ok());
-    let place = Place { name, identity, trust, lan };
+    if let (Some(lan), ClientTls::None) = (&lan, &tls) {
+        let (lan, cluster) = (Arc::clone(lan), identity.cluster());
+        tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name()));
+    }
+    let place = Place { name, identity, trust, lan, tls };
     let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
     match outcome {
         Ok(()) => running.stop()?,
@@ -201,37 +207,58 @@ fn ended<T>(config: &ServeConfig, failure: ServeFailure, others_vote: bool) -> R
 }
 
 struct Socket {
-    url: String,
+    listen: ListenUrl,
     listener: TcpListener,
-    serves: Listener,
 }
 
 fn bind(config: &ClientConfig) -> Result<Vec<Socket>, ServeFailure> {
-    let tls = match &config.tls {
-        None => None,
-        Some(files) => Some(Arc::new(ServerTls::load(TlsFiles {
+    let bind = |listen: &ListenUrl| {
+        let listener = TcpListener::bind(listen.address)
+            .map_err(|source| ServeFailure::Listen { url: listen.url.to_string(), source })?;
+        Ok(Socket { listen: listen.clone(), listener })
+    };
+    config.listen_urls.iter().map(bind).collect()
+}
+
+/// What clients have to show, and are shown.
+enum ClientTls {
+    /// Nothing.
+    None,
+    /// By files.
+    Files(Arc<ServerTls>),
+    /// By the cluster's own authority.
+    Cluster(Arc<Certificates>),
+}
+
+impl ClientTls {
+    fn load(config: &ClientConfig) -> Result<Self, ServeFailure> {
+        let Some(files) = &config.tls else { return Ok(Self::None) };
+        Ok(Self::Files(Arc::new(ServerTls::load(TlsFiles {
             cert: files.cert_file.clone(),
             key: files.key_file.clone(),
             trusted_ca: files.client_ca_file.clone(),
             client_cert_auth: files.client_cert_auth,
-        })?)),
-    };
-    let demands_certificates = config.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
-    let bind = |listen: &ListenUrl| {
-        let listener = TcpListener::bind(listen.address)
-            .map_err(|source| ServeFailure::Listen { url: listen.url.to_string(), source })?;
-        // TLS is recognised by its first byte wherever there is a certificate. An https URL also serves this machine in plain text, unless
-        // clients have to show who they are.
-        let plaintext = match (listen.url.scheme, demands_certificates) {
+        })?)))
+    }
+
+    /// TLS is recognised by its first byte wherever there is a certificate. An https URL also serves this machine in plain text, unless
+    /// its operator wants to see certificates.
+    fn listener(&self, scheme: Scheme, demands_certificates: bool) -> Listener {
+        let plaintext = match (scheme, demands_certificates) {
             (Scheme::Http, _) => Plaintext::Anyone,
             (Scheme::Https, false) => Plaintext::Loopback,
             (Scheme::Https, true) => Plaintext::Nobody,
         };
-        let tls = tls.clone().map(|tls| Arc::new(move || tls.current()) as api::TlsSource);
-        let serves = Listener { plaintext, tls, admit: None };
-        Ok(Socket { url: listen.url.to_string(), listener, serves })
-    };
-    config.listen_urls.iter().map(bind).collect()
+        let (tls, admit) = match self {
+            Self::None => (None, None),
+            Self::Files(files) => {
+                let files = Arc::clone(files);
+                (Some(Arc::new(move || Some(files.current())) as api::TlsSource), None)
+            }
+            Self::Cluster(certificates) => (Some(certificates.source()), Some(certificates.admit())),
+        };
+        Listener { plaintext, tls, admit }
+    }
 }
 
 type Started = (Running, Identity, crate::runtime::files::DirectoryLock);
@@ -286,15 +313,17 @@ struct Place {
     trust: Trust,
     /// Where it finds others, if it does.
     lan: Option<Arc<Lan>>,
+    tls: ClientTls,
 }
 
 /// What the node is called: what the box is, where nobody has chosen anything else.
-fn name_of_the_host(config: &ServeConfig) -> String {
-    let host = rustix::system::uname();
-    match host.nodename().to_str() {
-        Ok(host) if !config.is_named() && !host.is_empty() => host.to_owned(),
-        _ => config.name.clone(),
-    }
+fn name_of(config: &ServeConfig) -> String {
+    let host = host_name();
+    if config.is_automatic() && !config.is_named() && !host.is_empty() { host } else { config.name.clone() }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Serves clients on this thread until a signal or a fault comes.
@@ -306,7 +335,7 @@ async fn attend(
     clock: Clock,
     metrics: Arc<Metrics>,
 ) -> Result<(), ServeFailure> {
-    let Place { name, identity, trust, lan } = place;
+    let Place { name, identity, trust, lan, tls } = place;
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
     let handle = running.handle().clone();
@@ -338,15 +367,22 @@ async fn attend(
         if let Some(lan) = lan {
             lan.announce(Some(identity.cluster()));
         }
-        for Socket { url, listener, serves } in sockets {
+        let demands_certificates =
+            config.client.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
+        for Socket { listen, listener } in sockets {
+            let url = listen.url.to_string();
             let listener =
                 Async::new(listener).map_err(|source| ServeFailure::Listen { url: url.clone(), source })?;
-            let api = api.clone();
+            let (api, serves) = (api.clone(), tls.listener(listen.url.scheme, demands_certificates));
             tracing::info!(url, "serving client requests");
             let connections = Rc::clone(&executor);
             let accept =
                 async move { api.accept(&listener, serves, |task| connections.spawn(task).detach()).await };
             executor.spawn(accept).detach();
+        }
+        if let ClientTls::Cluster(certificates) = tls {
+            let certificates = Arc::clone(certificates);
+            executor.spawn(async move { certificates.keep().await }).detach();
         }
         executor.spawn(compare::compare(handle.clone(), config.peer.compare_interval)).detach();
         let moving = async {

@@ -57,7 +57,7 @@ impl Cluster {
         let (tls, clients) = (Arc::clone(&self.tls), Arc::clone(self.tls.clients()));
         Server::with(Setup {
             plaintext: Plaintext::Loopback,
-            tls: Some(Arc::new(move || tls.current())),
+            tls: Some(Arc::new(move || Some(tls.current()))),
             admit: Some(Arc::new(move |shown| clients.admit(shown).map(|stay| Box::pin(stay) as Stay))),
             ..Setup::default()
         })

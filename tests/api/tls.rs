@@ -84,7 +84,8 @@ impl Authority {
 
 async fn serve(files: TlsFiles, plaintext: Plaintext) -> Server {
     let tls = Arc::new(ServerTls::load(files).unwrap());
-    Server::with(Setup { plaintext, tls: Some(Arc::new(move || tls.current())), ..Setup::default() }).await
+    Server::with(Setup { plaintext, tls: Some(Arc::new(move || Some(tls.current()))), ..Setup::default() })
+        .await
 }
 
 pub type ClientStream = TlsStream<Async<std::net::TcpStream>>;
