@@ -10,7 +10,10 @@ fn is(status: impl Into<Status>, code: Code, text: &str) {
 /// API reference, section 9: the rows that this server can answer with.
 #[test]
 fn codes_and_texts_are_the_references() {
-    use Code::{DataLoss, InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable, Unknown};
+    use Code::{
+        AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, PermissionDenied,
+        ResourceExhausted, Unavailable, Unknown,
+    };
     is(BadRequest::KeyNotProvided, InvalidArgument, "etcdserver: key is not provided");
     is(BadRequest::ValueProvided, InvalidArgument, "etcdserver: value is provided");
     is(BadRequest::LeaseProvided, InvalidArgument, "etcdserver: lease is provided");
@@ -32,6 +35,16 @@ fn codes_and_texts_are_the_references() {
     is(Rejection::FutureRevision, OutOfRange, "etcdserver: mvcc: required revision is a future revision");
     is(Rejection::NoSpace, ResourceExhausted, "etcdserver: mvcc: database space exceeded");
     is(Rejection::Corrupt, DataLoss, "etcdserver: corrupt cluster");
+    is(Rejection::Dissolved, FailedPrecondition, "covey: the cluster has dissolved into another one");
+    is(
+        Rejection::Sealed,
+        PermissionDenied,
+        "covey: the cluster is sealed: nodes come in by a token or an approval",
+    );
+    is(Rejection::TokenNotFound, NotFound, "covey: there is no such token, or it has expired");
+    is(Rejection::ClientExists, AlreadyExists, "covey: the key belongs to another client");
+    is(Rejection::TimeOutOfRange, InvalidArgument, "covey: the time is too short or too long");
+    is(Rejection::TooManyTokens, ResourceExhausted, "covey: there are too many tokens");
     is(ServeError::TooManyRequests, Unknown, "etcdserver: too many requests");
     is(ServeError::RequestTooLarge, InvalidArgument, "etcdserver: request is too large");
     is(ServeError::NoSpace, ResourceExhausted, "etcdserver: mvcc: database space exceeded");

@@ -70,18 +70,18 @@ impl Command {
     /// may still give itself up for another one; what nodes and leaders do by themselves is not, nor are alarms, which are about this cluster's members alone.
     pub fn is_users(&self) -> bool {
         match self {
-            Self::Put(_) | Self::DeleteRange(_) | Self::Txn(_) | Self::Compact { .. } => true,
-            Self::Alarm { .. } | Self::Publish(_) => false,
-            Self::Lease(LeaseCommand::Grant { .. } | LeaseCommand::Revoke { .. }) => true,
-            Self::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. }) => false,
-            Self::Member(
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Txn(_)
+            | Self::Compact { .. }
+            | Self::Lease(LeaseCommand::Grant { .. } | LeaseCommand::Revoke { .. })
+            | Self::Member(
                 MemberCommand::Add { .. }
                 | MemberCommand::Promote { .. }
                 | MemberCommand::Remove { .. }
                 | MemberCommand::Update { .. },
-            ) => true,
-            Self::Member(MemberCommand::Bind { .. } | MemberCommand::Revote { .. }) => false,
-            Self::Charter(
+            )
+            | Self::Charter(
                 CharterCommand::OpenWindow { .. }
                 | CharterCommand::Seal
                 | CharterCommand::Approve { .. }
@@ -90,7 +90,11 @@ impl Command {
                 | CharterCommand::IssueClient { .. }
                 | CharterCommand::RevokeClient { .. },
             ) => true,
-            Self::Charter(
+            Self::Alarm { .. }
+            | Self::Publish(_)
+            | Self::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
+            | Self::Member(MemberCommand::Bind { .. } | MemberCommand::Revote { .. })
+            | Self::Charter(
                 CharterCommand::Admit { .. }
                 | CharterCommand::Elapsed { .. }
                 | CharterCommand::Establish(_)

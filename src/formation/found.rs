@@ -73,3 +73,23 @@ pub fn first_state_of(founder: MemberId, key: PublicKey) -> (Meta, Position) {
 pub(crate) fn test_founding(seed: u8) -> Founding {
     found_solo(super::identity::test_key(seed), ClusterRoot([seed; 32]), u64::from(seed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::test_key;
+    use super::*;
+
+    #[test]
+    fn only_a_cluster_that_forms_by_itself_begins_open_and_without_commitment() {
+        let (key, root) = (test_key(1), ClusterRoot([1; 32]));
+        let (solo, automatic) = (found_solo(key.clone(), root, 1), found_automatic(key, root, 1));
+        assert_eq!(*solo.meta.charter, Charter::default());
+        assert!(!solo.meta.charter.automatic && solo.meta.charter.committed && !solo.meta.charter.is_open());
+        let charter = &automatic.meta.charter;
+        assert!(charter.automatic && !charter.committed && charter.is_open());
+        assert_eq!(charter.next_deadline(), Some(30 * 60));
+        assert_eq!((solo.identity.stage, automatic.identity.stage), (Stage::Founding, Stage::Forming));
+        let meta = Meta { charter: Arc::clone(&solo.meta.charter), ..automatic.meta };
+        assert_eq!(meta, solo.meta, "all the rest is the same");
+    }
+}

@@ -95,13 +95,12 @@ impl Machine {
         check_admission(facts, key, by)?;
         // Where somebody else is said to be does not matter: addresses change hands, and a key is who it is. But a place may be kept for it.
         let kept = facts.members.iter().find(|place| place.key.is_none() && is_at(place, peer_urls));
-        let id = match kept.map(Member::id) {
-            Some(id) => self.edit(id, |place| place.key = Some(key)),
-            None => {
-                let (name, peer_urls) = (name.to_owned(), peer_urls.to_vec());
-                let attributes = MemberAttributes { name, peer_urls, ..MemberAttributes::default() };
-                self.add(Some(key), false, attributes)
-            }
+        let id = if let Some(id) = kept.map(Member::id) {
+            self.edit(id, |place| place.key = Some(key))
+        } else {
+            let (name, peer_urls) = (name.to_owned(), peer_urls.to_vec());
+            let attributes = MemberAttributes { name, peer_urls, ..MemberAttributes::default() };
+            self.add(Some(key), false, attributes)
         };
         self.edit_charter(|charter| {
             // An approval is for one time, by whatever the node came in.
@@ -110,8 +109,9 @@ impl Machine {
             match by {
                 Admission::Window => prolong(&mut charter.window, charter.elapsed),
                 Admission::Token(id) => {
-                    let token = charter.tokens.iter_mut().find(|token| token.id == id);
-                    token.into_iter().for_each(|token| token.used_by = Some(key));
+                    if let Some(token) = charter.tokens.iter_mut().find(|token| token.id == id) {
+                        token.used_by = Some(key);
+                    }
                 }
                 Admission::Approval | Admission::FleetKey => {}
             }

@@ -113,18 +113,20 @@ impl Machine {
     }
 
     fn remove(&mut self, id: MemberId) -> MemberId {
-        let mut barred = Vec::new();
+        let mut barred = None;
         let facts = self.tip.facts_mut();
         for gone in facts.members.extract_if(.., |member| member.id() == id) {
             if facts.removed.len() == REMOVED_MEMBERS_MAX {
                 facts.removed.remove(0);
             }
             facts.removed.push((id, gone.key));
-            barred.extend(gone.key);
+            barred = gone.key;
         }
         facts.alarms.retain(|alarm| alarm.member != id);
         facts.over_quota.retain(|member| *member != id);
-        barred.into_iter().for_each(|key| self.bar(key));
+        if let Some(key) = barred {
+            self.bar(key);
+        }
         self.note(id)
     }
 

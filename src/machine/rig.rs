@@ -14,7 +14,7 @@ use crate::command::{
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
 use crate::mvcc::{Allowance, Tip, View};
-use crate::store::{Base, ConfState, FoldBatch, Member, Meta, Store, StoreOptions};
+use crate::store::{Base, Charter, ConfState, FoldBatch, Member, Meta, Store, StoreOptions};
 
 /// A log entry.
 #[derive(Clone, Debug)]
@@ -25,6 +25,7 @@ pub(crate) enum Entry {
 }
 
 pub(crate) struct Rig {
+    charter: Charter,
     store: Store,
     pub(crate) machine: Machine,
     log: Vec<(Entry, Option<Applied>)>,
@@ -36,11 +37,17 @@ pub(super) const FOUNDER: MemberId = MemberId(9);
 
 /// A founded store in memory.
 pub(crate) fn new_store() -> Store {
+    new_store_of(Charter::default())
+}
+
+fn new_store_of(charter: Charter) -> Store {
     let options = StoreOptions { cache_bytes: 1024 * 1024 };
     let mut store = Store::open(InMemoryBackend::new(), options).expect("a sound store");
     let attributes = MemberAttributes { member: FOUNDER, ..MemberAttributes::default() };
     let members = vec![Member { key: None, votes: true, attributes }];
-    store.initialise(&Meta { revision: Revision(1), members, ..Meta::default() }).expect("a sound store");
+    let charter = Arc::new(charter);
+    let meta = Meta { revision: Revision(1), members, charter, ..Meta::default() };
+    store.initialise(&meta).expect("a sound store");
     store
 }
 
@@ -70,8 +77,14 @@ pub(super) fn in_all_layers(test: impl Fn(&mut Rig, &dyn Fn(&mut Rig))) {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        let store = new_store();
+        Self::of(Charter::default())
+    }
+
+    /// The cluster was founded with this charter.
+    pub(crate) fn of(charter: Charter) -> Self {
+        let store = new_store_of(charter.clone());
         Self {
+            charter,
             machine: Machine::new(base(&store)).expect("a sound store"),
             store,
             log: Vec::new(),
@@ -155,7 +168,7 @@ impl Rig {
 
     /// The digest is what the log alone gives, applied without folds, compaction or restarts.
     pub(super) fn check_digest(&self) {
-        let mut plain = Self::new();
+        let mut plain = Self::of(self.charter.clone());
         for (entry, _) in &self.log {
             plain.play(entry);
         }

@@ -227,6 +227,41 @@ mod tests {
 
     use super::*;
 
+    const REJECTIONS: [Rejection; 32] = [
+        Rejection::KeyNotFound,
+        Rejection::LeaseNotFound,
+        Rejection::Compacted,
+        Rejection::FutureRevision,
+        Rejection::NoSpace,
+        Rejection::Corrupt,
+        Rejection::TooManyAlarms,
+        Rejection::LeaseExists,
+        Rejection::MemberNotFound,
+        Rejection::PeerUrlExists,
+        Rejection::TooManyLearners,
+        Rejection::NotEnoughStarted,
+        Rejection::NotLearner,
+        Rejection::PlaceTaken,
+        Rejection::Dissolved,
+        Rejection::Committed,
+        Rejection::NotAutomatic,
+        Rejection::Sealed,
+        Rejection::NodeRemoved,
+        Rejection::NotApproved,
+        Rejection::TokenNotFound,
+        Rejection::TokenUsed,
+        Rejection::TokenExists,
+        Rejection::TooManyTokens,
+        Rejection::TooManyApprovals,
+        Rejection::TooManyMembers,
+        Rejection::ClientNotFound,
+        Rejection::ClientExists,
+        Rejection::TooManyClients,
+        Rejection::AuthorityExists,
+        Rejection::TooLong,
+        Rejection::TimeOutOfRange,
+    ];
+
     fn put(key: &'static str, value: &'static str) -> Change {
         let (create_revision, version, lease) = (Revision(2), 1, LeaseId::NONE);
         let kind =
@@ -275,41 +310,7 @@ mod tests {
             }
             all.push(changed(id, change));
         }
-        let rejections = [
-            Rejection::KeyNotFound,
-            Rejection::LeaseNotFound,
-            Rejection::Compacted,
-            Rejection::FutureRevision,
-            Rejection::NoSpace,
-            Rejection::Corrupt,
-            Rejection::TooManyAlarms,
-            Rejection::LeaseExists,
-            Rejection::MemberNotFound,
-            Rejection::PeerUrlExists,
-            Rejection::TooManyLearners,
-            Rejection::NotEnoughStarted,
-            Rejection::NotLearner,
-            Rejection::PlaceTaken,
-            Rejection::Dissolved,
-            Rejection::Committed,
-            Rejection::NotAutomatic,
-            Rejection::Sealed,
-            Rejection::NodeRemoved,
-            Rejection::NotApproved,
-            Rejection::TokenNotFound,
-            Rejection::TokenUsed,
-            Rejection::TokenExists,
-            Rejection::TooManyTokens,
-            Rejection::TooManyApprovals,
-            Rejection::TooManyMembers,
-            Rejection::ClientNotFound,
-            Rejection::ClientExists,
-            Rejection::TooManyClients,
-            Rejection::AuthorityExists,
-            Rejection::TooLong,
-            Rejection::TimeOutOfRange,
-        ];
-        let results = rejections.map(Err).into_iter().chain([
+        let results = REJECTIONS.map(Err).into_iter().chain([
             Ok(Outcome::Compact),
             Ok(Outcome::Publish),
             Ok(Outcome::Charter),

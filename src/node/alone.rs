@@ -20,7 +20,7 @@ use crate::formation::{self, OpenError};
 use crate::ids::{LogIndex, MemberId, Revision};
 use crate::machine::Machine;
 use crate::mvcc::Allowance;
-use crate::store::{ConfState, FoldBatch, Member, Meta, Store, StoreError};
+use crate::store::{Charter, ConfState, FoldBatch, Member, Meta, Store, StoreError, Window};
 use crate::wal::{EntryKind, LogEntry};
 
 /// Why a member cannot go on alone.
@@ -121,7 +121,18 @@ fn alone(meta: Meta, member: MemberId) -> Option<(Meta, Vec<Member>)> {
     let mut over_quota = meta.over_quota;
     over_quota.retain(|of| *of == member);
     let conf_state = ConfState { voters: vec![member], ..ConfState::default() };
-    let meta = Meta { members: kept, removed, alarms, over_quota, conf_state, forming: false, ..meta };
+    let charter = Arc::new(Charter {
+        // Somebody has decided that this cluster goes on, and what it holds with it.
+        committed: true,
+        dissolved: None,
+        // They may have been used, or their time may have come, in what is lost.
+        window: Window::default(),
+        tokens: Vec::new(),
+        approved: Vec::new(),
+        ..Charter::clone(&meta.charter)
+    });
+    let meta =
+        Meta { members: kept, removed, alarms, over_quota, conf_state, forming: false, charter, ..meta };
     Some((meta, dropped))
 }
 

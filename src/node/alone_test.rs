@@ -7,7 +7,7 @@ use crate::command::{Command, Envelope, LeaseChange, MemberAttributes, MemberCom
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::formation::{Content, DataDir, DiskOptions, Generation, Identity, Stage, test_founding};
 use crate::ids::{LeaseId, ProposalId, PublicKey, Term};
-use crate::store::StoreOptions;
+use crate::store::{StoreOptions, test_charter};
 use crate::wal::{self, Batch, HardState};
 
 const OTHERS: [MemberId; 2] = [MemberId(2), MemberId(3)];
@@ -45,7 +45,8 @@ fn member_of_three() -> (SimDir, Identity) {
     let mut members: Vec<Member> = OTHERS.iter().map(other).chain([own.clone()]).collect();
     members.sort_by_key(Member::id);
     let conf_state = ConfState { voters: members.iter().map(Member::id).collect(), ..ConfState::default() };
-    let meta = Meta { conf_state, members, ..founding.meta };
+    let charter = Arc::new(Charter { dissolved: None, ..test_charter() });
+    let meta = Meta { conf_state, members, charter, ..founding.meta };
     let content = Content { meta, batches: &mut std::iter::empty(), log_start: founding.log_start };
     let mut data = formation::open(&root, 2, Some(content), options()).unwrap();
     let mut entries = vec![entry(2, None)];
@@ -72,6 +73,11 @@ fn check(data: &DataDir<SimDir>, before: &Identity) {
     assert!(OTHERS.iter().all(|other| meta.removed.iter().any(|(gone, _)| gone == other)));
     assert_eq!(meta.applied, data.recovered.last().index);
     assert_eq!(meta.revision, Revision(1 + i64::try_from(PUTS).unwrap()), "all that the log held");
+    let charter = &meta.charter;
+    assert!(charter.automatic && charter.committed && charter.dissolved.is_none());
+    assert!(!charter.is_open() && charter.tokens.is_empty() && charter.approved.is_empty(), "{charter:?}");
+    assert_eq!(charter.authority, test_charter().authority);
+    assert_eq!(charter.clients, test_charter().clients);
 }
 
 #[test]
@@ -87,6 +93,15 @@ fn one_of_three_goes_on_with_all_that_its_log_holds() {
         (0, alone.revision),
         "and once more, if somebody wants"
     );
+}
+
+#[test]
+fn who_goes_on_alone_does_so_for_good_even_where_the_cluster_was_given_up() {
+    let founding = test_founding(1);
+    let charter = Arc::new(Charter { committed: false, ..test_charter() });
+    let meta = Meta { charter, ..founding.meta };
+    let (meta, _) = alone(meta, founding.identity.member).unwrap();
+    assert!(meta.charter.committed && meta.charter.dissolved.is_none());
 }
 
 #[test]

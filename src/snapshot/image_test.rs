@@ -14,7 +14,7 @@ use crate::command::{
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::machine::Machine;
 use crate::mvcc::{Allowance, View};
-use crate::store::{Base, ChangeLog, FoldBatch, Lease, Meta, Store, StoreOptions};
+use crate::store::{Base, ChangeLog, Charter, FoldBatch, Lease, Meta, Store, StoreOptions, test_charter};
 
 /// A machine over a store in memory.
 struct Rig {
@@ -128,6 +128,21 @@ fn sample() -> Rig {
     rig.apply(&Command::Alarm { action: AlarmAction::QuotaReached, alarm });
     rig.compact(3);
     rig
+}
+
+#[test]
+fn what_a_cluster_knows_of_itself_is_not_in_its_images() {
+    let charter = Arc::new(test_charter());
+    let store = new_store(&Meta { revision: Revision(1), charter, ..Meta::default() });
+    let view = Machine::new(base(&store)).unwrap().view();
+    assert_eq!(*view.meta().charter, test_charter());
+    let image = image(&view, usize::MAX);
+    let Record::Facts(facts) = read(&image, image.len()).unwrap().remove(0) else {
+        panic!("facts come first")
+    };
+    assert_eq!(*facts.charter, Charter::default());
+    // All secrets in it consist of such bytes.
+    assert!(!image.windows(8).any(|bytes| bytes == [0xab; 8]));
 }
 
 #[test]

@@ -233,3 +233,73 @@ pub(crate) fn test_charter() -> Charter {
         dissolved: Some(Dissolution { winner: ClusterId(u64::MAX), at: LogIndex(900) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Option<Charter> {
+        let mut reader = Reader::new(bytes);
+        let charter = charter(&mut reader)?;
+        reader.end()?;
+        Some(charter)
+    }
+
+    #[test]
+    fn a_charter_comes_back_whole_or_not_at_all() {
+        for charter in [Charter::default(), Charter::automatic(), test_charter()] {
+            let mut bytes = Vec::new();
+            put_charter(&mut bytes, &charter);
+            assert_eq!(read(&bytes), Some(charter));
+            for cut in 0..bytes.len() {
+                assert_eq!(read(&bytes[..cut]), None, "cut at {cut}");
+            }
+        }
+    }
+
+    /// Rows of the field are made of these.
+    #[test]
+    fn the_bytes_are_pinned() {
+        let short =
+            Charter { clients: Vec::new(), tokens: test_charter().tokens[1..].to_vec(), ..test_charter() };
+        let mut bytes = Vec::new();
+        put_charter(&mut bytes, &short);
+        let expected = [
+            &[1, 1, 0xac, 2, 20, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 1][..],
+            &[1],
+            &[2; 8],
+            &[0xab; 32],
+            &[0xd8, 0x36, 1],
+            &[5; 32],
+            &[2],
+            &[6; 32],
+            &[7; 32],
+            &[1, 11],
+            b"certificate",
+            &[40],
+            &[0xab; 40],
+            &[0, 1],
+            &[0xff; 8],
+            &[0x84, 7],
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
+
+    #[test]
+    fn a_look_at_it_shows_no_secret() {
+        let shown = format!("{:?}", test_charter());
+        assert!(shown.contains("TokenId") && shown.contains("Authority"));
+        // 0xab, of which all secrets in it consist, as a list and as hex.
+        assert!(!shown.contains("171") && !shown.contains("ab, ab") && !shown.contains("abab"), "{shown}");
+    }
+
+    #[test]
+    fn the_next_deadline_is_that_of_what_still_lets_somebody_in() {
+        assert_eq!(Charter::default().next_deadline(), None);
+        assert_eq!(Charter::automatic().next_deadline(), Some(FOUNDING_WINDOW_SECONDS));
+        let sealed = Charter { elapsed: 1 << 40, ..test_charter() };
+        assert_eq!(sealed.next_deadline(), Some(7000), "a window that has closed is none");
+        let unused = Charter { tokens: test_charter().tokens[1..].to_vec(), ..sealed };
+        assert_eq!(unused.next_deadline(), None, "nor is a token that was used");
+    }
+}

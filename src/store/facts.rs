@@ -246,7 +246,7 @@ mod tests {
             ],
             removed: vec![(MemberId(5), None), (MemberId(6), Some(PublicKey([6; 32])))],
             forming: true,
-            charter: Arc::new(super::super::charter::test_charter()),
+            charter: Arc::new(crate::store::test_charter()),
         }
     }
 

@@ -41,6 +41,8 @@ mod testing;
 pub use backend::{IoCounts, Meter};
 pub use base::Base;
 pub use change_log::{ChangeLog, ChangeRef};
+#[cfg(test)]
+pub(crate) use charter::test_charter;
 pub use charter::{Charter, Client, Dissolution, Token, Window, put_charter};
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
