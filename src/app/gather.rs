@@ -65,7 +65,7 @@ pub(super) fn gather(
     let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
     let claim = trust.token.as_ref().map(|token| token.id().0.to_vec()).unwrap_or_default();
     let port = Rc::new(Forming::start(&fresh.key, config.listen.address, trust, answerer(asked), clock)?);
-    lan.announce(None);
+    lan.announce(None, false);
     let options = Options {
         key: PublicKey(*fresh.key.public()),
         name: name.to_owned(),

@@ -74,10 +74,10 @@ impl Lan {
         }
     }
 
-    /// Says that this node is here, in a cluster or in none. Clients are told where they are served once it is in one.
-    pub(super) fn announce(&self, cluster: Option<ClusterId>) {
+    /// Says that this node is here, in a cluster or in none, and whether clients are served.
+    pub(super) fn announce(&self, cluster: Option<ClusterId>, serves: bool) {
         let node = NodeAnnouncement { port: self.peer_port, cluster, name: self.name.clone() };
-        let client_port = cluster.map(|_| self.client_port);
+        let client_port = serves.then_some(self.client_port);
         self.discovery.announce(&Announcement { node: Some(node), client_port });
     }
 

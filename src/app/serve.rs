@@ -363,10 +363,11 @@ async fn attend(
     // A task of its own: while the node drains, its last writes still need the others.
     let members = executor.spawn(members.talk(Rc::clone(&executor)));
     let serving = async {
-        publish(&handle, attributes(config, place)).await;
+        // Before anything that needs the others: they may all have moved, and find each other by this alone.
         if let Some(lan) = lan {
-            lan.announce(Some(identity.cluster()));
+            lan.announce(Some(identity.cluster()), false);
         }
+        publish(&handle, attributes(config, place)).await;
         let demands_certificates =
             config.client.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
         for Socket { listen, listener } in sockets {
@@ -392,6 +393,9 @@ async fn attend(
         };
         executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
         tracing::info!("ready to serve client requests");
+        if let Some(lan) = lan {
+            lan.announce(Some(identity.cluster()), true);
+        }
         moving.await;
         smol::future::pending().await
     };

@@ -10,14 +10,14 @@ const TOGETHER: Duration = Duration::from_secs(15);
 const ALONE: Duration = Duration::from_secs(30);
 
 /// Whether every box knows these as the members, and so many of them vote.
-fn are_one(boxes: &[Box], members: usize, voters: usize) -> Option<()> {
+pub fn are_one(boxes: &[Box], members: usize, voters: usize) -> Option<()> {
     let first = boxes[0].members();
     let votes = first.iter().filter(|(_, learns)| !learns).count();
     (first.len() == members && votes == voters && boxes.iter().all(|one| one.members() == first))
         .then_some(())
 }
 
-fn wrote_everywhere(boxes: &[Box]) {
+pub fn wrote_everywhere(boxes: &[Box]) {
     for (n, one) in boxes.iter().enumerate() {
         let (key, value) = (format!("written-on-{n}"), n.to_string());
         one.must(&["put", &key, &value]);

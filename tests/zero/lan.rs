@@ -97,7 +97,7 @@ impl Lan {
             let netns = format!("{lan}-{n}");
             ip(&["netns", "add", &netns]);
             let data_dir = made.root.path().join(format!("box{n}"));
-            made.boxes.push(Box { n, netns, data_dir, child: None });
+            made.boxes.push(Box { n, netns, data_dir, clock: None, child: None });
             ip(&["-n", &made.boxes[n].netns, "link", "set", "lo", "up"]);
             made.plug_in(n, "eth0", *side);
             made.boxes[n].address("add", "eth0", &address(n));
@@ -167,6 +167,8 @@ pub struct Box {
     n: usize,
     pub netns: String,
     pub data_dir: PathBuf,
+    /// What its clock says when it starts, if not the truth.
+    pub clock: Option<String>,
     child: Option<Child>,
 }
 
@@ -190,6 +192,14 @@ impl Box {
         ip(&[&["-n", &self.netns], arguments].concat());
     }
 
+    /// No packet for this port comes in any more, or leaves it.
+    pub fn block_udp(&self, port: u16) {
+        for direction in ["sport", "dport"] {
+            let port = port.to_string();
+            self.ip(&["rule", "add", "pref", "5", "ipproto", "udp", direction, &port, "blackhole"]);
+        }
+    }
+
     fn inside(&self) -> Command {
         let mut command = Command::new(IP);
         command.args(["netns", "exec", &self.netns]).env_clear().stdin(Stdio::null());
@@ -209,6 +219,11 @@ impl Box {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.inside();
         command.arg(program()).args(["serve", "--log-format", "text", "--name", &format!("box{}", self.n)]);
+        if let Some(clock) = &self.clock {
+            // The monotonic clock goes on as it does: that is what a wrong battery is like.
+            command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("@{clock}"));
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("TZ", "UTC");
+        }
         command.arg("--data-dir").arg(&self.data_dir).args(more).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
@@ -260,6 +275,14 @@ impl Box {
         members.sort();
         members
     }
+}
+
+/// Where Debian's package has it, whatever the machine.
+fn faketime() -> PathBuf {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap().filter_map(Result::ok);
+    let places = libraries.map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    let found = places.into_iter().find(|place| place.exists());
+    found.expect("libfaketime is installed")
 }
 
 fn program() -> String {

@@ -7,3 +7,4 @@
 
 mod forming;
 mod lan;
+mod moves;
