@@ -50,6 +50,11 @@ pub const WINDOW_SECONDS_MAX: u64 = 24 * 60 * 60;
 pub const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
 /// Nodes that wait for an operator to let them in, of those that have asked last.
 pub const PENDING_NODES_MAX: usize = 64;
+/// How often the leader has the running time noted while something ends by it: a restart, and a change of the leader, cost as much at most.
+pub const ELAPSED_INTERVAL_SECONDS: u64 = 60;
+/// How long a node that founded a cluster alone, since it found nobody, holds the first write of a user at most: whoever comes late by that much joins it, and
+/// writes are not lost with a cluster that gives itself up.
+pub const COMMIT_AFTER: Duration = Duration::from_secs(45);
 /// Tokens that are kept.
 pub const TOKENS_MAX: usize = 64;
 /// Approved fingerprints whose nodes have not come in yet.
@@ -264,7 +269,9 @@ const _: () = {
     assert!(PEER_CONTROL_MESSAGE_BYTES_MAX < PEER_WRITE_BYTES && PEER_WRITE_BYTES < PEER_FRAME_BYTES_MAX);
     assert!(TRANSFER_PIECE_BYTES + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);
     assert!(HOLD_IDLE_MAX.as_secs() < HOLD_MAX.as_secs());
-    assert!(ADMISSION_SECONDS_MIN <= FOUNDING_WINDOW_SECONDS);
+    assert!(
+        ELAPSED_INTERVAL_SECONDS <= ADMISSION_SECONDS_MIN && ADMISSION_SECONDS_MIN <= FOUNDING_WINDOW_SECONDS
+    );
     assert!(FOUNDING_WINDOW_SECONDS <= FOUNDING_WINDOW_SECONDS_MAX);
     assert!(ADMISSION_SECONDS_MIN < WINDOW_SECONDS_MAX && WINDOW_SECONDS_MAX <= TOKEN_SECONDS_MAX);
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);

@@ -53,7 +53,7 @@ impl Certificates {
     /// Keeps what clients see in step with the state and with the box's addresses, until it is dropped.
     pub(super) async fn keep(&self) {
         loop {
-            let changed = or(self.handle.members_changed(), self.lan.changed());
+            let changed = or(self.handle.charter_changed(), self.lan.changed());
             let authority = self.handle.view().facts().charter.authority.clone();
             let Some(authority) = authority else {
                 self.establish().await;

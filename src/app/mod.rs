@@ -6,6 +6,7 @@ mod addresses;
 mod admission;
 mod auto_compaction;
 mod certificates;
+mod charter;
 mod compare;
 mod data_dir;
 mod fingerprint;

@@ -18,6 +18,7 @@ use super::admission::Desk;
 use super::auto_compaction::AutoCompactor;
 use super::certificates::Certificates;
 use super::chain;
+use super::charter;
 use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
 use super::forming;
@@ -30,7 +31,7 @@ use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Pl
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity};
-use crate::limits::{ANSWER_WRITE_SHARE, KEEPALIVE_TIMEOUT};
+use crate::limits::{ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT};
 use crate::node::{ApplierError, RecoverError, Recovery, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
@@ -300,8 +301,11 @@ fn start(
     applier.set_answer_bytes(resources::answer_bytes() / ANSWER_WRITE_SHARE);
     let ids =
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };
-    let admission =
-        AdmissionOptions { request_bytes: config.client.max_request_bytes, quota: config.store.quota_bytes };
+    let admission = AdmissionOptions {
+        request_bytes: config.client.max_request_bytes,
+        quota: config.store.quota_bytes,
+        hold_until: Some(clock.now() + COMMIT_AFTER),
+    };
     let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
@@ -391,6 +395,7 @@ async fn attend(
                 publish_changes(&handle, config, place, lan).await;
             }
         };
+        executor.spawn(charter::keep_time(handle.clone(), clock)).detach();
         executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
         tracing::info!("ready to serve client requests");
         if let Some(lan) = lan {
@@ -536,7 +541,8 @@ async fn compact_by_schedule(mode: AutoCompaction, handle: Handle, clock: Clock)
         Timer::after(clock.until(at)).await;
         let Some(target) = compactor.handle_timeout(clock.now(), handle.view().revision()) else { continue };
         let status = handle.status();
-        if status.leader != Some(status.member) {
+        // Before a user has written there is nothing to compact, and it would count as a user's write.
+        if status.leader != Some(status.member) || !handle.view().facts().charter.committed {
             continue;
         }
         match handle.propose(Command::Compact { revision: target.0 }).await {

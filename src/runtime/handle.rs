@@ -14,7 +14,8 @@ use super::threads::{CoreInput, Queues};
 use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{
-    Alarm, AlarmAction, AlarmKind, Applied, Command, Envelope, MemberAttributes, MemberCommand, codec,
+    Alarm, AlarmAction, AlarmKind, Applied, CharterCommand, Command, Envelope, MemberAttributes,
+    MemberCommand, codec,
 };
 use crate::consensus::CoreStatus;
 use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
@@ -23,6 +24,7 @@ use crate::mvcc::{Facts, View, ViewCell, cost_of};
 use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
 use crate::store::{Base, StoreError};
+use crate::time::Instant;
 
 /// How often is looked whether facts have become what somebody waits for: changes of members, which are rare.
 const FACTS_LOOK: Duration = Duration::from_millis(5);
@@ -90,6 +92,8 @@ pub struct AdmissionOptions {
     pub request_bytes: usize,
     /// The quota in bytes; `None` when there is no limit.
     pub quota: Option<u64>,
+    /// Until when a cluster that formed by itself, and consists of this member alone, holds what users ask for first.
+    pub hold_until: Option<Instant>,
 }
 
 /// Who this node is, for as long as it runs.
@@ -135,6 +139,8 @@ pub(super) struct Shared {
     pub(super) others_vote: AtomicBool,
     /// Counts the changes of the members that can be read.
     pub(super) membership: Milestone,
+    /// Counts the changes of the charter that can be read.
+    pub(super) charter: Milestone,
     /// Counts the times that there was no leader for too long.
     pub(super) leader_losses: Milestone,
     pub(super) file_bytes: AtomicU64,
@@ -148,6 +154,8 @@ pub(super) struct Shared {
     pub(super) peers: Peers,
     pub(super) sequence: AtomicU64,
     pub(super) pending_bytes: AtomicUsize,
+    /// How many are held until another member has joined.
+    pub(super) held: AtomicUsize,
 }
 
 /// Tells the core that reads wait, also where the first of them is given up.
@@ -159,27 +167,23 @@ impl Drop for WakeForReads<'_> {
     }
 }
 
-/// Bytes of a proposal, counted against the bound until its caller has the answer or has gone.
-struct PendingBytes<'a> {
+/// What a proposal takes, counted against the bound until its caller has the answer or has gone.
+struct Reserved<'a> {
     total: &'a AtomicUsize,
-    bytes: usize,
+    amount: usize,
 }
 
-impl<'a> PendingBytes<'a> {
-    fn reserve(total: &'a AtomicUsize, bytes: usize) -> Result<Self, ServeError> {
-        let before = total.fetch_add(bytes, Ordering::Relaxed);
-        let reserved = Self { total, bytes };
-        if before + bytes > PROPOSALS_PENDING_BYTES_MAX {
-            Err(ServeError::TooManyRequests)
-        } else {
-            Ok(reserved)
-        }
+impl<'a> Reserved<'a> {
+    fn of(total: &'a AtomicUsize, amount: usize, max: usize) -> Result<Self, ServeError> {
+        let before = total.fetch_add(amount, Ordering::Relaxed);
+        let reserved = Self { total, amount };
+        if before + amount > max { Err(ServeError::TooManyRequests) } else { Ok(reserved) }
     }
 }
 
-impl Drop for PendingBytes<'_> {
+impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.total.fetch_sub(self.amount, Ordering::Relaxed);
     }
 }
 
@@ -228,6 +232,40 @@ impl Handle {
         self.submit(Command::Member(command), usize::MAX).await
     }
 
+    /// Changes the charter; nothing but the log stands in its way, and what users have to wait for.
+    pub async fn change_charter(&self, command: CharterCommand) -> Result<Applied, ServeError> {
+        self.submit(Command::Charter(command), usize::MAX).await
+    }
+
+    /// Waits until it is settled that the cluster stays. One that this node has founded alone, since it found nobody, may give itself up for one of those who
+    /// were late, and what was written to it would be lost.
+    async fn joined_by_another(&self) -> Result<(), ServeError> {
+        let shared = &self.0;
+        let Some(until) = shared.admission.hold_until.filter(|_| self.may_yield()) else { return Ok(()) };
+        let _held = Reserved::of(&shared.held, 1, PROPOSALS_PENDING_MAX)?;
+        loop {
+            let (members, charter) = (shared.membership.value() + 1, shared.charter.value() + 1);
+            if !self.may_yield() || shared.clock.now() >= until {
+                return Ok(());
+            }
+            let changed = smol::future::or(shared.membership.wait(members), shared.charter.wait(charter));
+            let late = async {
+                smol::Timer::after(shared.clock.until(until)).await;
+                true
+            };
+            if !smol::future::or(changed, late).await {
+                return Err(ServeError::Stopped);
+            }
+        }
+    }
+
+    /// Whether this member is alone in a cluster that formed by itself and that no user has written to.
+    fn may_yield(&self) -> bool {
+        let view = self.0.views.load();
+        let facts = view.facts();
+        facts.charter.automatic && !facts.charter.committed && facts.members.len() <= 1
+    }
+
     /// Waits until the cluster consists of those that it was founded for. Before that a write would have one copy.
     async fn formed(&self) -> Result<(), ServeError> {
         let until = self.0.clock.now() + REQUEST_TIMEOUT;
@@ -267,11 +305,15 @@ impl Handle {
 
     async fn submit(&self, command: Command, bytes_max: usize) -> Result<Applied, ServeError> {
         let shared = &self.0;
+        let is_users = command.is_users();
         let (id, bytes) = shared.encode(command);
         if bytes.len() > bytes_max {
             return Err(ServeError::RequestTooLarge);
         }
-        let _reserved = PendingBytes::reserve(&shared.pending_bytes, bytes.len())?;
+        let _reserved = Reserved::of(&shared.pending_bytes, bytes.len(), PROPOSALS_PENDING_BYTES_MAX)?;
+        if is_users {
+            self.joined_by_another().await?;
+        }
         let waiting = shared
             .proposals
             .register(id.seq, shared.clock.now(), PROPOSALS_PENDING_MAX)
@@ -323,12 +365,21 @@ impl Handle {
         if self.0.compacted.wait(target).await { Ok(()) } else { Err(ServeError::Stopped) }
     }
 
-    /// Resolves when the members that [`Handle::view`] names, or the cluster's charter, have changed since this call.
+    /// Resolves when the members that [`Handle::view`] names have changed since this call.
     pub fn members_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.next_of(|shared| &shared.membership)
+    }
+
+    /// Resolves when the charter that [`Handle::view`] shows has changed since this call.
+    pub fn charter_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.next_of(|shared| &shared.charter)
+    }
+
+    fn next_of(&self, counts: fn(&Shared) -> &Milestone) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);
-        let next = shared.membership.value() + 1;
+        let next = counts(&shared).value() + 1;
         async move {
-            if !shared.membership.wait(next).await {
+            if !counts(&shared).wait(next).await {
                 // The node stops.
                 std::future::pending::<()>().await;
             }
@@ -407,6 +458,7 @@ impl Shared {
             suspicion: Milestone::default(),
             others_vote: AtomicBool::new(others_vote),
             membership: Milestone::default(),
+            charter: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
             status: Mutex::new(CoreStatus::default()),
@@ -417,6 +469,7 @@ impl Shared {
             peers: Peers::default(),
             sequence: AtomicU64::new(1),
             pending_bytes: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
         })
     }
 
@@ -451,15 +504,18 @@ impl Shared {
         let (old, new) = (before.facts(), view.facts());
         let others_vote = new.conf_state.others_vote(self.ids.member);
         let same = std::ptr::eq(old, new)
-            || (Arc::ptr_eq(&old.charter, &new.charter)
-                && (old.forming, &old.members, &old.removed, &old.conf_state)
-                    == (new.forming, &new.members, &new.removed, &new.conf_state));
+            || (old.forming, &old.members, &old.removed, &old.conf_state)
+                == (new.forming, &new.members, &new.removed, &new.conf_state);
+        let same_charter = Arc::ptr_eq(&old.charter, &new.charter);
         drop(before);
         self.views.publish(view);
         self.watches.poke();
         if !same {
             self.others_vote.store(others_vote, Ordering::Relaxed);
             self.membership.reach(self.membership.value() + 1);
+        }
+        if !same_charter {
+            self.charter.reach(self.charter.value() + 1);
         }
     }
 

@@ -366,6 +366,7 @@ fn stop(context: &Context) {
     shared.compacted.close();
     shared.leader_losses.close();
     shared.membership.close();
+    shared.charter.close();
     shared.removal.close();
     shared.fencing.close();
     shared.suspicion.close();

@@ -5,21 +5,34 @@ use redb::backends::InMemoryBackend;
 use super::super::clock::Clock;
 use super::super::handle::{AdmissionOptions, Handle, NodeIds};
 use super::*;
+use crate::command::{Admission, CharterCommand, Command, LeaseCommand, MemberCommand};
 use crate::formation::first_state_of;
-use crate::ids::{ClusterId, MemberId, PublicKey};
-use crate::store::{Store, StoreOptions};
+use crate::ids::{ClusterId, LeaseId, MemberId, PublicKey};
+use crate::limits::PROPOSALS_PENDING_MAX;
+use crate::machine::Machine;
+use crate::mvcc::Allowance;
+use crate::store::{Charter, Meta, Store, StoreOptions};
 
 /// A node of which a test plays the threads.
 fn context() -> Context {
+    alone(Charter::default(), None).0
+}
+
+/// The same, the only member of a cluster with this charter, and the state that it shows.
+fn alone(charter: Charter, hold: Option<Duration>) -> (Context, Machine) {
     let member = MemberId(1);
     let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
-    store.initialise(&first_state_of(member, PublicKey([1; 32])).0).unwrap();
+    let (meta, _) = first_state_of(member, PublicKey([1; 32]));
+    store.initialise(&Meta { charter: Arc::new(charter), ..meta }).unwrap();
     let ids = NodeIds { cluster: ClusterId(1), member, boot_nonce: 1 };
-    let admission = AdmissionOptions { request_bytes: 1024, quota: None };
+    let clock = Clock::start();
+    let hold_until = hold.map(|hold| clock.now() + hold);
+    let admission = AdmissionOptions { request_bytes: 1024, quota: None, hold_until };
     let base = Arc::new(store.base().unwrap());
-    let shared = Arc::new(Shared::new(ids, admission, Clock::start(), base, 0).unwrap());
+    let machine = Machine::new(Arc::clone(&base)).unwrap();
+    let shared = Arc::new(Shared::new(ids, admission, clock, base, 0).unwrap());
     let metrics = Arc::new(Metrics::new([]));
-    Context { queues: Arc::clone(&shared.queues), shared, metrics }
+    (Context { queues: Arc::clone(&shared.queues), shared, metrics }, machine)
 }
 
 fn asked(context: &Context) -> Vec<ReadId> {
@@ -107,4 +120,100 @@ fn reads_that_come_together_wake_the_core_once() {
         stop(&context);
         assert_eq!(now(Box::pin(handle.read_barrier())).await, Some(Err(ServeError::Stopped)));
     });
+}
+
+fn proposed(context: &Context) -> usize {
+    let mut inputs = Vec::new();
+    context.shared.core.drain(&mut inputs, Some(Duration::ZERO));
+    inputs.iter().filter(|input| matches!(input, CoreInput::Propose { .. })).count()
+}
+
+/// The state that is shown becomes what `command` makes of it.
+fn show(context: &Context, machine: &mut Machine, command: CharterCommand) {
+    let (index, term) = (machine.applied().next(), machine.applied_term());
+    machine.apply(index, term, &Command::Charter(command), Allowance::NOTHING).unwrap();
+    context.shared.publish(machine.view());
+}
+
+fn grant() -> Command {
+    Command::Lease(LeaseCommand::Grant { id: LeaseId(1), ttl: 60 })
+}
+
+const LONG: Duration = Duration::from_hours(1);
+
+#[test]
+fn who_founded_alone_holds_what_users_ask_for_and_nothing_else() {
+    let (context, mut machine) = alone(Charter::automatic(), Some(LONG));
+    let handle = Handle(Arc::clone(&context.shared));
+    let elapsed = CharterCommand::Elapsed { to: 60 };
+    let joins = CharterCommand::Admit {
+        key: PublicKey([2; 32]),
+        name: String::new(),
+        peer_urls: Vec::new(),
+        by: Admission::Window,
+    };
+    let promote = MemberCommand::Promote { id: MemberId(1), strict: false };
+    smol::block_on(async {
+        let mut put = Box::pin(handle.propose(grant()));
+        let mut seal = Box::pin(handle.change_charter(CharterCommand::Seal));
+        let mut promote = Box::pin(handle.change_members(promote));
+        for _ in 0..2 {
+            assert!(smol::future::poll_once(&mut put).await.is_none());
+            assert!(smol::future::poll_once(&mut seal).await.is_none());
+            assert!(smol::future::poll_once(&mut promote).await.is_none());
+            assert_eq!(proposed(&context), 0, "users wait");
+            let mut internal = Box::pin(handle.change_charter(elapsed.clone()));
+            assert!(smol::future::poll_once(&mut internal).await.is_none());
+            assert_eq!(proposed(&context), 1, "nodes do not");
+            show(&context, &mut machine, elapsed.clone());
+        }
+        show(&context, &mut machine, joins);
+        assert!(smol::future::poll_once(&mut put).await.is_none());
+        assert!(smol::future::poll_once(&mut seal).await.is_none());
+        assert!(smol::future::poll_once(&mut promote).await.is_none());
+        assert_eq!(proposed(&context), 3, "another member has joined");
+    });
+}
+
+#[test]
+fn nobody_is_held_where_the_cluster_stays_or_for_longer_than_was_said() {
+    let committed = Charter { committed: true, ..Charter::automatic() };
+    for (charter, hold) in [
+        (Charter::automatic(), None),
+        (Charter::automatic(), Some(Duration::ZERO)),
+        (committed, Some(LONG)),
+        (Charter::default(), Some(LONG)),
+    ] {
+        let (context, _) = alone(charter.clone(), hold);
+        let handle = Handle(Arc::clone(&context.shared));
+        smol::block_on(async {
+            let mut put = Box::pin(handle.propose(grant()));
+            assert!(smol::future::poll_once(&mut put).await.is_none());
+            assert_eq!(proposed(&context), 1, "{charter:?} {hold:?}");
+        });
+    }
+    let (context, _) = alone(Charter::automatic(), Some(Duration::from_millis(100)));
+    let handle = Handle(Arc::clone(&context.shared));
+    smol::block_on(async {
+        let mut put = Box::pin(handle.propose(grant()));
+        assert!(smol::future::poll_once(&mut put).await.is_none());
+        smol::Timer::after(Duration::from_millis(200)).await;
+        assert!(smol::future::poll_once(&mut put).await.is_none());
+        assert_eq!(proposed(&context), 1, "its time has come");
+    });
+}
+
+#[test]
+fn who_is_held_is_told_that_the_node_stops_and_only_so_many_are() {
+    let (context, _) = alone(Charter::automatic(), Some(LONG));
+    let handle = Handle(Arc::clone(&context.shared));
+    context.shared.held.store(PROPOSALS_PENDING_MAX - 1, Ordering::Relaxed);
+    smol::block_on(async {
+        let mut put = Box::pin(handle.propose(grant()));
+        assert!(smol::future::poll_once(&mut put).await.is_none());
+        assert_eq!(handle.propose(grant()).await, Err(ServeError::TooManyRequests));
+        stop(&context);
+        assert_eq!(put.await, Err(ServeError::Stopped));
+    });
+    assert_eq!(context.shared.held.load(Ordering::Relaxed), PROPOSALS_PENDING_MAX - 1);
 }

@@ -129,6 +129,9 @@ impl Charter {
 
     /// The running time at which something ends next that still lets somebody in; `None` where nothing does, and time need not be counted.
     pub fn next_deadline(&self) -> Option<u64> {
+        if self.dissolved.is_some() {
+            return None;
+        }
         let window = self.is_open().then_some(self.window.closes);
         let unused = self.tokens.iter().filter(|token| token.used_by.is_none());
         unused.map(|token| token.expires).chain(window).min()
@@ -297,7 +300,8 @@ mod tests {
     fn the_next_deadline_is_that_of_what_still_lets_somebody_in() {
         assert_eq!(Charter::default().next_deadline(), None);
         assert_eq!(Charter::automatic().next_deadline(), Some(FOUNDING_WINDOW_SECONDS));
-        let sealed = Charter { elapsed: 1 << 40, ..test_charter() };
+        assert_eq!(test_charter().next_deadline(), None, "where the cluster has dissolved nobody comes in");
+        let sealed = Charter { elapsed: 1 << 40, dissolved: None, ..test_charter() };
         assert_eq!(sealed.next_deadline(), Some(7000), "a window that has closed is none");
         let unused = Charter { tokens: test_charter().tokens[1..].to_vec(), ..sealed };
         assert_eq!(unused.next_deadline(), None, "nor is a token that was used");

@@ -207,7 +207,8 @@ where
     let clock = Clock::start();
     let (core, applier) = recover(clock.now(), recovery, &covey::telemetry::raft_logger()).unwrap();
     let ids = NodeIds { cluster, member: MEMBER, boot_nonce };
-    let admission = AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota };
+    let admission =
+        AdmissionOptions { request_bytes: setup.options.request_bytes_max, quota, hold_until: None };
     let options =
         covey::watch::Options { progress_interval: setup.progress_interval, limits: setup.watch_limits };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
