@@ -128,6 +128,12 @@ impl DataDir {
                 "the last batch of the log was not finished when the machine stopped; it was never acknowledged"
             );
         }
+        if let Some(damage) = &content.damage {
+            tracing::error!(
+                error = %super::chain(damage),
+                "the store cannot be opened: another member's state takes its place"
+            );
+        }
         Ok(Opened::Node(Self { content, lock }))
     }
 }
@@ -146,6 +152,11 @@ impl DataDir {
     /// Notes that redb has stopped at one of the files of states. Its lock must be held.
     pub fn note_damage(path: &Path) -> Result<(), OpenError> {
         formation::note_damage(&RealDirectory::open(path)?).map_err(failed_content(path))
+    }
+
+    /// The same while it is opened; whether that helps the next start.
+    pub fn note_damage_at_start(path: &Path) -> Result<bool, OpenError> {
+        formation::note_damage_at_start(&RealDirectory::open(path)?).map_err(failed_content(path))
     }
 }
 

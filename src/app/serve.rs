@@ -7,7 +7,7 @@ use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
@@ -147,6 +147,8 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let disk = DiskOptions { store, ..DiskOptions::default() };
     let mut trust = forming::trust(&config.peer)?;
     let when_fresh = if config.solo { WhenFresh::Solo } else { WhenFresh::Meet };
+    let started: Arc<OnceLock<Handle>> = Arc::default();
+    note_damage(config, &started);
     let opened = DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?;
     let name = name_of(config);
     let lan = match &opened {
@@ -174,11 +176,10 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     let metrics = Arc::new(Metrics::new(api::methods()));
     let member = data.content.identity.member;
     let others_vote = data.content.store.meta().conf_state.others_vote(member);
-    let started = start(config, data, clock, &metrics);
-    let (running, identity, lock) = started.or_else(|failure| ended(config, failure, others_vote))?;
+    let (running, identity, lock) =
+        start(config, data, clock, &metrics).or_else(|failure| ended(config, failure, others_vote))?;
     let handle = running.handle().clone();
-    let (path, others) = (config.data_dir.clone(), handle.clone());
-    telemetry::note_store_damage(move || others.others_vote() && DataDir::note_damage(&path).is_ok());
+    started.get_or_init(|| handle.clone());
     if let (Some(lan), ClientTls::None) = (&lan, &tls) {
         let (lan, cluster) = (Arc::clone(lan), identity.cluster());
         tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name()));
@@ -193,6 +194,15 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     drop(lock);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Has it noted when redb stops at a damaged page, of the store that is opened or, later, of the node that has started.
+fn note_damage(config: &ServeConfig, started: &Arc<OnceLock<Handle>>) {
+    let (path, started) = (config.data_dir.clone(), Arc::clone(started));
+    telemetry::note_store_damage(move || match started.get() {
+        Some(handle) => handle.others_vote() && DataDir::note_damage(&path).is_ok(),
+        None => DataDir::note_damage_at_start(&path).is_ok_and(|helps| helps),
+    });
 }
 
 /// Notes in the data directory, whose lock is held, what the next start has to know of a failure.
@@ -271,7 +281,7 @@ fn start(
     metrics: &Arc<Metrics>,
 ) -> Result<Started, ServeFailure> {
     let DataDir { content, lock } = data;
-    let formation::DataDir { identity, root, store, wal, recovered } = content;
+    let formation::DataDir { identity, root, store, wal, recovered, .. } = content;
     if store.is_suspect() {
         tracing::warn!(
             "the state of this member is not to be trusted: it serves nobody before a leader has sent it another one"

@@ -8,6 +8,7 @@
 //! DIR/store.redb              the state
 //! DIR/store.redb.staged       a state that is on its way from another member, to take its place
 //! DIR/store.redb.suspect      an empty file: the state is not what the other members have, or is damaged
+//! DIR/facts.0 facts.1         what a start needs of the state, should it be damaged so that it cannot be opened
 //! DIR/wal/*                   the raft log
 //! ```
 //!
@@ -24,6 +25,7 @@
 use std::error::Error;
 use std::io;
 
+use super::facts::{drop_facts, facts_for, keep_facts, others_voted};
 use super::found::first_state;
 use super::identity::{Identity, Promise, Stage};
 use super::record::{self, RecordError};
@@ -38,6 +40,8 @@ pub const STORE_NAME: &str = "store.redb";
 pub const STAGED_NAME: &str = "store.redb.staged";
 /// The file that says that what is in [`STORE_NAME`] is not to be trusted; see [`distrust`].
 pub const SUSPECT_NAME: &str = "store.redb.suspect";
+/// The files that [`keep_facts`] keeps, together.
+const FACTS_NAME: &str = "facts.0 and facts.1";
 /// The directory of the raft log.
 pub const LOG_NAME: &str = "wal";
 /// So many runs before the last that the cluster has noted are kept until they are forgotten in one go.
@@ -153,6 +157,8 @@ pub struct DataDir<D: Directory> {
     pub wal: Wal<D>,
     /// What the log holds.
     pub recovered: Recovered,
+    /// Why the store on the disk could not be opened, where one without rows stands in for it until another member's has come.
+    pub damage: Option<StoreError>,
 }
 
 /// Who the node was in its last run; `None` where nothing is founded yet and [`found`] may.
@@ -209,12 +215,29 @@ pub fn open<D: Directory>(
     founded(root)?.ok_or(OpenError::Fresh)?;
     // On disk before anything else happens in this run: a copy of this directory that starts too can be told apart.
     let identity = record::start(root, boot_nonce)?.ok_or(OpenError::Fresh)?;
+    let data = begin(root, identity, content, options)?;
+    if !data.store.is_suspect() {
+        // There may be none yet, or a crash came between a fold and them.
+        let kept = keep_facts(root, data.identity.member, data.store.meta());
+        kept.map_err(failed("keep", FACTS_NAME))?;
+    }
+    Ok(data)
+}
+
+fn begin<D: Directory>(
+    root: &D,
+    identity: Identity,
+    content: Option<Content<'_>>,
+    options: DiskOptions,
+) -> Result<DataDir<D>, OpenError> {
     match (identity.stage, content) {
         (Stage::Fresh, _) | (Stage::Forming, None) => Err(OpenError::Fresh),
         (Stage::Recovering, _) => Err(OpenError::RecoveryUnfinished),
         (Stage::Fenced, _) => Err(OpenError::Fenced { member: identity.member }),
         (Stage::Established, None) => {
-            let data = reopen(root, identity, options)?;
+            let data = reopen(root, identity, options, |identity, log| {
+                stand_in(root, identity.member, log, options.store)
+            })?;
             check_runs(root, &data.identity, &data.store)?;
             Ok(data)
         }
@@ -255,7 +278,7 @@ fn establish<D: Directory>(
     let identity = record::mark_established(root)?;
     let recovered =
         Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), tear: None };
-    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered, damage: None })
 }
 
 /// The record says that founding was not finished, yet the log holds entries: it is not the newest copy of the record that was read.
@@ -272,30 +295,72 @@ fn refuse_used<D: Directory>(root: &D, identity: &Identity, options: DiskOptions
     }
 }
 
-fn reopen<D: Directory>(root: &D, identity: Identity, options: DiskOptions) -> Result<DataDir<D>, OpenError> {
+/// Opens what is there. `instead` says what takes the place of a state that is not to be trusted, or cannot be opened, if anything may.
+fn reopen<D: Directory>(
+    root: &D,
+    identity: Identity,
+    options: DiskOptions,
+    instead: impl Fn(&Identity, &Recovered) -> Result<Option<Store>, OpenError>,
+) -> Result<DataDir<D>, OpenError> {
     for name in [STORE_NAME, LOG_NAME] {
         if !exists(root, name)? {
             return Err(OpenError::StateLost { name });
         }
     }
-    let mut store = Store::open_in(root, STORE_NAME, options.store)?;
-    if !store.is_initialised() {
-        return Err(OpenError::StateLost { name: STORE_NAME });
-    }
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
+    let (store, damage) = open_state(root, options.store, || instead(&identity, &recovered))?;
     let recovered = finish_install(root, &store, &mut wal, recovered)?;
-    if exists(root, SUSPECT_NAME)? {
-        store.distrust();
+    Ok(DataDir { identity, root: root.clone(), store, wal, recovered, damage })
+}
+
+fn open_state<D: Directory>(
+    root: &D,
+    options: StoreOptions,
+    instead: impl Fn() -> Result<Option<Store>, OpenError>,
+) -> Result<(Store, Option<StoreError>), OpenError> {
+    let suspect = exists(root, SUSPECT_NAME)?;
+    // Of a store that is noted already nothing is read: where it is damaged, redb could end the process over it at each start.
+    if suspect && let Some(store) = instead()? {
+        return Ok((store, None));
     }
-    Ok(DataDir { identity, root: root.clone(), store, wal, recovered })
+    match Store::open_in(root, STORE_NAME, options) {
+        Ok(store) if !store.is_initialised() => Err(OpenError::StateLost { name: STORE_NAME }),
+        Ok(mut store) => {
+            if suspect {
+                store.distrust();
+            }
+            Ok((store, None))
+        }
+        Err(error) if error.is_damage() => match instead()? {
+            Some(store) => {
+                distrust(root)?;
+                Ok((store, Some(error)))
+            }
+            None => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The facts that are kept beside a store, as a store of their own, where other members can make good what it has lost.
+fn stand_in<D: Directory>(
+    root: &D,
+    member: MemberId,
+    log: &Recovered,
+    options: StoreOptions,
+) -> Result<Option<Store>, OpenError> {
+    let facts = facts_for(root, member, log).map_err(failed("read", FACTS_NAME))?;
+    Ok(facts.map(|meta| Store::stand_in(&meta, options)).transpose()?)
 }
 
 /// Opens what is there so that its node can be made the only member of its cluster. Nothing is changed by that, and it is no start.
 pub fn open_to_recover<D: Directory>(root: &D, options: DiskOptions) -> Result<DataDir<D>, OpenError> {
     let identity = founded(root)?.ok_or(OpenError::Fresh)?;
     match identity.stage {
-        Stage::Established | Stage::Fenced | Stage::Recovering => reopen(root, identity, options),
+        Stage::Established | Stage::Fenced | Stage::Recovering => {
+            reopen(root, identity, options, |_, _| Ok(None))
+        }
         Stage::Fresh | Stage::Forming | Stage::Founding => Err(OpenError::Fresh),
         Stage::Restoring => Err(OpenError::Unfinished),
     }
@@ -318,9 +383,10 @@ fn check_runs<D: Directory>(root: &D, identity: &Identity, store: &Store) -> Res
 }
 
 /// The node is about to be the only member of a new generation. Until [`end_recovery`] no start goes on with it, so that it never serves
-/// with half of that.
+/// with half of that. Facts that say who voted before are dropped: its log continues them, too.
 pub fn begin_recovery<D: Directory>(root: &D) -> Result<(), OpenError> {
-    Ok(record::begin_recovery(root)?)
+    record::begin_recovery(root)?;
+    drop_facts(root).map_err(failed("remove", FACTS_NAME))
 }
 
 /// See [`begin_recovery`]. Whatever was thought of the state before, it is the cluster's from now on.
@@ -345,6 +411,16 @@ pub fn note_damage<D: Directory>(root: &D) -> Result<(), OpenError> {
         root.remove(STAGED_NAME).map_err(failed("remove", STAGED_NAME))?;
     }
     distrust(root)
+}
+
+/// The same at a start, before there is a state that says who votes; whether another member's can take its place.
+pub fn note_damage_at_start<D: Directory>(root: &D) -> Result<bool, OpenError> {
+    let identity = founded(root)?.ok_or(OpenError::Fresh)?;
+    let others = others_voted(root, identity.member).map_err(failed("read", FACTS_NAME))?;
+    if others {
+        note_damage(root)?;
+    }
+    Ok(others)
 }
 
 /// Takes back what [`distrust`] has noted.

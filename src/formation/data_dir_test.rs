@@ -3,15 +3,17 @@
 use bytes::Bytes;
 
 use super::data_dir::{
-    Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, distrust, fence, found,
-    founded, note_damage, note_promise, open, open_to_recover, take_up, trust,
+    Content, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, SUSPECT_NAME,
+    begin_recovery, distrust, end_recovery, fence, found, founded, note_damage, note_damage_at_start,
+    note_promise, open, open_to_recover, take_up, trust,
 };
+use super::facts::{drop_facts, keep_facts};
 use super::identity::{Identity, Stage};
 use super::record::RecordError;
 use super::test_founding;
-use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
-use crate::ids::{LeaseId, LogIndex, Revision, Run, Term, VersionId};
+use crate::disk::{Directory, File};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Run, Term, VersionId};
 use crate::store::{Change, ChangeKind, ChangeLog, FoldBatch, Lease, Meta, Store, StoreOptions};
 use crate::wal::{self, Batch, EntryKind, HardState, LogEntry, Position};
 
@@ -159,11 +161,11 @@ fn a_log_in_use_is_not_made_anew_by_an_old_record() {
     found(&old, &identity(Stage::Founding)).unwrap();
     let mut record = [0; 256];
     let file = old.open("identity.0").unwrap();
-    let length = usize::try_from(crate::disk::File::len(&file).unwrap()).unwrap();
-    crate::disk::File::read_at(&file, 0, &mut record[..length]).unwrap();
+    let length = usize::try_from(file.len().unwrap()).unwrap();
+    file.read_at(0, &mut record[..length]).unwrap();
     for name in ["identity.0", "identity.1"] {
         root.remove(name).unwrap();
-        crate::disk::File::write_at(&root.create(name).unwrap(), 0, &record[..length]).unwrap();
+        root.create(name).unwrap().write_at(0, &record[..length]).unwrap();
     }
     assert!(matches!(start(&root, 2).err(), Some(OpenError::RecordOutdated)));
     let log = root.subdirectory(LOG_NAME).unwrap();
@@ -385,4 +387,90 @@ fn a_promise_is_noted_of_fresh_nodes_alone() {
     note_promise(&root, None).unwrap();
     take_up(&root, &identity(Stage::Founding)).unwrap();
     assert!(matches!(note_promise(&root, None), Err(OpenError::Record(RecordError::Exists))));
+}
+
+/// A directory of one of two voters, whose log has the entries from 2 to 11. The facts of the last fold are those after entry 9.
+fn one_of_two(seed: u64) -> SimDir {
+    let root = SimDir::new(seed);
+    let mut data = start(&root, 1).unwrap();
+    for _ in 2..=11 {
+        use_log(&mut data);
+    }
+    let mut meta = data.store.meta().clone();
+    meta.conf_state.voters.push(OTHER);
+    meta.conf_state.voters.sort_unstable();
+    (meta.applied, meta.revision) = (LogIndex(9), Revision(7));
+    data.store
+        .fold(&FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta: meta.clone() })
+        .unwrap();
+    keep_facts(&root, data.identity.member, &meta).unwrap();
+    root
+}
+
+const OTHER: MemberId = MemberId(7);
+
+fn ruin(root: &SimDir) {
+    let file = root.open(STORE_NAME).unwrap();
+    file.write_at(0, &[0xee; 4096]).unwrap();
+    file.sync_data().unwrap();
+}
+
+/// It waits for another member's state as one whose rows are damaged does. Nothing is put where the store is: whoever tries to save what is in it, can.
+#[test]
+fn a_store_that_cannot_be_opened_is_replaced_where_others_vote() {
+    let root = one_of_two(1);
+    ruin(&root);
+    for nonce in 2..4 {
+        let data = start(&root, nonce).unwrap();
+        assert!(data.store.is_suspect());
+        assert_eq!(data.damage.is_some(), nonce == 2, "what is noted is not opened again");
+        assert_eq!((data.store.meta().applied, data.store.meta().revision), (LogIndex(9), Revision(7)));
+        assert_eq!((data.recovered.start.index, data.wal.last().index), (LogIndex(1), LogIndex(11)));
+    }
+    let root = root.crash(Survival::Nothing);
+    assert!(start(&root, 4).unwrap().store.is_suspect(), "whatever happens meanwhile");
+    // Whoever goes on alone needs the state.
+    assert!(matches!(open_to_recover(&root, options()), Err(OpenError::Store(error)) if error.is_damage()));
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_is_refused_where_nobody_has_another_state() {
+    let alone = SimDir::new(1);
+    let mut data = start(&alone, 1).unwrap();
+    use_log(&mut data);
+    drop(data);
+    let without_facts = one_of_two(2);
+    drop_facts(&without_facts).unwrap();
+    let without_log = one_of_two(3);
+    let mut data = start(&without_log, 2).unwrap();
+    data.wal.reset(Position { index: LogIndex(20), term: Term(3) }).unwrap();
+    drop(data);
+    assert!(!note_damage_at_start(&alone).unwrap() && !note_damage_at_start(&without_facts).unwrap());
+    for root in [alone, without_facts, without_log] {
+        ruin(&root);
+        for nonce in 3..5 {
+            let refused = start(&root, nonce).err();
+            assert!(matches!(&refused, Some(OpenError::Store(error)) if error.is_damage()), "{refused:?}");
+        }
+        assert!(!root.list().unwrap().contains(&SUSPECT_NAME.to_owned()), "nothing was changed");
+    }
+}
+
+/// redb may also end the process.
+#[test]
+fn damage_that_ends_a_start_is_noted_for_the_next_one() {
+    let root = one_of_two(1);
+    assert!(note_damage_at_start(&root).unwrap());
+    let data = start(&root.crash(Survival::Nothing), 2).unwrap();
+    assert!(data.store.is_suspect() && data.damage.is_none());
+}
+
+/// The log of a member that goes on alone continues the facts from before as well.
+#[test]
+fn who_goes_on_alone_keeps_no_facts_of_others() {
+    let root = one_of_two(1);
+    begin_recovery(&root).unwrap();
+    end_recovery(&root).unwrap();
+    ruin(&root);
+    assert!(matches!(start(&root, 3), Err(OpenError::Store(_))));
 }

@@ -4,6 +4,7 @@
 //! numbers (they come from above), or take a damaged record or a half lost directory for a fresh start. Driven by `app` at start.
 
 mod data_dir;
+mod facts;
 mod found;
 pub mod gathering;
 mod identity;
@@ -19,9 +20,10 @@ mod data_dir_test;
 
 pub use data_dir::{
     Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, SUSPECT_NAME,
-    begin_recovery, distrust, end_recovery, fence, found, founded, note_damage, note_promise, open,
-    open_to_recover, take_up, trust,
+    begin_recovery, distrust, end_recovery, fence, found, founded, note_damage, note_damage_at_start,
+    note_promise, open, open_to_recover, take_up, trust,
 };
+pub use facts::keep_facts;
 #[cfg(test)]
 pub(crate) use found::test_founding;
 pub use found::{Founding, first_state, first_state_of, found_automatic, found_solo};

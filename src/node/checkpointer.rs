@@ -12,6 +12,7 @@ use super::staging::Staging;
 use super::transfer::{TransferContent, TransferMessage};
 use crate::consensus::SnapshotMark;
 use crate::disk::Directory;
+use crate::formation::keep_facts;
 use crate::ids::{LogIndex, MemberId, Revision};
 use crate::limits::{COMPACTION_PAUSE, COMPACTION_SLICE, SCRUB_PAUSE, SCRUB_REST, SCRUB_SLICE};
 use crate::store::{Base, FoldBatch, ScrubCursor, Store, StoreError};
@@ -127,6 +128,8 @@ struct Scrub {
 /// so on; once `work` has answered `None`, sleep until there is a new job, or until [`Checkpointer::poll_timeout`]. `now` is taken anew
 /// for each call and never goes backwards. After an error nothing works any more.
 pub struct Checkpointer<D> {
+    root: D,
+    member: MemberId,
     store: Store,
     /// Stores whose place another one has taken, while somebody still reads them.
     retired: Vec<Store>,
@@ -147,8 +150,10 @@ pub struct Checkpointer<D> {
 impl<D: Directory> Checkpointer<D> {
     /// A checkpointer of a store that was just opened in `root`, in the run of `member` that has this nonce.
     pub fn new(now: Instant, store: Store, root: D, member: MemberId, boot_nonce: u64) -> Self {
-        let staging = Staging::new(now, root, member, store.options());
+        let staging = Staging::new(now, root.clone(), member, store.options());
         Self {
+            root,
+            member,
             store,
             retired: Vec::new(),
             source: Source::new(member, boot_nonce),
@@ -280,9 +285,14 @@ impl<D: Directory> Checkpointer<D> {
         self.store.fold(batch)?;
         self.source.note_fold(&batch.leases);
         self.outputs.push_back(CheckpointOutput::Folded(Arc::new(self.store.base()?)));
-        // Only now may the log lose what the fold covers: it is durable in the store.
+        self.keep_facts()?;
+        // Only now may the log lose what the fold covers: it is durable in the store, and the log has the position of the facts beside it.
         self.outputs.push_back(CheckpointOutput::Checkpointed(applied));
         Ok(CheckpointWork::Fold { changes: batch.changes.len(), applied })
+    }
+
+    fn keep_facts(&self) -> Result<(), StoreError> {
+        keep_facts(&self.root, self.member, self.store.meta()).map_err(StoreError::Io)
     }
 
     fn receive(
@@ -322,6 +332,8 @@ impl<D: Directory> Checkpointer<D> {
     fn put_in_place(&mut self, now: Instant, mark: &SnapshotMark) -> Result<CheckpointWork, StoreError> {
         let store = self.staging.install(mark)?;
         self.retired.push(std::mem::replace(&mut self.store, store));
+        // Before the log begins anew: it loses the position of those that are kept so far.
+        self.keep_facts()?;
         self.folds.clear();
         self.source.end_all();
         self.compaction = Compaction::Resting;
@@ -420,6 +432,20 @@ mod tests {
         assert_eq!(base.meta().revision, Revision(2));
         assert_eq!(checkpointer.work(START).unwrap(), None);
         assert_eq!(checkpointer.poll_timeout(), START + SCRUB_PAUSE);
+    }
+
+    /// What a start needs of the store is beside it when the log may lose what the fold covers.
+    #[test]
+    fn the_facts_of_a_fold_are_kept_where_others_vote() {
+        let mut checkpointer = checkpointer();
+        for others in [false, true] {
+            let mut batch = fold(&checkpointer, 1);
+            batch.meta.conf_state.voters.extend(others.then_some(MemberId(2)));
+            checkpointer.handle(START, CheckpointJob::Fold(batch)).unwrap();
+            checkpointer.work(START).unwrap();
+            let names = checkpointer.root.list().unwrap();
+            assert_eq!(names.contains(&"facts.0".to_owned()), others, "{names:?}");
+        }
     }
 
     /// Three folds and a compaction to the revision of the last.

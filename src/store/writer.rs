@@ -33,6 +33,7 @@ use super::types::{FoldBatch, Meta};
 use super::{facts, fold};
 use crate::disk::{DatabaseFile, Directory};
 use crate::ids::Revision;
+use redb::backends::InMemoryBackend;
 use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableError, WriteTransaction};
 
 /// The share of the cache that one transaction's changed pages may take: redb's write buffer is half of it, and branch
@@ -146,6 +147,15 @@ impl Store {
         // The content is durable by now. Without this a power cut could still take the name, and with it all that is
         // folded later.
         directory.sync().map_err(StoreError::Io)?;
+        Ok(store)
+    }
+
+    /// A store that is not on the disk and has nothing but facts, which nobody is to trust: it stands in for one that is damaged until another
+    /// one has come.
+    pub fn stand_in(meta: &Meta, options: StoreOptions) -> Result<Self, StoreError> {
+        let mut store = Self::open(InMemoryBackend::new(), options)?;
+        store.initialise(meta)?;
+        store.distrust();
         Ok(store)
     }
 

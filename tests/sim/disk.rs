@@ -5,11 +5,11 @@
 
 use std::error::Error;
 
-use covey::disk::Directory;
 use covey::disk::sim::{FaultPlan, SimDir, Survival};
+use covey::disk::{Directory, File};
 use covey::formation::{
-    ClusterRoot, Content, DataDir, DiskOptions, Founding, Identity, NodeKey, Stage, distrust, found,
-    found_solo, founded, joining_state, open as open_data_dir,
+    ClusterRoot, Content, DataDir, DiskOptions, Founding, Identity, NodeKey, STORE_NAME, Stage, distrust,
+    found, found_solo, founded, joining_state, open as open_data_dir,
 };
 use covey::ids::{Digest, LeaseId, MemberId, PublicKey, VersionId};
 use covey::prng::Prng;
@@ -231,6 +231,13 @@ pub(crate) fn open(
         log_start: founding.log_start,
     });
     open_data_dir(&disk.0, nonce, content, cluster.options).map_err(|error| chain(&error))
+}
+
+/// Takes the first page of a store, without which it cannot be opened. No process runs.
+pub(crate) fn ruin(disk: &Disk) {
+    const PAGE: usize = 4096;
+    let file = disk.root().open(STORE_NAME).expect("a disk without faults");
+    file.write_at(0, &[0xee; PAGE]).and_then(|()| file.sync_data()).expect("a disk without faults");
 }
 
 /// Puts into a state what no entry of the log has put there, and notes that it is not to be trusted. No process runs.

@@ -179,7 +179,7 @@ impl Member {
         mut prng: Prng,
         effects: &mut Effects,
     ) -> Result<Self, Refused> {
-        let DataDir { identity, root, store, wal, recovered } = opened;
+        let DataDir { identity, root, store, wal, recovered, .. } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
         let replay = (synced, timing.replay(&mut prng));

@@ -9,7 +9,7 @@ use covey::disk::sim::{Fault, FaultPlan, Survival};
 use covey::limits::OVERLAY_IDLE;
 
 use super::{Event, Parted, World};
-use crate::disk::spoil;
+use crate::disk::{ruin, spoil};
 use crate::member::Member;
 use crate::plan::draw;
 
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// A member's state has become another one than the log says, in a minority of the members at most. That is found out, and the process ends. How it is
-    /// found out is above the line.
+    /// found out is above the line. Or its store cannot be opened any more, which the next start finds out.
     fn spoil(&mut self, number: usize) {
         let others = self.hosts.iter().filter(|host| host.spoiled).count();
         let runs = self.hosts[number].member.as_ref().is_some_and(Member::serves);
@@ -77,7 +77,11 @@ impl World {
         let nonce = self.prng.next_u64();
         let host = &mut self.hosts[number];
         host.disk.heal();
-        spoil(&host.disk, &self.cluster, number, nonce);
+        if nonce.is_multiple_of(2) {
+            spoil(&host.disk, &self.cluster, number, nonce);
+        } else {
+            ruin(&host.disk);
+        }
         host.spoiled = true;
         self.report.spoiled += 1;
         self.note("spoiled", &[number as u64]);
