@@ -119,11 +119,12 @@ impl ClusterService {
         followed: impl Fn(&Facts, MemberId) -> bool,
     ) -> Result<(MemberId, Vec<pb::Member>), Status> {
         let handle = self.node.handle();
+        let reach = handle.reach().await?;
         let view = handle.view();
         // The state decides this again. Here it comes first, as with etcd, so that clients are told of members that are missing before they are told
         // that these are not reached.
         check_started(view.facts(), &command)?;
-        if !handle.reach().allows(&command, view.facts()) {
+        if !reach.allows(&command, view.facts()) {
             return Err(errors::unhealthy_cluster());
         }
         drop(view);

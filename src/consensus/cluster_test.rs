@@ -143,6 +143,32 @@ fn a_run_is_a_function_of_its_seeds() {
     }
 }
 
+/// Raft itself would take longer to notice, and as long as a majority answers it need not.
+#[test]
+fn a_leader_knows_who_answers() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[4]);
+    let leader = cluster.elect();
+    let answering = |cluster: &mut Cluster, id: u64| {
+        let now = cluster.now;
+        let answering = cluster.raft(id).answering(now);
+        answering.map(|members| members.into_iter().map(|member| member.0).collect::<Vec<_>>())
+    };
+    let but = |gone: u64| (1..=4).filter(|id| ![leader, gone].contains(id)).collect::<Vec<_>>();
+    let (silent, other) = (but(0)[0], but(0)[1]);
+    assert_eq!(answering(&mut cluster, leader), Some(but(0)));
+    assert_eq!(answering(&mut cluster, other), None, "it does not lead");
+
+    cluster.cut_off = vec![silent];
+    cluster.pass(ELECTION_TIMEOUT_MIN);
+    assert_eq!(answering(&mut cluster, leader), Some(but(0)), "a loss is no silence");
+    cluster.pass(ELECTION_TIMEOUT * 2);
+    assert_eq!(answering(&mut cluster, leader), Some(but(silent)));
+    cluster.cut_off.clear();
+    cluster.pass(HEARTBEAT * 3);
+    let leader = cluster.leader().unwrap();
+    assert!(answering(&mut cluster, leader).unwrap().contains(&silent));
+}
+
 #[test]
 fn a_minority_serves_no_reads_and_a_follower_reads_what_was_acknowledged() {
     let mut cluster = Cluster::new(&[1, 2, 3], &[]);

@@ -23,7 +23,7 @@ mod start;
 mod ticks;
 mod types;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -83,6 +83,8 @@ pub struct Consensus {
     began: Instant,
     /// When which leader of which term was last heard.
     heard: Option<((u64, u64), Instant)>,
+    /// When each other member was last heard.
+    heard_from: BTreeMap<u64, Instant>,
     /// The longest time between two words of a leader that was seen lately.
     longest_gap: Duration,
     last_tick: Instant,
@@ -148,6 +150,7 @@ impl Consensus {
             leader_ticks: 0,
             began: now,
             heard: None,
+            heard_from: BTreeMap::new(),
             longest_gap: Duration::ZERO,
             last_tick: now,
             outstanding: VecDeque::new(),
@@ -179,6 +182,7 @@ impl Consensus {
         self.note_snapshot_taken(&message.0);
         self.leave_out_what_is_new(&mut message.0);
         let (from, term) = (message.0.from, message.0.term);
+        self.heard_from.insert(from, now);
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
         let _ = self.node.step(message.0);
         self.after_call();
@@ -331,6 +335,7 @@ impl Consensus {
             // Refused: the configuration stays.
             let _ = self.node.apply_conf_change(&change);
             let raft = &mut self.node.raft;
+            self.heard_from.retain(|member, _| raft.prs().get(*member).is_some());
             if raft.prs().get(raft.id).is_none() {
                 // Raft would go on leading, and panic when it next looks for its own progress.
                 self.removed = !cfg!(feature = "planted-lead-when-removed");

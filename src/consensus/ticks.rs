@@ -3,11 +3,13 @@
 //! Owns: when raft ticks, when it campaigns, and the election timeout, which follows the gaps between the leader's words. Must never: read a clock, or tick a member whom nobody hears.
 //! Driven by every call of [`Consensus`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use raft::StateRole;
 
 use super::{Consensus, guard};
+use crate::ids::MemberId;
 use crate::limits::{ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, HEARTBEAT};
 use crate::time::Instant;
 
@@ -21,6 +23,8 @@ const GAPS: u32 = 4;
 const GAP_MEMORY: Duration = Duration::from_secs(60);
 /// Who does not trust its state looks for a leader for so many of the longest timeouts before it campaigns all the same: the others come first.
 const SUSPECT_PATIENCE: u32 = 4;
+/// Who has not answered its leader for so many of the shortest election timeouts is silent: heartbeats are far more frequent.
+const SILENT_AFTER: u32 = 4;
 /// How finely the chance part of a timeout is drawn.
 const CHANCES: u64 = 1024;
 
@@ -178,6 +182,14 @@ impl Consensus {
     /// Who has not answered a leader for so long does not answer in time: twice as long as the leader itself waits for a majority.
     pub fn silence_max(&self) -> Duration {
         self.hand_over_max() * 2
+    }
+
+    /// The members that answer this leader. `None` where this member does not lead: of the others none has to say anything to it.
+    pub fn answering(&self, now: Instant) -> Option<BTreeSet<MemberId>> {
+        let patience = self.pace.election_min * SILENT_AFTER;
+        let lately = self.heard_from.iter().filter(|(_, at)| now.since(**at) < patience);
+        let leads = !self.removed && self.node.raft.state == StateRole::Leader;
+        leads.then(|| lately.map(|(member, _)| MemberId(*member)).collect())
     }
 
     fn ticks_to_forget(&self) -> u32 {

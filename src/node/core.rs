@@ -3,7 +3,7 @@
 //! Owns: what waits for consensus and its bounds, read-index rounds, the order between log, disk and state. Must never: decide
 //! by what a proposal says (that it can be read is all), touch a disk or a socket. Driven by the core thread of `runtime` and by the simulator.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -344,6 +344,11 @@ impl Core {
     /// Whether a follower of this leader has caught up with it. `None` where this member does not lead.
     pub fn is_in_sync(&self, member: MemberId) -> Option<bool> {
         (self.consensus.status().role == Role::Leader).then(|| self.consensus.has_caught_up(member))
+    }
+
+    /// The members that answer this leader. `None` where this member does not lead.
+    pub fn answering(&self, now: Instant) -> Option<BTreeSet<MemberId>> {
+        self.consensus.answering(now)
     }
 
     /// Hands leadership to another voter.

@@ -21,7 +21,7 @@ pub struct Reach {
     pub me: MemberId,
     /// When that is so.
     pub now: Instant,
-    /// Who is connected with it, and since when.
+    /// Who is connected with it, and since when. A leader leaves out who is silent.
     pub connected: BTreeMap<MemberId, Instant>,
 }
 

@@ -136,10 +136,17 @@ impl Handle {
         drop(self.0.core.send(CoreInput::Messages { messages, hold }));
     }
 
-    /// Which other members this one reaches.
-    pub fn reach(&self) -> Reach {
-        let connected = self.0.peers.link().map(|link| link.connected()).unwrap_or_default();
-        Reach { me: self.0.ids.member, now: self.0.clock.now(), connected }
+    /// Which other members this one reaches: those that it is connected with, and of them, where it leads, those that answer. The connection with one that
+    /// is silent is over only after many seconds.
+    pub async fn reach(&self) -> Result<Reach, ServeError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.core.send(CoreInput::Answering(answer)).map_err(|_| ServeError::Stopped)?;
+        let answering = answered.await.map_err(|oneshot::Canceled| ServeError::Stopped)?;
+        let mut connected = self.0.peers.link().map(|link| link.connected()).unwrap_or_default();
+        if let Some(answering) = answering {
+            connected.retain(|member, _| answering.contains(member));
+        }
+        Ok(Reach { me: self.0.ids.member, now: self.0.clock.now(), connected })
     }
 
     /// What was sent to this member lately may be lost, and what it was asked has no answer.

@@ -10,6 +10,7 @@
 //!                                                                   └─► checkpoint
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -82,6 +83,8 @@ pub(super) enum CoreInput {
     Unreachable(MemberId),
     /// Whether this follower has caught up; nothing where this member does not lead.
     InSync(MemberId, oneshot::Sender<Option<bool>>),
+    /// Which members answer; nothing where this member does not lead.
+    Answering(oneshot::Sender<Option<BTreeSet<MemberId>>>),
     /// Whether others have another state, and nobody knows who is right.
     InDoubt(bool),
     /// Hand leadership to this member.
@@ -234,6 +237,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                     drop(hold);
                 }
                 CoreInput::InSync(member, answer) => drop(answer.send(core.is_in_sync(member))),
+                CoreInput::Answering(answer) => drop(answer.send(core.answering(now))),
                 CoreInput::InDoubt(in_doubt) => core.set_in_doubt(in_doubt),
                 CoreInput::HandOver(member) => core.transfer_leader(now, member),
                 CoreInput::Unreachable(member) => core.handle_unreachable(now, member),

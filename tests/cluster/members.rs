@@ -1,10 +1,12 @@
 //! Members that come and go while clients write.
 
+use std::time::Duration;
+
 use covey::wire::etcdserverpb as pb;
 use smol::block_on;
 
 use crate::client::{cluster_client, kv_client, maintenance_client, put};
-use crate::process::{Cluster, Host, until};
+use crate::process::{Cluster, Host, until, wait};
 
 const UNHEALTHY: &str = "etcdserver: unhealthy cluster";
 
@@ -34,9 +36,13 @@ pub fn add(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, toni
 }
 
 fn add_now(cluster: &Cluster, host: usize, is_learner: bool) -> Result<u64, tonic::Status> {
-    let peer_urls = vec![cluster.hosts[host].peer_url()];
+    add_by(&cluster.hosts[0], &cluster.hosts[host], is_learner)
+}
+
+fn add_by(asked: &Host, new: &Host, is_learner: bool) -> Result<u64, tonic::Status> {
+    let peer_urls = vec![new.peer_url()];
     block_on(async {
-        let mut client = cluster_client(&cluster.hosts[0]).await?;
+        let mut client = cluster_client(asked).await?;
         let added = client.member_add(pb::MemberAddRequest { peer_urls, is_learner }).await?.into_inner();
         Ok(added.member.unwrap().id)
     })
@@ -227,6 +233,26 @@ fn changes_that_could_cost_the_majority_are_refused() {
     is_unhealthy(add_now(&cluster, new, false).unwrap_err());
     cluster.hosts[1].start(&[]);
     add(&cluster, new, false).unwrap();
+}
+
+/// Its connections last for many seconds more, and the leader knows better.
+#[test]
+fn who_is_silent_does_not_count() {
+    const NOTICED: Duration = Duration::from_secs(3);
+    let mut cluster = Cluster::start(3);
+    let new = cluster.add_host();
+    let leader = cluster.leader();
+    let silent = (leader + 1) % 3;
+    let add = |cluster: &Cluster| add_by(&cluster.hosts[leader], &cluster.hosts[new], false);
+    let added = once_healthy(|| add(&cluster)).unwrap();
+    remove_now(&cluster.hosts[leader], added).unwrap();
+
+    cluster.hosts[silent].signal("-STOP");
+    wait(NOTICED);
+    let refused = add(&cluster).unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (tonic::Code::Unavailable, UNHEALTHY));
+    cluster.hosts[silent].signal("-CONT");
+    once_healthy(|| add(&cluster)).unwrap();
 }
 
 #[test]
