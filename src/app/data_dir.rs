@@ -20,6 +20,11 @@ use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirec
 use crate::store::Meta;
 use crate::wal::Position;
 
+/// Where the states of former clusters are.
+const ARCHIVE_NAME: &str = "archive";
+/// So many are kept.
+const ARCHIVES_MAX: usize = 2;
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -103,7 +108,10 @@ impl DataDir {
         make_dir(path)?;
         let directory = RealDirectory::open(path)?;
         let lock = directory.lock()?;
-        let identity = formation::founded(&directory).map_err(failed_content(path))?;
+        let mut identity = formation::founded(&directory).map_err(failed_content(path))?;
+        if let Some(leaving) = identity.take_if(|identity| identity.stage == Stage::Leaving) {
+            identity = Some(archive(path, &directory, &leaving)?);
+        }
         let is_fresh = |identity: &Identity| matches!(identity.stage, Stage::Fresh | Stage::Forming);
         if identity.as_ref().is_none_or(is_fresh) {
             match (options.when_fresh, identity) {
@@ -139,6 +147,11 @@ impl DataDir {
 }
 
 impl DataDir {
+    /// Notes that the node's cluster has ended for it: the next opening archives what it has of that. Its lock must be held.
+    pub fn leave(path: &Path) -> Result<(), OpenError> {
+        formation::leave(&RealDirectory::open(path)?).map_err(failed_content(path))
+    }
+
     /// Notes that the data directory must never take part in its cluster again. Its lock must be held.
     pub fn fence(path: &Path) -> Result<(), OpenError> {
         formation::fence(&RealDirectory::open(path)?).map_err(failed_content(path))
@@ -158,6 +171,42 @@ impl DataDir {
     pub fn note_damage_at_start(path: &Path) -> Result<bool, OpenError> {
         formation::note_damage_at_start(&RealDirectory::open(path)?).map_err(failed_content(path))
     }
+}
+
+/// Puts what a node has of a cluster that has ended for it out of its way, and the node into no cluster. What was cut off before is gone on with.
+fn archive(path: &Path, directory: &RealDirectory, leaving: &Identity) -> Result<Identity, OpenError> {
+    let shelves = path.join(ARCHIVE_NAME);
+    let shelf = shelves.join(format!("{}-{}", leaving.cluster(), leaving.incarnation));
+    DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(&shelf).map_err(failed("create", &shelf))?;
+    for name in formation::STATE_NAMES {
+        match std::fs::rename(path.join(name), shelf.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("archive", path)(error));
+            }
+            _ => {}
+        }
+    }
+    for directory in [&shelf, &shelves, &path.to_owned()] {
+        File::open(directory).and_then(|open| open.sync_all()).map_err(failed("sync", directory))?;
+    }
+    let fresh = formation::become_fresh(directory).map_err(failed_content(path))?;
+    tracing::warn!(archive = %shelf.display(), "what this node had of its former cluster is archived; it is in no cluster now");
+    prune(&shelves).map_err(failed("tidy up", &shelves))?;
+    Ok(fresh)
+}
+
+/// Removes the oldest of too many archives: disks are small.
+fn prune(shelves: &Path) -> io::Result<()> {
+    let mut kept = Vec::new();
+    for shelf in std::fs::read_dir(shelves)? {
+        let shelf = shelf?;
+        kept.push((shelf.metadata()?.modified()?, shelf.path()));
+    }
+    kept.sort();
+    for (_, oldest) in &kept[..kept.len().saturating_sub(ARCHIVES_MAX)] {
+        std::fs::remove_dir_all(oldest)?;
+    }
+    Ok(())
 }
 
 /// The key of the node in `path`, and whether it was made just now: then the node is fresh. A record that is there is only read, which needs no lock.

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
+use smol::future::or;
 use smol::stream::StreamExt as _;
 use smol::{Async, LocalExecutor, Timer};
 
@@ -37,7 +38,7 @@ use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
-use crate::store::{StoreError, StoreOptions};
+use crate::store::{Dissolution, StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{ServerTls, TlsError, TlsFiles};
@@ -47,6 +48,8 @@ use crate::watch::{self, Hub};
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long connections have, after that, to take the answer that the node stops.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// How long a member goes on after its cluster has given itself up, for the others to learn of that.
+const LINGER: Duration = Duration::from_secs(2);
 /// How often a drain looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long a new node waits before it tries again to publish what it is called.
@@ -129,16 +132,29 @@ pub fn serve(config: ServeConfig) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    match run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            tracing::error!(error = %chain(&failure), "the node stops");
-            ExitCode::FAILURE
+    loop {
+        match run(&config) {
+            Ok(End::Stop) => return ExitCode::SUCCESS,
+            // Its cluster has ended for it: it begins anew, and looks for another one.
+            Ok(End::Leave) => {}
+            Err(failure) => {
+                tracing::error!(error = %chain(&failure), "the node stops");
+                return ExitCode::FAILURE;
+            }
         }
     }
 }
 
-fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
+/// Why a run has ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was told to.
+    Stop,
+    /// The cluster has given itself up for another one.
+    Leave,
+}
+
+fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
     let sockets = bind(&config.client)?;
@@ -168,7 +184,7 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
         (Opened::Fresh(fresh), None, Some(lan)) => {
             match gather::gather(fresh, lan, &name, &config.peer, trust.clone(), clock)? {
                 Some(data) => data,
-                None => return Ok(()),
+                None => return Ok(End::Stop),
             }
         }
         (Opened::Fresh(_), None, None) => unreachable!("a cluster of one was founded"),
@@ -186,14 +202,18 @@ fn run(config: &ServeConfig) -> Result<(), ServeFailure> {
     }
     let place = Place { name, identity, trust, lan, tls };
     let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
-    match outcome {
-        Ok(()) => running.stop()?,
+    let end = match outcome {
+        Ok(end) => end,
         // The threads are not waited for: one of them may hang in the very call that failed.
         Err(failure) => return ended(config, failure, handle.others_vote()),
+    };
+    if end == End::Leave {
+        DataDir::leave(&config.data_dir)?;
     }
+    running.stop()?;
     drop(lock);
-    tracing::info!("stopped");
-    Ok(())
+    tracing::info!(?end, "stopped");
+    Ok(end)
 }
 
 /// Has it noted when redb stops at a damaged page, of the store that is opened or, later, of the node that has started.
@@ -348,7 +368,7 @@ async fn attend(
     sockets: Vec<Socket>,
     clock: Clock,
     metrics: Arc<Metrics>,
-) -> Result<(), ServeFailure> {
+) -> Result<End, ServeFailure> {
     let Place { name, identity, trust, lan, tls } = place;
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
@@ -423,16 +443,16 @@ async fn attend(
             Some(Err(source)) => return Err(ServeFailure::System { action: "watch for signals", source }),
             None => tracing::info!("stopping: no signal can come any more"),
         }
-        Ok(())
+        Ok(End::Stop)
     };
     let removed = async {
         handle.removed().await;
         tracing::warn!(
             "this member was removed from the cluster: the node stops; its data directory is of no use any more"
         );
-        Ok(())
+        Ok(End::Stop)
     };
-    let told = smol::future::or(told, removed);
+    let told = or(told, or(removed, left(&handle)));
     let fenced = async {
         handle.fenced().await;
         Err(ServeFailure::Fenced)
@@ -442,12 +462,25 @@ async fn attend(
         Err(ServeFailure::Diverged)
     };
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    let fault = smol::future::or(fault, smol::future::or(fenced, diverged));
-    executor.run(smol::future::or(fault, smol::future::or(told, serving))).await?;
+    let fault = or(fault, or(fenced, diverged));
+    let end = executor.run(or(fault, or(told, serving))).await?;
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    let outcome = executor.run(smol::future::or(wind_down(running, &api, stop), fault)).await;
+    let outcome = executor.run(or(wind_down(running, &api, stop), fault)).await;
     executor.run(members.cancel()).await;
-    outcome
+    outcome.map(|()| end)
+}
+
+/// Waits until the cluster has given itself up for another one, and the other members have had time to learn that from this one.
+async fn left(handle: &Handle) -> Result<End, ServeFailure> {
+    loop {
+        let changed = handle.charter_changed();
+        if let Some(Dissolution { winner, .. }) = handle.view().facts().charter.dissolved {
+            tracing::warn!(%winner, "this cluster has given itself up for another one, which nobody has written to it before: its members join that");
+            Timer::after(LINGER).await;
+            return Ok(End::Leave);
+        }
+        changed.await;
+    }
 }
 
 /// Lets others lead, and what clients have begun come to its end.
@@ -535,7 +568,7 @@ async fn publish_changes(handle: &Handle, config: &ServeConfig, place: &Place, l
                 publish(handle, now.clone()).await;
                 true
             };
-            if smol::future::or(published, lost).await {
+            if or(published, lost).await {
                 told = now;
             }
             continue;
@@ -578,5 +611,5 @@ async fn drain(api: &Api, patience: Duration) {
     let late = async {
         Timer::after(patience).await;
     };
-    smol::future::or(finished, late).await;
+    or(finished, late).await;
 }

@@ -25,7 +25,7 @@
 use std::error::Error;
 use std::io;
 
-use super::facts::{drop_facts, facts_for, keep_facts, others_voted};
+use super::facts::{NAMES as FACTS_NAMES, drop_facts, facts_for, keep_facts, others_voted};
 use super::found::first_state;
 use super::identity::{Identity, Promise, Stage};
 use super::record::{self, RecordError};
@@ -44,6 +44,9 @@ pub const SUSPECT_NAME: &str = "store.redb.suspect";
 const FACTS_NAME: &str = "facts.0 and facts.1";
 /// The directory of the raft log.
 pub const LOG_NAME: &str = "wal";
+/// All that a node has of its cluster.
+pub const STATE_NAMES: [&str; 6] =
+    [STORE_NAME, STAGED_NAME, SUSPECT_NAME, FACTS_NAMES[0], FACTS_NAMES[1], LOG_NAME];
 /// So many runs before the last that the cluster has noted are kept until they are forgotten in one go.
 const FORGET_FROM: usize = 32;
 
@@ -97,6 +100,9 @@ pub enum OpenError {
         /// Whose it was.
         member: MemberId,
     },
+    /// The node's cluster has ended for it, and what it has of that is not archived yet.
+    #[error("the cluster of this data directory has ended: what is in it has to be archived first")]
+    Leaving,
     /// The node is between two generations.
     #[error("making this node the only member of its cluster was not finished: run \"covey recover\" again")]
     RecoveryUnfinished,
@@ -234,6 +240,7 @@ fn begin<D: Directory>(
         (Stage::Fresh, _) | (Stage::Forming, None) => Err(OpenError::Fresh),
         (Stage::Recovering, _) => Err(OpenError::RecoveryUnfinished),
         (Stage::Fenced, _) => Err(OpenError::Fenced { member: identity.member }),
+        (Stage::Leaving, _) => Err(OpenError::Leaving),
         (Stage::Established, None) => {
             let data = reopen(root, identity, options, |identity, log| {
                 stand_in(root, identity.member, log, options.store)
@@ -363,6 +370,7 @@ pub fn open_to_recover<D: Directory>(root: &D, options: DiskOptions) -> Result<D
         }
         Stage::Fresh | Stage::Forming | Stage::Founding => Err(OpenError::Fresh),
         Stage::Restoring => Err(OpenError::Unfinished),
+        Stage::Leaving => Err(OpenError::Leaving),
     }
 }
 
@@ -430,6 +438,22 @@ pub fn trust<D: Directory>(root: &D) -> io::Result<()> {
         root.sync()?;
     }
     Ok(())
+}
+
+/// Notes that the node's cluster has ended for it. From then on nothing opens what it has of that, and whoever holds the directory archives it
+/// ([`STATE_NAMES`]), however often that is cut off, and says [`become_fresh`].
+pub fn leave<D: Directory>(root: &D) -> Result<(), OpenError> {
+    Ok(record::leave(root)?)
+}
+
+/// See [`leave`]: nothing of the state is left. The node keeps its key.
+pub fn become_fresh<D: Directory>(root: &D) -> Result<Identity, OpenError> {
+    for name in STATE_NAMES {
+        if exists(root, name)? {
+            return Err(OpenError::Leaving);
+        }
+    }
+    Ok(record::become_fresh(root)?)
 }
 
 /// Notes that this directory must never take part in its cluster again: another run of the member was seen that it knows nothing of.

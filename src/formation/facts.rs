@@ -35,7 +35,7 @@ use crate::ids::MemberId;
 use crate::store::{Meta, decode_facts, encode_facts};
 use crate::wal::{Position, Recovered};
 
-const NAMES: [&str; 2] = ["facts.0", "facts.1"];
+pub(super) const NAMES: [&str; 2] = ["facts.0", "facts.1"];
 const VERSION: u8 = 1;
 /// A length seldom changes that is counted in these, and so the sync of a file seldom writes more than its bytes.
 const PAGE: usize = 4096;

@@ -34,6 +34,8 @@ pub enum Stage {
     Established,
     /// The node is to be the only member of a new generation, and its state may not say so yet. It must not serve before that is done.
     Recovering,
+    /// The node's cluster has ended for it. What it has of that goes into the archive, and then the node is in no cluster.
+    Leaving,
     /// The directory is an old copy, or one of two: another run of the same member was seen that it knows nothing of. It must never vote again.
     Fenced,
 }

@@ -19,9 +19,9 @@ mod token;
 mod data_dir_test;
 
 pub use data_dir::{
-    Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STORE_NAME, SUSPECT_NAME,
-    begin_recovery, distrust, end_recovery, fence, found, founded, note_damage, note_damage_at_start,
-    note_promise, open, open_to_recover, take_up, trust,
+    Content, ContentError, DataDir, DiskOptions, LOG_NAME, OpenError, STAGED_NAME, STATE_NAMES, STORE_NAME,
+    SUSPECT_NAME, become_fresh, begin_recovery, distrust, end_recovery, fence, found, founded, leave,
+    note_damage, note_damage_at_start, note_promise, open, open_to_recover, take_up, trust,
 };
 pub use facts::keep_facts;
 #[cfg(test)]

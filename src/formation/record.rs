@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! file     "covey-id"  version:u16  length:u32  payload  crc32c:u32 (over all before it)        little endian
-//! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming, 6 fenced, 7 recovering)  member:u64  generation:u64
+//! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming, 6 fenced, 7 recovering, 8 leaving)  member:u64  generation:u64
 //!          incarnation:u64  boot nonce:u64  root key:32  length:u16  node key (PKCS #8)
 //!          promise:u8 (0 none, 1 given)  if given: candidate's public key:32  round:u64
 //!          earlier runs, count:u16, each: incarnation:u64  boot nonce:u64
@@ -146,6 +146,21 @@ pub fn end_recovery<D: Directory>(directory: &D) -> Result<(), RecordError> {
     changed.map(drop).ok_or(RecordError::Missing)
 }
 
+/// Notes that the node's cluster has ended for it.
+pub fn leave<D: Directory>(directory: &D) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| identity.stage = Stage::Leaving)?;
+    changed.map(drop).ok_or(RecordError::Missing)
+}
+
+/// Notes that nothing of that cluster is left, and the node is in none. It counts as a start, so that of two copies the one that says so is the newer.
+pub fn become_fresh<D: Directory>(directory: &D) -> Result<Identity, RecordError> {
+    let changed = change(directory, |identity| {
+        identity.incarnation = identity.incarnation.next();
+        identity.stage = Stage::Fresh;
+    })?;
+    changed.ok_or(RecordError::Missing)
+}
+
 /// Notes that the directory is an old copy, which must never take part again.
 pub fn fence<D: Directory>(directory: &D) -> Result<(), RecordError> {
     let changed = change(directory, |identity| identity.stage = Stage::Fenced)?;
@@ -219,7 +234,7 @@ fn age(identity: &Identity) -> (Incarnation, u8) {
         Stage::Forming => 1,
         Stage::Founding | Stage::Restoring => 2,
         Stage::Established => 3,
-        Stage::Fenced | Stage::Recovering => 4,
+        Stage::Fenced | Stage::Recovering | Stage::Leaving => 4,
     };
     (identity.incarnation, progress)
 }
@@ -273,6 +288,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
         Stage::Forming => 5,
         Stage::Fenced => 6,
         Stage::Recovering => 7,
+        Stage::Leaving => 8,
     });
     let numbers = [identity.member.0, identity.generation.0, identity.incarnation.0, identity.boot_nonce];
     for number in numbers {
@@ -333,6 +349,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         5 => Stage::Forming,
         6 => Stage::Fenced,
         7 => Stage::Recovering,
+        8 => Stage::Leaving,
         _ => return None,
     };
     let (numbers, rest) = rest.split_first_chunk::<32>()?;
