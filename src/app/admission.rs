@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::command::{Admission, CharterCommand, Command, Rejection, TokenId};
+use super::encounters::Conflicts;
+use crate::command::{Admission, CharterCommand, Command, TokenId};
 use crate::config::TrustMode;
-use crate::formation::{Answer, Fingerprint, Identity, Question, Standing, Welcome};
-use crate::ids::PublicKey;
+use crate::formation::{Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
+use crate::ids::{ClusterId, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::mvcc::Facts;
 use crate::peer::{Answerer, Tokens};
@@ -62,6 +63,7 @@ pub(super) struct Desk {
     pub(super) handle: Handle,
     pub(super) trust: TrustMode,
     pub(super) pending: Arc<Pending>,
+    pub(super) conflicts: Arc<Conflicts>,
     pub(super) clock: Clock,
 }
 
@@ -87,11 +89,15 @@ impl Desk {
                 let sentence = "this cluster formed by itself: start the node without --initial-cluster";
                 Answer::Refused(sentence.into())
             }
-            Question::Join { name, peer_urls, claim } => self.join(key, name, peer_urls, &claim).await,
+            Question::Join { name, peer_urls, claim } => {
+                self.join(Candidate { key, name, peer_urls }, &claim).await
+            }
+            Question::Absorb { cluster, nodes } => self.absorb(key, cluster, nodes).await,
         }
     }
 
-    fn standing(&self) -> Standing {
+    /// How this member's cluster stands.
+    pub(super) fn standing(&self) -> Standing {
         let view = self.handle.view();
         let charter = &view.facts().charter;
         Standing {
@@ -103,26 +109,58 @@ impl Desk {
         }
     }
 
-    async fn join(&self, key: PublicKey, name: String, peer_urls: Vec<String>, claim: &[u8]) -> Answer {
+    /// Whether this cluster would give itself up for one that was found to be worth listening to.
+    pub(super) fn trusts(&self) -> bool {
+        match self.trust {
+            TrustMode::FleetKey => true,
+            TrustMode::LanOpen => self.handle.view().facts().charter.is_open(),
+            TrustMode::Locked => false,
+        }
+    }
+
+    async fn join(&self, node: Candidate, claim: &[u8]) -> Answer {
+        let key = node.key;
         if let Some(welcome) = self.welcome(key) {
             return welcome;
         }
+        match self.admit(node, claim).await {
+            // Applied here, for that is where the answer comes from.
+            Ok(()) => self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
+            Err(answer) => answer,
+        }
+    }
+
+    /// Lets in the members of a cluster that gives itself up then. One of them asks.
+    async fn absorb(&self, key: PublicKey, cluster: ClusterId, nodes: Vec<Candidate>) -> Answer {
+        if cluster == self.identity.cluster() || !nodes.iter().any(|node| node.key == key) {
+            return Answer::Refused("only a member of another cluster may ask for its members".into());
+        }
+        for node in nodes {
+            if let Err(answer) = self.admit(node, &[]).await {
+                return answer;
+            }
+        }
+        Answer::Absorbed
+    }
+
+    /// Has the log let a node in, or says why not.
+    async fn admit(&self, node: Candidate, claim: &[u8]) -> Result<(), Answer> {
+        let Candidate { key, name, peer_urls } = node;
         let fingerprint = Fingerprint::of(&key);
         let Some(by) = right(self.handle.view().facts(), self.trust, fingerprint, claim) else {
             self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
-            return Answer::Pending(format!(
+            return Err(Answer::Pending(format!(
                 "the cluster is sealed: on one of its boxes type \"covey node approve {fingerprint}\""
-            ));
+            )));
         };
         let command = CharterCommand::Admit { key, name, peer_urls, by };
         match self.handle.propose(Command::Charter(command)).await.map(|applied| applied.outcome) {
             Ok(Ok(_)) => {
                 self.pending.forget(fingerprint);
-                // Applied here, for that is where the answer comes from.
-                self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into()))
+                Ok(())
             }
-            Ok(Err(rejection)) => Answer::Wait(rejection_in_words(rejection)),
-            Err(error) => Answer::Wait(error.to_string()),
+            Ok(Err(rejection)) => Err(Answer::Wait(format!("the cluster does not let it in: {rejection}"))),
+            Err(error) => Err(Answer::Wait(error.to_string())),
         }
     }
 
@@ -149,8 +187,4 @@ fn right(facts: &Facts, trust: TrustMode, fingerprint: Fingerprint, claim: &[u8]
         TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
         TrustMode::LanOpen | TrustMode::Locked => None,
     }
-}
-
-fn rejection_in_words(rejection: Rejection) -> String {
-    format!("the cluster does not let it in: {rejection}")
 }

@@ -90,6 +90,17 @@ impl Lan {
         places
     }
 
+    /// Where members of other clusters may be, by cluster.
+    pub(super) fn clusters_beside(&self, own: ClusterId) -> BTreeMap<ClusterId, Vec<SocketAddr>> {
+        let mut clusters: BTreeMap<ClusterId, Vec<SocketAddr>> = BTreeMap::new();
+        for sighting in self.discovery.sightings() {
+            if let Some(cluster) = sighting.cluster.filter(|cluster| *cluster != own) {
+                clusters.entry(cluster).or_default().extend(sighting.addresses);
+            }
+        }
+        clusters
+    }
+
     /// The addresses of this box that mean something to others, whichever link they are on.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         let all = self.discovery.interfaces().into_iter().flat_map(|interface| interface.addresses);

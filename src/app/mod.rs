@@ -9,6 +9,7 @@ mod certificates;
 mod charter;
 mod compare;
 mod data_dir;
+mod encounters;
 mod fingerprint;
 mod forming;
 mod gather;

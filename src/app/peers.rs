@@ -15,6 +15,7 @@ use smol::{LocalExecutor, Timer};
 
 use super::addresses::Addresses;
 use super::admission::Desk;
+use super::encounters::Encounters;
 use super::forming;
 use super::lan::Lan;
 use crate::consensus::Message;
@@ -79,7 +80,14 @@ impl Members {
             Timer::after(LISTEN_AGAIN).await;
         };
         tracing::info!(address = %self.listen, "listening for members");
-        or(peers.follow(), peers.answer(&executor)).await;
+        let transport = Arc::clone(&peers.transport);
+        let meeting = async {
+            match self.found {
+                Some((lan, desk)) => Encounters { transport, desk, lan }.look_out().await,
+                None => std::future::pending().await,
+            }
+        };
+        or(or(peers.follow(), peers.answer(&executor)), meeting).await;
     }
 }
 

@@ -383,6 +383,7 @@ async fn attend(
         handle: handle.clone(),
         trust: config.peer.trust,
         pending: Arc::default(),
+        conflicts: Arc::default(),
         clock,
     };
     let members = Members {

@@ -115,7 +115,11 @@ impl Meeting {
             Answer::Wait(sentence) | Answer::Refused(sentence) | Answer::Pending(sentence) => {
                 return Err(format!("{asked}: {sentence}"));
             }
-            Answer::Gathers { .. } | Answer::Promised { .. } | Answer::NotPromised(_) | Answer::Member(_) => {
+            Answer::Gathers { .. }
+            | Answer::Promised { .. }
+            | Answer::NotPromised(_)
+            | Answer::Member(_)
+            | Answer::Absorbed => {
                 return Err(format!("{asked} was not told of an initial cluster"));
             }
         }
@@ -197,7 +201,7 @@ pub fn receive(identity: &Identity, members: &[Member], key: PublicKey, question
             return Reception::Answer(Answer::Member(standing(identity, members)));
         }
         (Question::Meets(_) | Question::Join { .. }, Some(member)) => return welcome(member.id()),
-        (Question::Join { .. }, None) => {
+        (Question::Join { .. }, None) | (Question::Absorb { .. }, _) => {
             let sentence = "the cluster is sealed: no node gets in by itself";
             return Reception::Answer(Answer::Pending(sentence.into()));
         }

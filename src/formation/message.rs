@@ -9,13 +9,14 @@
 //!             2 probe:   name:text  view
 //!             3 promise: round:u64  patient:u8 (0, 1)  view
 //!             4 join:    name:text  peer_urls:list of text  claim:bytes
+//!             5 absorb:  cluster:u64  nodes:list of (key:32 bytes  name:text  peer_urls:list of text)
 //! answer    = version:u8 (2)  kind:u8
 //!             1 fresh: name:text     2 welcome: root:32  generation:u64  member:u64  facts (as the store keeps them)
 //!             3 wait: sentence:text  4 refused: sentence:text
 //!             5 gathers: name:text  attempt:u8 (0, 1)  round:u64, if 1  promised:u8 (0, 1)  to:32, if 1  view
 //!             6 promised: round:u64  7 not promised: sentence:text
 //!             8 member: name:text  cluster:u64  generation:u64  flags:u8 (1 committed, 2 open)
-//!             9 pending: sentence:text
+//!             9 pending: sentence:text     10 absorbed
 //! view      = list of fingerprints of 32 bytes, ascending
 //! ```
 //!
@@ -23,7 +24,7 @@
 
 use super::identity::{ClusterRoot, FINGERPRINT_BYTES, Fingerprint, Generation, PUBLIC_KEY_BYTES};
 use super::meeting::joining_state;
-use crate::ids::{ClusterId, MemberId};
+use crate::ids::{ClusterId, MemberId, PublicKey};
 use crate::store::{Member, decode_facts, encode_facts};
 
 /// The version of the bytes.
@@ -34,6 +35,8 @@ pub(super) const TEXT_BYTES_MAX: usize = 4096;
 const URLS_MAX: usize = 16;
 /// What is shown for being let in is no longer.
 pub const CLAIM_BYTES_MAX: usize = 256;
+/// No cluster that nobody has written to has more members.
+pub const ABSORBED_MAX: usize = 32;
 /// No view names more nodes. Of more, the ones with the lowest fingerprints are those that matter.
 pub const VIEW_NODES_MAX: usize = 512;
 
@@ -67,6 +70,24 @@ pub enum Question {
         /// What it shows for being let in; what that is, is not known here. Empty: nothing.
         claim: Vec<u8>,
     },
+    /// Does this cluster take in the members of another one, which gives itself up then?
+    Absorb {
+        /// The other one.
+        cluster: ClusterId,
+        /// Its members.
+        nodes: Vec<Candidate>,
+    },
+}
+
+/// A node that is to be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its key.
+    pub key: PublicKey,
+    /// What it is called.
+    pub name: String,
+    /// Where it is reached.
+    pub peer_urls: Vec<String>,
 }
 
 /// What a node says of itself that was told of the others.
@@ -116,6 +137,8 @@ pub enum Answer {
     Member(Standing),
     /// An operator has to let the node in; ask again.
     Pending(String),
+    /// They are members.
+    Absorbed,
 }
 
 /// What a member says of its cluster.
@@ -211,6 +234,17 @@ impl Question {
                 put_count(&mut out, claim.len());
                 out.extend_from_slice(claim);
             }
+            Self::Absorb { cluster, nodes } => {
+                out.push(question::ABSORB);
+                out.extend_from_slice(&cluster.0.to_le_bytes());
+                let nodes = &nodes[..nodes.len().min(ABSORBED_MAX)];
+                put_count(&mut out, nodes.len());
+                for Candidate { key, name, peer_urls } in nodes {
+                    out.extend_from_slice(&key.0);
+                    put_text(&mut out, name);
+                    put_texts(&mut out, peer_urls);
+                }
+            }
         }
         out
     }
@@ -236,6 +270,16 @@ impl Question {
                 let claim = take_bytes(bytes, length)?.to_vec();
                 Self::Join { name, peer_urls, claim }
             }
+            question::ABSORB => {
+                let cluster = ClusterId(take_number(bytes)?);
+                let node = |bytes: &mut &[u8]| {
+                    let key = PublicKey(take_array(bytes)?);
+                    Ok(Candidate { key, name: take_text(bytes)?, peer_urls: take_texts(bytes)? })
+                };
+                let count = take_count(bytes, ABSORBED_MAX)?;
+                let nodes = (0..count).map(|_| node(bytes)).collect::<Result<_, _>>()?;
+                Self::Absorb { cluster, nodes }
+            }
             _ => return Err(MessageError),
         };
         end(bytes, question)
@@ -247,6 +291,7 @@ mod question {
     pub(super) const PROBE: u8 = 2;
     pub(super) const PROMISE: u8 = 3;
     pub(super) const JOIN: u8 = 4;
+    pub(super) const ABSORB: u8 = 5;
 }
 
 mod answer {
@@ -259,6 +304,7 @@ mod answer {
     pub(super) const NOT_PROMISED: u8 = 7;
     pub(super) const MEMBER: u8 = 8;
     pub(super) const PENDING: u8 = 9;
+    pub(super) const ABSORBED: u8 = 10;
 }
 
 const COMMITTED: u8 = 1;
@@ -294,6 +340,7 @@ impl Answer {
                 out.extend(promised.iter().flat_map(Fingerprint::bytes));
                 put_view(&mut out, view);
             }
+            Self::Absorbed => out.push(answer::ABSORBED),
             Self::Promised { round } => {
                 out.push(answer::PROMISED);
                 out.extend_from_slice(&round.to_le_bytes());
@@ -335,6 +382,7 @@ impl Answer {
                 Self::Member(Standing { name, cluster, generation, committed, open })
             }
             answer::PENDING => Self::Pending(take_text(bytes)?),
+            answer::ABSORBED => Self::Absorbed,
             _ => return Err(MessageError),
         };
         end(bytes, answer)

@@ -4,6 +4,7 @@
 //! numbers (they come from above), or take a damaged record or a half lost directory for a fresh start. Driven by `app` at start.
 
 mod data_dir;
+mod encounter;
 mod facts;
 mod found;
 pub mod gathering;
@@ -23,6 +24,7 @@ pub use data_dir::{
     SUSPECT_NAME, become_fresh, begin_recovery, distrust, end_recovery, fence, found, founded, leave,
     note_damage, note_damage_at_start, note_promise, open, open_to_recover, take_up, trust,
 };
+pub use encounter::{Conflict, Course, course};
 pub use facts::keep_facts;
 #[cfg(test)]
 pub(crate) use found::test_founding;
@@ -33,7 +35,8 @@ pub use identity::{
 };
 pub use meeting::{Meeting, Named, Reception, Verdict, joining_state, receive};
 pub use message::{
-    Answer, CLAIM_BYTES_MAX, Introduction, MessageError, Question, Standing, VIEW_NODES_MAX, View, Welcome,
+    Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, Question, Standing, VIEW_NODES_MAX, View,
+    Welcome,
 };
 pub use record::RecordError;
 pub use runs::{Stale, judge_run, judge_runs, later_run};

@@ -362,45 +362,63 @@ impl Forming {
         address: SocketAddr,
         question: &Question,
     ) -> Result<(PublicKey, Answer), AskError> {
-        let late = async {
-            smol::Timer::after(TIMEOUT).await;
-            Err(AskError::Lost("no answer".into()))
-        };
-        or(self.ask_in_time(address, question), late).await
-    }
-
-    async fn ask_in_time(
-        &self,
-        address: SocketAddr,
-        question: &Question,
-    ) -> Result<(PublicKey, Answer), AskError> {
         let Inner { endpoint, credentials, own, trust, .. } = &*self.inner;
-        let secret = trust.secret_for_asking(question);
-        if !trust.hears(address) && secret.is_none() {
-            return Err(AskError::TooFar(address));
-        }
-        let lost = |error: &dyn fmt::Display| AskError::Lost(error.to_string());
-        let config = endpoint::client_of(credentials.client_of_strangers().map_err(|error| lost(&error))?)
-            .map_err(|error| lost(&error))?;
-        let connecting = endpoint.connect_with(config, address, "covey").map_err(|error| lost(&error))?;
-        let connection = connecting.await.map_err(|error| lost(&error))?;
-        let key = shown_key(&connection).ok_or(AskError::Malformed)?;
-        trust.knows(*own, key)?;
-        let ends = Ends::of(&connection, *own, key).ok_or(AskError::Malformed)?;
-        let lost = |error: &dyn fmt::Display| why_closed(&connection).unwrap_or_else(|| lost(error));
-        let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error))?;
-        let asked = question.encode();
-        let proof = prove(secret.as_ref(), Prover::Dialler, &ends, &[&asked]);
-        send.write_all(&sealed(proof, &asked)).await.map_err(|error| lost(&error))?;
-        let _ = send.finish();
-        let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.map_err(|error| lost(&error))?;
-        connection.close(VarInt::from_u32(CLOSED_STOPPING), b"answered");
-        let (proof, answer) = opened(&bytes).ok_or(AskError::Malformed)?;
-        if !accepts(secret.as_ref(), Prover::Dialled, &ends, &[&asked, answer], proof) {
-            return Err(AskError::NotProven);
-        }
-        Ok((key, Answer::decode(answer).map_err(|_| AskError::Malformed)?))
+        ask(&Asker { endpoint, credentials, own: *own, trust }, address, question).await
     }
+}
+
+/// Who asks.
+pub(super) struct Asker<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) credentials: &'a Credentials,
+    pub(super) own: PublicKey,
+    pub(super) trust: &'a Trust,
+}
+
+/// Asks the node at `address`, in bounded time.
+pub(super) async fn ask(
+    asker: &Asker<'_>,
+    address: SocketAddr,
+    question: &Question,
+) -> Result<(PublicKey, Answer), AskError> {
+    let late = async {
+        smol::Timer::after(TIMEOUT).await;
+        Err(AskError::Lost("no answer".into()))
+    };
+    or(ask_in_time(asker, address, question), late).await
+}
+
+async fn ask_in_time(
+    asker: &Asker<'_>,
+    address: SocketAddr,
+    question: &Question,
+) -> Result<(PublicKey, Answer), AskError> {
+    let Asker { endpoint, credentials, own, trust } = *asker;
+    let secret = trust.secret_for_asking(question);
+    if !trust.hears(address) && secret.is_none() {
+        return Err(AskError::TooFar(address));
+    }
+    let lost = |error: &dyn fmt::Display| AskError::Lost(error.to_string());
+    let config = endpoint::client_of(credentials.client_of_strangers().map_err(|error| lost(&error))?)
+        .map_err(|error| lost(&error))?;
+    let connecting = endpoint.connect_with(config, address, "covey").map_err(|error| lost(&error))?;
+    let connection = connecting.await.map_err(|error| lost(&error))?;
+    let key = shown_key(&connection).ok_or(AskError::Malformed)?;
+    trust.knows(own, key)?;
+    let ends = Ends::of(&connection, own, key).ok_or(AskError::Malformed)?;
+    let lost = |error: &dyn fmt::Display| why_closed(&connection).unwrap_or_else(|| lost(error));
+    let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error))?;
+    let asked = question.encode();
+    let proof = prove(secret.as_ref(), Prover::Dialler, &ends, &[&asked]);
+    send.write_all(&sealed(proof, &asked)).await.map_err(|error| lost(&error))?;
+    let _ = send.finish();
+    let bytes = recv.read_to_end(MESSAGE_BYTES_MAX).await.map_err(|error| lost(&error))?;
+    connection.close(VarInt::from_u32(CLOSED_STOPPING), b"answered");
+    let (proof, answer) = opened(&bytes).ok_or(AskError::Malformed)?;
+    if !accepts(secret.as_ref(), Prover::Dialled, &ends, &[&asked, answer], proof) {
+        return Err(AskError::NotProven);
+    }
+    Ok((key, Answer::decode(answer).map_err(|_| AskError::Malformed)?))
 }
 
 /// What the other end has said when it closed the connection.

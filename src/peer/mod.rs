@@ -53,7 +53,7 @@ pub use forming::{Answerer, AskError, Forming, KeyRefused, Near, Tokens, Trust};
 pub use hello::{PROTOCOL, Refusal, RefusalKind};
 
 use crate::consensus::Message;
-use crate::formation::Identity;
+use crate::formation::{Answer, Identity, Question};
 use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
@@ -209,6 +209,17 @@ impl Transport {
             drop(place);
         });
         task.into_iter().for_each(Task::detach);
+    }
+
+    /// Asks a node that is no member, at `address`: who it is, by its key, and what it says.
+    pub async fn ask_stranger(
+        &self,
+        address: SocketAddr,
+        question: &Question,
+    ) -> Result<(PublicKey, Answer), AskError> {
+        let Shared { endpoint, credentials, own_key, forming, .. } = &*self.shared;
+        let (trust, _) = forming.as_ref().ok_or(AskError::TooFar(address))?;
+        forming::ask(&forming::Asker { endpoint, credentials, own: *own_key, trust }, address, question).await
     }
 
     /// Which members are connected, and since when.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lan::{Box, Lan, Side, now, until};
+use crate::lan::{Box, Lan, now, until};
 
 /// The design's bound for boxes that are powered on together.
 const TOGETHER: Duration = Duration::from_secs(15);
@@ -70,15 +70,4 @@ fn five_at_once_are_one_cluster_of_three_voters() {
     lan.start(&[]);
     until("five members", ALONE, || are_one(&lan.boxes, 5, 3));
     wrote_everywhere(&lan.boxes);
-}
-
-#[test]
-#[ignore = "needs root and namespaces: .ci/run zero"]
-fn boxes_on_two_switches_are_two_clusters() {
-    let mut lan = Lan::with(&[Side::Left, Side::Left, Side::Right, Side::Right]);
-    lan.start(&[]);
-    until("the left half", ALONE, || are_one(&lan.boxes[..2], 2, 1));
-    until("the right half", ALONE, || are_one(&lan.boxes[2..], 2, 1));
-    let lists = |one: &Box| one.members();
-    assert_ne!(lists(&lan.boxes[0]), lists(&lan.boxes[2]));
 }

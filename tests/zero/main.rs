@@ -7,4 +7,5 @@
 
 mod forming;
 mod lan;
+mod meeting;
 mod moves;

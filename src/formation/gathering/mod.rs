@@ -256,7 +256,7 @@ impl Gathering {
             Question::Probe { name, view } => self.neighbours.heard(now, from, Some(name), Some(view)),
             Question::Promise { view, .. } => self.neighbours.heard(now, from, None, Some(view)),
             Question::Join { name, .. } => self.neighbours.heard(now, from, Some(name), None),
-            Question::Meets(_) => {}
+            Question::Meets(_) | Question::Absorb { .. } => {}
         }
         self.step(now);
         if let Some(answer) = self.answer(now, ticket, from, question) {

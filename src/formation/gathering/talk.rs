@@ -30,7 +30,9 @@ impl Gathering {
             Question::Meets(_) => Some(Answer::Refused(format!(
                 "{name} was not told of an initial cluster: it looks for others"
             ))),
-            Question::Join { .. } => Some(Answer::Wait(format!("{name} is in no cluster itself"))),
+            Question::Join { .. } | Question::Absorb { .. } => {
+                Some(Answer::Wait(format!("{name} is in no cluster itself")))
+            }
             Question::Probe { .. } => {
                 let round = self.attempt.as_ref().map(|attempt| attempt.round);
                 let promised = self.held.map(|held| Fingerprint::of(&held.promise.candidate));
