@@ -284,7 +284,8 @@ impl Plan {
             election_min: Duration::from_millis(1500),
             election_max: Duration::from_secs(5),
         };
-        let load = Load { clients: 2, operations: 120, think: Duration::from_secs(30), ..plan.load };
+        let load =
+            Load { clients: 2, operations: 120, leases: 40, think: Duration::from_secs(30), ..plan.load };
         let gap = plan.trouble.gap.map(|_| Duration::from_secs(prng.range(30, 400)));
         let trouble = Trouble { gap, ..plan.trouble };
         let admin = Some(Duration::from_secs(2));

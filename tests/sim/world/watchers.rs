@@ -17,6 +17,7 @@ use bytes::Bytes;
 use covey::command::KeyRange;
 use covey::ids::Revision;
 use covey::store::ChangeKind;
+use covey::time::Instant;
 use covey::watch::{
     Batch, CreateRequest, Filters, Input, Message, NO_WATCHER, Outlet, Request, Response, StreamId, Taken,
 };
@@ -62,10 +63,17 @@ struct Wish {
     asked_after: i64,
 }
 
+/// How long they rest between two things while it takes minutes until something happens.
+const PATIENT: Duration = Duration::from_secs(1);
+
 impl World {
     /// A client with watchers connects, asks, reads or hangs up.
     pub(super) fn watch(&mut self, number: usize) {
-        let think = if self.calm { Duration::from_millis(5) } else { self.plan.load.think };
+        let think = match self.calm {
+            true if self.plan.grows.is_some() && self.settled_at == Instant(u64::MAX) => PATIENT,
+            true => Duration::from_millis(5),
+            false => self.plan.load.think,
+        };
         let pause = draw(&mut self.watch_prng, think);
         let rest = self.resting_until.since(self.queue.now());
         let rest = if self.calm { Duration::ZERO } else { rest };
