@@ -381,7 +381,7 @@ impl Consensus {
             commit: LogIndex(raft.raft_log.committed),
             last: LogIndex(raft.raft_log.last_index()),
             sole_voter: role == Role::Leader
-                && guard::votes_alone(raft)
+                && self.is_alone()
                 && raft.apply_to_current_term()
                 && !raft.has_pending_conf(),
         }

@@ -398,7 +398,7 @@ impl Core {
         let proposed = self.propose_batch();
         let expired = self.expire_reads();
         let asked = self.ask_read_index();
-        // Before the batch that it belongs to: `sole_voter` must fall before a second voter can come to be.
+        // Before the batch that it belongs to: `sole_voter` must fall before a second member can come to be.
         self.report_standing();
         self.look_after_snapshots();
         self.ask_for_state();

@@ -325,7 +325,7 @@ impl Handle {
     /// Waits for a point at which [`Handle::view`] shows everything that was acknowledged anywhere before this call.
     pub async fn read_barrier(&self) -> Result<(), ServeError> {
         let shared = &self.0;
-        // The only voter acknowledges every write itself, and only after publishing it: any view taken from here on has it.
+        // The only member acknowledges every write itself, and only after publishing it: any view taken from here on has it.
         if shared.sole_voter.load(Ordering::Acquire) {
             return Ok(());
         }
