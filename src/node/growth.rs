@@ -32,6 +32,23 @@ const LOOK_INTERVAL: Duration = HEARTBEAT;
 /// What stands for a run in the proposals of a leader by itself: nobody waits for their answers. Their number is their place in the log.
 const NO_RUN: u64 = 0;
 
+/// By what a leader decides who votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VotePolicy {
+    /// So many vote, if there are as many: an odd number. Where it is lowered, nobody's vote is taken for that.
+    pub voters: usize,
+    /// How long a member has been well before it votes.
+    pub probation: Duration,
+    /// A voter that was missed for so long is replaced.
+    pub absence_max: Duration,
+}
+
+impl Default for VotePolicy {
+    fn default() -> Self {
+        Self { voters: VOTERS, probation: VOTER_PROBATION, absence_max: VOTER_ABSENCE_MAX }
+    }
+}
+
 /// What a leader has seen of another member since it leads.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -51,11 +68,6 @@ impl Seen {
 
     fn is_silent(&self, now: Instant, silence_max: Duration) -> bool {
         now.since(self.heard) > silence_max
-    }
-
-    /// It stays away.
-    fn is_gone(&self) -> bool {
-        self.missed >= VOTER_ABSENCE_MAX
     }
 }
 
@@ -95,7 +107,7 @@ impl Outlook<'_> {
 /// [`Growth::observe`] whenever [`Growth::is_due`]; after it, [`Growth::next`], and [`Growth::note_asked`] with the place of what was proposed.
 #[derive(Debug)]
 pub(super) struct Growth {
-    voters_max: usize,
+    policy: VotePolicy,
     /// The term in which it was looked.
     term: Term,
     looked: Instant,
@@ -106,7 +118,13 @@ pub(super) struct Growth {
 
 impl Default for Growth {
     fn default() -> Self {
-        Self { voters_max: VOTERS, term: Term(0), looked: Instant(0), members: BTreeMap::new(), asked: None }
+        Self {
+            policy: VotePolicy::default(),
+            term: Term(0),
+            looked: Instant(0),
+            members: BTreeMap::new(),
+            asked: None,
+        }
     }
 }
 
@@ -125,7 +143,7 @@ impl Growth {
     ) {
         let Outlook { now, term, me, silence_max, .. } = *outlook;
         if term != self.term {
-            *self = Self { voters_max: self.voters_max, term, looked: now, ..Self::default() };
+            *self = Self { policy: self.policy, term, looked: now, ..Self::default() };
         }
         // While the process itself stood still nobody was missed.
         let passed = now.since(self.looked).min(silence_max);
@@ -169,7 +187,7 @@ impl Growth {
     /// As many as there may be, and always an odd number: one more stands no further loss.
     fn promotion(&self, outlook: &Outlook, spare: &[MemberId]) -> Option<MemberCommand> {
         let voters = outlook.voters().count();
-        let wanted = outlook.members().count().min(self.voters_max);
+        let wanted = outlook.members().count().min(self.policy.voters);
         let count = odd(wanted.min(voters + spare.len()));
         let promote: Vec<MemberId> = spare.iter().take(count.saturating_sub(voters)).copied().collect();
         (!promote.is_empty()).then_some(MemberCommand::Revote { promote, demote: Vec::new() })
@@ -200,13 +218,14 @@ impl Growth {
 
     /// It has caught up and has been well for long enough. As long as no user has written, what is at risk is that there is one voter only.
     fn is_ready(&self, outlook: &Outlook, learner: MemberId) -> bool {
-        let probation = if outlook.wanted.committed { VOTER_PROBATION } else { Duration::ZERO };
+        let probation = if outlook.wanted.committed { self.policy.probation } else { Duration::ZERO };
         let since = self.members.get(&learner).and_then(|seen| seen.well_since);
         since.is_some_and(|since| outlook.now.since(since) >= probation)
     }
 
+    /// It stays away.
     fn is_gone(&self, member: MemberId) -> bool {
-        self.members.get(&member).is_some_and(Seen::is_gone)
+        self.members.get(&member).is_some_and(|seen| seen.missed >= self.policy.absence_max)
     }
 
     fn is_silent(&self, outlook: &Outlook, member: MemberId) -> bool {
@@ -238,9 +257,9 @@ fn odd(number: usize) -> usize {
 
 /// Members that vote as the leader decides.
 impl Core {
-    /// Lets so many members vote, if there are as many, instead of [`VOTERS`]. Where it is lowered, nobody's vote is taken for that.
-    pub fn set_voters(&mut self, voters: usize) {
-        self.growth.voters_max = voters;
+    /// Decides by this who votes, where members need nobody for that.
+    pub fn set_vote_policy(&mut self, policy: VotePolicy) {
+        self.growth.policy = policy;
     }
 
     /// Proposes that others vote, once that is called for.

@@ -125,13 +125,13 @@ fn so_many_vote_of_so_many() {
         (12, 7, 7),
     ] {
         let mut rig = Rig::new(members, &[1]);
-        rig.growth.voters_max = setting;
+        rig.growth.policy.voters = setting;
         let asked = rig.asked_in(VOTER_PROBATION * 3);
         assert_eq!(rig.conf.voters.len(), voters, "{members} members, {setting} are to vote: {asked:?}");
         assert!(asked.len() <= 1 && asked.iter().all(|(_, demote)| demote.is_empty()), "{asked:?}");
         // One after the other they come to the same, by odd numbers.
         let mut rig = Rig::new(members, &[1]);
-        rig.growth.voters_max = setting;
+        rig.growth.policy.voters = setting;
         rig.away = (2..=members).collect();
         for member in 2..=members {
             rig.away.remove(&member);
@@ -221,7 +221,7 @@ fn a_voter_that_stays_away_is_replaced_and_no_other() {
 #[test]
 fn the_longest_absence_comes_first() {
     let mut rig = Rig::new(9, &[1, 2, 3, 4, 5]);
-    rig.growth.voters_max = 5;
+    rig.growth.policy.voters = 5;
     rig.leave(&[4]);
     rig.pass(VOTER_ABSENCE_MAX / 2);
     rig.leave(&[2, 4]);
@@ -269,7 +269,7 @@ fn a_leader_that_hears_no_majority_takes_nobody_for_lost() {
     assert_eq!(rig.asked_in(SILENCE_MAX * 2), [(vec![4], vec![3])]);
     // Nobody is promoted by it either.
     let mut rig = Rig::new(8, &[1, 2, 3]);
-    rig.growth.voters_max = 5;
+    rig.growth.policy.voters = 5;
     rig.leave(&[2, 3]);
     assert!(rig.pass(VOTER_PROBATION * 2).is_empty());
 }
@@ -287,20 +287,20 @@ fn nobody_was_missed_while_the_leader_stood_still() {
 #[test]
 fn another_leader_begins_anew() {
     let mut rig = Rig::new(4, &[1, 2, 3]);
-    rig.growth.voters_max = 5;
+    rig.growth.policy.voters = 5;
     rig.leave(&[3]);
     rig.pass(VOTER_ABSENCE_MAX);
     rig.term = Term(2);
     assert!(rig.growth.is_due(rig.now, rig.term), "at once");
     assert!(rig.pass(VOTER_ABSENCE_MAX).is_empty());
-    assert_eq!(rig.growth.voters_max, 5, "the setting stays");
+    assert_eq!(rig.growth.policy.voters, 5, "the setting stays");
     assert_eq!(rig.asked_in(SILENCE_MAX * 2), [(vec![4], vec![3])]);
 }
 
 #[test]
 fn one_change_is_under_way_at_a_time() {
     let mut rig = Rig::new(6, &[1, 2, 3]);
-    rig.growth.voters_max = 5;
+    rig.growth.policy.voters = 5;
     // In the log and not applied.
     rig.held = true;
     assert_eq!(rig.asked_in(VOTER_PROBATION * 3), [(vec![4, 5], vec![])]);

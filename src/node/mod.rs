@@ -39,6 +39,7 @@ pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
 pub use alone::{Alone, AloneError, go_on_alone};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
+pub use growth::VotePolicy;
 pub use leases::{LeaseAnswer, LeaseRequest};
 pub use log_writer::{LogJob, LogWriter};
 pub use question::{DigestAt, Progress, QuestionError, Roster};

@@ -199,8 +199,8 @@ impl Member {
         applier.set_overlay_bytes(timing.overlay_bytes);
         let applied = store.meta().applied;
         core.set_log_tail_bytes(timing.log_tail_bytes);
-        if let Some(Growing { voters, .. }) = grows {
-            core.set_voters(voters);
+        if let Some(Growing { policy, .. }) = grows {
+            core.set_vote_policy(policy);
         }
         let mut checkpointer = Checkpointer::new(now, store, root, identity.member, identity.boot_nonce);
         checkpointer.set_slice(timing.slice);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use covey::consensus::Pace;
 use covey::formation::DiskOptions;
 use covey::limits::{LOG_CACHE_BYTES, OVERLAY_BYTES, QUOTA_BYTES, TRANSFER_PIECE_BYTES};
+use covey::node::VotePolicy;
 use covey::prng::Prng;
 use covey::store::StoreOptions;
 use covey::wal;
@@ -115,8 +116,7 @@ pub(crate) enum Loss {
 /// A cluster that begins with one node, takes in the others, and decides by itself who votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Growing {
-    /// How many vote where there are enough.
-    pub(crate) voters: usize,
+    pub(crate) policy: VotePolicy,
     /// A user has written.
     pub(crate) committed: bool,
 }
@@ -271,25 +271,41 @@ impl Plan {
         Self { hosts: 3, spare: 3, admin, loss, load, trouble, ..plan }
     }
 
-    /// One node at first, to which others come: three to seven in the end. All is slow, so that half an hour is soon over: a member that
-    /// fails for good is missed for minutes before anything follows from that.
+    /// One node at first, to which others come: three to seven in the end.
     pub(crate) fn draw_growing(seed: u64) -> Self {
-        let plan = Self::draw_cluster(seed);
+        let plan = Self::draw_members(seed);
         let mut prng = Prng::new(seed ^ 0x6406);
         let spare = [2, 3, 4, 4, 5, 6][usize::try_from(prng.range(0, 6)).expect("small")];
         let voters = if prng.one_in(3) { 5 } else { 3 };
-        let grows = Some(Growing { voters, committed: !prng.one_in(3) });
+        let policy = VotePolicy { voters, ..VotePolicy::default() };
+        let grows = Growing { policy, committed: !prng.one_in(3) };
+        let plan = Self { hosts: 1, spare, loss: None, grows: Some(grows), ..plan };
+        if prng.one_in(4) { plan.slow_down(&mut prng) } else { plan.hurry(grows, &mut prng) }
+    }
+
+    /// All is slow, so that half an hour is soon over: a member that fails for good is missed for minutes before anything follows from that.
+    fn slow_down(self, prng: &mut Prng) -> Self {
         let pace = Pace {
             heartbeat: Duration::from_millis(500),
             election_min: Duration::from_millis(1500),
             election_max: Duration::from_secs(5),
         };
         let load =
-            Load { clients: 2, operations: 120, leases: 40, think: Duration::from_secs(30), ..plan.load };
-        let gap = plan.trouble.gap.map(|_| Duration::from_secs(prng.range(30, 400)));
-        let trouble = Trouble { gap, ..plan.trouble };
-        let admin = Some(Duration::from_secs(2));
-        Self { hosts: 1, spare, admin, grows, pace, load, trouble, ..plan }
+            Load { clients: 2, operations: 120, leases: 40, think: Duration::from_secs(30), ..self.load };
+        let gap = self.trouble.gap.map(|_| Duration::from_secs(prng.range(30, 400)));
+        let trouble = Trouble { gap, ..self.trouble };
+        Self { admin: Some(Duration::from_secs(2)), pace, load, trouble, ..self }
+    }
+
+    /// Votes move so soon that it happens among all that goes wrong.
+    fn hurry(self, grows: Growing, prng: &mut Prng) -> Self {
+        let probation = Duration::from_millis(prng.range(0, 3000));
+        let absence_max = Duration::from_millis(prng.range(500, 6000));
+        let policy = VotePolicy { probation, absence_max, ..grows.policy };
+        let load = Load { clients: 3, think: Duration::from_millis(prng.range(300, 2000)), ..self.load };
+        let gap = self.trouble.gap.map(|_| Duration::from_millis(prng.range(1500, 12_000)));
+        let trouble = Trouble { gap, ..self.trouble };
+        Self { grows: Some(Growing { policy, ..grows }), load, trouble, ..self }
     }
 
     /// A cluster of which a minority finds out now and then that its state is not what it should be.

@@ -14,7 +14,7 @@ const CLUSTER_SEEDS: u64 = 100;
 const LEASE_SEEDS: u64 = 24;
 const MEMBER_SEEDS: u64 = 45;
 const SPOILED_SEEDS: u64 = 40;
-const GROWING_SEEDS: u64 = 10;
+const GROWING_SEEDS: u64 = 24;
 
 /// A kind of world.
 pub(crate) type Draw = fn(u64) -> Plan;

@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use covey::command::MemberCommand;
 use covey::ids::MemberId;
-use covey::limits::VOTER_ABSENCE_MAX;
 use covey::mvcc::{Facts, View};
 use covey::time::Instant;
 
 use super::World;
 use crate::member::Member;
-use crate::plan::Growing;
+use crate::plan::{Growing, draw};
 
 /// As many learners as come: nobody asks for more.
 const LEARNERS_MAX: u64 = 100;
 /// One look in so many lets a node come, and one in so many switches a member off, while things go wrong.
-const COMES_ONE_IN: u64 = 20;
-const OFF_ONE_IN: u64 = 100;
+const COMES_ONE_IN: u64 = 5;
+const OFF_ONE_IN: u64 = 12;
 /// So long after a member is to be replaced it is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,17 +31,18 @@ impl World {
             let learners_max = LEARNERS_MAX;
             self.command(MemberCommand::Add { peer_urls, votes: false, strict: false, learners_max });
         }
-        if self.calm {
-            return;
-        }
-        if self.on_again.is_some_and(|at| at <= self.queue.now()) {
-            self.switch_on();
-        } else if self.on_again.is_none() && self.prng.one_in(OFF_ONE_IN) {
-            let off = Duration::from_secs(self.prng.range(1, 2 * VOTER_ABSENCE_MAX.as_secs()));
+        if !self.calm && self.on_again.is_none() && self.prng.one_in(OFF_ONE_IN) {
+            let mean = self.absence_max() * 3 / 2;
+            let off = draw(&mut self.prng, mean);
             self.on_again = Some(self.queue.now() + off);
             let host = self.pick(self.hosts.len());
             self.switch_off(host);
         }
+    }
+
+    /// How long a voter is missed before it is replaced.
+    fn absence_max(&self) -> Duration {
+        self.plan.grows.map_or(Duration::ZERO, |growing| growing.policy.absence_max)
     }
 
     fn switch_off(&mut self, host: usize) {
@@ -64,9 +64,9 @@ impl World {
 
     /// All nodes have come, and as many vote as there should.
     pub(super) fn is_grown(&self, growing: Growing, facts: &Facts) -> bool {
-        let Growing { voters, .. } = growing;
         let members = self.hosts.len();
-        let expected = [1, 3, 5].into_iter().filter(|count| *count <= members.min(voters)).max();
+        let most = members.min(growing.policy.voters);
+        let expected = [1, 3, 5].into_iter().filter(|count| *count <= most).max();
         facts.members.len() == members && Some(facts.conf_state.voters.len()) == expected
     }
 
@@ -107,10 +107,10 @@ impl World {
         while self.newest_view().is_none_or(|view| votes(&view).contains(&gone)) {
             self.step();
             let missed = self.queue.now().since(begin);
-            assert!(missed < VOTER_ABSENCE_MAX + PATIENCE, "nobody votes instead:\n{}", self.described());
+            assert!(missed < self.absence_max() + PATIENCE, "nobody votes instead:\n{}", self.described());
         }
         let missed = self.queue.now().since(begin);
-        assert!(missed >= VOTER_ABSENCE_MAX, "replaced after {missed:?}");
+        assert!(missed >= self.absence_max(), "replaced after {missed:?}");
         let deadline = self.queue.now() + PATIENCE;
         let settled = |view: &View| {
             let conf = &view.facts().conf_state;
@@ -144,7 +144,7 @@ impl World {
         for member in vanish {
             self.switch_off(self.host_of(member));
         }
-        let (before, until) = (votes(&view), self.queue.now() + VOTER_ABSENCE_MAX + PATIENCE);
+        let (before, until) = (votes(&view), self.queue.now() + self.absence_max() + PATIENCE);
         while self.queue.now() < until {
             self.step();
             let unchanged = self.newest_view().is_none_or(|view| votes(&view) == before);

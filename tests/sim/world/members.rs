@@ -37,6 +37,9 @@ impl World {
         let Some(gap) = self.plan.admin else { return };
         let delay = draw(&mut self.prng, gap);
         self.queue.after(delay, Event::Administer);
+        if self.on_again.is_some_and(|at| at <= self.queue.now()) {
+            self.switch_on();
+        }
         let Some(view) = self.newest_view() else { return };
         let facts = view.facts();
         for host in 0..self.hosts.len() {
