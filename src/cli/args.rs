@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
+use super::bundle::{BundleError, CA_FILE, CERTIFICATE_FILE, KEY_FILE, read_endpoints};
 use super::spec::{COMMANDS, Command, Flag, GLOBAL, GROUPS};
 use crate::config::{Hint, ValueError, boolean, duration, nearest, split_host_port};
 
@@ -64,7 +65,13 @@ pub enum UsageError {
     /// An endpoint that is no host and port.
     #[error("invalid endpoint \"{0}\": expected host:port, http://host:port or https://host:port")]
     Endpoint(String),
+    /// A bundle that cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
 }
+
+/// Where settings of the client are in the environment, the ones before the others.
+const VARIABLES: [&str; 2] = ["COVEY_", "ETCDCTL_"];
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,17 +221,25 @@ impl Parsed {
         found.map(|(_, meaning)| Some(*meaning)).ok_or_else(bad)
     }
 
-    /// The settings of the client: flags over `ETCDCTL_` variables over defaults.
+    /// The settings of the client: flags over variables over defaults. A bundle stands where it was named, and what is named there by itself
+    /// wins over it.
     pub fn client_settings(
         mut self,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(ClientSettings, Self), UsageError> {
+        self.open_bundle()?;
+        let is_open = self.text("bundle").is_some();
         for flag in GLOBAL {
-            let name = format!("ETCDCTL_{}", flag.long.replace('-', "_").to_ascii_uppercase());
-            if let Some(value) = env(&name).filter(|value| !value.is_empty()) {
-                let value = value.into_string().map_err(lexopt::Error::NonUnicodeValue)?;
-                self.flags.entry(flag.long).or_insert(value);
+            for prefix in VARIABLES {
+                let name = format!("{prefix}{}", flag.long.replace('-', "_").to_ascii_uppercase());
+                if let Some(value) = env(&name).filter(|value| !value.is_empty()) {
+                    let value = value.into_string().map_err(lexopt::Error::NonUnicodeValue)?;
+                    self.flags.entry(flag.long).or_insert(value);
+                }
             }
+        }
+        if !is_open {
+            self.open_bundle()?;
         }
         let path = |flag| self.text(flag).filter(|text| !text.is_empty()).map(PathBuf::from);
         let cacert = path("cacert");
@@ -245,6 +260,22 @@ impl Parsed {
             format: self.word("write-out", &formats, "simple, json or fields")?.unwrap_or(Format::Simple),
         };
         Ok((settings, self))
+    }
+
+    /// Takes from a bundle, where one was named, what was not given otherwise.
+    fn open_bundle(&mut self) -> Result<(), UsageError> {
+        let Some(dir) = self.text("bundle").filter(|dir| !dir.is_empty()) else { return Ok(()) };
+        let dir = PathBuf::from(dir);
+        let file = |name| dir.join(name).to_string_lossy().into_owned();
+        if !self.flags.contains_key("endpoints") {
+            self.flags.insert("endpoints", read_endpoints(&dir)?);
+        }
+        self.flags.entry("cacert").or_insert_with(|| file(CA_FILE));
+        if !self.flags.contains_key("cert") && !self.flags.contains_key("key") {
+            self.flags.insert("cert", file(CERTIFICATE_FILE));
+            self.flags.insert("key", file(KEY_FILE));
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::Parser;
@@ -62,6 +63,45 @@ fn tls_follows_the_scheme_or_else_the_certificates() {
         let error = settings(&["get", "--endpoints", bad], &[]).unwrap_err().to_string();
         assert!(error.starts_with(&format!("invalid endpoint \"{bad}\"")), "{error}");
     }
+}
+
+#[test]
+fn a_bundle_brings_all_that_is_needed_and_what_is_named_beside_it_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("endpoints"), format!("https://{name}:1\n\nhttps://[::1]:2\n")).unwrap();
+        dir.into_os_string().into_string().unwrap()
+    };
+    let (one, two) = (of("one"), of("two"));
+    let seen = |line: &[&str], env: &[(&str, &str)]| {
+        let settings = settings(&[&["get"], line].concat(), env).unwrap();
+        let endpoints: Vec<_> = settings.endpoints.iter().map(|e| (e.tls, e.host.clone())).collect();
+        let (cert, key) = settings.identity.unwrap();
+        let text = |path: PathBuf| path.strip_prefix(dir.path()).unwrap_or(&path).display().to_string();
+        (endpoints, [text(settings.cacert.unwrap()), text(cert), text(key)])
+    };
+    let all_of = |name: &str| {
+        let endpoints = vec![(true, name.to_owned()), (true, "::1".to_owned())];
+        (endpoints, ["ca.crt", "client.crt", "client.key"].map(|file| format!("{name}/{file}")))
+    };
+    assert_eq!(seen(&["--bundle", &one], &[]), all_of("one"));
+    for variable in ["COVEY_BUNDLE", "ETCDCTL_BUNDLE"] {
+        assert_eq!(seen(&[], &[(variable, &one)]), all_of("one"));
+        assert_eq!(seen(&["--bundle", &two], &[(variable, &one)]), all_of("two"));
+    }
+    assert_eq!(seen(&[], &[("ETCDCTL_BUNDLE", &one), ("COVEY_BUNDLE", &two)]), all_of("two"));
+    let env =
+        [("ETCDCTL_ENDPOINTS", "e:1"), ("ETCDCTL_CACERT", "ca"), ("ETCDCTL_CERT", "c"), ("COVEY_KEY", "k")];
+    assert_eq!(seen(&["--bundle", &one], &env), all_of("one"), "what `env` of another bundle has set");
+    let by_env = (vec![(true, "e".to_owned())], ["ca", "c", "k"].map(str::to_owned));
+    assert_eq!(seen(&[], &[&env[..], &[("COVEY_BUNDLE", one.as_str())]].concat()), by_env);
+    let mixed = seen(&["--bundle", &one, "--endpoints=b:7", "--cert=c", "--key=k"], &[]);
+    assert_eq!(mixed, (vec![(true, "b".to_owned())], ["one/ca.crt", "c", "k"].map(str::to_owned)));
+    assert!(settings(&["get", "--bundle", &one, "--cert=c"], &[]).is_err(), "never a pair of two");
+    let missing = settings(&["get", "--bundle=nowhere"], &[]).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read nowhere/endpoints: "), "{missing}");
 }
 
 #[test]

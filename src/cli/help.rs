@@ -21,7 +21,7 @@ pub fn overview() -> String {
         "help"
     );
     let _ = writeln!(out, "  {:<16} Print the version", "version");
-    out.push_str("\nFlags of all commands but serve (environment: ETCDCTL_ and the name):\n");
+    out.push_str("\nFlags of all commands but serve (environment: COVEY_ or ETCDCTL_ and the name):\n");
     flags(&mut out, GLOBAL);
     out.push_str("\nTo try it: covey serve --solo, and in another terminal covey put greeting hello\n");
     out
@@ -57,7 +57,7 @@ pub fn command(command: &Command) -> String {
         out.push_str("\nFlags:\n");
         flags(&mut out, command.flags);
     }
-    out.push_str("\nFlags of all commands but serve (environment: ETCDCTL_ and the name):\n");
+    out.push_str("\nFlags of all commands but serve (environment: COVEY_ or ETCDCTL_ and the name):\n");
     flags(&mut out, GLOBAL);
     out
 }

@@ -4,6 +4,7 @@
 //! has read). Driven by `main`.
 
 mod args;
+pub mod bundle;
 mod calls;
 mod client;
 mod fields;

@@ -40,12 +40,13 @@ const fn option(long: &'static str, value: &'static str, help: &'static str) -> 
     Flag { long, short: None, value: Some(value), help }
 }
 
-/// The flags of every client command. Each can be set by `ETCDCTL_` and its name in the environment, too.
+/// The flags of every client command. Each can be set by `COVEY_` or `ETCDCTL_` and its name in the environment, too.
 pub const GLOBAL: &[Flag] = &[
     option("endpoints", "list", "Where to connect, separated by commas (default 127.0.0.1:2379)"),
     option("cacert", "path", "Authorities that the server's certificate must come from, PEM"),
     option("cert", "path", "Certificate to show to the server, PEM"),
     option("key", "path", "Private key of the certificate, PEM"),
+    option("bundle", "path", "Directory with all four, as a cluster gives it to a client"),
     option("dial-timeout", "time", "How long connecting may take (default 2s)"),
     option("command-timeout", "time", "How long the command may take once connected (default 5s)"),
     Flag {
