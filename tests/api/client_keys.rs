@@ -100,8 +100,8 @@ fn mixed(certificate: &Issued, key: &Issued) -> CertifiedKey {
     CertifiedKey::new(chain, provider().key_provider.load_private_key(key).unwrap())
 }
 
-fn shown(client: &Issued) -> Option<CertifiedKey> {
-    Some(mixed(client, client))
+fn own(client: &Issued) -> CertifiedKey {
+    mixed(client, client)
 }
 
 #[derive(Debug)]
@@ -137,15 +137,18 @@ fn a_client_is_let_in_by_its_key_and_by_nothing_else() {
         let stranger = Cluster::new().issue("good");
         for version in VERSIONS {
             let ask = async |shows| is_served(&server, &cluster.client(version, &["h2"], shows)).await;
-            assert!(ask(shown(&good)).await, "{version:?}");
+            assert!(ask(Some(own(&good))).await, "{version:?}");
             assert!(!ask(None).await, "no certificate: {version:?}");
-            assert!(!ask(shown(&minted)).await, "signed by our authority, and not on the list: {version:?}");
-            assert!(!ask(shown(&stranger)).await, "another cluster's: {version:?}");
+            assert!(
+                !ask(Some(own(&minted))).await,
+                "signed by our authority, and not on the list: {version:?}"
+            );
+            assert!(!ask(Some(own(&stranger))).await, "another cluster's: {version:?}");
             assert!(!ask(Some(mixed(&good, &other))).await, "without the key: {version:?}");
-            assert!(ask(shown(&other)).await, "{version:?}");
+            assert!(ask(Some(own(&other))).await, "{version:?}");
         }
         // Where the client learns of it in the handshake, it is seen that this was refused there, and not only after it.
-        let minted = cluster.client(&rustls::version::TLS12, &["h2"], shown(&minted));
+        let minted = cluster.client(&rustls::version::TLS12, &["h2"], Some(own(&minted)));
         assert!(handshake(&server, &minted).await.is_err());
         server.idle().await;
         assert_eq!(server.api.counters().failed(), 9);
@@ -167,7 +170,7 @@ fn a_key_that_is_revoked_closes_the_connections_that_came_with_it_and_no_others(
         let server = cluster.serve().await;
         let (leaves, stays) = (cluster.issue("leaves"), cluster.issue("stays"));
         let connect = async |client: &Issued| {
-            let connector = cluster.client(&rustls::version::TLS13, &["h2"], shown(client));
+            let connector = cluster.client(&rustls::version::TLS13, &["h2"], Some(own(client)));
             HealthClient::new(Channel::over(handshake(&server, &connector).await.unwrap()).await.unwrap())
         };
         let (mut cut, mut kept) = (connect(&leaves).await, connect(&stays).await);
@@ -175,7 +178,7 @@ fn a_key_that_is_revoked_closes_the_connections_that_came_with_it_and_no_others(
         let mut watching = cut.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
         watching.message().await.unwrap().unwrap();
         // A connection on which nothing was said yet, and which speaks the other protocol.
-        let connector = cluster.client(&rustls::version::TLS12, &["http/1.1"], shown(&leaves));
+        let connector = cluster.client(&rustls::version::TLS12, &["http/1.1"], Some(own(&leaves)));
         let mut silent = handshake(&server, &connector).await.unwrap();
         kept.check(HealthCheckRequest::default()).await.unwrap();
         until("all are there", || server.api.counters().connections() == 3).await;
@@ -199,7 +202,7 @@ fn nobody_comes_back_by_a_session_from_before_its_key_was_revoked() {
         for version in VERSIONS {
             let client = cluster.issue("client");
             // Both handshakes by one configuration, which keeps what it could resume.
-            let connector = cluster.client(version, &["http/1.1"], shown(&client));
+            let connector = cluster.client(version, &["http/1.1"], Some(own(&client)));
             for _ in 0..2 {
                 let stream = handshake(&server, &connector).await.unwrap();
                 assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
@@ -217,7 +220,7 @@ fn a_new_address_is_in_the_certificate_of_the_next_handshake_and_old_connections
         let cluster = Cluster::new();
         let server = cluster.serve().await;
         let client = cluster.issue("client");
-        let connector = cluster.client(&rustls::version::TLS13, &["h2"], shown(&client));
+        let connector = cluster.client(&rustls::version::TLS13, &["h2"], Some(own(&client)));
         let stream = handshake(&server, &connector).await.unwrap();
         let mut before = HealthClient::new(Channel::over(stream).await.unwrap());
         let address = IpAddr::from([192, 0, 2, 7]);

@@ -8,6 +8,7 @@ mod answers;
 mod channel;
 mod client_keys;
 mod faults;
+mod foreign;
 mod harness;
 mod keepalive;
 mod kube;
