@@ -121,7 +121,7 @@ fn a_place_that_is_kept_is_bound_to_whoever_comes_from_it() {
 #[test]
 fn nodes_that_were_named_leave_others_alone() {
     let a = meeting("a", &["a", "b"]);
-    let probe = Question::Probe { name: "x".into(), view: View::of([]) };
+    let probe = Question::Probe { name: "x".into(), over: None, view: View::of([]) };
     assert!(matches!(a.answer(&probe), Answer::Wait(_)));
     let founding = a.found(test_key(1), ClusterRoot([9; 32]), 7, &[(named("b"), key(2))]);
     let ask = |seed, question: &Question| match receive(

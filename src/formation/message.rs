@@ -6,7 +6,7 @@
 //! ```text
 //! question  = version:u8 (2)  kind:u8
 //!             1 meets:   name:text  peer_urls:list of text  named:32 bytes
-//!             2 probe:   name:text  view
+//!             2 probe:   name:text  over:u8 (0, 1)  round:u64, if 1  view
 //!             3 promise: round:u64  patient:u8 (0, 1)  view
 //!             4 join:    name:text  peer_urls:list of text  claim:bytes
 //!             5 absorb:  cluster:u64  nodes:list of (key:32 bytes  name:text  peer_urls:list of text)
@@ -49,6 +49,8 @@ pub enum Question {
     Probe {
         /// What the asking node is called.
         name: String,
+        /// The last of its attempts to found that is over: a promise for that one binds nobody any more.
+        over: Option<u64>,
         /// Whom it sees, itself among them.
         view: View,
     },
@@ -215,9 +217,10 @@ impl Question {
                 put_texts(&mut out, peer_urls);
                 out.extend_from_slice(named);
             }
-            Self::Probe { name, view } => {
+            Self::Probe { name, over, view } => {
                 out.push(question::PROBE);
                 put_text(&mut out, name);
+                put_round(&mut out, *over);
                 put_view(&mut out, view);
             }
             Self::Promise { round, patient, view } => {
@@ -258,7 +261,9 @@ impl Question {
                 peer_urls: take_texts(bytes)?,
                 named: take_array(bytes)?,
             }),
-            question::PROBE => Self::Probe { name: take_text(bytes)?, view: take_view(bytes)? },
+            question::PROBE => {
+                Self::Probe { name: take_text(bytes)?, over: take_round(bytes)?, view: take_view(bytes)? }
+            }
             question::PROMISE => Self::Promise {
                 round: take_number(bytes)?,
                 patient: take_flag(bytes)?,
@@ -334,8 +339,7 @@ impl Answer {
             }
             Self::Gathers { name, round, promised, view } => {
                 say(answer::GATHERS, name);
-                out.push(round.is_some().into());
-                out.extend(round.iter().flat_map(|round| round.to_le_bytes()));
+                put_round(&mut out, *round);
                 out.push(promised.is_some().into());
                 out.extend(promised.iter().flat_map(Fingerprint::bytes));
                 put_view(&mut out, view);
@@ -365,7 +369,7 @@ impl Answer {
             answer::REFUSED => Self::Refused(take_text(bytes)?),
             answer::GATHERS => {
                 let name = take_text(bytes)?;
-                let round = if take_flag(bytes)? { Some(take_number(bytes)?) } else { None };
+                let round = take_round(bytes)?;
                 let promised = if take_flag(bytes)? { Some(take_node(bytes)?) } else { None };
                 Self::Gathers { name, round, promised, view: take_view(bytes)? }
             }
@@ -415,6 +419,11 @@ fn put_texts(out: &mut Vec<u8>, texts: &[String]) {
     }
 }
 
+fn put_round(out: &mut Vec<u8>, round: Option<u64>) {
+    out.push(round.is_some().into());
+    out.extend(round.iter().flat_map(|round| round.to_le_bytes()));
+}
+
 fn put_view(out: &mut Vec<u8>, view: &View) {
     put_count(out, view.0.len());
     for node in &view.0 {
@@ -446,6 +455,10 @@ fn take_flag(bytes: &mut &[u8]) -> Result<bool, MessageError> {
         [1] => Ok(true),
         _ => Err(MessageError),
     }
+}
+
+fn take_round(bytes: &mut &[u8]) -> Result<Option<u64>, MessageError> {
+    if take_flag(bytes)? { take_number(bytes).map(Some) } else { Ok(None) }
 }
 
 fn take_text(bytes: &mut &[u8]) -> Result<String, MessageError> {

@@ -13,7 +13,8 @@ fn questions() -> Vec<Question> {
         (String::from("a"), vec!["https://a:2380".to_owned(), "https://b:2380".to_owned()]);
     vec![
         Question::Meets(Introduction { name: name.clone(), peer_urls: peer_urls.clone(), named: [7; 32] }),
-        Question::Probe { name: name.clone(), view: view(1..4) },
+        Question::Probe { name: name.clone(), over: None, view: view(1..4) },
+        Question::Probe { name: name.clone(), over: Some(u64::MAX), view: view(1..4) },
         Question::Promise { round: u64::MAX - 1, patient: true, view: view(1..2) },
         Question::Promise { round: 5, patient: false, view: view(0..0) },
         Question::Join { name, peer_urls, claim: vec![1, 2, 3] },
@@ -101,7 +102,7 @@ fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
     };
     let view = View::of(crowd(2 * VIEW_NODES_MAX).0);
     assert_eq!(view, crowd(VIEW_NODES_MAX), "the lowest are those that count");
-    let probe = |view| Question::Probe { name: String::new(), view };
+    let probe = |view| Question::Probe { name: String::new(), over: None, view };
     assert_eq!(Question::decode(&probe(view.clone()).encode()), Ok(probe(view)));
     assert_eq!(Question::decode(&probe(crowd(VIEW_NODES_MAX + 1)).encode()), Err(MessageError));
 }
@@ -118,7 +119,7 @@ fn a_view_is_ascending_and_says_who_is_lowest() {
     let mut twice = view.clone();
     twice.0[1] = twice.0[0];
     for bad in [swapped, twice] {
-        let bytes = Question::Probe { name: String::new(), view: bad }.encode();
+        let bytes = Question::Probe { name: String::new(), over: None, view: bad }.encode();
         assert_eq!(Question::decode(&bytes), Err(MessageError), "two views of the same nodes are equal");
     }
 }

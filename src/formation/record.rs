@@ -100,13 +100,11 @@ pub fn start<D: Directory>(directory: &D, boot_nonce: u64) -> Result<Option<Iden
     })
 }
 
-/// Notes which cluster a node begins that was in none.
+/// Notes which cluster a node begins that was in none. A promise stays until there is one: before that, the node may begin as if it were fresh.
 pub fn take_up<D: Directory>(directory: &D, begun: &Identity) -> Result<(), RecordError> {
     let changed = change(directory, |identity| {
         (identity.member, identity.root, identity.generation) = (begun.member, begun.root, begun.generation);
         identity.stage = begun.stage;
-        // It has a cluster: whoever holds the promise will learn that from it.
-        identity.promise = None;
     })?;
     changed.map(drop).ok_or(RecordError::Missing)
 }
@@ -169,7 +167,11 @@ pub fn fence<D: Directory>(directory: &D) -> Result<(), RecordError> {
 
 /// Notes that store and log are on disk; see [`super::Founding`].
 pub fn mark_established<D: Directory>(directory: &D) -> Result<Identity, RecordError> {
-    change(directory, |identity| identity.stage = Stage::Established)?.ok_or(RecordError::Missing)
+    let established = change(directory, |identity| {
+        identity.stage = Stage::Established;
+        identity.promise = None;
+    })?;
+    established.ok_or(RecordError::Missing)
 }
 
 fn change<D: Directory>(

@@ -72,7 +72,10 @@ fn a_promise_is_kept_until_there_is_a_cluster() {
     note_promise(&dir, None).unwrap();
     assert_eq!(load(&dir).unwrap().unwrap().promise, None);
     note_promise(&dir, promise(6)).unwrap();
-    take_up(&dir, &identity).unwrap();
+    // A crash while a cluster begins makes the node fresh again: whom it has promised may still count on it.
+    take_up(&dir, &Identity { stage: Stage::Forming, ..identity }).unwrap();
+    assert_eq!(load(&dir).unwrap().unwrap().promise, promise(6));
+    mark_established(&dir).unwrap();
     assert_eq!(load(&dir).unwrap().unwrap().promise, None);
     assert!(matches!(note_promise(&SimDir::new(2), promise(1)), Err(RecordError::Missing)));
 }

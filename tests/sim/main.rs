@@ -18,6 +18,8 @@ mod crash_points;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod gather;
+#[cfg(test)]
 mod leases;
 #[cfg(test)]
 mod member;

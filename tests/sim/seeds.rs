@@ -5,6 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::gather;
 use crate::plan::Plan;
 use crate::world::{Report, World};
 
@@ -193,7 +194,7 @@ fn a_seed_gives_the_same_run_in_another_process() {
     assert!(text.contains(&format!("trace {here:016x}")), "{here:016x}: {text}");
 }
 
-/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members|spoiled|growing] [COUNT] [from=SEED] [seed=SEED]`.
+/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members|spoiled|growing|gather] [COUNT] [from=SEED] [seed=SEED]`.
 #[test]
 #[ignore = "as long as one likes: cargo sim"]
 fn long() {
@@ -211,6 +212,11 @@ fn long() {
         ("growing", Plan::draw_growing),
         ("lone", Plan::draw),
     ];
+    let count = arguments.iter().find_map(|argument| argument.parse::<u64>().ok()).unwrap_or(1000);
+    let from = number("from=").unwrap_or(1_000_000);
+    if arguments.iter().any(|argument| argument == "gather") {
+        return gather::long(number("seed="), from..from + count);
+    }
     let asked = |kind: &&(&str, Draw)| arguments.iter().any(|argument| argument == kind.0);
     let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[5]);
     if let Some(seed) = number("seed=") {
@@ -220,8 +226,6 @@ fn long() {
         println!("{report:?}\ntrace {:016x}", report.trace);
         return;
     }
-    let count = arguments.iter().find_map(|argument| argument.parse::<u64>().ok()).unwrap_or(1000);
-    let from = number("from=").unwrap_or(1_000_000);
     let mut totals = Totals::default();
     for seed in from..from + count {
         totals.run(kind, draw, seed);

@@ -17,9 +17,10 @@
 //! # Why two nodes that can talk do not both found
 //!
 //! X founds within 20 s of having begun to ask, with the promises of all that it has talked with in the last 5 s. Y, one of those, holds its promise for 30 s
-//! from then on, through any restart, and asks X meanwhile: it finds a member there, and joins. A promise ends early in one way alone: X itself says, in
-//! answer to a question that was asked after the promise, that its attempt is over; attempts have random numbers, so that none comes back. A promise that is
-//! held is never replaced, not even by a later one to the same node: the later question may be the one that comes first.
+//! from then on, through any restart, and asks X meanwhile: it finds a member there, and joins. A promise ends early only by the word of X: that this
+//! attempt is over, whenever that was said; or, in answer to a question that was asked after the promise, that it makes no attempt or another one, as after a
+//! restart. Attempts have random numbers, so that none comes back. A promise that is held is never replaced, not even by one for a later attempt of the same node: the
+//! later question may be the one that comes first.
 //!
 //! Equal views are for those who cannot talk directly: with A–B–C in a row, A and C do not both found while B sees both. Where nodes will never see the
 //! same (one radio cell keeps its clients apart), waiting for it would be for ever, so after a while the lowest among all that it sees asks patiently: who sees nobody
@@ -44,6 +45,8 @@ pub use timers::Timers;
 
 /// Promises whose answers wait for the disk; the candidate asks once.
 const UNANSWERED_MAX: usize = 8;
+/// More of them make a pause no longer.
+const FAILURES_COUNTED: u32 = 10;
 
 /// Who gathers.
 #[derive(Clone, Debug)]
@@ -152,8 +155,12 @@ pub struct Gathering {
     /// Promises that are answered once they are on disk.
     unanswered: Vec<(Ticket, Promise)>,
     attempt: Option<Attempt>,
+    /// The last attempt that is over.
+    over: Option<u64>,
     /// Why the last attempt came to nothing, and until when no other one is made.
     failed: Option<(String, Instant)>,
+    /// Attempts that came to nothing since the view has changed.
+    failures: u32,
     joining: Joining,
     end: Option<End>,
     outputs: VecDeque<Output>,
@@ -228,7 +235,9 @@ impl Gathering {
             disk: Disk { holds: promise, writes: None },
             unanswered: Vec::new(),
             attempt: None,
+            over: None,
             failed: None,
+            failures: 0,
             joining: Joining::default(),
             end: None,
             outputs: VecDeque::new(),
@@ -253,7 +262,10 @@ impl Gathering {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         match &question {
-            Question::Probe { name, view } => self.neighbours.heard(now, from, Some(name), Some(view)),
+            Question::Probe { name, over, view } => {
+                self.neighbours.heard(now, from, Some(name), Some(view));
+                self.release_over(from, *over);
+            }
             Question::Promise { view, .. } => self.neighbours.heard(now, from, None, Some(view)),
             Question::Join { name, .. } => self.neighbours.heard(now, from, Some(name), None),
             Question::Meets(_) | Question::Absorb { .. } => {}
@@ -371,7 +383,7 @@ impl Gathering {
         for node in view.nodes() {
             self.neighbours.hurry(now, node);
         }
-        (self.view, self.view_since) = (view, now);
+        (self.view, self.view_since, self.failures) = (view, now, 0);
     }
 
     /// An attempt goes on only while nothing has changed.
@@ -396,9 +408,17 @@ impl Gathering {
     }
 
     fn abandon(&mut self, now: Instant, why: String) {
-        self.attempt = None;
+        let Some(attempt) = self.attempt.take() else { return };
+        self.over = Some(attempt.round);
+        // They are free again.
+        for node in attempt.promised.keys() {
+            self.neighbours.hurry(now, node);
+        }
         self.held.take_if(|held| held.promise.candidate == self.own);
-        let least = u64::try_from(self.timers.back_off.as_nanos()).unwrap_or(u64::MAX / 2).max(1);
+        // Longer each time: others that cannot see this node may need the same promises.
+        let least = (self.timers.back_off * 2_u32.pow(self.failures)).min(self.timers.back_off_max);
+        let least = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX / 2).max(1);
+        self.failures = (self.failures + 1).min(FAILURES_COUNTED);
         let pause = Duration::from_nanos(self.prng.range(least, 2 * least));
         self.failed = Some((why, now + pause));
     }
@@ -450,7 +470,8 @@ impl Gathering {
             return;
         }
         while let Some(whom) = self.neighbours.due(now) {
-            let question = Question::Probe { name: self.name.clone(), view: self.view.clone() };
+            let (name, view) = (self.name.clone(), self.view.clone());
+            let question = Question::Probe { name, over: self.over, view };
             self.ask(now, whom, Matter::Probe, question);
         }
     }

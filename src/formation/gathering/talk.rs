@@ -68,16 +68,15 @@ impl Gathering {
         if self.neighbours.member_until(now).is_some() {
             return Err("it has found a cluster".into());
         }
-        if patient {
-            if !self.view.has(&candidate) || now < self.view_since + self.timers.stable {
-                return Err("it has not been in view for long enough".into());
-            }
-        } else if *view != self.view {
+        if !patient && *view != self.view {
             return Err(self.difference(&candidate, view));
         }
-        if self.view.lowest() != Some(candidate) {
-            let lowest = self.view.lowest().map(|node| self.called(&node)).unwrap_or_default();
-            return Err(format!("{lowest} is to found"));
+        if now < self.view_since + self.timers.stable {
+            return Err("nodes have appeared or vanished a moment ago".into());
+        }
+        // Whoever asks patiently may be out of reach from here.
+        if let Some(lower) = self.view.lowest().filter(|lowest| *lowest < candidate) {
+            return Err(format!("{} is to found", self.called(&lower)));
         }
         self.held = Some(Held { promise, since: now, until: now + self.timers.promise_held });
         // It may found at any moment.
@@ -115,6 +114,9 @@ impl Gathering {
             Ok(None) => return,
             Err(why) => return self.lost(now, asked, why),
         };
+        if asked.matter == Matter::Join {
+            self.joining.not_before = now + self.timers.join_every;
+        }
         // What an earlier question has brought later says nothing of now.
         let stale = known.line.answered > Some(asked.at);
         match (asked.matter, answer) {
@@ -138,15 +140,9 @@ impl Gathering {
                 self.joining.said = Some(sentence);
                 self.joining.not_before = now + self.timers.pending_every;
             }
-            (Matter::Join, Answer::Wait(sentence)) => {
-                self.joining.said = Some(sentence);
-                self.joining.not_before = now + self.timers.join_every;
-            }
-            (Matter::Join, _) => {
-                // It is in no cluster any more.
-                self.joining.not_before = now + self.timers.join_every;
-                self.neighbours.hurry(now, &node);
-            }
+            (Matter::Join, Answer::Wait(sentence)) => self.joining.said = Some(sentence),
+            // It is in no cluster any more.
+            (Matter::Join, _) => self.neighbours.hurry(now, &node),
         }
     }
 
@@ -157,6 +153,11 @@ impl Gathering {
             self.outputs.push_back(Output::End(End::Join(welcome.clone())));
             self.end = Some(End::Join(welcome));
         }
+    }
+
+    /// Whom the founding was left to says that the attempt is over. That is true for good, however late it comes.
+    pub(super) fn release_over(&mut self, from: PublicKey, over: Option<u64>) {
+        self.held.take_if(|held| held.promise.candidate == from && over == Some(held.promise.round));
     }
 
     /// Whom the founding was left to says that it makes another attempt, or none: in answer to a question from after the promise.

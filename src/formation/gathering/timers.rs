@@ -37,8 +37,10 @@ pub struct Timers {
     pub probe_timeout: Duration,
     /// ... and another question: the answer may have to wait for a disk, or for a cluster's log.
     pub ask_timeout: Duration,
-    /// After an attempt that came to nothing: at least this, at most twice as long.
+    /// After an attempt that came to nothing: at least this, at most twice as long; twice that after the next one, ...
     pub back_off: Duration,
+    /// ... and so on up to this.
+    pub back_off_max: Duration,
     /// Between two requests to join that only time can change, ...
     pub join_every: Duration,
     /// ... and that somebody has to grant.
@@ -65,6 +67,7 @@ impl Default for Timers {
             probe_timeout: seconds(3),
             ask_timeout: seconds(6),
             back_off: millis(500),
+            back_off_max: seconds(8),
             join_every: seconds(1),
             pending_every: seconds(5),
         }

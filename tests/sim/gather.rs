@@ -1,0 +1,109 @@
+//! Formation: boxes that find each other, in virtual time, with everything that may go wrong, until all are in a cluster.
+//!
+//! Owns: which seeds run. Must never: stop at a failure without the command that repeats it.
+
+mod judge;
+pub(crate) mod plan;
+mod world;
+
+use std::time::Duration;
+
+use crate::seeds::outcome;
+use plan::{Kind, Plan};
+use world::{Report, World};
+
+/// Seeds of each test run.
+const SEEDS: u64 = 2000;
+const TOGETHER_SEEDS: u64 = 400;
+
+/// What many seeds did.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    events: u64,
+    crashes: u64,
+    /// How many ended as more than one cluster, by what they were.
+    split: Vec<(Kind, u64, u64)>,
+    longest: Duration,
+}
+
+fn run(plan: Plan) -> Result<Report, String> {
+    outcome(move || World::new(plan).run())
+}
+
+impl Totals {
+    fn run(&mut self, seed: u64) {
+        let plan = Plan::draw(seed);
+        let kind = plan.kind;
+        let report = run(plan).unwrap_or_else(|why| {
+            panic!("gather seed {seed}: {why}\nrepeat it with: cargo sim gather seed={seed}")
+        });
+        self.seeds += 1;
+        self.events += report.events;
+        self.crashes += report.crashes;
+        self.longest = self.longest.max(report.took);
+        let split = u64::from(report.clusters > 1);
+        match self.split.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((_, seeds, of_them)) => (*seeds, *of_them) = (*seeds + 1, *of_them + split),
+            None => self.split.push((kind, 1, split)),
+        }
+    }
+
+    fn show(&self) {
+        let Self { seeds, events, crashes, split, longest } = self;
+        println!("{seeds} gather seeds: {events} events, {crashes} crashes, all joined within {longest:?}");
+        for (kind, seeds, split) in split {
+            println!("  {kind:?}: {split} of {seeds} came to more than one cluster at first");
+        }
+    }
+}
+
+#[test]
+fn nodes_that_find_each_other_end_in_clusters_and_keep_their_promises() {
+    let mut totals = Totals::default();
+    for seed in 0..SEEDS {
+        totals.run(seed);
+    }
+    totals.show();
+    assert!(totals.crashes > SEEDS, "things went wrong");
+    let halves = totals.split.iter().find(|(kind, ..)| *kind == Kind::Halves);
+    assert!(halves.is_some_and(|(_, _, split)| *split > 0), "halves that meet late are two clusters");
+}
+
+/// The target of the design: three boxes that are switched on together are one cluster after at most 15 s, half of them after 8 s.
+#[test]
+fn three_boxes_switched_on_together_are_one_cluster_soon() {
+    let mut took: Vec<Duration> = (0..TOGETHER_SEEDS)
+        .map(|seed| run(Plan::together(seed, 3)).unwrap_or_else(|why| panic!("seed {seed}: {why}")).took)
+        .collect();
+    took.sort_unstable();
+    let (half, all) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("three boxes: p50 {half:?}, max {all:?}");
+    assert!(half <= Duration::from_secs(8) && all <= Duration::from_secs(15), "{half:?}, {all:?}");
+}
+
+#[test]
+fn a_seed_of_nodes_that_gather_gives_the_same_run_again() {
+    for seed in 5000..5020 {
+        let trace = || run(Plan::draw(seed)).map(|report| report.trace);
+        assert_eq!(trace(), trace(), "seed {seed}");
+    }
+}
+
+/// What `cargo sim gather` runs.
+pub(crate) fn long(seed: Option<u64>, seeds: std::ops::Range<u64>) {
+    if let Some(seed) = seed {
+        let plan = Plan { verbose: true, ..Plan::draw(seed) };
+        println!("{plan:?}");
+        println!("{:?}", World::new(plan).run());
+        return;
+    }
+    let mut totals = Totals::default();
+    for seed in seeds {
+        totals.run(seed);
+        if totals.seeds.is_multiple_of(10_000) {
+            totals.show();
+        }
+    }
+    totals.show();
+}
