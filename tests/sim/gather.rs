@@ -90,6 +90,26 @@ fn a_seed_of_nodes_that_gather_gives_the_same_run_again() {
     }
 }
 
+/// Each only in a build with its bug, as in `planted`.
+#[cfg(any(feature = "planted-forget-promise", feature = "planted-promise-twice"))]
+fn find(seeds_max: u64) {
+    let found = (0..seeds_max).find_map(|seed| run(Plan::draw(seed)).err().map(|why| (seed, why)));
+    let (seed, why) = found.expect("the simulator finds the bug");
+    println!("found with seed {seed}: {why}");
+}
+
+#[cfg(feature = "planted-forget-promise")]
+#[test]
+fn forget_promise_is_found() {
+    find(2000);
+}
+
+#[cfg(feature = "planted-promise-twice")]
+#[test]
+fn promise_twice_is_found() {
+    find(2000);
+}
+
 /// What `cargo sim gather` runs.
 pub(crate) fn long(seed: Option<u64>, seeds: std::ops::Range<u64>) {
     if let Some(seed) = seed {

@@ -31,7 +31,11 @@ mod oracle;
 #[cfg(test)]
 mod places;
 mod plan;
-#[cfg(all(test, feature = "planted"))]
+#[cfg(all(
+    test,
+    feature = "planted",
+    not(any(feature = "planted-forget-promise", feature = "planted-promise-twice"))
+))]
 mod planted;
 #[cfg(test)]
 mod queue;

@@ -216,6 +216,7 @@ impl Gathering {
         let node = Fingerprint::of(&own);
         // How long it was held before is not known. What it has promised itself was for an attempt that died with the run.
         let held = promise.filter(|promise| promise.candidate != own);
+        let held = held.filter(|_| !cfg!(feature = "planted-forget-promise"));
         let held = held.map(|promise| Held { promise, since: now, until: now + timers.promise_held });
         Self {
             own,
