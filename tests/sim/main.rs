@@ -22,6 +22,8 @@ mod gather;
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod member;
 #[cfg(test)]
 #[path = "../../src/machine/model.rs"]

@@ -23,10 +23,11 @@ use covey::node::{
 use covey::prng::Prng;
 use covey::store::{self, Base, ConfState, ScrubCursor, StoreError};
 use covey::time::Instant;
-use covey::wal::{LogEntry, Position};
+use covey::wal::{HardState, LogEntry, Position};
 use covey::watch::{Hub, Input, Limits, Options};
 
 use crate::disk::{Refused, chain};
+use crate::logs::LogEvent;
 use crate::plan::{Growing, Timing};
 
 mod standing;
@@ -69,7 +70,9 @@ pub(crate) enum Effect {
     Turn(Thread, Duration),
     /// Give this thread a turn at this time of the member's clock, if nothing else has until then.
     Timer(Thread, Instant),
-    Committed(Vec<LogEntry>),
+    /// In this term, entries are handed to the state.
+    Committed(Term, Vec<LogEntry>),
+    Log(LogEvent),
     Replied(ProposalId, Applied),
     Refused(Request, RefusedWhy),
     /// The barrier of this read has passed: the view taken now may be answered from.
@@ -165,6 +168,8 @@ pub(crate) struct Member {
     confirmed: ConfirmedReads,
     /// The last index that a successful sync covered.
     synced: LogIndex,
+    /// What a successful sync covered of the hard state.
+    durable: HardState,
     /// The thread that has failed, and why.
     pub(crate) failed: Option<(Thread, String)>,
 }
@@ -182,6 +187,11 @@ impl Member {
         let DataDir { identity, root, store, wal, recovered, .. } = opened;
         let base = Arc::new(store.base().map_err(|error| chain(&error))?);
         let synced = recovered.last().index;
+        effects.push(Effect::Log(LogEvent::Opened {
+            promised: recovered.hard_state,
+            start: recovered.start,
+            entries: recovered.entries.clone(),
+        }));
         let replay = (synced, timing.replay(&mut prng));
         let recovery = Recovery {
             member: identity.member,
@@ -235,6 +245,7 @@ impl Member {
             status: CoreStatus::default(),
             confirmed: ConfirmedReads::new(applied),
             synced,
+            durable: recovered.hard_state,
             failed: None,
         };
         member.wake(Thread::Core, effects);
@@ -496,22 +507,32 @@ impl Member {
         while let Some(output) = self.core.poll_output() {
             self.carry_out_core(output, effects);
         }
+        effects.push(Effect::Log(LogEvent::Ends(self.core.status().last)));
         self.set_timer(Thread::Core, self.core.poll_timeout(), effects);
         Ok(())
     }
 
     fn carry_out_core(&mut self, output: CoreOutput, effects: &mut Effects) {
         match output {
-            CoreOutput::Persist(persist) => self.tell_wal(LogJob::Persist(persist), effects),
-            CoreOutput::ResetLog { to } => self.tell_wal(LogJob::Reset { to }, effects),
+            CoreOutput::Persist(persist) => {
+                effects.push(Effect::Log(LogEvent::Appended(persist.entries.clone())));
+                self.tell_wal(LogJob::Persist(persist), effects);
+            }
+            CoreOutput::ResetLog { to } => {
+                effects.push(Effect::Log(LogEvent::Reset(to)));
+                self.tell_wal(LogJob::Reset { to }, effects);
+            }
             CoreOutput::Store(job) => {
-                self.installing |= matches!(job, CheckpointJob::Install(_));
+                if matches!(job, CheckpointJob::Install(_)) {
+                    self.installing = true;
+                    effects.push(Effect::Log(LogEvent::Installing));
+                }
                 self.tell_checkpoint(job, effects);
             }
             CoreOutput::CutLog { before } => self.tell_wal(LogJob::Cut { before }, effects),
             CoreOutput::FoldSoon => self.tell_applier(ApplierInput::FoldWish, effects),
             CoreOutput::Apply(entries) => {
-                effects.push(Effect::Committed(entries.clone()));
+                effects.push(Effect::Committed(self.core.status().term, entries.clone()));
                 self.tell_applier(ApplierInput::Entries(entries), effects);
             }
             CoreOutput::ReadReady(reads, index) => {
@@ -690,6 +711,9 @@ impl Member {
         let durable = self.log.sync().map_err(|error| chain(&error))?;
         self.syncing = false;
         self.synced = self.log.last().index;
+        let (start, last) = (self.log.start(), self.log.last());
+        self.durable = self.log.hard_state();
+        effects.push(Effect::Log(LogEvent::Synced { promised: self.durable, start, last }));
         if let Some(id) = durable {
             self.tell_core(CoreInput::Persisted(id), effects);
         }

@@ -5,7 +5,6 @@
 //!
 //! # What is judged
 //!
-//! - In each term one member leads at most, and it has what was committed before.
 //! - An entry that any member handed to its state stays what it is, on all members and after every restart: a write that is
 //!   acknowledged is never lost, and nothing takes its place.
 //! - An answer is the one that the model gives at the entry's place in the log: revisions, versions, previous values.
@@ -23,7 +22,7 @@ use covey::command::{
     Alarm, AlarmKind, Applied, Command, KeyRange, KeyValue, LeaseCommand, MemberCommand, Range, RangeEnd,
     Rejection,
 };
-use covey::ids::{Digest, LeaseId, LogIndex, MemberId, ProposalId, Revision, Term, VersionId};
+use covey::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, Term, VersionId};
 use covey::mvcc::{ReadError, View};
 use covey::store::{Member, StoreError};
 use covey::time::Instant;
@@ -58,8 +57,6 @@ pub(crate) struct Oracle {
     hashes: BTreeMap<(i64, i64), u32>,
     /// The digest after an entry, as the first that got there had it.
     digests: BTreeMap<LogIndex, Digest>,
-    /// Who was seen to lead in a term.
-    leaders: BTreeMap<Term, MemberId>,
     leases: Leases,
     pub(crate) places: Places,
 }
@@ -86,7 +83,6 @@ impl Oracle {
             shown: LogIndex(FIRST - 1),
             hashes: BTreeMap::new(),
             digests: BTreeMap::new(),
-            leaders: BTreeMap::new(),
             leases: Leases::default(),
         }
     }
@@ -205,18 +201,6 @@ impl Oracle {
     pub(crate) fn see_digest(&mut self, view: &View) {
         let first = *self.digests.entry(view.applied()).or_insert(view.digest());
         assert_eq!(view.digest(), first, "two members differ after entry {}", view.applied());
-    }
-
-    /// A member leads in a term: nobody else ever does, and when it begins it has all that was committed in earlier ones.
-    pub(crate) fn see_leader(&mut self, term: Term, member: MemberId, last: LogIndex) {
-        if let Some(leader) = self.leaders.get(&term) {
-            assert_eq!(*leader, member, "two members lead in term {term}");
-            return;
-        }
-        self.leaders.insert(term, member);
-        let earlier = self.log.iter().rev().find(|place| place.entry.term < term);
-        let committed = earlier.map_or(LogIndex(FIRST - 1), |place| place.entry.index);
-        assert!(last >= committed, "the leader of term {term} has entries up to {last}, not {committed}");
     }
 
     /// Whoever leads in this term shows a state that has the term's first entry.

@@ -29,6 +29,7 @@ use covey::prng::Prng;
 use covey::time::Instant;
 
 use crate::disk::{Cluster, Disk, chain, open};
+use crate::logs::{LogEvent, Logs};
 use crate::member::{Effect, Effects, Member, Standing, Thread};
 use crate::oracle::{Oracle, everything};
 use crate::plan::{Plan, draw};
@@ -240,6 +241,7 @@ pub(crate) struct World {
     workload: Workload,
     hosts: Vec<Host>,
     oracle: Oracle,
+    logs: Logs,
     subscribers: Vec<Subscriber>,
     /// Apart, so that watchers do not change what happens beside them.
     watch_prng: Prng,
@@ -294,6 +296,7 @@ impl World {
             workload: Workload::new(prng.fork(), plan.load),
             prng,
             oracle: Oracle::new(cluster.first_members()),
+            logs: Logs::default(),
             subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
             watch_prng: Prng::new(plan.seed ^ 0x3a7c4),
             ops: BTreeMap::new(),
@@ -385,7 +388,7 @@ impl World {
                 member.check_durability();
                 self.trace.mix(&standing.numbers());
                 if let Some(term) = member.leads_in() {
-                    self.oracle.see_leader(term, member.id(), standing.last());
+                    self.logs.see_leader(term, member.id());
                 }
                 if !member.is_suspect() {
                     self.oracle.see_digest(&member.view());
@@ -458,6 +461,13 @@ impl World {
             format!("host {number}, {:?}: {}", self.cluster.member(number), runs.unwrap_or_default())
         };
         self.hosts.iter().enumerate().map(host).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Something happens to the log of a host's member.
+    fn note_log(&mut self, host: usize, event: LogEvent) {
+        if let Some(member) = self.cluster.member(host).filter(|_| self.plan.look_inside) {
+            self.logs.note(member, event);
+        }
     }
 
     fn host_now(&self, host: usize) -> Instant {
@@ -633,7 +643,13 @@ impl World {
                     let delay = at.since(self.host_now(number));
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: true });
                 }
-                Effect::Committed(entries) => self.oracle.commit(self.queue.now(), &entries),
+                Effect::Committed(term, entries) => {
+                    self.oracle.commit(self.queue.now(), &entries);
+                    if self.plan.look_inside {
+                        self.logs.commit(term, &entries);
+                    }
+                }
+                Effect::Log(event) => self.note_log(number, event),
                 Effect::Replied(id, applied) => self.replied(id, &applied),
                 Effect::Refused(request, why) => {
                     self.note("refused", &[number as u64, why as u64]);

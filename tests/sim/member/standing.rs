@@ -2,7 +2,6 @@
 //!
 //! Owns: the checks between any two events that one member can be judged by alone. Must never: know another member (`oracle` does). Driven by `world`.
 
-use covey::ids::LogIndex;
 use covey::wal::HardState;
 
 use super::Member;
@@ -64,10 +63,6 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    pub(crate) fn last(&self) -> LogIndex {
-        LogIndex(self.last)
-    }
-
     pub(crate) fn numbers(&self) -> [u64; 5] {
         [self.term, self.commit, self.applied, self.stored, self.last]
     }
