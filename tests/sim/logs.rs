@@ -6,7 +6,7 @@
 //! # What is judged
 //!
 //! - Log matching: two logs that have an entry of the same index and term are the same up to it, committed or not. Not so what a member made in a term that
-//!   has not come to its own disk: nothing of it has left, and after a crash it may lead in that term again.
+//!   has not come to its own disk: nothing of it has left, and after a crash it may lead in that term again (`votes` looks that nothing leaves).
 //! - What a state is handed is what the logs have there.
 //! - In each term one member leads at most, and when it begins its log has every entry that was committed in an earlier term, with all that
 //!   comes before it. An entry that only later turns out to have been committed by then counts as well.

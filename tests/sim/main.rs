@@ -46,6 +46,8 @@ mod rot;
 #[cfg(test)]
 mod seeds;
 #[cfg(test)]
+mod votes;
+#[cfg(test)]
 mod workload;
 #[cfg(test)]
 mod world;

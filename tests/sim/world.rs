@@ -34,6 +34,7 @@ use crate::member::{Effect, Effects, Member, Standing, Thread};
 use crate::oracle::{Oracle, everything};
 use crate::plan::{Plan, draw};
 use crate::queue::{Queue, Trace};
+use crate::votes::Votes;
 use crate::workload::{Ask, Workload};
 use copies::Step;
 use watchers::{SUBSCRIBERS, Subscriber};
@@ -242,6 +243,7 @@ pub(crate) struct World {
     hosts: Vec<Host>,
     oracle: Oracle,
     logs: Logs,
+    votes: Votes,
     subscribers: Vec<Subscriber>,
     /// Apart, so that watchers do not change what happens beside them.
     watch_prng: Prng,
@@ -297,6 +299,7 @@ impl World {
             prng,
             oracle: Oracle::new(cluster.first_members()),
             logs: Logs::default(),
+            votes: Votes::default(),
             subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
             watch_prng: Prng::new(plan.seed ^ 0x3a7c4),
             ops: BTreeMap::new(),
@@ -466,6 +469,7 @@ impl World {
     /// Something happens to the log of a host's member.
     fn note_log(&mut self, host: usize, event: LogEvent) {
         if let Some(member) = self.cluster.member(host).filter(|_| self.plan.look_inside) {
+            self.votes.note(member, &event);
             self.logs.note(member, event);
         }
     }
@@ -509,7 +513,7 @@ impl World {
         let host = &mut self.hosts[number];
         host.starting = false;
         host.run += 1;
-        host.standing = None;
+        host.standing = host.standing.map(Standing::remembered);
         host.roster = Roster::default();
         host.seen.clear();
         host.clock = origin;
@@ -658,6 +662,9 @@ impl World {
                 Effect::Readable(key) => self.readable(number, key),
                 Effect::Send(messages) => {
                     for message in messages {
+                        if let Some(member) = self.cluster.member(number).filter(|_| self.plan.look_inside) {
+                            self.votes.send(member, &message);
+                        }
                         self.send(number, message.to(), Parcel::Raft(message));
                     }
                 }

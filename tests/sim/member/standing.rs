@@ -17,6 +17,7 @@ impl Member {
             stored: self.checkpointer.store().meta().applied.0,
             last: status.last.0,
             promised: self.log.hard_state(),
+            durable: self.durable,
         };
         let Standing { commit, applied, stored, last, .. } = standing;
         assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
@@ -60,9 +61,18 @@ pub(crate) struct Standing {
     last: u64,
     /// What is on disk, or on its way there.
     promised: HardState,
+    /// What is on disk for certain.
+    durable: HardState,
 }
 
 impl Standing {
+    /// What of this the next run has to begin with, after a crash too.
+    pub(crate) fn remembered(self) -> Self {
+        let Self { stored, durable, .. } = self;
+        let commit = stored.max(durable.commit.0);
+        Self { term: durable.term.0, commit, applied: stored, last: commit, promised: durable, ..self }
+    }
+
     pub(crate) fn numbers(&self) -> [u64; 5] {
         [self.term, self.commit, self.applied, self.stored, self.last]
     }

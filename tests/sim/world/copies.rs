@@ -176,7 +176,7 @@ impl World {
         self.end_process(number, copy);
         let host = &mut self.hosts[number];
         (host.standing, host.put_back) = (None, true);
-        // It is found out before it does any harm, or else `logs` remembers what it did before.
+        // It is found out before it does any harm, or else `votes` and `logs` remember what it did before.
         self.logs.forget(self.cluster.member(number).expect("it was a voter"));
         self.schedule_start(number, RESTART);
     }
