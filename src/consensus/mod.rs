@@ -181,6 +181,7 @@ impl Consensus {
         self.check(&message.0)?;
         self.note_snapshot_taken(&message.0);
         self.leave_out_what_is_new(&mut message.0);
+        self.believe_planted(&mut message.0);
         let (from, term) = (message.0.from, message.0.term);
         self.heard_from.insert(from, now);
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
@@ -190,6 +191,19 @@ impl Consensus {
             self.hear(now);
         }
         Ok(())
+    }
+
+    /// The bugs that the features plant: the sender's log is taken for one that fits to this member's, or is no shorter.
+    fn believe_planted(&self, message: &mut eraftpb::Message) {
+        let log = &self.node.raft.raft_log;
+        let votes = matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if cfg!(feature = "planted-vote-for-any-log") && votes {
+            message.log_term = message.term;
+        }
+        let appends = message.msg_type == MessageType::MsgAppend && message.index <= log.last_index();
+        if cfg!(feature = "planted-append-anywhere") && appends {
+            message.log_term = log.term(message.index).unwrap_or(message.log_term);
+        }
     }
 
     /// Whether raft can be shown a message.

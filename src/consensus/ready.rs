@@ -95,11 +95,11 @@ impl Consensus {
     fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
         let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
         match self.outstanding.iter_mut().rev().find(waits) {
-            Some(outstanding) => {
+            Some(outstanding) if !cfg!(feature = "planted-send-before-sync") => {
                 outstanding.messages.extend(messages);
                 Vec::new()
             }
-            None => messages,
+            _ => messages,
         }
     }
 

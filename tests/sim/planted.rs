@@ -1,4 +1,5 @@
-//! Bugs that are put in on purpose: the simulator finds each of them, by what clients are shown, within a few seeds.
+//! Bugs that are put in on purpose: the simulator finds each of them within a few seeds, by what clients are shown, or by what is in the logs and in
+//! the messages.
 //!
 //! Owns: how many seeds that may take. Each test exists only in a build with its bug:
 //!
@@ -16,10 +17,13 @@ fn find(draw: Draw, seeds_max: u64) {
 
 /// The same for a violation that is described so.
 fn find_said(draw: Draw, seeds_max: u64, said: &str) {
-    let found = (0..seeds_max).find_map(|seed| {
-        let plan = Plan { look_inside: false, ..draw(seed) };
-        run(plan).err().filter(|why| why.contains(said)).map(|why| (seed, why))
-    });
+    find_inside(|seed| Plan { look_inside: false, ..draw(seed) }, seeds_max, said);
+}
+
+/// The same inside the members, too: what clients are shown may be right for long.
+fn find_inside(plan: impl Fn(u64) -> Plan, seeds_max: u64, said: &str) {
+    let found = (0..seeds_max)
+        .find_map(|seed| run(plan(seed)).err().filter(|why| why.contains(said)).map(|why| (seed, why)));
     let (seed, why) = found.expect("the simulator finds the bug");
     println!("found with seed {seed}: {why}");
 }
@@ -57,7 +61,26 @@ fn ack_before_quorum_is_found() {
 #[cfg(feature = "planted-forget-vote")]
 #[test]
 fn forget_vote_is_found() {
+    find_inside(Plan::draw_cluster, 20, "leaves before it is on the disk");
     find(Plan::draw_cluster, 300);
+}
+
+#[cfg(feature = "planted-send-before-sync")]
+#[test]
+fn send_before_sync_is_found() {
+    find_inside(Plan::draw_cluster, 20, "leaves member");
+}
+
+#[cfg(feature = "planted-append-anywhere")]
+#[test]
+fn append_anywhere_is_found() {
+    find_inside(Plan::draw_members, 60, "not the same up to it");
+}
+
+#[cfg(feature = "planted-vote-for-any-log")]
+#[test]
+fn vote_for_any_log_is_found() {
+    find_inside(Plan::draw_cluster, 60, "which was committed before");
 }
 
 #[cfg(feature = "planted-reuse-read-context")]
