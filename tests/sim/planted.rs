@@ -117,5 +117,6 @@ fn log_before_state_is_found() {
 #[test]
 fn believe_copies_is_found() {
     // That a copy is not found out would be seen as such. Here it counts what becomes of that.
+    find_inside(Plan::draw_members, 60, "votes a second time");
     find_said(Plan::draw_members, 100, "a write is lost");
 }

@@ -119,8 +119,6 @@ impl World {
         if self.plan.admin.is_some() {
             self.check_members();
         }
-        let found_out = self.hosts.iter().all(|host| host.fenced || !host.put_back);
-        assert!(found_out, "a disk that was put back is used:\n{}", self.described());
         let places = &self.oracle.places;
         (self.report.added, self.report.promoted, self.report.removed) =
             (places.added, places.promoted, places.removed);
