@@ -100,8 +100,12 @@ impl Core {
             let leads_nowhere = service.offered.is_some() && !self.consensus.offer_holds(*to);
             let reached = match service.wanted {
                 None => self.consensus.reaches(*to),
-                // It had the log all the time.
-                Some(_) => self.consensus.has_stopped_asking(*to),
+                // It had the log all the time. Who is silent before anything is offered has begun a new run, or its answer was overtaken: it asks
+                // again soon, and goes on where it was, unless what it has is of no use any more.
+                Some(from) => {
+                    let stopped = service.offered.is_some() && self.consensus.has_stopped_asking(*to);
+                    stopped || self.consensus.wanted_state(*to).is_some_and(|wanted| wanted > from)
+                }
             };
             (leads_nowhere || reached || taken.contains(to)).then_some(*to)
         };

@@ -73,6 +73,8 @@ pub(crate) enum Effect {
     /// In this term, entries are handed to the state.
     Committed(Term, Vec<LogEntry>),
     Log(LogEvent),
+    /// It begins to send this member its state.
+    Serves(MemberId),
     Replied(ProposalId, Applied),
     Refused(Request, RefusedWhy),
     /// The barrier of this read has passed: the view taken now may be answered from.
@@ -523,6 +525,9 @@ impl Member {
                 self.tell_wal(LogJob::Reset { to }, effects);
             }
             CoreOutput::Store(job) => {
+                if let CheckpointJob::Serve { to, .. } = &job {
+                    effects.push(Effect::Serves(*to));
+                }
                 if matches!(job, CheckpointJob::Install(_)) {
                     self.installing = true;
                     effects.push(Effect::Log(LogEvent::Installing));

@@ -60,6 +60,7 @@ impl Totals {
         sum.installed += report.installed;
         sum.spoiled += report.spoiled;
         sum.renewed_states += report.renewed_states;
+        sum.served_suspects += report.served_suspects;
         sum.told += report.told;
         sum.progress += report.progress;
         sum.overtaken += report.overtaken;
@@ -159,8 +160,10 @@ fn clusters_whose_members_change_keep_their_word() {
 #[test]
 fn a_member_whose_state_is_spoiled_takes_another_one() {
     let report = run_seeds("spoiled", Plan::draw_spoiled, 0..SPOILED_SEEDS);
-    let Report { spoiled, renewed_states, .. } = report;
+    let Report { spoiled, renewed_states, served_suspects, .. } = report;
     assert!(spoiled > SPOILED_SEEDS && renewed_states == spoiled, "{report:?}");
+    // Another leader begins anew, and there are many elections; a restart of the member, or a late answer, is no reason to.
+    assert!(4 * served_suspects < 9 * spoiled, "{served_suspects} transfers for {spoiled} states");
 }
 
 #[test]

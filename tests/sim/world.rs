@@ -199,6 +199,8 @@ pub(crate) struct Report {
     /// States that were spoiled, and those that another one has replaced since.
     pub(crate) spoiled: u64,
     pub(crate) renewed_states: u64,
+    /// Times that somebody began to send a member that does not trust its state another one.
+    pub(crate) served_suspects: u64,
     /// Leases that were renewed, and that ended because nobody did.
     pub(crate) renewed: u64,
     pub(crate) expired: u64,
@@ -654,6 +656,11 @@ impl World {
                     }
                 }
                 Effect::Log(event) => self.note_log(number, event),
+                Effect::Serves(to) => {
+                    let mut members = self.hosts.iter().filter_map(|host| host.member.as_ref());
+                    let suspect = members.any(|member| member.id() == to && member.is_suspect());
+                    self.report.served_suspects += u64::from(suspect);
+                }
                 Effect::Replied(id, applied) => self.replied(id, &applied),
                 Effect::Refused(request, why) => {
                     self.note("refused", &[number as u64, why as u64]);
