@@ -119,7 +119,8 @@ impl Encounters {
 
     /// The first of them that answers, and what it says of its cluster.
     async fn ask_who(&self, addresses: &[SocketAddr]) -> Option<(SocketAddr, Standing)> {
-        let question = Question::Probe { name: self.desk.name.clone(), view: View::default() };
+        let (name, view) = (self.desk.name.clone(), View::default());
+        let question = Question::Probe { name, over: None, view };
         for at in addresses {
             if let Ok((_, Answer::Member(standing))) = self.transport.ask_stranger(*at, &question).await {
                 return Some((*at, standing));

@@ -260,7 +260,7 @@ pub(crate) struct World {
     changes: Vec<(u64, Instant)>,
     loss: Option<Step>,
     /// Where a cluster decides who votes: the newest state that was seen, and how many are to vote there.
-    votes: (LogIndex, usize),
+    voters: (LogIndex, usize),
     /// When a host that is off is switched on again.
     on_again: Option<Instant>,
     calm: bool,
@@ -313,7 +313,7 @@ impl World {
             parted: None,
             changes: Vec::new(),
             loss: None,
-            votes: (LogIndex(0), 0),
+            voters: (LogIndex(0), 0),
             on_again: None,
             calm: false,
             settled_at: Instant(0),

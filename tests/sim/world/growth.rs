@@ -74,16 +74,16 @@ impl World {
     pub(super) fn check_votes(&mut self) {
         let views: Vec<_> =
             self.hosts.iter().filter_map(|host| host.member.as_ref()).map(Member::view).collect();
-        for view in views.iter().filter(|view| view.applied() > self.votes.0) {
+        for view in views.iter().filter(|view| view.applied() > self.voters.0) {
             let facts = view.facts();
             let conf = &facts.conf_state;
             let count = facts.members.iter().filter(|member| member.votes).count();
             assert!(count % 2 == 1 && conf.voters.len() % 2 == 1, "{conf:?}");
-            assert!(count >= self.votes.1 && conf.voters.len() <= count, "{conf:?} after {:?}", self.votes);
+            assert!(count >= self.voters.1 && conf.voters.len() <= count, "{conf:?} after {:?}", self.voters);
         }
         let newest = views.iter().max_by_key(|view| view.applied());
-        if let Some(view) = newest.filter(|view| view.applied() > self.votes.0) {
-            self.votes = (view.applied(), votes(view).len());
+        if let Some(view) = newest.filter(|view| view.applied() > self.voters.0) {
+            self.voters = (view.applied(), votes(view).len());
         }
     }
 
