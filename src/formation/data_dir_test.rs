@@ -65,7 +65,7 @@ fn batch(first: i64, last: i64) -> FoldBatch {
     let (founding, conf_state) = (test_founding(1), test_founding(1).meta.conf_state);
     let meta =
         Meta { applied: LAST, applied_term: Term(3), revision: Revision(last), conf_state, ..founding.meta };
-    FoldBatch { changes: (first..=last).map(put).collect(), leases: Vec::new(), meta }
+    FoldBatch { changes: (first..=last).map(put).collect(), leases: Vec::new(), sweep: None, meta }
 }
 
 /// As whoever restores does it: two batches up to revision 9.
@@ -295,7 +295,7 @@ fn a_store_that_has_moved_on_excuses_no_log() {
     let mut store = Store::open_in(&root, STORE_NAME, options().store).unwrap();
     let mut meta = store.meta().clone();
     meta.applied = LogIndex(10);
-    store.fold(&FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta }).unwrap();
+    store.fold(&FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), sweep: None, meta }).unwrap();
     drop(store);
     let data = start(&root, 2).unwrap();
     assert_eq!(data.recovered.entries.len(), 2, "nothing is discarded, and consensus will refuse it");
@@ -314,7 +314,7 @@ fn a_record_that_is_older_than_the_state_is_refused() {
         meta.applied = meta.applied.next();
         let attributes = &mut meta.members[0].attributes;
         (attributes.incarnation, attributes.boot_nonce) = (run.incarnation.0, run.boot_nonce);
-        store.fold(&FoldBatch { meta, changes: ChangeLog::default(), leases: Vec::new() }).unwrap();
+        store.fold(&FoldBatch { meta, ..FoldBatch::default() }).unwrap();
         match open(&root, 3, None, options()) {
             Ok(_) => assert!(known),
             Err(OpenError::RecordRolledBack { incarnation }) => {
@@ -342,7 +342,7 @@ fn a_state_that_is_not_to_be_trusted_stays_so_until_another_one_has_come() {
     let lease = Lease { ttl: 60, remaining: 0, granted_at: LogIndex(2) };
     let leases = vec![(LeaseId(7), Some(lease))];
     let meta = Meta { applied: data.store.meta().applied.next(), ..data.store.meta().clone() };
-    data.store.fold(&FoldBatch { changes: ChangeLog::default(), leases, meta }).unwrap();
+    data.store.fold(&FoldBatch { changes: ChangeLog::default(), leases, sweep: None, meta }).unwrap();
     assert_eq!(data.store.base().unwrap().leases().unwrap().len(), 1);
     drop(data);
     distrust(&root).unwrap();

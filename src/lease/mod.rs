@@ -193,6 +193,15 @@ impl Lessor {
         leading.waiting_count += 1;
     }
 
+    /// For so long no renewal could be heard: every lease that runs has that much longer.
+    pub fn postpone(&mut self, now: Instant, by: Duration) {
+        let Some(leading) = &mut self.leading else { return };
+        let running: Vec<(Instant, LeaseId)> = leading.deadlines.iter().copied().collect();
+        for (deadline, id) in running {
+            leading.restart(now, id, deadline + by);
+        }
+    }
+
     /// The time that a lease has left; zero when its end is due. `None` for one that does not exist, and where the member does not lead.
     pub fn remaining(&self, now: Instant, id: LeaseId) -> Option<Duration> {
         let timed = self.leading.as_ref()?.leases.get(&id)?;

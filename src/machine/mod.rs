@@ -16,6 +16,7 @@ mod alarms;
 mod charter;
 mod leases;
 mod members;
+mod sweep;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Machine {
     rotated: LogIndex,
     /// The log entry that the frozen generation ends with.
     freezing: Option<LogIndex>,
+    /// The store carries out a deletion, and the frozen generation ends before it.
+    sweeping: bool,
     /// The compacted revision as of the last rotation: removal in the store follows what a fold has told it.
     rotated_compacted: Revision,
     /// The size at which a generation is full.
@@ -58,6 +61,7 @@ impl Machine {
             tip: Tip::of_base(base)?,
             rotated,
             freezing: None,
+            sweeping: false,
             rotated_compacted,
             overlay_bytes,
             changed_leases: BTreeSet::new(),
@@ -136,6 +140,7 @@ impl Machine {
 
     /// Applies an entry that changes nothing but the position in the log.
     pub fn apply_empty(&mut self, index: LogIndex, term: Term) {
+        assert!(!self.sweeping, "the store is ahead of the state");
         self.tip.advance(index, term);
     }
 
@@ -223,9 +228,9 @@ impl Machine {
             && (self.active_is_full() || self.tip.view().compacted() > self.rotated_compacted)
     }
 
-    /// Whether entries must wait: the active generation is full, and so is the one before it.
+    /// Whether entries must wait: the active generation is full, and so is the one before it; or the store carries out a deletion.
     pub fn must_stall(&self) -> bool {
-        self.freezing.is_some() && self.active_is_full()
+        self.sweeping || self.freezing.is_some() && self.active_is_full()
     }
 
     /// Whether entries were applied since the last rotation.
@@ -244,7 +249,7 @@ impl Machine {
         self.freezing = Some(self.rotated);
         let meta = self.tip.view().meta();
         let leases = self.take_changed_leases();
-        Some(FoldBatch { changes: self.tip.freeze(), leases, meta })
+        Some(FoldBatch { changes: self.tip.freeze(), leases, sweep: None, meta })
     }
 
     /// The frozen generation is in the store, whose new content is `base`. Views taken before keep what they hold.
@@ -254,7 +259,11 @@ impl Machine {
             Some(base.meta().applied),
             "the base ends where the generation ended"
         );
-        self.tip.thaw(base);
+        if std::mem::take(&mut self.sweeping) {
+            self.tip.follow(base);
+        } else {
+            self.tip.thaw(base);
+        }
     }
 
     /// The store has removed compacted versions; `base` is its new content.

@@ -230,12 +230,17 @@ proptest! {
 
     #[test]
     fn any_history_reads_as_in_the_model(steps in vec(step(), 1..80)) {
-        play(steps)?;
+        play(Rig::new(), steps)?;
+    }
+
+    /// Deletions of so many keys are left to the store, and nothing else is different.
+    #[test]
+    fn any_history_with_sweeps_reads_as_in_the_model(keys in 1usize..5, steps in vec(step(), 1..80)) {
+        play(Rig::with_overlay(keys * 257), steps)?;
     }
 }
 
-fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut rig = Rig::new();
+fn play(mut rig: Rig, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut model = Model::new();
     let mut pinned: Vec<(View, Model)> = Vec::new();
     for step in steps {

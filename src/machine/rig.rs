@@ -30,6 +30,10 @@ pub(crate) struct Rig {
     pub(crate) machine: Machine,
     log: Vec<(Entry, Option<Applied>)>,
     batch: Option<FoldBatch>,
+    /// The size of a generation, where it is not the usual one.
+    overlay_bytes: Option<usize>,
+    /// How many deletions the store has carried out.
+    pub(super) sweeps: usize,
 }
 
 pub(super) const TERM: Term = Term(3);
@@ -89,7 +93,17 @@ impl Rig {
             store,
             log: Vec::new(),
             batch: None,
+            overlay_bytes: None,
+            sweeps: 0,
         }
+    }
+
+    /// One in which a deletion is swept that would fill so small a generation.
+    pub(super) fn with_overlay(bytes: usize) -> Self {
+        let mut rig = Self::new();
+        rig.overlay_bytes = Some(bytes);
+        rig.machine.set_overlay_bytes(bytes);
+        rig
     }
 
     pub(crate) fn view(&self) -> View {
@@ -116,6 +130,9 @@ impl Rig {
         let index = self.machine.applied().next();
         match entry {
             Entry::Command(command) => {
+                if let Some(delete) = self.machine.as_sweep(command).expect("a sound store") {
+                    return Some(self.sweep(index, delete));
+                }
                 Some(self.machine.apply(index, TERM, command, Allowance::UNLIMITED).expect("a sound store"))
             }
             Entry::Empty => {
@@ -127,6 +144,23 @@ impl Rig {
                 None
             }
         }
+    }
+
+    /// What is frozen is folded first, and nothing shows before the store has it all.
+    fn sweep(&mut self, index: LogIndex, delete: &DeleteRange) -> Applied {
+        self.fold();
+        let before = self.view();
+        let swept = self.machine.begin_sweep(index, TERM, delete, Allowance::UNLIMITED);
+        let (batch, applied) = swept.expect("a sound store");
+        let now = self.view();
+        assert!(self.machine.must_stall() && self.machine.rotate().is_none());
+        assert_eq!((now.revision(), now.applied()), (before.revision(), before.applied()));
+        assert_eq!((now.digest(), now.bytes_in_use()), (before.digest(), before.bytes_in_use()));
+        self.store.fold(&batch).expect("a sound store");
+        self.machine.folded(base(&self.store));
+        assert_eq!(self.machine.applied(), index);
+        self.sweeps += 1;
+        applied
     }
 
     /// Freezes the active generation, if none is frozen.
@@ -151,7 +185,8 @@ impl Rig {
         progress.finished
     }
 
-    /// Loses the overlay and applies the log after the store's position once more; every result must come again.
+    /// Loses the overlay and applies the log after the store's position once more; every result must come again, also of deletions that are
+    /// not swept this time.
     pub(crate) fn reopen(&mut self) {
         let before = self.view();
         self.batch = None;
@@ -161,6 +196,10 @@ impl Rig {
         for (entry, result) in &log[usize::try_from(applied).expect("small")..] {
             assert_eq!(&self.play(entry), result, "a replayed entry gives what it gave");
         }
+        if let Some(bytes) = self.overlay_bytes {
+            self.machine.set_overlay_bytes(bytes);
+        }
+        assert_eq!(self.view().bytes_in_use(), before.bytes_in_use());
         assert_eq!(self.view().facts(), before.facts());
         assert_eq!(self.view().leases(), before.leases());
         assert_eq!(self.view().digest(), before.digest(), "a restart makes no difference");

@@ -10,6 +10,7 @@ use super::generation::{Hit, Hits};
 use super::view::View;
 use crate::command::{KeyRange, KeyValue};
 use crate::ids::{Revision, VersionId};
+use crate::limits::PUT_OVERHEAD_BYTES;
 use crate::store::{Base, ChangeKind, Head, StoreError, Visit, WHOLE_FILE};
 
 /// A live key, with as much of it as its layer gave for free.
@@ -193,6 +194,21 @@ impl View {
             base: self.base.heads(range)?.peekable(),
         };
         Ok(Box::new(merge.map(|row| row.map(Step::Row))))
+    }
+
+    /// Whether tombstones of all live keys of `range` would count at least so many bytes.
+    pub fn outweighs(&self, range: &KeyRange, bytes: u64) -> Result<bool, StoreError> {
+        if range.is_single() {
+            return Ok(false);
+        }
+        let mut sum = 0;
+        for row in self.rows(range, self.rev, usize::MAX)? {
+            sum += row?.key().len() as u64 + PUT_OVERHEAD_BYTES;
+            if sum >= bytes {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Begins to count the live keys of `range` at a retained revision.

@@ -67,6 +67,17 @@ impl Tip {
         self.view.base = base;
     }
 
+    /// The same where `base` is one entry ahead, which has deleted keys: the state goes on from there.
+    pub fn follow(&mut self, base: Arc<Base>) {
+        assert_eq!(self.view.active.bytes(), 0, "nothing was written since");
+        let meta = base.meta();
+        self.view.rev = meta.revision;
+        self.view.applied = meta.applied;
+        self.view.applied_term = meta.applied_term;
+        self.view.digest = meta.digest;
+        self.thaw(base);
+    }
+
     /// Puts an equal base in the place of the current one.
     pub fn rebase(&mut self, base: Arc<Base>) {
         assert_eq!(

@@ -18,7 +18,7 @@ use crate::command::{
     DeleteRange, DeleteResult, KeyValue, LeaseChange, Op, OpResult, Put, PutResult, Range, RangeResult,
     Rejection, Txn, TxnResult,
 };
-use crate::ids::{LeaseId, Revision, VersionId};
+use crate::ids::{Digest, LeaseId, LogIndex, Revision, Term, VersionId};
 use crate::store::{Change, ChangeKind, StoreError};
 
 /// Keys of a deletion that are let go of together.
@@ -151,10 +151,46 @@ impl<'m> Writer<'m> {
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> Result<DeleteResult, StoreError> {
-        let base = &self.view.base;
-        let rows = self.view.rows(&delete.range, self.view.rev, usize::MAX)?;
         // In portions that are let go of one by one: there is no bound on how many keys it may be.
         let mut portions: VecDeque<Vec<Bytes>> = VecDeque::new();
+        let result = self.find_doomed(delete, |key| match portions.back_mut() {
+            Some(portion) if portion.len() < DELETE_PORTION => portion.push(key),
+            _ => portions.push_back(vec![key]),
+        })?;
+        while let Some(portion) = portions.pop_front() {
+            for key in portion {
+                self.bury(key);
+            }
+        }
+        Ok(result)
+    }
+
+    /// What the entry at `index` comes to that deletes an interval, and the digest after its changes. The state stays what it is.
+    pub fn survey(
+        &mut self,
+        index: LogIndex,
+        term: Term,
+        delete: &DeleteRange,
+    ) -> Result<(DeleteResult, Digest), StoreError> {
+        let mut digest = self.view.digest;
+        digest.entry(index, term);
+        let mut id = VersionId::first_of(self.start.next());
+        let result = self.find_doomed(delete, |key| {
+            digest.change(id, &Change { key, kind: ChangeKind::Delete });
+            id.sub += 1;
+        })?;
+        Ok((result, digest))
+    }
+
+    /// Goes through the live keys of an interval, in order. The result is that of their deletion, with as much of what they were as the answer
+    /// wants and may have.
+    fn find_doomed(
+        &mut self,
+        delete: &DeleteRange,
+        mut found: impl FnMut(Bytes),
+    ) -> Result<DeleteResult, StoreError> {
+        let base = &self.view.base;
+        let rows = self.view.rows(&delete.range, self.view.rev, usize::MAX)?;
         let mut deleted = 0;
         let mut previous = Vec::new();
         let (mut room, mut too_large) = (self.answer, self.too_large);
@@ -169,20 +205,12 @@ impl<'m> Writer<'m> {
             } else {
                 row.into_key()
             };
-            match portions.back_mut() {
-                Some(portion) if portion.len() < DELETE_PORTION => portion.push(key),
-                _ => portions.push_back(vec![key]),
-            }
+            found(key);
             deleted += 1;
         }
         (self.answer, self.too_large) = (room, too_large);
         if too_large {
             previous = Vec::new();
-        }
-        while let Some(portion) = portions.pop_front() {
-            for key in portion {
-                self.bury(key);
-            }
         }
         Ok(DeleteResult { deleted, previous })
     }

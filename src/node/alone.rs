@@ -76,12 +76,11 @@ fn take_over(store: &mut Store, entries: &[LogEntry], member: MemberId) -> Resul
     let mut machine = Machine::new(Arc::new(store.base()?))?;
     let applied = machine.applied();
     for entry in entries.iter().filter(|entry| entry.index > applied) {
-        apply(&mut machine, entry)?;
+        apply(&mut machine, store, entry)?;
         if machine.should_rotate()
             && let Some(batch) = machine.rotate()
         {
-            store.fold(&batch)?;
-            machine.folded(Arc::new(store.base()?));
+            fold(&mut machine, store, &batch)?;
         }
     }
     let (applied, view) = (machine.applied(), machine.view());
@@ -93,7 +92,7 @@ fn take_over(store: &mut Store, entries: &[LogEntry], member: MemberId) -> Resul
     Ok(Alone { dropped, revision, applied })
 }
 
-fn apply(machine: &mut Machine, entry: &LogEntry) -> Result<(), AloneError> {
+fn apply(machine: &mut Machine, store: &mut Store, entry: &LogEntry) -> Result<(), AloneError> {
     let (index, term) = (entry.index, entry.term);
     // Which configuration an entry leads to does not matter: it ends with this member alone.
     if entry.kind != EntryKind::Normal || entry.data.is_empty() {
@@ -101,7 +100,19 @@ fn apply(machine: &mut Machine, entry: &LogEntry) -> Result<(), AloneError> {
         return Ok(());
     }
     let envelope = codec::decode(entry.data.clone()).map_err(|cause| AloneError::Entry { index, cause })?;
-    machine.apply(index, term, &envelope.command, Allowance::NOTHING)?;
+    match machine.as_sweep(&envelope.command)? {
+        Some(delete) => {
+            let (batch, _) = machine.begin_sweep(index, term, delete, Allowance::NOTHING)?;
+            fold(machine, store, &batch)?;
+        }
+        None => drop(machine.apply(index, term, &envelope.command, Allowance::NOTHING)?),
+    }
+    Ok(())
+}
+
+fn fold(machine: &mut Machine, store: &mut Store, batch: &FoldBatch) -> Result<(), AloneError> {
+    store.fold(batch)?;
+    machine.folded(Arc::new(store.base()?));
     Ok(())
 }
 

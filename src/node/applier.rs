@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::leases::{LeaseAnswer, LeaseNews};
 use super::reconcile::Membership;
+use super::sweep::Sweep;
 use super::trail::Trail;
 use crate::command::codec::{self, CodecError};
 use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
@@ -93,7 +94,7 @@ pub enum ApplierError {
 /// - An error is final.
 ///
 /// When the active generation is full while the frozen one is not folded yet, entries wait in the queue, which the core
-/// bounds by holding proposals back.
+/// bounds by holding proposals back. So they do while the store carries out a deletion of very many keys.
 pub struct Applier {
     pub(super) machine: Machine,
     /// The nonce of this run: replies to another run's proposals concern nobody here.
@@ -115,10 +116,12 @@ pub struct Applier {
     /// Bytes applied since the last report to the core.
     unreported_bytes: usize,
     /// Bytes of log applied since the last rotation, and where they are too many.
-    unfolded_bytes: usize,
+    pub(super) unfolded_bytes: usize,
     unfolded_bytes_max: usize,
     /// A fold was handed out and has not come back.
-    folding: bool,
+    pub(super) folding: bool,
+    /// The deletion that entries wait for.
+    pub(super) sweep: Option<Sweep>,
     /// What was told to the core last.
     membership: Membership,
     /// What other members may want to compare.
@@ -158,6 +161,7 @@ impl Applier {
             unfolded_bytes: 0,
             unfolded_bytes_max: UNFOLDED_LOG_BYTES_MAX,
             folding: false,
+            sweep: None,
             membership: Membership::default(),
             trail: Trail::default(),
             fold_wanted: false,
@@ -217,6 +221,7 @@ impl Applier {
         assert!(self.folding, "a fold comes back once");
         self.folding = false;
         self.machine.folded(Arc::clone(&base));
+        self.end_sweep();
         self.show_base(&base);
     }
 
@@ -225,7 +230,8 @@ impl Applier {
         self.now = now;
         let (new, old) = (base.meta().applied, self.machine.applied());
         assert!(new > old || self.suspect && new == old, "the state does not go back");
-        let dropped = std::mem::take(&mut self.queue).into_iter().chain(self.asked.take());
+        let sweep = self.sweep.take().map(Sweep::into_entry);
+        let dropped = std::mem::take(&mut self.queue).into_iter().chain(self.asked.take()).chain(sweep);
         self.unreported_bytes += dropped.map(|entry| entry.memory_bytes()).sum::<usize>();
         self.unfolded_bytes = 0;
         (self.folding, self.compacting, self.suspect) = (false, false, false);
@@ -272,7 +278,8 @@ impl Applier {
 
     /// When to call [`Applier::handle_timeout`]: a fold or a lease is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.quiet_fold_at().into_iter().chain(self.lessor.poll_timeout()).min()
+        let lessor = self.lessor.poll_timeout().filter(|_| self.sweep.is_none());
+        self.quiet_fold_at().into_iter().chain(lessor).min()
     }
 
     /// When a quiet, dirty overlay is folded, so that a restart has little to replay. `None` when clean.
@@ -302,10 +309,10 @@ impl Applier {
         self.trail.point(self.machine.applied(), compared, milestone)
     }
 
-    /// Whether entries wait: the store has not taken over the last generation, or another one is to take its place.
+    /// Whether entries wait: the store has not taken over the last generation, deletes very many keys, or another one is to take its place.
     pub fn is_stalled(&self) -> bool {
         let log_full = self.folding && self.unfolded_bytes >= self.unfolded_bytes_max;
-        self.suspect || log_full || self.machine.must_stall()
+        self.suspect || log_full || self.sweep.is_some() || self.machine.must_stall()
     }
 
     /// One batch of entries, a fold that is due, what leases want; false when there is nothing to do now.
@@ -315,11 +322,12 @@ impl Applier {
             return Ok(true);
         }
         let applied = self.apply_batch()?;
+        let sweeps = self.begin_sweep()?;
         let quiet = self.quiet_fold_at().is_some_and(|due| self.now >= due);
         let full = self.machine.should_rotate() || self.unfolded_bytes >= self.unfolded_bytes_max;
         let wanted = !self.folding && std::mem::take(&mut self.fold_wanted);
         let folds = !self.folding && (full || quiet || wanted) && self.fold();
-        Ok(folds || applied)
+        Ok(folds || sweeps || applied)
     }
 
     fn apply_batch(&mut self) -> Result<bool, ApplierError> {
@@ -332,8 +340,10 @@ impl Applier {
                 break;
             }
             bytes += entry.memory_bytes();
+            if !self.apply(&entry, &mut replies)? {
+                break;
+            }
             self.note_applied(&entry);
-            self.apply(entry, &mut replies)?;
             self.note_digest();
             // A full generation is folded at once, and the batch goes on in the next one.
             if !self.folding && self.machine.should_rotate() {
@@ -349,46 +359,57 @@ impl Applier {
         Ok(!self.outputs.is_empty())
     }
 
+    /// Whether the entry is applied; one that deletes too much is set aside.
     fn apply(
         &mut self,
-        entry: LogEntry,
+        entry: &LogEntry,
         replies: &mut Vec<(ProposalId, Applied)>,
-    ) -> Result<(), ApplierError> {
+    ) -> Result<bool, ApplierError> {
         let (index, term) = (entry.index, entry.term);
         if entry.data.is_empty() {
             self.machine.apply_empty(index, term);
-            return Ok(());
+            return Ok(true);
         }
-        let envelope =
-            codec::decode(entry.data).map_err(|cause| ApplierError::EntryUnreadable { index, cause })?;
-        // Whoever proposed it in another run, or elsewhere, has its answer from there: reading it here could take more memory than there is,
-        // and at each replay again.
-        let is_ours = envelope.id.boot == self.boot_nonce;
-        let answer = if is_ours { Allowance::of(self.answer_bytes) } else { Allowance::NOTHING };
-        let applied = self
-            .machine
-            .apply(index, term, &envelope.command, answer)
-            .map_err(|cause| ApplierError::Store { index, cause })?;
+        let envelope = codec::decode(entry.data.clone())
+            .map_err(|cause| ApplierError::EntryUnreadable { index, cause })?;
+        let store = |cause| ApplierError::Store { index, cause };
+        if let Some(delete) = self.machine.as_sweep(&envelope.command).map_err(store)? {
+            self.plan_sweep(entry.clone(), envelope.id, delete.clone());
+            return Ok(false);
+        }
+        let answer = self.answer_for(envelope.id);
+        let applied = self.machine.apply(index, term, &envelope.command, answer).map_err(store)?;
         if let (Command::Lease(command), Ok(outcome)) = (&envelope.command, &applied.outcome) {
             self.note_lease(command, outcome);
         }
-        if is_ours {
+        if self.is_ours(envelope.id) {
             replies.push((envelope.id, applied));
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn note_applied(&mut self, entry: &LogEntry) {
+    /// Whether this run has proposed it.
+    pub(super) fn is_ours(&self, id: ProposalId) -> bool {
+        id.boot == self.boot_nonce
+    }
+
+    /// What may be read for an answer. Whoever proposed it in another run, or elsewhere, has its answer from there: reading it here could take more memory than
+    /// there is, and at each replay again.
+    pub(super) fn answer_for(&self, id: ProposalId) -> Allowance {
+        if self.is_ours(id) { Allowance::of(self.answer_bytes) } else { Allowance::NOTHING }
+    }
+
+    pub(super) fn note_applied(&mut self, entry: &LogEntry) {
         self.last_applied = self.now;
         self.unreported_bytes += entry.memory_bytes();
         self.unfolded_bytes += entry.memory_bytes();
     }
 
-    fn note_digest(&mut self) {
+    pub(super) fn note_digest(&mut self) {
         self.trail.note(self.machine.applied(), self.machine.digest());
     }
 
-    fn publish(&mut self, replies: Vec<(ProposalId, Applied)>) {
+    pub(super) fn publish(&mut self, replies: Vec<(ProposalId, Applied)>) {
         self.outputs.push_back(ApplierOutput::Publish(self.machine.view()));
         if !replies.is_empty() {
             self.outputs.push_back(ApplierOutput::Replies(replies));

@@ -50,7 +50,8 @@ impl End {
             let key = format!("{} {sub}", meta.revision.0).into();
             (VersionId { main: meta.revision, sub }, Change { key, kind })
         };
-        let batch = FoldBatch { changes: (0..keys).map(change).collect(), leases: Vec::new(), meta };
+        let batch =
+            FoldBatch { changes: (0..keys).map(change).collect(), leases: Vec::new(), sweep: None, meta };
         self.job(now, CheckpointJob::Fold(batch));
         self.checkpointer.work(now).unwrap();
     }
@@ -59,7 +60,10 @@ impl End {
     fn lease(&mut self, now: Instant, leases: Vec<(LeaseId, Option<Lease>)>) {
         let mut meta = self.checkpointer.store().meta().clone();
         meta.applied = meta.applied.next();
-        self.job(now, CheckpointJob::Fold(FoldBatch { changes: ChangeLog::default(), leases, meta }));
+        self.job(
+            now,
+            CheckpointJob::Fold(FoldBatch { changes: ChangeLog::default(), leases, sweep: None, meta }),
+        );
         self.checkpointer.work(now).unwrap();
     }
 
@@ -239,6 +243,7 @@ fn removal_waits_for_a_transfer_that_it_would_thin_out() {
     let mut batch = FoldBatch {
         changes: ChangeLog::default(),
         leases: Vec::new(),
+        sweep: None,
         meta: pair.source.checkpointer.store().meta().clone(),
     };
     batch.meta.applied = batch.meta.applied.next();
@@ -274,6 +279,7 @@ fn facts_that_raft_could_not_begin_from_are_not_taken() {
     let mut batch = FoldBatch {
         changes: ChangeLog::default(),
         leases: Vec::new(),
+        sweep: None,
         meta: pair.source.checkpointer.store().meta().clone(),
     };
     batch.meta.applied = batch.meta.applied.next();
@@ -297,7 +303,7 @@ fn facts_that_nothing_could_be_added_to_are_not_taken() {
         let mut meta = pair.source.checkpointer.store().meta().clone();
         meta.applied = meta.applied.next();
         spoil(&mut meta);
-        let batch = FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta };
+        let batch = FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), sweep: None, meta };
         pair.source.job(pair.now, CheckpointJob::Fold(batch));
         pair.serve();
         pair.pass(Duration::from_secs(2));
@@ -315,7 +321,8 @@ fn a_version_that_nothing_could_follow_is_not_taken() {
         let (value, create_revision, lease) = (Bytes::new(), Revision(2), LeaseId::NONE);
         let kind = ChangeKind::Put { value, create_revision, version, lease };
         let change = (VersionId { main: meta.revision, sub: 0 }, Change { key: "key".into(), kind });
-        let batch = FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), meta };
+        let batch =
+            FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), sweep: None, meta };
         pair.source.job(pair.now, CheckpointJob::Fold(batch));
         pair.serve();
         pair.pass(Duration::from_secs(2));

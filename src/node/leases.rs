@@ -159,7 +159,10 @@ impl Applier {
         if !self.lease_answers.is_empty() {
             self.outputs.push_back(ApplierOutput::LeaseAnswers(std::mem::take(&mut self.lease_answers)));
         }
-        while let Some(command) = self.lessor.poll_command(self.now) {
+        // While entries wait for a deletion, nobody can renew: nothing is due then.
+        while self.sweep.is_none()
+            && let Some(command) = self.lessor.poll_command(self.now)
+        {
             self.outputs.push_back(ApplierOutput::Propose(Command::Lease(command)));
         }
         self.outputs.len() > before

@@ -29,6 +29,7 @@ mod reconcile;
 mod serving;
 mod source;
 mod staging;
+mod sweep;
 mod trail;
 mod transfer;
 mod verdict;

@@ -104,7 +104,7 @@ fn restore(image: &[u8]) -> Store {
     let mut records = read(image, 1000).unwrap().into_iter();
     let Some(Record::Facts(meta)) = records.next() else { panic!("facts come first") };
     let mut store = new_store(&Meta { revision: Revision(1), ..Meta::default() });
-    let mut batch = FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta: *meta };
+    let mut batch = FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), sweep: None, meta: *meta };
     for record in records {
         match record {
             Record::Lease(id, lease) => batch.leases.push((id, Some(lease))),

@@ -86,7 +86,12 @@ impl Refold {
         let batch = full.then(|| {
             self.bytes = 0;
             let leases = std::mem::take(&mut self.leases);
-            FoldBatch { changes: std::mem::take(&mut self.changes), leases, meta: self.next.clone() }
+            FoldBatch {
+                changes: std::mem::take(&mut self.changes),
+                leases,
+                sweep: None,
+                meta: self.next.clone(),
+            }
         });
         self.next.revision = id.main;
         self.bytes += change.stored_bytes();
@@ -96,7 +101,7 @@ impl Refold {
 
     /// The last batch.
     pub fn finish(self) -> FoldBatch {
-        FoldBatch { changes: self.changes, leases: self.leases, meta: self.last }
+        FoldBatch { changes: self.changes, leases: self.leases, sweep: None, meta: self.last }
     }
 }
 

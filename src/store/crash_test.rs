@@ -10,8 +10,9 @@ use redb::Database;
 
 use super::scrub::ScrubCursor;
 use super::testing::{Call, Disk, Dump, SMALL, apply, at, batch, delete, dump, founded, open, put};
-use super::types::{Change, ChangeKind, Lease, Meta};
+use super::types::{Change, ChangeKind, Lease, Meta, Sweep};
 use super::writer::{Store, StoreOptions};
+use crate::command::KeyRange;
 use crate::disk::Directory;
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
@@ -65,6 +66,9 @@ struct Milestone {
     state: Dump,
 }
 
+/// Keys of which a deletion takes several transactions.
+const SWEPT: u32 = 600;
+
 /// So small that a fold takes several transactions, and pages are written before the commit.
 const TINY: StoreOptions = StoreOptions { cache_bytes: 256 << 10 };
 
@@ -107,6 +111,18 @@ fn record() -> (Vec<Call>, Vec<Milestone>) {
         }
         note(&store);
     }
+    let first = store.meta().revision.next();
+    let change = |sub| (VersionId { main: first, sub }, put(format!("kez {sub}"), "", first.0, 1));
+    store.fold(&batch(&store, (0..SWEPT).map(change).collect())).unwrap();
+    note(&store);
+    let range = KeyRange::from_wire("key 2".into(), "kez~".into());
+    let (keys, _) = store.base().unwrap().count_live(&range, usize::MAX).unwrap();
+    assert!(keys > u64::from(SWEPT), "some of them with leases");
+    let mut swept = batch(&store, vec![(VersionId::first_of(first.next()), put("kez 0", "", first.0, 2))]);
+    swept.sweep = Some(Sweep { range, keys });
+    swept.meta.revision = first.next().next();
+    store.fold(&swept).unwrap();
+    note(&store);
     (disk.calls(), milestones)
 }
 

@@ -26,10 +26,10 @@ use super::types::{ChangeKind, FoldBatch, Head, Lease, Meta};
 use crate::ids::{LeaseId, VersionId};
 
 /// redb's page size.
-const PAGE_BYTES: usize = 4096;
+pub const PAGE_BYTES: usize = 4096;
 
 /// What a row adds to its key and value in its page, rounded up.
-const ROW_OVERHEAD_BYTES: usize = 64;
+pub const ROW_OVERHEAD_BYTES: usize = 64;
 
 /// How finely a transaction's room is handed out.
 const PIECES_PER_STAGE: usize = 8;
@@ -44,8 +44,10 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     assert!(after.compacted <= after.revision, "nothing is compacted before it happened");
     if let (Some(first), Some(last)) = (batch.changes.iter().next(), batch.changes.last()) {
         assert!(first.id.main > before.revision, "a change is folded once");
-        assert!(last.id.main <= after.revision, "the revision is that of the last change, or above");
+        let last_main = if batch.sweep.is_some() { last.id.main.next() } else { last.id.main };
+        assert!(last_main <= after.revision, "the revision is that of the last change, or above");
     }
+    assert!(batch.sweep.is_none() || after.revision > before.revision, "a sweep has a revision of its own");
     let added: u64 = batch.changes.iter().map(ChangeRef::stored_bytes).sum();
     Meta {
         bytes_in_use: before.bytes_in_use + added,
@@ -60,12 +62,12 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
 /// disk nothing of it counts before the last one. But redb visits every changed page once more when it commits, and by
 /// then it has written out those that its write buffer had no room for: a fold in one piece that outgrows the buffer
 /// writes every page twice.
-pub fn write_rows(
-    database: &Database,
+pub fn write_rows<'db>(
+    database: &'db Database,
     log: &ChangeLog,
     leases: &[(LeaseId, Option<Lease>)],
     dirty_bytes_max: usize,
-) -> Result<WriteTransaction, StoreError> {
+) -> Result<Stages<'db>, StoreError> {
     let mut stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
     let mut next = 0;
     while next < log.len() {
@@ -86,8 +88,7 @@ pub fn write_rows(
         for of_key in rest[..piece].chunk_by(same_key) {
             index.write_key(log, of_key)?;
         }
-        let Index { attachments, .. } = index;
-        attachments.write(&stages.txn)?;
+        index.close(&stages.txn)?;
         rest = &rest[piece..];
     }
     let mut rest = leases;
@@ -97,7 +98,7 @@ pub fn write_rows(
         write_leases(&stages.txn, &rest[..piece])?;
         rest = &rest[piece..];
     }
-    Ok(stages.txn)
+    Ok(stages)
 }
 
 /// The places of a log in order of their keys, those of one key in order.
@@ -148,16 +149,22 @@ fn take_piece(items: impl Iterator<Item = (usize, usize)>, dirty_bytes_max: usiz
 }
 
 /// The transactions of one fold, one after the other.
-struct Stages<'db> {
+pub struct Stages<'db> {
     database: &'db Database,
-    txn: WriteTransaction,
+    /// The last one, which is open.
+    pub txn: WriteTransaction,
     dirty_bytes: usize,
     dirty_bytes_max: usize,
 }
 
 impl Stages<'_> {
+    /// What is written in one go costs about so much at most.
+    pub fn piece_cost_max(&self) -> usize {
+        self.dirty_bytes_max / PIECES_PER_STAGE
+    }
+
     /// Goes on to the next transaction where the present one has no room for `cost` bytes.
-    fn with_room(mut self, cost: usize) -> Result<Self, StoreError> {
+    pub fn with_room(mut self, cost: usize) -> Result<Self, StoreError> {
         if self.dirty_bytes > 0 && self.dirty_bytes + cost > self.dirty_bytes_max {
             self.txn.set_durability(Durability::None)?;
             self.txn.commit()?;
@@ -170,7 +177,7 @@ impl Stages<'_> {
 }
 
 /// `rev` grows at its end only, so a cursor there fills page after page without searching.
-fn append_revisions<'l>(
+pub fn append_revisions<'l>(
     txn: &WriteTransaction,
     changes: impl Iterator<Item = ChangeRef<'l>>,
 ) -> Result<(), StoreError> {
@@ -187,7 +194,7 @@ fn append_revisions<'l>(
 }
 
 /// The two index tables, open for writing, and buffers that the rows are built in.
-struct Index<'txn> {
+pub struct Index<'txn> {
     live: Table<'txn, &'static [u8], &'static [u8]>,
     hist: Table<'txn, HistKey, &'static [u8; HIST_ROW_BYTES]>,
     row: Vec<u8>,
@@ -196,14 +203,14 @@ struct Index<'txn> {
 }
 
 impl<'txn> Index<'txn> {
-    fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
+    pub fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
         let (live, hist) = (txn.open_table(LIVE)?, txn.open_table(HIST)?);
         let (row, hist_key, attachments) = (Vec::new(), Vec::new(), Attachments::default());
         Ok(Self { live, hist, row, hist_key, attachments })
     }
 
     /// The changes of one key, ascending: the last one is what `live` says of it, what was before goes to `hist`.
-    fn write_key(&mut self, log: &ChangeLog, of_key: &[u32]) -> Result<(), StoreError> {
+    pub fn write_key(&mut self, log: &ChangeLog, of_key: &[u32]) -> Result<(), StoreError> {
         let Some(change) = of_key.last().map(|place| at(log, *place)) else {
             return Ok(());
         };
@@ -235,6 +242,11 @@ impl<'txn> Index<'txn> {
             }
         }
         Ok(())
+    }
+
+    /// Closes the tables, and writes what their keys have to do with leases.
+    pub fn close(self, txn: &WriteTransaction) -> Result<(), StoreError> {
+        self.attachments.write(txn)
     }
 
     fn retain(&mut self, key: &[u8], id: VersionId, tombstone: bool) -> Result<(), StoreError> {

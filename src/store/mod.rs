@@ -26,6 +26,7 @@ mod scan;
 mod schema;
 mod scrub;
 mod stage;
+mod sweep;
 mod types;
 mod writer;
 
@@ -54,5 +55,5 @@ pub use scrub::{ScrubCursor, ScrubProgress};
 pub use stage::{
     FIRST_CHANGE, PieceError, Stage, StageProgress, TransferId, pack, pack_leases, unpack, unpack_leases,
 };
-pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Member, Meta};
+pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Member, Meta, Sweep};
 pub use writer::{Store, StoreOptions, is_engine_source};

@@ -14,7 +14,7 @@ use super::scan::Visit;
 use super::schema::id_key;
 use super::scrub::ScrubCursor;
 use super::testing::{Disk, at, attached_to, batch, everything, founded, open};
-use super::types::{Change, ChangeKind, Head, Lease};
+use super::types::{Change, ChangeKind, Head, Lease, Sweep};
 use super::writer::Store;
 use crate::command::KeyRange;
 use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
@@ -39,8 +39,8 @@ type Txn = Vec<(Index, Option<(usize, i64)>)>;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Transactions, and up to which share of the revisions a compaction rides along.
-    Fold(Vec<Txn>, Option<Index>),
+    /// Transactions, the interval that is swept after them, and up to which share of the revisions a compaction rides along.
+    Fold(Vec<Txn>, Option<Index>, Option<Index>),
     Slice(usize),
     Finish,
     Reopen,
@@ -53,7 +53,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let txns = prop::collection::vec(prop::collection::vec(op, 1..5), 0..5);
     prop::collection::vec(
         prop_oneof![
-            6 => (txns, prop::option::weighted(0.4, any::<Index>())).prop_map(|(t, c)| Step::Fold(t, c)),
+            6 => (txns, prop::option::weighted(0.3, any::<Index>()), prop::option::weighted(0.4, any::<Index>()))
+                .prop_map(|(txns, sweep, to)| Step::Fold(txns, sweep, to)),
             4 => (1_usize..4).prop_map(Step::Slice),
             1 => Just(Step::Finish),
             2 => Just(Step::Reopen),
@@ -152,9 +153,19 @@ impl Model {
         }
         made
     }
+
+    /// Deletes the live keys of an interval; how many there were.
+    fn sweep(&mut self, main: Revision, range: &KeyRange) -> u64 {
+        let doomed = self.alive_at(range, main);
+        for (sub, (key, _)) in (0..).zip(&doomed) {
+            let change = Change { key: key.clone(), kind: ChangeKind::Delete };
+            self.changes.push((VersionId { main, sub }, change));
+        }
+        doomed.len() as u64
+    }
 }
 
-fn fold(store: &mut Store, model: &mut Model, txns: &[Txn], to: Option<&Index>) {
+fn fold(store: &mut Store, model: &mut Model, txns: &[Txn], sweep: Option<&Index>, to: Option<&Index>) {
     let mut changes = Vec::new();
     let mut main = store.meta().revision;
     for txn in txns {
@@ -165,6 +176,13 @@ fn fold(store: &mut Store, model: &mut Model, txns: &[Txn], to: Option<&Index>) 
         changes.extend(made);
     }
     let mut batch = batch(store, changes);
+    if let Some(range) = sweep.map(|sweep| sweep.get(&ranges()).clone()) {
+        let keys = model.sweep(main.next(), &range);
+        if keys > 0 {
+            batch.meta.revision = main.next();
+            batch.sweep = Some(Sweep { range, keys });
+        }
+    }
     batch.leases = model.leases_after(batch.meta.applied);
     if let Some(to) = to {
         let low = batch.meta.compacted.0;
@@ -312,7 +330,9 @@ proptest! {
         let first = store.base().unwrap();
         for step in &steps {
             match step {
-                Step::Fold(txns, to) => fold(&mut store, &mut model, txns, to.as_ref()),
+                Step::Fold(txns, sweep, to) => {
+                    fold(&mut store, &mut model, txns, sweep.as_ref(), to.as_ref());
+                }
                 Step::Slice(limit) => {
                     let progress = store.compact_slice(*limit).unwrap();
                     assert!(progress.removed <= *limit);

@@ -226,7 +226,7 @@ impl Store {
         let row = stage_row(&Stage { transfer, progress, bytes });
         let dirty_bytes_max = self.dirty_bytes_max();
         self.commit_rows(|database| {
-            let txn = fold::write_rows(database, changes, leases, dirty_bytes_max)?;
+            let txn = fold::write_rows(database, changes, leases, dirty_bytes_max)?.txn;
             txn.open_table(META)?.insert(STAGED_KEY, row.as_slice())?;
             Ok(txn)
         })

@@ -168,7 +168,7 @@ pub fn batch(store: &Store, changes: Vec<(VersionId, Change)>) -> FoldBatch {
     let mut meta = store.meta().clone();
     meta.applied = meta.applied.next();
     meta.revision = changes.last().map_or(meta.revision, |(id, _)| id.main);
-    FoldBatch { changes: changes.into_iter().collect(), leases: Vec::new(), meta }
+    FoldBatch { changes: changes.into_iter().collect(), leases: Vec::new(), sweep: None, meta }
 }
 
 pub fn founded(disk: &Disk) -> Store {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::change_log::ChangeLog;
 use super::charter::Charter;
-use crate::command::{Alarm, KeyValue, MemberAttributes};
+use crate::command::{Alarm, KeyRange, KeyValue, MemberAttributes};
 use crate::ids::{
     Digest, Incarnation, LeaseId, LogIndex, MemberId, PublicKey, Revision, Run, Term, VersionId,
 };
@@ -196,6 +196,18 @@ pub struct FoldBatch {
     pub changes: ChangeLog,
     /// Leases that were granted, checkpointed or ended (`None`), by id.
     pub leases: Vec<(LeaseId, Option<Lease>)>,
+    /// What the last entry of the generation deletes, beside the changes and after them, if that is too much to be changes.
+    pub sweep: Option<Sweep>,
     /// The facts after them.
     pub meta: Meta,
+}
+
+/// The deletion of all keys of an interval, which the store carries out where they are: so it takes no memory for each of them. Its changes
+/// are those of the batch's last revision, numbered in key order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// The interval.
+    pub range: KeyRange,
+    /// How many keys there are in it; another number is damage.
+    pub keys: u64,
 }

@@ -29,6 +29,7 @@ use super::error::StoreError;
 use super::schema::{
     ATTACHED, FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LEASE, LIVE, META, META_NAME, REV,
 };
+use super::sweep::write_sweep;
 use super::types::{FoldBatch, Meta};
 use super::{facts, fold};
 use crate::disk::{DatabaseFile, Directory};
@@ -205,7 +206,7 @@ impl Store {
         Arc::strong_count(&self.readers) > 1
     }
 
-    /// Commits a frozen generation: its changes and the facts after them, in one durable commit.
+    /// Commits a frozen generation: its changes, the sweep behind them and the facts after that, in one durable commit.
     ///
     /// Asserts that the batch continues the store: changes ascend, all above the stored revision and none above the
     /// batch's, and the applied index, the revision and the compacted revision do not go back. A batch cannot be
@@ -214,8 +215,12 @@ impl Store {
         assert!(self.initialised, "a store is founded before it is folded into");
         let meta = fold::facts_after(&self.meta, batch);
         let dirty_bytes_max = self.dirty_bytes_max();
-        self.commit_with(meta, Sureness::Durable, |database, _| {
-            fold::write_rows(database, &batch.changes, &batch.leases, dirty_bytes_max)
+        self.commit_with(meta, Sureness::Durable, |database, meta| {
+            let stages = fold::write_rows(database, &batch.changes, &batch.leases, dirty_bytes_max)?;
+            match &batch.sweep {
+                Some(sweep) => write_sweep(stages, sweep, meta),
+                None => Ok(stages.txn),
+            }
         })
     }
 

@@ -76,7 +76,9 @@ fn restore(image: &[u8], dir: &TempDir) -> (Store, Meta) {
     let mut store =
         Store::open_in(&RealDirectory::open(dir.path()).unwrap(), "store", StoreOptions::default()).unwrap();
     store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
-    store.fold(&FoldBatch { changes: changes.into_iter().collect(), leases, meta: meta.clone() }).unwrap();
+    store
+        .fold(&FoldBatch { changes: changes.into_iter().collect(), leases, sweep: None, meta: meta.clone() })
+        .unwrap();
     (store, meta)
 }
 

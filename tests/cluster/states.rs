@@ -41,7 +41,9 @@ fn spoil(host: &Host) {
     let (create_revision, version, lease) = (meta.revision, 1, LeaseId::NONE);
     let kind = ChangeKind::Put { value: "from nowhere".into(), create_revision, version, lease };
     let change = (VersionId { main: meta.revision, sub: 0 }, Change { key: "spoiled".into(), kind });
-    store.fold(&FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), meta }).unwrap();
+    store
+        .fold(&FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), sweep: None, meta })
+        .unwrap();
     store.close().unwrap();
 }
 

@@ -253,7 +253,7 @@ pub(crate) fn spoil(disk: &Disk, cluster: &Cluster, number: usize, nonce: u64) {
         lease: LeaseId::NONE,
     };
     let change = (VersionId { main: meta.revision, sub: 0 }, Change { key: "spoiled".into(), kind });
-    let batch = FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), meta };
+    let batch = FoldBatch { changes: [change].into_iter().collect(), leases: Vec::new(), sweep: None, meta };
     data.store.fold(&batch).expect("a disk without faults");
     distrust(disk.root()).expect("a disk without faults");
 }

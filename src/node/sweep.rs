@@ -1,0 +1,68 @@
+//! Deletions that the store carries out.
+//!
+//! Owns: when one begins, and who is told of its end. Must never: apply anything meanwhile, or let leases end because nobody could renew
+//! them. Part of [`Applier`].
+//!
+//! A deletion that would fill a generation by itself ([`Machine::as_sweep`](crate::machine::Machine::as_sweep)) waits for the fold that is under way, and is then
+//! part of the next one. Entries wait for it as they do when both generations are full.
+
+use super::applier::{Applier, ApplierError, ApplierOutput};
+use crate::command::{Applied, DeleteRange};
+use crate::ids::ProposalId;
+use crate::time::Instant;
+use crate::wal::LogEntry;
+
+/// A deletion that is too large for a generation.
+pub(super) struct Sweep {
+    entry: LogEntry,
+    id: ProposalId,
+    delete: DeleteRange,
+    /// Since when entries wait for it.
+    since: Instant,
+    /// What it comes to once the store has it; unknown while it waits for a fold.
+    applied: Option<Applied>,
+}
+
+impl Sweep {
+    /// The entry, which is not applied.
+    pub(super) fn into_entry(self) -> LogEntry {
+        self.entry
+    }
+}
+
+impl Applier {
+    /// Sets a deletion aside until it can be handed to the store.
+    pub(super) fn plan_sweep(&mut self, entry: LogEntry, id: ProposalId, delete: DeleteRange) {
+        self.sweep = Some(Sweep { entry, id, delete, since: self.now, applied: None });
+    }
+
+    /// Hands it to the store, if nothing is being folded; whether there was one.
+    pub(super) fn begin_sweep(&mut self) -> Result<bool, ApplierError> {
+        let waits = |sweep: &mut Sweep| sweep.applied.is_none();
+        let Some(mut sweep) = self.sweep.take_if(|sweep| !self.folding && waits(sweep)) else {
+            return Ok(false);
+        };
+        let LogEntry { index, term, .. } = sweep.entry;
+        let (batch, applied) = self
+            .machine
+            .begin_sweep(index, term, &sweep.delete, self.answer_for(sweep.id))
+            .map_err(|cause| ApplierError::Store { index, cause })?;
+        sweep.applied = Some(applied);
+        self.sweep = Some(sweep);
+        self.folding = true;
+        self.unfolded_bytes = 0;
+        self.outputs.push_back(ApplierOutput::Fold(batch));
+        Ok(true)
+    }
+
+    /// A fold is in the store, and with it the deletion, if it was part of it.
+    pub(super) fn end_sweep(&mut self) {
+        let Some(sweep) = self.sweep.take_if(|sweep| sweep.applied.is_some()) else { return };
+        self.note_applied(&sweep.entry);
+        self.note_digest();
+        // Renewals have waited for the state, like everybody.
+        self.lessor.postpone(self.now, self.now.since(sweep.since));
+        let reply = sweep.applied.filter(|_| self.is_ours(sweep.id)).map(|applied| (sweep.id, applied));
+        self.publish(reply.into_iter().collect());
+    }
+}
