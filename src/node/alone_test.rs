@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::command::{Command, Envelope, LeaseChange, MemberAttributes, MemberCommand, Put};
+use crate::command::{
+    Command, DeleteRange, Envelope, KeyRange, LeaseChange, MemberAttributes, MemberCommand, Put,
+};
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::formation::{Content, DataDir, DiskOptions, Generation, Identity, Stage, test_founding};
 use crate::ids::{LeaseId, ProposalId, PublicKey, Term};
@@ -93,6 +95,33 @@ fn one_of_three_goes_on_with_all_that_its_log_holds() {
         (0, alone.revision),
         "and once more, if somebody wants"
     );
+}
+
+/// More than a generation holds is deleted by one entry of the log.
+#[test]
+fn a_deletion_of_very_many_keys_is_among_what_the_log_holds() {
+    let (root, _) = member_of_three();
+    let mut data = formation::open_to_recover(&root, options()).unwrap();
+    let first = data.recovered.last().index.0 + 1;
+    let large = |n: u64| {
+        let lease = LeaseChange::Set(LeaseId::NONE);
+        let key = format!("large {n:060000}").into();
+        Command::Put(Put { key, value: Some("v".into()), lease, prev_kv: false })
+    };
+    let puts = 2 + crate::limits::OVERLAY_BYTES as u64 / 60_000;
+    let range = KeyRange::from_wire("large".into(), "m".into());
+    let delete = Command::DeleteRange(DeleteRange { range, prev_kv: false });
+    let commands = (0..puts).map(large).chain([delete, put(0)]);
+    let entries: Vec<_> =
+        (first..).zip(commands).map(|(index, command)| entry(index, Some(command))).collect();
+    data.wal.append(Batch { hard_state: None, entries: &entries }).unwrap();
+    data.wal.sync().unwrap();
+    drop(data);
+    let alone = recover(&root).unwrap();
+    assert_eq!(alone.revision, Revision(1 + i64::try_from(PUTS + puts + 2).unwrap()));
+    let data = formation::open(&root, 5, None, options()).unwrap();
+    let all = KeyRange::from_wire("\0".into(), "\0".into());
+    assert_eq!(data.store.base().unwrap().count_live(&all, 100).unwrap(), (PUTS, None));
 }
 
 #[test]

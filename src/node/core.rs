@@ -306,7 +306,7 @@ impl Core {
     /// The store durably holds everything up to `checkpoint`.
     pub fn handle_checkpointed(&mut self, now: Instant, checkpoint: LogIndex) {
         self.now = now;
-        // The two reports come from different threads; a fold holds applied entries only.
+        // The two reports come from different threads; a fold holds entries that are applied, or by which a deletion is.
         self.consensus.handle_applied(now, checkpoint);
         let before = self.consensus.cut(checkpoint);
         self.outputs.push_back(CoreOutput::CutLog { before });

@@ -54,20 +54,20 @@ pub(super) struct Member {
     pub(super) now: Instant,
     boot: u64,
     seq: u64,
-    replies: Vec<(ProposalId, Applied)>,
+    pub(super) replies: Vec<(ProposalId, Applied)>,
     reads: Vec<(ReadId, LogIndex)>,
     pub(super) lease_answers: Vec<(u64, LeaseAnswer)>,
     refused: Vec<(Request, RefusedWhy)>,
-    folds: usize,
+    pub(super) folds: usize,
     /// While true, folds and syncs stay where they are.
-    hold_folds: bool,
+    pub(super) hold_folds: bool,
     pub(super) hold_syncs: bool,
     /// How long it takes to apply a batch.
     pub(super) apply_time: Duration,
     /// Whether it has peers; what it writes to them gets lost.
     expects_messages: bool,
     pub(super) quota: Option<u64>,
-    held_fold: Option<FoldBatch>,
+    pub(super) held_fold: Option<FoldBatch>,
     held_persists: Vec<Persist>,
 }
 
@@ -213,7 +213,7 @@ impl Member {
         }
     }
 
-    fn fold(&mut self, batch: &FoldBatch) {
+    pub(super) fn fold(&mut self, batch: &FoldBatch) {
         self.folds += 1;
         self.store.fold(batch).unwrap();
         self.applier.handle_folded(self.now, self.base());
@@ -246,7 +246,7 @@ impl Member {
         id
     }
 
-    fn put(&mut self, key: &str, value: impl Into<Bytes>) -> Applied {
+    pub(super) fn put(&mut self, key: &str, value: impl Into<Bytes>) -> Applied {
         let id = self.propose(put(key, value));
         self.run();
         let found = self.replies.iter().position(|(replied, _)| *replied == id);
@@ -259,7 +259,7 @@ impl Member {
     }
 }
 
-fn put(key: &str, value: impl Into<Bytes>) -> Command {
+pub(super) fn put(key: &str, value: impl Into<Bytes>) -> Command {
     Command::Put(Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Some(value.into()),

@@ -122,3 +122,5 @@ mod driver_test;
 mod exchange_test;
 #[cfg(test)]
 mod lease_test;
+#[cfg(test)]
+mod sweep_test;

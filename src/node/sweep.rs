@@ -38,10 +38,10 @@ impl Applier {
 
     /// Hands it to the store, if nothing is being folded; whether there was one.
     pub(super) fn begin_sweep(&mut self) -> Result<bool, ApplierError> {
-        let waits = |sweep: &mut Sweep| sweep.applied.is_none();
-        let Some(mut sweep) = self.sweep.take_if(|sweep| !self.folding && waits(sweep)) else {
+        if self.folding {
             return Ok(false);
-        };
+        }
+        let Some(mut sweep) = self.sweep.take_if(|sweep| sweep.applied.is_none()) else { return Ok(false) };
         let LogEntry { index, term, .. } = sweep.entry;
         let (batch, applied) = self
             .machine
