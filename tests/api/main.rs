@@ -7,6 +7,7 @@
 mod answers;
 mod channel;
 mod client_keys;
+mod delete_memory;
 mod faults;
 mod foreign;
 mod harness;

@@ -19,17 +19,17 @@ use crate::watch::{Kv, put};
 use crate::watch_load::read_up_to;
 use crate::watcher::{Watcher, create};
 
-const MB: usize = 1 << 20;
+pub(crate) const MB: usize = 1 << 20;
 
 /// The program, with a directory of its own.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     address: String,
     _dir: TempDir,
 }
 
 impl Process {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let address = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().to_string();
         let program = std::env::var_os("COVEY").unwrap_or_else(|| env!("CARGO_BIN_EXE_covey").into());
@@ -51,7 +51,7 @@ impl Process {
         Async::<TcpStream>::connect(address).await.unwrap()
     }
 
-    async fn kv(&self) -> Kv {
+    pub(crate) async fn kv(&self) -> Kv {
         KvClient::new(Channel::over(self.connect().await).await.unwrap())
     }
 
@@ -69,7 +69,7 @@ impl Process {
     }
 
     /// The most it ever had.
-    fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.status("VmHWM")
     }
 }
@@ -199,7 +199,7 @@ async fn a_storm(process: &Process) {
 }
 
 /// Waits as long as it takes, up to minutes.
-fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let late = async {
         Timer::after(PATIENCE * 15).await;
         panic!("the test hangs");
