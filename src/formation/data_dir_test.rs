@@ -400,9 +400,7 @@ fn one_of_two(seed: u64) -> SimDir {
     meta.conf_state.voters.push(OTHER);
     meta.conf_state.voters.sort_unstable();
     (meta.applied, meta.revision) = (LogIndex(9), Revision(7));
-    data.store
-        .fold(&FoldBatch { changes: ChangeLog::default(), leases: Vec::new(), meta: meta.clone() })
-        .unwrap();
+    data.store.fold(&FoldBatch { meta: meta.clone(), ..FoldBatch::default() }).unwrap();
     keep_facts(&root, data.identity.member, &meta).unwrap();
     root
 }

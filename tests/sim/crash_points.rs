@@ -20,8 +20,8 @@ fn run(draw: Draw, point: Option<CrashPoint>) -> Report {
     outcome(|| world.run()).unwrap_or_else(|why| panic!("{point:?}: {why}"))
 }
 
-fn points() -> impl Iterator<Item = u64> {
-    1..=run(Plan::script, None).disk_operations[0]
+fn points(draw: Draw) -> impl Iterator<Item = u64> {
+    1..=run(draw, None).disk_operations[0]
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn the_history_founds_folds_and_compacts() {
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
-    for at in points() {
+    for at in points(Plan::script) {
         for survival in SURVIVALS {
             let report = run(Plan::script, Some(CrashPoint { host: 0, at, survival, again: None }));
             assert_eq!(report.power_cuts, 2, "{at} was reached, and the end");
@@ -40,11 +40,22 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     }
 }
 
+/// A deletion that the store carries out is there as a whole or not at all, and then it is done again.
+#[test]
+fn a_crash_at_any_operation_around_deletions_by_the_store_loses_nothing() {
+    let whole = run(Plan::script_sweeps, None);
+    assert!(whole.swept >= 3, "{whole:?}");
+    for at in points(Plan::script_sweeps) {
+        let survival = SURVIVALS[usize::try_from(at % 3).expect("small")];
+        run(Plan::script_sweeps, Some(CrashPoint { host: 0, at, survival, again: None }));
+    }
+}
+
 /// The start after each of those crashes crashes as well, a little later each time.
 #[test]
 fn a_crash_while_starting_after_a_crash_loses_nothing_either() {
     let mut reached = 0;
-    for at in points() {
+    for at in points(Plan::script) {
         let again = Some(1 + at % 26);
         let survival = Survival::Random;
         let report = run(Plan::script, Some(CrashPoint { host: 0, at, survival, again }));

@@ -88,6 +88,8 @@ pub(crate) enum Effect {
     Standing,
     /// A fold or a slice of compaction is in the store.
     Stored,
+    /// A deletion is left to the store.
+    Swept,
     /// Answers to requests about leases.
     Leased(Vec<(u64, LeaseAnswer)>),
     /// It leads in this term, whose first entry is in its state.
@@ -672,7 +674,12 @@ impl Member {
                 }
                 self.tell_core(CoreInput::Membership(membership), effects);
             }
-            ApplierOutput::Fold(batch) => self.tell_checkpoint(CheckpointJob::Fold(batch), effects),
+            ApplierOutput::Fold(batch) => {
+                if batch.sweep.is_some() {
+                    effects.push(Effect::Swept);
+                }
+                self.tell_checkpoint(CheckpointJob::Fold(batch), effects);
+            }
             ApplierOutput::CompactStart => self.tell_checkpoint(CheckpointJob::Compact, effects),
             ApplierOutput::Propose(command) => {
                 self.submit(&command, effects);

@@ -346,6 +346,13 @@ impl Plan {
         };
         Self { timing, load, trouble, quota: QUOTA_BYTES, disk, ..plan }
     }
+    /// The same with so little room that deletions of intervals are left to the store.
+    pub(crate) fn script_sweeps(seed: u64) -> Self {
+        let plan = Self::script(seed);
+        let timing = Timing { overlay_bytes: 100, ..plan.timing };
+        Self { timing, load: Load { keys: 6, operations: 300, ..plan.load }, ..plan }
+    }
+
     /// A short history of three members: one misses so much that it needs the state, in several pieces.
     pub(crate) fn script_exchange(seed: u64) -> Self {
         let plan = Self::script(seed);

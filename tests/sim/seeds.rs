@@ -57,6 +57,7 @@ impl Totals {
         sum.kills += report.kills;
         sum.faults += report.faults;
         sum.stored += report.stored;
+        sum.swept += report.swept;
         sum.installed += report.installed;
         sum.spoiled += report.spoiled;
         sum.renewed_states += report.renewed_states;
@@ -81,7 +82,7 @@ impl Totals {
         let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
-             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
+             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} deletions by it, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
              {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed, {} demoted, {} times none, {} disks lost, {} copies found out",
             sum.events,
             sum.acknowledged,
@@ -92,6 +93,7 @@ impl Totals {
             sum.kills,
             sum.faults,
             sum.stored,
+            sum.swept,
             sum.installed,
             sum.spoiled,
             sum.renewed_states,

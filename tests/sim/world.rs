@@ -195,6 +195,8 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) faults: u64,
     pub(crate) stored: u64,
+    /// Deletions that were left to the store.
+    pub(crate) swept: u64,
     pub(crate) installed: u64,
     /// States that were spoiled, and those that another one has replaced since.
     pub(crate) spoiled: u64,
@@ -690,6 +692,7 @@ impl World {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
                 }
                 Effect::Stored => self.report.stored += 1,
+                Effect::Swept => self.report.swept += 1,
                 Effect::Leased(answers) => self.leased(number, answers),
                 Effect::Led(term, view) => self.oracle.led(self.queue.now(), term, &view),
                 Effect::Applying(time) => self.hosts[number].applies_until = self.queue.now() + time,

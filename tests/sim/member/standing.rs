@@ -21,8 +21,10 @@ impl Member {
         };
         let Standing { commit, applied, stored, last, .. } = standing;
         assert!(applied <= commit && commit <= last, "applied {applied} <= commit {commit} <= last {last}");
-        let ahead = stored <= self.applier.applied().0 || self.installing;
-        assert!(ahead, "the store is ahead of the state while one is being installed only");
+        let reached = self.applier.applied();
+        let sweeps = self.applier.is_stalled() && stored == reached.next().0;
+        let ahead = stored <= reached.0 || self.installing || sweeps;
+        assert!(ahead, "the store is ahead of the state by a deletion, or while one is being installed");
         assert!(self.confirmed.applied() <= self.applier.applied(), "a report is not ahead of the state");
         assert!(self.log.start().index.0 <= stored, "the log reaches back to the store");
         assert!(self.log.hard_state().term.0 <= standing.term, "no term on disk that raft does not know");
