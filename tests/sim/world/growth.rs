@@ -10,6 +10,7 @@ use covey::mvcc::{Facts, View};
 use covey::time::Instant;
 
 use super::World;
+use super::members::is_settled;
 use crate::member::Member;
 use crate::plan::{Growing, draw};
 
@@ -62,12 +63,20 @@ impl World {
         }
     }
 
-    /// All nodes have come, and as many vote as there should.
-    pub(super) fn is_grown(&self, growing: Growing, facts: &Facts) -> bool {
+    /// All nodes have come, as many vote as there should, and all know it: as long as only one member knows that it is no longer the only voter, it
+    /// is.
+    pub(super) fn is_grown(&self, growing: Growing) -> bool {
         let members = self.hosts.len();
         let most = members.min(growing.policy.voters);
         let expected = [1, 3, 5].into_iter().filter(|count| *count <= most).max();
-        facts.members.len() == members && Some(facts.conf_state.voters.len()) == expected
+        let grown = |member: &Member| {
+            let view = member.view();
+            let facts = view.facts();
+            facts.members.len() == members
+                && is_settled(facts)
+                && Some(facts.conf_state.voters.len()) == expected
+        };
+        self.hosts.iter().all(|host| host.member.as_ref().is_some_and(grown))
     }
 
     /// There are never fewer voters than there were, and never an even number of them: that would be one more that must not fail.

@@ -167,7 +167,7 @@ impl World {
                         .iter()
                         .all(|member| member.attributes.peer_urls != [self.cluster.url(host)]),
                 };
-                let grown = self.plan.grows.is_none_or(|growing| self.is_grown(growing, facts));
+                let grown = self.plan.grows.is_none_or(|growing| self.is_grown(growing));
                 !self.loses() && is_settled(facts) && grown && (0..self.hosts.len()).all(belongs)
             });
             if settled {
