@@ -517,3 +517,6 @@ impl Gathering {
         }
     }
 }
+
+#[cfg(test)]
+mod gathering_test;

@@ -1,0 +1,378 @@
+//! The rules of founding one by one, with other nodes that say what the test wants. Whole networks are `tests/sim`'s.
+
+use super::*;
+use crate::formation::identity::{ClusterRoot, Generation};
+use crate::formation::message::Standing;
+use crate::ids::{ClusterId, MemberId};
+
+/// Keys by the order of their fingerprints, so that 0 founds.
+fn keys() -> Vec<PublicKey> {
+    let mut keys: Vec<PublicKey> = (1..=4).map(|seed| PublicKey([seed; 32])).collect();
+    keys.sort_by_key(Fingerprint::of);
+    keys
+}
+
+fn node(n: usize) -> Fingerprint {
+    Fingerprint::of(&keys()[n])
+}
+
+fn at(seconds: f64) -> Instant {
+    Instant(0) + Duration::from_secs_f64(seconds)
+}
+
+fn all(nodes: &[usize]) -> View {
+    View::of(nodes.iter().map(|n| node(*n)))
+}
+
+/// One node, and what it has to do.
+struct Fixture {
+    gathering: Gathering,
+    now: Instant,
+    /// What others answer to probes: their view.
+    views: BTreeMap<Fingerprint, (PublicKey, View)>,
+    persists: Vec<Option<Promise>>,
+    asked: Vec<(AskId, Fingerprint, Question)>,
+    answers: Vec<Answer>,
+    end: Option<End>,
+}
+
+impl Fixture {
+    fn new(own: usize, promise: Option<Promise>) -> Self {
+        let options = Options {
+            key: keys()[own],
+            name: format!("n{own}"),
+            peer_urls: Vec::new(),
+            claim: Vec::new(),
+            promise,
+            timers: Timers::default(),
+            prng: Prng::new(7),
+        };
+        let mut gathering = Gathering::new(at(0.0), options);
+        gathering.handle_network(at(0.0), Network { carrier_since: Some(at(0.0)), last_up: None });
+        Self {
+            gathering,
+            now: at(0.0),
+            views: BTreeMap::new(),
+            persists: Vec::new(),
+            asked: Vec::new(),
+            answers: Vec::new(),
+            end: None,
+        }
+    }
+
+    /// Another node that answers probes, and sees these.
+    fn with(mut self, other: usize, view: &[usize]) -> Self {
+        self.views.insert(node(other), (keys()[other], all(view)));
+        self.gathering.handle_sighting(self.now, Whom::Node(node(other)), true);
+        self
+    }
+
+    /// Lets time pass; probes are answered at once, and what is to be noted is noted.
+    fn until(&mut self, seconds: f64) -> &mut Self {
+        loop {
+            self.drain();
+            match self.gathering.poll_timeout(self.now) {
+                Some(next) if next <= at(seconds) => {
+                    assert!(next > self.now, "{:?}", self.gathering.status(self.now));
+                    self.now = next;
+                }
+                _ => break,
+            }
+        }
+        self.now = at(seconds);
+        self.drain();
+        self
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.gathering.poll(self.now) {
+            match output {
+                Output::Ask { ask, whom: Whom::Node(whom), question } => {
+                    match (&question, self.views.get(&whom)) {
+                        (Question::Probe { .. }, Some((key, view))) => {
+                            let (name, view) = ("other".to_owned(), view.clone());
+                            let answer = Answer::Gathers { name, round: None, promised: None, view };
+                            self.gathering.handle_answer(self.now, ask, *key, answer);
+                        }
+                        (Question::Probe { .. }, None) => {
+                            self.gathering.handle_lost(self.now, ask, "nobody answers");
+                        }
+                        _ => self.asked.push((ask, whom, question)),
+                    }
+                }
+                Output::Ask { ask, .. } => self.gathering.handle_lost(self.now, ask, "nobody answers"),
+                Output::Answer { answer, .. } => self.answers.push(answer),
+                Output::Persist(promise) => self.persists.push(promise),
+                Output::End(end) => self.end = Some(end),
+            }
+        }
+    }
+
+    fn persisted(&mut self) -> &mut Self {
+        self.gathering.handle_persisted(self.now);
+        self.drain();
+        self
+    }
+
+    /// What another node is answered; `None`: nothing yet.
+    fn asks(&mut self, other: usize, question: Question) -> Option<Answer> {
+        self.gathering.handle_question(self.now, keys()[other], question);
+        self.drain();
+        self.answers.pop()
+    }
+
+    fn answered(&mut self, other: usize, answer: Answer) {
+        let place = self.asked.iter().position(|(_, whom, _)| *whom == node(other)).unwrap();
+        let (ask, ..) = self.asked.remove(place);
+        self.gathering.handle_answer(self.now, ask, keys()[other], answer);
+        self.drain();
+    }
+
+    fn state(&self) -> State {
+        self.gathering.status(self.now).state
+    }
+}
+
+fn asks_for_promise(round: u64, view: &[usize]) -> Question {
+    Question::Promise { round, patient: false, view: all(view) }
+}
+
+fn member(cluster: u64, committed: bool) -> Answer {
+    let (cluster, generation) = (ClusterId(cluster), Generation(1));
+    Answer::Member(Standing { name: "m".into(), cluster, generation, committed, open: true })
+}
+
+fn welcome() -> Welcome {
+    let (root, generation, member) = (ClusterRoot([5; 32]), Generation(1), MemberId(5));
+    Welcome { root, generation, member, members: Vec::new() }
+}
+
+#[test]
+fn the_lowest_founds_with_the_promises_of_all_that_it_sees() {
+    let mut lowest = Fixture::new(0, None).with(1, &[0, 1, 2]).with(2, &[0, 1, 2]);
+    assert_eq!(lowest.until(2.9).state(), State::Probing(at(3.0)));
+    lowest.until(3.0);
+    let [Some(own)] = lowest.persists[..] else { panic!("{:?}", lowest.persists) };
+    assert_eq!(own.candidate, keys()[0]);
+    assert!(lowest.asked.is_empty(), "its own promise comes first");
+    lowest.persisted();
+    let whom: Vec<Fingerprint> = lowest.asked.iter().map(|(_, whom, _)| *whom).collect();
+    assert_eq!(whom, [node(1), node(2)]);
+    let question = asks_for_promise(own.round, &[0, 1, 2]);
+    assert!(lowest.asked.iter().all(|(_, _, asked)| *asked == question), "{:?}", lowest.asked);
+    lowest.answered(1, Answer::Promised { round: own.round });
+    assert_eq!(lowest.end, None);
+    let refused = lowest.asks(1, asks_for_promise(9, &[0, 1, 2]));
+    assert!(matches!(refused, Some(Answer::NotPromised(_))), "it has promised itself");
+    lowest.answered(2, Answer::Promised { round: own.round });
+    assert_eq!(lowest.end, Some(End::Found { alone: false, with: vec![node(1), node(2)] }));
+    let Some(Answer::Gathers { round, .. }) =
+        lowest.asks(1, Question::Probe { name: "n1".into(), over: None, view: all(&[0, 1, 2]) })
+    else {
+        panic!("it answers until it is a member")
+    };
+    assert_eq!(round, Some(own.round), "whoever has promised is bound still");
+}
+
+#[test]
+fn a_refusal_ends_the_attempt_and_the_next_one_is_another() {
+    let mut lowest = Fixture::new(0, None).with(1, &[0, 1]);
+    lowest.until(3.0).persisted().answered(1, Answer::NotPromised("no".into()));
+    let first = lowest.persists[0].unwrap();
+    assert!(matches!(lowest.state(), State::BackedOff(why, _) if why == "no"));
+    assert_eq!(lowest.persists.last(), Some(&None), "it is free itself");
+    let Some(Answer::Gathers { round: None, promised: None, .. }) =
+        lowest.asks(1, Question::Probe { name: "n1".into(), over: None, view: all(&[0, 1]) })
+    else {
+        panic!("and says so")
+    };
+    lowest.persisted().until(5.0);
+    let second = lowest.persists.last().unwrap().unwrap();
+    assert_ne!(first.round, second.round);
+    lowest.persisted().answered(1, Answer::Promised { round: first.round });
+    assert_eq!(lowest.end, None, "a promise for another attempt counts nothing");
+}
+
+#[test]
+fn a_promise_is_answered_from_the_disk_and_given_once() {
+    let mut giver = Fixture::new(1, None).with(0, &[0, 1, 2]).with(2, &[0, 1, 2]);
+    let early = giver.asks(0, asks_for_promise(5, &[0, 1]));
+    assert!(matches!(early, Some(Answer::NotPromised(_))), "it does not see the same");
+    giver.until(2.5);
+    assert!(matches!(giver.asks(2, asks_for_promise(5, &[0, 1, 2])), Some(Answer::NotPromised(_))));
+    assert_eq!(giver.asks(0, asks_for_promise(5, &[0, 1, 2])), None, "not yet");
+    assert_eq!(giver.persists, [Some(Promise { candidate: keys()[0], round: 5 })]);
+    giver.persisted();
+    assert_eq!(giver.answers.pop(), Some(Answer::Promised { round: 5 }));
+    assert_eq!(giver.asks(0, asks_for_promise(5, &[0, 1, 2])), Some(Answer::Promised { round: 5 }), "again");
+    for (other, round) in [(0, 6), (2, 7)] {
+        let answer = giver.asks(other, asks_for_promise(round, &[0, 1, 2]));
+        assert!(matches!(answer, Some(Answer::NotPromised(_))), "{answer:?}");
+    }
+    // The others vanish: it is the lowest now, and alone, but bound.
+    giver.views.clear();
+    giver.until(32.0);
+    assert!(matches!(giver.state(), State::Promised(to, _) if to == node(0)), "{:?}", giver.state());
+    assert_eq!((giver.end.clone(), giver.persists.len()), (None, 1));
+    giver.until(33.0);
+    assert_eq!(giver.persists.pop(), Some(Some(giver.gathering.held.unwrap().promise)), "its own attempt");
+    assert_eq!(giver.gathering.held.unwrap().promise.candidate, keys()[1]);
+}
+
+#[test]
+fn a_promise_is_held_whole_again_after_a_restart() {
+    let promise = Promise { candidate: keys()[3], round: 5 };
+    let mut giver = Fixture::new(1, Some(promise)).with(0, &[0, 1]);
+    giver.until(29.9);
+    assert_eq!(giver.state(), State::Promised(node(3), at(30.0)));
+    assert!(matches!(giver.asks(0, asks_for_promise(6, &[0, 1])), Some(Answer::NotPromised(_))));
+    giver.until(30.0);
+    assert_eq!(giver.asks(0, asks_for_promise(7, &[0, 1])), None, "it is about to promise");
+    // What it has promised itself died with the attempt.
+    let own = Promise { candidate: keys()[1], round: 5 };
+    let mut free = Fixture::new(1, Some(own)).with(2, &[1, 2]);
+    free.until(2.5);
+    assert_eq!(free.persists, [None]);
+}
+
+/// What an answer says that was asked for before the promise may be from before the attempt.
+#[test]
+fn only_the_word_of_the_candidate_ends_a_promise_early() {
+    let mut giver = Fixture::new(1, None).with(0, &[0, 1]);
+    giver.until(2.5).asks(0, asks_for_promise(5, &[0, 1]));
+    giver.persisted();
+    let probe = |over| Question::Probe { name: "n0".into(), over, view: all(&[0, 1]) };
+    giver.views.clear();
+    for over in [None, Some(4)] {
+        giver.asks(0, probe(over));
+        assert!(giver.gathering.held.is_some());
+    }
+    giver.asks(0, probe(Some(5)));
+    assert!(giver.gathering.held.is_none());
+    assert_eq!(giver.persists.last(), Some(&None));
+    let mut giver = Fixture::new(1, None).with(0, &[0, 1]);
+    giver.until(2.5).asks(0, asks_for_promise(5, &[0, 1]));
+    assert!(giver.gathering.held.is_some(), "a probe of the same moment proves nothing");
+    giver.until(3.1);
+    assert!(giver.gathering.held.is_none(), "it has said that it makes no attempt");
+}
+
+#[test]
+fn nobody_founds_beside_a_member() {
+    let mut lowest = Fixture::new(0, None).with(1, &[0, 1]);
+    lowest.until(3.0).persisted();
+    // From now on it answers what the test wants, and nothing else.
+    lowest.views.clear();
+    lowest.answered(1, member(7, false));
+    assert!(lowest.end.is_none() && matches!(lowest.state(), State::Joining(ClusterId(7))));
+    assert!(matches!(lowest.asked[..], [(_, whom, Question::Join { .. })] if whom == node(1)));
+    lowest.answered(1, Answer::Pending("approve it".into()));
+    assert!(matches!(lowest.state(), State::Pending(ClusterId(7), why) if why == "approve it"));
+    lowest.persisted().until(32.9);
+    assert!(matches!(lowest.state(), State::MemberGone(_)), "{:?}", lowest.state());
+    lowest.until(34.0).persisted();
+    assert_eq!(lowest.end, Some(End::Found { alone: true, with: vec![] }), "it never came back");
+}
+
+/// A node under a promise joins as soon as it hears that there is a cluster.
+#[test]
+fn who_has_promised_joins_the_founder_at_once() {
+    let mut giver = Fixture::new(1, None).with(0, &[0, 1]);
+    giver.until(2.5).asks(0, asks_for_promise(5, &[0, 1]));
+    giver.persisted();
+    let now = giver.now;
+    giver.views.clear();
+    let probe = giver.gathering.neighbours.ask(now, Whom::Node(node(0)), Matter::Probe);
+    giver.gathering.handle_answer(now, probe, keys()[0], member(7, false));
+    giver.drain();
+    giver.answered(0, Answer::Welcome(Box::new(welcome())));
+    assert_eq!(giver.end, Some(End::Join(Box::new(welcome()))));
+    let late = giver.asks(2, asks_for_promise(8, &[0, 1, 2]));
+    assert!(matches!(late, Some(Answer::Wait(_))), "{late:?}");
+}
+
+#[test]
+fn of_clusters_the_one_that_was_written_to_is_joined_and_of_two_none() {
+    let says = |standings: &[(usize, u64, bool)]| {
+        let mut fresh = Fixture::new(0, None);
+        for (other, cluster, committed) in standings {
+            fresh.gathering.handle_sighting(fresh.now, Whom::Node(node(*other)), true);
+            let ask = fresh.gathering.neighbours.ask(fresh.now, Whom::Node(node(*other)), Matter::Probe);
+            fresh.gathering.handle_answer(fresh.now, ask, keys()[*other], member(*cluster, *committed));
+        }
+        fresh.state()
+    };
+    assert_eq!(says(&[(1, 7, false), (2, 4, false)]), State::Joining(ClusterId(4)));
+    assert_eq!(says(&[(1, 7, true), (2, 4, false)]), State::Joining(ClusterId(7)));
+    assert_eq!(says(&[(1, 7, true), (2, 4, true)]), State::Conflict(vec![ClusterId(4), ClusterId(7)]));
+    assert_eq!(says(&[(1, 7, true), (2, 7, true)]), State::Joining(ClusterId(7)));
+}
+
+#[test]
+fn a_lone_node_founds_after_the_time_that_a_switch_may_take() {
+    let founds_at = |last_up: Option<Instant>| {
+        let mut lone = Fixture::new(0, None);
+        lone.gathering.handle_network(at(0.0), Network { carrier_since: Some(at(0.0)), last_up });
+        let early = if last_up.is_some() { 34.9 } else { 7.9 };
+        assert!(lone.until(early).persists.is_empty());
+        lone.until(early + 0.1).persisted();
+        lone.end
+    };
+    assert_eq!(founds_at(None), Some(End::Found { alone: true, with: vec![] }));
+    assert_eq!(founds_at(Some(at(0.0))), Some(End::Found { alone: true, with: vec![] }));
+    let mut dark = Fixture::new(0, None);
+    dark.gathering.handle_network(at(0.0), Network::default());
+    dark.until(100.0);
+    assert_eq!((dark.state(), dark.end), (State::NoNetwork, None));
+}
+
+/// One that is announced and cannot be reached delays the others, and does not stop them; nor do any number of them.
+#[test]
+fn who_does_not_answer_is_left_out_and_named() {
+    let mut lowest = Fixture::new(0, None).with(1, &[0, 1]);
+    lowest.gathering.handle_sighting(at(0.0), Whom::Node(node(2)), true);
+    lowest.gathering.handle_sighting(at(0.0), Whom::Address("box:2380".into()), true);
+    lowest.until(9.9);
+    assert!(matches!(lowest.state(), State::Unreached(..)));
+    let around = lowest.gathering.status(lowest.now).around;
+    let silent = around.iter().filter(|sighting| sighting.unreachable.is_some());
+    assert_eq!(silent.count(), 2, "{around:?}");
+    lowest.until(10.0);
+    assert_eq!(lowest.state(), State::Candidate);
+    let mut flooded = Fixture::new(0, None).with(1, &[0, 1]);
+    for n in 1..40_u8 {
+        flooded.gathering.handle_sighting(
+            flooded.now,
+            Whom::Node(Fingerprint::of(&PublicKey([100 + n; 32]))),
+            true,
+        );
+        flooded.until(f64::from(n) / 2.0);
+    }
+    assert!(matches!(flooded.state(), State::Unreached(..)));
+    assert_eq!(flooded.until(20.0).state(), State::Candidate);
+}
+
+#[test]
+fn where_nodes_never_see_the_same_the_lowest_goes_on_in_the_end() {
+    let mut lowest = Fixture::new(0, None).with(1, &[0, 1, 2]);
+    assert!(matches!(lowest.until(19.9).state(), State::ViewsDiffer(other, _) if other == node(1)));
+    lowest.until(21.0).persisted();
+    assert!(matches!(lowest.asked[..], [(_, _, Question::Promise { patient: true, .. })]));
+    let mut giver = Fixture::new(1, None).with(0, &[0, 1]).with(2, &[1, 2]);
+    giver.until(2.5);
+    let patient = |view: &[usize]| Question::Promise { round: 5, patient: true, view: all(view) };
+    assert!(matches!(giver.asks(2, patient(&[1, 2])), Some(Answer::NotPromised(_))), "it sees a lower one");
+    assert_eq!(giver.asks(0, patient(&[0, 1])), None, "it is about to promise");
+}
+
+#[test]
+fn a_node_with_the_same_key_is_told_so_and_a_changed_key_is_not_believed() {
+    let mut own = Fixture::new(0, None);
+    assert!(matches!(own.asks(0, asks_for_promise(5, &[0])), Some(Answer::Refused(_))));
+    let ask = own.gathering.neighbours.ask(own.now, Whom::Node(node(1)), Matter::Probe);
+    let answer = Answer::Gathers { name: "x".into(), round: None, promised: None, view: all(&[2]) };
+    own.gathering.handle_sighting(own.now, Whom::Node(node(1)), true);
+    own.gathering.handle_answer(own.now, ask, keys()[2], answer);
+    let around = own.gathering.status(own.now).around;
+    assert!(around.iter().all(|sighting| sighting.stands == Stands::Unknown), "{around:?}");
+}
