@@ -335,10 +335,11 @@ impl World {
         self.hosts[host].carrier_since.is_some() && !matches!(self.hosts[host].node, Node::Off)
     }
 
-    /// Whether these two can find each other and talk, whoever begins.
+    /// Whether a node that has no cluster and another one can find each other and talk. Members look for nobody: they have to be seen.
     fn is_good(&self, one: usize, other: usize) -> bool {
         let dials = self.dials[one][other] && self.dials[other][one];
-        let sees = self.sees[one][other] || self.sees[other][one];
+        let looks = matches!(self.hosts[other].node, Node::Fresh { .. });
+        let sees = self.sees[one][other] || (looks && self.sees[other][one]);
         self.is_up(one) && self.is_up(other) && dials && sees
     }
 
