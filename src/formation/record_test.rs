@@ -157,7 +157,7 @@ fn a_payload_that_no_version_wrote_is_damage_not_a_panic() {
         assert!(decode_payload(&payload[..length]).is_none(), "{length} bytes");
     }
     let mut unknown_stage = payload.to_vec();
-    unknown_stage[0] = 8;
+    unknown_stage[0] = 9;
     assert!(decode_payload(&unknown_stage).is_none());
     write_raw(&dir, 0, &seal_frame(VERSION, &unknown_stage));
     assert!(load(&dir).unwrap().is_some());
