@@ -33,7 +33,7 @@ use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity};
 use crate::limits::{ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT};
-use crate::node::{ApplierError, RecoverError, Recovery, recover};
+use crate::node::{ApplierError, RecoverError, Recovery, VotePolicy, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
@@ -327,7 +327,8 @@ fn start(
         pace: config.peer.pace,
         prng,
     };
-    let (core, mut applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
+    let (mut core, mut applier) = recover(clock.now(), recovery, &telemetry::raft_logger())?;
+    core.set_vote_policy(VotePolicy { voters: config.peer.voters, ..VotePolicy::default() });
     applier.set_answer_bytes(resources::answer_bytes() / ANSWER_WRITE_SHARE);
     let ids =
         NodeIds { cluster: identity.cluster(), member: identity.member, boot_nonce: identity.boot_nonce };

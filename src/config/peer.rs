@@ -27,6 +27,8 @@ pub struct PeerConfig {
     pub secret_file: Option<PathBuf>,
     /// Whose holders are let in that are in no cluster; empty: any. With a secret they need both.
     pub fingerprints: Vec<Fingerprint>,
+    /// How many vote, where nodes find each other: 3, 5 or 7.
+    pub voters: usize,
     /// Who is let in, where nodes find each other.
     pub trust: TrustMode,
     /// The token that lets this node in.

@@ -229,6 +229,7 @@ fn peer(reader: &Reader<'_>, is_automatic: bool) -> Result<PeerConfig, ConfigErr
         initial: Some(initial).filter(|initial| !initial.nodes.is_empty()),
         secret_file,
         fingerprints: reader.parse(SettingId::PeerFingerprints, fingerprints)?,
+        voters: reader.parse(SettingId::Voters, voters)?,
         trust,
         token_file: path(SettingId::JoinTokenFile),
         peers,
@@ -425,6 +426,14 @@ fn quota(text: &str) -> Result<Option<u64>, ValueError> {
 
 fn mode(text: &str) -> Result<&'static str, ValueError> {
     values::choice(text, SettingId::CompactionMode)
+}
+
+fn voters(text: &str) -> Result<usize, ValueError> {
+    Ok(match values::choice(text, SettingId::Voters)? {
+        "7" => 7,
+        "5" => 5,
+        _ => 3,
+    })
 }
 
 fn trust(text: &str) -> Result<TrustMode, ValueError> {

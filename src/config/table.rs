@@ -65,6 +65,8 @@ pub enum SettingId {
     ClusterSecretFile,
     /// `--peer-fingerprints`
     PeerFingerprints,
+    /// `--voters`
+    Voters,
     /// `--trust`
     Trust,
     /// `--join-token-file`
@@ -207,7 +209,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 42] = [
+pub const SETTINGS: [Setting; 43] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -430,6 +432,14 @@ pub const SETTINGS: [Setting; 42] = [
         Kind::List,
         Fallback::Text(""),
         "Let in only nodes with these keys (covey node fingerprint prints them); with a secret they need both",
+    ),
+    ours(
+        SettingId::Voters,
+        "voters",
+        "peer.voters",
+        Kind::Choice(&["3", "5", "7"]),
+        Fallback::Text("3"),
+        "How many members of a cluster that formed by itself vote; the others have a full copy",
     ),
     ours(
         SettingId::Trust,
