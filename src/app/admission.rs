@@ -7,16 +7,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::encounters::Conflicts;
-use crate::command::{Admission, CharterCommand, Command, TokenId};
+use crate::command::{Admission, CharterCommand, TokenId};
 use crate::config::TrustMode;
 use crate::formation::{Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
-use crate::ids::{ClusterId, PublicKey};
+use crate::ids::{ClusterId, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
-use crate::mvcc::Facts;
+use crate::machine::check_admission;
 use crate::peer::{Answerer, Tokens};
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 use crate::time::Instant;
+
+/// Of a node that is let in no more is kept: what all members say of where they are has to fit into one answer.
+const PEER_URLS_MAX: usize = 8;
+const PEER_URL_BYTES_MAX: usize = 128;
 
 /// A node that has asked to be let in, and that nothing lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +87,9 @@ impl Desk {
     }
 
     async fn answer(&self, key: PublicKey, question: Question) -> Answer {
+        if let Some(why) = self.has_nothing_to_say() {
+            return Answer::Wait(why.into());
+        }
         match question {
             Question::Probe { .. } | Question::Promise { .. } => Answer::Member(self.standing()),
             Question::Meets(_) => {
@@ -94,6 +101,15 @@ impl Desk {
             }
             Question::Absorb { cluster, nodes } => self.absorb(key, cluster, nodes).await,
         }
+    }
+
+    /// Why this member must not speak for its cluster: it does not know it yet, or there is none any more.
+    pub(super) fn has_nothing_to_say(&self) -> Option<&'static str> {
+        if self.handle.view().facts().charter.dissolved.is_some() {
+            return Some("its cluster has given itself up for another one");
+        }
+        let is_new = self.handle.view().applied() == LogIndex(0) || self.handle.is_catching_up();
+        is_new.then_some("it does not know its cluster's state yet")
     }
 
     /// How this member's cluster stands.
@@ -120,47 +136,92 @@ impl Desk {
 
     async fn join(&self, node: Candidate, claim: &[u8]) -> Answer {
         let key = node.key;
-        if let Some(welcome) = self.welcome(key) {
-            return welcome;
-        }
-        match self.admit(node, claim).await {
+        let Some(by) = self.right(key, claim, true) else { return self.waits(node) };
+        match self.admit(node, by).await {
             // Applied here, for that is where the answer comes from.
             Ok(()) => self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
             Err(answer) => answer,
         }
     }
 
-    /// Lets in the members of a cluster that gives itself up then. One of them asks.
+    /// Lets in the members of a cluster that gives itself up then. One of them asks: only of that one is it known that it holds its key.
     async fn absorb(&self, key: PublicKey, cluster: ClusterId, nodes: Vec<Candidate>) -> Answer {
         if cluster == self.identity.cluster() || !nodes.iter().any(|node| node.key == key) {
             return Answer::Refused("only a member of another cluster may ask for its members".into());
         }
+        let (mut answer, mut admitted) = (Answer::Absorbed, Vec::new());
         for node in nodes {
-            if let Err(answer) = self.admit(node, &[]).await {
+            match self.right(node.key, &[], node.key == key) {
+                Some(by) => admitted.push((node, by)),
+                None => answer = self.waits(node),
+            }
+        }
+        if answer != Answer::Absorbed {
+            return answer;
+        }
+        for (node, by) in admitted {
+            if let Err(answer) = self.admit(node, by).await {
                 return answer;
             }
         }
         Answer::Absorbed
     }
 
-    /// Has the log let a node in, or says why not.
-    async fn admit(&self, node: Candidate, claim: &[u8]) -> Result<(), Answer> {
+    /// Notes a node that an operator has to let in.
+    fn waits(&self, node: Candidate) -> Answer {
         let Candidate { key, name, peer_urls } = node;
         let fingerprint = Fingerprint::of(&key);
-        let Some(by) = right(self.handle.view().facts(), self.trust, fingerprint, claim) else {
+        self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
+        Answer::Pending(format!(
+            "the cluster is sealed: on one of its boxes type \"covey node approve {fingerprint}\""
+        ))
+    }
+
+    /// Has the log let a node in that is no member yet, or says why not.
+    async fn admit(&self, node: Candidate, by: Admission) -> Result<(), Answer> {
+        let Candidate { key, name, peer_urls } = node;
+        let view = self.handle.view();
+        if view.facts().members.iter().any(|member| member.key == Some(key)) {
+            return Ok(());
+        }
+        let refused = |rejection| format!("the cluster does not let it in: {rejection}");
+        // Nothing is written to the log only to be refused there.
+        if let Err(rejection) = check_admission(view.facts(), key, by) {
+            let fingerprint = Fingerprint::of(&key);
             self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
-            return Err(Answer::Pending(format!(
-                "the cluster is sealed: on one of its boxes type \"covey node approve {fingerprint}\""
-            )));
-        };
-        let command = CharterCommand::Admit { key, name, peer_urls, by };
-        match self.handle.propose(Command::Charter(command)).await.map(|applied| applied.outcome) {
-            Ok(Ok(_)) => {
-                self.pending.forget(fingerprint);
-                Ok(())
+            return Err(Answer::Pending(refused(rejection)));
+        }
+        drop(view);
+        if peer_urls.len() > PEER_URLS_MAX || peer_urls.iter().any(|url| url.len() > PEER_URL_BYTES_MAX) {
+            return Err(Answer::Refused("it says that it is in too many places".into()));
+        }
+        match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by }).await {
+            Ok(applied) => {
+                self.pending.forget(Fingerprint::of(&key));
+                applied.outcome.map(drop).map_err(|rejection| Answer::Pending(refused(rejection)))
             }
-            Ok(Err(rejection)) => Err(Answer::Wait(format!("the cluster does not let it in: {rejection}"))),
             Err(error) => Err(Answer::Wait(error.to_string())),
+        }
+    }
+
+    /// By which right a node may come in, if by any. `proven`: it is this node that asks, and so has shown that it holds its key.
+    fn right(&self, key: PublicKey, claim: &[u8], proven: bool) -> Option<Admission> {
+        let view = self.handle.view();
+        let charter = &view.facts().charter;
+        if view.facts().members.iter().any(|member| member.key == Some(key)) {
+            // It is in: nothing has to let it in.
+            return Some(Admission::Window);
+        }
+        match self.trust {
+            // It has proven that it has the secret, or it would not have been listened to.
+            TrustMode::FleetKey => Some(Admission::FleetKey),
+            // As with the secret: who names a token has proven to have it.
+            TrustMode::LanOpen | TrustMode::Locked if !claim.is_empty() => {
+                Some(Admission::Token(TokenId(claim.try_into().ok()?)))
+            }
+            _ if proven && charter.approved.contains(&key.fingerprint()) => Some(Admission::Approval),
+            TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
+            TrustMode::LanOpen | TrustMode::Locked => None,
         }
     }
 
@@ -170,21 +231,5 @@ impl Desk {
         let member = members.iter().find(|member| member.key == Some(key))?.id();
         let Identity { root, generation, .. } = self.identity;
         Some(Answer::Welcome(Box::new(Welcome { root, generation, member, members: members.clone() })))
-    }
-}
-
-/// By which right this node may come in, if by any.
-fn right(facts: &Facts, trust: TrustMode, fingerprint: Fingerprint, claim: &[u8]) -> Option<Admission> {
-    let charter = &facts.charter;
-    match trust {
-        // As with the secret: who names a token has proven to have it.
-        TrustMode::LanOpen | TrustMode::Locked if !claim.is_empty() => {
-            Some(Admission::Token(TokenId(claim.try_into().ok()?)))
-        }
-        // It has proven that it has the secret, or it would not have been listened to.
-        TrustMode::FleetKey => Some(Admission::FleetKey),
-        _ if charter.approved.contains(fingerprint.bytes()) => Some(Admission::Approval),
-        TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
-        TrustMode::LanOpen | TrustMode::Locked => None,
     }
 }

@@ -88,6 +88,10 @@ impl Certificates {
     }
 
     fn follow(&self, authority: &command::Authority) -> Result<(), AuthorityError> {
+        // First of all, whatever becomes of the certificate.
+        if let Some(tls) = self.tls.get() {
+            tls.clients().review();
+        }
         let authority = Authority::load(&authority.certificate, &authority.key)?;
         let names = ServerNames::of_machine(&self.host, self.lan.addresses());
         match self.tls.get() {
@@ -99,9 +103,6 @@ impl Certificates {
                 // Only this task makes it.
                 let _ = self.tls.set(ClusterTls::new(&authority, names, Arc::new(is_issued))?);
             }
-        }
-        if let Some(tls) = self.tls.get() {
-            tls.clients().review();
         }
         Ok(())
     }

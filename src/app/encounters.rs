@@ -12,17 +12,17 @@ use smol::Timer;
 
 use super::admission::Desk;
 use super::lan::Lan;
-use crate::command::{CharterCommand, Command};
-use crate::formation::{Answer, Candidate, Conflict, Course, Question, Standing, View, course};
+use crate::command::CharterCommand;
+use crate::formation::{ABSORBED_MAX, Answer, Candidate, Conflict, Course, Question, Standing, View, course};
 use crate::ids::ClusterId;
 use crate::peer::Transport;
 use crate::store::Member;
 use crate::time::Instant;
 
-/// How often another cluster is asked by a leader, which may have something to do, ...
-const LEADER_LOOKS: Duration = Duration::from_secs(2);
-/// ... and by the others, which only tell their operators.
-const OTHERS_LOOK: Duration = Duration::from_secs(10);
+/// How often other clusters are asked while something changes, ...
+const LOOKS: Duration = Duration::from_secs(2);
+/// ... and at least how often while nothing does.
+const LOOKS_MAX: Duration = Duration::from_secs(30);
 
 /// A cluster that this one cannot become one with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,21 +76,32 @@ pub(super) struct Encounters {
 }
 
 impl Encounters {
-    /// Looks out for other clusters, until it is dropped. Without any it costs nothing.
+    /// Looks out for other clusters, until it is dropped. Without any it costs nothing, and little where there are some and nothing changes.
     pub(super) async fn look_out(&self) {
         let own = self.desk.identity.cluster();
+        let (mut before, mut pause) = (BTreeMap::new(), LOOKS);
         loop {
             let changed = self.lan.changed();
             let beside = self.lan.clusters_beside(own);
             self.desk.conflicts.retain(&beside);
             if beside.is_empty() {
+                (before, pause) = (BTreeMap::new(), LOOKS);
                 changed.await;
                 continue;
             }
-            for (cluster, addresses) in beside {
-                self.meet(cluster, addresses).await;
+            let mut now = BTreeMap::new();
+            if self.desk.has_nothing_to_say().is_none() {
+                for (cluster, addresses) in beside {
+                    now.insert(cluster, self.meet(cluster, addresses).await);
+                }
             }
-            let pause = if self.leads() { LEADER_LOOKS } else { OTHERS_LOOK };
+            for (cluster, outcome) in
+                now.iter().filter(|(cluster, outcome)| before.get(*cluster) != Some(*outcome))
+            {
+                tracing::info!(%cluster, %outcome, "there is another cluster on this network");
+            }
+            pause = if now == before { LOOKS_MAX.min(pause * 2) } else { LOOKS };
+            before = now;
             Timer::after(pause).await;
         }
     }
@@ -100,20 +111,24 @@ impl Encounters {
         status.leader == Some(status.member)
     }
 
-    async fn meet(&self, announced: ClusterId, addresses: Vec<SocketAddr>) {
-        let Some((at, other)) = self.ask_who(&addresses).await else { return };
+    /// What this encounter has come to.
+    async fn meet(&self, announced: ClusterId, addresses: Vec<SocketAddr>) -> String {
+        let Some((at, other)) = self.ask_who(&addresses).await else { return "nobody answers".into() };
         let own = self.desk.standing();
         if other.cluster == own.cluster {
-            // It has joined this one, and the word of that is on its way.
-            return self.desk.conflicts.resolved(announced);
+            self.desk.conflicts.resolved(announced);
+            return "it has become a part of this one".into();
         }
-        match course(&own, &other, self.desk.trusts()) {
-            Course::Wait => self.desk.conflicts.resolved(other.cluster),
-            Course::Conflict(why) => {
-                self.desk.conflicts.note(other.cluster, addresses, why, self.desk.clock.now());
-            }
+        let course = course(&own, &other, self.desk.trusts());
+        if let Course::Conflict(why) = course {
+            self.desk.conflicts.note(announced, addresses, why, self.desk.clock.now());
+            return why.to_string();
+        }
+        self.desk.conflicts.resolved(announced);
+        match course {
             Course::Yield if self.leads() => self.give_up_for(&other, at).await,
-            Course::Yield => {}
+            Course::Yield => "this one is about to give itself up for it".into(),
+            Course::Wait | Course::Conflict(_) => "it is to give itself up for this one".into(),
         }
     }
 
@@ -130,28 +145,31 @@ impl Encounters {
     }
 
     /// Has the other cluster take this one's members in, and gives this one up then.
-    async fn give_up_for(&self, winner: &Standing, at: SocketAddr) {
+    async fn give_up_for(&self, winner: &Standing, at: SocketAddr) -> String {
         let handle = &self.desk.handle;
         let candidate = |member: &Member| {
             let (name, peer_urls) = (member.attributes.name.clone(), member.attributes.peer_urls.clone());
             Some(Candidate { key: member.key?, name, peer_urls })
         };
-        let nodes = handle.view().facts().members.iter().filter_map(candidate).collect();
+        let mut nodes: Vec<Candidate> = handle.view().facts().members.iter().filter_map(candidate).collect();
+        if nodes.len() > ABSORBED_MAX {
+            return "this cluster has too many members to give itself up by itself".into();
+        }
+        nodes.sort_by_key(|node| node.key);
         let question = Question::Absorb { cluster: self.desk.identity.cluster(), nodes };
-        let winner = winner.cluster;
         match self.transport.ask_stranger(at, &question).await {
             Ok((_, Answer::Absorbed)) => {}
-            Ok((_, answer)) => {
-                return tracing::info!(%winner, ?answer, "another cluster does not take this one's members in");
-            }
-            Err(error) => return tracing::info!(%winner, %error, "cannot talk to another cluster"),
+            Ok((_, Answer::Pending(why) | Answer::Wait(why) | Answer::Refused(why))) => return why,
+            Ok(_) => return "it answers something else than it was asked".into(),
+            Err(error) => return error.to_string(),
         }
         // What a user writes before this is in the log prevents it, and what comes after that fails.
-        match handle.propose(Command::Charter(CharterCommand::Dissolve { winner })).await {
-            Ok(applied) => {
-                tracing::warn!(%winner, outcome = ?applied.outcome, "gave this cluster up for another one")
-            }
-            Err(error) => tracing::info!(%winner, %error, "cannot give this cluster up"),
+        let winner = winner.cluster;
+        match handle.change_charter(CharterCommand::Dissolve { winner }).await.map(|applied| applied.outcome)
+        {
+            Ok(Ok(_)) => "this one has given itself up for it".into(),
+            Ok(Err(rejection)) => rejection.to_string(),
+            Err(error) => error.to_string(),
         }
     }
 }

@@ -32,13 +32,14 @@ use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Pl
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity};
+use crate::ids::LogIndex;
 use crate::limits::{ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT};
 use crate::node::{ApplierError, RecoverError, Recovery, VotePolicy, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
-use crate::store::{Dissolution, StoreError, StoreOptions};
+use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{ServerTls, TlsError, TlsFiles};
@@ -166,13 +167,14 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     let started: Arc<OnceLock<Handle>> = Arc::default();
     note_damage(config, &started);
     let opened = DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?;
-    let name = name_of(config);
-    let lan = match &opened {
+    let own = match &opened {
         _ if !config.is_automatic() => None,
-        Opened::Node(data) => Some(&data.content.identity.key),
+        // One that somebody founded stays what it is, whatever the next start is told.
+        Opened::Node(data) => is_automatic(data.content.store.meta()).then_some(&data.content.identity.key),
         Opened::Fresh(fresh) => Some(&fresh.key),
     };
-    let lan = lan.map(|key| Lan::start(config, &name, key.fingerprint(), clock)).transpose()?;
+    let name = if own.is_some() { name_of(config) } else { config.name.clone() };
+    let lan = own.map(|key| Lan::start(config, &name, key.fingerprint(), clock)).transpose()?;
     if config.peer.trust != TrustMode::FleetKey {
         trust.near = lan.as_ref().map(|lan| lan.near());
     }
@@ -351,10 +353,15 @@ struct Place {
     tls: ClientTls,
 }
 
-/// What the node is called: what the box is, where nobody has chosen anything else.
+/// Whether a state is that of a cluster that formed by itself, or of a node on its way into one, which knows nothing of it yet.
+fn is_automatic(meta: &Meta) -> bool {
+    meta.charter.automatic || meta.applied == LogIndex(0)
+}
+
+/// What a node is called that finds others by itself: what the box is, where nobody has chosen anything else.
 fn name_of(config: &ServeConfig) -> String {
     let host = host_name();
-    if config.is_automatic() && !config.is_named() && !host.is_empty() { host } else { config.name.clone() }
+    if config.is_named() || host.is_empty() { config.name.clone() } else { host }
 }
 
 fn host_name() -> String {
@@ -525,15 +532,18 @@ fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopp
 /// What this member is called and where it is found, in this run.
 fn attributes(config: &ServeConfig, place: &Place) -> MemberAttributes {
     let Place { name, identity, lan, .. } = place;
-    let found = |urls: &[Url], here: fn(&Lan) -> Vec<String>| match lan {
+    let found = |urls: &[Url], port: u16, here: fn(&Lan) -> Vec<String>| match lan {
         Some(lan) if urls.is_empty() => here(lan),
+        // Plain text is for this machine alone.
+        None if urls.is_empty() => vec![format!("http://localhost:{port}")],
         _ => urls.iter().map(ToString::to_string).collect(),
     };
+    let client_port = config.client.listen_urls.first().map_or(0, |listen| listen.address.port());
     MemberAttributes {
         member: identity.member,
         name: name.clone(),
-        peer_urls: found(&config.peer.advertise_urls, Lan::peer_urls),
-        client_urls: found(&config.client.advertise_urls, Lan::client_urls),
+        peer_urls: found(&config.peer.advertise_urls, config.peer.listen.address.port(), Lan::peer_urls),
+        client_urls: found(&config.client.advertise_urls, client_port, Lan::client_urls),
         incarnation: identity.incarnation.0,
         boot_nonce: identity.boot_nonce,
     }

@@ -35,8 +35,8 @@ pub use identity::{
 };
 pub use meeting::{Meeting, Named, Reception, Verdict, joining_state, receive};
 pub use message::{
-    Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, Question, Standing, VIEW_NODES_MAX, View,
-    Welcome,
+    ABSORBED_MAX, Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, Question, Standing,
+    VIEW_NODES_MAX, View, Welcome,
 };
 pub use record::RecordError;
 pub use runs::{Stale, judge_run, judge_runs, later_run};
