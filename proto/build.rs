@@ -12,8 +12,8 @@ use protox::Compiler;
 
 const ROOT: &str = "proto";
 
-/// The client API. `raft-proto`, next to these, is a crate of its own.
-const TREES: [&str; 2] = ["etcd", "grpc"];
+/// The client API, and our own service. `raft-proto`, next to these, is a crate of its own.
+const TREES: [&str; 3] = ["covey", "etcd", "grpc"];
 
 /// Field names whose snake case goes wrong (`peer_ur_ls`). They are changed for the Rust code alone;
 /// the published descriptors keep what JSON clients must see.

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 use tower_service::Service as _;
 
+use super::admin::AdminService;
 use super::answers::Outbox;
 use super::body::{Body, CountedElsewhere, Leaderless};
 use super::calls::{Deadline, Spawner};
@@ -29,6 +30,7 @@ use super::timer::now;
 use super::watch::WatchService;
 use super::{errors, http as plain};
 use crate::runtime::ServeError;
+use crate::wire::covey::v1::admin_server::{self, AdminServer};
 use crate::wire::etcdserverpb::cluster_server::{self, ClusterServer};
 use crate::wire::etcdserverpb::kv_server::{self, KvServer};
 use crate::wire::etcdserverpb::lease_server::{self, LeaseServer};
@@ -40,10 +42,12 @@ use crate::wire::grpc::health::v1::health_server::{self, HealthServer};
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What a learner serves too (API reference, section 4); of ranges only the serializable ones, which `kv` sees to.
-const FOR_LEARNERS: [(&str, &str); 3] = [
+const FOR_LEARNERS: [(&str, &str); 4] = [
     (kv_server::SERVICE_NAME, "Range"),
     (maintenance_server::SERVICE_NAME, "Status"),
     (maintenance_server::SERVICE_NAME, "Snapshot"),
+    // Of what is wrong with it, too.
+    (admin_server::SERVICE_NAME, "Status"),
 ];
 
 /// The gRPC services that are offered. A call of any other is answered as unknown.
@@ -60,6 +64,18 @@ pub struct Services {
     pub maintenance: MaintenanceServer<MaintenanceService>,
     /// `grpc.health.v1.Health`.
     pub health: HealthServer<HealthService>,
+    /// `covey.v1.Admin`.
+    pub admin: AdminServer<AdminService>,
+}
+
+/// Where a connection comes from, as far as that gives rights. Each call carries it among its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whence {
+    /// In plain text from this machine to itself: from whoever operates it; or from a web page in a browser here, by way of a name that the page
+    /// controls.
+    Here,
+    /// From another machine, or with a certificate.
+    Elsewhere,
 }
 
 /// One connection, as its requests see it.
@@ -68,8 +84,8 @@ pub struct Connection {
     pub shared: Arc<Shared>,
     /// Where deadlines of this connection's calls are kept.
     pub calls: Spawner,
-    /// Whether a web page on this machine could have made it by way of a name that it controls: plaintext, and from this machine to itself.
-    pub rebindable: bool,
+    /// Where it comes from.
+    pub whence: Whence,
     /// What was answered and is not taken.
     pub outbox: Arc<Outbox>,
 }
@@ -115,7 +131,8 @@ async fn call(connection: &Connection, request: Request<Incoming>) -> Response<B
         Ok(limits) => limits,
         Err(status) => return finish(status.into_http(), CallLimits::default(), record),
     };
-    let request = request.map(|body| record.request_body(body, shared.counters.arriving_bytes()));
+    let mut request = request.map(|body| record.request_body(body, shared.counters.arriving_bytes()));
+    request.extensions_mut().insert(connection.whence);
     let work = pin!(route(&shared.node, &shared.services, request));
     let response = match &mut limits.deadline {
         None => work.await,
@@ -217,6 +234,7 @@ async fn route(
         cluster_server::SERVICE_NAME => services.cluster.clone().call(request).await,
         maintenance_server::SERVICE_NAME => services.maintenance.clone().call(request).await,
         health_server::SERVICE_NAME => services.health.clone().call(request).await,
+        admin_server::SERVICE_NAME => services.admin.clone().call(request).await,
         _ => return errors::unknown_service(service).into_http(),
     };
     // Only an answer that is an error already has its status in front.

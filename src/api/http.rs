@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::body::Body;
 use super::browser::Refusal;
-use super::dispatch::Connection;
+use super::dispatch::{Connection, Whence};
 use super::node::{Freshness, Node};
 use super::{render, version};
 use crate::command::{KeyRange, Range};
@@ -27,7 +27,7 @@ pub async fn answer(
     origin: Option<HeaderValue>,
 ) -> Response<Body> {
     let shared = &connection.shared;
-    if connection.rebindable
+    if connection.whence == Whence::Here
         && let Err(refusal) = shared.options.browser.judge_host(request.uri(), request.headers())
     {
         return refuse(refusal);

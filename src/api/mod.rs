@@ -9,6 +9,7 @@
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
 //!  kv watch lease cluster maintenance health  the services
+//!  admin      the operator's own
 //!   hashes      hashes of everything, one at a time    snapshot_stream    the state in blobs
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
 //!   node      reads and proposals             answers    what answers may take of the memory
@@ -16,6 +17,7 @@
 //!
 //! A connection is one task with all its calls (see `calls`), so whoever drops that task has dropped everything.
 
+mod admin;
 mod answers;
 mod authority;
 mod body;
@@ -47,6 +49,7 @@ pub mod version;
 mod watch;
 mod watch_codec;
 
+pub use admin::{ClusterBeside, Host, IssuedClient, PendingNode, SeenNode};
 pub use answers::Answers;
 pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;

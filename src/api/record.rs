@@ -19,6 +19,7 @@ use super::errors;
 use super::frames::Frames;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
+use crate::wire::covey::v1::admin_server;
 use crate::wire::etcdserverpb::{cluster_server, kv_server, lease_server, maintenance_server, watch_server};
 use crate::wire::grpc::health::v1::health_server;
 
@@ -27,7 +28,7 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 27] = [
+const METHODS: [GrpcMethod; 38] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
@@ -55,6 +56,17 @@ const METHODS: [GrpcMethod; 27] = [
     method(maintenance_server::SERVICE_NAME, "Downgrade", GrpcKind::Unary),
     method(health_server::SERVICE_NAME, "Check", GrpcKind::Unary),
     method(health_server::SERVICE_NAME, "Watch", GrpcKind::ServerStream),
+    method(admin_server::SERVICE_NAME, "Status", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "TokenCreate", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "TokenList", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "TokenRevoke", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "NodePending", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "NodeApprove", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "WindowOpen", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "WindowClose", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "ClientIssue", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "ClientList", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "ClientRevoke", GrpcKind::Unary),
 ];
 
 /// The methods to make [`Metrics`] with.

@@ -18,13 +18,14 @@ use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use smol::{Async, Timer};
 
+use super::admin::{AdminService, Host};
 use super::answers::{Answers, Outbox, Patience};
 use super::authority::Mending;
 use super::browser::BrowserPolicy;
 use super::calls::Calls;
 use super::cluster::{ClusterService, MemberRules};
 use super::counters::{Counters, Live};
-use super::dispatch::{Connection, Services, answer};
+use super::dispatch::{Connection, Services, Whence, answer};
 use super::health::HealthService;
 use super::io::{Rewound, Socket, Stream, Transport};
 use super::kv::KvService;
@@ -41,6 +42,7 @@ use crate::limits::{
 };
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
+use crate::wire::covey::v1::admin_server::AdminServer;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer;
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
@@ -192,8 +194,7 @@ enum Ended {
 struct Greeted {
     stream: Stream,
     protocol: Protocol,
-    /// See [`Connection::rebindable`].
-    rebindable: bool,
+    whence: Whence,
     /// `None` is for ever.
     stay: Option<Stay>,
 }
@@ -202,6 +203,7 @@ impl Api {
     /// The API of a node, until `stopping` is announced.
     pub fn new(
         handle: Handle,
+        host: Arc<dyn Host>,
         options: ApiOptions,
         metrics: Arc<Metrics>,
         metrics_text: MetricsText,
@@ -220,6 +222,8 @@ impl Api {
             maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))
                 .max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(HealthService::new(stopping.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            admin: AdminServer::new(AdminService::new(node.clone(), host))
                 .max_decoding_message_size(message_bytes_max),
         };
         let counters = Counters::default();
@@ -281,7 +285,7 @@ impl Api {
             Err(io::ErrorKind::ConnectionAborted.into())
         };
         let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
-        let Greeted { stream, protocol, rebindable, stay } = match greeted {
+        let Greeted { stream, protocol, whence, stay } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::debug!(%error, "a client did not get as far as a request");
@@ -291,8 +295,7 @@ impl Api {
         };
         let calls = Calls::default();
         let outbox = Arc::new(Outbox::new(shared.node.answers().clone()));
-        let connection =
-            Connection { shared: Arc::clone(&shared), calls: calls.spawner(), rebindable, outbox };
+        let connection = Connection { shared: Arc::clone(&shared), calls: calls.spawner(), whence, outbox };
         let revoked = async {
             match stay {
                 None => std::future::pending().await,
@@ -344,7 +347,8 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Gree
         }
         let protocol = protocol_of(stream.head())?;
         let stream = Stream::Plain(stream);
-        return Ok(Greeted { stream, protocol, rebindable: from_here, stay: None });
+        let whence = if from_here { Whence::Here } else { Whence::Elsewhere };
+        return Ok(Greeted { stream, protocol, whence, stay: None });
     }
     let Some(tls) = listener.tls.as_ref().and_then(|tls| tls()) else {
         return Err(io::Error::other("TLS where none is configured, or no certificate is there yet"));
@@ -366,7 +370,7 @@ async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Gree
             (stream, protocol)
         }
     };
-    Ok(Greeted { stream: Stream::Tls(Box::new(stream)), protocol, rebindable: false, stay })
+    Ok(Greeted { stream: Stream::Tls(Box::new(stream)), protocol, whence: Whence::Elsewhere, stay })
 }
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).

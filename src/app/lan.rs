@@ -12,7 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::ServeConfig;
 use crate::discovery::{
-    Announcement, Discovery, InterfaceRules, NodeAnnouncement, Options, StartError, is_link_local, is_near,
+    Announcement, Discovery, InterfaceRules, NodeAnnouncement, Options, Sighting, StartError, is_link_local,
+    is_near,
 };
 use crate::formation::Fingerprint;
 use crate::formation::gathering::Network;
@@ -88,6 +89,11 @@ impl Lan {
             places.entry(sighting.fingerprint).or_default().extend(sighting.addresses);
         }
         places
+    }
+
+    /// Every node that was heard of.
+    pub(super) fn sightings(&self) -> Vec<Sighting> {
+        self.discovery.sightings()
     }
 
     /// Where members of other clusters may be, by cluster.

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
+use super::encounters::Conflicts;
 use crate::api::{MetricsText, version};
 use crate::runtime::Handle;
 use crate::telemetry::metrics::{Gauges, Metrics};
 
 /// The function that makes the text of `/metrics`.
-pub(super) fn metrics_text(handle: Handle, metrics: Arc<Metrics>) -> MetricsText {
+pub(super) fn metrics_text(handle: Handle, conflicts: Arc<Conflicts>, metrics: Arc<Metrics>) -> MetricsText {
     Arc::new(move || {
         let status = handle.status();
         let view = handle.view();
@@ -29,6 +30,7 @@ pub(super) fn metrics_text(handle: Handle, metrics: Arc<Metrics>) -> MetricsText
             digest: status.digest,
             revision: view.revision(),
             compacted: view.compacted(),
+            conflicts: conflicts.list().len() as u64,
         })
     })
 }

@@ -16,6 +16,7 @@ mod gather;
 mod image_file;
 mod lan;
 mod metrics;
+mod operator;
 mod peers;
 mod recover;
 mod resources;

@@ -26,6 +26,7 @@ use super::forming;
 use super::gather;
 use super::lan::Lan;
 use super::metrics::metrics_text;
+use super::operator::Operator;
 use super::peers::Members;
 use super::resources;
 use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Plaintext, Stop, Stopping};
@@ -382,7 +383,15 @@ async fn attend(
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
     let handle = running.handle().clone();
     let (stop, stopping) = Stop::pair();
-    let api = build_api(config, &handle, metrics, stopping);
+    let operator = Operator {
+        lan: lan.clone(),
+        pending: Arc::default(),
+        conflicts: Arc::default(),
+        clock,
+        began: clock.now(),
+    };
+    let (pending, conflicts) = (Arc::clone(&operator.pending), Arc::clone(&operator.conflicts));
+    let api = build_api(config, &handle, operator, metrics, stopping);
     let executor = Rc::new(LocalExecutor::new());
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let desk = Desk {
@@ -390,8 +399,8 @@ async fn attend(
         name: name.clone(),
         handle: handle.clone(),
         trust: config.peer.trust,
-        pending: Arc::default(),
-        conflicts: Arc::default(),
+        pending,
+        conflicts,
         clock,
     };
     let members = Members {
@@ -507,7 +516,13 @@ async fn wind_down(running: &Running, api: &Api, stop: Stop) -> Result<(), Serve
     Ok(())
 }
 
-fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopping: Stopping) -> Api {
+fn build_api(
+    config: &ServeConfig,
+    handle: &Handle,
+    operator: Operator,
+    metrics: Arc<Metrics>,
+    stopping: Stopping,
+) -> Api {
     let (keepalive_interval, keepalive_timeout) = config.client.keepalive.unzip();
     let options = ApiOptions {
         request_bytes_max: config.client.max_request_bytes,
@@ -525,8 +540,8 @@ fn build_api(config: &ServeConfig, handle: &Handle, metrics: Arc<Metrics>, stopp
         },
         ..ApiOptions::default()
     };
-    let text = metrics_text(handle.clone(), Arc::clone(&metrics));
-    Api::new(handle.clone(), options, metrics, text, stopping)
+    let text = metrics_text(handle.clone(), Arc::clone(&operator.conflicts), Arc::clone(&metrics));
+    Api::new(handle.clone(), Arc::new(operator), options, metrics, text, stopping)
 }
 
 /// What this member is called and where it is found, in this run.

@@ -70,6 +70,16 @@ struct File {
 }
 
 impl Bundle {
+    /// Whether a bundle may be written there: nothing else is.
+    pub fn check_free(dir: &Path) -> Result<(), BundleError> {
+        match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(BundleError::NotEmpty(dir.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(BundleError::Write { path: dir.to_owned(), error }),
+        }
+    }
+
     /// Makes the directory, which must not exist or be empty, and writes everything into it.
     pub fn write(&self, dir: &Path) -> Result<(), BundleError> {
         let failed = |path: &Path| {
@@ -185,6 +195,8 @@ mod tests {
         bundle().write(&dir).unwrap();
         let again = bundle().write(&dir).unwrap_err().to_string();
         assert!(again.ends_with("bundle is not empty: a bundle has a directory of its own"), "{again}");
+        assert!(matches!(Bundle::check_free(&dir), Err(BundleError::NotEmpty(_))));
+        assert!(Bundle::check_free(&scratch.path().join("new")).is_ok());
         fs::remove_file(dir.join("env")).unwrap();
         assert!(matches!(bundle().write(&dir), Err(BundleError::NotEmpty(_))));
         assert!(!dir.join("env").exists());

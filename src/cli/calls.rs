@@ -46,7 +46,7 @@ pub enum Call {
     LeaseKeepAlive(i64),
     /// `lease list`
     Leases,
-    /// `status`
+    /// `endpoint status`
     Status,
     /// `member list`
     Members,
@@ -261,13 +261,14 @@ fn inner<T>(wrap: impl FnOnce(T) -> Reply) -> impl FnOnce(Response<T>) -> Reply 
 }
 
 /// The server is told when to give up, too.
-fn timed<T>(settings: &ClientSettings, message: T) -> Request<T> {
+pub fn timed<T>(settings: &ClientSettings, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(settings.command_timeout);
     request
 }
 
-async fn within_timeout<T>(
+/// What comes later than the setting allows is not waited for.
+pub async fn within_timeout<T>(
     settings: &ClientSettings,
     answer: impl Future<Output = Result<T, CallError>>,
 ) -> Result<T, CallError> {

@@ -3,6 +3,7 @@
 //! Owns: the choice of the command, exit codes, help. Must never: run a server itself (its caller does, with what `config`
 //! has read). Driven by `main`.
 
+mod admin;
 mod args;
 pub mod bundle;
 mod calls;
@@ -20,6 +21,7 @@ mod requests;
 mod simple;
 mod snapshot;
 mod spec;
+mod status;
 mod txn;
 mod watch;
 
@@ -64,6 +66,8 @@ enum Failure {
     Snapshot(#[from] snapshot::SnapshotError),
     #[error(transparent)]
     Recover(#[from] recover::RecoverError),
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
     #[error(transparent)]
     Fingerprint(#[from] app::FingerprintFailure),
     #[error("cannot read standard input: {0}")]
@@ -192,10 +196,33 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
     if command.name == spec::NODE_FINGERPRINT.name {
         return node_fingerprint(&parsed);
     }
+    if command.name == spec::STATUS.name {
+        return status(&parsed, &settings);
+    }
+    if let Some(job) = admin::job(command, &parsed)? {
+        let done = admin::perform(&settings, job)?;
+        output::to_stdout(|out| admin::write(out, settings.format, &done)).map_err(Failure::Output)?;
+        if let Some(hint) = admin::hint(&done) {
+            output::to_stderr(&hint);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let call = call(command, &parsed, &settings)?;
     let reply = calls::perform(&settings, call)?;
     print(&reply).map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit code is the verdict.
+fn status(parsed: &Parsed, settings: &ClientSettings) -> Result<ExitCode, Failure> {
+    if !parsed.arguments.is_empty() {
+        return Err(UsageError::Arguments("status takes no arguments, only flags").into());
+    }
+    let status = admin::status(settings)?;
+    let verdict = status::judge(&status);
+    output::to_stdout(|out| status::write(out, settings.format, &status, &verdict))
+        .map_err(Failure::Output)?;
+    Ok(if verdict.healthy { ExitCode::SUCCESS } else { EXIT_FAILED.into() })
 }
 
 /// The fingerprint alone goes to standard output, for scripts.
@@ -259,7 +286,7 @@ fn call(command: &Command, parsed: &Parsed, settings: &ClientSettings) -> Result
         "member promote" => Call::MemberPromote(requests::member_id(parsed)?),
         "move-leader" => Call::MoveLeader(requests::member_id(parsed)?),
         _ => {
-            none("status command does not accept argument")?;
+            none("endpoint status command does not accept any arguments")?;
             Call::Status
         }
     })

@@ -38,7 +38,7 @@ pub enum Reply {
     LeaseKeptAlive(LeaseKeepAliveResponse),
     /// From `watch`, once for each message with changes, progress or an end.
     Watch(WatchResponse),
-    /// From `status`: each endpoint with its answer.
+    /// From `endpoint status`: each endpoint with its answer.
     Status(Vec<(String, StatusResponse)>),
     /// From `member list`.
     Members(MemberListResponse),

@@ -146,12 +146,134 @@ pub const COMPACT: Command = Command {
     flags: &[switch("physical", "Wait until the space is free")],
 };
 
-/// Asks for the state of members.
+/// Says how the node and its cluster stand.
 pub const STATUS: Command = Command {
     name: "status",
     alias: None,
     usage: "[flags]",
-    about: "Print the state of each endpoint, as etcdctl's \"endpoint status\" does",
+    about: "Say whether this box and its cluster are well, and what to do if not",
+    details: "\
+The first line is the verdict; what follows it are the members, who waits to be let in, and what else there is on the
+network. The exit code is 0 if all is well and 1 if not. It works while the node looks for others, too.
+",
+    flags: &[],
+};
+
+/// Asks for the state of members.
+pub const ENDPOINT_STATUS: Command = Command {
+    name: "endpoint status",
+    alias: None,
+    usage: "[flags]",
+    about: "Print the state of each endpoint, as etcdctl does",
+    details: "",
+    flags: &[],
+};
+
+/// Makes a token.
+pub const TOKEN_CREATE: Command = Command {
+    name: "token create",
+    alias: None,
+    usage: "[flags]",
+    about: "Make a token that lets one new node into the cluster, once",
+    details: "\
+Only the token goes to standard output. It is shown this once: put it into a file on the new box, and start covey there
+with --join-token-file.
+",
+    flags: &[option("ttl", "time", "For how long it is good, counted while the cluster runs (default 1h)")],
+};
+
+/// Lists tokens.
+pub const TOKEN_LIST: Command = Command {
+    name: "token list",
+    alias: None,
+    usage: "[flags]",
+    about: "Print the tokens that are good or were used: id, for how long, or by whom",
+    details: "",
+    flags: &[],
+};
+
+/// Forgets a token.
+pub const TOKEN_REVOKE: Command = Command {
+    name: "token revoke",
+    alias: None,
+    usage: "[flags] <id>",
+    about: "Forget a token: it lets nobody in any more",
+    details: "",
+    flags: &[],
+};
+
+/// Lists nodes that wait.
+pub const NODE_PENDING: Command = Command {
+    name: "node pending",
+    alias: None,
+    usage: "[flags]",
+    about: "Print the nodes that have asked this box to be let in: fingerprint, name, URLs, when",
+    details: "",
+    flags: &[],
+};
+
+/// Lets a node in.
+pub const NODE_APPROVE: Command = Command {
+    name: "node approve",
+    alias: None,
+    usage: "[flags] <fingerprint>",
+    about: "Let a node into the cluster: it joins by itself when it asks next",
+    details: "\
+Compare the fingerprint with what \"covey node fingerprint\" prints on the new box. Of a node that is pending on this box,
+the first eight digits are enough.
+",
+    flags: &[],
+};
+
+/// Lets everybody in for a while.
+pub const WINDOW_OPEN: Command = Command {
+    name: "window open",
+    alias: None,
+    usage: "[flags] <time>",
+    about: "Let in whoever is on the LAN, for so long (10m)",
+    details: "",
+    flags: &[],
+};
+
+/// Ends that.
+pub const WINDOW_CLOSE: Command = Command {
+    name: "window close",
+    alias: None,
+    usage: "[flags]",
+    about: "Let in nobody any more without a token or an approval",
+    details: "",
+    flags: &[],
+};
+
+/// Makes what a client needs.
+pub const CLIENT_ISSUE: Command = Command {
+    name: "client issue",
+    alias: None,
+    usage: "[flags] <name>",
+    about: "Make key and certificate for a client, and write down all that it needs",
+    details: "\
+The directory has ca.crt, client.crt, client.key, endpoints and env. Bring it to the client: covey commands take it
+with --bundle, and etcdctl its variables from env. The key is nowhere else.
+",
+    flags: &[option("out", "path", "The directory, which must be new or empty (default: the name)")],
+};
+
+/// Lists clients.
+pub const CLIENT_LIST: Command = Command {
+    name: "client list",
+    alias: None,
+    usage: "[flags]",
+    about: "Print the clients whose certificates are accepted: name, SHA-256 of the public key",
+    details: "",
+    flags: &[],
+};
+
+/// Shuts a client out.
+pub const CLIENT_REVOKE: Command = Command {
+    name: "client revoke",
+    alias: None,
+    usage: "[flags] <name>",
+    about: "Accept no certificate of this name any more; its connections are closed",
     details: "",
     flags: &[],
 };
@@ -360,11 +482,12 @@ a node that runs is not disturbed. What is printed is the SHA-256 of the public 
 };
 
 /// What the commands begin with whose name has two words.
-pub const GROUPS: &[&str] = &["lease", "member", "node"];
+pub const GROUPS: &[&str] = &["client", "endpoint", "lease", "member", "node", "token", "window"];
 
 /// Every command, in the order of help.
 pub const COMMANDS: &[&Command] = &[
     &SERVE,
+    &STATUS,
     &GET,
     &PUT,
     &DEL,
@@ -376,7 +499,7 @@ pub const COMMANDS: &[&Command] = &[
     &LEASE_LIST,
     &LEASE_KEEP_ALIVE,
     &COMPACT,
-    &STATUS,
+    &ENDPOINT_STATUS,
     &MEMBER_LIST,
     &MEMBER_ADD,
     &MEMBER_REMOVE,
@@ -386,4 +509,14 @@ pub const COMMANDS: &[&Command] = &[
     &SNAPSHOT,
     &RECOVER,
     &NODE_FINGERPRINT,
+    &NODE_PENDING,
+    &NODE_APPROVE,
+    &TOKEN_CREATE,
+    &TOKEN_LIST,
+    &TOKEN_REVOKE,
+    &WINDOW_OPEN,
+    &WINDOW_CLOSE,
+    &CLIENT_ISSUE,
+    &CLIENT_LIST,
+    &CLIENT_REVOKE,
 ];

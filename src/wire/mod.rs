@@ -44,6 +44,13 @@ pub mod v3electionpb {
     include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
 }
 
+/// covey's own: what operators ask and tell.
+pub mod covey {
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/covey.v1.rs"));
+    }
+}
+
 /// The health service of gRPC; the nesting repeats its package name.
 pub mod grpc {
     pub mod health {
@@ -57,7 +64,7 @@ pub mod grpc {
 mod tests {
     use prost::Message as _;
 
-    use super::{FILE_DESCRIPTOR_SET, etcdserverpb, grpc, v3electionpb, v3lockpb};
+    use super::{FILE_DESCRIPTOR_SET, covey, etcdserverpb, grpc, v3electionpb, v3lockpb};
 
     /// The build renames these fields for Rust; number and type must have survived.
     #[test]
@@ -98,10 +105,11 @@ mod tests {
             v3lockpb::lock_server::SERVICE_NAME,
             v3electionpb::election_server::SERVICE_NAME,
             grpc::health::v1::health_server::SERVICE_NAME,
+            covey::v1::admin_server::SERVICE_NAME,
         ];
         let expected = "etcdserverpb.KV etcdserverpb.Watch etcdserverpb.Lease etcdserverpb.Cluster \
                         etcdserverpb.Maintenance etcdserverpb.Auth v3lockpb.Lock \
-                        v3electionpb.Election grpc.health.v1.Health";
+                        v3electionpb.Election grpc.health.v1.Health covey.v1.Admin";
         assert_eq!(names.join(" "), expected);
     }
 }

@@ -64,6 +64,12 @@ impl Cluster {
         .await
     }
 
+    /// A connection of a client that shows this.
+    pub async fn channel(&self, server: &Server, client: &Issued) -> Channel {
+        let connector = self.client(&rustls::version::TLS13, &["h2"], shown(client));
+        Channel::over(handshake(server, &connector).await.unwrap()).await.unwrap()
+    }
+
     fn client(
         &self,
         version: &'static SupportedProtocolVersion,

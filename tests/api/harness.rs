@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use covey::api::{Admit, Api, ApiOptions, Listener, Plaintext, Stop, TlsSource, methods};
+use covey::api::{Admit, Api, ApiOptions, Host, Listener, Plaintext, Stop, TlsSource, methods};
 use covey::command::Alarm;
 use covey::consensus::Pace;
 use covey::disk::Directory;
@@ -55,6 +55,8 @@ pub struct Setup {
     pub plaintext: Plaintext,
     pub tls: Option<TlsSource>,
     pub admit: Option<Admit>,
+    /// What is around the node.
+    pub host: Arc<dyn Host>,
     /// Alarms that are raised from the beginning.
     pub alarms: Vec<Alarm>,
     /// The cluster's other member never answers, so there is no leader.
@@ -78,6 +80,7 @@ impl Default for Setup {
             plaintext: Plaintext::Anyone,
             tls: None,
             admit: None,
+            host: Arc::new(crate::admin::Around::default()),
             alarms: Vec::new(),
             lonely: false,
             learns: false,
@@ -114,7 +117,7 @@ impl Server {
         let (stop, stopping) = Stop::pair();
         let metrics = Arc::clone(&setup.metrics);
         let text = Arc::new(|| "up 1\n".to_owned());
-        let api = Api::new(handle.clone(), setup.options, Arc::clone(&metrics), text, stopping);
+        let api = Api::new(handle.clone(), setup.host, setup.options, Arc::clone(&metrics), text, stopping);
         let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
         let address = socket.get_ref().local_addr().unwrap();
         let listener = Listener { plaintext: setup.plaintext, tls: setup.tls, admit: setup.admit };

@@ -142,9 +142,9 @@ impl Host {
         }
     }
 
-    /// A field of what `status` prints.
+    /// A field of what `endpoint status` prints.
     fn status(&self, field: usize) -> Option<String> {
-        self.run(&["status"]).ok()?.trim().split(", ").nth(field).map(str::to_owned)
+        self.run(&["endpoint", "status"]).ok()?.trim().split(", ").nth(field).map(str::to_owned)
     }
 
     /// Whether it leads, as it knows it.

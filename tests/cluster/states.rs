@@ -98,7 +98,7 @@ fn a_leader_that_has_come_apart_goes_too() {
     spoil(&cluster.hosts[victim]);
     cluster.hosts[victim].start(&["--corrupt-check-time", "8s"]);
     cluster.wait_ready();
-    let id = cluster.hosts[victim].must(&["status"]).split(", ").nth(1).unwrap().to_owned();
+    let id = cluster.hosts[victim].must(&["endpoint", "status"]).split(", ").nth(1).unwrap().to_owned();
     make_leader(&cluster, &id, victim);
     let said = "members have another state than the majority";
     let other = &cluster.hosts[(victim + 1) % 3];

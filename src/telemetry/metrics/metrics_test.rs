@@ -28,6 +28,7 @@ fn gauges() -> Gauges<'static> {
         digest: (LogIndex(8), Digest(u64::MAX)),
         revision: Revision(5),
         compacted: Revision(3),
+        conflicts: 2,
     }
 }
 
@@ -145,6 +146,7 @@ fn the_text_is_strictly_valid_and_shows_what_was_counted() {
     let families = read(&metrics.render(&gauges()));
 
     assert_value(&families, "etcd_server_has_leader", "gauge", 1.0);
+    assert_value(&families, "covey_cluster_conflicts", "gauge", 2.0);
     assert_value(&families, "etcd_server_proposals_committed_total", "gauge", 9.0);
     assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 77.0);
     assert_value(&families, "etcd_mvcc_put_total", "counter", 3.0);

@@ -203,6 +203,8 @@ pub struct Gauges<'a> {
     pub revision: Revision,
     /// The revision that was compacted last.
     pub compacted: Revision,
+    /// Other clusters that this one cannot become one with.
+    pub conflicts: u64,
 }
 
 #[cfg(test)]

@@ -52,6 +52,11 @@ fn server(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
     let member = gauges.member.to_string();
     text.gauge("etcd_server_has_leader", "Whether a leader is known: 1 is yes.", u8::from(gauges.has_leader));
     text.gauge(
+        "covey_cluster_conflicts",
+        "Other clusters on the network that this one cannot become one with by itself.",
+        gauges.conflicts,
+    );
+    text.gauge(
         "etcd_server_is_leader",
         "Whether this member is the leader: 1 is yes.",
         u8::from(gauges.is_leader),

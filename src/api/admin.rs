@@ -1,0 +1,400 @@
+//! The Admin service: what the operator of a box asks and tells (`proto/covey/admin.proto`).
+//!
+//! Owns: who may ask for what, and the secrets of tokens until they are answered. Must never: hand out a secret, or change whom the cluster trusts, but on
+//! the word of somebody on this very machine. Driven by `dispatch`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::dispatch::Whence;
+use super::node::Node;
+use super::render;
+use crate::command::{self, CharterCommand, ClientKey, TokenId};
+use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
+use crate::ids::{ClusterId, PublicKey};
+use crate::mvcc::Facts;
+use crate::runtime::clock::entropy;
+use crate::store::{Charter, Member};
+use crate::wire::covey::v1 as pb;
+use crate::wire::covey::v1::admin_server::Admin;
+
+/// Digits of a fingerprint that have to be given at least.
+const PREFIX_DIGITS_MIN: usize = 8;
+
+/// What only the process around the node knows and can do.
+pub trait Host: Send + Sync {
+    /// For how long it has run.
+    fn up(&self) -> Duration;
+    /// The nodes that have asked to be let in, and that nothing lets in.
+    fn pending(&self) -> Vec<PendingNode>;
+    /// The other clusters that this one cannot become one with.
+    fn conflicts(&self) -> Vec<ClusterBeside>;
+    /// The nodes that were heard of.
+    fn seen(&self) -> Vec<SeenNode>;
+    /// Makes key and certificate for a client.
+    fn issue(&self, authority: &command::Authority, name: &str) -> Result<IssuedClient, String>;
+}
+
+/// A node that waits for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingNode {
+    /// Who.
+    pub fingerprint: Fingerprint,
+    /// What it calls itself.
+    pub name: String,
+    /// Where it is.
+    pub peer_urls: Vec<String>,
+    /// How long ago it has asked last.
+    pub asked: Duration,
+}
+
+/// Another cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterBeside {
+    /// Which.
+    pub cluster: ClusterId,
+    /// Where its members are.
+    pub addresses: Vec<SocketAddr>,
+    /// Why the two cannot become one.
+    pub why: String,
+    /// For how long that has been known.
+    pub since: Duration,
+}
+
+/// A node that was heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenNode {
+    /// Who it says it is.
+    pub fingerprint: Fingerprint,
+    /// What it calls itself.
+    pub name: String,
+    /// Where it may be.
+    pub addresses: Vec<SocketAddr>,
+    /// The cluster that it says it is in.
+    pub cluster: Option<ClusterId>,
+}
+
+/// What a client was made.
+pub struct IssuedClient {
+    /// The authority's certificate, PEM.
+    pub authority: String,
+    /// Its own, PEM.
+    pub certificate: String,
+    /// Its private key, PEM.
+    pub key: String,
+    /// By what the cluster knows it.
+    pub known_by: ClientKey,
+}
+
+/// Serves `covey.v1.Admin`.
+pub struct AdminService {
+    node: Node,
+    host: Arc<dyn Host>,
+}
+
+impl AdminService {
+    /// The service of a node.
+    pub fn new(node: Node, host: Arc<dyn Host>) -> Self {
+        Self { node, host }
+    }
+
+    async fn change(&self, command: CharterCommand) -> Result<(), Status> {
+        self.node.handle().change_charter(command).await?.outcome?;
+        Ok(())
+    }
+
+    async fn cluster(&self) -> Result<pb::Cluster, Status> {
+        let handle = self.node.handle();
+        let reach = handle.reach().await?;
+        let (status, view) = (handle.status(), handle.view());
+        let facts = view.facts();
+        let Charter { automatic, committed, dissolved, .. } = *facts.charter;
+        let member = |member: &Member| {
+            let is_reached = member.id() == reach.me || reach.connected.contains_key(&member.id());
+            pb::Member {
+                id: member.id().0,
+                name: member.attributes.name.clone(),
+                fingerprint: member.key.map(|key| hex(&key.fingerprint())).unwrap_or_default(),
+                votes: member.votes,
+                reached: is_reached,
+                peer_urls: member.attributes.peer_urls.clone(),
+                client_urls: member.attributes.client_urls.clone(),
+            }
+        };
+        let alarm = |alarm: &command::Alarm| render::alarm_name(alarm.kind).to_owned();
+        Ok(pb::Cluster {
+            id: status.cluster.0,
+            member: status.member.0,
+            leader: status.leader.map_or(0, |leader| leader.0),
+            term: status.term.0,
+            automatic,
+            committed,
+            open_seconds: facts.charter.window.closes.saturating_sub(facts.charter.elapsed),
+            dissolved_for: dissolved.map_or(0, |dissolved| dissolved.winner.0),
+            catching_up: handle.is_catching_up(),
+            members: facts.members.iter().map(member).collect(),
+            pending: self.pending(),
+            conflicts: self.host.conflicts().into_iter().map(conflict).collect(),
+            alarms: facts.alarms.iter().map(alarm).collect(),
+            bytes_in_use: status.bytes_in_use,
+            quota_bytes: status.quota.unwrap_or(0),
+        })
+    }
+
+    fn pending(&self) -> Vec<pb::PendingNode> {
+        let node = |node: PendingNode| pb::PendingNode {
+            fingerprint: hex(node.fingerprint.bytes()),
+            name: node.name,
+            peer_urls: node.peer_urls,
+            asked_seconds: node.asked.as_secs(),
+        };
+        self.host.pending().into_iter().map(node).collect()
+    }
+
+    /// Those that were heard of and are no members.
+    fn strangers(&self, facts: &Facts) -> Vec<pb::Sighting> {
+        let own = self.node.handle().ids().cluster;
+        let members: BTreeSet<Fingerprint> =
+            facts.members.iter().filter_map(|member| member.key.as_ref()).map(Fingerprint::of).collect();
+        let waiting: BTreeSet<Fingerprint> =
+            self.host.pending().into_iter().map(|node| node.fingerprint).collect();
+        let strangers = self.host.seen().into_iter().filter(|node| !members.contains(&node.fingerprint));
+        let told = |node: SeenNode| {
+            let why = match node.cluster {
+                None if waiting.contains(&node.fingerprint) => "it waits for an operator's approval",
+                None => "it is in no cluster yet",
+                Some(cluster) if cluster == own => "it says that it is in this cluster, and is no member",
+                Some(_) => "it is in another cluster",
+            };
+            sighting(node, why.to_owned())
+        };
+        strangers.map(told).collect()
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let cluster = self.cluster().await?;
+        let own = cluster.members.iter().find(|member| member.id == cluster.member);
+        let (name, fingerprint) =
+            own.map(|own| (own.name.clone(), own.fingerprint.clone())).unwrap_or_default();
+        Ok(Response::new(pb::StatusResponse {
+            name,
+            fingerprint,
+            up_seconds: self.host.up().as_secs(),
+            cluster: Some(cluster),
+            waits_for: String::new(),
+            seen: self.strangers(self.node.handle().view().facts()),
+        }))
+    }
+
+    async fn token_create(
+        &self,
+        request: Request<pb::TokenCreateRequest>,
+    ) -> Result<Response<pb::TokenCreateResponse>, Status> {
+        require_here(&request)?;
+        let seconds = request.into_inner().seconds;
+        let mut secret = [0; TOKEN_BYTES];
+        entropy(&mut secret).map_err(|error| Status::internal(format!("covey: no randomness: {error}")))?;
+        let token = JoinToken::new(secret);
+        let (id, key) = (token.id(), token.key());
+        self.change(CharterCommand::CreateToken { id, key, seconds }).await?;
+        Ok(Response::new(pb::TokenCreateResponse { token: token.to_string(), id: hex(&id.0), seconds }))
+    }
+
+    async fn token_list(
+        &self,
+        _: Request<pb::TokenListRequest>,
+    ) -> Result<Response<pb::TokenListResponse>, Status> {
+        self.node.handle().read_barrier().await?;
+        let view = self.node.handle().view();
+        let charter = &view.facts().charter;
+        let token = |token: &crate::store::Token| pb::Token {
+            id: hex(&token.id.0),
+            seconds: token.expires.saturating_sub(charter.elapsed),
+            used_by: token.used_by.map(|key: PublicKey| hex(&key.fingerprint())).unwrap_or_default(),
+        };
+        Ok(Response::new(pb::TokenListResponse { tokens: charter.tokens.iter().map(token).collect() }))
+    }
+
+    async fn token_revoke(
+        &self,
+        request: Request<pb::TokenRevokeRequest>,
+    ) -> Result<Response<pb::TokenRevokeResponse>, Status> {
+        require_here(&request)?;
+        let id = token_id(&request.into_inner().id)
+            .ok_or_else(|| Status::invalid_argument("covey: a token's id has 16 hexadecimal digits"))?;
+        self.change(CharterCommand::RevokeToken { id }).await?;
+        Ok(Response::new(pb::TokenRevokeResponse {}))
+    }
+
+    async fn node_pending(
+        &self,
+        _: Request<pb::NodePendingRequest>,
+    ) -> Result<Response<pb::NodePendingResponse>, Status> {
+        Ok(Response::new(pb::NodePendingResponse { nodes: self.pending() }))
+    }
+
+    async fn node_approve(
+        &self,
+        request: Request<pb::NodeApproveRequest>,
+    ) -> Result<Response<pb::NodeApproveResponse>, Status> {
+        require_here(&request)?;
+        let pending = self.host.pending().into_iter().map(|node| node.fingerprint);
+        let fingerprint = meant(&request.into_inner().fingerprint, pending)?;
+        self.change(CharterCommand::Approve { fingerprint: *fingerprint.bytes() }).await?;
+        Ok(Response::new(pb::NodeApproveResponse { fingerprint: hex(fingerprint.bytes()) }))
+    }
+
+    async fn window_open(
+        &self,
+        request: Request<pb::WindowOpenRequest>,
+    ) -> Result<Response<pb::WindowOpenResponse>, Status> {
+        require_here(&request)?;
+        self.change(CharterCommand::OpenWindow { seconds: request.into_inner().seconds }).await?;
+        Ok(Response::new(pb::WindowOpenResponse {}))
+    }
+
+    async fn window_close(
+        &self,
+        request: Request<pb::WindowCloseRequest>,
+    ) -> Result<Response<pb::WindowCloseResponse>, Status> {
+        require_here(&request)?;
+        self.change(CharterCommand::Seal).await?;
+        Ok(Response::new(pb::WindowCloseResponse {}))
+    }
+
+    async fn client_issue(
+        &self,
+        request: Request<pb::ClientIssueRequest>,
+    ) -> Result<Response<pb::ClientIssueResponse>, Status> {
+        require_here(&request)?;
+        let name = request.into_inner().name;
+        let Some(authority) = self.node.handle().view().facts().charter.authority.clone() else {
+            return Err(Status::failed_precondition(
+                "covey: this cluster issues no certificates: its members have their own, or none",
+            ));
+        };
+        let IssuedClient { authority, certificate, key, known_by } = self
+            .host
+            .issue(&authority, &name)
+            .map_err(|error| Status::invalid_argument(format!("covey: {error}")))?;
+        self.change(CharterCommand::IssueClient { key: known_by, name }).await?;
+        let view = self.node.handle().view();
+        let endpoints =
+            view.facts().members.iter().flat_map(|member| member.attributes.client_urls.clone()).collect();
+        Ok(Response::new(pb::ClientIssueResponse { authority, certificate, key, endpoints }))
+    }
+
+    async fn client_list(
+        &self,
+        _: Request<pb::ClientListRequest>,
+    ) -> Result<Response<pb::ClientListResponse>, Status> {
+        self.node.handle().read_barrier().await?;
+        let view = self.node.handle().view();
+        let clients = view.facts().charter.clients.iter();
+        let clients = clients.map(|one| pb::Client { name: one.name.clone(), key: one.key.to_string() });
+        Ok(Response::new(pb::ClientListResponse { clients: clients.collect() }))
+    }
+
+    async fn client_revoke(
+        &self,
+        request: Request<pb::ClientRevokeRequest>,
+    ) -> Result<Response<pb::ClientRevokeResponse>, Status> {
+        require_here(&request)?;
+        let name = request.into_inner().name;
+        self.node.handle().read_barrier().await?;
+        let view = self.node.handle().view();
+        let named = view.facts().charter.clients.iter().filter(|client| client.name == name);
+        let keys: Vec<ClientKey> = named.map(|client| client.key).collect();
+        drop(view);
+        if keys.is_empty() {
+            return Err(crate::command::Rejection::ClientNotFound.into());
+        }
+        for key in &keys {
+            self.change(CharterCommand::RevokeClient { key: *key }).await?;
+        }
+        Ok(Response::new(pb::ClientRevokeResponse { revoked: keys.len() as u64 }))
+    }
+}
+
+/// Only the operator of this machine, on it, gets further than this.
+fn require_here<T>(request: &Request<T>) -> Result<(), Status> {
+    match request.extensions().get() {
+        Some(Whence::Here) => Ok(()),
+        Some(Whence::Elsewhere) | None => Err(Status::permission_denied(
+            "covey: this is for the operator of a box: on one of the cluster's boxes, as its endpoint, use 127.0.0.1 without TLS",
+        )),
+    }
+}
+
+/// The fingerprint that an operator means by this text: a whole one, or the beginning of exactly one that is pending.
+fn meant(text: &str, pending: impl Iterator<Item = Fingerprint>) -> Result<Fingerprint, Status> {
+    if let Ok(whole) = text.parse() {
+        return Ok(whole);
+    }
+    let digits: String = text.chars().filter(|c| *c != ' ').collect::<String>().to_ascii_lowercase();
+    if digits.len() < PREFIX_DIGITS_MIN || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(Status::invalid_argument(format!(
+            "covey: a fingerprint has 64 hexadecimal digits; of a node that is pending, the first {PREFIX_DIGITS_MIN} are enough"
+        )));
+    }
+    let mut fitting = pending.filter(|fingerprint| hex(fingerprint.bytes()).starts_with(&digits));
+    match (fitting.next(), fitting.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => {
+            Err(Status::failed_precondition("covey: more than one pending node begins like this"))
+        }
+        (None, _) => Err(Status::not_found(
+            "covey: no node that begins like this is pending on this member: give the whole fingerprint",
+        )),
+    }
+}
+
+fn token_id(text: &str) -> Option<TokenId> {
+    let digits: Option<Vec<u8>> =
+        text.bytes().map(|byte| char::from(byte).to_digit(16)?.try_into().ok()).collect();
+    let digits = <[u8; 16]>::try_from(digits?).ok()?;
+    let mut id = TokenId([0; 8]);
+    for (byte, pair) in id.0.iter_mut().zip(digits.chunks(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    Some(id)
+}
+
+fn conflict(beside: ClusterBeside) -> pb::Conflict {
+    pb::Conflict {
+        cluster: beside.cluster.0,
+        addresses: beside.addresses.iter().map(ToString::to_string).collect(),
+        why: beside.why,
+        since_seconds: beside.since.as_secs(),
+    }
+}
+
+fn sighting(node: SeenNode, why: String) -> pb::Sighting {
+    pb::Sighting {
+        fingerprint: hex(node.fingerprint.bytes()),
+        name: node.name,
+        addresses: node.addresses.iter().map(ToString::to_string).collect(),
+        cluster: node.cluster.map_or(0, |cluster| cluster.0),
+        why,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "admin_test.rs"]
+mod tests;

@@ -1,0 +1,76 @@
+//! What the operator's service asks of the process: what is around the node, and certificates for clients.
+//!
+//! Owns: nothing; it looks where others keep it. Must never: change anything. Made by `serve`, asked by `api`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admission::Pending;
+use super::encounters::Conflicts;
+use super::lan::Lan;
+use crate::api::{ClusterBeside, Host, IssuedClient, PendingNode, SeenNode};
+use crate::command::{self, ClientKey};
+use crate::discovery::Sighting;
+use crate::runtime::clock::Clock;
+use crate::time::Instant;
+use crate::tls::{Authority, Issued};
+
+/// See the module.
+pub(super) struct Operator {
+    /// Where others are looked for, if they are.
+    pub(super) lan: Option<Arc<Lan>>,
+    pub(super) pending: Arc<Pending>,
+    pub(super) conflicts: Arc<Conflicts>,
+    pub(super) clock: Clock,
+    /// When the node began to serve.
+    pub(super) began: Instant,
+}
+
+impl Host for Operator {
+    fn up(&self) -> Duration {
+        self.clock.now().since(self.began)
+    }
+
+    fn pending(&self) -> Vec<PendingNode> {
+        let now = self.clock.now();
+        let node = |node: super::admission::PendingNode| PendingNode {
+            fingerprint: node.fingerprint,
+            name: node.name,
+            peer_urls: node.peer_urls,
+            asked: now.since(node.asked),
+        };
+        self.pending.list().into_iter().map(node).collect()
+    }
+
+    fn conflicts(&self) -> Vec<ClusterBeside> {
+        let now = self.clock.now();
+        let beside = |(cluster, beside): (_, super::encounters::Beside)| ClusterBeside {
+            cluster,
+            addresses: beside.addresses,
+            why: beside.why.to_string(),
+            since: now.since(beside.since),
+        };
+        self.conflicts.list().into_iter().map(beside).collect()
+    }
+
+    fn seen(&self) -> Vec<SeenNode> {
+        let sightings = self.lan.as_ref().map(|lan| lan.sightings()).unwrap_or_default();
+        let node = |Sighting { fingerprint, name, addresses, cluster, .. }| SeenNode {
+            fingerprint,
+            name,
+            addresses,
+            cluster,
+        };
+        sightings.into_iter().map(node).collect()
+    }
+
+    fn issue(&self, authority: &command::Authority, name: &str) -> Result<IssuedClient, String> {
+        let authority = Authority::load(&authority.certificate, &authority.key);
+        let issued = authority.and_then(|authority| {
+            let Issued { certificate, key, key_hash } = authority.issue_client(name)?;
+            let authority = authority.certificate_pem();
+            Ok(IssuedClient { authority, certificate, key, known_by: ClientKey(key_hash) })
+        });
+        issued.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,158 @@
+//! Verdicts, over what nodes say.
+
+use super::*;
+
+fn member(id: u64, votes: bool, reached: bool) -> pb::Member {
+    pb::Member {
+        id,
+        name: format!("box{id}"),
+        fingerprint: format!("{id:02x}").repeat(32),
+        votes,
+        reached,
+        peer_urls: vec![format!("https://10.0.0.{id}:2380")],
+        client_urls: Vec::new(),
+    }
+}
+
+/// What makes something else of it.
+type Change = Box<dyn FnOnce(&mut pb::Cluster)>;
+
+/// Three voters of which box 2 leads, seen from box 1.
+fn three() -> pb::Cluster {
+    pb::Cluster {
+        id: 0xc1,
+        member: 1,
+        leader: 2,
+        automatic: true,
+        committed: true,
+        open_seconds: 27 * 60,
+        members: (1..=3).map(|id| member(id, true, true)).collect(),
+        ..pb::Cluster::default()
+    }
+}
+
+fn pending() -> pb::PendingNode {
+    pb::PendingNode { fingerprint: "ab".repeat(32), name: "box9".into(), ..pb::PendingNode::default() }
+}
+
+fn of(cluster: pb::Cluster) -> pb::StatusResponse {
+    pb::StatusResponse { cluster: Some(cluster), ..pb::StatusResponse::default() }
+}
+
+fn verdict(change: impl FnOnce(&mut pb::Cluster)) -> Verdict {
+    let mut cluster = three();
+    change(&mut cluster);
+    judge(&of(cluster))
+}
+
+fn line(change: impl FnOnce(&mut pb::Cluster)) -> (bool, String) {
+    let verdict = verdict(change);
+    (verdict.healthy, verdict.line)
+}
+
+#[test]
+fn a_cluster_is_healthy_when_everybody_is_there() {
+    let healthy = |text: &str| (true, text.to_owned());
+    assert_eq!(line(|_| {}), healthy("healthy: 3 voters, leader box2; committed; open for 27 min"));
+    assert_eq!(
+        line(|cluster| (cluster.open_seconds, cluster.committed) = (0, false)),
+        healthy("healthy: 3 voters, leader box2; provisional; sealed")
+    );
+    assert_eq!(
+        line(|cluster| {
+            cluster.members.truncate(2);
+            cluster.members[0].votes = false;
+        }),
+        healthy("healthy: 1 voter, 1 learner, leader box2; committed; open for 27 min")
+    );
+    // A place that waits for its node is no node that is missing.
+    let place = pb::Member { id: 9, votes: true, ..pb::Member::default() };
+    assert!(line(|cluster| cluster.members.push(place)).0);
+}
+
+#[test]
+fn who_waits_is_no_illness_and_is_told_how_to_come_in() {
+    let verdict = verdict(|cluster| cluster.pending.push(pending()));
+    assert!(verdict.healthy);
+    assert_eq!(verdict.next, ["to let box9 in: \"covey node approve abababab\""]);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_what_to_do() {
+    let cases: [(&str, Change); 9] = [
+        ("degraded: box3 not reached; leader box2", Box::new(|c| c.members[2].reached = false)),
+        (
+            "degraded: box1, box3 not reached",
+            Box::new(|c| {
+                c.member = 2;
+                (c.members[0].reached, c.members[2].reached) = (false, false);
+            }),
+        ),
+        ("degraded: box4 not reached", Box::new(|c| c.members.push(member(4, false, false)))),
+        (
+            "no leader: 1 of 3 voters are reached, 2 are needed",
+            Box::new(|c| {
+                c.leader = 0;
+                (c.members[1].reached, c.members[2].reached) = (false, false);
+            }),
+        ),
+        ("no leader: 3 of 3 voters are reached", Box::new(|c| c.leader = 0)),
+        ("joining: ", Box::new(|c| c.catching_up = true)),
+        ("dissolved: this cluster has given itself up for ab", Box::new(|c| c.dissolved_for = 0xab)),
+        ("ALARM NOSPACE: ", Box::new(|c| c.alarms.push("NOSPACE".into()))),
+        (
+            "CONFLICT: there is another cluster on this network (dd): both",
+            Box::new(|c| {
+                c.conflicts.push(pb::Conflict {
+                    cluster: 0xdd,
+                    why: "both".into(),
+                    ..pb::Conflict::default()
+                });
+            }),
+        ),
+    ];
+    for (begins, change) in cases {
+        let verdict = verdict(change);
+        assert!(!verdict.healthy && verdict.line.starts_with(begins), "{begins}: {}", verdict.line);
+        assert!(!verdict.next.is_empty(), "{begins}");
+    }
+}
+
+#[test]
+fn a_node_without_a_cluster_says_what_it_waits_for() {
+    let status =
+        pb::StatusResponse { waits_for: "nobody else is there".into(), ..pb::StatusResponse::default() };
+    let verdict = judge(&status);
+    assert!(!verdict.healthy);
+    assert_eq!(verdict.line, "gathering: nobody else is there");
+}
+
+#[test]
+fn the_verdict_comes_first_and_everybody_is_below_it() {
+    let mut cluster = three();
+    cluster.members[2].reached = false;
+    cluster.pending.push(pending());
+    let status = of(cluster);
+    let verdict = judge(&status);
+    let printed = |format| {
+        let mut out = Vec::new();
+        write(&mut out, format, &status, &verdict).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let simple = printed(Format::Simple);
+    let lines: Vec<&str> = simple.lines().collect();
+    assert!(lines[0].starts_with("degraded: box3 not reached"), "{simple}");
+    assert!(lines[1].starts_with("  next: "), "{simple}");
+    for expected in [
+        "  box1  voter    this box  0101 0101 0101 0101  https://10.0.0.1:2380",
+        "  box2  leader   reached   0202 0202 0202 0202  https://10.0.0.2:2380",
+        "  box3  voter    AWAY      0303 0303 0303 0303  https://10.0.0.3:2380",
+    ] {
+        assert!(lines.contains(&expected), "{expected}\n{simple}");
+    }
+    assert!(simple.contains(&grouped(&"ab".repeat(32))), "the whole fingerprint, to be compared");
+    let json: serde_json::Value = serde_json::from_str(&printed(Format::Json)).unwrap();
+    assert_eq!(json["healthy"], false);
+    assert_eq!(json["cluster"]["members"][1]["leads"], true);
+    assert_eq!(json["cluster"]["pending"][0]["name"], "box9");
+}

@@ -1,0 +1,278 @@
+//! The operator's service: what it shows, and to whom it listens.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use covey::api::{ClusterBeside, Host, IssuedClient, Listener, PendingNode, Plaintext, SeenNode};
+use covey::command::{self, CharterCommand, ClientKey};
+use covey::formation::{Fingerprint, JoinToken};
+use covey::ids::ClusterId;
+use covey::wire::covey::v1 as pb;
+use covey::wire::covey::v1::admin_client::AdminClient;
+use smol::Async;
+use tonic::Code;
+
+use crate::client_keys::Cluster;
+use crate::harness::{Channel, Server, Setup, run};
+
+/// What is around a node, as a test says it.
+#[derive(Default)]
+pub struct Around {
+    pub pending: Mutex<Vec<PendingNode>>,
+    pub conflicts: Mutex<Vec<ClusterBeside>>,
+    pub seen: Mutex<Vec<SeenNode>>,
+}
+
+impl Host for Around {
+    fn up(&self) -> Duration {
+        Duration::from_secs(77)
+    }
+
+    fn pending(&self) -> Vec<PendingNode> {
+        self.pending.lock().unwrap().clone()
+    }
+
+    fn conflicts(&self) -> Vec<ClusterBeside> {
+        self.conflicts.lock().unwrap().clone()
+    }
+
+    fn seen(&self) -> Vec<SeenNode> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn issue(&self, _: &command::Authority, name: &str) -> Result<IssuedClient, String> {
+        let text = |what: &str| format!("{what} of {name}");
+        Ok(IssuedClient {
+            authority: "authority".into(),
+            certificate: text("certificate"),
+            key: text("key"),
+            known_by: ClientKey(*Fingerprint::from_bytes([9; 32]).bytes()),
+        })
+    }
+}
+
+fn pending(digit: u8) -> PendingNode {
+    PendingNode {
+        fingerprint: Fingerprint::from_bytes([digit; 32]),
+        name: format!("box{digit}"),
+        peer_urls: vec!["https://10.0.0.9:2380".into()],
+        asked: Duration::from_secs(3),
+    }
+}
+
+async fn with(around: Around) -> Server {
+    Server::with(Setup { host: Arc::new(around), ..Setup::default() }).await
+}
+
+async fn issue(client: &mut AdminClient<Channel>, name: &str) -> Result<pb::ClientIssueResponse, Code> {
+    let request = pb::ClientIssueRequest { name: name.into() };
+    client.client_issue(request).await.map(|answer| answer.into_inner()).map_err(|status| status.code())
+}
+
+/// The code of each call's answer, in the order of the service.
+async fn codes(client: &mut AdminClient<Channel>) -> Vec<(&'static str, Code)> {
+    fn code<T>(answer: Result<T, tonic::Status>) -> Code {
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    }
+    let (id, name) = ("00".repeat(8), "nobody".to_owned());
+    let approve = pb::NodeApproveRequest { fingerprint: "77".repeat(32) };
+    vec![
+        ("Status", code(client.status(pb::StatusRequest {}).await)),
+        ("TokenList", code(client.token_list(pb::TokenListRequest {}).await)),
+        ("NodePending", code(client.node_pending(pb::NodePendingRequest {}).await)),
+        ("ClientList", code(client.client_list(pb::ClientListRequest {}).await)),
+        ("TokenCreate", code(client.token_create(pb::TokenCreateRequest { seconds: 600 }).await)),
+        ("TokenRevoke", code(client.token_revoke(pb::TokenRevokeRequest { id }).await)),
+        ("NodeApprove", code(client.node_approve(approve).await)),
+        ("WindowOpen", code(client.window_open(pb::WindowOpenRequest { seconds: 600 }).await)),
+        ("WindowClose", code(client.window_close(pb::WindowCloseRequest {}).await)),
+        ("ClientIssue", code(client.client_issue(pb::ClientIssueRequest { name: name.clone() }).await)),
+        ("ClientRevoke", code(client.client_revoke(pb::ClientRevokeRequest { name }).await)),
+    ]
+}
+
+/// How many of the calls above only look.
+const LOOKS: usize = 4;
+
+#[test]
+fn the_operator_of_the_box_may_do_everything() {
+    run(async {
+        let server = Server::start().await;
+        let mut client = AdminClient::new(server.channel().await);
+        // What is refused is refused for what it says: this cluster did not form by itself, and there is no such token or client.
+        for (call, code) in codes(&mut client).await {
+            let expected = match call {
+                "TokenRevoke" | "ClientRevoke" => Code::NotFound,
+                "WindowOpen" | "ClientIssue" => Code::FailedPrecondition,
+                _ => Code::Ok,
+            };
+            assert_eq!(code, expected, "{call}");
+        }
+    });
+}
+
+/// A client with a certificate may be anywhere, and a certificate is no right to change whom the cluster trusts.
+#[test]
+fn a_client_with_a_certificate_may_look_and_change_nothing() {
+    run(async {
+        let cluster = Cluster::new();
+        let server = cluster.serve().await;
+        let channel = cluster.channel(&server, &cluster.issue("good")).await;
+        let codes = codes(&mut AdminClient::new(channel)).await;
+        let (looks, changes) = codes.split_at(LOOKS);
+        for (call, code) in looks {
+            assert_eq!(*code, Code::Ok, "{call}");
+        }
+        for (call, code) in changes {
+            assert_eq!(*code, Code::PermissionDenied, "{call}");
+        }
+        let charter = server.handle.view().facts().charter.clone();
+        assert!(charter.tokens.is_empty() && charter.approved.is_empty() && charter.clients.is_empty());
+    });
+}
+
+/// A listener for plain text from anywhere does not make an operator of whoever comes to another address of the box.
+#[test]
+fn plain_text_to_an_address_that_others_reach_may_change_nothing() {
+    run(async {
+        let addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
+        // A machine without a network has none.
+        let Some(reachable) = addresses.into_iter().find(|ip| ip.is_ipv4() && !ip.is_loopback()) else {
+            return;
+        };
+        let server = Server::start().await;
+        let socket = Async::<TcpListener>::bind((reachable, 0)).unwrap();
+        let address = socket.get_ref().local_addr().unwrap();
+        let listener = Listener { plaintext: Plaintext::Anyone, tls: None, admit: None };
+        let api = server.api.clone();
+        let accepting = smol::spawn(async move {
+            api.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
+        });
+        let stream = Async::<TcpStream>::connect(address).await.unwrap();
+        let codes = codes(&mut AdminClient::new(Channel::over(stream).await.unwrap())).await;
+        for (call, code) in &codes[LOOKS..] {
+            assert_eq!(*code, Code::PermissionDenied, "{call}");
+        }
+        accepting.cancel().await;
+    });
+}
+
+#[test]
+fn a_token_is_shown_once_and_known_by_its_id() {
+    run(async {
+        let server = Server::start().await;
+        let mut client = AdminClient::new(server.channel().await);
+        let made = client.token_create(pb::TokenCreateRequest { seconds: 600 }).await.unwrap().into_inner();
+        let token: JoinToken = made.token.parse().unwrap();
+        let kept = server.handle.view().facts().charter.tokens.clone();
+        assert_eq!((kept.len(), kept[0].id, kept[0].key), (1, token.id(), token.key()));
+        let other = client.token_create(pb::TokenCreateRequest { seconds: 60 }).await.unwrap().into_inner();
+        assert_ne!(made.token, other.token);
+        let listed = client.token_list(pb::TokenListRequest {}).await.unwrap().into_inner().tokens;
+        let listed: Vec<_> = listed.iter().map(|token| (&token.id[..], token.seconds)).collect();
+        assert_eq!(listed, [(&made.id[..], 600), (&other.id[..], 60)]);
+        client.token_revoke(pb::TokenRevokeRequest { id: made.id }).await.unwrap();
+        assert_eq!(server.handle.view().facts().charter.tokens.len(), 1);
+        let forever = client.token_create(pb::TokenCreateRequest { seconds: u64::MAX }).await.unwrap_err();
+        assert_eq!(forever.code(), Code::InvalidArgument);
+    });
+}
+
+#[test]
+fn a_pending_node_is_approved_by_the_beginning_of_its_fingerprint() {
+    run(async {
+        let around = Around { pending: Mutex::new(vec![pending(0xa1), pending(0xa2)]), ..Around::default() };
+        let server = with(around).await;
+        let mut client = AdminClient::new(server.channel().await);
+        let listed = client.node_pending(pb::NodePendingRequest {}).await.unwrap().into_inner().nodes;
+        assert_eq!(listed.len(), 2);
+        assert_eq!((&listed[1].fingerprint, listed[1].asked_seconds), (&"a2".repeat(32), 3));
+        let fingerprint = "a2a2 a2a2".to_owned();
+        let done = client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap().into_inner();
+        assert_eq!(done.fingerprint, "a2".repeat(32));
+        assert_eq!(server.handle.view().facts().charter.approved, [[0xa2; 32]]);
+        let fingerprint = "a3a3a3a3".to_owned();
+        let unknown = client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn clients_are_issued_listed_and_revoked_by_name() {
+    run(async {
+        let server = Server::start().await;
+        let mut client = AdminClient::new(server.channel().await);
+        assert_eq!(issue(&mut client, "ci").await.unwrap_err(), Code::FailedPrecondition, "no authority");
+        let authority = command::Authority {
+            certificate: Bytes::from_static(b"certificate"),
+            key: Bytes::from_static(b"key"),
+        };
+        server.handle.change_charter(CharterCommand::Establish(authority)).await.unwrap();
+        let issued = issue(&mut client, "ci").await.unwrap();
+        assert_eq!((&issued.authority[..], &issued.key[..]), ("authority", "key of ci"));
+        let listed = client.client_list(pb::ClientListRequest {}).await.unwrap().into_inner().clients;
+        assert_eq!((listed.len(), &listed[0].name[..], &listed[0].key), (1, "ci", &"09".repeat(32)));
+        let revoke = |name: &str| pb::ClientRevokeRequest { name: name.into() };
+        assert_eq!(client.client_revoke(revoke("ci")).await.unwrap().into_inner().revoked, 1);
+        assert!(server.handle.view().facts().charter.clients.is_empty());
+        assert_eq!(client.client_revoke(revoke("ci")).await.unwrap_err().code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn the_status_is_of_the_node_and_of_all_that_is_around_it() {
+    run(async {
+        let at: SocketAddr = "10.0.0.9:2380".parse().unwrap();
+        let seen = |digit, cluster: Option<u64>| SeenNode {
+            fingerprint: Fingerprint::from_bytes([digit; 32]),
+            name: format!("box{digit}"),
+            addresses: vec![at],
+            cluster: cluster.map(ClusterId),
+        };
+        let member = Fingerprint::of(&covey::ids::PublicKey([1; 32]));
+        let beside = ClusterBeside {
+            cluster: ClusterId(0xdd),
+            addresses: vec![at],
+            why: "both".into(),
+            since: Duration::from_secs(5),
+        };
+        let around = Around {
+            pending: Mutex::new(vec![pending(0xa1)]),
+            conflicts: Mutex::new(vec![beside]),
+            seen: Mutex::new(vec![
+                SeenNode { fingerprint: member, ..seen(1, Some(0xc)) },
+                seen(0xa1, None),
+                seen(0xa2, None),
+                seen(0xa3, Some(0xdd)),
+            ]),
+        };
+        let server = with(around).await;
+        let mut client = AdminClient::new(server.channel().await);
+        let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        assert_eq!(status.up_seconds, 77);
+        let why: Vec<&str> = status.seen.iter().map(|node| &node.why[..]).collect();
+        let expected =
+            ["it waits for an operator's approval", "it is in no cluster yet", "it is in another cluster"];
+        assert_eq!(why, expected, "a member is no stranger");
+        let cluster = status.cluster.unwrap();
+        assert_eq!((cluster.id, cluster.member, cluster.leader), (0xc, 0xa, 0xa));
+        assert_eq!((cluster.committed, cluster.automatic, cluster.open_seconds), (true, false, 0));
+        assert_eq!((cluster.members.len(), cluster.members[0].reached), (1, true));
+        assert_eq!((cluster.conflicts[0].cluster, cluster.pending.len()), (0xdd, 1));
+    });
+}
+
+#[test]
+fn a_member_without_a_leader_still_says_how_it_stands() {
+    run(async {
+        let server = Server::with(Setup { lonely: true, ..Setup::default() }).await;
+        let mut client = AdminClient::new(server.channel().await);
+        let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        let cluster = status.cluster.unwrap();
+        assert_eq!(cluster.leader, 0);
+        let reached: Vec<bool> = cluster.members.iter().map(|member| member.reached).collect();
+        assert_eq!(reached, [true, false]);
+    });
+}
