@@ -118,7 +118,7 @@ async fn judge(connection: &Connection, request: Request<Incoming>) -> Response<
 }
 
 /// gRPC is HTTP/2 with its content type; its web variant is something else.
-fn is_grpc(request: &Request<Incoming>) -> bool {
+pub fn is_grpc(request: &Request<Incoming>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let subtype = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     request.version() == Version::HTTP_2 && matches!(subtype, Some([] | [b'+' | b';', ..]))

@@ -15,6 +15,8 @@
 //!   node      reads and proposals             answers    what answers may take of the memory
 //! ```
 //!
+//! Before there is a cluster, `waiting` has the port.
+//!
 //! A connection is one task with all its calls (see `calls`), so whoever drops that task has dropped everything.
 
 mod admin;
@@ -46,6 +48,7 @@ mod snapshot_stream;
 mod stop;
 mod timer;
 pub mod version;
+mod waiting;
 mod watch;
 mod watch_codec;
 
@@ -57,3 +60,4 @@ pub use counters::Counters;
 pub use record::methods;
 pub use server::{Admit, Api, ApiOptions, Listener, MetricsText, Plaintext, Stay, Task, TlsSource};
 pub use stop::{Stop, Stopping};
+pub use waiting::{AroundNode, Waiting, WaitingNode};

@@ -52,9 +52,9 @@ use crate::wire::grpc::health::v1::health_server::HealthServer;
 /// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
 const CONNECTIONS: usize = 2048;
 /// How long a client may take for its handshake and its first bytes, and for the headers of an HTTP/1.1 request.
-const GREETING_MAX: Duration = Duration::from_secs(10);
+pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Unread bytes that one stream, and one connection, may have in flight towards us.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -174,7 +174,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     Http1,
     Http2,
 }
@@ -191,9 +191,9 @@ enum Ended {
 }
 
 /// A connection that has got as far as its first request.
-struct Greeted {
-    stream: Stream,
-    protocol: Protocol,
+pub(super) struct Greeted {
+    pub(super) stream: Stream,
+    pub(super) protocol: Protocol,
     whence: Whence,
     /// `None` is for ever.
     stay: Option<Stay>,
@@ -337,7 +337,7 @@ impl Drop for OpenConnection {
 }
 
 /// Finds out what a client speaks: TLS or not, then HTTP/2 or not.
-async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Greeted> {
+pub(super) async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Greeted> {
     prepare(client.get_ref())?;
     let from_here = client.get_ref().local_addr()?.ip().to_canonical().is_loopback();
     let stream = Rewound::peek(Socket::new(client), is_telling).await?;

@@ -4,7 +4,8 @@
 //! disk. Driven by `serve` before the node starts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +15,23 @@ use futures_channel::oneshot;
 use smol::channel::{Receiver, Sender};
 use smol::future::or;
 use smol::stream::StreamExt as _;
-use smol::{LocalExecutor, Timer};
+use smol::{Async, LocalExecutor, Timer};
 
 use super::data_dir::{DataDir, FreshDir};
 use super::forming::resolve;
 use super::lan::Lan;
 use super::serve::ServeFailure;
+use crate::api::{AroundNode, Waiting, WaitingNode};
 use crate::config::PeerConfig;
-use crate::formation::gathering::{AskId, End, Gathering, Options, Output, State, Ticket, Timers, Whom};
+use crate::formation::gathering::{
+    AskId, End, Gathering, Options, Output, Sighting, Stands, State, Status, Ticket, Timers, Whom,
+};
 use crate::formation::{Answer, Fingerprint, Founding, Identity, Question, found_automatic, joining_state};
 use crate::ids::PublicKey;
 use crate::peer::{Answerer, Forming, Trust};
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
+use crate::time::Instant;
 
 /// What others ask and is not heard yet; whoever asks more is not heard.
 const WAITING_MAX: usize = 64;
@@ -51,15 +56,25 @@ enum Happening {
     Stop,
 }
 
+/// What a gathering node is told from outside.
+pub(super) struct Outside<'a> {
+    /// What it is called.
+    pub(super) name: &'a str,
+    pub(super) config: &'a PeerConfig,
+    /// Who is worth listening to.
+    pub(super) trust: Trust,
+    /// Where clients will be served, and operators are.
+    pub(super) ports: Vec<TcpListener>,
+    pub(super) clock: Clock,
+}
+
 /// Looks for others until there is a cluster, and begins the data directory with it. `None`: the process was told to stop before.
 pub(super) fn gather(
     fresh: FreshDir,
     lan: &Arc<Lan>,
-    name: &str,
-    config: &PeerConfig,
-    trust: Trust,
-    clock: Clock,
+    outside: Outside<'_>,
 ) -> Result<Option<DataDir>, ServeFailure> {
+    let Outside { name, config, trust, ports, clock } = outside;
     let executor = LocalExecutor::new();
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
@@ -87,8 +102,12 @@ pub(super) fn gather(
         met: Vec::new(),
         sighted: BTreeSet::new(),
         said: None,
+        name,
+        began: clock.now(),
+        waiting: Waiting::default(),
     };
-    let end = smol::block_on(executor.run(gatherer.run(config)))?;
+    let serving = attend_operators(&executor, gatherer.waiting.clone(), ports);
+    let end = smol::block_on(executor.run(or(gatherer.run(config), serving)))?;
     let Some(end) = end else { return Ok(None) };
     let founder = fresh.founder()?;
     let (identity, meta, log_start) = match end {
@@ -111,6 +130,48 @@ pub(super) fn gather(
         }
     };
     Ok(Some(fresh.begin(&identity, meta, log_start)?))
+}
+
+/// Answers whoever asks at the client port, for ever. Nothing of that is left once the executor is gone.
+async fn attend_operators<T>(
+    executor: &LocalExecutor<'static>,
+    waiting: Waiting,
+    ports: Vec<TcpListener>,
+) -> Result<T, ServeFailure> {
+    let attend = async |port: TcpListener| -> T {
+        match Async::new(port) {
+            Ok(port) => waiting.serve(&port, |task| executor.spawn(task).detach()).await,
+            Err(error) => tracing::warn!(%error, "operators are not answered before there is a cluster"),
+        }
+        std::future::pending().await
+    };
+    let nobody: Pin<Box<dyn Future<Output = T>>> = Box::pin(std::future::pending());
+    let all = ports.into_iter().fold(nobody, |others, port| Box::pin(or(others, attend(port))));
+    Ok(all.await)
+}
+
+/// Another node, as operators see it.
+fn shown(sighting: Sighting, places: &BTreeMap<Fingerprint, Vec<SocketAddr>>) -> AroundNode {
+    let Sighting { whom, name, stands, unreachable } = sighting;
+    let (fingerprint, addresses) = match whom {
+        Whom::Node(node) => {
+            let heard = places.get(&node).map(Vec::as_slice).unwrap_or_default();
+            (Some(node), heard.iter().map(ToString::to_string).collect())
+        }
+        Whom::Address(address) => (None, vec![address]),
+    };
+    let cluster = match stands {
+        Stands::Member(cluster) => Some(cluster),
+        _ => None,
+    };
+    let stands = match (unreachable, stands) {
+        (Some((_, why)), _) => format!("it does not answer: {why}"),
+        (None, Stands::Unknown) => "it has not answered yet".into(),
+        (None, Stands::Fresh) => "it is in no cluster either".into(),
+        (None, Stands::Member(cluster)) => format!("it is in cluster {cluster}"),
+        (None, Stands::Other(sentence)) => sentence,
+    };
+    AroundNode { fingerprint, name, addresses, cluster, stands }
 }
 
 /// Hands questions to the one who has the answers.
@@ -142,7 +203,11 @@ struct Gatherer<'a> {
     met: Vec<(Fingerprint, SocketAddr)>,
     /// Who was there when it was looked last.
     sighted: BTreeSet<Fingerprint>,
-    said: Option<(State, crate::time::Instant)>,
+    said: Option<(State, Instant)>,
+    name: &'a str,
+    began: Instant,
+    /// What operators are told.
+    waiting: Waiting,
 }
 
 impl Gatherer<'_> {
@@ -279,10 +344,18 @@ impl Gatherer<'_> {
         self.executor.spawn(task).detach();
     }
 
-    /// Logs what is waited for, when that is news.
+    /// Tells operators what is waited for, and logs it when that is news.
     fn say(&mut self) {
         let now = self.clock.now();
-        let state = self.gathering.status(now).state;
+        let Status { state, around } = self.gathering.status(now);
+        let places = self.lan.places();
+        self.waiting.tell(WaitingNode {
+            name: self.name.to_owned(),
+            fingerprint: Some(self.fresh.key.fingerprint()),
+            up: now.since(self.began),
+            waits_for: state.to_string(),
+            around: around.into_iter().map(|sighting| shown(sighting, &places)).collect(),
+        });
         let is_news =
             self.said.as_ref().is_none_or(|(said, at)| *said != state || now.since(*at) >= SAY_AGAIN);
         if is_news {

@@ -185,7 +185,13 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
             forming::form(fresh, &config.name, &config.peer, initial, trust.clone(), clock)?
         }
         (Opened::Fresh(fresh), None, Some(lan)) => {
-            match gather::gather(fresh, lan, &name, &config.peer, trust.clone(), clock)? {
+            let ports = sockets.iter().map(|socket| socket.listener.try_clone());
+            let ports = ports
+                .collect::<io::Result<_>>()
+                .map_err(|source| ServeFailure::System { action: "share a socket", source })?;
+            let outside =
+                gather::Outside { name: &name, config: &config.peer, trust: trust.clone(), ports, clock };
+            match gather::gather(fresh, lan, outside)? {
                 Some(data) => data,
                 None => return Ok(End::Stop),
             }

@@ -68,7 +68,7 @@ async fn with(around: Around) -> Server {
 
 async fn issue(client: &mut AdminClient<Channel>, name: &str) -> Result<pb::ClientIssueResponse, Code> {
     let request = pb::ClientIssueRequest { name: name.into() };
-    client.client_issue(request).await.map(|answer| answer.into_inner()).map_err(|status| status.code())
+    client.client_issue(request).await.map(tonic::Response::into_inner).map_err(|status| status.code())
 }
 
 /// The code of each call's answer, in the order of the service.

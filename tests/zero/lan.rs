@@ -259,6 +259,12 @@ impl Box {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
+    /// The same for one whose exit code says something: that, and what it printed.
+    pub fn exit(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(&program()).args(arguments).output().unwrap();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// The same for one that must succeed.
     pub fn must(&self, arguments: &[&str]) -> String {
         self.run(arguments).unwrap_or_else(|error| panic!("box {} {arguments:?}: {error}", self.n))

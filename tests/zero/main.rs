@@ -9,3 +9,4 @@ mod forming;
 mod lan;
 mod meeting;
 mod moves;
+mod operator;

@@ -1,0 +1,194 @@
+//! The client port of a node that is in no cluster yet: it says how the node stands, to whoever is on this machine, and nothing else.
+//!
+//! Owns: what is answered instead of everything else. Must never: serve another machine, or outlive the task that runs it. Driven by `app` while it looks for
+//! others.
+
+use std::convert::Infallible;
+use std::future::{Ready, poll_fn, ready};
+use std::net::{TcpListener, TcpStream};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use smol::{Async, Timer};
+use tonic::Status;
+use tonic::server::Grpc;
+use tonic_prost::ProstCodec;
+use tower_service::Service;
+
+use super::admin::hex;
+use super::body::Body;
+use super::calls::Calls;
+use super::dispatch::is_grpc;
+use super::io::Transport;
+use super::server::{ACCEPT_PAUSE, GREETING_MAX, Greeted, Listener, Plaintext, Protocol, Task, greet};
+use super::timer::{SmolTimer, within};
+use crate::formation::Fingerprint;
+use crate::ids::ClusterId;
+use crate::wire::covey::v1 as pb;
+
+/// Connections at a time: an operator's, and probes. One more is closed at once.
+const CONNECTIONS_MAX: usize = 32;
+/// The one call that is answered.
+const STATUS: &str = "/covey.v1.Admin/Status";
+
+/// What a node says of itself while it waits.
+#[derive(Clone, Debug, Default)]
+pub struct WaitingNode {
+    /// What it is called.
+    pub name: String,
+    /// Who it is.
+    pub fingerprint: Option<Fingerprint>,
+    /// For how long it has waited.
+    pub up: Duration,
+    /// For what.
+    pub waits_for: String,
+    /// Who else is there.
+    pub around: Vec<AroundNode>,
+}
+
+/// Somebody who is there, or may be.
+#[derive(Clone, Debug, Default)]
+pub struct AroundNode {
+    /// Who, where that is known.
+    pub fingerprint: Option<Fingerprint>,
+    /// What it calls itself.
+    pub name: String,
+    /// Where it may be.
+    pub addresses: Vec<String>,
+    /// The cluster that it is in.
+    pub cluster: Option<ClusterId>,
+    /// How it stands, in words.
+    pub stands: String,
+}
+
+/// See the module. Cheap to clone; all clones say the same.
+#[derive(Clone, Default)]
+pub struct Waiting(Arc<Mutex<WaitingNode>>);
+
+impl Waiting {
+    /// Says this from now on.
+    pub fn tell(&self, node: WaitingNode) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = node;
+    }
+
+    fn told(&self) -> WaitingNode {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes connections from `socket` and hands each to `spawn`, until it is dropped.
+    pub async fn serve(&self, socket: &Async<TcpListener>, spawn: impl Fn(Task)) {
+        let open = Arc::new(());
+        loop {
+            match socket.accept().await {
+                // This one counts, too.
+                Ok(_) if Arc::strong_count(&open) > CONNECTIONS_MAX => {}
+                Ok((client, _)) => {
+                    let (waiting, open) = (self.clone(), Arc::clone(&open));
+                    spawn(Box::pin(async move {
+                        waiting.talk(client).await;
+                        drop(open);
+                    }));
+                }
+                Err(_) => {
+                    Timer::after(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn talk(&self, client: Async<TcpStream>) {
+        let listener = Listener { plaintext: Plaintext::Loopback, tls: None, admit: None };
+        let Ok(Greeted { stream, protocol, .. }) = within(GREETING_MAX, greet(client, &listener)).await
+        else {
+            return;
+        };
+        let transport = Transport::new(stream, None);
+        let service = service_fn(|request| self.answer(request));
+        // Whatever goes wrong is between hyper and the client.
+        match protocol {
+            Protocol::Http1 => {
+                let mut builder = http1::Builder::new();
+                builder.timer(SmolTimer).header_read_timeout(GREETING_MAX);
+                drop(builder.serve_connection(transport, service).await);
+            }
+            Protocol::Http2 => {
+                let mut calls = Calls::default();
+                let mut builder = http2::Builder::new(calls.spawner());
+                builder.timer(SmolTimer);
+                let waiting = self.clone();
+                let service = service_fn(move |request| {
+                    let waiting = waiting.clone();
+                    async move { waiting.answer(request).await }
+                });
+                let mut http = pin!(builder.serve_connection(transport, service));
+                let both = poll_fn(|cx| {
+                    let done = http.as_mut().poll(cx);
+                    if done.is_pending() {
+                        calls.poll(cx);
+                    }
+                    done
+                });
+                drop(both.await);
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<tonic::body::Body>, Infallible> {
+        if !is_grpc(&request) {
+            let text = r#"{"health":"false","reason":"this node is in no cluster yet"}"#;
+            let mut response = Response::new(tonic::body::Body::new(Body::whole(text)));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            return Ok(response);
+        }
+        let node = self.told();
+        if request.uri().path() != STATUS {
+            let sentence = format!("covey: this node is in no cluster yet: {}", node.waits_for);
+            return Ok(Status::unavailable(sentence).into_http());
+        }
+        let mut grpc = Grpc::new(ProstCodec::default());
+        Ok(grpc.unary(Says(node), request).await)
+    }
+}
+
+/// The one method.
+struct Says(WaitingNode);
+
+impl Service<tonic::Request<pb::StatusRequest>> for Says {
+    type Response = tonic::Response<pb::StatusResponse>;
+    type Error = Status;
+    type Future = Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: tonic::Request<pb::StatusRequest>) -> Self::Future {
+        let digits = |fingerprint: Option<Fingerprint>| {
+            fingerprint.map(|fingerprint| hex(fingerprint.bytes())).unwrap_or_default()
+        };
+        let WaitingNode { name, fingerprint, up, waits_for, around } = self.0.clone();
+        let sighting = |node: AroundNode| pb::Sighting {
+            fingerprint: digits(node.fingerprint),
+            name: node.name,
+            addresses: node.addresses,
+            cluster: node.cluster.map_or(0, |cluster| cluster.0),
+            why: node.stands,
+        };
+        ready(Ok(tonic::Response::new(pb::StatusResponse {
+            name,
+            fingerprint: digits(fingerprint),
+            up_seconds: up.as_secs(),
+            cluster: None,
+            waits_for,
+            seen: around.into_iter().map(sighting).collect(),
+        })))
+    }
+}

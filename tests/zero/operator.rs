@@ -1,0 +1,157 @@
+//! What operators do: they look, close the door, and let single boxes in.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::forming::are_one;
+use crate::lan::{Box, Lan, until, wait};
+
+/// A box that looks for a while, founds or is let in.
+const JOINS: Duration = Duration::from_secs(40);
+/// In so long a box would have come in that may.
+const STAYS_OUT: Duration = Duration::from_secs(12);
+
+/// The exit code of `covey status`, and what it says.
+fn status(one: &Box) -> (i32, Value) {
+    let (code, printed) = one.exit(&["status", "-w", "json"]);
+    (code, serde_json::from_str(&printed).unwrap_or_default())
+}
+
+/// Two boxes that are one cluster, which lets nobody in by itself; the other boxes are not on.
+fn sealed(boxes: usize) -> Lan {
+    let mut lan = Lan::new(boxes);
+    lan.boxes[0].start(&[]);
+    lan.boxes[1].start(&[]);
+    until("a cluster of two", JOINS, || are_one(&lan.boxes[..2], 2, 1));
+    lan.boxes[0].must(&["window", "close"]);
+    lan
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_box_says_how_it_stands_before_and_after_it_has_a_cluster() {
+    let mut lan = Lan::new(2);
+    lan.boxes[0].start(&[]);
+    let gathers = |one: &Box| {
+        let (code, says) = status(one);
+        (code == 1 && says["waits_for"].as_str().is_some_and(|text| !text.is_empty())).then_some(says)
+    };
+    let says = until("a status without a cluster", JOINS, || gathers(&lan.boxes[0]));
+    assert_eq!(
+        (&says["healthy"], &says["cluster"], &says["name"]),
+        (&false.into(), &Value::Null, &"box0".into())
+    );
+    let fingerprint = says["fingerprint"].as_str().unwrap().to_owned();
+    assert_eq!(fingerprint.len(), 64);
+    let refused = lan.boxes[0].run(&["put", "a", "b"]).unwrap_err();
+    assert!(refused.contains("this node is in no cluster yet"), "{refused}");
+
+    let alone = until("a cluster of one", JOINS, || {
+        let (code, says) = status(&lan.boxes[0]);
+        (code == 0).then_some(says)
+    });
+    assert_eq!(alone["cluster"]["members"][0]["fingerprint"], fingerprint.as_str());
+    let line = lan.boxes[0].must(&["status"]);
+    assert!(line.starts_with("healthy: 1 voter, leader box0; provisional; open for "), "{line}");
+
+    lan.boxes[1].start(&[]);
+    until("a cluster of two", JOINS, || are_one(&lan.boxes, 2, 1));
+    for one in &lan.boxes {
+        let line = until("good health", JOINS, || one.run(&["status"]).ok());
+        assert!(line.starts_with("healthy: 1 voter, 1 learner, leader box0; "), "{line}");
+    }
+    lan.boxes[1].kill();
+    let line = until("a verdict on a box that is away", JOINS, || {
+        let (code, line) = lan.boxes[0].exit(&["status"]);
+        (code == 1).then_some(line)
+    });
+    assert!(
+        line.starts_with("degraded: box1 not reached; leader box0; ") && line.contains("next: "),
+        "{line}"
+    );
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_box_waits_at_a_sealed_cluster_until_it_is_approved() {
+    let mut lan = sealed(3);
+    lan.boxes[2].start(&[]);
+    let pending = |lan: &Lan| {
+        let mut all = lan.boxes[..2].iter().enumerate();
+        all.find_map(|(n, one)| {
+            let listed = one.must(&["node", "pending"]);
+            let (fingerprint, name) = listed.lines().next()?.split_once(", ")?;
+            assert!(name.starts_with("box2, https://10.88.0.3:2380, asked "), "{listed}");
+            Some((n, fingerprint.to_owned()))
+        })
+    };
+    let (at, fingerprint) = until("a box that waits", JOINS, || pending(&lan));
+    let known =
+        lan.boxes[2].must(&["node", "fingerprint", "--data-dir", lan.boxes[2].data_dir.to_str().unwrap()]);
+    assert_eq!(known.trim_end(), fingerprint, "what is compared is the same text");
+    let (code, says) = status(&lan.boxes[2]);
+    assert!(code == 1 && says["waits_for"].as_str().unwrap().contains("covey node approve"), "{says}");
+    let (code, says) = status(&lan.boxes[at]);
+    assert_eq!(
+        (code, &says["cluster"]["pending"][0]["name"]),
+        (0, &"box2".into()),
+        "who waits is no illness"
+    );
+    wait(STAYS_OUT);
+    assert!(are_one(&lan.boxes[..2], 2, 1).is_some(), "nobody came in by itself");
+    lan.boxes[at].must(&["node", "approve", &fingerprint[..9]]);
+    until("three voters", JOINS, || are_one(&lan.boxes, 3, 3));
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_token_lets_one_box_into_a_sealed_cluster_and_no_other() {
+    let mut lan = sealed(4);
+    let token = lan.boxes[0].must(&["token", "create", "--ttl", "10m"]);
+    let listed = lan.boxes[1].must(&["token", "list"]);
+    assert!(listed.contains(", good for 10 min\n") && !listed.contains(token.trim()), "{listed}");
+    let (good, wrong) = (lan.path("good"), lan.path("wrong"));
+    std::fs::write(&good, &token).unwrap();
+    std::fs::write(&wrong, format!("covey-{}\n", "a".repeat(26))).unwrap();
+    let with = |path: &std::path::Path| ["--join-token-file".to_owned(), path.to_str().unwrap().to_owned()];
+    let start = |one: &mut Box, path| one.start(&with(path).each_ref().map(String::as_str));
+
+    start(&mut lan.boxes[2], &wrong);
+    wait(STAYS_OUT);
+    assert!(are_one(&lan.boxes[..2], 2, 1).is_some(), "a token that was made up is none");
+    assert_eq!(status(&lan.boxes[2]).0, 1);
+    lan.boxes[2].kill();
+    start(&mut lan.boxes[2], &good);
+    until("three voters", JOINS, || are_one(&lan.boxes[..3], 3, 3));
+    let listed = lan.boxes[1].must(&["token", "list"]);
+    assert!(listed.contains(", used by "), "{listed}");
+
+    start(&mut lan.boxes[3], &good);
+    wait(STAYS_OUT);
+    assert!(are_one(&lan.boxes[..3], 3, 3).is_some(), "a token is used once");
+    assert_eq!(status(&lan.boxes[3]).0, 1);
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_client_connects_to_another_box_by_its_bundle_until_it_is_revoked() {
+    let mut lan = sealed(3);
+    let bundle = lan.path("bundle");
+    let dir = bundle.to_str().unwrap();
+    until("an authority", JOINS, || {
+        lan.boxes[0].run(&["client", "issue", "ci", "--out", dir]).ok().map(drop)
+    });
+    let (_, outsider) = (lan.boxes[2].start(&[]), &lan.boxes[2]);
+    let put = |value: &str| outsider.run(&["--bundle", dir, "put", "from-afar", value]);
+    until("an answer by TLS", JOINS, || put("1").ok());
+    assert_eq!(lan.boxes[1].must(&["get", "from-afar"]), "from-afar\n1\n");
+    // It may look, and change nothing that matters to the cluster.
+    outsider.must(&["--bundle", dir, "token", "list"]);
+    let refused = outsider.run(&["--bundle", dir, "token", "create"]).unwrap_err();
+    assert!(refused.contains("this is for the operator of a box"), "{refused}");
+    assert!(lan.boxes[1].must(&["client", "list"]).starts_with("ci, "));
+    lan.boxes[1].must(&["client", "revoke", "ci"]);
+    until("the end of its rights", JOINS, || put("2").err());
+    assert_eq!(lan.boxes[1].must(&["client", "list"]), "");
+}
