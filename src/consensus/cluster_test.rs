@@ -388,7 +388,55 @@ fn a_start_from_contradicting_disks_is_refused() {
         start(|start| start.hard_state.term = Term(2)),
         Some(StartError::TermBehind { term: Term(2), last: Term(3) })
     );
-    assert_eq!(start(|start| start.conf_state = conf(&[2], &[])), Some(StartError::NotMember(MemberId(1))));
+}
+
+/// The state at a start may be from any time: from before the member was added, as it came from others or as it was folded while the member caught up, ...
+#[test]
+fn a_state_from_before_the_members_own_addition_is_caught_up_from() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    cluster.join(start_of(4, conf(&[1, 2, 3], &[])));
+    let other = (1..=3).find(|id| *id != leader).unwrap();
+    // That somebody else goes first says nothing of the one that is not there yet.
+    for step in [(other, MemberChange::Learner), (other, MemberChange::Remove), (4, MemberChange::Voter)] {
+        let now = cluster.now;
+        cluster.raft(leader).propose_conf_change(now, &change(&[step])).unwrap();
+        cluster.pass(HEARTBEAT);
+    }
+    cluster.propose(leader, "a");
+    cluster.pass(HEARTBEAT);
+    assert_eq!(cluster.commands(4), ["a"]);
+    assert!(cluster.node(4).conf_state.voters.contains(&MemberId(4)));
+    cluster.restart(4);
+    assert_eq!(cluster.raft(4).status().role, Role::Follower, "again from before it was added");
+    cluster.pass(HEARTBEAT);
+    cluster.cut_off = vec![leader];
+    let next = cluster.elect();
+    cluster.propose(next, "b");
+    cluster.pass(HEARTBEAT);
+    assert_eq!(cluster.commands(4), ["a", "b"]);
+}
+
+/// ... or from after it was removed, which a crash must not make it forget.
+#[test]
+fn a_member_that_has_applied_its_removal_takes_no_part_in_later_runs_either() {
+    let role = |conf_state, removed| {
+        let start = Start { removed, ..start_of(1, conf_state) };
+        let raft = Consensus::start(Instant(0), start, Prng::new(1), &logger()).unwrap();
+        (raft.status().role, raft.poll_timeout().is_some())
+    };
+    assert_eq!(role(conf(&[2, 3], &[]), true), (Role::Removed, false));
+    assert_eq!(
+        role(conf(&[1, 2, 3], &[]), true),
+        (Role::Follower, true),
+        "the others may need its vote to let it go"
+    );
+    assert_eq!(
+        role(conf(&[2, 3], &[]), false),
+        (Role::Follower, false),
+        "it is not there yet, and asks for no votes"
+    );
+    assert_eq!(role(ConfState::default(), false), (Role::Follower, false));
 }
 
 /// The commit position is written lazily, the store's position is not: after a fold it may be far ahead.

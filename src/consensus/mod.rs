@@ -117,7 +117,7 @@ impl Consensus {
     /// Starts from what is on disk. A member that votes alone leads at once: there is nobody to wait for.
     pub fn start(now: Instant, start: Start, prng: Prng, logger: &slog::Logger) -> Result<Self, StartError> {
         start::check(&start)?;
-        let applied = start.applied.index;
+        let (applied, takes_part) = (start.applied.index, start.takes_part());
         let mut hard_state = start.hard_state;
         // The commit position is written without hurry, so that the state may be ahead of it.
         hard_state.commit = hard_state.commit.max(applied);
@@ -157,7 +157,7 @@ impl Consensus {
             last_number: 0,
             handed_out: hard_state,
             rounds: 0,
-            removed: false,
+            removed: !takes_part,
             log_tail_bytes: LOG_CACHE_BYTES,
             expected: None,
             installing: None,
@@ -346,11 +346,12 @@ impl Consensus {
         let restored = self.node.raft.raft_log.unstable_snapshot().as_ref();
         let restored = restored.map_or(0, |snapshot| snapshot.get_metadata().index).max(self.restored.0);
         if !self.removed && index.0 > restored {
+            let took_part = self.node.raft.prs().get(self.node.raft.id).is_some();
             // Refused: the configuration stays.
             let _ = self.node.apply_conf_change(&change);
             let raft = &mut self.node.raft;
             self.heard_from.retain(|member, _| raft.prs().get(*member).is_some());
-            if raft.prs().get(raft.id).is_none() {
+            if took_part && raft.prs().get(raft.id).is_none() {
                 // Raft would go on leading, and panic when it next looks for its own progress.
                 self.removed = !cfg!(feature = "planted-lead-when-removed");
             } else if raft.state == StateRole::Leader && !raft.promotable() {

@@ -29,6 +29,8 @@ pub struct Start {
     pub pace: Pace,
     /// The state is not to be trusted: the member leaves it to others to lead until it has another one.
     pub suspect: bool,
+    /// The state says that the member was removed.
+    pub removed: bool,
 }
 
 /// The durable state and the durable log contradict each other: something was lost or mixed up. Fatal.
@@ -70,15 +72,15 @@ pub enum StartError {
         /// The term of the last entry.
         last: Term,
     },
-    /// The configuration does not name this member.
-    #[error("member {0} is not in the configuration of its own state")]
-    NotMember(MemberId),
     /// The configuration is none that raft accepts.
     #[error("the configuration in the state is not valid")]
     ConfState,
 }
 
 /// Raft stops the process on any of these; here they become errors that say what to do.
+///
+/// The configuration need not name the member. The state may be from before it was added: it catches up from there, and neither votes for itself nor
+/// counts before it has come to that. Or from after it was removed, see [`Start::takes_part`].
 pub(super) fn check(start: &Start) -> Result<(), StartError> {
     let (applied, log_start) = (start.applied.index, start.log_start.index);
     if log_start > applied {
@@ -98,15 +100,12 @@ pub(super) fn check(start: &Start) -> Result<(), StartError> {
     if let Some(last) = last_term.filter(|&last| last > term) {
         return Err(StartError::TermBehind { term, last });
     }
-    if !start.conf_state.names(start.member) && !is_joining(start) {
-        return Err(StartError::NotMember(start.member));
-    }
     Ok(())
 }
 
-/// A member that has nothing yet: it waits for the state of the others, which names it.
-fn is_joining(start: &Start) -> bool {
-    start.applied == Position::default()
-        && start.entries.is_empty()
-        && start.conf_state == ConfState::default()
+impl Start {
+    /// Whether the member has not yet applied that it goes. As long as the configuration names it, its vote may be what lets it go.
+    pub(super) fn takes_part(&self) -> bool {
+        !self.removed || self.conf_state.names(self.member)
+    }
 }

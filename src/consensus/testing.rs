@@ -55,6 +55,7 @@ pub(super) fn start_of(member: u64, conf_state: ConfState) -> Start {
         entries: Vec::new(),
         pace: Pace::default(),
         suspect: false,
+        removed: false,
     }
 }
 
@@ -99,6 +100,12 @@ impl Cluster {
             disk,
         };
         self.nodes.insert(id, node);
+    }
+
+    /// A member that is not in the configuration yet.
+    pub(super) fn join(&mut self, start: Start) {
+        let disk = (start.hard_state, Vec::new());
+        self.insert(start, disk);
     }
 
     /// A crash: what was not synced is gone, and the log is applied anew from its beginning.

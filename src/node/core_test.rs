@@ -38,6 +38,7 @@ impl Trio {
                 entries: Vec::new(),
                 pace: Pace::default(),
                 suspect: false,
+                removed: false,
             };
             let logger = slog::Logger::root(slog::Discard, slog::o!());
             Core::new(Instant(0), Consensus::start(Instant(0), start, Prng::new(id), &logger).unwrap())

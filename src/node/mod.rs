@@ -110,6 +110,7 @@ pub fn recover(
         entries: recovery.entries,
         pace: recovery.pace,
         suspect: recovery.base.is_suspect(),
+        removed: meta.removed.iter().any(|(gone, _)| *gone == recovery.member),
     };
     let consensus = Consensus::start(now, start, recovery.prng, logger)?;
     let applier = Applier::new(now, recovery.base, recovery.boot_nonce, recovery.quota_bytes)?;
