@@ -173,10 +173,14 @@ impl DataDir {
     }
 }
 
+/// Where the state of the cluster that a node leaves goes; the same until the node is in none.
+fn shelf_for(path: &Path, leaving: &Identity) -> PathBuf {
+    path.join(ARCHIVE_NAME).join(format!("{}-{}", leaving.cluster(), leaving.incarnation))
+}
+
 /// Puts what a node has of a cluster that has ended for it out of its way, and the node into no cluster. What was cut off before is gone on with.
 fn archive(path: &Path, directory: &RealDirectory, leaving: &Identity) -> Result<Identity, OpenError> {
-    let shelves = path.join(ARCHIVE_NAME);
-    let shelf = shelves.join(format!("{}-{}", leaving.cluster(), leaving.incarnation));
+    let (shelves, shelf) = (path.join(ARCHIVE_NAME), shelf_for(path, leaving));
     DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(&shelf).map_err(failed("create", &shelf))?;
     for name in formation::STATE_NAMES {
         match std::fs::rename(path.join(name), shelf.join(name)) {
@@ -189,21 +193,28 @@ fn archive(path: &Path, directory: &RealDirectory, leaving: &Identity) -> Result
     for directory in [&shelf, &shelves, &path.to_owned()] {
         File::open(directory).and_then(|open| open.sync_all()).map_err(failed("sync", directory))?;
     }
+    // Before the last step, so that one that is cut off is done again. What cannot be tidied up keeps no node from its next cluster.
+    if let Err(error) = prune(&shelves, &shelf) {
+        tracing::warn!(archives = %shelves.display(), %error, "cannot remove the oldest archive");
+    }
     let fresh = formation::become_fresh(directory).map_err(failed_content(path))?;
     tracing::warn!(archive = %shelf.display(), "what this node had of its former cluster is archived; it is in no cluster now");
-    prune(&shelves).map_err(failed("tidy up", &shelves))?;
     Ok(fresh)
 }
 
-/// Removes the oldest of too many archives: disks are small.
-fn prune(shelves: &Path) -> io::Result<()> {
-    let mut kept = Vec::new();
+/// Removes the oldest of too many archives: disks are small. Which are old is counted in starts of the node, since a box without a battery begins in
+/// 1970 each time.
+fn prune(shelves: &Path, made: &Path) -> io::Result<()> {
+    let mut others = Vec::new();
     for shelf in std::fs::read_dir(shelves)? {
-        let shelf = shelf?;
-        kept.push((shelf.metadata()?.modified()?, shelf.path()));
+        let shelf = shelf?.path();
+        let name = shelf.file_name().unwrap_or_default().to_string_lossy();
+        // What somebody else has put there is not ours to remove.
+        let start = name.rsplit_once('-').and_then(|(_, start)| start.parse::<u64>().ok());
+        others.extend(start.filter(|_| shelf != made).map(|start| (start, shelf.clone())));
     }
-    kept.sort();
-    for (_, oldest) in &kept[..kept.len().saturating_sub(ARCHIVES_MAX)] {
+    others.sort();
+    for (_, oldest) in &others[..(others.len() + 1).saturating_sub(ARCHIVES_MAX)] {
         std::fs::remove_dir_all(oldest)?;
     }
     Ok(())
@@ -345,3 +356,7 @@ fn new_cluster(path: &Path, key: NodeKey, stage: Stage) -> Result<Identity, Open
 fn no_randomness(path: &Path) -> OpenError {
     failed("draw randomness for", path)(io::Error::other("no randomness"))
 }
+
+#[cfg(test)]
+#[path = "data_dir_test.rs"]
+mod tests;

@@ -264,6 +264,54 @@ fn a_crash_while_a_promise_is_noted_leaves_the_old_or_the_new_one() {
     }
 }
 
+/// From a cluster that has ended to the next one, step by step: what a crash leaves is gone on with from where it stands, and no step that was done is
+/// undone. The node keeps its key, and each stage that is found is one that a start knows what to do with.
+#[test]
+fn a_crash_while_a_cluster_is_left_leaves_the_step_before_or_after() {
+    let established = || {
+        let dir = new_record().0;
+        mark_established(&dir).unwrap();
+        dir
+    };
+    let (first, next) = (test_founding(1).identity, test_founding(2).identity);
+    let next = Identity { stage: Stage::Forming, key: first.key.clone(), ..next };
+    let steps: [(&dyn Fn(&SimDir) -> Result<(), RecordError>, Stage); 4] = [
+        (&|dir| leave(dir), Stage::Leaving),
+        (&|dir| become_fresh(dir).map(drop), Stage::Fresh),
+        (&|dir| take_up(dir, &next), Stage::Forming),
+        (&|dir| mark_established(dir).map(drop), Stage::Established),
+    ];
+    for (n, (step, after)) in steps.iter().enumerate() {
+        let prepare = || {
+            let dir = established();
+            steps[..n].iter().for_each(|(done, _)| done(&dir).unwrap());
+            dir
+        };
+        let before = load(&prepare()).unwrap().unwrap().stage;
+        at_each_crash(prepare, step, |at, left| {
+            let found = load(left).unwrap().unwrap();
+            assert!([before, *after].contains(&found.stage), "crash at {at}: {:?}", found.stage);
+            assert_eq!(found.key.pkcs8(), first.key.pkcs8());
+            let done = if found.stage == *after { n + 1 } else { n };
+            for (step, stage) in &steps[done..] {
+                step(left).unwrap();
+                assert_eq!(load(left).unwrap().unwrap().stage, *stage);
+            }
+            let last = load(left).unwrap().unwrap();
+            assert_eq!((last.member, last.root), (next.member, next.root));
+            // Either copy will do.
+            for copy in [0, 1] {
+                let left = left.crash(Survival::Everything);
+                damage(&left, copy);
+                assert_eq!(load(&left).unwrap().unwrap().root, next.root, "crash at {at}, copy {copy}");
+            }
+        });
+        let dir = prepare();
+        step(&dir).unwrap();
+        assert_eq!(load(&dir.crash(Survival::Nothing)).unwrap().unwrap().stage, *after, "it is durable");
+    }
+}
+
 /// A device that tears what the simulated one writes whole must still leave one copy.
 #[test]
 fn the_only_whole_copy_is_written_last() {
