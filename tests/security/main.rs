@@ -15,7 +15,13 @@ mod harness;
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod lan;
 
+mod boxes;
 mod clients;
+mod clones;
+mod flood;
 mod joining;
+mod networks;
 mod nodes;
+mod operator;
+mod secrets;
 mod wire;
