@@ -2,19 +2,24 @@
 //!
 //! Owns: which seeds run. Must never: stop at a failure without the command that repeats it.
 
+mod cluster;
+mod clusters;
 mod judge;
+mod members;
 pub(crate) mod plan;
 mod world;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::seeds::outcome;
 use plan::{Kind, Plan};
-use world::{Report, World};
+use world::{Obstacle, Report, World};
 
 /// Seeds of each test run.
 const SEEDS: u64 = 2000;
 const TOGETHER_SEEDS: u64 = 400;
+const MEETING_SEEDS: u64 = 2000;
 
 /// What many seeds did.
 #[derive(Default)]
@@ -90,6 +95,59 @@ fn a_seed_of_nodes_that_gather_gives_the_same_run_again() {
     }
 }
 
+/// What became of many networks whose clusters have met.
+#[derive(Default)]
+struct Meetings {
+    seeds: u64,
+    events: u64,
+    crashes: u64,
+    dissolved: u64,
+    /// Networks in which a cluster has members whose nodes never came.
+    haunted: u64,
+    simulated: Duration,
+    /// The longest that a network took that became one cluster.
+    longest: Duration,
+    obstacles: BTreeMap<Option<Obstacle>, u64>,
+}
+
+impl Meetings {
+    fn run(&mut self, seed: u64) {
+        let report = run(Plan::meeting(seed)).unwrap_or_else(|why| {
+            panic!("meeting seed {seed}: {why}\nrepeat it with: cargo sim gather meeting seed={seed}")
+        });
+        self.seeds += 1;
+        self.events += report.events;
+        self.crashes += report.crashes;
+        self.dissolved += report.dissolved;
+        self.haunted += u64::from(report.ghosts > 0);
+        self.simulated += report.simulated;
+        if report.obstacle.is_none() {
+            self.longest = self.longest.max(report.took);
+        }
+        *self.obstacles.entry(report.obstacle).or_default() += 1;
+    }
+
+    fn show(&self) {
+        let Self { seeds, events, crashes, dissolved, haunted, simulated, longest, obstacles } = self;
+        let hours = simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
+        println!(
+            "{seeds} meeting seeds, {hours:.1} simulated hours: {events} events, {crashes} crashes, {dissolved} clusters dissolved, \
+             {haunted} networks with ghosts, one cluster within {longest:?}; in the way of that: {obstacles:?}"
+        );
+    }
+}
+
+#[test]
+fn clusters_that_meet_become_one_and_lose_nothing() {
+    let mut totals = Meetings::default();
+    for seed in 0..MEETING_SEEDS {
+        totals.run(seed);
+    }
+    totals.show();
+    let one = totals.obstacles.get(&None).copied().unwrap_or_default();
+    assert!(2 * one > totals.seeds && totals.dissolved > totals.seeds / 4, "clusters met");
+}
+
 /// Each only in a build with its bug, as in `planted`.
 #[cfg(any(feature = "planted-forget-promise", feature = "planted-promise-twice"))]
 fn find(seeds_max: u64) {
@@ -111,12 +169,23 @@ fn promise_twice_is_found() {
 }
 
 /// What `cargo sim gather` runs.
-pub(crate) fn long(seed: Option<u64>, seeds: std::ops::Range<u64>) {
+pub(crate) fn long(meeting: bool, seed: Option<u64>, seeds: std::ops::Range<u64>) {
+    let draw = if meeting { Plan::meeting } else { Plan::draw };
     if let Some(seed) = seed {
-        let plan = Plan { verbose: true, ..Plan::draw(seed) };
+        let plan = Plan { verbose: true, ..draw(seed) };
         println!("{plan:?}");
         println!("{:?}", World::new(plan).run());
         return;
+    }
+    if meeting {
+        let mut totals = Meetings::default();
+        for seed in seeds {
+            totals.run(seed);
+            if totals.seeds.is_multiple_of(1000) {
+                totals.show();
+            }
+        }
+        return totals.show();
     }
     let mut totals = Totals::default();
     for seed in seeds {

@@ -199,7 +199,7 @@ fn a_seed_gives_the_same_run_in_another_process() {
     assert!(text.contains(&format!("trace {here:016x}")), "{here:016x}: {text}");
 }
 
-/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members|spoiled|growing|gather] [COUNT] [from=SEED] [seed=SEED]`.
+/// What `cargo sim` runs: `cargo sim [lone|cluster|leases|members|spoiled|growing|gather [meeting]] [COUNT] [from=SEED] [seed=SEED]`.
 #[test]
 #[ignore = "as long as one likes: cargo sim"]
 fn long() {
@@ -220,7 +220,8 @@ fn long() {
     let count = arguments.iter().find_map(|argument| argument.parse::<u64>().ok()).unwrap_or(1000);
     let from = number("from=").unwrap_or(1_000_000);
     if arguments.iter().any(|argument| argument == "gather") {
-        return gather::long(number("seed="), from..from + count);
+        let meeting = arguments.iter().any(|argument| argument == "meeting");
+        return gather::long(meeting, number("seed="), from..from + count);
     }
     let asked = |kind: &&(&str, Draw)| arguments.iter().any(|argument| argument == kind.0);
     let (kind, draw) = kinds.iter().find(asked).copied().unwrap_or(kinds[5]);

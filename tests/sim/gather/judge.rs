@@ -176,6 +176,13 @@ impl Judge {
         assert!(before.is_none(), "node {host} gets a second cluster");
     }
 
+    /// A node's cluster has ended for it: it has none again, and is bound by nothing from before.
+    pub(crate) fn left(&mut self, host: usize) {
+        self.members.remove(&host);
+        self.given.retain(|given| given.giver != host);
+        self.died(host);
+    }
+
     /// When the last node got its cluster.
     pub(crate) fn last_joined(&self) -> Instant {
         self.members.values().max().copied().unwrap_or_default()

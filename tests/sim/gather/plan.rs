@@ -22,6 +22,20 @@ pub(crate) enum Kind {
     Apart,
 }
 
+/// What happens in clusters, and between them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meets {
+    /// All boxes have the same secret: nobody is ever closed out.
+    pub(crate) fleet: bool,
+    /// The mean time between two things that users and operators do; none: nobody is there.
+    pub(crate) users_gap: Option<Duration>,
+    /// One of those in so many makes time go by, or closes the window for good; 0: none.
+    pub(crate) closes_one_in: u64,
+    /// How long an entry takes at most to be committed, and a member to look for new ones.
+    pub(crate) commit: Duration,
+    pub(crate) apply: Duration,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -51,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) phantoms: bool,
     /// One request to join in so many is not granted at once.
     pub(crate) reluctant_one_in: u64,
+    /// Clusters that meet become one. None: a cluster is no more than what lets others in.
+    pub(crate) meets: Option<Meets>,
     pub(crate) verbose: bool,
 }
 
@@ -77,6 +93,7 @@ impl Plan {
             hints: false,
             phantoms: false,
             reluctant_one_in: 0,
+            meets: None,
             verbose: false,
         }
     }
@@ -125,7 +142,36 @@ impl Plan {
             hints: prng.one_in(4),
             phantoms: prng.one_in(4),
             reluctant_one_in: often(prng, 2, 8),
+            meets: None,
             verbose: false,
+        }
+    }
+
+    /// Clusters that have been founded apart from each other, and meet, again and again.
+    pub(crate) fn meeting(seed: u64) -> Self {
+        let plan = Self::draw(seed);
+        let mut prng = Prng::new(seed ^ 0x6a74_0003);
+        let prng = &mut prng;
+        let millis = |prng: &mut Prng, from, to| Duration::from_millis(prng.range(from, to));
+        let meets = Meets {
+            fleet: prng.one_in(2),
+            users_gap: prng.one_in(2).then(|| millis(prng, 5000, 90_000)),
+            closes_one_in: if prng.one_in(2) { 0 } else { prng.range(2, 6) },
+            commit: millis(prng, 5, 3000),
+            apply: millis(prng, 20, 2000),
+        };
+        let fault_gap = prng.one_in(4).then(|| millis(prng, 500, 15_000));
+        Self {
+            kind: if prng.one_in(8) { Kind::Chaos } else { Kind::Halves },
+            hosts: plan.hosts.max(3),
+            power: (0..plan.hosts.max(3)).map(|_| (millis(prng, 0, 12_000), millis(prng, 0, 1500))).collect(),
+            fault_gap: plan.fault_gap.and(fault_gap),
+            heal: SECOND * u32::try_from(prng.range(40, 200)).expect("seconds"),
+            // How long a promise takes is not of interest here.
+            slow_write: Duration::from_millis(300),
+            reluctant_one_in: 0,
+            meets: Some(meets),
+            ..plan
         }
     }
 }

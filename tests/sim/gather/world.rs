@@ -14,7 +14,9 @@ use covey::prng::Prng;
 use covey::store::Member;
 use covey::time::Instant;
 
+use super::cluster::Cluster;
 use super::judge::Judge;
+use super::members::{Doing, Membership};
 use super::plan::{Kind, Plan};
 use crate::queue::{Queue, Trace};
 
@@ -30,7 +32,7 @@ pub(crate) const LIVELY: Duration = Duration::from_secs(60);
 /// Where some will never see each other, that has to be waited for, too.
 pub(crate) const LIVELY_APART: Duration = Duration::from_secs(120);
 
-enum Event {
+pub(super) enum Event {
     Power(usize),
     Carrier(usize, bool),
     Wake(usize, u64, Instant),
@@ -39,36 +41,41 @@ enum Event {
     Answered { to: usize, from: usize, boot: u64, ask: AskId, answer: Vec<u8> },
     Lost { to: usize, boot: u64, ask: AskId },
     Persisted(usize, u64),
-    Begun(usize, u64, ClusterRoot),
+    Begun(usize, u64, ClusterRoot, Vec<Member>),
+    Doing(Doing),
     Fault,
     Heal,
 }
 
 /// What a box keeps when its power fails.
 #[derive(Default)]
-struct Disk {
+pub(super) struct Disk {
     promise: Option<Promise>,
     writes: Option<Write>,
-    cluster: Option<ClusterRoot>,
+    pub(super) cluster: Option<ClusterRoot>,
+    /// How much of the cluster's log has certainly been applied, and that the cluster has ended for the node.
+    pub(super) applied: usize,
+    pub(super) leaving: bool,
 }
 
 /// What it will hold.
 struct Write(Option<Promise>);
 
-enum Node {
+pub(super) enum Node {
     Off,
     Fresh { gathering: Box<Gathering>, tickets: BTreeMap<Ticket, (usize, u64, AskId)> },
     Member(ClusterRoot),
 }
 
-struct Host {
-    key: PublicKey,
-    disk: Disk,
-    node: Node,
-    boot: u64,
+pub(super) struct Host {
+    pub(super) key: PublicKey,
+    pub(super) disk: Disk,
+    pub(super) node: Node,
+    pub(super) boot: u64,
+    pub(super) membership: Membership,
     carrier_since: Option<Instant>,
     last_up: Option<Instant>,
-    wake: Option<Instant>,
+    pub(super) wake: Option<Instant>,
     asked: BTreeMap<AskId, Instant>,
 }
 
@@ -82,20 +89,39 @@ pub(crate) struct Report {
     pub(crate) crashes: u64,
     pub(crate) trace: u64,
     pub(crate) events: u64,
+    /// How many clusters have given themselves up, and what was in the way of one cluster in the end.
+    pub(crate) dissolved: u64,
+    pub(crate) obstacle: Option<Obstacle>,
+    /// Members of a living cluster whose nodes never came.
+    pub(crate) ghosts: usize,
+    pub(crate) simulated: Duration,
+}
+
+/// Why a whole network does not become one cluster by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Obstacle {
+    /// Users have written to several.
+    Conflict,
+    /// One of them lets nobody in any more.
+    Sealed,
+    /// A cluster has dissolved, or lost its majority to another one, before all of its members knew.
+    Stranded,
 }
 
 pub(crate) struct World {
-    plan: Plan,
-    prng: Prng,
-    queue: Queue<Event>,
-    trace: Trace,
-    hosts: Vec<Host>,
+    pub(super) plan: Plan,
+    pub(super) prng: Prng,
+    pub(super) queue: Queue<Event>,
+    pub(super) trace: Trace,
+    pub(super) hosts: Vec<Host>,
+    /// By the number in their roots.
+    pub(super) clusters: Vec<Cluster>,
     /// Whether a host can open connections to another one, and hears its announcements.
-    dials: Vec<Vec<bool>>,
-    sees: Vec<Vec<bool>>,
-    judge: Judge,
-    healed: bool,
-    report: Report,
+    pub(super) dials: Vec<Vec<bool>>,
+    pub(super) sees: Vec<Vec<bool>>,
+    pub(super) judge: Judge,
+    pub(super) healed: bool,
+    pub(super) report: Report,
     roots: u64,
 }
 
@@ -113,6 +139,7 @@ impl World {
             queue: Queue::new(),
             trace,
             hosts,
+            clusters: Vec::new(),
             dials,
             sees,
             judge,
@@ -169,6 +196,9 @@ impl World {
     pub(crate) fn run(mut self) -> Report {
         let limit = if self.plan.kind == Kind::Apart { LIVELY_APART } else { LIVELY };
         let limit = Instant(0) + self.plan.heal + limit + self.last_switch();
+        if self.plan.meets.is_some() {
+            return self.run_meeting();
+        }
         while !(self.healed && self.all_joined()) {
             let event = self.queue.pop().expect("time goes on");
             assert!(self.queue.now() <= limit, "no cluster for all in {limit:?}: {}", self.standing());
@@ -193,15 +223,15 @@ impl World {
     }
 
     /// When the last box that is switched on has a network.
-    fn last_switch(&self) -> Duration {
+    pub(super) fn last_switch(&self) -> Duration {
         self.plan.power.iter().map(|(power, up)| *power + *up).max().unwrap_or_default()
     }
 
-    fn all_joined(&self) -> bool {
+    pub(super) fn all_joined(&self) -> bool {
         self.hosts.iter().all(|host| matches!(host.node, Node::Member(_)))
     }
 
-    fn standing(&self) -> String {
+    pub(super) fn standing(&self) -> String {
         let now = self.queue.now();
         let state = |host: &Host| match &host.node {
             Node::Off => "off".to_owned(),
@@ -213,7 +243,7 @@ impl World {
         self.hosts.iter().map(state).collect::<Vec<_>>().join("; ")
     }
 
-    fn happens(&mut self, event: Event) {
+    pub(super) fn happens(&mut self, event: Event) {
         let now = self.queue.now();
         match event {
             Event::Power(host) => self.start(host),
@@ -234,7 +264,8 @@ impl World {
                 }
             }
             Event::Persisted(host, boot) => self.persisted(host, boot),
-            Event::Begun(host, boot, root) => self.begun(host, boot, root),
+            Event::Begun(host, boot, root, members) => self.begun(host, boot, root, members),
+            Event::Doing(doing) => self.does(doing),
             Event::Fault => self.fault(),
             Event::Heal => self.heal(),
         }
@@ -242,7 +273,7 @@ impl World {
 
     // Boxes.
 
-    fn start(&mut self, at: usize) {
+    pub(super) fn start(&mut self, at: usize) {
         let now = self.queue.now();
         self.note(&[1, at as u64], || format!("node {at} starts"));
         let prng = self.prng.fork();
@@ -252,8 +283,13 @@ impl World {
         }
         host.boot += 1;
         let boot = host.boot;
+        if host.disk.leaving {
+            return self.archives(at);
+        }
+        let host = &mut self.hosts[at];
         if let Some(root) = host.disk.cluster {
             host.node = Node::Member(root);
+            self.takes_part(at);
         } else {
             let options = Options {
                 key: host.key,
@@ -287,7 +323,7 @@ impl World {
         self.sight(at, Whom::Address("nobody".into()), true);
     }
 
-    fn crash(&mut self, at: usize) {
+    pub(super) fn crash(&mut self, at: usize) {
         self.note(&[2, at as u64], || format!("node {at} crashes"));
         let survives = self.prng.one_in(2);
         let host = &mut self.hosts[at];
@@ -324,14 +360,14 @@ impl World {
     }
 
     /// Something has changed that all of this host's connections depend on.
-    fn changed(&mut self, at: usize) {
+    pub(super) fn changed(&mut self, at: usize) {
         let now = self.queue.now();
         for other in (0..self.hosts.len()).filter(|other| *other != at) {
             self.judge.troubled(now, at, other);
         }
     }
 
-    fn is_up(&self, host: usize) -> bool {
+    pub(super) fn is_up(&self, host: usize) -> bool {
         self.hosts[host].carrier_since.is_some() && !matches!(self.hosts[host].node, Node::Off)
     }
 
@@ -345,7 +381,7 @@ impl World {
 
     // Faults.
 
-    fn pick(&mut self) -> usize {
+    pub(super) fn pick(&mut self) -> usize {
         usize::try_from(self.prng.range(0, self.hosts.len() as u64)).expect("small")
     }
 
@@ -432,7 +468,7 @@ impl World {
         if twice { 2 } else { 1 }
     }
 
-    fn ask(&mut self, from: usize, ask: AskId, whom: &Whom, question: &Question) {
+    pub(super) fn ask(&mut self, from: usize, ask: AskId, whom: &Whom, question: &Question) {
         let now = self.queue.now();
         let boot = self.hosts[from].boot;
         self.note(&[5, from as u64, ask.0], || format!("node {from} asks {whom} {question:?}"));
@@ -482,6 +518,9 @@ impl World {
             }
             Node::Member(root) => {
                 let root = *root;
+                if self.plan.meets.is_some() {
+                    return self.member_asked(to, (from, boot, ask), question);
+                }
                 let answer = self.member_answers(root, to, from, &question);
                 self.answer(to, from, boot, ask, &answer);
             }
@@ -509,7 +548,7 @@ impl World {
     }
 
     /// Sends an answer of `from` to whoever has asked.
-    fn answer(&mut self, from: usize, to: usize, boot: u64, ask: AskId, answer: &Answer) {
+    pub(super) fn answer(&mut self, from: usize, to: usize, boot: u64, ask: AskId, answer: &Answer) {
         let now = self.queue.now();
         self.note(&[6, from as u64, to as u64, ask.0], || {
             format!("node {from} answers node {to} {answer:?}")
@@ -541,6 +580,9 @@ impl World {
         let answer = Answer::decode(answer).expect("it was encoded");
         let key = self.hosts[from].key;
         let asked_at = self.hosts[to].asked.get(&ask).copied();
+        if let Node::Member(_) = self.hosts[to].node {
+            return self.member_answered(to, from, boot, ask, answer);
+        }
         let Some(gathering) = self.hosts[to].fresh(boot) else { return };
         let fresh = match &answer {
             Answer::Gathers { .. } | Answer::Promised { .. } => Some(true),
@@ -616,7 +658,7 @@ impl World {
         }
     }
 
-    fn write(&mut self) -> Duration {
+    pub(super) fn write(&mut self) -> Duration {
         let longest =
             if self.prng.one_in(8) && !self.healed { self.plan.slow_write } else { self.plan.write };
         Duration::from_micros(
@@ -624,7 +666,7 @@ impl World {
         )
     }
 
-    fn crashes_here(&mut self) -> bool {
+    pub(super) fn crashes_here(&mut self) -> bool {
         !self.healed && self.plan.crash_one_in > 0 && self.prng.one_in(self.plan.crash_one_in)
     }
 
@@ -649,8 +691,8 @@ impl World {
     fn ends(&mut self, at: usize, end: End) {
         let now = self.queue.now();
         self.note(&[8, at as u64], || format!("node {at} ends: {end:?}"));
-        let root = match end {
-            End::Join(welcome) => welcome.root,
+        let (root, members) = match end {
+            End::Join(welcome) => (welcome.root, welcome.members),
             End::Found { alone, with } => {
                 let place = |node: &Fingerprint| {
                     self.hosts.iter().position(|host| Fingerprint::of(&host.key) == *node).expect("a host")
@@ -666,16 +708,16 @@ impl World {
                 self.roots += 1;
                 let mut root = [7; 32];
                 root[..8].copy_from_slice(&self.roots.to_le_bytes());
-                ClusterRoot(root)
+                (ClusterRoot(root), Vec::new())
             }
         };
         let write = self.write() * 3;
         let boot = self.hosts[at].boot;
-        self.queue.after(write, Event::Begun(at, boot, root));
+        self.queue.after(write, Event::Begun(at, boot, root, members));
     }
 
     /// Store, log and record are there.
-    fn begun(&mut self, at: usize, boot: u64, root: ClusterRoot) {
+    fn begun(&mut self, at: usize, boot: u64, root: ClusterRoot, members: Vec<Member>) {
         let now = self.queue.now();
         if self.hosts[at].boot != boot {
             return;
@@ -689,13 +731,14 @@ impl World {
         assert!(host.disk.cluster.is_none(), "a node has one cluster");
         host.disk = Disk { cluster: Some(root), ..Disk::default() };
         (host.node, host.wake) = (Node::Member(root), None);
+        self.begins(at, root, members);
         // Nobody was told yet.
         if self.crashes_here() {
             self.crash(at);
         }
     }
 
-    fn note(&mut self, numbers: &[u64], text: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, numbers: &[u64], text: impl FnOnce() -> String) {
         self.trace.note(self.queue.now(), numbers, text);
     }
 }
@@ -709,6 +752,7 @@ impl Host {
             disk: Disk::default(),
             node: Node::Off,
             boot: 0,
+            membership: Membership::default(),
             carrier_since: None,
             last_up: None,
             wake: None,

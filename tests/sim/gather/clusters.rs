@@ -1,0 +1,126 @@
+//! What must hold between clusters that meet, and what a whole network comes to.
+//!
+//! Owns: the checks after every change of a cluster, and the end of a run. Must never: change anything but by the events of `world`. Part of [`World`].
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use covey::ids::ClusterId;
+use covey::time::Instant;
+
+use super::cluster::member;
+use super::world::{Obstacle, Report, World};
+
+/// Once nothing goes wrong any more a network becomes one cluster in so long: nodes that are in none need a minute, and clusters dissolve one after the other.
+const ONE_CLUSTER: Duration = Duration::from_secs(150);
+
+impl World {
+    fn cluster_of(&self, id: ClusterId) -> usize {
+        self.clusters.iter().position(|cluster| cluster.id() == id).expect("a cluster")
+    }
+
+    /// Whoever dissolves has been taken in, as far as it was known when that was asked for.
+    pub(super) fn check_taken_in(&self, cluster: usize, asked: usize, winner: ClusterId) {
+        let winner = &self.clusters[self.cluster_of(winner)];
+        for key in self.clusters[cluster].at(asked).members.iter().filter_map(|member| member.key) {
+            let taken = member(winner.tip(), key).is_some();
+            let host = self.host_of(key);
+            assert!(taken, "cluster {cluster} dissolves and node {host} was not taken in");
+        }
+    }
+
+    /// After every change of a cluster or of who is in it.
+    pub(super) fn check_clusters(&self) {
+        for cluster in &self.clusters {
+            let (mut next, mut steps) = (cluster.winner(), 0);
+            while let Some(winner) = next {
+                steps += 1;
+                assert!(steps <= self.clusters.len(), "clusters dissolve into each other: {}", cluster.id());
+                next = self.clusters[self.cluster_of(winner)].winner();
+            }
+        }
+        for (host, box_) in self.hosts.iter().enumerate() {
+            let lives = self.clusters.iter().filter(|cluster| cluster.winner().is_none());
+            let votes = lives.filter(|cluster| member(cluster.tip(), box_.key).is_some_and(|member| member.votes));
+            assert!(votes.count() <= 1, "node {host} votes in two clusters that live");
+            if let Some(cluster) = self.is_in(host) {
+                let root = self.clusters[cluster].root;
+                assert!(box_.disk.cluster == Some(root), "node {host} acts for another cluster than its own");
+                assert!(!box_.membership.former.contains(&root), "node {host} acts for a cluster that it has left");
+            }
+        }
+    }
+
+    pub(super) fn run_meeting(mut self) -> Report {
+        self.users();
+        let from = Instant(0) + self.plan.heal.max(self.last_switch());
+        let limit = from + ONE_CLUSTER;
+        while !(self.healed && self.is_one()) && self.queue.now() < limit {
+            let event = self.queue.pop().expect("time goes on");
+            self.happens(event);
+        }
+        self.check_clusters();
+        self.report.took = self.queue.now().since(from);
+        if !self.is_one() {
+            self.report.obstacle = self.obstacle();
+            assert!(
+                self.report.obstacle.is_some(),
+                "not one cluster in {ONE_CLUSTER:?}: {}; {}",
+                self.standing(),
+                self.roll()
+            );
+        }
+        let there = self.is_in(0).filter(|_| self.is_one());
+        let ghosts = there.map_or(0, |cluster| self.clusters[cluster].tip().members.len() - self.hosts.len());
+        let lives: BTreeSet<usize> = (0..self.hosts.len()).filter_map(|host| self.is_in(host)).collect();
+        Report {
+            clusters: lives.len(),
+            trace: self.trace.hash(),
+            events: self.trace.events(),
+            ghosts,
+            simulated: self.queue.now().since(Instant(0)),
+            ..self.report
+        }
+    }
+
+    /// All nodes are in one cluster and know its last entry.
+    fn is_one(&self) -> bool {
+        let Some(cluster) = self.is_in(0) else { return false };
+        let tip = self.clusters[cluster].len();
+        let knows = |host: usize| {
+            self.is_in(host) == Some(cluster) && self.hosts[host].membership.applied == tip
+        };
+        self.clusters[cluster].winner().is_none() && (0..self.hosts.len()).all(knows)
+    }
+
+    fn obstacle(&self) -> Option<Obstacle> {
+        let there: BTreeSet<usize> =
+            self.hosts.iter().filter_map(|host| Some(self.number(host.disk.cluster?))).collect();
+        let there: Vec<_> = there.into_iter().map(|cluster| &self.clusters[cluster]).collect();
+        let live = || there.iter().filter(|cluster| cluster.winner().is_none());
+        let fleet = self.plan.meets.is_some_and(|meets| meets.fleet);
+        if live().filter(|cluster| cluster.tip().charter.committed).count() > 1 {
+            Some(Obstacle::Conflict)
+        } else if !fleet && live().any(|cluster| !cluster.tip().charter.is_open()) {
+            Some(Obstacle::Sealed)
+        } else if there.iter().any(|cluster| cluster.winner().is_some()) {
+            Some(Obstacle::Stranded)
+        } else {
+            None
+        }
+    }
+
+    /// Who is where.
+    fn roll(&self) -> String {
+        let of = |host: usize| {
+            let cluster = self.is_in(host)?;
+            let applied = self.hosts[host].membership.applied;
+            Some((cluster, applied, self.clusters[cluster].len()))
+        };
+        let hosts: Vec<_> = (0..self.hosts.len()).map(of).collect();
+        let clusters = self.clusters.iter().map(|cluster| {
+            (cluster.id(), cluster.winner(), cluster.leader, cluster.tip().charter.committed, cluster.voters().len())
+        });
+        format!("{hosts:?} {:?}", clusters.collect::<Vec<_>>())
+    }
+}
