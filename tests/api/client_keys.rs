@@ -66,7 +66,7 @@ impl Cluster {
 
     /// A connection of a client that shows this.
     pub async fn channel(&self, server: &Server, client: &Issued) -> Channel {
-        let connector = self.client(&rustls::version::TLS13, &["h2"], shown(client));
+        let connector = self.client(&rustls::version::TLS13, &["h2"], Some(own(client)));
         Channel::over(handshake(server, &connector).await.unwrap()).await.unwrap()
     }
 
