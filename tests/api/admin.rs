@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey::api::{ClusterBeside, Host, IssuedClient, Listener, PendingNode, Plaintext, SeenNode};
-use covey::command::{self, CharterCommand, ClientKey};
+use covey::api::{ClusterBeside, Listener, PendingNode, Plaintext, SeenNode};
+use covey::command::{self, CharterCommand};
 use covey::formation::{Fingerprint, JoinToken};
 use covey::ids::ClusterId;
 use covey::wire::covey::v1 as pb;
@@ -14,44 +14,9 @@ use covey::wire::covey::v1::admin_client::AdminClient;
 use smol::Async;
 use tonic::Code;
 
+use crate::around::Around;
 use crate::client_keys::Cluster;
 use crate::harness::{Channel, Server, Setup, run};
-
-/// What is around a node, as a test says it.
-#[derive(Default)]
-pub struct Around {
-    pub pending: Mutex<Vec<PendingNode>>,
-    pub conflicts: Mutex<Vec<ClusterBeside>>,
-    pub seen: Mutex<Vec<SeenNode>>,
-}
-
-impl Host for Around {
-    fn up(&self) -> Duration {
-        Duration::from_secs(77)
-    }
-
-    fn pending(&self) -> Vec<PendingNode> {
-        self.pending.lock().unwrap().clone()
-    }
-
-    fn conflicts(&self) -> Vec<ClusterBeside> {
-        self.conflicts.lock().unwrap().clone()
-    }
-
-    fn seen(&self) -> Vec<SeenNode> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn issue(&self, _: &command::Authority, name: &str) -> Result<IssuedClient, String> {
-        let text = |what: &str| format!("{what} of {name}");
-        Ok(IssuedClient {
-            authority: "authority".into(),
-            certificate: text("certificate"),
-            key: text("key"),
-            known_by: ClientKey(*Fingerprint::from_bytes([9; 32]).bytes()),
-        })
-    }
-}
 
 fn pending(digit: u8) -> PendingNode {
     PendingNode {

@@ -80,7 +80,7 @@ impl Default for Setup {
             plaintext: Plaintext::Anyone,
             tls: None,
             admit: None,
-            host: Arc::new(crate::admin::Around::default()),
+            host: Arc::new(crate::around::Around::default()),
             alarms: Vec::new(),
             lonely: false,
             learns: false,

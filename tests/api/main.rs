@@ -6,6 +6,7 @@
 
 mod admin;
 mod answers;
+mod around;
 mod channel;
 mod client_keys;
 mod delete_memory;

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../api/around.rs"]
+mod around;
 #[path = "../api/channel.rs"]
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod channel;

@@ -97,7 +97,8 @@ impl Cluster {
         let id = self.id();
         let index = LogIndex(self.states.len() as u64);
         let had = self.tip().members.len();
-        let applied = self.machine.apply(index, Term(1), command, Allowance::UNLIMITED).expect("a sound store");
+        let applied =
+            self.machine.apply(index, Term(1), command, Allowance::UNLIMITED).expect("a sound store");
         self.states.push(Arc::new(self.machine.facts().clone()));
         let took_effect = applied.outcome.is_ok();
         match command {

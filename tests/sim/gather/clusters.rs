@@ -41,12 +41,16 @@ impl World {
         }
         for (host, box_) in self.hosts.iter().enumerate() {
             let lives = self.clusters.iter().filter(|cluster| cluster.winner().is_none());
-            let votes = lives.filter(|cluster| member(cluster.tip(), box_.key).is_some_and(|member| member.votes));
+            let votes =
+                lives.filter(|cluster| member(cluster.tip(), box_.key).is_some_and(|member| member.votes));
             assert!(votes.count() <= 1, "node {host} votes in two clusters that live");
             if let Some(cluster) = self.is_in(host) {
                 let root = self.clusters[cluster].root;
                 assert!(box_.disk.cluster == Some(root), "node {host} acts for another cluster than its own");
-                assert!(!box_.membership.former.contains(&root), "node {host} acts for a cluster that it has left");
+                assert!(
+                    !box_.membership.former.contains(&root),
+                    "node {host} acts for a cluster that it has left"
+                );
             }
         }
     }
@@ -87,9 +91,8 @@ impl World {
     fn is_one(&self) -> bool {
         let Some(cluster) = self.is_in(0) else { return false };
         let tip = self.clusters[cluster].len();
-        let knows = |host: usize| {
-            self.is_in(host) == Some(cluster) && self.hosts[host].membership.applied == tip
-        };
+        let knows =
+            |host: usize| self.is_in(host) == Some(cluster) && self.hosts[host].membership.applied == tip;
         self.clusters[cluster].winner().is_none() && (0..self.hosts.len()).all(knows)
     }
 
@@ -119,7 +122,13 @@ impl World {
         };
         let hosts: Vec<_> = (0..self.hosts.len()).map(of).collect();
         let clusters = self.clusters.iter().map(|cluster| {
-            (cluster.id(), cluster.winner(), cluster.leader, cluster.tip().charter.committed, cluster.voters().len())
+            (
+                cluster.id(),
+                cluster.winner(),
+                cluster.leader,
+                cluster.tip().charter.committed,
+                cluster.voters().len(),
+            )
         });
         format!("{hosts:?} {:?}", clusters.collect::<Vec<_>>())
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use covey::command::{Admission, Applied, CharterCommand, Command, MemberCommand, Outcome};
 use covey::formation::gathering::{AskId, Whom};
 use covey::formation::{
-    Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome, course,
-    joining_state,
+    Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome,
+    course, joining_state,
 };
 use covey::ids::{ClusterId, PublicKey};
 use covey::mvcc::Facts;
@@ -209,7 +209,8 @@ impl World {
         let (boot, pause) = (self.hosts[at].boot, self.within(longest));
         self.later(pause, Doing::Applies(at, boot));
         let leader = self.clusters[cluster].leader;
-        let hears = leader.is_some_and(|leader| self.reach(at, leader) && self.is_in(leader) == Some(cluster));
+        let hears =
+            leader.is_some_and(|leader| self.reach(at, leader) && self.is_in(leader) == Some(cluster));
         if !hears {
             return;
         }
@@ -317,7 +318,8 @@ impl World {
         if !promote.is_empty() {
             let command = Command::Member(MemberCommand::Revote { promote, demote: Vec::new() });
             let boot = self.hosts[leader].boot;
-            let doing = Doing::Commits { cluster, by: (leader, boot), command, then: Then::Nothing, attempt: 0 };
+            let doing =
+                Doing::Commits { cluster, by: (leader, boot), command, then: Then::Nothing, attempt: 0 };
             self.later(Duration::from_millis(5), doing);
         }
     }

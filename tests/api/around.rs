@@ -1,0 +1,46 @@
+//! What is around a node, as a test says it.
+//!
+//! Owns: a stand-in for the box and the network that the operator's service asks. Must never: touch either.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use covey::api::{ClusterBeside, Host, IssuedClient, PendingNode, SeenNode};
+use covey::command::{self, ClientKey};
+use covey::formation::Fingerprint;
+
+/// What is around a node, as a test says it.
+#[derive(Default)]
+pub struct Around {
+    pub pending: Mutex<Vec<PendingNode>>,
+    pub conflicts: Mutex<Vec<ClusterBeside>>,
+    pub seen: Mutex<Vec<SeenNode>>,
+}
+
+impl Host for Around {
+    fn up(&self) -> Duration {
+        Duration::from_secs(77)
+    }
+
+    fn pending(&self) -> Vec<PendingNode> {
+        self.pending.lock().unwrap().clone()
+    }
+
+    fn conflicts(&self) -> Vec<ClusterBeside> {
+        self.conflicts.lock().unwrap().clone()
+    }
+
+    fn seen(&self) -> Vec<SeenNode> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn issue(&self, _: &command::Authority, name: &str) -> Result<IssuedClient, String> {
+        let text = |what: &str| format!("{what} of {name}");
+        Ok(IssuedClient {
+            authority: "authority".into(),
+            certificate: text("certificate"),
+            key: text("key"),
+            known_by: ClientKey(*Fingerprint::from_bytes([9; 32]).bytes()),
+        })
+    }
+}
