@@ -539,11 +539,21 @@ impl World {
                 {
                     return self.thread_failed(number, run, &chain(&error));
                 }
+                // A state is in its place once the disk has it, even if the process ended before it went on with it.
+                if !member.is_suspect() {
+                    self.note_renewed(number);
+                }
                 self.hosts[number].member = Some(member);
                 self.carry_out(number, effects);
             }
             Err(why) => self.start_failed(number, &why),
         }
+    }
+
+    /// If the host's state was spoiled, another one has taken its place.
+    fn note_renewed(&mut self, number: usize) {
+        let renewed = std::mem::take(&mut self.hosts[number].spoiled);
+        self.report.renewed_states += u64::from(renewed);
     }
 
     fn start_failed(&mut self, number: usize, why: &str) {
@@ -683,8 +693,7 @@ impl World {
                 }
                 Effect::Installed => {
                     self.report.installed += 1;
-                    let renewed = std::mem::take(&mut self.hosts[number].spoiled);
-                    self.report.renewed_states += u64::from(renewed);
+                    self.note_renewed(number);
                     self.note("installed", &[number as u64]);
                 }
                 // Somebody asks just when a member thinks better of itself: it must not yet answer from what it has forgotten.
