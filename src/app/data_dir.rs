@@ -21,7 +21,7 @@ use crate::store::Meta;
 use crate::wal::Position;
 
 /// Where the states of former clusters are.
-const ARCHIVE_NAME: &str = "archive";
+pub(super) const ARCHIVE_NAME: &str = "archive";
 /// So many are kept.
 const ARCHIVES_MAX: usize = 2;
 
@@ -299,7 +299,11 @@ impl Claimed {
     }
 }
 
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+/// The operating system said no.
+pub(super) fn failed<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
     move |source| OpenError::Io { action, path: path.to_owned(), source }
 }
 

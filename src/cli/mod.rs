@@ -14,6 +14,7 @@ mod json;
 mod keep_alive;
 mod lasting;
 mod output;
+mod prepare_image;
 mod quote;
 mod recover;
 mod reply;
@@ -66,6 +67,8 @@ enum Failure {
     Snapshot(#[from] snapshot::SnapshotError),
     #[error(transparent)]
     Recover(#[from] recover::RecoverError),
+    #[error(transparent)]
+    Prepare(#[from] prepare_image::PrepareError),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
     #[error(transparent)]
@@ -191,6 +194,10 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
     }
     if command.name == spec::RECOVER.name {
         recover::perform(&recover::job(&parsed)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if command.name == spec::PREPARE_IMAGE.name {
+        prepare_image::perform(&prepare_image::job(&parsed)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if command.name == spec::NODE_FINGERPRINT.name {

@@ -12,7 +12,7 @@ use crate::node::Alone;
 use crate::store::Member;
 
 /// What has to be typed.
-const CONSENT: &str = "yes";
+pub(super) const CONSENT: &str = "yes";
 
 /// Why the node was left as it was, or half done; exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,8 @@ fn announce(out: &mut impl Write, job: &Job, finding: &Finding) -> io::Result<()
     writeln!(out, "Do this on one node only, and never while a majority of the members can be had again.")
 }
 
-fn ask() -> io::Result<bool> {
+/// Whether whoever is at the terminal agrees.
+pub(super) fn ask() -> io::Result<bool> {
     output::to_stdout(|out| {
         write!(out, "Type {CONSENT} to go on: ")?;
         out.flush()

@@ -481,6 +481,23 @@ a node that runs is not disturbed. What is printed is the SHA-256 of the public 
     ],
 };
 
+/// Makes a disk one of a node that has never run.
+pub const PREPARE_IMAGE: Command = Command {
+    name: "prepare-image",
+    alias: None,
+    usage: "[flags]",
+    about: "Remove a stopped node from a disk before the disk is copied",
+    details: "\
+Copies of a node's key are one node to the others, which let only one of them in. After this each copy of the disk makes
+its own key at its first start. Refused while covey runs there.
+",
+    flags: &[
+        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
+        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+        switch("yes", "Do not ask"),
+    ],
+};
+
 /// What the commands begin with whose name has two words.
 pub const GROUPS: &[&str] = &["client", "endpoint", "lease", "member", "node", "token", "window"];
 
@@ -508,6 +525,7 @@ pub const COMMANDS: &[&Command] = &[
     &MOVE_LEADER,
     &SNAPSHOT,
     &RECOVER,
+    &PREPARE_IMAGE,
     &NODE_FINGERPRINT,
     &NODE_PENDING,
     &NODE_APPROVE,

@@ -38,7 +38,7 @@ pub use message::{
     ABSORBED_MAX, Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, Question, Standing,
     VIEW_NODES_MAX, View, Welcome,
 };
-pub use record::RecordError;
+pub use record::{IDENTITY_NAMES, RecordError};
 pub use runs::{Stale, judge_run, judge_runs, later_run};
 pub use secret::{
     Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,

@@ -26,6 +26,8 @@ use crate::ids::{Incarnation, MemberId, PublicKey, Run};
 
 const COPIES: [&str; 2] = ["identity.0", "identity.1"];
 const TEMPORARY: &str = "identity.tmp";
+/// All that the record may have left in a directory.
+pub const IDENTITY_NAMES: [&str; 3] = [COPIES[0], COPIES[1], TEMPORARY];
 const MAGIC: &[u8; 8] = b"covey-id";
 const VERSION: u16 = 3;
 /// Bytes before the payload.

@@ -45,6 +45,35 @@ fn a_key_is_made_once_and_stays() {
 }
 
 #[test]
+fn a_disk_is_scrubbed_before_it_is_copied_and_only_when_somebody_agrees() {
+    let dir = TempDir::new().unwrap();
+    let data_dir = dir.path().join("a.covey");
+    let server = Server::start(&data_dir);
+    server.must(&["put", "key", "value"]);
+    let before = fingerprint(&data_dir).stdout;
+    let scrub =
+        |more: &[&str]| run(&[&["prepare-image", "--data-dir", data_dir.to_str().unwrap()], more].concat());
+    let refused = scrub(&["--yes"]);
+    assert!(refused.code == 1 && refused.stderr.contains("in use by another process"), "{refused:?}");
+    assert_eq!(server.must(&["get", "key"]), "key\nvalue\n");
+    drop(server);
+
+    fs::write(data_dir.join("notes"), "mine").unwrap();
+    let refused = scrub(&[]);
+    assert!(refused.code == 1 && refused.stderr.starts_with("Error: nothing was removed: "), "{refused:?}");
+    assert_eq!(fingerprint(&data_dir).stdout, before);
+
+    let done = scrub(&["--yes"]);
+    assert!(done.code == 0 && done.stdout.contains("identity.0") && done.stdout.contains("wal"), "{done:?}");
+    let left: Vec<_> = fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes"]);
+    assert!(scrub(&[]).stdout.contains("it can be copied as it is"));
+    assert_ne!(fingerprint(&data_dir).stdout, before);
+    let server = Server::start(&data_dir);
+    assert_eq!(server.must(&["get", "key"]), "", "nothing is left");
+}
+
+#[test]
 fn what_cannot_be_read_is_no_new_node() {
     let dir = TempDir::new().unwrap();
     let data_dir = dir.path().join("data");
