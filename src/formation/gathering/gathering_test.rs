@@ -235,6 +235,22 @@ fn a_promise_is_held_whole_again_after_a_restart() {
     assert_eq!(free.persists, [None]);
 }
 
+/// Each is written to the disk, and so is its end: a node that is nobody's friend could wear a flash chip out with them.
+#[test]
+fn promises_that_are_taken_back_at_once_are_not_given_at_any_rate() {
+    let mut giver = Fixture::new(1, None).with(0, &[0, 1]);
+    giver.until(2.5);
+    for turn in 0..40_u32 {
+        giver.until(2.5 + f64::from(turn) / 20.0);
+        giver.asks(0, asks_for_promise(turn.into(), &[0, 1]));
+        giver.persisted();
+        giver.asks(0, Question::Probe { name: "n0".into(), over: Some(turn.into()), view: all(&[0, 1]) });
+        giver.persisted();
+    }
+    let given = giver.persists.iter().filter(|promise| promise.is_some()).count();
+    assert_eq!(given, 2, "one in each of two seconds");
+}
+
 /// What an answer says that was asked for before the promise may be from before the attempt.
 #[test]
 fn only_the_word_of_the_candidate_ends_a_promise_early() {

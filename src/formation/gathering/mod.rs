@@ -152,6 +152,8 @@ pub struct Gathering {
     alone_since: Instant,
     held: Option<Held>,
     disk: Disk,
+    /// When the last promise was given to another node.
+    gave: Option<Instant>,
     /// Promises that are answered once they are on disk.
     unanswered: Vec<(Ticket, Promise)>,
     attempt: Option<Attempt>,
@@ -234,6 +236,7 @@ impl Gathering {
             alone_since: now,
             held,
             disk: Disk { holds: promise, writes: None },
+            gave: None,
             unanswered: Vec::new(),
             attempt: None,
             over: None,

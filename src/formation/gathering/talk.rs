@@ -74,11 +74,15 @@ impl Gathering {
         if now < self.view_since + self.timers.stable {
             return Err("nodes have appeared or vanished a moment ago".into());
         }
+        if self.gave.is_some_and(|gave| now.since(gave) < self.timers.promise_every) {
+            return Err("it has left the founding to somebody a moment ago".into());
+        }
         // Whoever asks patiently may be out of reach from here.
         if let Some(lower) = self.view.lowest().filter(|lowest| *lowest < candidate) {
             return Err(format!("{} is to found", self.called(&lower)));
         }
         self.held = Some(Held { promise, since: now, until: now + self.timers.promise_held });
+        self.gave = Some(now);
         // It may found at any moment.
         self.neighbours.hurry(now, &candidate);
         Ok(())

@@ -21,6 +21,8 @@ pub struct Timers {
     pub promise_held: Duration,
     /// ... and counted on for so long. The difference is for the founder to be there before anybody else tries.
     pub promise_counted: Duration,
+    /// Between two promises: each is written twice and synced, and its end, too.
+    pub promise_every: Duration,
     /// Founded alone, where nobody else has been there for so long, ...
     pub solo_after: Duration,
     /// ... and no interface has come up in so long: a switch may let nothing through for half a minute.
@@ -58,6 +60,7 @@ impl Default for Timers {
             sightings: seconds(20),
             promise_held: seconds(30),
             promise_counted: seconds(20),
+            promise_every: seconds(1),
             solo_after: seconds(8),
             solo_after_up: seconds(35),
             patience: seconds(20),
