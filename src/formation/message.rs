@@ -13,7 +13,7 @@
 //! answer    = version:u8 (2)  kind:u8
 //!             1 fresh: name:text     2 welcome: root:32  generation:u64  member:u64  facts (as the store keeps them)
 //!             3 wait: sentence:text  4 refused: sentence:text
-//!             5 gathers: name:text  attempt:u8 (0, 1)  round:u64, if 1  promised:u8 (0, 1)  to:32, if 1  view
+//!             5 gathers: name:text  attempt:u8 (0, 1)  round:u64, if 1  promised:u8 (0, 1)  to:32, if 1  waits:u8 (0, 1)  view
 //!             6 promised: round:u64  7 not promised: sentence:text
 //!             8 member: name:text  cluster:u64  generation:u64  flags:u8 (1 committed, 2 open)
 //!             9 pending: sentence:text     10 absorbed
@@ -125,6 +125,8 @@ pub enum Answer {
         round: Option<u64>,
         /// Whom it leaves the founding to, if anybody; itself, while it makes an attempt.
         promised: Option<Fingerprint>,
+        /// Whether it waits for a cluster that it knows of, and so takes no part in the founding of another one.
+        waits: bool,
         /// Whom it sees, itself among them.
         view: View,
     },
@@ -337,11 +339,12 @@ impl Answer {
                 let (meta, _) = joining_state(welcome.members.clone());
                 out.extend_from_slice(&encode_facts(&meta));
             }
-            Self::Gathers { name, round, promised, view } => {
+            Self::Gathers { name, round, promised, waits, view } => {
                 say(answer::GATHERS, name);
                 put_round(&mut out, *round);
                 out.push(promised.is_some().into());
                 out.extend(promised.iter().flat_map(Fingerprint::bytes));
+                out.push((*waits).into());
                 put_view(&mut out, view);
             }
             Self::Absorbed => out.push(answer::ABSORBED),
@@ -371,7 +374,7 @@ impl Answer {
                 let name = take_text(bytes)?;
                 let round = take_round(bytes)?;
                 let promised = if take_flag(bytes)? { Some(take_node(bytes)?) } else { None };
-                Self::Gathers { name, round, promised, view: take_view(bytes)? }
+                Self::Gathers { name, round, promised, waits: take_flag(bytes)?, view: take_view(bytes)? }
             }
             answer::PROMISED => Self::Promised { round: take_number(bytes)? },
             answer::NOT_PROMISED => Self::NotPromised(take_text(bytes)?),

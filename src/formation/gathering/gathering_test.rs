@@ -1,5 +1,7 @@
 //! The rules of founding one by one, with other nodes that say what the test wants. Whole networks are `tests/sim`'s.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::formation::identity::{ClusterRoot, Generation};
 use crate::formation::message::Standing;
@@ -30,6 +32,8 @@ struct Fixture {
     now: Instant,
     /// What others answer to probes: their view.
     views: BTreeMap<Fingerprint, (PublicKey, View)>,
+    /// Who of them waits for a cluster.
+    waits: BTreeSet<Fingerprint>,
     persists: Vec<Option<Promise>>,
     asked: Vec<(AskId, Fingerprint, Question)>,
     answers: Vec<Answer>,
@@ -53,6 +57,7 @@ impl Fixture {
             gathering,
             now: at(0.0),
             views: BTreeMap::new(),
+            waits: BTreeSet::new(),
             persists: Vec::new(),
             asked: Vec::new(),
             answers: Vec::new(),
@@ -91,7 +96,8 @@ impl Fixture {
                     match (&question, self.views.get(&whom)) {
                         (Question::Probe { .. }, Some((key, view))) => {
                             let (name, view) = ("other".to_owned(), view.clone());
-                            let answer = Answer::Gathers { name, round: None, promised: None, view };
+                            let waits = self.waits.contains(&whom);
+                            let answer = Answer::Gathers { name, round: None, promised: None, waits, view };
                             self.gathering.handle_answer(self.now, ask, *key, answer);
                         }
                         (Question::Probe { .. }, None) => {
@@ -181,7 +187,7 @@ fn a_refusal_ends_the_attempt_and_the_next_one_is_another() {
     let first = lowest.persists[0].unwrap();
     assert!(matches!(lowest.state(), State::BackedOff(why, _) if why == "no"));
     assert_eq!(lowest.persists.last(), Some(&None), "it is free itself");
-    let Some(Answer::Gathers { round: None, promised: None, .. }) =
+    let Some(Answer::Gathers { round: None, promised: None, waits: false, .. }) =
         lowest.asks(1, Question::Probe { name: "n1".into(), over: None, view: all(&[0, 1]) })
     else {
         panic!("and says so")
@@ -368,6 +374,41 @@ fn who_does_not_answer_is_left_out_and_named() {
     assert_eq!(flooded.until(20.0).state(), State::Candidate);
 }
 
+/// The lowest sees, alone, a cluster that does not let it in. The others would wait for it to found, and it for an operator.
+#[test]
+fn who_waits_for_a_cluster_stops_nobody() {
+    let mut lowest = Fixture::new(0, None).with(1, &[0, 1]);
+    lowest.gathering.handle_sighting(lowest.now, Whom::Node(node(2)), true);
+    let probe = || Question::Probe { name: "n1".into(), over: None, view: all(&[0, 1]) };
+    let mut says = Vec::new();
+    for second in 1..60_u32 {
+        lowest.until(f64::from(second));
+        if second < 50 {
+            let ask = lowest.gathering.neighbours.ask(lowest.now, Whom::Node(node(2)), Matter::Probe);
+            lowest.gathering.handle_answer(lowest.now, ask, keys()[2], member(7, true));
+        }
+        let Some(Answer::Gathers { waits, .. }) = lowest.asks(1, probe()) else { panic!("it is in none") };
+        says.push(waits);
+    }
+    assert_eq!(says.iter().position(|waits| *waits), Some(20), "first it is thought to get in soon");
+    assert!(says[20..].iter().all(|waits| *waits), "{says:?}");
+    // The cluster is gone for good: it takes part again, and founds when nobody counts on the opposite any more.
+    lowest.until(79.9);
+    assert!(lowest.gathering.waited > Some(at(78.5)));
+    let last = lowest.gathering.waited.unwrap();
+    lowest.until(84.0);
+    let began = lowest.persists.iter().flatten().count();
+    assert_eq!((began, lowest.state()), (0, State::Unstable(last + Duration::from_secs(5))));
+    lowest.until(85.0);
+    assert_eq!(lowest.state(), State::Candidate);
+
+    let mut second = Fixture::new(1, None).with(0, &[0, 1]).with(2, &[1, 2]);
+    second.waits.insert(node(0));
+    assert_eq!(second.until(3.0).state(), State::Candidate);
+    second.persisted();
+    assert!(matches!(second.asked[..], [(_, whom, _)] if whom == node(2)), "{:?}", second.asked);
+}
+
 #[test]
 fn where_nodes_never_see_the_same_the_lowest_goes_on_in_the_end() {
     let mut lowest = Fixture::new(0, None).with(1, &[0, 1, 2]);
@@ -386,7 +427,8 @@ fn a_node_with_the_same_key_is_told_so_and_a_changed_key_is_not_believed() {
     let mut own = Fixture::new(0, None);
     assert!(matches!(own.asks(0, asks_for_promise(5, &[0])), Some(Answer::Refused(_))));
     let ask = own.gathering.neighbours.ask(own.now, Whom::Node(node(1)), Matter::Probe);
-    let answer = Answer::Gathers { name: "x".into(), round: None, promised: None, view: all(&[2]) };
+    let answer =
+        Answer::Gathers { name: "x".into(), round: None, promised: None, waits: false, view: all(&[2]) };
     own.gathering.handle_sighting(own.now, Whom::Node(node(1)), true);
     own.gathering.handle_answer(own.now, ask, keys()[2], answer);
     let around = own.gathering.status(own.now).around;

@@ -25,6 +25,9 @@
 //! Equal views are for those who cannot talk directly: with A–B–C in a row, A and C do not both found while B sees both. Where nodes will never see the
 //! same (one radio cell keeps its clients apart), waiting for it would be for ever, so after a while the lowest among all that it sees asks patiently: who sees nobody
 //! lower leaves it the founding. Some node can always be that one, and two of them have no neighbour in common.
+//!
+//! Who has long waited for a cluster that does not let it in takes no part, says so, and is in nobody's view: the others may never see that cluster.
+//! When it takes part again it does not found before what it has said is forgotten; of two that have said so, the later one is in the other's view by then.
 
 mod neighbours;
 mod state;
@@ -150,6 +153,10 @@ pub struct Gathering {
     view_since: Instant,
     /// When somebody else was there last.
     alone_since: Instant,
+    /// Since when there is a cluster, which this node is not in.
+    beside_since: Option<Instant>,
+    /// When it was last waiting for that.
+    waited: Option<Instant>,
     held: Option<Held>,
     disk: Disk,
     /// When the last promise was given to another node.
@@ -234,6 +241,8 @@ impl Gathering {
             view: View::of([node]),
             view_since: now,
             alone_since: now,
+            beside_since: None,
+            waited: None,
             held,
             disk: Disk { holds: promise, writes: None },
             gave: None,
@@ -375,7 +384,16 @@ impl Gathering {
         self.neighbours.forget(now);
     }
 
+    /// Whether this node has long waited for a cluster that does not let it in, and that the others may know nothing of.
+    fn waits(&self, now: Instant) -> bool {
+        self.beside_since.is_some_and(|since| now.since(since) >= self.timers.patience)
+    }
+
     fn look(&mut self, now: Instant) {
+        self.beside_since = self.neighbours.member_until(now).map(|_| self.beside_since.unwrap_or(now));
+        if self.waits(now) {
+            self.waited = Some(now);
+        }
         let view = if self.begun().is_some() { self.neighbours.view(now) } else { View::of([self.node]) };
         if view.nodes().len() > 1 {
             self.alone_since = now;

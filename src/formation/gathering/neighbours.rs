@@ -22,7 +22,7 @@ pub(super) enum Says {
     /// Nothing yet.
     Nothing,
     /// It is in no cluster and looks for one.
-    Gathers { promised: Option<Fingerprint>, view: View },
+    Gathers { promised: Option<Fingerprint>, waits: bool, view: View },
     /// It is in a cluster.
     Member(Standing),
     /// Something that is of no use here.
@@ -303,9 +303,10 @@ impl Neighbours {
         nodes.retain(|_, known| known.is_there(now, timers));
     }
 
-    /// The nodes without a cluster that are visible, this one among them.
+    /// The nodes that are visible and take part in the founding, and this one.
     pub(super) fn view(&self, now: Instant) -> View {
-        let fresh = self.visible(now).filter(|(_, known)| matches!(known.says, Says::Gathers { .. }));
+        let takes_part = |says: &Says| matches!(says, Says::Gathers { waits: false, .. });
+        let fresh = self.visible(now).filter(|(_, known)| takes_part(&known.says));
         View::of(fresh.map(|(node, _)| *node).chain([self.own]))
     }
 

@@ -138,7 +138,8 @@ impl Gathering {
 
     /// A visible node that does not see the same nodes.
     pub(super) fn other_view(&self, now: Instant) -> Option<Fingerprint> {
-        let differs = |says: &Says| matches!(says, Says::Gathers { view, .. } if *view != self.view);
+        let differs =
+            |says: &Says| matches!(says, Says::Gathers { waits: false, view, .. } if *view != self.view);
         self.neighbours.visible(now).find(|(_, known)| differs(&known.says)).map(|(node, _)| *node)
     }
 
@@ -181,7 +182,9 @@ impl Gathering {
         if let Some((whom, until)) = self.neighbours.held(now, begun) {
             return Some(State::Unreached(whom, until));
         }
-        let stable = self.view_since.max(begun) + self.timers.stable;
+        // Others may have been told that this node takes no part, and count on that for so long.
+        let counted = self.waited.map(|waited| waited + self.timers.session);
+        let stable = (self.view_since.max(begun) + self.timers.stable).max(counted.unwrap_or_default());
         if now < stable {
             return Some(State::Unstable(stable));
         }

@@ -36,7 +36,8 @@ impl Gathering {
             Question::Probe { .. } => {
                 let round = self.attempt.as_ref().map(|attempt| attempt.round);
                 let promised = self.held.map(|held| Fingerprint::of(&held.promise.candidate));
-                Some(Answer::Gathers { name: name.clone(), round, promised, view: self.view.clone() })
+                let (name, waits, view) = (name.clone(), self.waits(now), self.view.clone());
+                Some(Answer::Gathers { name, round, promised, waits, view })
             }
             Question::Promise { round, patient, view } => {
                 let promise = Promise { candidate: from, round };
@@ -129,9 +130,9 @@ impl Gathering {
                 standing.name.clone_into(&mut known.name);
                 known.says = Says::Member(standing);
             }
-            (Matter::Probe, Answer::Gathers { name, round, promised, view }) => {
+            (Matter::Probe, Answer::Gathers { name, round, promised, waits, view }) => {
                 known.name = name;
-                known.says = Says::Gathers { promised, view };
+                known.says = Says::Gathers { promised, waits, view };
                 self.release(asked.at, from, round);
             }
             (Matter::Probe, Answer::Wait(sentence) | Answer::Refused(sentence)) => {

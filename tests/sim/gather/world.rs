@@ -585,7 +585,8 @@ impl World {
         }
         let Some(gathering) = self.hosts[to].fresh(boot) else { return };
         let fresh = match &answer {
-            Answer::Gathers { .. } | Answer::Promised { .. } => Some(true),
+            Answer::Gathers { waits, .. } => Some(!waits),
+            Answer::Promised { .. } => Some(true),
             Answer::NotPromised(_) => None,
             _ => Some(false),
         };
