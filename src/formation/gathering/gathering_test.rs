@@ -48,6 +48,7 @@ impl Fixture {
             peer_urls: Vec::new(),
             claim: Vec::new(),
             promise,
+            former: None,
             timers: Timers::default(),
             prng: Prng::new(7),
         };

@@ -297,6 +297,7 @@ impl World {
                 peer_urls: vec![format!("https://n{at}:2380")],
                 claim: Vec::new(),
                 promise: host.disk.promise,
+                former: host.membership.former.last().map(ClusterRoot::id),
                 timers: self.plan.timers,
                 prng,
             };
