@@ -94,16 +94,13 @@ impl Certificates {
         }
         let authority = Authority::load(&authority.certificate, &authority.key)?;
         let names = ServerNames::of_machine(&self.host, self.lan.addresses());
-        match self.tls.get() {
-            Some(tls) => tls.update(&authority, names)?,
-            None => {
-                let handle = self.handle.clone();
-                let is_issued =
-                    move |key: &[u8; 32]| handle.view().facts().charter.client(ClientKey(*key)).is_some();
-                // Only this task makes it.
-                let _ = self.tls.set(ClusterTls::new(&authority, names, Arc::new(is_issued))?);
-            }
+        if let Some(tls) = self.tls.get() {
+            return tls.update(&authority, names);
         }
+        let handle = self.handle.clone();
+        let is_issued = move |key: &[u8; 32]| handle.view().facts().charter.client(ClientKey(*key)).is_some();
+        // Only this task makes it.
+        let _ = self.tls.set(ClusterTls::new(&authority, names, Arc::new(is_issued))?);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_signal::{Signal, Signals};
 use smol::future::or;
 use smol::stream::StreamExt as _;
-use smol::{Async, LocalExecutor, Timer};
+use smol::{Async, LocalExecutor, Task, Timer};
 
 use super::admission::Desk;
 use super::auto_compaction::AutoCompactor;
@@ -384,40 +384,14 @@ async fn attend(
     clock: Clock,
     metrics: Arc<Metrics>,
 ) -> Result<End, ServeFailure> {
-    let Place { name, identity, trust, lan, tls } = place;
+    let Place { identity, lan, tls, .. } = place;
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
     let handle = running.handle().clone();
     let (stop, stopping) = Stop::pair();
-    let operator = Operator {
-        lan: lan.clone(),
-        pending: Arc::default(),
-        conflicts: Arc::default(),
-        clock,
-        began: clock.now(),
-    };
-    let (pending, conflicts) = (Arc::clone(&operator.pending), Arc::clone(&operator.conflicts));
-    let api = build_api(config, &handle, operator, metrics, stopping);
     let executor = Rc::new(LocalExecutor::new());
-    let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
-    let desk = Desk {
-        identity: identity.clone(),
-        name: name.clone(),
-        handle: handle.clone(),
-        trust: config.peer.trust,
-        pending,
-        conflicts,
-        clock,
-    };
-    let members = Members {
-        handle: handle.clone(),
-        identity: identity.clone(),
-        listen: config.peer.listen.address,
-        clock,
-        prng: Prng::new(seed),
-        trust: Some(trust.clone()),
-        found: lan.clone().map(|lan| (lan, desk)),
-    };
+    let (members, operator) = beside(config, &handle, place, clock)?;
+    let api = build_api(config, &handle, operator, metrics, stopping);
     // A task of its own: while the node drains, its last writes still need the others.
     let members = executor.spawn(members.talk(Rc::clone(&executor)));
     let serving = async {
@@ -426,19 +400,7 @@ async fn attend(
             lan.announce(Some(identity.cluster()), false);
         }
         publish(&handle, attributes(config, place)).await;
-        let demands_certificates =
-            config.client.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
-        for Socket { listen, listener } in sockets {
-            let url = listen.url.to_string();
-            let listener =
-                Async::new(listener).map_err(|source| ServeFailure::Listen { url: url.clone(), source })?;
-            let (api, serves) = (api.clone(), tls.listener(listen.url.scheme, demands_certificates));
-            tracing::info!(url, "serving client requests");
-            let connections = Rc::clone(&executor);
-            let accept =
-                async move { api.accept(&listener, serves, |task| connections.spawn(task).detach()).await };
-            executor.spawn(accept).detach();
-        }
+        listen(config, sockets, tls, &api, &executor)?;
         if let ClientTls::Cluster(certificates) = tls {
             let certificates = Arc::clone(certificates);
             executor.spawn(async move { certificates.keep().await }).detach();
@@ -460,6 +422,73 @@ async fn attend(
     };
     // A task of its own: polled with the rest it would look at its descriptor at every wake-up.
     let signal = executor.spawn(async move { signals.next().await });
+    let end = executor.run(or(end_of_run(&handle, running, signal), serving)).await?;
+    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    let outcome = executor.run(or(wind_down(running, &api, stop), fault)).await;
+    executor.run(members.cancel()).await;
+    outcome.map(|()| end)
+}
+
+/// Serves clients on these sockets.
+fn listen(
+    config: &ServeConfig,
+    sockets: Vec<Socket>,
+    tls: &ClientTls,
+    api: &Api,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Result<(), ServeFailure> {
+    let demands_certificates = config.client.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
+    for Socket { listen, listener } in sockets {
+        let url = listen.url.to_string();
+        let listener =
+            Async::new(listener).map_err(|source| ServeFailure::Listen { url: url.clone(), source })?;
+        let (api, serves) = (api.clone(), tls.listener(listen.url.scheme, demands_certificates));
+        tracing::info!(url, "serving client requests");
+        let connections = Rc::clone(executor);
+        let accept =
+            async move { api.accept(&listener, serves, |task| connections.spawn(task).detach()).await };
+        executor.spawn(accept).detach();
+    }
+    Ok(())
+}
+
+/// What talks to other members, and what operators are told of that.
+fn beside(
+    config: &ServeConfig,
+    handle: &Handle,
+    place: &Place,
+    clock: Clock,
+) -> Result<(Members, Operator), ServeFailure> {
+    let Place { name, identity, trust, lan, .. } = place;
+    let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
+    let (pending, conflicts) = (Arc::default(), Arc::default());
+    let desk = Desk {
+        identity: identity.clone(),
+        name: name.clone(),
+        handle: handle.clone(),
+        trust: config.peer.trust,
+        pending: Arc::clone(&pending),
+        conflicts: Arc::clone(&conflicts),
+        clock,
+    };
+    let members = Members {
+        handle: handle.clone(),
+        identity: identity.clone(),
+        listen: config.peer.listen.address,
+        clock,
+        prng: Prng::new(seed),
+        trust: Some(trust.clone()),
+        found: lan.clone().map(|lan| (lan, desk)),
+    };
+    Ok((members, Operator { lan: lan.clone(), pending, conflicts, clock, began: clock.now() }))
+}
+
+/// Waits for a signal, a fault, or word that this member has no part in its cluster any more.
+async fn end_of_run(
+    handle: &Handle,
+    running: &Running,
+    signal: Task<Option<io::Result<Signal>>>,
+) -> Result<End, ServeFailure> {
     let told = async {
         match signal.await {
             Some(Ok(signal)) => tracing::info!(?signal, "stopping"),
@@ -476,7 +505,6 @@ async fn attend(
         );
         Ok(End::Stop)
     };
-    let told = or(told, or(removed, left(&handle)));
     let fenced = async {
         handle.fenced().await;
         Err(ServeFailure::Fenced)
@@ -486,12 +514,7 @@ async fn attend(
         Err(ServeFailure::Diverged)
     };
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    let fault = or(fault, or(fenced, diverged));
-    let end = executor.run(or(fault, or(told, serving))).await?;
-    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    let outcome = executor.run(or(wind_down(running, &api, stop), fault)).await;
-    executor.run(members.cancel()).await;
-    outcome.map(|()| end)
+    or(or(fault, or(fenced, diverged)), or(told, or(removed, left(handle)))).await
 }
 
 /// Waits until the cluster has given itself up for another one, and the other members have had time to learn that from this one.

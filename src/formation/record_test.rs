@@ -264,6 +264,8 @@ fn a_crash_while_a_promise_is_noted_leaves_the_old_or_the_new_one() {
     }
 }
 
+type Change<'a> = &'a dyn Fn(&SimDir) -> Result<(), RecordError>;
+
 /// From a cluster that has ended to the next one, step by step: what a crash leaves is gone on with from where it stands, and no step that was done is
 /// undone. The node keeps its key, and each stage that is found is one that a start knows what to do with.
 #[test]
@@ -275,7 +277,7 @@ fn a_crash_while_a_cluster_is_left_leaves_the_step_before_or_after() {
     };
     let (first, next) = (test_founding(1).identity, test_founding(2).identity);
     let next = Identity { stage: Stage::Forming, key: first.key.clone(), ..next };
-    let steps: [(&dyn Fn(&SimDir) -> Result<(), RecordError>, Stage); 4] = [
+    let steps: [(Change<'_>, Stage); 4] = [
         (&|dir| leave(dir), Stage::Leaving),
         (&|dir| become_fresh(dir).map(drop), Stage::Fresh),
         (&|dir| take_up(dir, &next), Stage::Forming),

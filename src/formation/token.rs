@@ -126,7 +126,7 @@ mod tests {
     fn what_is_no_token_is_refused() {
         let good = JoinToken::new([255; 16]).to_string();
         let bad = [
-            "".to_owned(),
+            String::new(),
             good[1..].to_owned(),
             format!("{good}a"),
             good[..good.len() - 1].to_owned(),
