@@ -10,6 +10,7 @@ mod charter;
 mod compare;
 mod data_dir;
 mod encounters;
+mod examine;
 mod fingerprint;
 mod forming;
 mod gather;
@@ -27,6 +28,7 @@ mod serve;
 use std::error::Error;
 
 pub use data_dir::{DataDir, FreshDir, OpenError, OpenOptions, Opened, WhenFresh};
+pub use examine::{DataDirFindings, Findings, examine};
 pub use fingerprint::{FingerprintFailure, Known, node_fingerprint};
 pub use image_file::{FileError, HashCheck, ImageFile, ImageSummary};
 pub use prepare_image::{Scrub, ScrubError};

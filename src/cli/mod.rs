@@ -8,6 +8,7 @@ mod args;
 pub mod bundle;
 mod calls;
 mod client;
+mod doctor;
 mod fields;
 mod help;
 mod json;
@@ -195,6 +196,11 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
     if command.name == spec::RECOVER.name {
         recover::perform(&recover::job(&parsed)?)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if command.name == spec::DOCTOR.name {
+        let checks = doctor::perform(&doctor::job(&parsed)?, &settings);
+        output::to_stdout(|out| doctor::write(out, settings.format, &checks)).map_err(Failure::Output)?;
+        return Ok(if doctor::is_well(&checks) { ExitCode::SUCCESS } else { EXIT_FAILED.into() });
     }
     if command.name == spec::PREPARE_IMAGE.name {
         prepare_image::perform(&prepare_image::job(&parsed)?)?;

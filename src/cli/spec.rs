@@ -481,6 +481,24 @@ a node that runs is not disturbed. What is printed is the SHA-256 of the public 
     ],
 };
 
+/// Looks for what is wrong.
+pub const DOCTOR: Command = Command {
+    name: "doctor",
+    alias: None,
+    usage: "[flags]",
+    about: "Look for what is wrong on this box: network, disk, clock, and the server if it runs",
+    details: "\
+Each finding is OK, WARN or FAIL, with what to do. It changes nothing beyond a temporary file in the data directory. The
+exit code is 1 if anything is FAIL.
+",
+    flags: &[
+        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
+        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+        option("interfaces", "list", "Interfaces that count, as serve has it"),
+        option("peer-port", "port", "The UDP port of the members (default 2380)"),
+    ],
+};
+
 /// Makes a disk one of a node that has never run.
 pub const PREPARE_IMAGE: Command = Command {
     name: "prepare-image",
@@ -505,6 +523,7 @@ pub const GROUPS: &[&str] = &["client", "endpoint", "lease", "member", "node", "
 pub const COMMANDS: &[&Command] = &[
     &SERVE,
     &STATUS,
+    &DOCTOR,
     &GET,
     &PUT,
     &DEL,

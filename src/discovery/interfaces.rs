@@ -22,6 +22,8 @@ pub const INTERFACE_ADDRESSES_MAX: usize = 16;
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
 const NEWS_OF_LINKS_AND_ADDRESSES: u32 = 0x1 | 0x10 | 0x100;
 
+/// Where the kernel lists all interfaces.
+const INTERFACES: &str = "/sys/class/net";
 /// The kernel's list of IPv6 addresses, with flags that `getifaddrs` does not tell.
 const IF_INET6: &str = "/proc/net/if_inet6";
 /// `IFA_F_TENTATIVE` and `IFA_F_DADFAILED` of `linux/if_addr.h`: another box may have this address.
@@ -38,6 +40,48 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// Since when it has had carrier and an address without a break.
     pub since: Instant,
+}
+
+/// An interface, and whether it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surveyed {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Why it does not count.
+    pub why_not: Option<&'static str>,
+}
+
+/// All interfaces of the machine, for people to look at.
+pub fn survey(rules: &InterfaceRules) -> io::Result<Vec<Surveyed>> {
+    let mut all: BTreeMap<String, Surveyed> = BTreeMap::new();
+    for entry in fs::read_dir(INTERFACES)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let why_not = Some(if rules.takes(&name, false) {
+            "it has no address"
+        } else {
+            "its name is not one of those that count"
+        });
+        all.insert(name.clone(), Surveyed { name, addresses: Vec::new(), why_not });
+    }
+    for seen in if_addrs::get_if_addrs()? {
+        let name = seen.name.split(':').next().unwrap_or_default();
+        let Some(interface) = all.get_mut(name) else { continue };
+        interface.addresses.push(seen.ip());
+        interface.why_not = if seen.ip().is_loopback() {
+            Some("it is the box itself")
+        } else if !rules.takes(name, seen.is_p2p()) {
+            Some("its name or kind is one of containers, tunnels and modems; --interfaces makes it count")
+        } else if !seen.is_oper_up() {
+            Some("it has no carrier")
+        } else if interface.addresses.iter().any(is_usable) {
+            None
+        } else {
+            Some("it has no address that others can reach")
+        };
+    }
+    Ok(all.into_values().collect())
 }
 
 /// Whether an address means something only together with an interface.

@@ -142,7 +142,9 @@ fn a_client_connects_to_another_box_by_its_bundle_until_it_is_revoked() {
     until("an authority", JOINS, || {
         lan.boxes[0].run(&["client", "issue", "ci", "--out", dir]).ok().map(drop)
     });
-    let (_, outsider) = (lan.boxes[2].start(&[]), &lan.boxes[2]);
+    // It waits to be let in meanwhile, and is a client like any other.
+    lan.boxes[2].start(&[]);
+    let outsider = &lan.boxes[2];
     let put = |value: &str| outsider.run(&["--bundle", dir, "put", "from-afar", value]);
     until("an answer by TLS", JOINS, || put("1").ok());
     assert_eq!(lan.boxes[1].must(&["get", "from-afar"]), "from-afar\n1\n");
