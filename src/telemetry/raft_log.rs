@@ -1,13 +1,16 @@
 //! raft's log, which is slog's, forwarded to `tracing`.
 //!
-//! Owns: the mapping of levels and fields. Must never: format a record whose level nobody listens to. `consensus` hands
-//! the logger to raft.
+//! Owns: the mapping of levels and fields. Must never: format a record whose level nobody listens to, or show what is in an entry: users' values, and
+//! the cluster's secrets. `consensus` hands the logger to raft.
 
 use std::fmt::{self, Write as _};
 
 use slog::{Drain, KV, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
 
 use super::log::path_end;
+
+/// raft's fields that are whole messages and entries.
+const WITH_CONTENT: [&str; 2] = ["msg", "ents"];
 
 /// A logger for raft whose lines appear as ours, with raft's file and line as their caller.
 pub fn raft_logger() -> Logger {
@@ -63,13 +66,21 @@ struct Text(String);
 
 impl Serializer for Text {
     fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
-        write!(self.0, " {key}={value}")?;
+        if WITH_CONTENT.contains(&key) {
+            // Up to the first list or text there are kinds and numbers.
+            let text = value.to_string();
+            let head = text.split(['[', '"']).next().unwrap_or_default();
+            write!(self.0, " {key}={head}…")?;
+        } else {
+            write!(self.0, " {key}={value}")?;
+        }
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use raft::eraftpb::{Entry, Message, MessageType};
     use slog::{debug, o, warn};
 
     use super::super::log::LogFormat;
@@ -92,5 +103,24 @@ mod tests {
         assert_eq!(first["caller"], format!("raft/telemetry/raft_log.rs:{line}"));
         let second: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
         assert_eq!((&second["level"], &second["msg"]), (&"debug".into(), &"tick raft_id=7".into()));
+    }
+
+    /// As raft has them: what it sends, and what it keeps.
+    #[test]
+    fn what_is_in_an_entry_is_not_shown() {
+        let entry =
+            Entry { data: b"secret".to_vec().into(), context: b"secret".to_vec().into(), ..Entry::default() };
+        let msg_type = MessageType::MsgAppend.into();
+        let ents = vec![entry];
+        let m = Message { msg_type, to: 7, index: 9, entries: ents.clone(), ..Message::default() };
+        let lines = captured(LogFormat::Json, || {
+            let logger = raft_logger();
+            debug!(logger, "Sending"; "msg" => ?m);
+            debug!(logger, "appending"; "ents" => ?ents);
+        });
+        let sent: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        let head = "Sending msg=Message { msg_type: MsgAppend, to: 7, from: 0, term: 0, log_term: 0, index: 9, entries: …";
+        assert_eq!(sent["msg"], head);
+        assert!(lines[1].contains("appending ents=…") && !lines.concat().contains("secret"), "{lines:?}");
     }
 }
