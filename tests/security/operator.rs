@@ -39,7 +39,7 @@ pub fn create(token: &JoinToken) -> CharterCommand {
 pub fn decide(data_dir: &Path, commands: &[CharterCommand]) -> Seen {
     let options = OpenOptions { when_fresh: WhenFresh::Meet, disk: DiskOptions::default() };
     let Ok(Opened::Node(DataDir { content, lock })) = DataDir::open(data_dir, options) else {
-        panic!("there is no cluster in {data_dir:?}");
+        panic!("there is no cluster in {}", data_dir.display());
     };
     let covey::formation::DataDir { identity, root, store, wal, recovered, .. } = content;
     let recovery = Recovery {
