@@ -233,3 +233,33 @@ impl Desk {
         Some(Answer::Welcome(Box::new(Welcome { root, generation, member, members: members.clone() })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(n: u64) -> PendingNode {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        let fingerprint = Fingerprint::of(&PublicKey(key));
+        PendingNode { fingerprint, name: n.to_string(), peer_urls: Vec::new(), asked: Instant(n) }
+    }
+
+    #[test]
+    fn those_who_asked_last_wait_and_no_more_than_so_many() {
+        let pending = Pending::default();
+        let names = || pending.list().into_iter().map(|node| node.name).collect::<Vec<_>>();
+        let all = 3 * PENDING_NODES_MAX as u64;
+        for n in 0..all {
+            pending.note(node(n));
+            // It asks again and again, and is there once.
+            pending.note(node(7));
+        }
+        assert_eq!(pending.list().len(), PENDING_NODES_MAX);
+        assert_eq!(names().last().unwrap(), "7");
+        assert_eq!(names().iter().filter(|name| *name == "7").count(), 1);
+        assert!(!names().contains(&"0".to_owned()) && names().contains(&(all - 1).to_string()));
+        pending.forget(node(7).fingerprint);
+        assert!(!names().contains(&"7".to_owned()));
+    }
+}

@@ -9,9 +9,9 @@ use covey::formation::Question;
 use smol::future::or;
 use smol::{Timer, block_on};
 
-use crate::boxes::{FORMS, fingerprint, grown};
+use crate::boxes::{FORMS, file, fingerprint, grown};
 use crate::lan::{Lan, until, wait};
-use crate::nodes::memory_of;
+use crate::nodes::{SECRET, memory_of};
 use crate::operator;
 use crate::wire::{Stranger, Taken};
 
@@ -44,8 +44,9 @@ fn intruder() {
                     Timer::after(Duration::from_millis(500)).await;
                     Taken::Silence
                 };
-                if let Taken::Answer(_) = or(asked, late).await {
-                    println!("answered");
+                match or(asked, late).await {
+                    Taken::Answer(_) => println!("answered"),
+                    _ => println!("turned away"),
                 }
             }
         })
@@ -73,7 +74,11 @@ impl Flood {
     }
 
     fn answers(&self) -> usize {
-        std::fs::read_to_string(&self.answers).unwrap().matches("answered").count()
+        self.count("answered")
+    }
+
+    fn count(&self, outcome: &str) -> usize {
+        std::fs::read_to_string(&self.answers).unwrap().matches(outcome).count()
     }
 }
 
@@ -82,6 +87,17 @@ impl Drop for Flood {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Its own address and more of them, which it is given.
+fn addresses_of(lan: &Lan, n: usize, count: usize) -> Vec<String> {
+    let mut all = vec![format!("10.88.0.{}", n + 1)];
+    for more in 1..count {
+        let address = Ipv4Addr::new(10, 88, 0, u8::try_from(100 + more).unwrap());
+        lan.boxes[n].address("add", "eth0", &format!("{address}/24"));
+        all.push(address.to_string());
+    }
+    all
 }
 
 /// A sealed cluster that one box may join, while another one asks and asks.
@@ -96,12 +112,7 @@ fn flooded(addresses: usize) {
     lan.boxes[2].kill();
     let fingerprint = fingerprint(&lan, 2);
     operator::decide(&lan.boxes[0].data_dir, &[CharterCommand::Approve { fingerprint }]);
-    let mut from = vec!["10.88.0.2".to_owned()];
-    for n in 1..addresses {
-        let address = Ipv4Addr::new(10, 88, 0, u8::try_from(100 + n).unwrap());
-        lan.boxes[1].address("add", "eth0", &format!("{address}/24"));
-        from.push(address.to_string());
-    }
+    let from = addresses_of(&lan, 1, addresses);
     lan.boxes[0].start(&["--trust", "locked"]);
     grown(&lan, 0, 1);
     let before = memory_of(lan.boxes[0].pid());
@@ -133,4 +144,26 @@ fn a_flood_of_joins_from_one_address_keeps_nobody_out() {
 #[ignore = "needs root and namespaces: .ci/run zero"]
 fn a_flood_of_joins_from_many_addresses_keeps_nobody_out() {
     flooded(ADDRESSES);
+}
+
+/// Who has no fleet key is nobody, also while there is no cluster yet.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_flood_of_strangers_does_not_keep_a_fleet_from_forming() {
+    let mut lan = Lan::new(4);
+    let key = file(&lan, "key", SECRET);
+    let flood = Flood::begin(&lan, 3, &addresses_of(&lan, 3, ADDRESSES));
+    for one in &mut lan.boxes[..3] {
+        one.start(&["--cluster-secret-file", &key]);
+    }
+    grown(&lan, 0, 3);
+    let before = memory_of(lan.boxes[0].pid());
+    wait(Duration::from_secs(8));
+    lan.boxes[0].must(&["put", "served", "meanwhile"]);
+    lan.boxes[1].must(&["put", "served", "there"]);
+    let after = memory_of(lan.boxes[0].pid());
+    assert!(after < before + GROWTH_MAX, "{before} bytes before, {after} after");
+    assert_eq!(flood.answers(), 0, "strangers were answered");
+    assert!(flood.count("turned away") > 200, "the flood was none");
+    assert!(lan.boxes[0].log().matches("not shown").count() < 1000, "the log grows with strangers");
 }
