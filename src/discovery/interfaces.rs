@@ -16,6 +16,8 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 use super::rules::InterfaceRules;
 use crate::time::Instant;
 
+/// Interfaces that are looked at.
+pub const INTERFACES_MAX: usize = 32;
 /// Addresses of one interface that are looked at: routers on the LAN may hand out many.
 pub const INTERFACE_ADDRESSES_MAX: usize = 16;
 
@@ -120,7 +122,7 @@ pub(super) fn look(rules: &InterfaceRules, now: Instant) -> io::Result<Vec<Inter
         interface.addresses.dedup();
         interface.addresses.truncate(INTERFACE_ADDRESSES_MAX);
     }
-    Ok(found.into_values().collect())
+    Ok(found.into_values().take(INTERFACES_MAX).collect())
 }
 
 /// Puts what was found in the place of what was known: who was there before has been there since then. Tells whether anything is different.

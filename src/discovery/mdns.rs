@@ -1,190 +1,346 @@
-//! The mDNS daemon: what it announces and looks for, and what it has found.
+//! mDNS on the interfaces that count now: who says what there, and what is said.
 //!
-//! Owns: how `mdns-sd` is driven, and what is seen. Must never: use an interface that does not count. Driven by the thread in `mod`.
+//! Owns: when the daemon is begun anew (its cache has no bounds, believes every claim, and does not follow a change of addresses), and for how long others
+//! are believed to be there. Must never: keep more of others than the bounds here. Driven by the thread in `mod`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::SocketAddr;
+use std::task::Context;
 use std::time::Duration;
 
-use mdns_sd::{
-    IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
-};
-use smol::stream::Stream;
+use mdns_sd::{DaemonStatus, Receiver, ServiceEvent};
 
-use super::interfaces::is_link_local;
-use super::rules::InterfaceRules;
-use super::sighting::{Announcement, CLIENTS, Found, NODES, SIGHTINGS_MAX, Sighting, instance_of, text_of};
+use super::daemon::{Daemon, Load, found, has_ended, instance_in, start};
+use super::interfaces::{Interface, is_link_local};
+use super::sighting::{Announcement, CLIENTS, SIGHTINGS_MAX, Sighting};
 use crate::formation::Fingerprint;
 use crate::runtime::clock::Clock;
+use crate::time::Instant;
 
-/// How long the daemon may take to say goodbye on the LAN.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// How long another one is believed to be there that was heard, whatever it claims.
+const BELIEVED: Duration = Duration::from_secs(120);
+/// The same when the daemon is begun anew: a goodbye may have been missed meanwhile.
+const DOUBTED: Duration = Duration::from_secs(15);
+/// How often everybody is asked anew: so early that an answer which is lost may come later, and before who is there is not believed any more.
+const ASKS_AFRESH: Duration = Duration::from_secs(80);
+/// A switch may let nothing through for half a minute after an interface came up: how long it is asked more often, and how often.
+const CAME_UP: Duration = Duration::from_secs(60);
+const ASKS_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is looked at how much the daemon holds. In this time a LAN that is flooded makes it take 150 MB.
+const LOOKS: Duration = Duration::from_secs(1);
+/// The same when it has not answered, and how often it may not answer.
+const LOOKS_AGAIN: Duration = Duration::from_millis(100);
+const UNANSWERED_MAX: u32 = 10;
+/// How long a LAN is not listened to that had too much to say: what it costs is bounded by this.
+const CALMS: Duration = Duration::from_secs(10);
+/// When it is tried again what went wrong.
+const TRIES_AGAIN: Duration = Duration::from_secs(1);
 
-/// The daemon, a thread of its own, bound to interfaces that count.
+/// See the module.
 pub(super) struct Mdns {
-    daemon: ServiceDaemon,
     own: Fingerprint,
+    interfaces: Vec<Interface>,
+    announcement: Announcement,
+    run: Option<Run>,
+    /// One that was too busy to say goodbye: there is no other one before it is gone.
+    ending: Option<Receiver<DaemonStatus>>,
+    begins: Instant,
+    pub(super) sightings: Sightings,
 }
 
-fn start(rules: InterfaceRules) -> Result<ServiceDaemon, mdns_sd::Error> {
-    let daemon = ServiceDaemon::new()?;
-    daemon.disable_interface(IfKind::All)?;
-    let counts = IfPredicate::new(move |seen| rules.takes(&seen.name, seen.is_p2p()));
-    daemon.enable_interface(IfKind::Predicate(counts))?;
-    Ok(daemon)
+/// A daemon, and what is due with it.
+struct Run {
+    daemon: Daemon,
+    asks_afresh: Instant,
+    asks_again: Option<Instant>,
+    looks: Instant,
+    unanswered: u32,
 }
 
-/// The full name of a service of this node's.
-fn full_name(own: &Fingerprint, service: &str) -> String {
-    format!("{}.{service}", instance_of(own))
+/// Why a run comes to its end.
+#[derive(Debug, thiserror::Error)]
+enum Ends {
+    #[error(transparent)]
+    Mdns(#[from] mdns_sd::Error),
+    #[error("more is said on the LAN than can be kept")]
+    TooMuch,
 }
 
 impl Mdns {
-    pub(super) fn start(own: Fingerprint, rules: InterfaceRules) -> Result<Self, mdns_sd::Error> {
-        Ok(Self { daemon: start(rules)?, own })
+    pub(super) fn new(own: Fingerprint, interfaces: Vec<Interface>, now: Instant) -> Self {
+        let sightings = Sightings::new(own);
+        let announcement = Announcement::default();
+        Self { own, interfaces, announcement, run: None, ending: None, begins: now, sightings }
     }
 
-    /// The interfaces have changed: has the daemon use those that are new.
-    pub(super) fn look_at_interfaces(&self) -> Result<(), mdns_sd::Error> {
-        self.daemon.enable_interface(Vec::<IfKind>::new())
+    /// The interfaces are these now: what was said on the others is taken back, and all is begun anew.
+    pub(super) fn use_interfaces(&mut self, interfaces: &[Interface], now: Instant) {
+        interfaces.clone_into(&mut self.interfaces);
+        self.end(now);
     }
 
-    /// Says this on the LAN from now on, and nothing else.
-    pub(super) fn announce(&self, announcement: &Announcement) -> Result<(), mdns_sd::Error> {
-        let node = announcement.node.as_ref();
-        let text = node.map(|node| text_of(&self.own, node).to_vec()).unwrap_or_default();
-        self.say(NODES, node.map(|node| node.port), &text)?;
-        self.say(CLIENTS, announcement.client_port, &[])
+    /// Says this from now on, and nothing else.
+    pub(super) fn announce(&mut self, announcement: Announcement, now: Instant) {
+        self.announcement = announcement;
+        if let Some(Err(error)) = self.run.as_ref().map(|run| run.daemon.announce(&self.announcement)) {
+            tracing::debug!(%error, "mDNS");
+            self.end(now + TRIES_AGAIN);
+        }
     }
 
-    fn say(&self, service: &str, port: Option<u16>, text: &[(&str, String)]) -> Result<(), mdns_sd::Error> {
-        let Some(port) = port else {
-            self.daemon.unregister(&full_name(&self.own, service))?;
-            return Ok(());
+    /// Does what is due, and has `context` woken when there is more. Tells whether other sightings are believed than before.
+    pub(super) fn turn(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
+        let mut differs = self.sightings.forget(now);
+        match self.go_on(context, now) {
+            Ok(took) => differs |= took,
+            Err(Ends::Mdns(error)) => {
+                tracing::debug!(%error, "mDNS");
+                self.end(now + TRIES_AGAIN);
+            }
+            Err(error) => {
+                tracing::warn!(pause = ?CALMS, "{error}; mDNS pauses");
+                self.end(now + CALMS);
+                differs = true;
+            }
+        }
+        differs
+    }
+
+    /// When something is due, if nothing happens before.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let run = match &self.run {
+            Some(run) => Some(run.looks.min(run.asks_afresh)),
+            None => (!self.interfaces.is_empty()).then_some(self.begins),
         };
-        let instance = instance_of(&self.own);
-        let host = format!("covey-{instance}.local.");
-        let mut info = ServiceInfo::new(service, &instance, &host, "", port, text)?.enable_addr_auto();
-        // The name is made of a hash: nobody else has it.
-        info.set_requires_probe(false);
-        self.daemon.register(info)
+        let again = self.run.as_ref().and_then(|run| run.asks_again);
+        [run, again, self.sightings.due()].into_iter().flatten().min()
     }
 
-    pub(super) fn browse(&self, service: &str) -> Result<Receiver<ServiceEvent>, mdns_sd::Error> {
-        self.daemon.browse(service)
+    /// Says goodbye.
+    pub(super) fn end(&mut self, begins: Instant) {
+        self.begins = begins;
+        if let Some(run) = self.run.take() {
+            self.ending = run.daemon.end();
+        }
+    }
+
+    fn go_on(&mut self, context: &mut Context<'_>, now: Instant) -> Result<bool, Ends> {
+        self.begin(now)?;
+        let Some(run) = &mut self.run else { return Ok(false) };
+        run.look(now)?;
+        let came_up = self.interfaces.iter().map(|interface| interface.since).max();
+        run.ask(came_up, now)?;
+        let mut differs = false;
+        while let Some(event) = run.daemon.next(context)? {
+            differs |= self.sightings.take(event, now);
+        }
+        Ok(differs)
+    }
+
+    fn begin(&mut self, now: Instant) -> Result<(), mdns_sd::Error> {
+        if self.run.is_some() || self.interfaces.is_empty() || now < self.begins {
+            return Ok(());
+        }
+        if self.ending.as_ref().is_some_and(|ending| !has_ended(ending, Duration::ZERO)) {
+            self.begins = now + TRIES_AGAIN;
+            return Ok(());
+        }
+        self.ending = None;
+        let mut daemon = Daemon::start(self.own, &self.interfaces)?;
+        daemon.ask()?;
+        self.sightings.doubt(now);
+        let run = self.run.insert(Run {
+            daemon,
+            asks_afresh: now + ASKS_AFRESH,
+            asks_again: Some(now + ASKS_AGAIN),
+            looks: now + LOOKS,
+            unanswered: 0,
+        });
+        // When this fails the run is ended, with what it has said so far.
+        run.daemon.announce(&self.announcement)
     }
 }
 
 impl Drop for Mdns {
     fn drop(&mut self) {
-        if let Ok(end) = self.daemon.shutdown() {
-            let _ = end.recv_timeout(FAREWELL);
+        self.end(self.begins);
+    }
+}
+
+impl Run {
+    fn look(&mut self, now: Instant) -> Result<(), Ends> {
+        if now < self.looks {
+            return Ok(());
         }
-    }
-}
-
-/// The first part of a full service name.
-fn instance_in(full_name: &str) -> &str {
-    full_name.split('.').next().unwrap_or_default()
-}
-
-/// What was found, without what is not looked at.
-pub(super) fn found(service: &ResolvedService) -> Found {
-    let addresses = service.get_addresses().iter().flat_map(|address| match address {
-        ScopedIp::V4(v4) => vec![(IpAddr::V4(*v4.addr()), 0)],
-        ScopedIp::V6(v6) => vec![(IpAddr::V6(*v6.addr()), v6.scope_id().index)],
-        _ => Vec::new(),
-    });
-    let text = service.get_properties().iter();
-    Found {
-        instance: instance_in(service.get_fullname()).to_ascii_lowercase(),
-        port: service.get_port(),
-        addresses: addresses.collect(),
-        text: text
-            .map(|pair| (pair.key().to_ascii_lowercase(), pair.val().unwrap_or_default().to_vec()))
-            .collect(),
-    }
-}
-
-type Events = Pin<Box<dyn Stream<Item = ServiceEvent> + Send>>;
-
-/// What is seen of other nodes.
-pub(super) struct Seen {
-    own: Fingerprint,
-    events: Events,
-    pub(super) sightings: BTreeMap<String, Sighting>,
-}
-
-impl Seen {
-    pub(super) fn new(mdns: &Mdns) -> Result<Self, mdns_sd::Error> {
-        let events = Box::pin(mdns.browse(NODES)?.into_stream());
-        Ok(Self { own: mdns.own, events, sightings: BTreeMap::new() })
-    }
-
-    /// Takes what the daemon has found. Tells whether anything is different, and has `context` woken when there is more.
-    pub(super) fn poll(&mut self, mdns: &Mdns, context: &mut Context<'_>) -> Result<bool, mdns_sd::Error> {
-        let mut differs = false;
-        loop {
-            match self.events.as_mut().poll_next(context) {
-                Poll::Ready(Some(event)) => differs |= self.take(event),
-                // It gives up whoever is too slow.
-                Poll::Ready(None) => self.events = Box::pin(mdns.browse(NODES)?.into_stream()),
-                Poll::Pending => return Ok(differs),
+        self.looks = now + LOOKS;
+        match self.daemon.load() {
+            Load::Bearable => self.unanswered = 0,
+            Load::Unknown => {
+                self.unanswered += 1;
+                self.looks = now + LOOKS_AGAIN;
             }
+            Load::TooMuch => return Err(Ends::TooMuch),
         }
+        if self.unanswered > UNANSWERED_MAX { Err(Ends::TooMuch) } else { Ok(()) }
     }
 
-    fn take(&mut self, event: ServiceEvent) -> bool {
+    fn ask(&mut self, came_up: Option<Instant>, now: Instant) -> Result<(), mdns_sd::Error> {
+        if now >= self.asks_afresh {
+            self.asks_afresh = now + ASKS_AFRESH;
+            self.daemon.ask_afresh()?;
+        } else if self.asks_again.is_some_and(|at| now >= at) {
+            let lately = came_up.is_some_and(|at| now.since(at) < CAME_UP);
+            self.asks_again = lately.then_some(now + ASKS_AGAIN);
+            self.daemon.ask()?;
+        }
+        Ok(())
+    }
+}
+
+/// The others that are believed to be there.
+pub(super) struct Sightings {
+    own: Fingerprint,
+    /// Each until when.
+    seen: BTreeMap<String, (Sighting, Instant)>,
+}
+
+impl Sightings {
+    fn new(own: Fingerprint) -> Self {
+        Self { own, seen: BTreeMap::new() }
+    }
+
+    /// All of them.
+    pub(super) fn list(&self) -> Vec<Sighting> {
+        self.seen.values().map(|(sighting, _)| sighting.clone()).collect()
+    }
+
+    fn take(&mut self, event: ServiceEvent, now: Instant) -> bool {
         match event {
             ServiceEvent::ServiceResolved(service) => {
                 let found = found(&service);
                 match found.sighting().filter(|sighting| sighting.fingerprint != self.own) {
-                    Some(sighting) => self.saw(sighting),
-                    None => self.sightings.remove(&found.instance).is_some(),
+                    Some(sighting) => self.saw(sighting, now),
+                    None => self.seen.remove(&found.instance).is_some(),
                 }
             }
             ServiceEvent::ServiceRemoved(_, full_name) => {
-                self.sightings.remove(&instance_in(&full_name).to_ascii_lowercase()).is_some()
+                self.seen.remove(&instance_in(&full_name)).is_some()
             }
             _ => false,
         }
     }
 
-    fn saw(&mut self, sighting: Sighting) -> bool {
-        let known = self.sightings.get(&sighting.instance);
-        if known == Some(&sighting) || (known.is_none() && self.sightings.len() >= SIGHTINGS_MAX) {
+    fn saw(&mut self, sighting: Sighting, now: Instant) -> bool {
+        let known = self.seen.get(&sighting.instance);
+        if known.is_none() && self.seen.len() >= SIGHTINGS_MAX {
             return false;
         }
-        self.sightings.insert(sighting.instance.clone(), sighting);
-        true
+        let differs = known.is_none_or(|(known, _)| *known != sighting);
+        self.seen.insert(sighting.instance.clone(), (sighting, now + BELIEVED));
+        differs
+    }
+
+    /// Who is not heard again soon is believed no longer.
+    fn doubt(&mut self, now: Instant) {
+        for (_, until) in self.seen.values_mut() {
+            *until = (*until).min(now + DOUBTED);
+        }
+    }
+
+    fn forget(&mut self, now: Instant) -> bool {
+        let before = self.seen.len();
+        self.seen.retain(|_, (_, until)| now < *until);
+        self.seen.len() < before
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.seen.values().map(|(_, until)| *until).min()
     }
 }
 
-/// How long others are waited for once one has answered.
+/// How long others are waited for once one has answered, and the other addresses of that one: each kind is told apart.
 const OTHERS: Duration = Duration::from_millis(300);
 
 /// See [`super::client_endpoints`].
 pub(super) fn client_endpoints(
-    rules: InterfaceRules,
+    interfaces: &[Interface],
     patience: Duration,
     clock: Clock,
 ) -> Result<Vec<SocketAddr>, mdns_sd::Error> {
-    let daemon = start(rules)?;
+    let daemon = start(interfaces)?;
     let events = daemon.browse(CLIENTS)?;
     let mut until = clock.now() + patience;
     let mut endpoints = Vec::new();
+    let mut hosts = BTreeMap::new();
     while let Ok(event) = events.recv_timeout(clock.until(until)) {
         let ServiceEvent::ServiceResolved(service) = event else { continue };
         endpoints.extend(found(&service).socket_addresses());
-        until = until.min(clock.now() + OTHERS);
         if endpoints.len() >= SIGHTINGS_MAX {
             break;
+        }
+        let host = service.get_hostname();
+        if !hosts.contains_key(host) {
+            until = until.min(clock.now() + OTHERS);
+            // An answer has the addresses of its own kind only. These are told as others of the service.
+            hosts.insert(host.to_owned(), daemon.resolve_hostname(host, None)?);
         }
     }
     let _ = daemon.shutdown();
     endpoints.sort_by_key(|endpoint| (is_link_local(&endpoint.ip()), *endpoint));
     endpoints.dedup();
     Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PublicKey;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    fn sighting(n: usize) -> Sighting {
+        let (instance, fingerprint) = (format!("{n:016x}"), Fingerprint::of(&PublicKey([1; 32])));
+        let addresses = vec![SocketAddr::from(([10, 0, 0, 1], 2380))];
+        Sighting { instance, fingerprint, cluster: None, name: String::new(), addresses }
+    }
+
+    #[test]
+    fn who_is_not_heard_any_more_is_believed_for_a_while() {
+        let mut sightings = Sightings::new(Fingerprint::of(&PublicKey([0; 32])));
+        assert!(sightings.saw(sighting(1), at(1)) && sightings.saw(sighting(2), at(2)));
+        assert!(!sightings.saw(sighting(1), at(50)));
+        assert_eq!(sightings.due(), Some(at(2) + BELIEVED));
+        assert!(!sightings.forget(at(121)));
+        assert!(sightings.forget(at(122)));
+        assert_eq!(sightings.list(), [sighting(1)]);
+        assert!(sightings.forget(at(170)) && sightings.due().is_none());
+        // Those who were heard by a daemon that is no more are for less long.
+        assert!(sightings.saw(sighting(1), at(200)) && sightings.saw(sighting(2), at(200)));
+        sightings.doubt(at(201));
+        assert!(!sightings.saw(sighting(2), at(202)));
+        assert!(sightings.forget(at(201) + DOUBTED));
+        assert_eq!(sightings.list(), [sighting(2)]);
+    }
+
+    #[test]
+    fn there_are_never_more_than_so_many() {
+        let mut sightings = Sightings::new(Fingerprint::of(&PublicKey([0; 32])));
+        for n in 0..2 * SIGHTINGS_MAX {
+            assert_eq!(sightings.saw(sighting(n), at(1)), n < SIGHTINGS_MAX);
+        }
+        // Who is known may still move.
+        let moved = Sighting { addresses: Vec::new(), ..sighting(0) };
+        assert!(sightings.saw(moved, at(2)));
+        assert_eq!(sightings.list().len(), SIGHTINGS_MAX);
+    }
+
+    #[test]
+    fn without_an_interface_nothing_runs_and_nothing_is_due() {
+        let mut mdns = Mdns::new(Fingerprint::of(&PublicKey([0; 32])), Vec::new(), at(1));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(!mdns.turn(&mut context, at(2)));
+        assert!(mdns.run.is_none() && mdns.due().is_none());
+    }
 }

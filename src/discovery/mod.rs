@@ -3,13 +3,13 @@
 //! Owns: one thread that waits for news of the kernel's and of the mDNS daemon. Must never: decide anything (what is seen is a
 //! hint, and is asked over the joining protocol), use an interface that does not count, or fail because a network has no multicast. Driven by `app`.
 
+mod daemon;
 mod interfaces;
 mod mdns;
 mod near;
 mod rules;
 mod sighting;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub use sighting::{
 use crate::formation::Fingerprint;
 use crate::runtime::clock::Clock;
 use interfaces::News;
-use mdns::{Mdns, Seen};
+use mdns::Mdns;
 
 /// Changes of interfaces come in bursts: how long the rest of one is waited for.
 const SETTLES: Duration = Duration::from_millis(50);
@@ -86,7 +86,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     interfaces: Vec<Interface>,
-    sightings: BTreeMap<String, Sighting>,
+    sightings: Vec<Sighting>,
     /// What is to be said instead of what is said now.
     announcement: Option<Announcement>,
 }
@@ -125,13 +125,13 @@ impl Discovery {
         let news = News::open()
             .inspect_err(|error| tracing::warn!(%error, "the kernel tells no news of interfaces"))
             .ok();
-        let mdns = Mdns::start(own, rules.clone())?;
-        let seen = Seen::new(&mdns)?;
-        let known = interfaces::look(&rules, clock.now()).unwrap_or_default();
+        let now = clock.now();
+        let known = interfaces::look(&rules, now).unwrap_or_default();
+        let mdns = Mdns::new(own, known.clone(), now);
         let state = Mutex::new(State { interfaces: known, ..State::default() });
         let bell = Arc::new(Bell(bell));
         let shared = Arc::new(Shared { state, bell, stopping: AtomicBool::new(false), on_news });
-        let watch = Watch { shared: Arc::clone(&shared), news, mdns, seen, rules, clock };
+        let watch = Watch { shared: Arc::clone(&shared), news, mdns, rules, clock };
         let thread = thread::Builder::new().name("discovery".into()).spawn(move || watch.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -144,7 +144,7 @@ impl Discovery {
 
     /// The other nodes that may be there now.
     pub fn sightings(&self) -> Vec<Sighting> {
-        self.shared.lock().sightings.values().cloned().collect()
+        self.shared.lock().sightings.clone()
     }
 
     /// The interfaces that count, with carrier and address.
@@ -169,7 +169,6 @@ struct Watch {
     shared: Arc<Shared>,
     news: Option<News>,
     mdns: Mdns,
-    seen: Seen,
     rules: InterfaceRules,
     clock: Clock,
 }
@@ -179,40 +178,43 @@ impl Watch {
         let waker = Waker::from(Arc::clone(&self.shared.bell));
         let mut context = Context::from_waker(&waker);
         while !self.shared.stopping.load(Ordering::SeqCst) {
-            if let Err(error) = self.turn(&mut context) {
-                tracing::debug!(%error, "mDNS");
-            }
+            self.turn(&mut context);
             if self.wait() {
                 self.look_at_interfaces();
             }
         }
     }
 
-    fn turn(&mut self, context: &mut Context<'_>) -> Result<(), mdns_sd::Error> {
+    fn turn(&mut self, context: &mut Context<'_>) {
+        let now = self.clock.now();
         let announcement = self.shared.lock().announcement.take();
         if let Some(announcement) = announcement {
-            self.mdns.announce(&announcement)?;
+            self.mdns.announce(announcement, now);
         }
-        if self.seen.poll(&self.mdns, context)? {
-            self.shared.lock().sightings.clone_from(&self.seen.sightings);
+        if self.mdns.turn(context, now) {
+            self.shared.lock().sightings = self.mdns.sightings.list();
             (self.shared.on_news)();
         }
-        Ok(())
     }
 
-    /// Waits for anything; true when interfaces may have changed.
+    /// Waits for anything, or until something is due; true when interfaces may have changed.
     fn wait(&self) -> bool {
+        let patience = self.mdns.due().map(|due| self.clock.until(due));
         let bell = PollFd::new(&self.shared.bell.0, PollFlags::IN);
-        let Some(news) = &self.news else {
-            return poll_for(&mut [bell], Some(LOOK_AGAIN)) == 0;
+        let mut both = vec![bell];
+        let patience = match &self.news {
+            Some(news) => {
+                both.push(PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN));
+                patience
+            }
+            None => Some(patience.map_or(LOOK_AGAIN, |patience| patience.min(LOOK_AGAIN))),
         };
-        let mut both = [bell, PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN)];
-        poll_for(&mut both, None);
-        let rung = !both[0].revents().is_empty();
-        let changed = !both[1].revents().is_empty();
-        if rung {
+        poll_for(&mut both, patience);
+        if !both[0].revents().is_empty() {
             let _ = rustix::io::read(&self.shared.bell.0, &mut [0_u8; 8]);
         }
+        let Some(news) = &self.news else { return true };
+        let changed = !both[1].revents().is_empty();
         if changed {
             poll_for(&mut [], Some(SETTLES));
             news.drain();
@@ -225,21 +227,21 @@ impl Watch {
             Ok(found) => found,
             Err(error) => return tracing::debug!(%error, "interfaces"),
         };
-        if !interfaces::replace(&mut self.shared.lock().interfaces, found) {
+        let mut state = self.shared.lock();
+        if !interfaces::replace(&mut state.interfaces, found) {
             return;
         }
-        if let Err(error) = self.mdns.look_at_interfaces() {
-            tracing::debug!(%error, "mDNS");
-        }
+        let known = state.interfaces.clone();
+        drop(state);
+        self.mdns.use_interfaces(&known, self.clock.now());
         (self.shared.on_news)();
     }
 }
 
-/// How many of these are ready.
-fn poll_for(descriptors: &mut [PollFd<'_>], patience: Option<Duration>) -> usize {
+fn poll_for(descriptors: &mut [PollFd<'_>], patience: Option<Duration>) {
     let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
     // Interrupted, everything is looked at once more.
-    poll(descriptors, patience.as_ref()).unwrap_or(1)
+    let _ = poll(descriptors, patience.as_ref());
 }
 
 /// Where clients are served on the LAN: what is heard until `patience` is over, or until somebody was heard and nobody else for a moment.
@@ -248,5 +250,6 @@ pub fn client_endpoints(
     patience: Duration,
     clock: Clock,
 ) -> Result<Vec<SocketAddr>, StartError> {
-    mdns::client_endpoints(rules.clone(), patience, clock).map_err(StartError::Mdns)
+    let interfaces = interfaces::look(rules, clock.now())?;
+    Ok(mdns::client_endpoints(&interfaces, patience, clock)?)
 }

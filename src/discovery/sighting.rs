@@ -1,6 +1,6 @@
 //! What boxes say of themselves on the LAN, and what is believed of it: that somebody may be there.
 //!
-//! Owns: the names and the texts of both services. Must never: trust what a packet says, or keep more of it than the bounds here. Driven by `mdns`.
+//! Owns: the names and the texts of both services. Must never: trust what a packet says, or keep more of it than the bounds here. Driven by `daemon`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
