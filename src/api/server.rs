@@ -5,7 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -339,7 +339,8 @@ impl Drop for OpenConnection {
 /// Finds out what a client speaks: TLS or not, then HTTP/2 or not.
 pub(super) async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Greeted> {
     prepare(client.get_ref())?;
-    let from_here = client.get_ref().local_addr()?.ip().to_canonical().is_loopback();
+    let (local, peer) = (client.get_ref().local_addr()?, client.get_ref().peer_addr()?);
+    let from_here = is_from_here(local, peer);
     let stream = Rewound::peek(Socket::new(client), is_telling).await?;
     if !stream.head().starts_with(&[TLS_HANDSHAKE]) {
         if !listener.plaintext.allows(from_here) {
@@ -371,6 +372,16 @@ pub(super) async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::
         }
     };
     Ok(Greeted { stream: Stream::Tls(Box::new(stream)), protocol, whence: Whence::Elsewhere, stay })
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Whether a client is on this machine. Others reach its loopback addresses where the kernel routes them (`route_localnet`, which kube-proxy sets), but
+/// not from one.
+fn is_from_here(local: SocketAddr, peer: SocketAddr) -> bool {
+    is_loopback(local) && is_loopback(peer)
 }
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).
@@ -476,6 +487,25 @@ mod tests {
         assert_eq!(allowed(Plaintext::Anyone), (true, true));
         assert_eq!(allowed(Plaintext::Loopback), (true, false));
         assert_eq!(allowed(Plaintext::Nobody), (false, false));
+    }
+
+    /// A host on the LAN gets as far as the loopback addresses of a box that routes them.
+    #[test]
+    fn who_is_here_has_both_ends_of_its_connection_here() {
+        for (local, peer, expected) in [
+            ("127.0.0.1:2379", "127.0.0.1:40000", true),
+            ("[::ffff:127.0.0.1]:2379", "[::ffff:127.0.0.9]:40000", true),
+            ("[::1]:2379", "[::1]:40000", true),
+            ("127.0.0.1:2379", "10.0.0.7:40000", false),
+            ("[::ffff:127.0.0.1]:2379", "[::ffff:10.0.0.7]:40000", false),
+            ("10.0.0.1:2379", "127.0.0.1:40000", false),
+        ] {
+            assert_eq!(
+                is_from_here(local.parse().unwrap(), peer.parse().unwrap()),
+                expected,
+                "{peer} to {local}"
+            );
+        }
     }
 
     #[test]

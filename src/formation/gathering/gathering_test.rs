@@ -395,12 +395,12 @@ fn who_waits_for_a_cluster_stops_nobody() {
     assert!(says[20..].iter().all(|waits| *waits), "{says:?}");
     // The cluster is gone for good: it takes part again, and founds when nobody counts on the opposite any more.
     lowest.until(79.9);
-    assert!(lowest.gathering.waited > Some(at(78.5)));
+    assert!(lowest.gathering.waited > Some(at(77.9)));
     let last = lowest.gathering.waited.unwrap();
-    lowest.until(84.0);
+    lowest.until(82.5);
     let began = lowest.persists.iter().flatten().count();
     assert_eq!((began, lowest.state()), (0, State::Unstable(last + Duration::from_secs(5))));
-    lowest.until(85.0);
+    lowest.until(84.0);
     assert_eq!(lowest.state(), State::Candidate);
 
     let mut second = Fixture::new(1, None).with(0, &[0, 1]).with(2, &[1, 2]);

@@ -390,7 +390,9 @@ impl Gathering {
 
     /// Whether this node has long waited for a cluster that does not let it in, and that the others may know nothing of.
     fn waits(&self, now: Instant) -> bool {
-        self.beside_since.is_some_and(|since| now.since(since) >= self.timers.patience)
+        let last =
+            self.neighbours.member_until(now).map(|until| until.since(self.beside_since.unwrap_or(now)));
+        last.is_some_and(|span| span >= self.timers.patience + self.timers.member_gone)
     }
 
     fn look(&mut self, now: Instant) {
