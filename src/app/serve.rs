@@ -39,6 +39,7 @@ use crate::node::{ApplierError, RecoverError, Recovery, VotePolicy, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
+use crate::runtime::listening;
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
 use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
 use crate::telemetry;
@@ -253,7 +254,7 @@ struct Socket {
 
 fn bind(config: &ClientConfig) -> Result<Vec<Socket>, ServeFailure> {
     let bind = |listen: &ListenUrl| {
-        let listener = TcpListener::bind(listen.address)
+        let listener = listening::tcp(listen.address)
             .map_err(|source| ServeFailure::Listen { url: listen.url.to_string(), source })?;
         Ok(Socket { listen: listen.clone(), listener })
     };

@@ -1,10 +1,10 @@
 //! The UDP socket and quinn on it, for both directions.
 //!
-//! Owns: quinn's configuration, the binding of the port. Must never: give one stream
+//! Owns: quinn's configuration. Must never: give one stream
 //! the memory that another one needs. Driven by `Transport::start`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use ring::{digest, hmac};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use smol::Executor;
 
 use super::reactor::Reactor;
@@ -24,6 +23,7 @@ use crate::formation::NodeKey;
 use crate::ids::PublicKey;
 use crate::limits::{PEER_PARCELS_MAX, PEER_STREAM_WINDOW};
 use crate::runtime::clock::entropy;
+use crate::runtime::listening;
 
 /// A connection on which nothing was heard for this long is over. Who has nothing to say (two followers) is pinged well before.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ pub(super) fn open(
     let mut config = EndpointConfig::new(Arc::new(reset_key(key)));
     config.cid_generator(|| Box::new(RandomIds));
     let failed = |error| StartError::Listen { address: listen, error };
-    let socket = Arc::new(bind_socket(listen).map_err(failed)?);
+    let socket = Arc::new(listening::udp(listen).map_err(failed)?);
     let reactor = Reactor::new(Arc::clone(&socket)).map_err(failed)?;
     let host = Host::new(executor, Arc::clone(&reactor));
     let socket = Arc::new(Socket::new(socket, Arc::clone(&reactor)).map_err(failed)?);
@@ -155,17 +155,6 @@ fn reset_key(key: &NodeKey) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())
 }
 
-/// `[::]` listens on IPv4 as well, whatever the system's default is.
-fn bind_socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
-    }
-    bind(&socket, &address)?;
-    Ok(UdpSocket::from(socket))
-}
-
 /// An address in the form that it was written in: a socket for both families shows IPv4 inside IPv6.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
@@ -177,22 +166,6 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_unspecified_address_listens_on_both_families() {
-        let socket = bind_socket("[::]:0".parse().unwrap()).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        sender.send_to(b"x", ("127.0.0.1", port)).unwrap();
-        let (_, from) = socket.recv_from(&mut [0; 9]).unwrap();
-        assert!(from.is_ipv6());
-        assert_eq!(canonical(from), sender.local_addr().unwrap());
-        assert!(
-            bind_socket(canonical(SocketAddr::from(([127, 0, 0, 1], port)))).is_err(),
-            "the port is taken"
-        );
-    }
 
     #[test]
     fn a_link_local_address_keeps_its_zone() {

@@ -13,6 +13,7 @@ mod hold;
 pub mod io;
 mod leader;
 mod leases;
+pub mod listening;
 mod mailbox;
 mod peers;
 mod pool;
