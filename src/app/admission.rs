@@ -177,16 +177,16 @@ impl Desk {
         ))
     }
 
-    /// Has the log let a node in that is no member yet, or says why not.
+    /// Has the log let a node in, or says why not. Of who is a member already the log is asked, too: the cluster may have ended, and this member not know it
+    /// yet. Let in as who it was, a node that has left would vote with an empty log.
     async fn admit(&self, node: Candidate, by: Admission) -> Result<(), Answer> {
         let Candidate { key, name, peer_urls } = node;
         let view = self.handle.view();
-        if view.facts().members.iter().any(|member| member.key == Some(key)) {
-            return Ok(());
-        }
+        let is_in = view.facts().members.iter().any(|member| member.key == Some(key));
         let refused = |rejection| format!("the cluster does not let it in: {rejection}");
         // Nothing is written to the log only to be refused there.
-        if let Err(rejection) = check_admission(view.facts(), key, by) {
+        let checked = if is_in { Ok(()) } else { check_admission(view.facts(), key, by) };
+        if let Err(rejection) = checked {
             let fingerprint = Fingerprint::of(&key);
             self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
             return Err(Answer::Pending(refused(rejection)));
