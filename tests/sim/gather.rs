@@ -19,7 +19,7 @@ use world::{Obstacle, Report, World};
 /// Seeds of each test run.
 const SEEDS: u64 = 2000;
 const TOGETHER_SEEDS: u64 = 400;
-const MEETING_SEEDS: u64 = 2000;
+const MEETING_SEEDS: u64 = 1200;
 
 /// What many seeds did.
 #[derive(Default)]

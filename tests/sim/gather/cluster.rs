@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use covey::command::{Admission, Applied, CharterCommand, Command, LeaseChange, MemberCommand, Put};
 use covey::formation::ClusterRoot;
-use covey::ids::{ClusterId, LeaseId, LogIndex, MemberId, PublicKey, Revision, Term};
+use covey::ids::{ClusterId, LeaseId, LogIndex, PublicKey, Revision, Term};
 use covey::limits::FOUNDING_WINDOW_SECONDS_MAX;
 use covey::machine::Machine;
 use covey::mvcc::{Allowance, Facts};
@@ -86,10 +86,6 @@ impl Cluster {
     pub(crate) fn voters(&self) -> Vec<PublicKey> {
         let voters = self.tip().members.iter().filter(|member| member.votes);
         voters.filter_map(|member| member.key).collect()
-    }
-
-    pub(crate) fn id_of(&self, key: PublicKey) -> Option<MemberId> {
-        member(self.tip(), key).map(Member::id)
     }
 
     /// The next entry.

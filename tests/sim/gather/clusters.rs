@@ -8,7 +8,7 @@ use std::time::Duration;
 use covey::ids::ClusterId;
 use covey::time::Instant;
 
-use super::cluster::member;
+use super::cluster::{Cluster, member};
 use super::world::{Obstacle, Report, World};
 
 /// Once nothing goes wrong any more a network becomes one cluster in so long: nodes that are in none need a minute, and clusters dissolve one after the other.
@@ -74,8 +74,7 @@ impl World {
                 self.roll()
             );
         }
-        let there = self.is_in(0).filter(|_| self.is_one());
-        let ghosts = there.map_or(0, |cluster| self.clusters[cluster].tip().members.len() - self.hosts.len());
+        let ghosts = self.ghosts();
         let lives: BTreeSet<usize> = (0..self.hosts.len()).filter_map(|host| self.is_in(host)).collect();
         Report {
             clusters: lives.len(),
@@ -94,6 +93,18 @@ impl World {
         let knows =
             |host: usize| self.is_in(host) == Some(cluster) && self.hosts[host].membership.applied == tip;
         self.clusters[cluster].winner().is_none() && (0..self.hosts.len()).all(knows)
+    }
+
+    /// Members of living clusters whose nodes are in another one.
+    fn ghosts(&self) -> usize {
+        let lives = self.clusters.iter().enumerate().filter(|(_, cluster)| cluster.winner().is_none());
+        let lives =
+            lives.filter(|(number, _)| (0..self.hosts.len()).any(|host| self.is_in(host) == Some(*number)));
+        let of = |(number, cluster): (usize, &Cluster)| {
+            let keys = cluster.tip().members.iter().filter_map(|member| member.key);
+            keys.filter(|key| self.is_in(self.host_of(*key)) != Some(number)).count()
+        };
+        lives.map(of).sum()
     }
 
     fn obstacle(&self) -> Option<Obstacle> {

@@ -27,6 +27,9 @@ const LEADER_LOOKS: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(2);
 /// How often it is looked whether a cluster has a leader.
 const ELECTIONS: Duration = Duration::from_millis(700);
+/// How long a member that joins, and one that starts again, waits for the leader at most.
+const STATE_COMES: Duration = Duration::from_secs(5);
+const FIRST_ENTRIES: Duration = Duration::from_millis(500);
 /// An entry that no majority takes is lost after so many attempts.
 const ATTEMPTS_MAX: u32 = 6;
 /// As `limits::VOTERS`.
@@ -67,6 +70,7 @@ pub(super) enum Doing {
     Commits { cluster: usize, by: (usize, u64), command: Command, then: Then, attempt: u32 },
     Decided { by: (usize, u64), index: usize, applied: Applied, then: Then },
     Users,
+    Regroups,
 }
 
 /// What comes after an entry that a member has waited for.
@@ -154,7 +158,50 @@ impl World {
                 self.commits(cluster, by, command, then, attempt);
             }
             Doing::Users => self.users(),
+            Doing::Regroups => self.regroups(),
             Doing::Applies(..) | Doing::Looks(..) | Doing::Leaves(..) | Doing::Archived(..) => {}
+        }
+    }
+
+    // The network.
+
+    /// The network begins in parts, so that each founds a cluster.
+    pub(super) fn begin_apart(&mut self) {
+        let Some(meets) = self.plan.meets else { return };
+        self.parts = self.hosts.iter().map(|_| self.prng.range(0, meets.parts)).collect();
+        self.part_network();
+        let gap = meets.regroup_gap + crate::plan::draw(&mut self.prng, meets.regroup_gap);
+        self.later(gap, Doing::Regroups);
+    }
+
+    /// Two parts meet, or all is mixed anew.
+    fn regroups(&mut self) {
+        let Some(meets) = self.plan.meets.filter(|_| !self.healed) else { return };
+        if self.prng.one_in(4) {
+            let parts = self.prng.range(1, meets.parts + 1);
+            for part in &mut self.parts {
+                *part = self.prng.range(0, parts);
+            }
+        } else {
+            let (one, other) = (self.pick(), self.pick());
+            let (from, to) = (self.parts[one], self.parts[other]);
+            self.parts.iter_mut().filter(|part| **part == from).for_each(|part| *part = to);
+        }
+        self.note(&[14], || "the network falls into other parts".into());
+        self.part_network();
+        for host in 0..self.hosts.len() {
+            self.changed(host);
+        }
+        let gap = crate::plan::draw(&mut self.prng, meets.regroup_gap);
+        self.later(gap, Doing::Regroups);
+    }
+
+    fn part_network(&mut self) {
+        for one in 0..self.hosts.len() {
+            for other in 0..self.hosts.len() {
+                let together = self.parts[one] == self.parts[other];
+                (self.dials[one][other], self.sees[one][other]) = (together, together);
+            }
         }
     }
 
@@ -196,7 +243,10 @@ impl World {
         let (boot, applied) = (host.boot, host.disk.applied);
         let Membership { former, begins, .. } = std::mem::take(&mut host.membership);
         host.membership = Membership { former, begins, applied, last_ask: 1 << 32, ..Membership::default() };
-        let soon = self.within(Duration::from_millis(500));
+        // Whoever joins has nothing before the state comes.
+        let longest = if applied == 0 { STATE_COMES } else { FIRST_ENTRIES };
+        let soon =
+            Duration::from_millis(self.prng.range(1, u64::try_from(longest.as_millis()).expect("short")));
         self.later(soon, Doing::Applies(at, boot));
         let soon = self.within(LEADER_LOOKS);
         self.later(soon, Doing::Looks(at, boot));
@@ -231,6 +281,9 @@ impl World {
             host.membership.ends = true;
             let boot = host.boot;
             self.later(LINGER, Doing::Leaves(at, boot));
+            if self.crashes_here() {
+                self.crash(at);
+            }
         }
     }
 
@@ -413,9 +466,6 @@ impl World {
         let key = self.hosts[to.0].key;
         let request = match question {
             Question::Join { name, peer_urls, .. } => {
-                if let Some(welcome) = self.welcome(at, cluster, key) {
-                    return self.answer(at, to.0, to.1, to.2, &welcome);
-                }
                 Request { to, left: vec![Candidate { key, name, peer_urls }], joins: Some(key) }
             }
             Question::Absorb { cluster: other, nodes } => {
@@ -448,9 +498,11 @@ impl World {
                 None => Answer::Absorbed,
             }
         } else {
+            let facts = self.facts(at, cluster);
+            let is_in = member(&facts, request.left[0].key).is_some();
             let by = match self.plan.meets {
                 Some(meets) if meets.fleet => Some(Admission::FleetKey),
-                _ => self.facts(at, cluster).charter.is_open().then_some(Admission::Window),
+                _ => (facts.charter.is_open() || is_in).then_some(Admission::Window),
             };
             let Some(by) = by else {
                 return self.answer(at, to, boot, ask, &Answer::Pending("it is sealed".into()));
@@ -507,6 +559,7 @@ impl World {
         let Some(asked) = self.hosts[at].membership.asked.remove(&ask) else { return };
         match (asked, answer) {
             (Asked::Who, Answer::Member(other)) => self.meets(at, cluster, from, &other),
+            (Asked::Absorb(..), Answer::Absorbed) if self.crashes_here() => self.crash(at),
             (Asked::Absorb(winner, asked), Answer::Absorbed) => {
                 let command = Command::Charter(CharterCommand::Dissolve { winner });
                 self.propose(at, command, Then::Dissolves(asked));

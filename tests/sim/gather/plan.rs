@@ -27,6 +27,9 @@ pub(crate) enum Kind {
 pub(crate) struct Meets {
     /// All boxes have the same secret: nobody is ever closed out.
     pub(crate) fleet: bool,
+    /// In so many parts does the network begin, and the mean time until it falls into others.
+    pub(crate) parts: u64,
+    pub(crate) regroup_gap: Duration,
     /// The mean time between two things that users and operators do; none: nobody is there.
     pub(crate) users_gap: Option<Duration>,
     /// One of those in so many makes time go by, or closes the window for good; 0: none.
@@ -155,6 +158,8 @@ impl Plan {
         let millis = |prng: &mut Prng, from, to| Duration::from_millis(prng.range(from, to));
         let meets = Meets {
             fleet: prng.one_in(2),
+            parts: prng.range(2, 5),
+            regroup_gap: millis(prng, 8000, 90_000),
             users_gap: prng.one_in(2).then(|| millis(prng, 5000, 90_000)),
             closes_one_in: if prng.one_in(2) { 0 } else { prng.range(2, 6) },
             commit: millis(prng, 5, 3000),

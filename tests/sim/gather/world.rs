@@ -116,6 +116,8 @@ pub(crate) struct World {
     pub(super) hosts: Vec<Host>,
     /// By the number in their roots.
     pub(super) clusters: Vec<Cluster>,
+    /// The part of the network that each host is in.
+    pub(super) parts: Vec<u64>,
     /// Whether a host can open connections to another one, and hears its announcements.
     pub(super) dials: Vec<Vec<bool>>,
     pub(super) sees: Vec<Vec<bool>>,
@@ -140,6 +142,7 @@ impl World {
             trace,
             hosts,
             clusters: Vec::new(),
+            parts: Vec::new(),
             dials,
             sees,
             judge,
@@ -158,6 +161,7 @@ impl World {
         }
         match self.plan.kind {
             Kind::Together | Kind::Chaos => {}
+            Kind::Halves if self.plan.meets.is_some() => self.begin_apart(),
             Kind::Halves => self.split(),
             Kind::Apart => self.part(),
         }
@@ -297,7 +301,6 @@ impl World {
                 peer_urls: vec![format!("https://n{at}:2380")],
                 claim: Vec::new(),
                 promise: host.disk.promise,
-                former: host.membership.former.last().map(ClusterRoot::id),
                 timers: self.plan.timers,
                 prng,
             };
@@ -586,8 +589,7 @@ impl World {
         }
         let Some(gathering) = self.hosts[to].fresh(boot) else { return };
         let fresh = match &answer {
-            Answer::Gathers { waits, .. } => Some(!waits),
-            Answer::Promised { .. } => Some(true),
+            Answer::Gathers { .. } | Answer::Promised { .. } => Some(true),
             Answer::NotPromised(_) => None,
             _ => Some(false),
         };
