@@ -72,6 +72,47 @@ fn a_box_says_how_it_stands_before_and_after_it_has_a_cluster() {
     );
 }
 
+/// What the doctor finds on a box: whether all is well, and the levels of findings that contain a text.
+fn doctor(one: &Box) -> (i32, impl Fn(&str) -> Vec<String> + use<>) {
+    let (code, printed) = one.exit(&["doctor", "--data-dir", one.data_dir.to_str().unwrap(), "-w", "json"]);
+    let says: Value = serde_json::from_str(&printed).unwrap();
+    let checks = says["checks"].as_array().unwrap().clone();
+    let levels = move |text: &str| {
+        let with = checks.iter().filter(|check| check["found"].as_str().unwrap().contains(text));
+        with.map(|check| check["level"].as_str().unwrap().to_owned()).collect()
+    };
+    (code, levels)
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn the_doctor_finds_what_keeps_boxes_apart() {
+    let mut lan = Lan::new(2);
+    let (code, levels) = doctor(&lan.boxes[0]);
+    assert_eq!(
+        (code, levels("no covey answers"), levels("UDP port 2380 is free")),
+        (0, vec!["WARN".into()], vec!["OK".into()])
+    );
+    lan.start(&[]);
+    until("a cluster of two", JOINS, || are_one(&lan.boxes, 2, 1));
+    until("a clean bill of health", JOINS, || (doctor(&lan.boxes[0]).0 == 0).then_some(()));
+    let (_, levels) = doctor(&lan.boxes[0]);
+    for well in [
+        "interface eth0 counts: 10.88.0.1",
+        "multicast leaves",
+        "UDP port 2380 is listened on",
+        "is reached",
+        "owner alone",
+    ] {
+        assert_eq!(levels(well), ["OK"], "{well}");
+    }
+    lan.boxes[1].block_udp(2380);
+    until("the one that is not reached", JOINS, || {
+        let (code, levels) = doctor(&lan.boxes[0]);
+        (code == 1 && levels("box1 at https://10.88.0.2:2380 is not reached") == ["FAIL"]).then_some(())
+    });
+}
+
 #[test]
 #[ignore = "needs root and namespaces: .ci/run zero"]
 fn a_box_waits_at_a_sealed_cluster_until_it_is_approved() {
