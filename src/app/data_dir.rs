@@ -14,7 +14,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use crate::formation::{
     self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, found_solo,
 };
-use crate::ids::{ClusterId, Revision};
+use crate::ids::Revision;
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
 use crate::store::Meta;
@@ -100,8 +100,6 @@ pub struct FreshDir {
     pub key: NodeKey,
     /// Whom it has left the founding to, before this start.
     pub promise: Option<Promise>,
-    /// The cluster that has ended for it last.
-    pub former: Option<ClusterId>,
 }
 
 impl DataDir {
@@ -125,10 +123,8 @@ impl DataDir {
                 (WhenFresh::Meet, known) => {
                     let identity = known.map_or_else(|| found(path, &directory, Stage::Fresh), Ok)?;
                     let (path, disk) = (path.to_owned(), options.disk);
-                    // What it was about to begin is none that it has left.
-                    let former = (identity.stage == Stage::Fresh).then(|| identity.cluster());
                     let Identity { key, promise, .. } = identity;
-                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key, promise, former }));
+                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key, promise }));
                 }
             }
         }

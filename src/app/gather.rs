@@ -87,7 +87,6 @@ pub(super) fn gather(
         peer_urls: lan.peer_urls(),
         claim,
         promise: fresh.promise,
-        former: fresh.former,
         timers: Timers::default(),
         prng: Prng::new(seed),
     };

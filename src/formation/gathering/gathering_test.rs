@@ -48,7 +48,6 @@ impl Fixture {
             peer_urls: Vec::new(),
             claim: Vec::new(),
             promise,
-            former: None,
             timers: Timers::default(),
             prng: Prng::new(7),
         };

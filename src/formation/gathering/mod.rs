@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use super::identity::{Fingerprint, Promise};
 use super::message::{Answer, Question, View, Welcome};
-use crate::ids::{ClusterId, PublicKey};
+use crate::ids::PublicKey;
 use crate::prng::Prng;
 use crate::time::Instant;
 use neighbours::{Matter, Neighbours};
@@ -64,8 +64,6 @@ pub struct Options {
     pub claim: Vec<u8>,
     /// The promise that its record holds.
     pub promise: Option<Promise>,
-    /// The cluster that has ended for it: members who do not know that yet would let it in again, as who it was.
-    pub former: Option<ClusterId>,
     /// How long everything takes.
     pub timers: Timers,
     /// Seeded anew in every run: attempts must not repeat those of an earlier one.
@@ -145,7 +143,6 @@ pub struct Gathering {
     name: String,
     peer_urls: Vec<String>,
     claim: Vec<u8>,
-    former: Option<ClusterId>,
     timers: Timers,
     prng: Prng,
     started: Instant,
@@ -224,7 +221,7 @@ struct Joining {
 impl Gathering {
     /// A node that is in no cluster. It does nothing before it is told of a network.
     pub fn new(now: Instant, options: Options) -> Self {
-        let Options { key: own, name, peer_urls, claim, promise, former, timers, prng } = options;
+        let Options { key: own, name, peer_urls, claim, promise, timers, prng } = options;
         let node = Fingerprint::of(&own);
         // How long it was held before is not known. What it has promised itself was for an attempt that died with the run.
         let held = promise.filter(|promise| promise.candidate != own);
@@ -236,7 +233,6 @@ impl Gathering {
             name,
             peer_urls,
             claim,
-            former,
             timers,
             prng,
             started: now,

@@ -126,10 +126,6 @@ impl Gathering {
         let stale = known.line.answered > Some(asked.at);
         match (asked.matter, answer) {
             (_, Answer::Member(_) | Answer::Gathers { .. }) if stale => {}
-            (_, Answer::Member(standing)) if Some(standing.cluster) == self.former => {
-                known.name = standing.name;
-                known.says = Says::Other("it is in the cluster that this node has left".into());
-            }
             (_, Answer::Member(standing)) => {
                 standing.name.clone_into(&mut known.name);
                 known.says = Says::Member(standing);
@@ -156,7 +152,7 @@ impl Gathering {
     }
 
     fn welcomed(&mut self, welcome: Box<Welcome>) {
-        if self.end.is_none() && Some(welcome.root.id()) != self.former {
+        if self.end.is_none() {
             // Whoever counts on a promise of this node finds a member here.
             (self.held, self.attempt) = (None, None);
             self.outputs.push_back(Output::End(End::Join(welcome.clone())));
