@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 
@@ -20,7 +21,7 @@ use super::identity::{ClusterRoot, Identity, NodeKey, hash_to_id};
 use super::message::{Answer, Introduction, Question, Standing, Welcome, put_count, put_text};
 use crate::command::MemberAttributes;
 use crate::ids::{LogIndex, MemberId, PublicKey, Revision, Term};
-use crate::store::{ConfState, Member, Meta};
+use crate::store::{Charter, ConfState, Member, Meta};
 use crate::wal::Position;
 
 /// A node that everybody was told of.
@@ -163,7 +164,8 @@ impl Meeting {
     }
 }
 
-/// What a node's store begins with that joins: nothing but whom to listen to. The state of the others takes its place.
+/// What a node's store begins with that joins: nothing but whom to listen to. The state of the others takes its place. Until then it does not know whether a
+/// user has written, and must not say so: another cluster would give itself up for that.
 pub fn joining_state(members: Vec<Member>) -> (Meta, Position) {
     let meta = Meta {
         applied: LogIndex(0),
@@ -171,6 +173,7 @@ pub fn joining_state(members: Vec<Member>) -> (Meta, Position) {
         conf_state: ConfState::default(),
         revision: Revision(1),
         members,
+        charter: Arc::new(Charter { committed: false, ..Charter::default() }),
         ..Meta::default()
     };
     (meta, Position::default())

@@ -140,3 +140,10 @@ fn nodes_that_were_named_leave_others_alone() {
     assert!(matches!(ask(3, &join), Answer::Pending(_)), "a place is not given to whoever names its URL");
     assert!(matches!(ask(2, &join), Answer::Welcome(_)), "a member is welcome however it asks");
 }
+
+/// Another cluster gives itself up for one to which a user has written.
+#[test]
+fn who_joins_does_not_say_more_than_it_knows() {
+    let (meta, _) = joining_state(Vec::new());
+    assert!(!meta.charter.committed && !meta.charter.is_open() && !meta.charter.automatic);
+}
