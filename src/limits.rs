@@ -57,6 +57,8 @@ pub const ELAPSED_INTERVAL_SECONDS: u64 = 60;
 pub const COMMIT_AFTER: Duration = Duration::from_secs(45);
 /// Tokens that are kept.
 pub const TOKENS_MAX: usize = 64;
+/// Words of members of former clusters that are kept for those that were away; one takes 120 bytes.
+pub const TOMBSTONES_MAX: usize = 64;
 /// Approved fingerprints whose nodes have not come in yet.
 pub const APPROVALS_MAX: usize = 256;
 /// Clients with a certificate of the cluster's.

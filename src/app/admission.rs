@@ -7,15 +7,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::encounters::Conflicts;
-use crate::command::{Admission, CharterCommand, TokenId};
+use super::fates::Tail;
+use crate::command::{Admission, CharterCommand, TokenId, Tombstone};
 use crate::config::TrustMode;
 use crate::formation::{Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
 use crate::ids::{ClusterId, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
 use crate::peer::{Answerer, Tokens};
-use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
+use crate::runtime::{Handle, Milestone};
 use crate::time::Instant;
 
 /// Of a node that is let in no more is kept: what all members say of where they are has to fit into one answer.
@@ -68,6 +69,10 @@ pub(super) struct Desk {
     pub(super) trust: TrustMode,
     pub(super) pending: Arc<Pending>,
     pub(super) conflicts: Arc<Conflicts>,
+    /// What the log had at the start beyond the state.
+    pub(super) tail: Tail,
+    /// Is 1 once the cluster has ended for this member without saying so itself.
+    pub(super) ended: Arc<Milestone>,
     pub(super) clock: Clock,
 }
 
@@ -100,6 +105,7 @@ impl Desk {
                 self.join(Candidate { key, name, peer_urls }, &claim).await
             }
             Question::Absorb { cluster, nodes } => self.absorb(key, cluster, nodes).await,
+            Question::Fate { cluster } => self.fate(cluster),
         }
     }
 
@@ -165,6 +171,14 @@ impl Desk {
             }
         }
         Answer::Absorbed
+    }
+
+    /// What is known of another cluster, or how this one stands.
+    fn fate(&self, cluster: ClusterId) -> Answer {
+        let view = self.handle.view();
+        let known = view.facts().charter.buried.iter().filter(|tombstone| tombstone.cluster == cluster);
+        let known: Vec<Tombstone> = known.copied().collect();
+        if known.is_empty() { Answer::Member(self.standing()) } else { Answer::Buried(known) }
     }
 
     /// Notes a node that an operator has to let in.

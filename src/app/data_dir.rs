@@ -11,19 +11,23 @@ use std::path::{Path, PathBuf};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
+use crate::command::Tombstone;
 use crate::formation::{
-    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, found_solo,
+    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, drop_tombstones,
+    found_solo, keep_tombstones, kept_tombstones,
 };
 use crate::ids::Revision;
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
-use crate::store::Meta;
+use crate::store::{Charter, Meta};
 use crate::wal::Position;
 
 /// Where the states of former clusters are.
 pub(super) const ARCHIVE_NAME: &str = "archive";
 /// So many are kept.
 const ARCHIVES_MAX: usize = 2;
+
+const READ_TOMBSTONES: &str = "read what became of former clusters in";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -147,9 +151,28 @@ impl DataDir {
 }
 
 impl DataDir {
-    /// Notes that the node's cluster has ended for it: the next opening archives what it has of that. Its lock must be held.
-    pub fn leave(path: &Path) -> Result<(), OpenError> {
-        formation::leave(&RealDirectory::open(path)?).map_err(failed_content(path))
+    /// Notes that the node's cluster has ended for it: the next opening archives what it has of that. Its lock must be held. Where the cluster itself has
+    /// said so, in its charter, the node's word for that comes first: others may need it that were away.
+    pub(super) fn leave(path: &Path, identity: &Identity, charter: &Charter) -> Result<(), OpenError> {
+        let root = RealDirectory::open(path)?;
+        if let Some(end) = charter.dissolved {
+            let kept = kept_tombstones(&root).map_err(failed(READ_TOMBSTONES, path))?;
+            let own = formation::sign(&identity.key, identity.cluster(), end);
+            let all = formation::taken_along(own, charter, &kept);
+            keep_tombstones(&root, &all).map_err(failed("write what became of the cluster into", path))?;
+        }
+        formation::leave(&root).map_err(failed_content(path))
+    }
+
+    /// What became of clusters that the node comes from, as far as its present one has not noted that yet.
+    pub(super) fn tombstones(path: &Path) -> Result<Vec<Tombstone>, OpenError> {
+        kept_tombstones(&RealDirectory::open(path)?).map_err(failed(READ_TOMBSTONES, path))
+    }
+
+    /// It has.
+    pub(super) fn forget_tombstones(path: &Path) -> Result<(), OpenError> {
+        let dropped = drop_tombstones(&RealDirectory::open(path)?);
+        dropped.map_err(failed("remove what became of former clusters from", path))
     }
 
     /// Notes that the data directory must never take part in its cluster again. Its lock must be held.

@@ -5,7 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::ids::Incarnation;
+use crate::ids::{ClusterId, Incarnation, LogIndex};
+use crate::store::Dissolution;
 use crate::wal;
 
 fn options(when_fresh: WhenFresh) -> OpenOptions {
@@ -14,7 +15,7 @@ fn options(when_fresh: WhenFresh) -> OpenOptions {
 }
 
 /// Founds a cluster of one in `path`, gives it a file of each kind that there may be, and notes that it has ended.
-fn end_a_cluster(path: &Path) -> Identity {
+fn end_a_cluster(path: &Path, charter: &Charter) -> Identity {
     let Opened::Node(node) = DataDir::open(path, options(WhenFresh::Solo)).unwrap() else {
         panic!("it was founded");
     };
@@ -26,7 +27,7 @@ fn end_a_cluster(path: &Path) -> Identity {
             std::fs::write(file, name).unwrap();
         }
     }
-    DataDir::leave(path).unwrap();
+    DataDir::leave(path, &node.content.identity, charter).unwrap();
     formation::founded(&RealDirectory::open(path).unwrap()).unwrap().unwrap()
 }
 
@@ -49,7 +50,7 @@ fn an_archive_that_was_cut_off_is_gone_on_with_and_nothing_is_lost() {
     for moved in 0..=formation::STATE_NAMES.len() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path();
-        let left = end_a_cluster(path);
+        let left = end_a_cluster(path, &Charter::default());
         let shelf = shelf_for(path, &left);
         // As far as it had come; not even the shelf may be there.
         for name in &formation::STATE_NAMES[..moved] {
@@ -82,7 +83,7 @@ fn the_last_archives_are_kept_whatever_the_clock_says() {
     std::fs::write(shelves.join("notes"), "somebody's").unwrap();
     let mut left = Vec::new();
     for round in 0..12_u32 {
-        let shelf = shelf_for(path, &end_a_cluster(path));
+        let shelf = shelf_for(path, &end_a_cluster(path, &Charter::default()));
         drop(begin_anew(path));
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) / (round + 1);
         File::open(&shelf).unwrap().set_modified(time).unwrap();
@@ -99,8 +100,8 @@ fn the_last_archives_are_kept_whatever_the_clock_says() {
 fn archives_that_were_not_removed_are_removed_the_next_time() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path();
-    let left = end_a_cluster(path);
-    for start in [1, 2, 3] {
+    let left = end_a_cluster(path, &Charter::default());
+    for start in [7, 8, 9] {
         let old = Identity { incarnation: Incarnation(start), ..test_identity() };
         std::fs::create_dir_all(shelf_for(path, &old)).unwrap();
     }
@@ -112,4 +113,25 @@ fn archives_that_were_not_removed_are_removed_the_next_time() {
 
 fn test_identity() -> Identity {
     formation::test_founding(9).identity
+}
+
+#[test]
+fn who_leaves_a_cluster_that_gave_itself_up_keeps_its_word_for_that() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path();
+    let end = |winner| Dissolution { winner: ClusterId(winner), at: LogIndex(40) };
+    let ended = |winner| Charter { dissolved: Some(end(winner)), ..Charter::automatic() };
+    let mut expected = Vec::new();
+    for winner in [4, 3] {
+        let left = end_a_cluster(path, &ended(winner));
+        expected.push(formation::sign(&left.key, left.cluster(), end(winner)));
+        let fresh = begin_anew(path);
+        assert_eq!(DataDir::tombstones(path).unwrap(), expected, "beside the identity, and not archived");
+        drop(fresh);
+    }
+    let left = end_a_cluster(path, &Charter::default());
+    assert_eq!(DataDir::tombstones(path).unwrap(), expected, "nothing was said of this one");
+    assert_ne!(left.cluster(), expected[1].cluster);
+    DataDir::forget_tombstones(path).unwrap();
+    assert_eq!(DataDir::tombstones(path).unwrap(), []);
 }

@@ -11,6 +11,7 @@ mod compare;
 mod data_dir;
 mod encounters;
 mod examine;
+mod fates;
 mod fingerprint;
 mod forming;
 mod gather;

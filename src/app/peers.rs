@@ -16,6 +16,7 @@ use smol::{LocalExecutor, Timer};
 use super::addresses::Addresses;
 use super::admission::Desk;
 use super::encounters::Encounters;
+use super::fates::Fates;
 use super::forming;
 use super::lan::Lan;
 use crate::consensus::Message;
@@ -83,7 +84,20 @@ impl Members {
         let transport = Arc::clone(&peers.transport);
         let meeting = async {
             match self.found {
-                Some((lan, desk)) => Encounters { transport, desk, lan }.look_out().await,
+                Some((lan, desk)) => {
+                    let fates = Fates {
+                        transport: Arc::clone(&transport),
+                        desk: desk.clone(),
+                        lan: Arc::clone(&lan),
+                    };
+                    let ended = async {
+                        fates.decided().await;
+                        fates.desk.ended.reach(1);
+                    };
+                    or(Encounters { transport, desk, lan }.look_out(), ended).await;
+                    // The node stops.
+                    std::future::pending().await
+                }
                 None => std::future::pending().await,
             }
         };

@@ -22,6 +22,7 @@ use super::chain;
 use super::charter;
 use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
+use super::fates::{self, Tail};
 use super::forming;
 use super::gather;
 use super::lan::Lan;
@@ -40,7 +41,7 @@ use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::listening;
-use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
+use crate::runtime::{AdmissionOptions, Fault, Handle, Milestone, NodeIds, Parts, Running, ServeError};
 use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
@@ -153,7 +154,7 @@ pub fn serve(config: ServeConfig) -> ExitCode {
 enum End {
     /// It was told to.
     Stop,
-    /// The cluster has given itself up for another one.
+    /// The cluster has given itself up for another one, or this member was never needed in it.
     Leave,
 }
 
@@ -202,7 +203,7 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     let metrics = Arc::new(Metrics::new(api::methods()));
     let member = data.content.identity.member;
     let others_vote = data.content.store.meta().conf_state.others_vote(member);
-    let (running, identity, lock) =
+    let (running, identity, tail, lock) =
         start(config, data, clock, &metrics).or_else(|failure| ended(config, failure, others_vote))?;
     let handle = running.handle().clone();
     started.get_or_init(|| handle.clone());
@@ -210,7 +211,7 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
         let (lan, cluster) = (Arc::clone(lan), identity.cluster());
         tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name()));
     }
-    let place = Place { name, identity, trust, lan, tls };
+    let place = Place { name, identity, tail, ended: Arc::default(), trust, lan, tls };
     let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
     let end = match outcome {
         Ok(end) => end,
@@ -218,7 +219,7 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
         Err(failure) => return ended(config, failure, handle.others_vote()),
     };
     if end == End::Leave {
-        DataDir::leave(&config.data_dir)?;
+        DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter)?;
     }
     running.stop()?;
     drop(lock);
@@ -302,7 +303,7 @@ impl ClientTls {
     }
 }
 
-type Started = (Running, Identity, crate::runtime::files::DirectoryLock);
+type Started = (Running, Identity, Tail, crate::runtime::files::DirectoryLock);
 
 fn start(
     config: &ServeConfig,
@@ -326,6 +327,7 @@ fn start(
         },
         prng.fork(),
     );
+    let tail = Tail::of(&recovered.entries);
     let recovery = Recovery {
         member: identity.member,
         boot_nonce: identity.boot_nonce,
@@ -348,13 +350,16 @@ fn start(
         hold_until: Some(clock.now() + COMMIT_AFTER),
     };
     let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
-    Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
+    Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, tail, lock))
 }
 
 /// Who the node is among others.
 struct Place {
     name: String,
     identity: Identity,
+    tail: Tail,
+    /// Reached when others say that its cluster has ended.
+    ended: Arc<Milestone>,
     trust: Trust,
     /// Where it finds others, if it does.
     lan: Option<Arc<Lan>>,
@@ -413,6 +418,8 @@ async fn attend(
             }
         };
         executor.spawn(charter::keep_time(handle.clone(), clock)).detach();
+        let bury = fates::bury(handle.clone(), config.data_dir.clone(), identity.cluster());
+        executor.spawn(bury).detach();
         executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
         tracing::info!("ready to serve client requests");
         if let Some(lan) = lan {
@@ -423,7 +430,7 @@ async fn attend(
     };
     // A task of its own: polled with the rest it would look at its descriptor at every wake-up.
     let signal = executor.spawn(async move { signals.next().await });
-    let end = executor.run(or(end_of_run(&handle, running, signal), serving)).await?;
+    let end = executor.run(or(end_of_run(running, &place.ended, signal), serving)).await?;
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
     let outcome = executor.run(or(wind_down(running, &api, stop), fault)).await;
     executor.run(members.cancel()).await;
@@ -460,7 +467,7 @@ fn beside(
     place: &Place,
     clock: Clock,
 ) -> Result<(Members, Operator), ServeFailure> {
-    let Place { name, identity, trust, lan, .. } = place;
+    let Place { name, identity, tail, trust, lan, .. } = place;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (pending, conflicts) = (Arc::default(), Arc::default());
     let desk = Desk {
@@ -470,6 +477,8 @@ fn beside(
         trust: config.peer.trust,
         pending: Arc::clone(&pending),
         conflicts: Arc::clone(&conflicts),
+        tail: *tail,
+        ended: Arc::clone(&place.ended),
         clock,
     };
     let members = Members {
@@ -486,10 +495,11 @@ fn beside(
 
 /// Waits for a signal, a fault, or word that this member has no part in its cluster any more.
 async fn end_of_run(
-    handle: &Handle,
     running: &Running,
+    ended: &Milestone,
     signal: Task<Option<io::Result<Signal>>>,
 ) -> Result<End, ServeFailure> {
+    let handle = running.handle();
     let told = async {
         match signal.await {
             Some(Ok(signal)) => tracing::info!(?signal, "stopping"),
@@ -514,8 +524,15 @@ async fn end_of_run(
         handle.distrusted().await;
         Err(ServeFailure::Diverged)
     };
+    let abandoned = async {
+        if !ended.wait(1).await {
+            std::future::pending::<()>().await;
+        }
+        Ok(End::Leave)
+    };
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
-    or(or(fault, or(fenced, diverged)), or(told, or(removed, left(handle)))).await
+    let leaves = or(removed, or(left(handle), abandoned));
+    or(or(fault, or(fenced, diverged)), or(told, leaves)).await
 }
 
 /// Waits until the cluster has given itself up for another one, and the other members have had time to learn that from this one.

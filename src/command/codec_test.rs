@@ -3,9 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-use super::super::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey};
+use super::super::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey, Tombstone};
 use super::*;
-use crate::ids::ClusterId;
+use crate::ids::{ClusterId, LogIndex};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..6).prop_map(Bytes::from)
@@ -102,6 +102,11 @@ fn lease_command() -> impl Strategy<Value = LeaseCommand> {
     ]
 }
 
+fn tombstone(number: u64, hash: [u8; 32]) -> Tombstone {
+    let (cluster, winner, at) = (ClusterId(number), ClusterId(1), LogIndex(number));
+    Tombstone { cluster, winner, at, signer: PublicKey(hash), signature: [5; 64] }
+}
+
 fn charter_command() -> impl Strategy<Value = CharterCommand> {
     let by = prop_oneof![
         Just(Admission::Window),
@@ -110,7 +115,7 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
         Just(Admission::FleetKey),
     ];
     let fields = (any::<[u8; 32]>(), any::<[u8; 8]>(), any::<u64>(), any::<String>(), bytes(), bytes());
-    (0..11, fields, by, vec(any::<String>(), 0..3)).prop_map(
+    (0..12, fields, by, vec(any::<String>(), 0..3)).prop_map(
         |(kind, (hash, id, number, name, one, other), by, peer_urls)| {
             let (id, key) = (TokenId(id), TokenKey(hash));
             match kind {
@@ -124,7 +129,8 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
                 7 => CharterCommand::Establish(Authority { certificate: one, key: other }),
                 8 => CharterCommand::IssueClient { key: ClientKey(hash), name },
                 9 => CharterCommand::RevokeClient { key: ClientKey(hash) },
-                _ => CharterCommand::Dissolve { winner: ClusterId(number) },
+                10 => CharterCommand::Dissolve { winner: ClusterId(number) },
+                _ => CharterCommand::Bury(tombstone(number, hash)),
             }
         },
     )
@@ -274,6 +280,15 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
         ),
         (CharterCommand::RevokeClient { key: ClientKey(hash) }, [&[10][..], &hash].concat()),
         (CharterCommand::Dissolve { winner: ClusterId(258) }, vec![11, 2, 1, 0, 0, 0, 0, 0, 0]),
+        (
+            CharterCommand::Bury(tombstone(258, hash)),
+            [
+                &[12, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0][..],
+                &hash,
+                &[5; 64],
+            ]
+            .concat(),
+        ),
     ];
     for (command, expected) in cases {
         let envelope = Envelope { id: ProposalId::default(), command: Command::Charter(command) };

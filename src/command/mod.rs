@@ -14,7 +14,10 @@ pub mod varint;
 
 use bytes::Bytes;
 
-pub use charter::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey};
+pub use charter::{
+    Admission, Authority, CharterCommand, ClientKey, SIGNATURE_BYTES, TOMBSTONE_BYTES, TokenId, TokenKey,
+    Tombstone,
+};
 pub use key_range::{KeyBounds, KeyRange, RangeEnd};
 pub use lease::{LeaseCommand, LeaseInstance};
 pub use member::MemberCommand;
@@ -98,7 +101,8 @@ impl Command {
                 CharterCommand::Admit { .. }
                 | CharterCommand::Elapsed { .. }
                 | CharterCommand::Establish(_)
-                | CharterCommand::Dissolve { .. },
+                | CharterCommand::Dissolve { .. }
+                | CharterCommand::Bury(_),
             ) => false,
         }
     }

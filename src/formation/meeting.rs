@@ -120,7 +120,8 @@ impl Meeting {
             | Answer::Promised { .. }
             | Answer::NotPromised(_)
             | Answer::Member(_)
-            | Answer::Absorbed => {
+            | Answer::Absorbed
+            | Answer::Buried(_) => {
                 return Err(format!("{asked} was not told of an initial cluster"));
             }
         }
@@ -200,7 +201,7 @@ pub fn receive(identity: &Identity, members: &[Member], key: PublicKey, question
     };
     let known = members.iter().find(|member| member.key == Some(key));
     let question = match (question, known) {
-        (Question::Probe { .. } | Question::Promise { .. }, _) => {
+        (Question::Probe { .. } | Question::Promise { .. } | Question::Fate { .. }, _) => {
             return Reception::Answer(Answer::Member(standing(identity, members)));
         }
         (Question::Meets(_) | Question::Join { .. }, Some(member)) => return welcome(member.id()),

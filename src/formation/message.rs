@@ -10,13 +10,14 @@
 //!             3 promise: round:u64  patient:u8 (0, 1)  view
 //!             4 join:    name:text  peer_urls:list of text  claim:bytes
 //!             5 absorb:  cluster:u64  nodes:list of (key:32 bytes  name:text  peer_urls:list of text)
+//!             6 fate:    cluster:u64
 //! answer    = version:u8 (2)  kind:u8
 //!             1 fresh: name:text     2 welcome: root:32  generation:u64  member:u64  facts (as the store keeps them)
 //!             3 wait: sentence:text  4 refused: sentence:text
 //!             5 gathers: name:text  attempt:u8 (0, 1)  round:u64, if 1  promised:u8 (0, 1)  to:32, if 1  waits:u8 (0, 1)  view
 //!             6 promised: round:u64  7 not promised: sentence:text
 //!             8 member: name:text  cluster:u64  generation:u64  flags:u8 (1 committed, 2 open)
-//!             9 pending: sentence:text     10 absorbed
+//!             9 pending: sentence:text     10 absorbed     11 buried: list of 120 bytes, see `Tombstone`
 //! view      = list of fingerprints of 32 bytes, ascending
 //! ```
 //!
@@ -24,7 +25,9 @@
 
 use super::identity::{ClusterRoot, FINGERPRINT_BYTES, Fingerprint, Generation, PUBLIC_KEY_BYTES};
 use super::meeting::joining_state;
+use crate::command::{TOMBSTONE_BYTES, Tombstone};
 use crate::ids::{ClusterId, MemberId, PublicKey};
+use crate::limits::TOMBSTONES_MAX;
 use crate::store::{Member, decode_facts, encode_facts};
 
 /// The version of the bytes.
@@ -78,6 +81,11 @@ pub enum Question {
         cluster: ClusterId,
         /// Its members.
         nodes: Vec<Candidate>,
+    },
+    /// What became of this cluster, of which the asking node is a member that hears no leader?
+    Fate {
+        /// Which.
+        cluster: ClusterId,
     },
 }
 
@@ -143,6 +151,8 @@ pub enum Answer {
     Pending(String),
     /// They are members.
     Absorbed,
+    /// The cluster has ended, as these say.
+    Buried(Vec<Tombstone>),
 }
 
 /// What a member says of its cluster.
@@ -250,6 +260,10 @@ impl Question {
                     put_texts(&mut out, peer_urls);
                 }
             }
+            Self::Fate { cluster } => {
+                out.push(question::FATE);
+                out.extend_from_slice(&cluster.0.to_le_bytes());
+            }
         }
         out
     }
@@ -287,6 +301,7 @@ impl Question {
                 let nodes = (0..count).map(|_| node(bytes)).collect::<Result<_, _>>()?;
                 Self::Absorb { cluster, nodes }
             }
+            question::FATE => Self::Fate { cluster: ClusterId(take_number(bytes)?) },
             _ => return Err(MessageError),
         };
         end(bytes, question)
@@ -299,6 +314,7 @@ mod question {
     pub(super) const PROMISE: u8 = 3;
     pub(super) const JOIN: u8 = 4;
     pub(super) const ABSORB: u8 = 5;
+    pub(super) const FATE: u8 = 6;
 }
 
 mod answer {
@@ -312,6 +328,7 @@ mod answer {
     pub(super) const MEMBER: u8 = 8;
     pub(super) const PENDING: u8 = 9;
     pub(super) const ABSORBED: u8 = 10;
+    pub(super) const BURIED: u8 = 11;
 }
 
 const COMMITTED: u8 = 1;
@@ -348,6 +365,12 @@ impl Answer {
                 put_view(&mut out, view);
             }
             Self::Absorbed => out.push(answer::ABSORBED),
+            Self::Buried(tombstones) => {
+                out.push(answer::BURIED);
+                let tombstones = &tombstones[..tombstones.len().min(TOMBSTONES_MAX)];
+                put_count(&mut out, tombstones.len());
+                out.extend(tombstones.iter().flat_map(Tombstone::to_bytes));
+            }
             Self::Promised { round } => {
                 out.push(answer::PROMISED);
                 out.extend_from_slice(&round.to_le_bytes());
@@ -390,6 +413,12 @@ impl Answer {
             }
             answer::PENDING => Self::Pending(take_text(bytes)?),
             answer::ABSORBED => Self::Absorbed,
+            answer::BURIED => {
+                let count = take_count(bytes, TOMBSTONES_MAX)?;
+                let tombstone =
+                    |bytes: &mut &[u8]| Ok(Tombstone::from_bytes(&take_array::<TOMBSTONE_BYTES>(bytes)?));
+                Self::Buried((0..count).map(|_| tombstone(bytes)).collect::<Result<_, _>>()?)
+            }
             _ => return Err(MessageError),
         };
         end(bytes, answer)

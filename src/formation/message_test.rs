@@ -3,6 +3,7 @@
 use super::*;
 use crate::formation::identity::test_key;
 use crate::formation::{found_solo, test_founding};
+use crate::store::test_charter;
 
 fn view(seeds: std::ops::Range<u8>) -> View {
     View::of(seeds.map(|seed| test_key(seed).fingerprint()))
@@ -17,7 +18,12 @@ fn questions() -> Vec<Question> {
         Question::Probe { name: name.clone(), over: Some(u64::MAX), view: view(1..4) },
         Question::Promise { round: u64::MAX - 1, patient: true, view: view(1..2) },
         Question::Promise { round: 5, patient: false, view: view(0..0) },
-        Question::Join { name, peer_urls, claim: vec![1, 2, 3] },
+        Question::Join { name: name.clone(), peer_urls: peer_urls.clone(), claim: vec![1, 2, 3] },
+        Question::Absorb {
+            cluster: ClusterId(9),
+            nodes: vec![Candidate { key: PublicKey([4; 32]), name, peer_urls }],
+        },
+        Question::Fate { cluster: ClusterId(u64::MAX) },
     ]
 }
 
@@ -54,6 +60,9 @@ fn answers() -> Vec<Answer> {
         Answer::Member(Standing { committed: false, open: true, ..standing.clone() }),
         Answer::Member(standing),
         Answer::Pending("approve it".into()),
+        Answer::Absorbed,
+        Answer::Buried(Vec::new()),
+        Answer::Buried(test_charter().buried),
     ]
 }
 
@@ -75,7 +84,7 @@ fn what_is_said_comes_back_and_other_bytes_are_refused() {
 fn check_refusals(bytes: &[u8], refused: impl Fn(&[u8]) -> bool) {
     assert!((0..bytes.len()).all(|cut| refused(&bytes[..cut])));
     assert!(refused(&[bytes, &[0]].concat()));
-    for (at, wrong) in [(0, 1), (0, 3), (1, 0), (1, 10)] {
+    for (at, wrong) in [(0, 1), (0, 3), (1, 0), (1, 12)] {
         let mut other = bytes.to_vec();
         other[at] = wrong;
         assert!(refused(&other), "{wrong} at {at}");

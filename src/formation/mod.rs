@@ -15,6 +15,7 @@ mod record;
 mod runs;
 mod secret;
 mod token;
+mod tombstone;
 
 #[cfg(test)]
 mod data_dir_test;
@@ -44,3 +45,4 @@ pub use secret::{
     Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,
 };
 pub use token::{JoinToken, TOKEN_BYTES, TokenError};
+pub use tombstone::{Doubt, believe, drop_tombstones, keep_tombstones, kept_tombstones, sign, taken_along};

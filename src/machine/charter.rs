@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::Machine;
 use crate::command::{
     Admission, Authority, CharterCommand, ClientKey, MemberAttributes, Outcome, Rejection, TokenId, TokenKey,
+    Tombstone,
 };
 use crate::ids::{ClusterId, MemberId, PublicKey};
 use crate::limits::{
     ADMISSION_SECONDS_MIN, ADMITTED_MEMBERS_MAX, APPROVALS_MAX, AUTHORITY_BYTES_MAX, CLIENT_NAME_BYTES_MAX,
     CLIENTS_MAX, FOUNDING_WINDOW_SECONDS, FOUNDING_WINDOW_SECONDS_MAX, NODE_NAME_BYTES_MAX, NODE_URLS_MAX,
-    PEER_URL_BYTES_MAX, TOKEN_SECONDS_MAX, TOKENS_MAX, WINDOW_SECONDS_MAX,
+    PEER_URL_BYTES_MAX, TOKEN_SECONDS_MAX, TOKENS_MAX, TOMBSTONES_MAX, WINDOW_SECONDS_MAX,
 };
 use crate::mvcc::Facts;
 use crate::store::{Charter, Client, Dissolution, Member, Token, Window};
@@ -34,6 +35,7 @@ impl Machine {
             CharterCommand::IssueClient { key, name } => self.issue_client(*key, name)?,
             CharterCommand::RevokeClient { key } => self.revoke_client(*key)?,
             CharterCommand::Dissolve { winner } => self.dissolve(*winner)?,
+            CharterCommand::Bury(tombstone) => self.bury(tombstone),
         }
         Ok(Outcome::Charter)
     }
@@ -238,6 +240,20 @@ impl Machine {
             self.edit_charter(|charter| charter.dissolved = Some(Dissolution { winner, at }));
         }
         Ok(())
+    }
+
+    /// A member's word for each cluster is enough. Whether it is right, whoever it concerns finds out.
+    fn bury(&mut self, tombstone: &Tombstone) {
+        let of = |tombstone: &Tombstone| (tombstone.cluster, tombstone.signer);
+        let buried = &self.charter().buried;
+        if buried.iter().any(|known| of(known) == of(tombstone)) {
+            return;
+        }
+        let surplus = (buried.len() + 1).saturating_sub(TOMBSTONES_MAX);
+        self.edit_charter(|charter| {
+            charter.buried.drain(..surplus);
+            charter.buried.push(*tombstone);
+        });
     }
 
     /// When something ends that begins now.

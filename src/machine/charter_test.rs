@@ -11,7 +11,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use super::super::rig::{FOUNDER, Rig, TERM, interval, put};
 use super::*;
 use crate::command::{Alarm, AlarmAction, AlarmKind, Command, DeleteRange, LeaseCommand, MemberCommand, Txn};
-use crate::ids::LeaseId;
+use crate::ids::{LeaseId, LogIndex};
 
 const MINUTE: u64 = 60;
 const WINNER: ClusterId = ClusterId(4);
@@ -429,6 +429,7 @@ fn first_commands() -> Vec<(Command, bool)> {
         (charter(admit(1, Admission::Window)), false),
         (charter(elapsed(60)), false),
         (charter(CharterCommand::Establish(authority(b"one"))), false),
+        (charter(CharterCommand::Bury(tombstone(1, 1))), false),
     ]
 }
 
@@ -444,6 +445,38 @@ fn the_first_wish_of_a_user_that_comes_true_commits_the_cluster() {
         assert_eq!(rig.charter().dissolved.is_some(), !commits);
         rig.check_digest();
     }
+}
+
+fn tombstone(cluster: u64, signer: u8) -> Tombstone {
+    Tombstone {
+        cluster: ClusterId(cluster),
+        winner: WINNER,
+        at: LogIndex(cluster),
+        signer: key(signer),
+        signature: [signer; 64],
+    }
+}
+
+#[test]
+fn what_became_of_other_clusters_is_kept_once_and_the_latest_of_it() {
+    let mut rig = Rig::automatic();
+    let bury = |rig: &mut Rig, tombstone| rig.change(CharterCommand::Bury(tombstone)).unwrap();
+    for signer in [1, 2, 1] {
+        bury(&mut rig, tombstone(1, signer));
+    }
+    let other = Tombstone { at: LogIndex(9), ..tombstone(1, 2) };
+    bury(&mut rig, other);
+    assert_eq!(rig.charter().buried, [tombstone(1, 1), tombstone(1, 2)], "the first word of each counts");
+    for cluster in 2..=64 {
+        bury(&mut rig, tombstone(cluster, 1));
+    }
+    let buried = rig.charter().buried.clone();
+    assert_eq!((buried.len(), buried[0], buried[63]), (64, tombstone(1, 2), tombstone(64, 1)));
+    assert!(!rig.charter().committed);
+    rig.rotate();
+    rig.fold();
+    rig.reopen();
+    assert_eq!(rig.charter().buried, buried);
 }
 
 #[test]
@@ -487,6 +520,9 @@ fn every_change_of_the_charter_is_in_the_digest() {
         CharterCommand::Establish(authority(b"two")),
         CharterCommand::Dissolve { winner: WINNER },
         CharterCommand::Dissolve { winner: ClusterId(5) },
+        CharterCommand::Bury(tombstone(1, 1)),
+        CharterCommand::Bury(tombstone(1, 2)),
+        CharterCommand::Bury(tombstone(2, 1)),
         admit(1, Admission::Window),
         admit(1, Admission::FleetKey),
         admit(2, Admission::Window),

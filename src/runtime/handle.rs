@@ -71,6 +71,8 @@ pub struct NodeStatus {
     pub term: Term,
     /// The last index known to be committed.
     pub commit: LogIndex,
+    /// The last index in the log.
+    pub last: LogIndex,
     /// The last index whose effect can be read.
     pub applied: LogIndex,
     /// Size of the store's file in bytes.
@@ -412,6 +414,7 @@ impl Handle {
             leader: core.leader,
             term: core.term,
             commit: core.commit,
+            last: core.last,
             applied: shared.lock_confirmed().applied(),
             file_bytes: shared.file_bytes.load(Ordering::Relaxed),
             bytes_in_use: view.bytes_in_use(),

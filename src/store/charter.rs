@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! charter  = automatic:u8  committed:u8  elapsed  opened  closes  grows:u8  tokens:list  approved:list of 32 bytes
-//!            authority:there:u8 [certificate:bytes  key:bytes]  clients:list  dissolved:there:u8 [winner:u64 LE  at]
+//!            authority:there:u8 [certificate:bytes  key:bytes]  clients:list  dissolved:there:u8 [winner:u64 LE  at]  buried:list of 120 bytes, see `Tombstone`
 //!            numbers are varints
 //! token    = id:8 bytes  key:32 bytes  expires  used_by:there:u8 [32 bytes]
 //! client   = key:32 bytes  name:text  issued
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::encoding::{Reader, put_bytes};
 use super::facts::{flag, put_key, put_list, read_key};
 use crate::command::varint::put_varint;
-use crate::command::{Authority, ClientKey, TokenId, TokenKey};
+use crate::command::{Authority, ClientKey, TokenId, TokenKey, Tombstone};
 use crate::ids::{ClusterId, LogIndex, PublicKey};
 use crate::limits::FOUNDING_WINDOW_SECONDS;
 
@@ -41,6 +41,8 @@ pub struct Charter {
     pub clients: Vec<Client>,
     /// It has given itself up for another cluster.
     pub dissolved: Option<Dissolution>,
+    /// What became of other clusters whose members are in this one, oldest first: for those of them that were away.
+    pub buried: Vec<Tombstone>,
 }
 
 /// A time in which nodes are let in that prove nothing.
@@ -100,6 +102,7 @@ impl Default for Charter {
             authority: None,
             clients: Vec::new(),
             dissolved: None,
+            buried: Vec::new(),
         }
     }
 }
@@ -150,6 +153,7 @@ pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
         authority,
         clients,
         dissolved,
+        buried,
     } = charter;
     out.extend_from_slice(&[u8::from(*automatic), u8::from(*committed)]);
     for time in [elapsed, opened, closes] {
@@ -178,6 +182,7 @@ pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
         out.extend_from_slice(&winner.0.to_le_bytes());
         put_varint(out, at.0);
     }
+    put_list(out, buried, |out, tombstone| out.extend_from_slice(&tombstone.to_bytes()));
 }
 
 /// Reads them back.
@@ -192,6 +197,7 @@ pub(super) fn charter(reader: &mut Reader<'_>) -> Option<Charter> {
         authority: if flag(reader.u8()?)? { Some(authority(reader)?) } else { None },
         clients: reader.list(client)?,
         dissolved: if flag(reader.u8()?)? { Some(dissolution(reader)?) } else { None },
+        buried: reader.list(|reader| Some(Tombstone::from_bytes(&reader.array()?)))?,
     })
 }
 
@@ -234,6 +240,13 @@ pub(crate) fn test_charter() -> Charter {
         }),
         clients: vec![client(8), client(9)],
         dissolved: Some(Dissolution { winner: ClusterId(u64::MAX), at: LogIndex(900) }),
+        buried: vec![Tombstone {
+            cluster: ClusterId(3),
+            winner: ClusterId(2),
+            at: LogIndex(1 << 40),
+            signer: PublicKey([10; 32]),
+            signature: [11; 64],
+        }],
     }
 }
 
@@ -284,6 +297,9 @@ mod tests {
             &[0, 1],
             &[0xff; 8],
             &[0x84, 7],
+            &[1, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+            &[10; 32],
+            &[11; 64],
         ];
         assert_eq!(bytes, expected.concat());
     }

@@ -6,10 +6,11 @@
 //! body     = kind:u8  fields                                     numbers are varints
 //! admit    = key:32 bytes  name:bytes  peer_urls:list of bytes  by:u8 (0 window, 1 token, 2 approval, 3 fleet key)  [id:8 bytes]
 //! token    = id:8 bytes  key:32 bytes  seconds
+//! bury     = 120 bytes, see `Tombstone`
 //! ```
 
 use super::{CodecError, Reader, Writer, undefined};
-use crate::command::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey};
+use crate::command::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey, Tombstone};
 use crate::ids::ClusterId;
 
 const ADMIT: u8 = 1;
@@ -23,6 +24,7 @@ const ESTABLISH: u8 = 8;
 const ISSUE_CLIENT: u8 = 9;
 const REVOKE_CLIENT: u8 = 10;
 const DISSOLVE: u8 = 11;
+const BURY: u8 = 12;
 
 const BY_WINDOW: u8 = 0;
 const BY_TOKEN: u8 = 1;
@@ -88,6 +90,10 @@ impl Writer {
                 self.0.push(DISSOLVE);
                 self.0.extend_from_slice(&winner.0.to_le_bytes());
             }
+            CharterCommand::Bury(tombstone) => {
+                self.0.push(BURY);
+                self.0.extend_from_slice(&tombstone.to_bytes());
+            }
         }
     }
 }
@@ -123,6 +129,7 @@ impl Reader {
             ISSUE_CLIENT => CharterCommand::IssueClient { key: ClientKey(self.array()?), name: self.text()? },
             REVOKE_CLIENT => CharterCommand::RevokeClient { key: ClientKey(self.array()?) },
             DISSOLVE => CharterCommand::Dissolve { winner: ClusterId(self.fixed_u64()?) },
+            BURY => CharterCommand::Bury(Tombstone::from_bytes(&self.array()?)),
             kind => return Err(undefined("change of the charter", kind)),
         })
     }

@@ -281,7 +281,7 @@ impl Gathering {
             }
             Question::Promise { view, .. } => self.neighbours.heard(now, from, None, Some(view)),
             Question::Join { name, .. } => self.neighbours.heard(now, from, Some(name), None),
-            Question::Meets(_) | Question::Absorb { .. } => {}
+            Question::Meets(_) | Question::Absorb { .. } | Question::Fate { .. } => {}
         }
         self.step(now);
         if let Some(answer) = self.answer(now, ticket, from, question) {

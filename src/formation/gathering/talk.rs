@@ -30,7 +30,7 @@ impl Gathering {
             Question::Meets(_) => Some(Answer::Refused(format!(
                 "{name} was not told of an initial cluster: it looks for others"
             ))),
-            Question::Join { .. } | Question::Absorb { .. } => {
+            Question::Join { .. } | Question::Absorb { .. } | Question::Fate { .. } => {
                 Some(Answer::Wait(format!("{name} is in no cluster itself")))
             }
             Question::Probe { .. } => {

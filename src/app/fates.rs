@@ -1,0 +1,311 @@
+//! A member that hears no leader: whether its cluster still is, and whether it has anything that could be missed.
+//!
+//! Owns: when others are asked what became of the cluster, when a member that nothing depends on begins anew, and what operators are told. Must never: let a
+//! member leave that has, or may have, what a user has written, or whose vote may be needed. Driven by `peers`, and at a start by `serve`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::Timer;
+
+use super::admission::Desk;
+use super::data_dir::DataDir;
+use super::lan::Lan;
+use crate::command::codec::decode;
+use crate::command::{CharterCommand, Command, Tombstone};
+use crate::formation::{Answer, Fingerprint, Question, believe};
+use crate::ids::{ClusterId, LogIndex, MemberId};
+use crate::mvcc::Facts;
+use crate::peer::Transport;
+use crate::runtime::{Handle, ServeError};
+use crate::time::Instant;
+use crate::wal::{EntryKind, LogEntry};
+
+/// How often is looked whether there is a leader.
+const LOOK: Duration = Duration::from_secs(2);
+/// After so long without one other clusters are asked: no election takes as long.
+const ASK_AFTER: Duration = Duration::from_secs(10);
+/// After so long without one, of running time, a member that nothing depends on begins anew.
+const GIVE_UP_AFTER: Duration = Duration::from_mins(10);
+/// The pause before a tombstone that could not be buried is tried again.
+const BURY_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the log had at the start beyond what is applied: before there is a leader nobody knows how much of that is committed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tail {
+    /// The last entry.
+    last: LogIndex,
+    /// The last one that is a change of the configuration, or what a user has asked for.
+    weighty: LogIndex,
+}
+
+impl Tail {
+    /// That of a log with these entries.
+    pub(super) fn of(entries: &[LogEntry]) -> Self {
+        let is_weighty = |entry: &&LogEntry| match entry.kind {
+            EntryKind::Normal if entry.data.is_empty() => false,
+            // What cannot be read may be anything.
+            EntryKind::Normal => {
+                decode(entry.data.clone()).map_or(true, |envelope| envelope.command.is_users())
+            }
+            EntryKind::ConfChange | EntryKind::ConfChangeV2 => true,
+        };
+        let index = |entry: &LogEntry| entry.index;
+        Self {
+            last: entries.last().map(index).unwrap_or_default(),
+            weighty: entries.iter().rfind(is_weighty).map(index).unwrap_or_default(),
+        }
+    }
+
+    /// Whether there may be something weighty after what is applied, in a log that ends at `last` by now. What has come in this run was not looked at.
+    fn may_weigh(&self, applied: LogIndex, last: LogIndex) -> bool {
+        self.weighty > applied || (last > applied && last > self.last)
+    }
+}
+
+/// How long there has been no leader.
+#[derive(Debug, Default)]
+struct Silence {
+    since: Option<Instant>,
+}
+
+impl Silence {
+    fn look(&mut self, now: Instant, led: bool) -> Duration {
+        if led {
+            self.since = None;
+            return Duration::ZERO;
+        }
+        now.since(*self.since.get_or_insert(now))
+    }
+}
+
+/// Whether nothing can be missed that this member has, and nobody waits for its vote.
+fn is_dispensable(facts: &Facts, me: MemberId, tail_may_weigh: bool) -> bool {
+    let conf = &facts.conf_state;
+    let votes = conf.voters.contains(&me) || conf.voters_outgoing.contains(&me);
+    !votes && !facts.charter.committed && !tail_may_weigh
+}
+
+/// See the module.
+pub(super) struct Fates {
+    pub(super) transport: Arc<Transport>,
+    pub(super) desk: Desk,
+    pub(super) lan: Arc<Lan>,
+}
+
+impl Fates {
+    /// Resolves once the cluster has ended for this member.
+    pub(super) async fn decided(&self) {
+        let (mut silence, mut said) = (Silence::default(), Said::default());
+        loop {
+            Timer::after(LOOK).await;
+            let silent = silence.look(self.desk.clock.now(), self.is_led());
+            if silent.is_zero() {
+                said = Said::default();
+            }
+            if silent >= ASK_AFTER && self.has_ended(&mut said).await {
+                return;
+            }
+            if silent >= GIVE_UP_AFTER {
+                let status = self.desk.handle.status();
+                let view = self.desk.handle.view();
+                let may_weigh = self.desk.tail.may_weigh(view.applied(), status.last);
+                if is_dispensable(view.facts(), status.member, may_weigh) {
+                    tracing::warn!(
+                        ?silent,
+                        "nobody leads the cluster that this member was about to join, and nobody has written to it as far as this member knows: it begins anew"
+                    );
+                    return;
+                }
+                said.waits(view.facts(), status.member, view.applied(), silent);
+            }
+        }
+    }
+
+    /// Whether somebody leads whom this member reaches. One that never votes does not lose its leader by itself, however long that is gone.
+    fn is_led(&self) -> bool {
+        let status = self.desk.handle.status();
+        let reaches = |leader| leader == status.member || self.transport.connected().contains_key(&leader);
+        status.leader.is_some_and(reaches)
+    }
+
+    /// Asks the other clusters that were heard of.
+    async fn has_ended(&self, said: &mut Said) -> bool {
+        let cluster = self.desk.identity.cluster();
+        let question = Question::Fate { cluster };
+        for at in self.lan.clusters_beside(cluster).into_values().flatten() {
+            let Ok((_, Answer::Buried(tombstones))) = self.transport.ask_stranger(at, &question).await else {
+                continue;
+            };
+            for tombstone in tombstones {
+                let view = self.desk.handle.view();
+                let Facts { members, charter, .. } = view.facts();
+                match believe(&tombstone, cluster, view.applied(), members, charter) {
+                    Ok(()) => {
+                        tracing::warn!(
+                            winner = %tombstone.winner, ?tombstone,
+                            "while this member was away its cluster has given itself up for another one: it joins that"
+                        );
+                        return true;
+                    }
+                    Err(doubt) => said.doubts(&tombstone, doubt),
+                }
+            }
+        }
+        false
+    }
+}
+
+/// What operators were told since there was a leader.
+#[derive(Debug, Default)]
+struct Said {
+    doubts: bool,
+    waits: bool,
+}
+
+impl Said {
+    fn doubts(&mut self, tombstone: &Tombstone, doubt: crate::formation::Doubt) {
+        if !std::mem::replace(&mut self.doubts, true) {
+            tracing::error!(
+                ?tombstone, %doubt,
+                "another cluster says that this member's cluster has given itself up for it, which cannot be believed: this member waits"
+            );
+        }
+    }
+
+    fn waits(&mut self, facts: &Facts, me: MemberId, applied: LogIndex, silent: Duration) {
+        if !std::mem::replace(&mut self.waits, true) {
+            tracing::error!("{}", sentence(facts, me, applied, silent));
+        }
+    }
+}
+
+/// What an operator has to know of a member that waits.
+fn sentence(facts: &Facts, me: MemberId, applied: LogIndex, silent: Duration) -> String {
+    let fingerprint = |voter: &MemberId| {
+        let key = facts.keys().find(|(id, _)| id == voter).map(|(_, key)| key);
+        key.map_or_else(|| voter.to_string(), |key| Fingerprint::of(&key).to_string())
+    };
+    let others: Vec<String> =
+        facts.conf_state.voters.iter().filter(|voter| **voter != me).map(fingerprint).collect();
+    let who = match &others[..] {
+        [only] if facts.conf_state.voters.len() == 1 => format!("the only voter {only} is"),
+        [] => "all members that vote are".to_owned(),
+        others => format!("of the voters {} too many are", others.join(", ")),
+    };
+    format!(
+        "{who} unreachable since {} s; this box has a copy up to index {applied}; writes acknowledged after that may exist only there; bring it back, or \"covey recover\"",
+        silent.as_secs()
+    )
+}
+
+/// Has the cluster remember what became of those that this node comes from, for their members that were away; until then the node's disk does.
+pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
+    let kept = {
+        let path = path.clone();
+        smol::unblock(move || DataDir::tombstones(&path)).await
+    };
+    let kept = match kept {
+        Ok(kept) if kept.is_empty() => return,
+        Ok(kept) => kept,
+        Err(error) => {
+            return tracing::warn!(error = %super::chain(&error), "cannot read what became of former clusters");
+        }
+    };
+    for tombstone in kept.into_iter().filter(|tombstone| tombstone.cluster != own) {
+        loop {
+            match handle.propose(Command::Charter(CharterCommand::Bury(tombstone))).await {
+                Ok(applied) if applied.outcome.is_ok() => break,
+                // This cluster has ended, too: all of it is taken along.
+                Ok(_) | Err(ServeError::Stopped) => return,
+                Err(_) => {
+                    Timer::after(BURY_AGAIN).await;
+                }
+            }
+        }
+    }
+    if let Err(error) = smol::unblock(move || DataDir::forget_tombstones(&path)).await {
+        tracing::warn!(error = %super::chain(&error), "cannot remove what became of former clusters");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::codec::encode;
+    use crate::command::{Envelope, MemberAttributes};
+    use crate::ids::{ProposalId, PublicKey, Term};
+    use crate::store::{Charter, ConfState, Member};
+
+    const ME: MemberId = MemberId(2);
+
+    fn entry(index: u64, command: Option<Command>) -> LogEntry {
+        let envelope = |command| encode(&Envelope { id: ProposalId::default(), command });
+        let data = command.map(envelope).unwrap_or_default();
+        LogEntry { index: LogIndex(index), term: Term(1), kind: EntryKind::Normal, data }
+    }
+
+    fn elapsed() -> Option<Command> {
+        Some(Command::Charter(CharterCommand::Elapsed { to: 60 }))
+    }
+
+    fn facts(voters: &[u64], committed: bool) -> Facts {
+        let conf_state =
+            ConfState { voters: voters.iter().copied().map(MemberId).collect(), ..ConfState::default() };
+        let charter = Arc::new(Charter { committed, ..Charter::automatic() });
+        let attributes = MemberAttributes { member: MemberId(1), ..MemberAttributes::default() };
+        let members = vec![Member { key: Some(PublicKey([1; 32])), votes: true, attributes }];
+        Facts { conf_state, charter, members, ..Facts::default() }
+    }
+
+    #[test]
+    fn only_who_has_nothing_and_does_not_vote_may_begin_anew() {
+        assert!(is_dispensable(&facts(&[1], false), ME, false));
+        assert!(!is_dispensable(&facts(&[1], true), ME, false), "a user has written");
+        assert!(!is_dispensable(&facts(&[1, 2], false), ME, false), "it votes");
+        let mut leaving = facts(&[1], false);
+        leaving.conf_state.voters_outgoing = vec![MemberId(1), ME];
+        assert!(!is_dispensable(&leaving, ME, false), "its vote is still needed");
+        assert!(!is_dispensable(&facts(&[1], false), ME, true), "its log may say more");
+    }
+
+    #[test]
+    fn what_a_user_asked_for_weighs_even_where_nobody_knows_that_it_is_committed() {
+        let put = Some(Command::Charter(CharterCommand::Seal));
+        let tail = Tail::of(&[entry(5, None), entry(6, put), entry(7, elapsed())]);
+        let at = |applied, last| tail.may_weigh(LogIndex(applied), LogIndex(last));
+        assert!(at(4, 7) && at(5, 7));
+        assert!(!at(6, 7) && !at(7, 7), "it is in the state, which says the rest");
+        assert!(at(6, 8), "what came in this run was not looked at");
+        assert!(!at(8, 8));
+        let change = LogEntry { kind: EntryKind::ConfChangeV2, ..entry(6, None) };
+        let strange = LogEntry { data: "?".into(), ..entry(6, None) };
+        for weighs in [change, strange] {
+            assert!(Tail::of(&[weighs]).may_weigh(LogIndex(5), LogIndex(6)));
+        }
+        assert!(!Tail::of(&[entry(6, elapsed())]).may_weigh(LogIndex(5), LogIndex(6)));
+        assert!(!Tail::of(&[]).may_weigh(LogIndex(5), LogIndex(5)));
+    }
+
+    #[test]
+    fn a_leader_that_comes_back_ends_the_silence() {
+        let mut silence = Silence::default();
+        let at = |seconds: u64| Instant(0) + Duration::from_secs(seconds);
+        assert_eq!(silence.look(at(5), false), Duration::ZERO);
+        assert_eq!(silence.look(at(14), false), Duration::from_secs(9));
+        assert_eq!(silence.look(at(20), true), Duration::ZERO);
+        assert_eq!(silence.look(at(30), false), Duration::ZERO);
+        assert_eq!(silence.look(at(630), false), GIVE_UP_AFTER);
+    }
+
+    #[test]
+    fn an_operator_is_told_who_is_missed_and_how_far_this_copy_goes() {
+        let text = sentence(&facts(&[1], true), ME, LogIndex(41), Duration::from_secs(700));
+        let voter = Fingerprint::of(&PublicKey([1; 32]));
+        assert!(text.starts_with(&format!("the only voter {voter} is unreachable since 700 s")), "{text}");
+        assert!(text.contains("up to index 41") && text.contains("covey recover"), "{text}");
+        let text = sentence(&facts(&[1, 2, 3], true), ME, LogIndex(41), Duration::from_secs(700));
+        assert!(text.starts_with(&format!("of the voters {voter}, ")), "{text}");
+    }
+}
