@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::forming::{are_one, wrote_everywhere};
-use crate::lan::{Lan, Side, until, wait};
+use crate::lan::{Box, Lan, Side, until, wait};
 
 const APART: Duration = Duration::from_secs(30);
 const TOGETHER: Duration = Duration::from_secs(90);
@@ -60,4 +60,60 @@ fn two_halves_that_were_written_to_go_on_as_they_are_and_say_so() {
             one.must(&["put", key, "again"]);
         }
     }
+}
+
+/// The box that founded a cluster alone meets another one, and is as good as new there.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_founder_that_is_alone_gives_its_cluster_up_and_keeps_the_archive() {
+    let mut lan = Lan::with(&[Side::Left, Side::Left, Side::Right]);
+    lan.start(&[]);
+    until("the left half", APART, || are_one(&lan.boxes[..2], 2, 1));
+    until("a cluster of one", APART, || are_one(&lan.boxes[2..], 1, 1));
+    lan.boxes[0].must(&["put", "first", "write"]);
+    lan.join();
+    until("one cluster of all", TOGETHER, || are_one(&lan.boxes, 3, 3));
+    assert_eq!(lan.boxes[2].must(&["get", "first"]), "first\nwrite\n");
+    assert_eq!(archives(&lan.boxes[2]), 1);
+    // What the founder has said of its cluster is known to the others by now, and it keeps it no longer.
+    let tombstones = lan.boxes[2].data_dir.join("tombstones");
+    until("the tombstone is buried", APART, || (!tombstones.exists()).then_some(()));
+    wrote_everywhere(&lan.boxes);
+}
+
+/// One that did not run when its cluster gave itself up hears what became of it, and follows.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_box_that_was_away_when_its_cluster_ended_follows_the_others() {
+    let mut lan = Lan::with(&[Side::Left, Side::Left, Side::Right, Side::Right]);
+    lan.start(&[]);
+    until("the left half", APART, || are_one(&lan.boxes[..2], 2, 1));
+    until("the right half", APART, || are_one(&lan.boxes[2..], 2, 1));
+    lan.boxes[0].must(&["put", "first", "write"]);
+    let learner = learner_of(&lan.boxes[2..]) + 2;
+    lan.boxes[learner].kill();
+    lan.join();
+    let stays = 5 - learner;
+    until("the rest is one cluster", TOGETHER, || {
+        let members = lan.boxes[stays].members();
+        (members.len() == 4 && members == lan.boxes[0].members()).then_some(())
+    });
+    let tombstones = lan.boxes[stays].data_dir.join("tombstones");
+    until("the tombstone is buried", APART, || (!tombstones.exists()).then_some(()));
+    lan.boxes[learner].start(&[]);
+    until("the box that was away", TOGETHER, || are_one(&lan.boxes, 4, 3));
+    assert_eq!(lan.boxes[learner].must(&["get", "first"]), "first\nwrite\n");
+    assert!(lan.boxes[learner].log().contains("while this member was away"), "it was told");
+    assert_eq!(archives(&lan.boxes[learner]), 1);
+}
+
+/// Which of these boxes does not vote.
+fn learner_of(boxes: &[Box]) -> usize {
+    let members = boxes[0].members();
+    let (name, _) = members.iter().find(|(_, learns)| *learns).expect("one of two learns");
+    boxes.iter().position(|one| one.data_dir.ends_with(name)).expect("it is one of these")
+}
+
+fn archives(of: &Box) -> usize {
+    std::fs::read_dir(of.data_dir.join("archive")).map_or(0, Iterator::count)
 }
