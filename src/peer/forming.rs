@@ -133,6 +133,8 @@ enum Unheard {
     Elsewhere,
     #[error("this node does not listen: is the cluster secret the same on both?")]
     Unproven,
+    #[error("this node is in no cluster that gives out join tokens")]
+    NoTokens,
     #[error("this cluster has given out no such join token, or it is used up, or its time is over")]
     Token,
     #[error("this node does not listen: {0}")]
@@ -188,7 +190,7 @@ impl Trust {
             _ => return Err(Unheard::Elsewhere),
         };
         let id = TokenId(claim[..].try_into().map_err(|_| Unheard::Token)?);
-        let key = self.tokens.as_ref().and_then(|tokens| tokens.0(id)).ok_or(Unheard::Token)?;
+        let key = self.tokens.as_ref().ok_or(Unheard::NoTokens)?.0(id).ok_or(Unheard::Token)?;
         Ok(Some(ClusterSecret::of_token(&key)))
     }
 }

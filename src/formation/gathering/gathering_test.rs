@@ -42,11 +42,15 @@ struct Fixture {
 
 impl Fixture {
     fn new(own: usize, promise: Option<Promise>) -> Self {
+        Self::with_claim(own, promise, &[])
+    }
+
+    fn with_claim(own: usize, promise: Option<Promise>, claim: &[u8]) -> Self {
         let options = Options {
             key: keys()[own],
             name: format!("n{own}"),
             peer_urls: Vec::new(),
-            claim: Vec::new(),
+            claim: claim.to_vec(),
             promise,
             timers: Timers::default(),
             prng: Prng::new(7),
@@ -407,6 +411,35 @@ fn who_waits_for_a_cluster_stops_nobody() {
     assert_eq!(second.until(3.0).state(), State::Candidate);
     second.persisted();
     assert!(matches!(second.asked[..], [(_, whom, _)] if whom == node(2)), "{:?}", second.asked);
+}
+
+/// Whoever has given the claim is mostly not here, and does not hear a probe.
+#[test]
+fn with_a_claim_it_is_shown_everywhere_and_nothing_is_founded() {
+    let mut guest = Fixture::with_claim(0, None, b"token").with(1, &[0, 1]);
+    guest.gathering.handle_sighting(guest.now, Whom::Address("far:2380".into()), true);
+    let mut asked = Vec::new();
+    for tick in 0..600_u32 {
+        guest.now = at(f64::from(tick) / 10.0);
+        while let Some(output) = guest.gathering.poll(guest.now) {
+            let Output::Ask { ask, whom, question } = output else { panic!("{output:?}") };
+            assert!(matches!(&question, Question::Join { claim, .. } if claim == b"token"), "{question:?}");
+            asked.push(whom.clone());
+            guest.gathering.handle_lost(guest.now, ask, "no such token");
+        }
+        let probe = Question::Probe { name: "n1".into(), over: None, view: all(&[0, 1]) };
+        let Some(Answer::Gathers { waits: true, .. }) = guest.asks(1, probe) else { panic!("it says so") };
+    }
+    let count = |whom: &Whom| asked.iter().filter(|asked| *asked == whom).count();
+    assert_eq!((count(&Whom::Address("far:2380".into())), count(&Whom::Node(node(1)))), (12, 12));
+    assert_eq!(guest.state(), State::Invited(Some("far:2380: no such token".into())));
+    assert!(matches!(guest.asks(1, asks_for_promise(5, &[0, 1])), Some(Answer::NotPromised(_))));
+    assert!(guest.persists.is_empty());
+    // Whoever is there lets it in.
+    let ask = guest.gathering.neighbours.ask(guest.now, Whom::Address("far:2380".into()), Matter::Enter);
+    guest.gathering.handle_answer(guest.now, ask, keys()[3], Answer::Welcome(Box::new(welcome())));
+    guest.drain();
+    assert_eq!(guest.end, Some(End::Join(Box::new(welcome()))));
 }
 
 #[test]

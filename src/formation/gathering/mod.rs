@@ -26,6 +26,13 @@
 //! same (one radio cell keeps its clients apart), waiting for it would be for ever, so after a while the lowest among all that it sees asks patiently: who sees nobody
 //! lower leaves it the founding. Some node can always be that one, and two of them have no neighbour in common.
 //!
+//! # With a claim
+//!
+//! A node that was given a claim, a join token, is to be in the cluster that gave it out, wherever that is. It asks whoever it can reach to let it in, and nothing else: the
+//! claim itself proves the two to each other, where a probe would not be heard. It never founds, and nobody counts it in.
+//!
+//! # Beside a cluster
+//!
 //! Who has long waited for a cluster that does not let it in takes no part, says so, and is in nobody's view: the others may never see that cluster.
 //! When it takes part again it does not found before what it has said is forgotten; of two that have said so, the later one is in the other's view by then.
 
@@ -60,7 +67,7 @@ pub struct Options {
     pub name: String,
     /// Where it is reached.
     pub peer_urls: Vec<String>,
-    /// What it shows for being let into a cluster; empty: nothing.
+    /// What it shows for being let into a cluster; empty: nothing. With it the node is to be in that cluster, and never founds one.
     pub claim: Vec<u8>,
     /// The promise that its record holds.
     pub promise: Option<Promise>,
@@ -276,10 +283,15 @@ impl Gathering {
         let ticket = Ticket(self.last_ticket);
         match &question {
             Question::Probe { name, over, view } => {
-                self.neighbours.heard(now, from, Some(name), Some(view));
+                // To news of what others see the answer is a probe, which one that has a claim has no use for.
+                let seen = self.claim.is_empty().then_some(view);
+                self.neighbours.heard(now, from, Some(name), seen);
                 self.release_over(from, *over);
             }
-            Question::Promise { view, .. } => self.neighbours.heard(now, from, None, Some(view)),
+            Question::Promise { view, .. } => {
+                let seen = self.claim.is_empty().then_some(view);
+                self.neighbours.heard(now, from, None, seen);
+            }
             Question::Join { name, .. } => self.neighbours.heard(now, from, Some(name), None),
             Question::Meets(_) | Question::Absorb { .. } | Question::Fate { .. } => {}
         }
@@ -332,6 +344,7 @@ impl Gathering {
         let until = match self.state(now) {
             State::NoNetwork
             | State::Candidate
+            | State::Invited(_)
             | State::Joining(_)
             | State::Pending(..)
             | State::Conflict(_)
@@ -384,11 +397,14 @@ impl Gathering {
         self.neighbours.forget(now);
     }
 
-    /// Whether this node has long waited for a cluster that does not let it in, and that the others may know nothing of.
+    /// Whether this node is to be in a certain cluster, or one was long there that does not let it in and that the others may know nothing of.
     fn waits(&self, now: Instant) -> bool {
-        let last =
-            self.neighbours.member_until(now).map(|until| until.since(self.beside_since.unwrap_or(now)));
-        last.is_some_and(|span| span >= self.timers.patience + self.timers.member_gone)
+        if !self.claim.is_empty() {
+            return true;
+        }
+        let counts = self.neighbours.member_until(now).zip(self.beside_since);
+        let long = self.timers.patience + self.timers.member_gone;
+        counts.is_some_and(|(until, since)| until.since(since) >= long)
     }
 
     fn look(&mut self, now: Instant) {
@@ -494,10 +510,19 @@ impl Gathering {
             return;
         }
         while let Some(whom) = self.neighbours.due(now) {
-            let (name, view) = (self.name.clone(), self.view.clone());
-            let question = Question::Probe { name, over: self.over, view };
-            self.ask(now, whom, Matter::Probe, question);
+            let (matter, question) = if self.claim.is_empty() {
+                let (name, view) = (self.name.clone(), self.view.clone());
+                (Matter::Probe, Question::Probe { name, over: self.over, view })
+            } else {
+                (Matter::Enter, self.asks_to_join())
+            };
+            self.ask(now, whom, matter, question);
         }
+    }
+
+    fn asks_to_join(&self) -> Question {
+        let (name, peer_urls, claim) = (self.name.clone(), self.peer_urls.clone(), self.claim.clone());
+        Question::Join { name, peer_urls, claim }
     }
 
     fn join(&mut self, now: Instant) {
@@ -511,8 +536,7 @@ impl Gathering {
         let after = members.partition_point(|node| Some(*node) <= self.joining.last);
         members.rotate_left(after);
         let Some(node) = members.first().copied() else { return };
-        let (name, peer_urls, claim) = (self.name.clone(), self.peer_urls.clone(), self.claim.clone());
-        let question = Question::Join { name, peer_urls, claim };
+        let question = self.asks_to_join();
         self.joining.last = Some(node);
         self.joining.ask = Some(self.ask(now, Whom::Node(node), Matter::Join, question));
     }

@@ -74,7 +74,10 @@ pub(super) struct Hint {
 pub(super) enum Matter {
     Probe,
     Promise(u64),
+    /// A member, known as such.
     Join,
+    /// Whoever is there, with a claim.
+    Enter,
 }
 
 /// A question that is on its way.
@@ -203,7 +206,7 @@ impl Neighbours {
     pub(super) fn ask(&mut self, now: Instant, whom: Whom, matter: Matter) -> AskId {
         self.last_ask += 1;
         let ask = AskId(self.last_ask);
-        if matter == Matter::Probe
+        if matches!(matter, Matter::Probe | Matter::Enter)
             && let Some(line) = self.line(&whom)
         {
             (line.probe, line.probed) = (Some(ask), Some(now));
@@ -271,7 +274,9 @@ impl Neighbours {
 
     /// A question had no answer.
     pub(super) fn lost(&mut self, now: Instant, asked: &Asked, why: String) {
-        let next = self.timers.probe_every;
+        // Who does not take the claim does not hear it either, and nothing changes that but an operator.
+        let enters = asked.matter == Matter::Enter;
+        let next = if enters { self.timers.pending_every } else { self.timers.probe_every };
         if let Some(line) = self.line(&asked.whom) {
             line.was_lost(now, next, why);
         }
@@ -293,7 +298,7 @@ impl Neighbours {
     fn limit(&self, matter: Matter) -> Duration {
         match matter {
             Matter::Probe => self.timers.probe_timeout,
-            Matter::Promise(_) | Matter::Join => self.timers.ask_timeout,
+            Matter::Promise(_) | Matter::Join | Matter::Enter => self.timers.ask_timeout,
         }
     }
 

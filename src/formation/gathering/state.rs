@@ -20,6 +20,8 @@ pub enum State {
     Probing(Instant),
     /// It has left the founding to this node, until then.
     Promised(Fingerprint, Instant),
+    /// It waits for the cluster that its claim is of, and was told this, if anything.
+    Invited(Option<String>),
     /// It asks all for their promise.
     Candidate,
     /// A cluster is there, and the node asks to be let in.
@@ -156,6 +158,9 @@ impl Gathering {
     /// Why this node does not begin to ask for promises.
     pub(super) fn hindrance(&self, now: Instant) -> Option<State> {
         let Some(begun) = self.begun() else { return Some(State::NoNetwork) };
+        if !self.claim.is_empty() {
+            return Some(State::Invited(self.told_at_the_door()));
+        }
         match self.cluster(now) {
             Err(clusters) => return Some(State::Conflict(clusters)),
             Ok(Some(cluster)) => {
@@ -213,6 +218,22 @@ impl Gathering {
         failed.map(|(why, until)| State::BackedOff(why.clone(), *until))
     }
 
+    /// Why the claim lets this node in nowhere: what is heard where an operator has sent it comes first.
+    fn told_at_the_door(&self) -> Option<String> {
+        let hints = self.neighbours.hints.iter();
+        let hints =
+            hints.filter_map(|(address, hint)| Some(format!("{address}: {}", hint.line.failing.as_ref()?.1)));
+        let nodes = || self.neighbours.nodes.iter();
+        let answered = nodes().filter_map(|(node, known)| match &known.says {
+            Says::Other(sentence) => Some(format!("{}: {sentence}", node.short())),
+            _ => None,
+        });
+        let lost = nodes().filter_map(|(node, known)| {
+            Some(format!("{}: {}", node.short(), known.line.failing.as_ref()?.1))
+        });
+        hints.chain(answered).chain(lost).next()
+    }
+
     /// A visible node that has left the founding to somebody, and to whom.
     fn bound(&self, now: Instant) -> Option<(Fingerprint, Fingerprint)> {
         self.neighbours.visible(now).find_map(|(node, known)| match &known.says {
@@ -238,6 +259,10 @@ impl fmt::Display for State {
             Self::NoNetwork => write!(f, "no interface has carrier and an address"),
             Self::Probing(_) => write!(f, "looking for other nodes"),
             Self::Promised(node, _) => write!(f, "the founding is left to {}", node.short()),
+            Self::Invited(None) => write!(f, "waiting for the cluster that the join token is of"),
+            Self::Invited(Some(why)) => {
+                write!(f, "waiting for the cluster that the join token is of: {why}")
+            }
             Self::Candidate => write!(f, "asking the others whether this node may found"),
             Self::Joining(cluster) => write!(f, "joining cluster {cluster}"),
             Self::Pending(cluster, why) => {

@@ -66,6 +66,9 @@ impl Gathering {
         if self.begun().is_none() {
             return Err("its interfaces are down".into());
         }
+        if !self.claim.is_empty() {
+            return Err("it waits for the cluster of its join token".into());
+        }
         if self.neighbours.member_until(now).is_some() {
             return Err("it has found a cluster".into());
         }
@@ -113,7 +116,11 @@ impl Gathering {
     pub(super) fn heard(&mut self, now: Instant, asked: &Asked, from: PublicKey, answer: Answer) {
         let node = Fingerprint::of(&from);
         let watched = self.held.is_some_and(|held| held.promise.candidate == from);
-        let next = if watched { self.timers.watch_every } else { self.neighbours.pause(&mut self.prng) };
+        let next = match asked.matter {
+            Matter::Enter => self.timers.pending_every,
+            _ if watched => self.timers.watch_every,
+            _ => self.neighbours.pause(&mut self.prng),
+        };
         let known = match self.neighbours.answered(now, asked, from, next) {
             Ok(Some(known)) => known,
             Ok(None) => return,
@@ -135,12 +142,18 @@ impl Gathering {
                 known.says = Says::Gathers { promised, waits, view };
                 self.release(asked.at, from, round);
             }
-            (Matter::Probe, Answer::Wait(sentence) | Answer::Refused(sentence)) => {
+            (Matter::Probe, Answer::Wait(sentence) | Answer::Refused(sentence))
+            | (
+                Matter::Enter,
+                Answer::Wait(sentence) | Answer::Refused(sentence) | Answer::Pending(sentence),
+            ) => {
                 known.says = Says::Other(sentence);
             }
-            (Matter::Probe, _) => known.says = Says::Other("it gives no sensible answer".into()),
+            (Matter::Join | Matter::Enter, Answer::Welcome(welcome)) => self.welcomed(welcome),
+            (Matter::Probe | Matter::Enter, _) => {
+                known.says = Says::Other("it gives no sensible answer".into())
+            }
             (Matter::Promise(round), answer) => self.promised(now, node, round, answer),
-            (Matter::Join, Answer::Welcome(welcome)) => self.welcomed(welcome),
             (Matter::Join, Answer::Pending(sentence) | Answer::Refused(sentence)) => {
                 self.joining.said = Some(sentence);
                 self.joining.not_before = now + self.timers.pending_every;
@@ -201,7 +214,7 @@ impl Gathering {
                 }
             }
             (Matter::Join, _) => self.joining.not_before = now + self.timers.join_every,
-            (Matter::Probe | Matter::Promise(_), _) => {}
+            (Matter::Probe | Matter::Promise(_) | Matter::Enter, _) => {}
         }
         self.neighbours.lost(now, asked, why);
     }
