@@ -4,6 +4,7 @@
 //! disk. Driven by `serve` before the node starts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::{Discriminant, discriminant};
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,12 +16,13 @@ use futures_channel::oneshot;
 use smol::channel::{Receiver, Sender};
 use smol::future::or;
 use smol::stream::StreamExt as _;
-use smol::{Async, LocalExecutor, Timer};
+use smol::{Async, LocalExecutor, Task, Timer};
 
 use super::data_dir::{DataDir, FreshDir};
 use super::forming::resolve;
 use super::lan::Lan;
 use super::serve::ServeFailure;
+use super::staggered::staggered;
 use crate::api::{AroundNode, Waiting, WaitingNode};
 use crate::config::PeerConfig;
 use crate::formation::gathering::{
@@ -101,6 +103,7 @@ pub(super) fn gather(
         tickets: BTreeMap::new(),
         met: Vec::new(),
         sighted: BTreeSet::new(),
+        asks: Vec::new(),
         said: None,
         name,
         began: clock.now(),
@@ -203,6 +206,8 @@ struct Gatherer<'a> {
     met: Vec<(Fingerprint, SocketAddr)>,
     /// Who was there when it was looked last.
     sighted: BTreeSet<Fingerprint>,
+    /// Questions on their way, by whom and what kind. The same is not asked twice at a time.
+    asks: Vec<((Whom, Discriminant<Question>), Task<()>)>,
     said: Option<(State, Instant)>,
     name: &'a str,
     began: Instant,
@@ -313,35 +318,49 @@ impl Gatherer<'_> {
         Ok(end)
     }
 
-    fn ask(&self, ask: AskId, whom: Whom, question: Question, answers: Sender<Happening>) {
+    fn ask(&mut self, ask: AskId, whom: Whom, question: Question, answers: Sender<Happening>) {
         let mut places = match &whom {
             Whom::Node(node) => {
-                let heard = self.lan.places().remove(node).unwrap_or_default();
+                // Where it was met it can be reached, in one direction at least.
                 let met = self.met.iter().rev().filter(|(known, _)| known == node).map(|(_, at)| *at);
-                heard.into_iter().chain(met).collect()
+                let mut places: Vec<SocketAddr> = met.collect();
+                let heard = self.lan.places().remove(node).unwrap_or_default();
+                places.extend(heard.into_iter().filter(|at| !places.contains(at)).collect::<Vec<_>>());
+                places
             }
             Whom::Address(_) => Vec::new(),
         };
+        // What is asked anew is not waited for any more.
+        let kind = (whom.clone(), discriminant(&question));
+        self.asks.retain(|(asked, task)| *asked != kind && !task.is_finished());
+        let expected = if let Whom::Node(node) = &whom { Some(*node) } else { None };
         let port = Rc::clone(&self.port);
         let work = async move {
             if let Whom::Address(hint) = whom {
                 places = resolve(hint).await;
             }
-            let mut why = String::from("it has no address");
-            for at in places {
-                match port.ask(at, &question).await {
-                    Ok((from, answer)) => return Happening::Answered { ask, from, at, answer },
-                    Err(error) => why = format!("{at}: {error}"),
+            let (port, question) = (&port, &question);
+            let ask_at = |at| async move {
+                let (from, answer) =
+                    port.ask(at, question).await.map_err(|error| format!("{at}: {error}"))?;
+                // Addresses change hands; the node may be at another one.
+                let node = Fingerprint::of(&from);
+                if expected.is_some_and(|expected| expected != node) {
+                    return Err(format!("{at}: a node with another key answers there: {}", node.short()));
                 }
+                Ok((from, at, answer))
+            };
+            match staggered(places, ask_at).await {
+                Ok((from, at, answer)) => Happening::Answered { ask, from, at, answer },
+                Err(why) => Happening::Lost { ask, why: why.unwrap_or_else(|| "it has no address".into()) },
             }
-            Happening::Lost { ask, why }
         };
         let task = async move {
             let happening = work.await;
             // Once there is a cluster nobody listens any more.
             drop(answers.try_send(happening));
         };
-        self.executor.spawn(task).detach();
+        self.asks.push((kind, self.executor.spawn(task)));
     }
 
     /// Tells operators what is waited for, and logs it when that is news.

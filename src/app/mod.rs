@@ -25,6 +25,7 @@ mod recover;
 mod resources;
 mod restore;
 mod serve;
+mod staggered;
 
 use std::error::Error;
 

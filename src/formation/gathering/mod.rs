@@ -53,8 +53,8 @@ use neighbours::{Matter, Neighbours};
 pub use state::{Sighting, Stands, State, Status};
 pub use timers::Timers;
 
-/// Promises whose answers wait for the disk; the candidate asks once.
-const UNANSWERED_MAX: usize = 8;
+/// Promises whose answers wait for the disk; the candidate asks once, at every address that this node may have.
+const UNANSWERED_MAX: usize = 64;
 /// More of them make a pause no longer.
 const FAILURES_COUNTED: u32 = 10;
 
