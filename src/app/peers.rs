@@ -298,20 +298,16 @@ fn places_of(facts: &Facts) -> impl Iterator<Item = (MemberId, Place<'_>)> {
     })
 }
 
-/// What the transport has to know of them. Where they were heard of last comes first: what the state says may be where they were before.
+/// What the transport has to know of them. What the state says may be where they were before, and what was heard may be anybody's word.
 fn peers_at(
     places: &BTreeMap<MemberId, Place<'_>>,
     addresses: &Addresses,
     heard: &BTreeMap<Fingerprint, Vec<SocketAddr>>,
 ) -> BTreeMap<MemberId, Peer> {
     let peer = |(id, place): (&MemberId, &Place<'_>)| {
-        let mut all = heard.get(&Fingerprint::of(&place.key)).cloned().unwrap_or_default();
-        for address in place.urls.iter().flat_map(|url| addresses.of(url)) {
-            if !all.contains(&address) {
-                all.push(address);
-            }
-        }
-        (*id, Peer { key: place.key, addresses: all, seen: place.seen })
+        let heard = heard.get(&Fingerprint::of(&place.key)).cloned().unwrap_or_default();
+        let addresses = place.urls.iter().flat_map(|url| addresses.of(url)).collect();
+        (*id, Peer { key: place.key, addresses, heard, seen: place.seen })
     };
     places.iter().map(peer).collect()
 }

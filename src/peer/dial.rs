@@ -2,9 +2,11 @@
 //!
 //! Owns: one attempt at all of a member's addresses. Must never: decide when the next one is (`manager` does). Driven by `manager`.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use quinn::ClientConfig;
@@ -19,6 +21,8 @@ use crate::ids::{MemberId, PublicKey};
 
 /// For one address, from the first packet to the end of the hellos.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// After so long the next address is dialled as well: a LAN has answered by then.
+const STAGGER: Duration = Duration::from_millis(150);
 /// TLS wants a name; nobody looks at it.
 const NAME: &str = "covey";
 
@@ -26,7 +30,7 @@ const NAME: &str = "covey";
 pub(super) struct Attempt {
     pub(super) member: MemberId,
     pub(super) key: PublicKey,
-    /// In the order in which they are tried.
+    /// In the order in which they are dialled.
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) pause: Duration,
     /// Set once the pause is over: from here on the other end may already count on the connection.
@@ -35,7 +39,7 @@ pub(super) struct Attempt {
     pub(super) number: u64,
 }
 
-/// Waits out the pause, tries the addresses one after the other, and reports.
+/// Waits out the pause, tries the addresses, and reports.
 pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt) {
     if !attempt.pause.is_zero() {
         shared.host.sleep(attempt.pause).await;
@@ -49,29 +53,55 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt) {
     let _ = shared.inputs.try_send(input);
 }
 
+/// One address after the other is dialled, and none is waited for: whoever says where somebody is could have all the others waited for. The first
+/// connection that both ends have accepted is the one; the others end before they have been.
+///
 /// A refusal says more than that nobody was there, so that it is what is reported.
 async fn reach(
     shared: &Arc<Shared>,
     attempt: &Attempt,
 ) -> Result<Established, (Option<SocketAddr>, Failure)> {
-    let mut worst = (None, Failure::Lost("no address is known".into()));
     let config =
         client(&shared.credentials, attempt.key).map_err(|error| (None, Failure::Lost(error.to_string())))?;
-    for &address in &attempt.addresses {
-        let late = async {
-            shared.host.sleep(DIAL_TIMEOUT).await;
-            Err(Failure::Lost("no answer".into()))
-        };
-        match or(one(shared, attempt, address, config.clone()), late).await {
-            Ok(established) => return Ok(established),
-            Err(failure) => {
-                if !matches!(worst.1, Failure::Refused { .. }) {
-                    worst = (Some(address), failure);
+    let one_in_time = |(address, wait): (SocketAddr, Duration)| {
+        let config = config.clone();
+        Box::pin(async move {
+            shared.host.sleep(wait).await;
+            let late = async {
+                shared.host.sleep(DIAL_TIMEOUT).await;
+                Err(Failure::Lost("no answer".into()))
+            };
+            or(one(shared, attempt, address, config), late).await.map_err(|failure| (address, failure))
+        })
+    };
+    let waits = (0..).map(|n| STAGGER * n);
+    let mut tries: Vec<_> = attempt.addresses.iter().copied().zip(waits).map(one_in_time).collect();
+    let mut worst = (None, Failure::Lost("no address is known".into()));
+    poll_fn(|context| {
+        let mut established = None;
+        tries.retain_mut(|one| {
+            // Whichever is polled after that could be accepted as well.
+            if established.is_some() {
+                return true;
+            }
+            match one.as_mut().poll(context) {
+                Poll::Pending => return true,
+                Poll::Ready(Ok(new)) => established = Some(new),
+                Poll::Ready(Err((address, failure))) => {
+                    if !matches!(worst.1, Failure::Refused { .. }) {
+                        worst = (Some(address), failure);
+                    }
                 }
             }
+            false
+        });
+        match established {
+            Some(established) => Poll::Ready(Ok(established)),
+            None if tries.is_empty() => Poll::Ready(Err(worst.clone())),
+            None => Poll::Pending,
         }
-    }
-    Err(worst)
+    })
+    .await
 }
 
 async fn one(

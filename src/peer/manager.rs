@@ -34,6 +34,9 @@ const CROSSING: Duration = Duration::from_secs(2);
 /// A connection that held this long was no failure.
 const STABLE: Duration = Duration::from_secs(2);
 
+/// How many of the addresses that a member has said, and of those that were heard, are dialled: as many as one box is believed to have.
+const DIALLED_OF_A_KIND_MAX: usize = 16;
+
 /// What the manager is told.
 pub(super) enum Input {
     /// The members, and where they are, from now on.
@@ -71,11 +74,15 @@ struct Member {
     retired: Vec<Link>,
     dial: Option<Dial>,
     backoff: Backoff,
+    /// Where it was when it was connected last.
+    met: Option<SocketAddr>,
 }
 
 struct Dial {
     number: u64,
     begun: Arc<AtomicBool>,
+    /// There is news of where the member is.
+    outdated: bool,
     #[expect(dead_code, reason = "the attempt lasts as long as its task")]
     task: Option<Task<()>>,
 }
@@ -83,11 +90,28 @@ struct Dial {
 impl Member {
     /// There is no connection, or ours leads to where the member does not live any more.
     fn wants_dial(&self) -> bool {
-        !self.peer.addresses.is_empty()
-            && self
-                .link
-                .as_ref()
-                .is_none_or(|link| link.dialled && !self.peer.addresses.contains(&link.address()))
+        self.peer.has_address()
+            && self.link.as_ref().is_none_or(|link| link.dialled && !self.lives_at(link.address()))
+    }
+
+    fn lives_at(&self, address: SocketAddr) -> bool {
+        self.peer.addresses.contains(&address) || self.peer.heard.contains(&address)
+    }
+
+    /// Where it is dialled. Whatever is heard, what it has said itself comes first, and enough of both comes.
+    fn places(&self) -> Vec<SocketAddr> {
+        // Where a connection leads that is there, it need not be dialled, unless it lives there.
+        let met = self.met.filter(|met| self.link.is_none() || self.lives_at(*met));
+        let mut places: Vec<SocketAddr> = met.into_iter().collect();
+        for kind in [&self.peer.addresses, &self.peer.heard] {
+            let most = places.len() + DIALLED_OF_A_KIND_MAX;
+            for address in kind {
+                if places.len() < most && !places.contains(address) {
+                    places.push(*address);
+                }
+            }
+        }
+        places
     }
 
     /// An attempt that has begun is left alone: the other end may have accepted it already.
@@ -158,17 +182,21 @@ impl Manager {
         for (id, peer) in peers {
             let is_new = !self.members.contains_key(&id);
             let member = self.members.entry(id).or_insert_with(|| Member {
-                peer: Peer { addresses: Vec::new(), ..peer.clone() },
+                peer: Peer { addresses: Vec::new(), heard: Vec::new(), ..peer.clone() },
                 outbox: Arc::default(),
                 link: None,
                 retired: Vec::new(),
                 dial: None,
                 backoff: Backoff::default(),
+                met: None,
             });
-            let moved = member.peer.addresses != peer.addresses;
-            member.peer = peer;
-            if moved {
-                member.dial = None;
+            let before = std::mem::replace(&mut member.peer, peer);
+            if before.addresses != member.peer.addresses || before.heard != member.peer.heard {
+                member.drop_waiting_dial();
+                // Given up, it might never get as far as the right address: anybody may have made the news.
+                if let Some(dial) = &mut member.dial {
+                    dial.outdated = true;
+                }
                 member.backoff.reset();
                 let gives_way = is_new && self.shared.own.member > id;
                 self.dial_if_wanted(id, if gives_way { COURTESY } else { Duration::ZERO });
@@ -245,6 +273,7 @@ impl Manager {
         let link = Link::start(&self.shared, &member.outbox, self.last_link, (connection, greeted, dialled));
         let address = link.address();
         member.link = Some(link);
+        member.met = Some(address);
         if !member.wants_dial() {
             member.drop_waiting_dial();
         }
@@ -282,10 +311,8 @@ impl Manager {
 
     fn dial_failed(&mut self, id: MemberId, number: u64, address: Option<SocketAddr>, failure: Failure) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        if member.dial.take_if(|dial| dial.number == number).is_none() {
-            return;
-        }
-        let pause = member.backoff.next(&mut self.prng);
+        let Some(dial) = member.dial.take_if(|dial| dial.number == number) else { return };
+        let pause = if dial.outdated { Duration::ZERO } else { member.backoff.next(&mut self.prng) };
         match (failure, address) {
             (Failure::Refused { by, refusal }, Some(address)) => {
                 self.refused(Some(id), address, by, refusal);
@@ -310,13 +337,13 @@ impl Manager {
         let attempt = Attempt {
             member: id,
             key: member.peer.key,
-            addresses: member.peer.addresses.clone(),
+            addresses: member.places(),
             pause,
             begun: Arc::clone(&begun),
             number: self.last_attempt,
         };
         let task = self.shared.host.spawn(dial::run(Arc::clone(&self.shared), attempt));
-        member.dial = Some(Dial { number: self.last_attempt, begun, task });
+        member.dial = Some(Dial { number: self.last_attempt, begun, outdated: false, task });
     }
 
     fn not_welcome(&mut self, member: Option<MemberId>, address: SocketAddr, failure: Failure) {
@@ -373,7 +400,7 @@ impl Rival {
 
 #[cfg(test)]
 mod tests {
-    use super::{CROSSING, Duration, Rival, Run};
+    use super::*;
     use crate::ids::Incarnation;
 
     const RUN: Run = Run { incarnation: Incarnation(3), boot_nonce: 3 };
@@ -406,5 +433,31 @@ mod tests {
             let closed = Rival { is_closed: true, ..in_use(wins) };
             assert!(closed.gives_way(RUN, !wins, our_id_is_lower));
         }
+    }
+
+    /// An intruder says that a member has moved, to more places than anybody would try.
+    #[test]
+    fn what_is_heard_keeps_no_member_from_where_it_has_said_that_it_is_or_was_met() {
+        let at = |net: u8, hosts: std::ops::Range<u8>| -> Vec<SocketAddr> {
+            hosts.map(|host| ([10, net, 0, host], 2380).into()).collect()
+        };
+        let peer = Peer { key: PublicKey([1; 32]), addresses: at(2, 0..40), heard: at(1, 0..40), seen: None };
+        let mut member = Member {
+            peer,
+            outbox: Arc::default(),
+            link: None,
+            retired: Vec::new(),
+            dial: None,
+            backoff: Backoff::default(),
+            met: None,
+        };
+        assert_eq!(member.places(), [at(2, 0..16), at(1, 0..16)].concat());
+        for (met, others) in [(at(3, 0..1), 0..16), (at(2, 39..40), 0..16), (at(2, 0..1), 1..17)] {
+            member.met = Some(met[0]);
+            assert_eq!(member.places(), [met, at(2, others), at(1, 0..16)].concat());
+        }
+        member.met = None;
+        member.peer.heard = at(2, 0..40);
+        assert_eq!(member.places(), at(2, 0..32), "none twice");
     }
 }

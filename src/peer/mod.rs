@@ -90,10 +90,18 @@ pub struct Options {
 pub struct Peer {
     /// Its key: a connection is with this member when the other end holds it, and for no other reason.
     pub key: PublicKey,
-    /// Where it may be, best first. A link-local address has its zone.
+    /// Where it has said that it is, best first. A link-local address has its zone.
     pub addresses: Vec<SocketAddr>,
+    /// Where it may be by what anybody can say.
+    pub heard: Vec<SocketAddr>,
     /// The latest run that it is known to have shown, beyond what was seen here.
     pub seen: Option<Run>,
+}
+
+impl Peer {
+    fn has_address(&self) -> bool {
+        !self.addresses.is_empty() || !self.heard.is_empty()
+    }
 }
 
 /// Counters and levels, for metrics.

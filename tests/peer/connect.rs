@@ -147,6 +147,51 @@ fn the_next_address_is_tried() {
     assert_eq!(a.wait_connected(2), b.address);
 }
 
+/// Somebody on the network says of a member that it is in other places all the time, faster than the right one comes to its turn.
+#[test]
+fn false_news_of_where_a_member_is_keeps_nobody_from_it() {
+    let (a, b) = (Node::start(identity(1)), Node::start(identity(2)));
+    let nobody: Vec<UdpSocket> = (0..24).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let mut nowhere = nobody.iter().map(|socket| socket.local_addr().unwrap()).collect::<Vec<_>>();
+    let heard = nowhere.split_off(12);
+    nowhere.push(b.address);
+    b.trust(&[peer(&a.identity, &[])]);
+    let (id, mut place) = peer(&b.identity, &nowhere);
+    let began = Instant::now();
+    while a.transport.stats().connected == 0 {
+        place.heard = heard.clone();
+        place.heard.rotate_left(began.elapsed().as_millis() as usize % heard.len());
+        a.trust(&[(id, place.clone())]);
+        std::thread::sleep(Duration::from_millis(100));
+        // One after the other the false ones alone would take twelve seconds.
+        assert!(began.elapsed() < Duration::from_secs(10), "it was never reached");
+    }
+    assert_eq!(a.wait_connected(2), b.address);
+}
+
+/// It had moved, and was found; then somebody says that it has moved again, which is not so.
+#[test]
+fn a_member_is_looked_for_where_it_was_met() {
+    let (a, b) = (Node::start(identity(1)), Node::start(identity(2)));
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (id, mut place) = peer(&b.identity, &[nobody]);
+    place.heard = vec![b.address];
+    a.trust(&[(id, place.clone())]);
+    b.trust(&[peer(&a.identity, &[])]);
+    assert_eq!(a.wait_connected(2), b.address);
+    place.heard = Vec::new();
+    a.trust(&[(id, place)]);
+    let (mut next_run, address) = (b.identity.clone(), b.address);
+    next_run.earlier.push(next_run.run());
+    next_run.incarnation = Incarnation(2);
+    next_run.boot_nonce += 1;
+    drop(b);
+    a.wait_unreachable(2);
+    let again = Node::start_at(next_run, address);
+    again.trust(&[peer(&a.identity, &[])]);
+    assert_eq!(a.wait_connected(2), address);
+}
+
 /// Both dial at once, many times over. One connection has to stay, the same at both ends, and nothing that is sent may vanish
 /// without a word.
 #[test]

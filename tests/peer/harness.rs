@@ -167,7 +167,8 @@ impl Node {
 }
 
 pub fn peer(identity: &Identity, addresses: &[SocketAddr]) -> (MemberId, Peer) {
-    let peer = Peer { key: public(&identity.key), addresses: addresses.to_vec(), seen: None };
+    let peer =
+        Peer { key: public(&identity.key), addresses: addresses.to_vec(), heard: Vec::new(), seen: None };
     (identity.member, peer)
 }
 
