@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -46,32 +47,65 @@ pub(super) enum Load {
 pub(super) struct Daemon {
     mdns: ServiceDaemon,
     own: Fingerprint,
-    addresses: Vec<IpAddr>,
+    used: Used,
     events: Option<Events>,
     taken: usize,
     asked: Option<Receiver<Metrics>>,
 }
 
-/// A daemon that uses these interfaces and addresses only.
-pub(super) fn start(interfaces: &[Interface]) -> Result<ServiceDaemon, mdns_sd::Error> {
-    let daemon = ServiceDaemon::new()?;
-    // Changes are told by the kernel, and begin a new run.
-    daemon.set_ip_check_interval(0)?;
-    daemon.disable_interface(IfKind::All)?;
-    let all = interfaces.iter();
-    let used: Vec<(u32, IpAddr)> = all
-        .flat_map(|interface| interface.addresses.iter().map(|address| (interface.index, *address)))
-        .collect();
-    let is_used =
-        IfPredicate::new(move |seen| seen.index.is_some_and(|index| used.contains(&(index, seen.ip()))));
-    daemon.enable_interface(IfKind::Predicate(is_used))?;
-    Ok(daemon)
+/// Addresses, each on the interface of this index.
+type Used = Arc<Mutex<Vec<(u32, IpAddr)>>>;
+
+fn on_interfaces(interfaces: &[Interface]) -> Vec<(u32, IpAddr)> {
+    let on = |interface: &Interface| {
+        let index = interface.index;
+        interface.addresses.iter().map(|address| (index, *address)).collect::<Vec<_>>()
+    };
+    interfaces.iter().flat_map(on).collect()
+}
+
+/// A daemon that uses these addresses only.
+fn start(used: &Used) -> Result<ServiceDaemon, mdns_sd::Error> {
+    let mdns = ServiceDaemon::new()?;
+    // Changes are told by the kernel.
+    mdns.set_ip_check_interval(0)?;
+    mdns.disable_interface(IfKind::All)?;
+    let used = Arc::clone(used);
+    let is_used = IfPredicate::new(move |seen| {
+        let used = used.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.index.is_some_and(|index| used.contains(&(index, seen.ip())))
+    });
+    mdns.enable_interface(IfKind::Predicate(is_used))?;
+    Ok(mdns)
+}
+
+/// A daemon that nothing is said by, on these interfaces only.
+pub(super) fn listener(interfaces: &[Interface]) -> Result<ServiceDaemon, mdns_sd::Error> {
+    start(&Arc::new(Mutex::new(on_interfaces(interfaces))))
 }
 
 impl Daemon {
     pub(super) fn start(own: Fingerprint, interfaces: &[Interface]) -> Result<Self, mdns_sd::Error> {
-        let addresses = interfaces.iter().flat_map(|interface| interface.addresses.clone()).collect();
-        Ok(Self { mdns: start(interfaces)?, own, addresses, events: None, taken: 0, asked: None })
+        let used = Arc::new(Mutex::new(on_interfaces(interfaces)));
+        let mdns = start(&used)?;
+        Ok(Self { mdns, own, used, events: None, taken: 0, asked: None })
+    }
+
+    fn used(&self) -> Vec<(u32, IpAddr)> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Uses these interfaces from now on, if they are what it uses and more; false if not: it does not follow what is taken away. What is
+    /// announced has to be announced once more.
+    pub(super) fn grow(&self, interfaces: &[Interface]) -> Result<bool, mdns_sd::Error> {
+        let (before, after) = (self.used(), on_interfaces(interfaces));
+        if !before.iter().all(|used| after.contains(used)) {
+            return Ok(false);
+        }
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = after;
+        // Asked for nothing more, it looks once more at what it was asked for.
+        self.mdns.enable_interface(Vec::<IfKind>::new())?;
+        Ok(true)
     }
 
     /// Says this on the LAN from now on, and nothing else.
@@ -89,7 +123,9 @@ impl Daemon {
             return Ok(());
         };
         let host = format!("covey-{instance}.local.");
-        let mut info = ServiceInfo::new(service, &instance, &host, &self.addresses[..], port, text)?;
+        // Each interface is told those that are in its networks.
+        let addresses: Vec<IpAddr> = self.used().into_iter().map(|(_, address)| address).collect();
+        let mut info = ServiceInfo::new(service, &instance, &host, &addresses[..], port, text)?;
         // The name is made of a hash: nobody else has it.
         info.set_requires_probe(false);
         self.mdns.register(info)

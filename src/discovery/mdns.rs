@@ -1,6 +1,6 @@
 //! mDNS on the interfaces that count now: who says what there, and what is said.
 //!
-//! Owns: when the daemon is begun anew (its cache has no bounds, believes every claim, and does not follow a change of addresses), and for how long others
+//! Owns: when the daemon is begun anew (its cache has no bounds and believes every claim, and it does not follow addresses that go), and for how long others
 //! are believed to be there. Must never: keep more of others than the bounds here. Driven by the thread in `mod`.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mdns_sd::{DaemonStatus, Receiver, ServiceEvent};
 
-use super::daemon::{Daemon, Load, found, has_ended, instance_in, start};
+use super::daemon::{Daemon, Load, found, has_ended, instance_in, listener};
 use super::interfaces::{Interface, is_link_local};
 use super::sighting::{Announcement, CLIENTS, SIGHTINGS_MAX, Sighting};
 use crate::formation::Fingerprint;
@@ -20,7 +20,7 @@ use crate::time::Instant;
 /// How long another one is believed to be there that was heard, whatever it claims.
 const BELIEVED: Duration = Duration::from_secs(120);
 /// The same when the daemon is begun anew: a goodbye may have been missed meanwhile.
-const DOUBTED: Duration = Duration::from_secs(15);
+const DOUBTED: Duration = Duration::from_secs(10);
 /// How often everybody is asked anew: so early that an answer which is lost may come later, and before who is there is not believed any more.
 const ASKS_AFRESH: Duration = Duration::from_secs(80);
 /// A switch may let nothing through for half a minute after an interface came up: how long it is asked more often, and how often.
@@ -73,19 +73,29 @@ impl Mdns {
         Self { own, interfaces, announcement, run: None, ending: None, begins: now, sightings }
     }
 
-    /// The interfaces are these now: what was said on the others is taken back, and all is begun anew.
+    /// The interfaces are these now. When something is gone, what was said there is taken back, and all is begun anew.
     pub(super) fn use_interfaces(&mut self, interfaces: &[Interface], now: Instant) {
         interfaces.clone_into(&mut self.interfaces);
-        self.end(now);
+        let announcement = &self.announcement;
+        let grown = self.run.as_mut().map(|run| run.grow(interfaces, announcement, now));
+        match grown {
+            Some(Ok(true)) | None => {}
+            Some(Ok(false)) => self.end(now),
+            Some(Err(error)) => self.fail(&error, now),
+        }
     }
 
     /// Says this from now on, and nothing else.
     pub(super) fn announce(&mut self, announcement: Announcement, now: Instant) {
         self.announcement = announcement;
         if let Some(Err(error)) = self.run.as_ref().map(|run| run.daemon.announce(&self.announcement)) {
-            tracing::debug!(%error, "mDNS");
-            self.end(now + TRIES_AGAIN);
+            self.fail(&error, now);
         }
+    }
+
+    fn fail(&mut self, error: &mdns_sd::Error, now: Instant) {
+        tracing::debug!(%error, "mDNS");
+        self.end(now + TRIES_AGAIN);
     }
 
     /// Does what is due, and has `context` woken when there is more. Tells whether other sightings are believed than before.
@@ -93,14 +103,10 @@ impl Mdns {
         let mut differs = self.sightings.forget(now);
         match self.go_on(context, now) {
             Ok(took) => differs |= took,
-            Err(Ends::Mdns(error)) => {
-                tracing::debug!(%error, "mDNS");
-                self.end(now + TRIES_AGAIN);
-            }
+            Err(Ends::Mdns(error)) => self.fail(&error, now),
             Err(error) => {
                 tracing::warn!(pause = ?CALMS, "{error}; mDNS pauses");
                 self.end(now + CALMS);
-                differs = true;
             }
         }
         differs
@@ -168,6 +174,20 @@ impl Drop for Mdns {
 }
 
 impl Run {
+    fn grow(
+        &mut self,
+        interfaces: &[Interface],
+        announcement: &Announcement,
+        now: Instant,
+    ) -> Result<bool, mdns_sd::Error> {
+        if !self.daemon.grow(interfaces)? {
+            return Ok(false);
+        }
+        self.asks_again = Some(now + ASKS_AGAIN);
+        self.daemon.announce(announcement)?;
+        Ok(true)
+    }
+
     fn look(&mut self, now: Instant) -> Result<(), Ends> {
         if now < self.looks {
             return Ok(());
@@ -267,7 +287,7 @@ pub(super) fn client_endpoints(
     patience: Duration,
     clock: Clock,
 ) -> Result<Vec<SocketAddr>, mdns_sd::Error> {
-    let daemon = start(interfaces)?;
+    let daemon = listener(interfaces)?;
     let events = daemon.browse(CLIENTS)?;
     let mut until = clock.now() + patience;
     let mut endpoints = Vec::new();

@@ -1,6 +1,6 @@
 //! Real mDNS between network namespaces: nodes that come and go, on networks that come and go.
 //!
-//! Owns: what has to be seen. Must never: speak on a network of the machine's own. The tests need root: `.ci/run lan`.
+//! Owns: what has to be seen. Must never: speak on a network of the machine's own. The tests need root: `.ci/run zero`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "the processes in namespaces tell by it what they see")]
@@ -36,7 +36,7 @@ fn is_link_local(address: &SocketAddr) -> bool {
 }
 
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn three_nodes_see_each_other_and_not_themselves() {
     let lan = Lan::wired(3);
     let mut nodes = nodes(&lan, 3);
@@ -62,7 +62,7 @@ fn three_nodes_see_each_other_and_not_themselves() {
 }
 
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn who_withdraws_or_stops_is_seen_no_more() {
     let lan = Lan::wired(3);
     let mut nodes = nodes(&lan, 3);
@@ -79,7 +79,7 @@ fn who_withdraws_or_stops_is_seen_no_more() {
 
 /// A box may be up long before its network.
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn an_interface_that_comes_later_is_used() {
     let lan = Lan::new(2);
     lan.plug(0, "eth0", "lan");
@@ -100,7 +100,7 @@ fn an_interface_that_comes_later_is_used() {
 }
 
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn an_address_that_changes_is_seen_and_the_one_before_is_not() {
     let lan = Lan::wired(2);
     let nodes = nodes(&lan, 2);
@@ -116,7 +116,7 @@ fn an_address_that_changes_is_seen_and_the_one_before_is_not() {
 }
 
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn a_network_without_any_configuration_is_enough() {
     let lan = Lan::new(2);
     lan.plug(0, "eth0", "lan");
@@ -130,7 +130,7 @@ fn a_network_without_any_configuration_is_enough() {
 
 /// What is on the other side of `docker0` is no other box, and must hear nothing; nor is its address of any use to those on `eth0`.
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn networks_of_containers_do_not_count_unless_they_are_asked_for() {
     let lan = Lan::wired(2);
     for (host, interface, address) in [(0, "docker0", "172.17.0.1/16"), (1, "veth0", "172.17.0.2/16")] {
@@ -157,7 +157,7 @@ fn networks_of_containers_do_not_count_unless_they_are_asked_for() {
 
 /// Each network is told the addresses on it, and no others.
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn a_node_on_two_networks_is_seen_on_both() {
     let lan = Lan::new(3);
     for (host, interface, switch, address) in [
@@ -182,7 +182,7 @@ fn a_node_on_two_networks_is_seen_on_both() {
 
 /// Nobody is seen, and nothing breaks: once there is multicast, all is well.
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn a_network_without_multicast_does_no_harm() {
     let lan = Lan::wired(2);
     (0..2).for_each(|host| lan.multicast(host, false));
@@ -197,7 +197,7 @@ fn a_network_without_multicast_does_no_harm() {
 
 /// Others on the box use the port, too (avahi): all of them hear everything.
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn the_port_is_shared() {
     let lan = Lan::wired(2);
     let mut nodes = nodes(&lan, 2);
@@ -211,7 +211,7 @@ fn the_port_is_shared() {
 }
 
 #[test]
-#[ignore = "needs root and namespaces: .ci/run lan"]
+#[ignore = "needs root and namespaces: .ci/run zero"]
 fn clients_find_members_that_serve_them() {
     let lan = Lan::wired(3);
     let mut nodes = nodes(&lan, 3);
