@@ -246,8 +246,8 @@ mod tests {
         LogEntry { index: LogIndex(index), term: Term(1), kind: EntryKind::Normal, data }
     }
 
-    fn elapsed() -> Option<Command> {
-        Some(Command::Charter(CharterCommand::Elapsed { to: 60 }))
+    fn elapsed() -> Command {
+        Command::Charter(CharterCommand::Elapsed { to: 60 })
     }
 
     fn facts(voters: &[u64], committed: bool) -> Facts {
@@ -256,7 +256,7 @@ mod tests {
         let charter = Arc::new(Charter { committed, ..Charter::automatic() });
         let attributes = MemberAttributes { member: MemberId(1), ..MemberAttributes::default() };
         let members = vec![Member { key: Some(PublicKey([1; 32])), votes: true, attributes }];
-        Facts { conf_state, charter, members, ..Facts::default() }
+        Facts { members, charter, conf_state, ..Facts::default() }
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn what_a_user_asked_for_weighs_even_where_nobody_knows_that_it_is_committed() {
         let put = Some(Command::Charter(CharterCommand::Seal));
-        let tail = Tail::of(&[entry(5, None), entry(6, put), entry(7, elapsed())]);
+        let tail = Tail::of(&[entry(5, None), entry(6, put), entry(7, Some(elapsed()))]);
         let at = |applied, last| tail.may_weigh(LogIndex(applied), LogIndex(last));
         assert!(at(4, 7) && at(5, 7));
         assert!(!at(6, 7) && !at(7, 7), "it is in the state, which says the rest");
@@ -284,7 +284,7 @@ mod tests {
         for weighs in [change, strange] {
             assert!(Tail::of(&[weighs]).may_weigh(LogIndex(5), LogIndex(6)));
         }
-        assert!(!Tail::of(&[entry(6, elapsed())]).may_weigh(LogIndex(5), LogIndex(6)));
+        assert!(!Tail::of(&[entry(6, Some(elapsed()))]).may_weigh(LogIndex(5), LogIndex(6)));
         assert!(!Tail::of(&[]).may_weigh(LogIndex(5), LogIndex(5)));
     }
 

@@ -192,6 +192,9 @@ fn answerer(asked: Sender<Happening>) -> Answerer {
     })
 }
 
+/// Who is asked, and what kind of question.
+type Asks = (Whom, Discriminant<Question>);
+
 struct Gatherer<'a> {
     gathering: Gathering,
     fresh: &'a FreshDir,
@@ -207,7 +210,7 @@ struct Gatherer<'a> {
     /// Who was there when it was looked last.
     sighted: BTreeSet<Fingerprint>,
     /// Questions on their way, by whom and what kind. The same is not asked twice at a time.
-    asks: Vec<((Whom, Discriminant<Question>), Task<()>)>,
+    asks: Vec<(Asks, Task<()>)>,
     said: Option<(State, Instant)>,
     name: &'a str,
     began: Instant,

@@ -96,7 +96,7 @@ impl Members {
                     };
                     or(Encounters { transport, desk, lan }.look_out(), ended).await;
                     // The node stops.
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
                 None => std::future::pending().await,
             }

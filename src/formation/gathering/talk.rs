@@ -151,7 +151,7 @@ impl Gathering {
             }
             (Matter::Join | Matter::Enter, Answer::Welcome(welcome)) => self.welcomed(welcome),
             (Matter::Probe | Matter::Enter, _) => {
-                known.says = Says::Other("it gives no sensible answer".into())
+                known.says = Says::Other("it gives no sensible answer".into());
             }
             (Matter::Promise(round), answer) => self.promised(now, node, round, answer),
             (Matter::Join, Answer::Pending(sentence) | Answer::Refused(sentence)) => {
