@@ -15,7 +15,7 @@ use smol::future::or;
 
 use super::endpoint::canonical;
 use super::forming;
-use super::gate::Admission;
+use super::gate::{Admission, Shown};
 use super::greet::{self, Failure, refuse, unfinished, why};
 use super::hello::{Known, Refusal, RefusalKind};
 use super::manager::{Established, Input};
@@ -35,7 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         match admission {
             Admission::Begin => {
                 shared.counters.handshakes.fetch_add(1, Ordering::Relaxed);
-                let place = Place { shared: Arc::clone(&shared), address, was_member: false };
+                let place = Place { shared: Arc::clone(&shared), address, shown: Shown::Nothing };
                 if let Some(task) = shared.host.spawn(welcome(place, incoming)) {
                     task.detach();
                 }
@@ -56,13 +56,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
 struct Place {
     shared: Arc<Shared>,
     address: IpAddr,
-    /// It is a member, or has shown that it may become one.
-    was_member: bool,
+    shown: Shown,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.shared.gate().ended(self.address, self.was_member);
+        self.shared.gate().ended(self.address, self.shown);
     }
 }
 
@@ -76,10 +75,10 @@ async fn welcome(mut place: Place, incoming: Incoming) {
     };
     match or(greeted(&shared, incoming, &mut member), late).await {
         Ok(established) => {
-            place.was_member = true;
+            place.shown = Shown::Right;
             let _ = shared.inputs.try_send(Input::Established(established));
         }
-        Err(Failure::Heard) => place.was_member = true,
+        Err(Failure::Heard(shown)) => place.shown = shown,
         Err(failure) => {
             let _ = shared.inputs.try_send(Input::NotWelcome { member, address, failure });
         }
@@ -97,9 +96,11 @@ async fn greeted(
     if protocol.as_deref() == Some(ALPN_FORMING)
         && let Some((trust, answerer)) = &shared.forming
     {
-        let was_heard = forming::serve(&connection, shared.own_key, trust, answerer).await;
         let stranger = "it asks, and has not shown that it may";
-        return Err(if was_heard { Failure::Heard } else { Failure::Lost(stranger.into()) });
+        return Err(match forming::serve(&connection, shared.own_key, trust, answerer).await {
+            Shown::Nothing => Failure::Lost(stranger.into()),
+            shown => Failure::Heard(shown),
+        });
     }
     if protocol.as_deref() != Some(ALPN_PEER) {
         let sentence = format!("member {} speaks another protocol with members", shared.own.member);

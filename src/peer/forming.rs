@@ -23,7 +23,7 @@ use smol::future::or;
 
 use super::accept::{protocol_of, shown_key};
 use super::endpoint::{self, Opened, StartError, canonical};
-use super::gate::{Admission, Gate};
+use super::gate::{Admission, Gate, Shown};
 use super::greet::CLOSED_STOPPING;
 use super::hello::{Refusal, RefusalKind};
 use super::socket::Host;
@@ -237,22 +237,25 @@ fn opened(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (*version == VERSION).then_some((proof, message))
 }
 
-/// Hears one question on a connection of this protocol and answers it. The end of the connection is its end. Tells whether whoever asked has shown
-/// that it may: all others are strangers, whatever they have said.
+/// Hears one question on a connection of this protocol and answers it. The end of the connection is its end. Tells what whoever asked has shown: all
+/// others than those who have shown something are strangers, whatever they have said.
 pub(super) async fn serve(
     connection: &Connection,
     own: PublicKey,
     trust: &Trust,
     answerer: &Answerer,
-) -> bool {
+) -> Shown {
     match hear(connection, own, trust).await {
-        Ok(heard) => answer(heard, answerer).await,
+        Ok(heard) => {
+            let has_right = heard.secret.is_some() || !trust.fingerprints.is_empty();
+            answer(heard, answerer).await;
+            if has_right { Shown::Right } else { Shown::Near }
+        }
         Err(why) => {
             connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
-            return false;
+            Shown::Nothing
         }
     }
-    true
 }
 
 /// A question of somebody who is listened to, and where its answer goes.
@@ -456,19 +459,19 @@ async fn accept(inner: Arc<Inner>) {
                 let task = inner.host.spawn(async move {
                     let inner = for_task;
                     let served = async {
-                        let Ok(connecting) = incoming.accept() else { return false };
-                        let Ok(connection) = connecting.await else { return false };
+                        let Ok(connecting) = incoming.accept() else { return Shown::Nothing };
+                        let Ok(connection) = connecting.await else { return Shown::Nothing };
                         if protocol_of(&connection).as_deref() != Some(ALPN_FORMING) {
-                            return false;
+                            return Shown::Nothing;
                         }
                         serve(&connection, inner.own, &inner.trust, &inner.answerer).await
                     };
                     let late = async {
                         inner.host.sleep(TIMEOUT).await;
-                        false
+                        Shown::Nothing
                     };
-                    let was_heard = or(served, late).await;
-                    inner.gate.lock().unwrap_or_else(PoisonError::into_inner).ended(address, was_heard);
+                    let shown = or(served, late).await;
+                    inner.gate.lock().unwrap_or_else(PoisonError::into_inner).ended(address, shown);
                 });
                 task.into_iter().for_each(smol::Task::detach);
             }

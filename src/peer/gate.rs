@@ -1,9 +1,9 @@
 //! How many handshakes strangers may cost.
 //!
-//! Owns: a small budget for each address and one for all. Must never: remember an address that was not shown to be real, or grow with the
-//! number of attackers. Driven by `accept` with the time as an argument.
+//! Owns: a small budget for each address and one for all, and what of it is kept for members. Must never: remember an address that was not shown to be
+//! real, or grow with the number of attackers. Driven by `accept` with the time as an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,12 +11,17 @@ use crate::time::Instant;
 
 /// Handshakes under way at the same time.
 const PENDING_MAX: usize = 32;
+/// Of these only members' addresses may have the last ones: whoever takes all the others keeps no member out.
+const PENDING_FOR_MEMBERS: usize = 8;
 /// From this many on, an address has to be shown to be real before anything is computed for it.
 const PENDING_UNVALIDATED: usize = 4;
 /// Handshakes that one address may begin at once.
 const BURST: u32 = 16;
 /// The pause after which an address may begin one more.
 const REFILL: Duration = Duration::from_millis(500);
+/// The same for one whose questions are answered because it is near. All nodes on one machine that gather, and ask each other several times a second, have
+/// enough of this, and all that the whole network asks costs a processor little.
+const REFILL_NEAR: Duration = Duration::from_millis(50);
 /// Addresses that are remembered.
 const ADDRESSES_MAX: usize = 1024;
 
@@ -31,21 +36,47 @@ pub(super) enum Admission {
     Ignore,
 }
 
+/// What somebody has shown by the end of its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// That it is a member, or has what one needs to become one.
+    Right,
+    /// Nothing, but it is near, where nothing is asked for.
+    Near,
+    /// Nothing.
+    Nothing,
+}
+
 /// The budgets.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     pending: usize,
+    /// Where members are, by what they have said themselves or shown.
+    members: BTreeSet<IpAddr>,
     /// For each address the time at which its budget is whole again.
     whole_at: BTreeMap<IpAddr, Instant>,
 }
 
 impl Gate {
+    /// Members are at these addresses from now on.
+    pub(super) fn set_members(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        self.members = addresses.map(|address| address.to_canonical()).collect();
+    }
+
+    /// Whom an address stands for. A member's has a budget of its own, which its neighbours cannot use up.
+    fn origin(&self, address: IpAddr) -> IpAddr {
+        let address = address.to_canonical();
+        if self.members.contains(&address) { address } else { network(address) }
+    }
+
     /// Asks for a handshake; after [`Admission::Begin`], [`Gate::ended`] has to follow.
     pub(super) fn ask(&mut self, now: Instant, address: IpAddr, is_proven: bool) -> Admission {
-        if self.pending >= PENDING_MAX {
+        let is_members = self.members.contains(&address.to_canonical());
+        let kept = if is_members { 0 } else { PENDING_FOR_MEMBERS };
+        if self.pending >= PENDING_MAX - kept {
             return Admission::Ignore;
         }
-        let origin = origin(address);
+        let origin = self.origin(address);
         if !is_proven && (self.pending >= PENDING_UNVALIDATED || self.whole_at.contains_key(&origin)) {
             return Admission::Prove;
         }
@@ -64,18 +95,26 @@ impl Gate {
         Admission::Begin
     }
 
-    /// A handshake is over. Who turned out to be a member, or to have a right to be heard, has cost nothing.
-    pub(super) fn ended(&mut self, address: IpAddr, was_member: bool) {
+    /// A handshake is over. Whoever has a right to be heard has cost nothing.
+    pub(super) fn ended(&mut self, address: IpAddr, shown: Shown) {
         self.pending -= 1;
-        if was_member {
-            self.whole_at.remove(&origin(address));
+        let origin = self.origin(address);
+        match shown {
+            Shown::Right => drop(self.whole_at.remove(&origin)),
+            Shown::Near => {
+                if let Some(whole_at) = self.whole_at.get_mut(&origin) {
+                    *whole_at =
+                        Instant::default() + whole_at.since(Instant::default() + (REFILL - REFILL_NEAR));
+                }
+            }
+            Shown::Nothing => {}
         }
     }
 }
 
-/// Whom an address stands for: one host has a whole /64 of IPv6, except on a link's own addresses.
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+/// One host has a whole /64 of IPv6, except on a link's own addresses.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
         IpAddr::V6(v6) if !v6.is_unicast_link_local() => {
             let network = u128::from(v6) >> 64 << 64;
             IpAddr::V6(network.into())
@@ -91,7 +130,7 @@ mod tests {
     fn ask(gate: &mut Gate, now: Instant, address: &str) -> Admission {
         let admission = gate.ask(now, address.parse().unwrap(), true);
         if admission == Admission::Begin {
-            gate.ended(address.parse().unwrap(), false);
+            gate.ended(address.parse().unwrap(), Shown::Nothing);
         }
         admission
     }
@@ -125,8 +164,47 @@ mod tests {
         let (mut gate, address) = (Gate::default(), "10.0.0.1".parse().unwrap());
         for _ in 0..100 {
             assert_eq!(gate.ask(Instant(1), address, true), Admission::Begin);
-            gate.ended(address, true);
+            gate.ended(address, Shown::Right);
         }
+    }
+
+    /// It asks and is answered, which anybody on the network is.
+    #[test]
+    fn who_is_near_has_a_rate_of_its_own() {
+        let (mut gate, address) = (Gate::default(), "10.0.0.1".parse().unwrap());
+        let mut asked = |now: Instant| {
+            let mut count = 0;
+            while gate.ask(now, address, true) == Admission::Begin {
+                gate.ended(address, Shown::Near);
+                count += 1;
+                assert!(count < 1000, "there is no bound");
+            }
+            count
+        };
+        let start = Instant(1) + Duration::from_secs(60);
+        assert!(asked(start) >= 100, "a burst");
+        let second = asked(start + Duration::from_secs(1));
+        assert!((19..=21).contains(&second), "{second}");
+    }
+
+    #[test]
+    fn strangers_keep_no_member_out() {
+        let mut gate = Gate::default();
+        let member: IpAddr = "2001:db8::1".parse().unwrap();
+        gate.set_members([member].into_iter());
+        // Next to it, until that network has nothing left, and then everywhere.
+        assert_eq!(begun(&mut gate, Instant(1), "2001:db8::2"), 16);
+        let mut stranger = 0;
+        while gate.ask(Instant(1), IpAddr::V4(stranger.into()), true) == Admission::Begin {
+            stranger += 1;
+        }
+        for _ in 0..PENDING_FOR_MEMBERS {
+            assert_eq!(gate.ask(Instant(1), member, true), Admission::Begin);
+        }
+        assert_eq!(gate.ask(Instant(1), member, true), Admission::Ignore, "all together are bounded");
+        gate.ended(member, Shown::Right);
+        assert_eq!(gate.ask(Instant(1), IpAddr::V4(99.into()), true), Admission::Ignore);
+        assert_eq!(gate.ask(Instant(1), member, true), Admission::Begin);
     }
 
     #[test]
@@ -137,11 +215,11 @@ mod tests {
             assert_eq!(gate.ask(Instant(1), address(n), false), Admission::Begin);
         }
         assert_eq!(gate.ask(Instant(1), address(99), false), Admission::Prove);
-        for n in PENDING_UNVALIDATED..PENDING_MAX {
+        for n in PENDING_UNVALIDATED..PENDING_MAX - PENDING_FOR_MEMBERS {
             assert_eq!(gate.ask(Instant(1), address(n), true), Admission::Begin);
         }
         assert_eq!(gate.ask(Instant(1), address(99), true), Admission::Ignore);
-        gate.ended(address(0), false);
+        gate.ended(address(0), Shown::Nothing);
         assert_eq!(gate.ask(Instant(1), address(99), true), Admission::Begin);
         let mut gate = Gate::default();
         for n in 0..ADDRESSES_MAX {

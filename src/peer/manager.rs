@@ -204,6 +204,16 @@ impl Manager {
         }
         *self.shared.outboxes_mut() =
             self.members.iter().map(|(id, member)| (*id, Arc::clone(&member.outbox))).collect();
+        self.let_members_in();
+    }
+
+    /// Strangers leave room for those who come from where members are. What was only heard of them counts for nothing.
+    fn let_members_in(&self) {
+        let places = |member: &'_ Member| -> Vec<SocketAddr> {
+            member.peer.addresses.iter().copied().chain(member.met).collect()
+        };
+        let places = self.members.values().flat_map(places);
+        self.shared.gate().set_members(places.map(|place| place.ip()));
     }
 
     /// The member was removed, or another node has its place: nothing of it is believed any more.
@@ -273,9 +283,12 @@ impl Manager {
         let link = Link::start(&self.shared, &member.outbox, self.last_link, (connection, greeted, dialled));
         let address = link.address();
         member.link = Some(link);
-        member.met = Some(address);
+        let has_moved = member.met.replace(address) != Some(address);
         if !member.wants_dial() {
             member.drop_waiting_dial();
+        }
+        if has_moved {
+            self.let_members_in();
         }
         self.unreached.forget(|news| *news == id);
         self.refusals.forget(|news| news.0 == Some(id));
@@ -317,7 +330,7 @@ impl Manager {
             (Failure::Refused { by, refusal }, Some(address)) => {
                 self.refused(Some(id), address, by, refusal);
             }
-            (Failure::Replaced | Failure::Heard, _) => {}
+            (Failure::Replaced | Failure::Heard(_), _) => {}
             (failure, address) => {
                 if let Some(before) = self.unreached.tell(self.shared.clock.now(), id) {
                     tracing::info!(member = %id, ?address, error = %failure, before, "cannot reach a member");
@@ -349,7 +362,7 @@ impl Manager {
     fn not_welcome(&mut self, member: Option<MemberId>, address: SocketAddr, failure: Failure) {
         match failure {
             Failure::Refused { by, refusal } => self.refused(member, address, by, refusal),
-            Failure::Replaced | Failure::Heard => {}
+            Failure::Replaced | Failure::Heard(_) => {}
             Failure::Lost(error) => tracing::debug!(%address, error, "someone who dialled got lost"),
         }
     }

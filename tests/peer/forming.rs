@@ -73,6 +73,26 @@ fn asking_a_member_is_free_only_with_the_secret() {
     assert!(transport.stats().turned_away > 0);
 }
 
+/// On a network where nobody has to show anything: whoever gathers asks a few times a second, and whoever asks all the time is held to a rate.
+#[test]
+fn asking_a_member_without_a_secret_has_its_rate() {
+    let options = Options {
+        identity: identity(1),
+        listen: loopback(),
+        prng: Prng::new(1),
+        clock: Clock::start(),
+        forming: Some((Trust::default(), answerer())),
+    };
+    let transport = Transport::start(options, Arc::new(drop)).unwrap();
+    let address = transport.local_address().unwrap();
+    let began = Instant::now();
+    // More than what is answered at once.
+    let outcomes = ask(240, Trust::default(), address);
+    assert!(outcomes[..100].iter().all(Result::is_ok), "{outcomes:?}");
+    let (allowed, stats) = (160 + 20 * (began.elapsed().as_secs() + 1), transport.stats());
+    assert!(stats.handshakes <= allowed, "{stats:?}, {allowed} allowed");
+}
+
 #[test]
 fn asking_a_node_without_a_cluster_is_free_only_with_the_secret() {
     let socket = std::net::UdpSocket::bind(loopback()).unwrap();
