@@ -26,19 +26,21 @@ use super::staggered::staggered;
 use crate::api::{AroundNode, Waiting, WaitingNode};
 use crate::config::PeerConfig;
 use crate::formation::gathering::{
-    AskId, End, Gathering, Options, Output, Sighting, Stands, State, Status, Ticket, Timers, Whom,
+    AskId, End, Gathering, Network, Options, Output, Sighting, Stands, State, Status, Ticket, Timers, Whom,
 };
 use crate::formation::{Answer, Fingerprint, Founding, Identity, Question, found_automatic, joining_state};
 use crate::ids::PublicKey;
 use crate::peer::{Answerer, Forming, Trust};
 use crate::prng::Prng;
-use crate::runtime::clock::{Clock, random_u64};
+use crate::runtime::clock::{BootClock, Clock, random_u64};
 use crate::time::Instant;
 
 /// What others ask and is not heard yet; whoever asks more is not heard.
 const WAITING_MAX: usize = 64;
 /// Nodes whose addresses are remembered because they have asked or answered.
 const MET_MAX: usize = 64;
+/// The clocks differ by less while the machine does not sleep.
+const ASLEEP: Duration = Duration::from_secs(1);
 /// How often is said what is waited for, while nothing changes.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
@@ -70,6 +72,9 @@ pub(super) struct Outside<'a> {
     pub(super) clock: Clock,
 }
 
+/// Who is asked, and which kind of question.
+type Asked = (Whom, Discriminant<Question>);
+
 /// Looks for others until there is a cluster, and begins the data directory with it. `None`: the process was told to stop before.
 pub(super) fn gather(
     fresh: FreshDir,
@@ -92,6 +97,7 @@ pub(super) fn gather(
         timers: Timers::default(),
         prng: Prng::new(seed),
     };
+    let clock = BootClock::start(clock);
     let gatherer = Gatherer {
         gathering: Gathering::new(clock.now(), options),
         fresh: &fresh,
@@ -99,6 +105,8 @@ pub(super) fn gather(
         executor: &executor,
         port,
         clock,
+        slept: Duration::ZERO,
+        resumed: None,
         happenings,
         tickets: BTreeMap::new(),
         met: Vec::new(),
@@ -192,8 +200,12 @@ fn answerer(asked: Sender<Happening>) -> Answerer {
     })
 }
 
-/// Who is asked, and what kind of question.
-type Asks = (Whom, Discriminant<Question>);
+/// A network as it is after a sleep that has lasted for `slept` in all. Its times were taken by a clock that stood still meanwhile; and a switch may have to begin anew, too.
+fn since_resumed(network: Network, slept: Duration, resumed: Instant) -> Network {
+    let begins = |at: Instant| (at + slept).max(resumed);
+    let carrier_since = network.carrier_since.map(begins);
+    Network { carrier_since, last_up: network.last_up.map(begins).max(carrier_since.map(|_| resumed)) }
+}
 
 struct Gatherer<'a> {
     gathering: Gathering,
@@ -201,7 +213,11 @@ struct Gatherer<'a> {
     lan: Arc<Lan>,
     executor: &'a LocalExecutor<'static>,
     port: Rc<Forming>,
-    clock: Clock,
+    /// Others count on promises while this machine sleeps.
+    clock: BootClock,
+    /// How long it has slept, and when that was last over.
+    slept: Duration,
+    resumed: Option<Instant>,
     happenings: Receiver<Happening>,
     /// Who waits for an answer.
     tickets: BTreeMap<Ticket, oneshot::Sender<Answer>>,
@@ -210,7 +226,7 @@ struct Gatherer<'a> {
     /// Who was there when it was looked last.
     sighted: BTreeSet<Fingerprint>,
     /// Questions on their way, by whom and what kind. The same is not asked twice at a time.
-    asks: Vec<(Asks, Task<()>)>,
+    asks: Vec<(Asked, Task<()>)>,
     said: Option<(State, Instant)>,
     name: &'a str,
     began: Instant,
@@ -252,7 +268,9 @@ impl Gatherer<'_> {
                     None => std::future::pending().await,
                 }
             };
-            match or(told, or(or(answered, asked), or(changes, late))).await {
+            let happening = or(told, or(or(answered, asked), or(changes, late))).await;
+            self.notice_sleep();
+            match happening {
                 Happening::Asked { from, at, question, answer } => {
                     self.meet(from, at);
                     let ticket = self.gathering.handle_question(self.clock.now(), from, question);
@@ -279,7 +297,7 @@ impl Gatherer<'_> {
     /// Tells what is seen of the network and of others.
     fn look(&mut self) {
         let now = self.clock.now();
-        self.gathering.handle_network(now, self.lan.network());
+        self.gathering.handle_network(now, self.network());
         let seen: BTreeSet<Fingerprint> = self.lan.places().into_keys().collect();
         for gone in self.sighted.difference(&seen) {
             self.gathering.handle_sighting(now, Whom::Node(*gone), false);
@@ -288,6 +306,22 @@ impl Gatherer<'_> {
             self.gathering.handle_sighting(now, Whom::Node(*new), true);
         }
         self.sighted = seen;
+    }
+
+    fn network(&self) -> Network {
+        let network = self.lan.network();
+        self.resumed.map_or(network, |resumed| since_resumed(network, self.slept, resumed))
+    }
+
+    /// Whatever was known before the machine slept is old now: this node looks around anew.
+    fn notice_sleep(&mut self) {
+        let slept = self.clock.slept();
+        if slept > self.slept + ASLEEP {
+            let now = self.clock.now();
+            (self.slept, self.resumed) = (slept, Some(now));
+            tracing::info!("the machine was suspended: looking for others anew");
+            self.gathering.handle_network(now, self.network());
+        }
     }
 
     fn meet(&mut self, key: PublicKey, at: SocketAddr) {
@@ -384,5 +418,24 @@ impl Gatherer<'_> {
             tracing::info!(%state, "looking for others, to form a cluster");
             self.said = Some((state, now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before it slept it may have been alone for long: it must not found at once when it is awake again, for the others may just not have answered yet.
+    #[test]
+    fn a_node_that_has_slept_looks_around_anew() {
+        let at = |seconds| Instant::default() + Duration::from_secs(seconds);
+        let (slept, resumed) = (Duration::from_secs(100), at(130));
+        let before = Network { carrier_since: Some(at(5)), last_up: None };
+        let after = Network { carrier_since: Some(resumed), last_up: Some(resumed) };
+        assert_eq!(since_resumed(before, slept, resumed), after);
+        let later = Network { carrier_since: Some(at(5)), last_up: Some(at(40)) };
+        let up_again = Network { carrier_since: Some(resumed), last_up: Some(at(140)) };
+        assert_eq!(since_resumed(later, slept, resumed), up_again);
+        assert_eq!(since_resumed(Network::default(), slept, resumed), Network::default());
     }
 }

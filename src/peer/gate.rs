@@ -103,8 +103,8 @@ impl Gate {
             Shown::Right => drop(self.whole_at.remove(&origin)),
             Shown::Near => {
                 if let Some(whole_at) = self.whole_at.get_mut(&origin) {
-                    *whole_at =
-                        Instant::default() + whole_at.since(Instant::default() + (REFILL - REFILL_NEAR));
+                    *whole_at = Instant::default()
+                        + whole_at.since(Instant::default() + REFILL.saturating_sub(REFILL_NEAR));
                 }
             }
             Shown::Nothing => {}

@@ -1,10 +1,12 @@
 //! The monotonic clock and the operating system's randomness, for everything but the time in log lines (`telemetry`).
 //!
-//! Owns: the monotonic origin of this process. Must never: read the wall clock, by which nothing is decided.
+//! Owns: the monotonic origin of this process, and how long the machine has slept since. Must never: read the wall clock, by which nothing is decided.
 //! Driven by every thread that calls into the core.
 
 use std::io;
 use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::time::Instant;
 
@@ -38,6 +40,47 @@ impl Clock {
     }
 }
 
+/// The same clock, but one that goes on while the machine is suspended: what another machine counts on meanwhile is counted by it. Leases and elections are not: a
+/// member that has slept must not find that all of its leases have ended.
+#[derive(Clone, Copy, Debug)]
+pub struct BootClock {
+    clock: Clock,
+    /// What the machine's clock showed at the origin of the other one.
+    origin: Duration,
+}
+
+impl BootClock {
+    /// Agrees with `clock` until the machine is suspended.
+    pub fn start(clock: Clock) -> Self {
+        Self { clock, origin: uptime().saturating_sub(clock.now().since(Instant::default())) }
+    }
+
+    /// The time since the origin, with all sleep.
+    pub fn now(&self) -> Instant {
+        Instant::default() + uptime().saturating_sub(self.origin)
+    }
+
+    /// How long from now to `deadline`; zero when it has passed.
+    pub fn until(&self, deadline: Instant) -> Duration {
+        deadline.since(self.now())
+    }
+
+    /// How long the machine has been suspended since the start.
+    pub fn slept(&self) -> Duration {
+        self.now().since(self.clock.now())
+    }
+
+    /// The clock after so much sleep.
+    #[cfg(test)]
+    pub(crate) fn after_sleep(self, slept: Duration) -> Self {
+        Self { origin: self.origin.checked_sub(slept).expect("the machine has been up for longer"), ..self }
+    }
+}
+
+fn uptime() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
+
 /// Fills `buffer` with bytes that nobody can guess.
 #[expect(clippy::disallowed_methods, reason = "the operating system's randomness is read here")]
 pub fn entropy(buffer: &mut [u8]) -> io::Result<()> {
@@ -49,4 +92,21 @@ pub fn random_u64() -> io::Result<u64> {
     let mut bytes = [0; 8];
     entropy(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_that_counts_sleep_agrees_with_the_other_one_but_for_that() {
+        let clock = Clock::start();
+        let boot = BootClock::start(clock);
+        let apart = |boot: BootClock| boot.slept().max(clock.now().since(boot.now()));
+        assert!(apart(boot) < Duration::from_secs(1));
+        let slept = Duration::from_secs(5);
+        let after = boot.after_sleep(slept);
+        assert!(after.slept() >= slept && after.now() >= Instant::default() + slept);
+        assert_eq!(after.until(Instant::default() + slept), Duration::ZERO);
+    }
 }

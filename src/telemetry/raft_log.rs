@@ -110,7 +110,7 @@ mod tests {
     fn what_is_in_an_entry_is_not_shown() {
         let entry =
             Entry { data: b"secret".to_vec().into(), context: b"secret".to_vec().into(), ..Entry::default() };
-        let msg_type = MessageType::MsgAppend.into();
+        let msg_type = MessageType::MsgAppend;
         let ents = vec![entry];
         let m = Message { msg_type, to: 7, index: 9, entries: ents.clone(), ..Message::default() };
         let lines = captured(LogFormat::Json, || {

@@ -43,11 +43,8 @@ fn three_boxes_powered_together_are_three_voters() {
         wrote_everywhere(&lan.boxes);
     }
     times.sort();
-    #[expect(clippy::print_stderr, reason = "a measurement")]
-    {
-        let (half, last) = (times[times.len() / 2], times[times.len() - 1]);
-        eprintln!("three voters: p50 {half:?}, max {last:?} over {trials} trials");
-    }
+    let (half, last) = (times[times.len() / 2], times[times.len() - 1]);
+    report(&format!("three voters: p50 {half:?}, max {last:?} over {trials} trials"));
 }
 
 #[test]
@@ -73,4 +70,9 @@ fn five_at_once_are_one_cluster_of_three_voters() {
     lan.start(&[]);
     until("five members", ALONE, || are_one(&lan.boxes, 5, 3));
     wrote_everywhere(&lan.boxes);
+}
+
+#[expect(clippy::print_stderr, reason = "a measurement")]
+fn report(text: &str) {
+    eprintln!("{text}");
 }

@@ -25,7 +25,7 @@ fn two_empty_halves_become_one_cluster() {
     lan.join();
     until("one cluster of all", TOGETHER, || are_one(&lan.boxes, 4, 3));
     wrote_everywhere(&lan.boxes);
-    assert!(lan.boxes.iter_mut().all(|one| one.is_running()), "nobody had to be started again");
+    assert!(lan.boxes.iter_mut().all(Box::is_running), "nobody had to be started again");
 }
 
 #[test]
