@@ -584,12 +584,13 @@ impl World {
         let answer = Answer::decode(answer).expect("it was encoded");
         let key = self.hosts[from].key;
         let asked_at = self.hosts[to].asked.get(&ask).copied();
-        if let Node::Member(_) = self.hosts[to].node {
+        if self.plan.meets.is_some() && matches!(self.hosts[to].node, Node::Member(_)) {
             return self.member_answered(to, from, boot, ask, answer);
         }
         let Some(gathering) = self.hosts[to].fresh(boot) else { return };
         let fresh = match &answer {
-            Answer::Gathers { .. } | Answer::Promised { .. } => Some(true),
+            Answer::Gathers { waits, .. } => Some(!waits),
+            Answer::Promised { .. } => Some(true),
             Answer::NotPromised(_) => None,
             _ => Some(false),
         };
