@@ -294,19 +294,24 @@ pub(super) fn client_endpoints(
     let mut hosts = BTreeMap::new();
     while let Ok(event) = events.recv_timeout(clock.until(until)) {
         let ServiceEvent::ServiceResolved(service) = event else { continue };
-        endpoints.extend(found(&service).socket_addresses());
+        // Certificates and URLs have no room for zones.
+        let reachable = |at: &SocketAddr| !is_link_local(&at.ip());
+        let known = !endpoints.is_empty();
+        endpoints.extend(found(&service).socket_addresses().into_iter().filter(reachable));
         if endpoints.len() >= SIGHTINGS_MAX {
             break;
         }
+        if !known && !endpoints.is_empty() {
+            until = until.min(clock.now() + OTHERS);
+        }
         let host = service.get_hostname();
         if !hosts.contains_key(host) {
-            until = until.min(clock.now() + OTHERS);
             // An answer has the addresses of its own kind only. These are told as others of the service.
             hosts.insert(host.to_owned(), daemon.resolve_hostname(host, None)?);
         }
     }
     let _ = daemon.shutdown();
-    endpoints.sort_by_key(|endpoint| (is_link_local(&endpoint.ip()), *endpoint));
+    endpoints.sort_unstable();
     endpoints.dedup();
     Ok(endpoints)
 }
