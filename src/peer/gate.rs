@@ -77,6 +77,8 @@ impl Gate {
             return Admission::Ignore;
         }
         let origin = self.origin(address);
+        // A Retry's token knows no zone, so that nobody could show a link's own address; whoever forges one is on the link.
+        let is_proven = is_proven || is_of_the_link(address);
         if !is_proven && (self.pending >= PENDING_UNVALIDATED || self.whole_at.contains_key(&origin)) {
             return Admission::Prove;
         }
@@ -112,10 +114,14 @@ impl Gate {
     }
 }
 
+fn is_of_the_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// One host has a whole /64 of IPv6, except on a link's own addresses.
 fn network(address: IpAddr) -> IpAddr {
     match address {
-        IpAddr::V6(v6) if !v6.is_unicast_link_local() => {
+        IpAddr::V6(v6) if !is_of_the_link(address) => {
             let network = u128::from(v6) >> 64 << 64;
             IpAddr::V6(network.into())
         }
@@ -137,6 +143,26 @@ mod tests {
 
     fn begun(gate: &mut Gate, now: Instant, address: &str) -> usize {
         (0..1000).filter(|_| ask(gate, now, address) == Admission::Begin).count()
+    }
+
+    /// What it would have to show it for would not be understood.
+    #[test]
+    fn an_address_of_the_link_alone_is_never_asked_to_be_shown() {
+        let mut gate = Gate::default();
+        let mut asks = |address: &str| -> Vec<Admission> {
+            let address = address.parse().unwrap();
+            (0..3)
+                .map(|_| {
+                    let admission = gate.ask(Instant(1), address, false);
+                    if admission == Admission::Begin {
+                        gate.ended(address, Shown::Near);
+                    }
+                    admission
+                })
+                .collect()
+        };
+        assert_eq!(asks("fe80::1"), [Admission::Begin; 3]);
+        assert_eq!(asks("10.0.0.1"), [Admission::Begin, Admission::Prove, Admission::Prove]);
     }
 
     #[test]
