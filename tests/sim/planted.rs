@@ -98,13 +98,13 @@ fn early_deadlines_is_found() {
 #[cfg(feature = "planted-cut-off-leaving")]
 #[test]
 fn cut_off_leaving_is_found() {
-    find(no_disk_lost, 400);
+    find(no_disk_lost, 1000);
 }
 
 #[cfg(feature = "planted-lead-when-removed")]
 #[test]
 fn lead_when_removed_is_found() {
-    find(no_disk_lost, 400);
+    find(no_disk_lost, 1000);
 }
 
 #[cfg(feature = "planted-log-before-state")]
