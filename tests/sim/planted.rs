@@ -110,7 +110,7 @@ fn lead_when_removed_is_found() {
 #[cfg(feature = "planted-log-before-state")]
 #[test]
 fn log_before_state_is_found() {
-    find(Plan::draw_members, 600);
+    find(Plan::draw_members, 1000);
 }
 
 #[cfg(feature = "planted-believe-copies")]
