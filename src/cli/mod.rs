@@ -8,6 +8,7 @@ mod args;
 pub mod bundle;
 mod calls;
 mod client;
+mod consent;
 mod doctor;
 mod fields;
 mod help;

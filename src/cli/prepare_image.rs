@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::args::{Parsed, UsageError};
+use super::consent::{CONSENT, Job};
 use super::output;
-use super::recover::{CONSENT, ask};
 use crate::app::{Scrub, ScrubError};
 
 /// Why the disk was left as it was, or scrubbed in part; exit code 1.
@@ -24,29 +24,20 @@ pub enum PrepareError {
     Terminal(#[from] io::Error),
 }
 
-/// Which directory, and whether somebody has agreed already.
-#[derive(Debug)]
-pub struct Job {
-    data_dir: PathBuf,
-    agreed: bool,
-}
-
 /// What the arguments ask for.
 pub fn job(parsed: &Parsed) -> Result<Job, UsageError> {
-    if !parsed.arguments.is_empty() {
-        return Err(UsageError::Arguments("prepare-image takes no arguments, only flags"));
-    }
-    Ok(Job { data_dir: parsed.data_dir(), agreed: parsed.switch("yes")? })
+    Job::parse(parsed, "prepare-image takes no arguments, only flags")
 }
 
 /// Says what goes, asks, and removes it.
-pub fn perform(Job { data_dir: path, agreed }: &Job) -> Result<(), PrepareError> {
+pub fn perform(job: &Job) -> Result<(), PrepareError> {
+    let path = &job.data_dir;
     let scrub = Scrub::open(path)?;
     output::to_stdout(|out| announce(out, path, scrub.goes(), scrub.stays()))?;
     if scrub.goes().is_empty() {
         return Ok(());
     }
-    if !*agreed && !ask()? {
+    if !job.is_agreed()? {
         return Err(PrepareError::NotAgreed);
     }
     scrub.carry_out()?;

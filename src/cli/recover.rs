@@ -1,18 +1,15 @@
 //! `covey recover`: what it says before and after, and who has to agree.
 //!
-//! Owns: the words, and the answer that counts as consent. Must never: change anything without it. Driven by `run`.
+//! Owns: the words. Must never: change anything without consent. Driven by `run`.
 
-use std::io::{self, BufRead as _, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
 
 use super::args::{Parsed, UsageError};
+use super::consent::{CONSENT, Job};
 use super::output;
 use crate::app::{Finding, Recovery, RecoveryError};
 use crate::node::Alone;
 use crate::store::Member;
-
-/// What has to be typed.
-pub(super) const CONSENT: &str = "yes";
 
 /// Why the node was left as it was, or half done; exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -28,19 +25,9 @@ pub enum RecoverError {
     Terminal(#[from] io::Error),
 }
 
-/// Which node, and whether somebody has agreed already.
-#[derive(Debug)]
-pub struct Job {
-    data_dir: PathBuf,
-    agreed: bool,
-}
-
 /// What the arguments ask for.
 pub fn job(parsed: &Parsed) -> Result<Job, UsageError> {
-    if !parsed.arguments.is_empty() {
-        return Err(UsageError::Arguments("recover takes no arguments, only flags"));
-    }
-    Ok(Job { data_dir: parsed.data_dir(), agreed: parsed.switch("yes")? })
+    Job::parse(parsed, "recover takes no arguments, only flags")
 }
 
 /// Says what it would do, asks, and does it.
@@ -48,7 +35,7 @@ pub fn perform(job: &Job) -> Result<(), RecoverError> {
     let recovery = Recovery::open(&job.data_dir)?;
     let finding = recovery.finding();
     output::to_stdout(|out| announce(out, job, &finding))?;
-    if !job.agreed && !ask()? {
+    if !job.is_agreed()? {
         return Err(RecoverError::NotAgreed);
     }
     let alone = recovery.carry_out()?;
@@ -74,17 +61,6 @@ fn announce(out: &mut impl Write, job: &Job, finding: &Finding) -> io::Result<()
     }
     writeln!(out, "What others have acknowledged and this log does not hold is lost.")?;
     writeln!(out, "Do this on one node only, and never while a majority of the members can be had again.")
-}
-
-/// Whether whoever is at the terminal agrees.
-pub(super) fn ask() -> io::Result<bool> {
-    output::to_stdout(|out| {
-        write!(out, "Type {CONSENT} to go on: ")?;
-        out.flush()
-    })?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == CONSENT)
 }
 
 fn report(out: &mut impl Write, finding: &Finding, alone: &Alone) -> io::Result<()> {
