@@ -3,21 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use crate::disk::copy;
 use crate::members::{add, id_of, remove};
 use crate::process::{Cluster, until};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type().unwrap().is_dir() {
-            copy(&from, &to);
-        } else {
-            fs::copy(from, to).unwrap();
-        }
-    }
-}
 
 fn put_back(saved: &Path, data_dir: &Path) {
     fs::remove_dir_all(data_dir).unwrap();

@@ -10,6 +10,7 @@ mod basics;
 mod channel;
 mod client;
 mod copies;
+mod disk;
 mod fingerprints;
 mod gaps;
 mod histories;

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "figures are printed")]
 #![allow(clippy::disallowed_methods, reason = "the tests measure real time, and let some pass")]
 
+mod anybody;
 mod bulk;
 mod connect;
 mod costs;

@@ -1,23 +1,8 @@
 //! A box's disk that is copied, and started twice.
 
-use std::fs;
-use std::path::Path;
-
 use crate::boxes::{FORMS, grown};
+use crate::disk::copy;
 use crate::lan::{Lan, until};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type().unwrap().is_dir() {
-            copy(&from, &to);
-        } else {
-            fs::copy(from, to).unwrap();
-        }
-    }
-}
 
 #[test]
 #[ignore = "needs root and namespaces: .ci/run zero"]

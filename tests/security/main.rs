@@ -5,11 +5,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../peer/anybody.rs"]
+mod anybody;
 #[path = "../api/around.rs"]
 mod around;
 #[path = "../api/channel.rs"]
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod channel;
+#[path = "../cluster/disk.rs"]
+mod disk;
 #[path = "../api/harness.rs"]
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod harness;
