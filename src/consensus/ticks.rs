@@ -23,8 +23,6 @@ const GAPS: u32 = 4;
 const GAP_MEMORY: Duration = Duration::from_secs(60);
 /// Who does not trust its state looks for a leader for so many of the longest timeouts before it campaigns all the same: the others come first.
 const SUSPECT_PATIENCE: u32 = 4;
-/// Who has not answered its leader for so many of the shortest election timeouts is silent: heartbeats are far more frequent.
-const SILENT_AFTER: u32 = 4;
 /// How finely the chance part of a timeout is drawn.
 const CHANCES: u64 = 1024;
 
@@ -186,7 +184,7 @@ impl Consensus {
 
     /// The members that answer this leader. `None` where this member does not lead: of the others none has to say anything to it.
     pub fn answering(&self, now: Instant) -> Option<BTreeSet<MemberId>> {
-        let patience = self.pace.election_min * SILENT_AFTER;
+        let patience = self.silence_max();
         let lately = self.heard_from.iter().filter(|(_, at)| now.since(**at) < patience);
         let leads = !self.removed && self.node.raft.state == StateRole::Leader;
         leads.then(|| lately.map(|(member, _)| MemberId(*member)).collect())
