@@ -14,9 +14,11 @@ use crate::formation::{Answer, Candidate, Fingerprint, Identity, Question, Stand
 use crate::ids::{ClusterId, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
+use crate::mvcc::Facts;
 use crate::peer::{Answerer, Tokens};
 use crate::runtime::clock::Clock;
 use crate::runtime::{Handle, Milestone};
+use crate::store::Member;
 use crate::time::Instant;
 
 /// Of a node that is let in no more is kept: what all members say of where they are has to fit into one answer.
@@ -142,7 +144,7 @@ impl Desk {
 
     async fn join(&self, node: Candidate, claim: &[u8]) -> Answer {
         let key = node.key;
-        let Some(by) = self.right(key, claim, true) else { return self.waits(node) };
+        let Some(by) = self.right(key, claim, true) else { return self.waits(node, sealed(key)) };
         match self.admit(node, by).await {
             // Applied here, for that is where the answer comes from.
             Ok(()) => self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
@@ -157,9 +159,11 @@ impl Desk {
         }
         let (mut answer, mut admitted) = (Answer::Absorbed, Vec::new());
         for node in nodes {
-            match self.right(node.key, &[], node.key == key) {
-                Some(by) => admitted.push((node, by)),
-                None => answer = self.waits(node),
+            if let Some(by) = self.right(node.key, &[], node.key == key) {
+                admitted.push((node, by));
+            } else {
+                let why = sealed(node.key);
+                answer = self.waits(node, why);
             }
         }
         if answer != Answer::Absorbed {
@@ -181,31 +185,28 @@ impl Desk {
         if known.is_empty() { Answer::Member(self.standing()) } else { Answer::Buried(known) }
     }
 
-    /// Notes a node that an operator has to let in.
-    fn waits(&self, node: Candidate) -> Answer {
+    /// Notes a node that an operator has to let in, and tells it why.
+    fn waits(&self, node: Candidate, why: String) -> Answer {
         let Candidate { key, name, peer_urls } = node;
         let fingerprint = Fingerprint::of(&key);
         self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
-        Answer::Pending(format!(
-            "the cluster is sealed: on one of its boxes type \"covey node approve {fingerprint}\""
-        ))
+        Answer::Pending(why)
     }
 
     /// Has the log let a node in, or says why not. Of who is a member already the log is asked, too: the cluster may have ended, and this member not know it
     /// yet. Let in as who it was, a node that has left would vote with an empty log.
     async fn admit(&self, node: Candidate, by: Admission) -> Result<(), Answer> {
-        let Candidate { key, name, peer_urls } = node;
-        let view = self.handle.view();
-        let is_in = view.facts().members.iter().any(|member| member.key == Some(key));
         let refused = |rejection| format!("the cluster does not let it in: {rejection}");
         // Nothing is written to the log only to be refused there.
-        let checked = if is_in { Ok(()) } else { check_admission(view.facts(), key, by) };
+        let checked = {
+            let view = self.handle.view();
+            let is_in = member_with(view.facts(), node.key).is_some();
+            if is_in { Ok(()) } else { check_admission(view.facts(), node.key, by) }
+        };
         if let Err(rejection) = checked {
-            let fingerprint = Fingerprint::of(&key);
-            self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
-            return Err(Answer::Pending(refused(rejection)));
+            return Err(self.waits(node, refused(rejection)));
         }
-        drop(view);
+        let Candidate { key, name, peer_urls } = node;
         if peer_urls.len() > PEER_URLS_MAX || peer_urls.iter().any(|url| url.len() > PEER_URL_BYTES_MAX) {
             return Err(Answer::Refused("it says that it is in too many places".into()));
         }
@@ -222,7 +223,7 @@ impl Desk {
     fn right(&self, key: PublicKey, claim: &[u8], proven: bool) -> Option<Admission> {
         let view = self.handle.view();
         let charter = &view.facts().charter;
-        if view.facts().members.iter().any(|member| member.key == Some(key)) {
+        if member_with(view.facts(), key).is_some() {
             // It is in: nothing has to let it in.
             return Some(Admission::Window);
         }
@@ -241,11 +242,22 @@ impl Desk {
 
     fn welcome(&self, key: PublicKey) -> Option<Answer> {
         let view = self.handle.view();
-        let members = &view.facts().members;
-        let member = members.iter().find(|member| member.key == Some(key))?.id();
+        let member = member_with(view.facts(), key)?.id();
         let Identity { root, generation, .. } = self.identity;
-        Some(Answer::Welcome(Box::new(Welcome { root, generation, member, members: members.clone() })))
+        let members = view.facts().members.clone();
+        Some(Answer::Welcome(Box::new(Welcome { root, generation, member, members })))
     }
+}
+
+/// The member that holds this key.
+fn member_with(facts: &Facts, key: PublicKey) -> Option<&Member> {
+    facts.members.iter().find(|member| member.key == Some(key))
+}
+
+/// What a node is told that nothing lets in.
+fn sealed(key: PublicKey) -> String {
+    let fingerprint = Fingerprint::of(&key);
+    format!("the cluster is sealed: on one of its boxes type \"covey node approve {fingerprint}\"")
 }
 
 #[cfg(test)]

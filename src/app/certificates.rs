@@ -12,7 +12,7 @@ use smol::future::or;
 
 use super::lan::Lan;
 use crate::api;
-use crate::command::{self, CharterCommand, ClientKey, Command};
+use crate::command::{self, CharterCommand, ClientKey};
 use crate::ids::ClusterId;
 use crate::runtime::Handle;
 use crate::tls::{Authority, AuthorityError, ClusterTls, ServerNames};
@@ -72,8 +72,7 @@ impl Certificates {
 
     /// Makes the cluster's authority, where this member leads. Of two that two leaders make the first one in the log counts.
     async fn establish(&self) {
-        let status = self.handle.status();
-        if status.leader != Some(status.member) {
+        if !self.handle.status().leads() {
             return;
         }
         let made = match Authority::generate(self.cluster) {
@@ -82,7 +81,7 @@ impl Certificates {
         };
         let (certificate, key) = (Bytes::from(made.certificate_der), Bytes::from(made.key_pkcs8));
         let command = CharterCommand::Establish(command::Authority { certificate, key });
-        if let Err(error) = self.handle.propose(Command::Charter(command)).await {
+        if let Err(error) = self.handle.change_charter(command).await {
             tracing::debug!(%error, "cannot establish an authority for clients yet");
         }
     }

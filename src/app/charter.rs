@@ -68,9 +68,7 @@ pub(super) async fn keep_time(handle: Handle, clock: Clock) {
             tracing::info!("the window has closed: nodes come in by a token or an approval from now on");
         }
         was_open = charter.is_open();
-        let status = handle.status();
-        let leads = status.leader == Some(status.member);
-        let pause = match time.look(clock.now(), leads, &charter) {
+        let pause = match time.look(clock.now(), handle.status().leads(), &charter) {
             Next::Note(to) => match handle.change_charter(CharterCommand::Elapsed { to }).await {
                 Ok(_) => continue,
                 Err(error) => {

@@ -73,7 +73,7 @@ pub(super) async fn compare(handle: Handle, interval: Duration) {
 /// Nobody knows who is right, so that nothing more is built on either: as in etcd, writes are refused until an operator has decided.
 async fn raise_corrupt(handle: &Handle, others: Vec<MemberId>) {
     let status = handle.status();
-    if status.leader != Some(status.member) {
+    if !status.leads() {
         return;
     }
     for member in others {

@@ -13,8 +13,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use crate::command::Tombstone;
 use crate::formation::{
-    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, drop_tombstones,
-    found_solo, keep_tombstones, kept_tombstones,
+    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, Welcome,
+    drop_tombstones, found_solo, joining_state, keep_tombstones, kept_tombstones,
 };
 use crate::ids::Revision;
 use crate::runtime::clock::random_u64;
@@ -268,6 +268,15 @@ impl FreshDir {
     /// Notes whom this node leaves the founding to.
     pub fn note_promise(&self, promise: Option<Promise>) -> Result<(), OpenError> {
         formation::note_promise(&self.directory, promise).map_err(failed_content(&self.path))
+    }
+
+    /// Begins as a member of the cluster that has let this node in.
+    pub fn join(self, welcome: Welcome) -> Result<DataDir, OpenError> {
+        let Welcome { root, generation, member, members } = welcome;
+        let identity = Identity { member, root, generation, ..self.founder()? };
+        tracing::info!(cluster = %identity.cluster(), %member, "joins a cluster");
+        let (meta, log_start) = joining_state(members);
+        self.begin(&identity, meta, log_start)
     }
 
     /// Begins what was found or founded: store and log with these facts.

@@ -12,6 +12,7 @@ use smol::Timer;
 
 use super::admission::Desk;
 use super::lan::Lan;
+use super::staggered::staggered;
 use crate::command::CharterCommand;
 use crate::formation::{ABSORBED_MAX, Answer, Candidate, Conflict, Course, Question, Standing, View, course};
 use crate::ids::ClusterId;
@@ -106,11 +107,6 @@ impl Encounters {
         }
     }
 
-    fn leads(&self) -> bool {
-        let status = self.desk.handle.status();
-        status.leader == Some(status.member)
-    }
-
     /// What this encounter has come to.
     async fn meet(&self, announced: ClusterId, addresses: Vec<SocketAddr>) -> String {
         let Some((at, other)) = self.ask_who(&addresses).await else { return "nobody answers".into() };
@@ -126,7 +122,7 @@ impl Encounters {
         }
         self.desk.conflicts.resolved(announced);
         match course {
-            Course::Yield if self.leads() => self.give_up_for(&other, at).await,
+            Course::Yield if self.desk.handle.status().leads() => self.give_up_for(&other, at).await,
             Course::Yield => "this one is about to give itself up for it".into(),
             Course::Wait | Course::Conflict(_) => "it is to give itself up for this one".into(),
         }
@@ -136,12 +132,17 @@ impl Encounters {
     async fn ask_who(&self, addresses: &[SocketAddr]) -> Option<(SocketAddr, Standing)> {
         let (name, view) = (self.desk.name.clone(), View::default());
         let question = Question::Probe { name, over: None, view };
-        for at in addresses {
-            if let Ok((_, Answer::Member(standing))) = self.transport.ask_stranger(*at, &question).await {
-                return Some((*at, standing));
+        let question = &question;
+        let ask = |at: &SocketAddr| {
+            let at = *at;
+            async move {
+                match self.transport.ask_stranger(at, question).await {
+                    Ok((_, Answer::Member(standing))) => Ok((at, standing)),
+                    _ => Err(()),
+                }
             }
-        }
-        None
+        };
+        staggered(addresses, ask).await.ok()
     }
 
     /// Has the other cluster take this one's members in, and gives this one up then.

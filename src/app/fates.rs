@@ -13,7 +13,7 @@ use super::admission::Desk;
 use super::data_dir::DataDir;
 use super::lan::Lan;
 use crate::command::codec::decode;
-use crate::command::{CharterCommand, Command, Tombstone};
+use crate::command::{CharterCommand, Tombstone};
 use crate::formation::{Answer, Fingerprint, Question, believe};
 use crate::ids::{ClusterId, LogIndex, MemberId};
 use crate::mvcc::Facts;
@@ -215,7 +215,7 @@ pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
     };
     for tombstone in kept.into_iter().filter(|tombstone| tombstone.cluster != own) {
         loop {
-            match handle.propose(Command::Charter(CharterCommand::Bury(tombstone))).await {
+            match handle.change_charter(CharterCommand::Bury(tombstone)).await {
                 Ok(applied) if applied.outcome.is_ok() => break,
                 // This cluster has ended, too: all of it is taken along.
                 Ok(_) | Err(ServeError::Stopped) => return,
@@ -234,7 +234,7 @@ pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
 mod tests {
     use super::*;
     use crate::command::codec::encode;
-    use crate::command::{Envelope, MemberAttributes};
+    use crate::command::{Command, Envelope, MemberAttributes};
     use crate::ids::{ProposalId, PublicKey, Term};
     use crate::store::{Charter, ConfState, Member};
 

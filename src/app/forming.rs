@@ -16,7 +16,7 @@ use crate::command::MemberCommand;
 use crate::config::{InitialCluster, PeerConfig, Url};
 use crate::formation::{
     Answer, ClusterSecret, Founding, Identity, Meeting, Named, NodeKey, Reception, SECRET_BYTES_MAX,
-    SecretError, Stage, TokenError, Verdict, joining_state, receive,
+    SecretError, Stage, TokenError, Verdict, receive,
 };
 use crate::ids::PublicKey;
 use crate::peer::{Answerer, Forming, Trust};
@@ -101,28 +101,17 @@ pub(super) fn form(
     // Settings are checked for it.
     let Some(meeting) = meeting else { unreachable!("the node is among those of the initial cluster") };
     let verdict = smol::block_on(meet(&fresh.key, meeting.clone(), config, trust, clock))?;
-    let (identity, meta, log_start) = match verdict {
+    let data = match verdict {
+        Verdict::Join(welcome) => fresh.join(*welcome)?,
         Verdict::Found(others) => {
             let founder = fresh.founder()?;
             let founding = meeting.found(fresh.key.clone(), founder.root, founder.boot_nonce, &others);
             let Founding { identity, meta, log_start } = founding;
             tracing::info!(cluster = %identity.cluster(), member = %identity.member, others = others.len(), "founded a cluster");
-            (Identity { stage: Stage::Forming, ..identity }, meta, log_start)
-        }
-        Verdict::Join(welcome) => {
-            let founder = fresh.founder()?;
-            let identity = Identity {
-                member: welcome.member,
-                root: welcome.root,
-                generation: welcome.generation,
-                ..founder
-            };
-            tracing::info!(cluster = %identity.cluster(), member = %identity.member, "joins a cluster");
-            let (meta, log_start) = joining_state(welcome.members);
-            (identity, meta, log_start)
+            fresh.begin(&Identity { stage: Stage::Forming, ..identity }, meta, log_start)?
         }
     };
-    Ok(fresh.begin(&identity, meta, log_start)?)
+    Ok(data)
 }
 
 async fn meet(

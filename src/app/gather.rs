@@ -28,7 +28,7 @@ use crate::config::PeerConfig;
 use crate::formation::gathering::{
     AskId, End, Gathering, Network, Options, Output, Sighting, Stands, State, Status, Ticket, Timers, Whom,
 };
-use crate::formation::{Answer, Fingerprint, Founding, Identity, Question, found_automatic, joining_state};
+use crate::formation::{Answer, Fingerprint, Founding, Question, found_automatic};
 use crate::ids::PublicKey;
 use crate::peer::{Answerer, Forming, Trust};
 use crate::prng::Prng;
@@ -120,27 +120,17 @@ pub(super) fn gather(
     let serving = attend_operators(&executor, gatherer.waiting.clone(), ports);
     let end = smol::block_on(executor.run(or(gatherer.run(config), serving)))?;
     let Some(end) = end else { return Ok(None) };
-    let founder = fresh.founder()?;
-    let (identity, meta, log_start) = match end {
+    let data = match end {
+        End::Join(welcome) => fresh.join(*welcome)?,
         End::Found { alone, with } => {
+            let founder = fresh.founder()?;
             let founding = found_automatic(fresh.key.clone(), founder.root, founder.boot_nonce);
             let Founding { identity, meta, log_start } = founding;
             tracing::info!(cluster = %identity.cluster(), member = %identity.member, alone, others = with.len(), "founded a cluster");
-            (identity, meta, log_start)
-        }
-        End::Join(welcome) => {
-            let identity = Identity {
-                member: welcome.member,
-                root: welcome.root,
-                generation: welcome.generation,
-                ..founder
-            };
-            tracing::info!(cluster = %identity.cluster(), member = %identity.member, "joins a cluster");
-            let (meta, log_start) = joining_state(welcome.members);
-            (identity, meta, log_start)
+            fresh.begin(&identity, meta, log_start)?
         }
     };
-    Ok(Some(fresh.begin(&identity, meta, log_start)?))
+    Ok(Some(data))
 }
 
 /// Answers whoever asks at the client port, for ever. Nothing of that is left once the executor is gone.

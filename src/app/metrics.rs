@@ -19,7 +19,7 @@ pub(super) fn metrics_text(handle: Handle, conflicts: Arc<Conflicts>, metrics: A
             server_version: version::SERVER,
             cluster_version: Some(version::CLUSTER),
             has_leader: status.leader.is_some(),
-            is_leader: status.leader == Some(status.member),
+            is_leader: status.leads(),
             is_learner: status.is_learner,
             committed: status.commit,
             applied: status.applied,

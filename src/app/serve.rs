@@ -657,9 +657,8 @@ async fn compact_by_schedule(mode: AutoCompaction, handle: Handle, clock: Clock)
     while let Some(at) = compactor.poll_timeout() {
         Timer::after(clock.until(at)).await;
         let Some(target) = compactor.handle_timeout(clock.now(), handle.view().revision()) else { continue };
-        let status = handle.status();
         // Before a user has written there is nothing to compact, and it would count as a user's write.
-        if status.leader != Some(status.member) || !handle.view().facts().charter.committed {
+        if !handle.status().leads() || !handle.view().facts().charter.committed {
             continue;
         }
         match handle.propose(Command::Compact { revision: target.0 }).await {

@@ -87,6 +87,13 @@ pub struct NodeStatus {
     pub is_learner: bool,
 }
 
+impl NodeStatus {
+    /// Whether this member leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.leader == Some(self.member)
+    }
+}
+
 /// What admission goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionOptions {

@@ -122,7 +122,7 @@ impl Handle {
     /// Hands leadership to another voter, and waits until it leads.
     pub async fn hand_over(&self, to: MemberId) -> Result<(), HandOverError> {
         let status = self.status();
-        if status.leader != Some(status.member) {
+        if !status.leads() {
             return Err(HandOverError::NotLeader);
         }
         if to == status.member {

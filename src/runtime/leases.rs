@@ -79,7 +79,7 @@ impl Handle {
     /// All leases, soonest end first; on a member that does not lead, and so does not know that, by id.
     pub async fn leases(&self) -> Result<Vec<LeaseId>, ServeError> {
         let status = self.status();
-        if status.leader == Some(status.member) {
+        if status.leads() {
             match self.ask_own_lessor(LeaseRequest::List).await? {
                 LeaseAnswer::List(leases) => return Ok(leases),
                 LeaseAnswer::NotLeading => {}
