@@ -240,8 +240,10 @@ class Rounds:
             raise Violation(f"exit code {code} on SIGTERM")
 
     def plant(self):
+        """Falsifies a key that no unanswered operation touches: what is found decides about those."""
         writer = self.random.choice(self.oracle.writers)
-        key, state = self.random.choice(sorted(writer.states.items()))
+        unanswered = writer.pending.changes if writer.pending else {}
+        key, state = self.random.choice(sorted(item for item in writer.states.items() if item[0] not in unanswered))
         if self.options.plant == "invented-ack":
             writer.acknowledge(Operation({key: b"never sent"}), writer.last_revision + 1)
         elif self.options.plant == "forgotten-ack":
