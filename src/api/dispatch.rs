@@ -19,9 +19,11 @@ use super::answers::Outbox;
 use super::body::{Body, CountedElsewhere, Leaderless};
 use super::calls::{Deadline, Spawner};
 use super::cluster::ClusterService;
+use super::election::ElectionService;
 use super::health::HealthService;
 use super::kv::KvService;
 use super::lease::LeaseService;
+use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::record::{CallRecord, RequestBody};
@@ -37,6 +39,8 @@ use crate::wire::etcdserverpb::lease_server::{self, LeaseServer};
 use crate::wire::etcdserverpb::maintenance_server::{self, MaintenanceServer};
 use crate::wire::etcdserverpb::watch_server;
 use crate::wire::grpc::health::v1::health_server::{self, HealthServer};
+use crate::wire::v3electionpb::election_server::{self, ElectionServer};
+use crate::wire::v3lockpb::lock_server::{self, LockServer};
 
 /// The longest time limit that is kept; beyond it a call may take as long as it likes.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -62,6 +66,10 @@ pub struct Services {
     pub cluster: ClusterServer<ClusterService>,
     /// `etcdserverpb.Maintenance`.
     pub maintenance: MaintenanceServer<MaintenanceService>,
+    /// `v3lockpb.Lock`.
+    pub lock: LockServer<LockService>,
+    /// `v3electionpb.Election`.
+    pub election: ElectionServer<ElectionService>,
     /// `grpc.health.v1.Health`.
     pub health: HealthServer<HealthService>,
     /// `covey.v1.Admin`.
@@ -233,6 +241,8 @@ async fn route(
         watch_server::SERVICE_NAME => return errors::unknown_method(service, method).into_http(),
         cluster_server::SERVICE_NAME => services.cluster.clone().call(request).await,
         maintenance_server::SERVICE_NAME => services.maintenance.clone().call(request).await,
+        lock_server::SERVICE_NAME => services.lock.clone().call(request).await,
+        election_server::SERVICE_NAME => services.election.clone().call(request).await,
         health_server::SERVICE_NAME => services.health.clone().call(request).await,
         admin_server::SERVICE_NAME => services.admin.clone().call(request).await,
         _ => return errors::unknown_service(service).into_http(),

@@ -239,6 +239,26 @@ pub fn no_inflight_downgrade() -> Status {
     etcd(Code::FailedPrecondition, "no inflight downgrade job")
 }
 
+/// The lease of whoever waited for a lock has ended, and its place with it.
+pub fn session_expired() -> Status {
+    Status::unknown("mutex: session is expired")
+}
+
+/// Whoever speaks for an election has not won it, or has lost it again.
+pub fn not_elected() -> Status {
+    Status::unknown("election: not leader")
+}
+
+/// Nobody leads.
+pub fn nobody_elected() -> Status {
+    Status::unknown("election: no leader")
+}
+
+/// A request that has to name the leader that it speaks for does not.
+pub fn leader_missing() -> Status {
+    Status::unknown("\"leader\" field must be provided")
+}
+
 /// This member is shutting down.
 pub fn stopped() -> Status {
     etcd(Code::Unavailable, "server stopped")

@@ -8,9 +8,10 @@
 //!  io pings   the socket        calls      the streams of a connection and their deadlines
 //! dispatch    origin, metadata, deadline, path
 //!  http       /health /version /metrics       browser    which web pages may call
-//!  kv watch lease cluster maintenance health  the services
+//!  kv watch lease cluster maintenance lock election health  the services
 //!  admin      the operator's own
 //!   hashes      hashes of everything, one at a time    snapshot_stream    the state in blobs
+//!   contest    who of several owns a name
 //!   parse     wire → commands   render     results → wire   errors     errors → codes and texts
 //!   node      reads and proposals             answers    what answers may take of the memory
 //! ```
@@ -26,8 +27,10 @@ mod body;
 mod browser;
 mod calls;
 mod cluster;
+mod contest;
 mod counters;
 mod dispatch;
+mod election;
 mod errors;
 mod frames;
 mod hashes;
@@ -36,6 +39,7 @@ mod http;
 mod io;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod node;
 mod parse;

@@ -22,13 +22,15 @@ use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
 use crate::wire::covey::v1::admin_server;
 use crate::wire::etcdserverpb::{cluster_server, kv_server, lease_server, maintenance_server, watch_server};
 use crate::wire::grpc::health::v1::health_server;
+use crate::wire::v3electionpb::election_server;
+use crate::wire::v3lockpb::lock_server;
 
 const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> GrpcMethod {
     GrpcMethod { service, method, kind }
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 38] = [
+const METHODS: [GrpcMethod; 45] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
@@ -54,6 +56,13 @@ const METHODS: [GrpcMethod; 38] = [
     method(maintenance_server::SERVICE_NAME, "Snapshot", GrpcKind::ServerStream),
     method(maintenance_server::SERVICE_NAME, "MoveLeader", GrpcKind::Unary),
     method(maintenance_server::SERVICE_NAME, "Downgrade", GrpcKind::Unary),
+    method(lock_server::SERVICE_NAME, "Lock", GrpcKind::Unary),
+    method(lock_server::SERVICE_NAME, "Unlock", GrpcKind::Unary),
+    method(election_server::SERVICE_NAME, "Campaign", GrpcKind::Unary),
+    method(election_server::SERVICE_NAME, "Proclaim", GrpcKind::Unary),
+    method(election_server::SERVICE_NAME, "Leader", GrpcKind::Unary),
+    method(election_server::SERVICE_NAME, "Observe", GrpcKind::ServerStream),
+    method(election_server::SERVICE_NAME, "Resign", GrpcKind::Unary),
     method(health_server::SERVICE_NAME, "Check", GrpcKind::Unary),
     method(health_server::SERVICE_NAME, "Watch", GrpcKind::ServerStream),
     method(admin_server::SERVICE_NAME, "Status", GrpcKind::Unary),

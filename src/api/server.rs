@@ -26,10 +26,12 @@ use super::calls::Calls;
 use super::cluster::{ClusterService, MemberRules};
 use super::counters::{Counters, Live};
 use super::dispatch::{Connection, Services, Whence, answer};
+use super::election::ElectionService;
 use super::health::HealthService;
 use super::io::{Rewound, Socket, Stream, Transport};
 use super::kv::KvService;
 use super::lease::LeaseService;
+use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::pings::Pings;
@@ -48,6 +50,8 @@ use crate::wire::etcdserverpb::kv_server::KvServer;
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::wire::grpc::health::v1::health_server::HealthServer;
+use crate::wire::v3electionpb::election_server::ElectionServer;
+use crate::wire::v3lockpb::lock_server::LockServer;
 
 /// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
 const CONNECTIONS: usize = 2048;
@@ -220,6 +224,10 @@ impl Api {
             cluster: ClusterServer::new(ClusterService::new(node.clone(), options.members))
                 .max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            lock: LockServer::new(LockService::new(node.clone(), stopping.clone()))
+                .max_decoding_message_size(message_bytes_max),
+            election: ElectionServer::new(ElectionService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(HealthService::new(stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),

@@ -92,7 +92,7 @@ impl Outgoing {
             }
             Message::Progress => {}
             Message::Events { batch, fragment } => {
-                events = batch.encoded(|events| encode_events(events, batch.prev_kv));
+                events = encoded(&batch);
                 if fragment && batch.len() > 1 && head.encoded_len() + events.len() >= bytes_max {
                     return cut(&head, events, &batch, bytes_max);
                 }
@@ -137,6 +137,11 @@ fn event_len(events: &[u8]) -> usize {
     let length = decode_varint(&mut rest).expect("events that were encoded here");
     let length = usize::try_from(length).expect("a length that was a usize");
     events.len() - rest.len() + length
+}
+
+/// The events of a batch, as the field of a `WatchResponse` that has them.
+pub fn encoded(batch: &Batch) -> Bytes {
+    batch.encoded(|events| encode_events(events, batch.prev_kv))
 }
 
 fn encode_events(events: &[Arc<Event>], prev_kv: bool) -> Bytes {

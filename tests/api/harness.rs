@@ -239,6 +239,11 @@ pub fn run(test: impl Future<Output = ()>) {
     smol::block_on(smol::future::or(test, late));
 }
 
+/// A refusal must be this one, letter for letter.
+pub fn is(status: &tonic::Status, code: tonic::Code, text: &str) {
+    assert_eq!((status.code(), status.message()), (code, text));
+}
+
 /// A request body with nothing in it.
 pub fn empty() -> tonic::body::Body {
     tonic::body::Body::empty()

@@ -8,9 +8,9 @@ use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::request_op::Request;
 use pb::response_op::Response;
 use smol::future::poll_once;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::harness::{Channel, Server, run};
+use crate::harness::{Channel, Server, is, run};
 
 async fn client(server: &Server) -> KvClient<Channel> {
     KvClient::new(server.channel().await).max_decoding_message_size(usize::MAX)
@@ -41,10 +41,6 @@ fn kv(key: &str, value: &str, create: i64, modified: i64, version: i64) -> KeyVa
         version,
         lease: 0,
     }
-}
-
-fn is(status: &Status, code: Code, text: &str) {
-    assert_eq!((status.code(), status.message()), (code, text));
 }
 
 #[test]

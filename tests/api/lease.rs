@@ -8,9 +8,9 @@ use covey::wire::etcdserverpb::kv_client::KvClient;
 use covey::wire::etcdserverpb::lease_client::LeaseClient;
 use smol::Timer;
 use smol::future::zip;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::harness::{Channel, Server, Setup, run};
+use crate::harness::{Channel, Server, Setup, is, run};
 
 async fn clients(server: &Server) -> (LeaseClient<Channel>, KvClient<Channel>) {
     let channel = server.channel().await;
@@ -27,10 +27,6 @@ fn put(key: &str, lease: i64) -> pb::PutRequest {
 
 fn all_keys() -> pb::RangeRequest {
     pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() }
-}
-
-fn is(status: &Status, code: Code, text: &str) {
-    assert_eq!((status.code(), status.message()), (code, text));
 }
 
 #[test]

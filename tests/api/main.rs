@@ -20,6 +20,7 @@ mod lease;
 mod limits;
 mod maintenance;
 mod plain;
+mod recipes;
 mod services;
 mod snapshot;
 mod tls;

@@ -27,8 +27,6 @@ LEFT_OUT = {
     "test_auth_refresh_token_once_for_concurrent_calls": "users and roles are not there yet",
     "test_role": "users and roles are not there yet",
     "test_user": "users and roles are not there yet",
-    "test_lock": "the lock service is not there yet",
-    "test_election": "the election service is not there yet",
     "test_cluster": "wants a cluster of several nodes",
     "test_move_leader": "wants a cluster of several nodes",
 }

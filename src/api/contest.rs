@@ -1,0 +1,248 @@
+//! Who of several owns a name: what locks and elections have in common (API reference, section 7).
+//!
+//! Owns: the layout of the keys, which client libraries share bit for bit, and the wait for one's turn. Must never: let a contender that has
+//! gone away stand in others' way, or say of anybody that it owns what it may not own. Driven by `lock` and `election`.
+//!
+//! A contender is the key `name/lease`, attached to the lease; the one with the smallest create revision owns the name. Whoever waits
+//! watches the contender right before it and nobody else, so that an owner that leaves wakes one.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonic::{Code, Status};
+
+use super::errors;
+use super::node::{Freshness, Node, READ_PORTION, not_in_kind};
+use super::stop::Stopping;
+use crate::command::{
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseChange, Op,
+    OpResult, Outcome, Put, Range, Sort, SortOrder, SortTarget, Txn, TxnResult,
+};
+use crate::ids::{LeaseId, Revision};
+use crate::mvcc::{Allowance, View};
+use crate::runtime::{Handle, Watching};
+use crate::watch::{CreateRequest, Filters, Message, Request};
+
+/// The time to live, in seconds, of a lease that a contender without one is granted. Nobody renews it but its holder.
+const LEASE_TTL: i64 = 60;
+
+/// A name that contenders are after.
+#[derive(Clone)]
+pub struct Contest {
+    node: Node,
+    stopping: Stopping,
+    prefix: Bytes,
+}
+
+/// A contender that waits. Dropped before it is its turn, it leaves.
+pub struct Contender {
+    handle: Handle,
+    /// Its key.
+    pub key: Bytes,
+    /// The revision that created the key: its place.
+    pub place: Revision,
+    /// What the key held, if it was there before.
+    pub found: Option<KeyValue>,
+    /// The revision that it entered at, or was found at.
+    pub entered: Revision,
+    leaves: bool,
+}
+
+impl Contest {
+    /// The contest for `name`; waits in it end when the end is announced.
+    pub fn new(node: Node, stopping: Stopping, name: &[u8]) -> Self {
+        Self { node, stopping, prefix: [name, b"/"].concat().into() }
+    }
+
+    /// All contenders.
+    pub fn range(&self) -> KeyRange {
+        // The byte after the slash that each prefix ends with.
+        let end = [&self.prefix[..self.prefix.len() - 1], b"0"].concat();
+        KeyRange::from_wire(self.prefix.clone(), end.into())
+    }
+
+    /// The key of the contender with this lease.
+    fn key(&self, lease: LeaseId) -> Bytes {
+        let sign = if lease.0 < 0 { "-" } else { "" };
+        [&self.prefix[..], format!("{sign}{:x}", lease.0.unsigned_abs()).as_bytes()].concat().into()
+    }
+
+    /// Enters with `value`, unless this lease is in already.
+    pub async fn enter(&self, lease: LeaseId, value: Bytes) -> Result<Contender, Status> {
+        let key = self.key(lease);
+        let put =
+            Put { key: key.clone(), value: Some(value), lease: LeaseChange::Set(lease), prev_kv: false };
+        let txn = Txn {
+            compare: vec![created_at(&key, Revision(0))],
+            success: vec![Op::Put(put)],
+            failure: vec![Op::Range(Range::all(KeyRange::single(key.clone())))],
+        };
+        let (revision, result) = run(&self.node, txn).await?;
+        let found = match result.responses.into_iter().next() {
+            Some((_, OpResult::Range(mut found))) => found.kvs.pop(),
+            _ => None,
+        };
+        let place = found.as_ref().map_or(revision, |kv| kv.create_revision);
+        let handle = self.node.handle().clone();
+        Ok(Contender { handle, key, place, found, entered: revision, leaves: true })
+    }
+
+    /// Waits until nobody is before `contender`. Answers the revision at which that was seen; `None` when it has lost its own place meanwhile,
+    /// with its lease or by somebody's deletion.
+    pub async fn turn(&self, contender: &Contender) -> Result<Option<Revision>, Status> {
+        let mut waited = false;
+        loop {
+            // Whoever entered before has a smaller place, which it can lose and never have again: also an old state, if it has the contender, shows
+            // all that are before it, or some that have left.
+            let view = self
+                .node
+                .view(if waited { Freshness::Linearizable } else { Freshness::Serializable })
+                .await?;
+            let revision = view.revision();
+            let mine = view.range(&Range::all(KeyRange::single(contender.key.clone())))?;
+            if mine.kvs.first().is_none_or(|kv| kv.create_revision != contender.place) {
+                return Ok(None);
+            }
+            let before = Range {
+                max_create_revision: contender.place.0 - 1,
+                ..one_by(self.range(), SortOrder::Descend)
+            };
+            let Some(before) = self.first(view, before).await? else { return Ok(Some(revision)) };
+            let keys = [before.key, contender.key.clone()].map(KeyRange::single);
+            let deletions = Filters { no_put: true, no_delete: false };
+            self.unless_stopped(self.news_of(keys, revision, deletions)).await?;
+            waited = true;
+        }
+    }
+
+    /// Who owns the name, and the revision of the state that says so.
+    pub async fn owner(&self) -> Result<(Revision, Option<KeyValue>), Status> {
+        let view = self.node.view(Freshness::Linearizable).await?;
+        let revision = view.revision();
+        Ok((revision, self.first(view, one_by(self.range(), SortOrder::Ascend)).await?))
+    }
+
+    /// The first key of a range of any size.
+    async fn first(&self, view: Arc<View>, range: Range) -> Result<Option<KeyValue>, Status> {
+        let begin = move |view: &View| {
+            let mut reading = view.begin_range(range.clone())?;
+            Ok(move |view: &View, allowance: &mut Allowance| {
+                view.continue_range(&mut reading, READ_PORTION, allowance)
+            })
+        };
+        Ok(self.node.read_much(view, begin).await?.kvs.into_iter().next())
+    }
+
+    /// Waits until something has happened to these keys after `since`, or may have.
+    pub async fn news_of(
+        &self,
+        ranges: impl IntoIterator<Item = KeyRange>,
+        since: Revision,
+        filters: Filters,
+    ) -> Result<(), Status> {
+        let watching = self.node.handle().watch();
+        for range in ranges {
+            watching.request(watcher(range, since, filters));
+        }
+        // What it is is read from the state; of what is compacted nothing else can be known.
+        while let Some(Message::Created | Message::Progress) = next(&watching).await? {}
+        Ok(())
+    }
+
+    /// Does this unless the end is announced before it is done.
+    pub async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let stopped = async {
+            self.stopping.announced().await;
+            Err(errors::stopped())
+        };
+        smol::future::or(work, stopped).await
+    }
+}
+
+impl Contender {
+    /// It stays, whatever becomes of this value.
+    pub fn stay(&mut self) {
+        self.leaves = false;
+    }
+}
+
+impl Drop for Contender {
+    /// A client that has gone away is not to be waited for. Should this be lost, the lease ends it.
+    fn drop(&mut self) {
+        if self.leaves {
+            self.handle.propose_unheard(Command::Txn(leave(&self.key, self.place)));
+        }
+    }
+}
+
+/// Deletes a contender's key, unless it is another's by now.
+pub fn leave(key: &Bytes, place: Revision) -> Txn {
+    let delete = DeleteRange { range: KeyRange::single(key.clone()), prev_kv: false };
+    Txn { compare: vec![created_at(key, place)], success: vec![Op::DeleteRange(delete)], failure: Vec::new() }
+}
+
+/// Whether the key was created by this revision; 0 is whether there is none.
+pub fn created_at(key: &Bytes, revision: Revision) -> Compare {
+    Compare {
+        range: KeyRange::single(key.clone()),
+        result: CompareResult::Equal,
+        target: CompareTarget::Create(revision.0),
+    }
+}
+
+/// Applies a transaction.
+pub async fn run(node: &Node, txn: Txn) -> Result<(Revision, TxnResult), Status> {
+    let (revision, outcome) = node.propose(Command::Txn(txn)).await.map_err(|status| as_told(&status))?;
+    let Outcome::Txn(result) = outcome else { not_in_kind(&outcome) };
+    Ok((revision, result))
+}
+
+/// The lease to contend with: the caller's own, or one that is made for it.
+pub async fn lease_of(node: &Node, lease: i64) -> Result<LeaseId, Status> {
+    let lease = LeaseId(lease);
+    if lease != LeaseId::NONE {
+        return Ok(lease);
+    }
+    let (id, applied) = node.handle().grant_lease(LeaseId::NONE, LEASE_TTL).await?;
+    applied.outcome.map_err(|rejection| as_told(&rejection.into()))?;
+    Ok(id)
+}
+
+/// What is wrong with a request, as these services tell it: etcd's are clients of its own API, and lose the code on the way. A server that
+/// is not available says so here, too, for then clients try another.
+pub fn as_told(status: &Status) -> Status {
+    let code = if status.code() == Code::Unavailable { Code::Unavailable } else { Code::Unknown };
+    Status::new(code, status.message())
+}
+
+/// A watcher of what comes after `since`.
+pub fn watcher(range: KeyRange, since: Revision, filters: Filters) -> Request {
+    Request::Create(CreateRequest {
+        range,
+        start: since.0 + 1,
+        watch_id: 0,
+        filters,
+        prev_kv: false,
+        fragment: false,
+        progress_notify: false,
+    })
+}
+
+/// What a watcher is told next; `None` when it has ended because what it had to be told is compacted.
+pub async fn next(watching: &Watching) -> Result<Option<Message>, Status> {
+    let response = poll_fn(|cx| watching.poll_next(cx)).await?;
+    match response.message {
+        Message::Compacted(_) => Ok(None),
+        Message::Refused(refusal) => Err(Status::unknown(errors::watch_refused(refusal))),
+        message => Ok(Some(message)),
+    }
+}
+
+/// The first key by create revision.
+fn one_by(range: KeyRange, order: SortOrder) -> Range {
+    Range { limit: 1, sort: Sort { target: SortTarget::Create, order }, ..Range::all(range) }
+}

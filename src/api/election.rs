@@ -1,0 +1,174 @@
+//! The Election service (API reference, section 7.3).
+//!
+//! Owns: nothing but the order of its steps, and how far an observer is. Must never: answer a campaign that is not won. Driven by `dispatch`.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use prost::Message as _;
+use smol::stream::{self, Stream};
+use tonic::{Request, Response, Status};
+
+use super::contest::{Contest, created_at, lease_of, leave, next, run, watcher};
+use super::node::Node;
+use super::stop::Stopping;
+use super::watch_codec::encoded;
+use super::{errors, render};
+use crate::command::{KeyRange, LeaseChange, Op, Put, Txn};
+use crate::ids::{LeaseId, Revision};
+use crate::runtime::Watching;
+use crate::watch::{Filters, Message};
+use crate::wire::etcdserverpb::WatchResponse;
+use crate::wire::mvccpb::event::EventType;
+use crate::wire::mvccpb::{Event, KeyValue};
+use crate::wire::v3electionpb as pb;
+use crate::wire::v3electionpb::election_server::Election;
+
+/// Serves `v3electionpb.Election`.
+pub struct ElectionService {
+    node: Node,
+    stopping: Stopping,
+}
+
+/// How far an observer is.
+struct Observer {
+    contest: Contest,
+    node: Node,
+    /// Where news of whom it was told of comes from; none when it has to look for one.
+    follows: Option<Watching>,
+    /// News that was not told yet.
+    news: VecDeque<Event>,
+}
+
+impl ElectionService {
+    /// The service of a node; whoever waits for something is told when the end is announced.
+    pub fn new(node: Node, stopping: Stopping) -> Self {
+        Self { node, stopping }
+    }
+
+    fn contest(&self, name: &[u8]) -> Contest {
+        Contest::new(self.node.clone(), self.stopping.clone(), name)
+    }
+
+    /// Gives the key of the contender created by `place` another value.
+    async fn replace(
+        &self,
+        key: &Bytes,
+        place: Revision,
+        value: Bytes,
+        lease: LeaseId,
+    ) -> Result<Revision, Status> {
+        let put =
+            Put { key: key.clone(), value: Some(value), lease: LeaseChange::Set(lease), prev_kv: false };
+        let (compare, success) = (vec![created_at(key, place)], vec![Op::Put(put)]);
+        let (revision, result) = run(&self.node, Txn { compare, success, failure: Vec::new() }).await?;
+        if result.succeeded { Ok(revision) } else { Err(errors::not_elected()) }
+    }
+}
+
+#[tonic::async_trait]
+impl Election for ElectionService {
+    async fn campaign(
+        &self,
+        request: Request<pb::CampaignRequest>,
+    ) -> Result<Response<pb::CampaignResponse>, Status> {
+        let pb::CampaignRequest { name, lease, value } = request.into_inner();
+        let lease = lease_of(&self.node, lease).await?;
+        let contest = self.contest(&name);
+        let mut contender = contest.enter(lease, value.clone()).await?;
+        let (key, place) = (contender.key.clone(), contender.place);
+        if contender.found.as_ref().is_some_and(|found| found.value != value) {
+            self.replace(&key, place, value, lease).await?;
+        }
+        contest.turn(&contender).await?.ok_or_else(errors::not_elected)?;
+        contender.stay();
+        // As of the entry, also after a wait: etcd's is.
+        let header = Some(self.node.header(contender.entered));
+        let leader = Some(pb::LeaderKey { name, key, rev: place.0, lease: lease.0 });
+        Ok(Response::new(pb::CampaignResponse { header, leader }))
+    }
+
+    async fn proclaim(
+        &self,
+        request: Request<pb::ProclaimRequest>,
+    ) -> Result<Response<pb::ProclaimResponse>, Status> {
+        let request = request.into_inner();
+        let leader = request.leader.ok_or_else(errors::leader_missing)?;
+        let lease = lease_of(&self.node, leader.lease).await?;
+        let revision = self.replace(&leader.key, Revision(leader.rev), request.value, lease).await?;
+        Ok(Response::new(pb::ProclaimResponse { header: Some(self.node.header(revision)) }))
+    }
+
+    async fn leader(
+        &self,
+        request: Request<pb::LeaderRequest>,
+    ) -> Result<Response<pb::LeaderResponse>, Status> {
+        let (revision, owner) = self.contest(&request.into_inner().name).owner().await?;
+        let kv = Some(render::key_value(owner.ok_or_else(errors::nobody_elected)?));
+        Ok(Response::new(pb::LeaderResponse { header: Some(self.node.header(revision)), kv }))
+    }
+
+    type ObserveStream = Pin<Box<dyn Stream<Item = Result<pb::LeaderResponse, Status>> + Send>>;
+
+    async fn observe(
+        &self,
+        request: Request<pb::LeaderRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        let contest = self.contest(&request.into_inner().name);
+        let observer = Observer { contest, node: self.node.clone(), follows: None, news: VecDeque::new() };
+        let leaders = stream::try_unfold(observer, |mut observer| async move {
+            let (revision, kv) = observer.contest.clone().unless_stopped(observer.next()).await?;
+            let header = Some(observer.node.header(revision));
+            Ok(Some((pb::LeaderResponse { header, kv: Some(kv) }, observer)))
+        });
+        Ok(Response::new(Box::pin(leaders)))
+    }
+
+    async fn resign(
+        &self,
+        request: Request<pb::ResignRequest>,
+    ) -> Result<Response<pb::ResignResponse>, Status> {
+        let leader = request.into_inner().leader.ok_or_else(errors::leader_missing)?;
+        let (revision, _) = run(&self.node, leave(&leader.key, Revision(leader.rev))).await?;
+        Ok(Response::new(pb::ResignResponse { header: Some(self.node.header(revision)) }))
+    }
+}
+
+impl Observer {
+    /// The next leader, or the next value of this one, and the revision of that.
+    async fn next(&mut self) -> Result<(Revision, KeyValue), Status> {
+        loop {
+            let Some(watching) = &self.follows else {
+                let (revision, leader) = self.contest.owner().await?;
+                let Some(leader) = leader else {
+                    self.contest.news_of([self.contest.range()], revision, Filters::default()).await?;
+                    continue;
+                };
+                let watching = self.node.handle().watch();
+                watching.request(watcher(KeyRange::single(leader.key.clone()), revision, Filters::default()));
+                self.follows = Some(watching);
+                return Ok((revision, render::key_value(leader)));
+            };
+            if let Some(event) = self.news.pop_front() {
+                if event.r#type == i32::from(EventType::Put)
+                    && let Some(kv) = event.kv
+                {
+                    return Ok((Revision(kv.mod_revision), kv));
+                }
+                self.news.clear();
+                self.follows = None;
+                continue;
+            }
+            match next(watching).await? {
+                Some(Message::Events { batch, .. }) => {
+                    // Another watcher may have encoded them already, and then nothing else is left of them.
+                    let response = WatchResponse::decode(encoded(&batch));
+                    self.news.extend(response.map_err(|error| Status::internal(error.to_string()))?.events);
+                }
+                Some(_) => {}
+                None => self.follows = None,
+            }
+        }
+    }
+}
