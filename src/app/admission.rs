@@ -11,7 +11,7 @@ use super::fates::Tail;
 use crate::command::{Admission, CharterCommand, TokenId, Tombstone};
 use crate::config::TrustMode;
 use crate::formation::{Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
-use crate::ids::{ClusterId, LogIndex, PublicKey};
+use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
 use crate::mvcc::Facts;
@@ -103,8 +103,8 @@ impl Desk {
                 let sentence = "this cluster formed by itself: start the node without --initial-cluster";
                 Answer::Refused(sentence.into())
             }
-            Question::Join { name, peer_urls, claim } => {
-                self.join(Candidate { key, name, peer_urls }, &claim).await
+            Question::Join { name, peer_urls, claim, run } => {
+                self.join(Candidate { key, name, peer_urls }, &claim, run).await
             }
             Question::Absorb { cluster, nodes } => self.absorb(key, cluster, nodes).await,
             Question::Fate { cluster } => self.fate(cluster),
@@ -142,10 +142,10 @@ impl Desk {
         }
     }
 
-    async fn join(&self, node: Candidate, claim: &[u8]) -> Answer {
+    async fn join(&self, node: Candidate, claim: &[u8], run: Incarnation) -> Answer {
         let key = node.key;
         let Some(by) = self.right(key, claim, true) else { return self.waits(node, sealed(key)) };
-        match self.admit(node, by).await {
+        match self.admit(node, by, run).await {
             // Applied here, for that is where the answer comes from.
             Ok(()) => self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
             Err(answer) => answer,
@@ -170,7 +170,7 @@ impl Desk {
             return answer;
         }
         for (node, by) in admitted {
-            if let Err(answer) = self.admit(node, by).await {
+            if let Err(answer) = self.admit(node, by, Incarnation(0)).await {
                 return answer;
             }
         }
@@ -195,7 +195,7 @@ impl Desk {
 
     /// Has the log let a node in, or says why not. Of who is a member already the log is asked, too: the cluster may have ended, and this member not know it
     /// yet. Let in as who it was, a node that has left would vote with an empty log.
-    async fn admit(&self, node: Candidate, by: Admission) -> Result<(), Answer> {
+    async fn admit(&self, node: Candidate, by: Admission, run: Incarnation) -> Result<(), Answer> {
         let refused = |rejection| format!("the cluster does not let it in: {rejection}");
         // Nothing is written to the log only to be refused there.
         let checked = {
@@ -210,7 +210,7 @@ impl Desk {
         if peer_urls.len() > PEER_URLS_MAX || peer_urls.iter().any(|url| url.len() > PEER_URL_BYTES_MAX) {
             return Err(Answer::Refused("it says that it is in too many places".into()));
         }
-        match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by }).await {
+        match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by, run }).await {
             Ok(applied) => {
                 self.pending.forget(Fingerprint::of(&key));
                 applied.outcome.map(drop).map_err(|rejection| Answer::Pending(refused(rejection)))

@@ -16,7 +16,7 @@ use crate::formation::{
     self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, Welcome,
     drop_tombstones, found_solo, joining_state, keep_tombstones, kept_tombstones,
 };
-use crate::ids::Revision;
+use crate::ids::{Incarnation, Revision};
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
 use crate::store::{Charter, Meta};
@@ -102,6 +102,8 @@ pub struct FreshDir {
     disk: DiskOptions,
     /// The node's key.
     pub key: NodeKey,
+    /// The run that it is in.
+    pub run: Incarnation,
     /// Whom it has left the founding to, before this start.
     pub promise: Option<Promise>,
 }
@@ -127,8 +129,8 @@ impl DataDir {
                 (WhenFresh::Meet, known) => {
                     let identity = known.map_or_else(|| found(path, &directory, Stage::Fresh), Ok)?;
                     let (path, disk) = (path.to_owned(), options.disk);
-                    let Identity { key, promise, .. } = identity;
-                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key, promise }));
+                    let Identity { key, promise, incarnation: run, .. } = identity;
+                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key, run, promise }));
                 }
             }
         }

@@ -93,6 +93,7 @@ pub(super) fn gather(
         name: name.to_owned(),
         peer_urls: lan.peer_urls(),
         claim,
+        run: fresh.run,
         promise: fresh.promise,
         timers: Timers::default(),
         prng: Prng::new(seed),

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::ids::{ClusterId, LogIndex, PublicKey};
+use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 
 /// What a token is known by; no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,7 +132,8 @@ impl fmt::Debug for Tombstone {
 /// A change of the charter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CharterCommand {
-    /// Makes a node a member that does not vote yet. The same key again changes nothing and is told the same id.
+    /// Makes a node a member that does not vote yet. The same key again changes nothing and is told the same id, unless the node has been that member
+    /// and has begun anew since: what it had as that is not there any more, its vote included, so it is another member now.
     Admit {
         /// The key that the node has proven to hold.
         key: PublicKey,
@@ -142,6 +143,8 @@ pub enum CharterCommand {
         peer_urls: Vec<String>,
         /// Why it may come in.
         by: Admission,
+        /// The run in which it asks; 0 where others ask for it.
+        run: Incarnation,
     },
     /// The cluster has run for so long, in seconds; less than is known already changes nothing.
     Elapsed {

@@ -5,7 +5,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::super::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey, Tombstone};
 use super::*;
-use crate::ids::{ClusterId, LogIndex};
+use crate::ids::{ClusterId, Incarnation, LogIndex};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..6).prop_map(Bytes::from)
@@ -119,7 +119,13 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
         |(kind, (hash, id, number, name, one, other), by, peer_urls)| {
             let (id, key) = (TokenId(id), TokenKey(hash));
             match kind {
-                0 => CharterCommand::Admit { key: PublicKey(hash), name, peer_urls, by },
+                0 => CharterCommand::Admit {
+                    key: PublicKey(hash),
+                    name,
+                    peer_urls,
+                    by,
+                    run: Incarnation(number),
+                },
                 1 => CharterCommand::Elapsed { to: number },
                 2 => CharterCommand::OpenWindow { seconds: number },
                 3 => CharterCommand::Seal,
@@ -256,8 +262,9 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
         name: "b".into(),
         peer_urls: vec!["u".into()],
         by,
+        run: Incarnation(3),
     };
-    let admitted = |by: &[u8]| [&[1][..], &hash, &[1, b'b', 1, 1, b'u'], by].concat();
+    let admitted = |by: &[u8]| [&[1][..], &hash, &[1, b'b', 1, 1, b'u'], by, &[3]].concat();
     let authority = Authority { certificate: Bytes::from_static(b"c"), key: Bytes::from_static(b"k") };
     let cases = [
         (admit(Admission::Window), admitted(&[0])),

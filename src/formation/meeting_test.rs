@@ -3,6 +3,7 @@
 use super::*;
 use crate::formation::identity::test_key;
 use crate::formation::message::View;
+use crate::ids::Incarnation;
 
 fn named(name: &str) -> Named {
     Named { name: name.into(), peer_urls: vec![format!("http://{name}:2380")] }
@@ -136,7 +137,12 @@ fn nodes_that_were_named_leave_others_alone() {
     let Answer::Member(standing) = ask(3, &probe) else { panic!("a member says so") };
     assert_eq!((standing.name.as_str(), standing.committed, standing.open), ("a", true, false));
     assert_eq!(standing.cluster, founding.identity.cluster());
-    let join = Question::Join { name: "x".into(), peer_urls: vec!["http://b:2380".into()], claim: vec![] };
+    let join = Question::Join {
+        name: "x".into(),
+        peer_urls: vec!["http://b:2380".into()],
+        claim: vec![],
+        run: Incarnation(1),
+    };
     assert!(matches!(ask(3, &join), Answer::Pending(_)), "a place is not given to whoever names its URL");
     assert!(matches!(ask(2, &join), Answer::Welcome(_)), "a member is welcome however it asks");
 }

@@ -26,7 +26,7 @@
 use super::identity::{ClusterRoot, FINGERPRINT_BYTES, Fingerprint, Generation, PUBLIC_KEY_BYTES};
 use super::meeting::joining_state;
 use crate::command::{TOMBSTONE_BYTES, Tombstone};
-use crate::ids::{ClusterId, MemberId, PublicKey};
+use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey};
 use crate::limits::TOMBSTONES_MAX;
 use crate::store::{Member, decode_facts, encode_facts};
 
@@ -74,6 +74,8 @@ pub enum Question {
         peer_urls: Vec<String>,
         /// What it shows for being let in; what that is, is not known here. Empty: nothing.
         claim: Vec<u8>,
+        /// The run in which it asks: who is known from an earlier one has begun anew since.
+        run: Incarnation,
     },
     /// Does this cluster take in the members of another one, which gives itself up then?
     Absorb {
@@ -241,13 +243,14 @@ impl Question {
                 out.push((*patient).into());
                 put_view(&mut out, view);
             }
-            Self::Join { name, peer_urls, claim } => {
+            Self::Join { name, peer_urls, claim, run } => {
                 out.push(question::JOIN);
                 put_text(&mut out, name);
                 put_texts(&mut out, peer_urls);
                 let claim = &claim[..claim.len().min(CLAIM_BYTES_MAX)];
                 put_count(&mut out, claim.len());
                 out.extend_from_slice(claim);
+                out.extend_from_slice(&run.0.to_le_bytes());
             }
             Self::Absorb { cluster, nodes } => {
                 out.push(question::ABSORB);
@@ -289,7 +292,7 @@ impl Question {
                 let (name, peer_urls) = (take_text(bytes)?, take_texts(bytes)?);
                 let length = take_count(bytes, CLAIM_BYTES_MAX)?;
                 let claim = take_bytes(bytes, length)?.to_vec();
-                Self::Join { name, peer_urls, claim }
+                Self::Join { name, peer_urls, claim, run: Incarnation(take_number(bytes)?) }
             }
             question::ABSORB => {
                 let cluster = ClusterId(take_number(bytes)?);

@@ -18,7 +18,12 @@ fn questions() -> Vec<Question> {
         Question::Probe { name: name.clone(), over: Some(u64::MAX), view: view(1..4) },
         Question::Promise { round: u64::MAX - 1, patient: true, view: view(1..2) },
         Question::Promise { round: 5, patient: false, view: view(0..0) },
-        Question::Join { name: name.clone(), peer_urls: peer_urls.clone(), claim: vec![1, 2, 3] },
+        Question::Join {
+            name: name.clone(),
+            peer_urls: peer_urls.clone(),
+            claim: vec![1, 2, 3],
+            run: Incarnation(7),
+        },
         Question::Absorb {
             cluster: ClusterId(9),
             nodes: vec![Candidate { key: PublicKey([4; 32]), name, peer_urls }],
@@ -96,11 +101,20 @@ fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
     let long = Answer::Refused("x".repeat(2 * TEXT_BYTES_MAX));
     let Ok(Answer::Refused(text)) = Answer::decode(&long.encode()) else { panic!("it is cut") };
     assert_eq!(text.len(), TEXT_BYTES_MAX);
-    let many = Question::Join { name: String::new(), peer_urls: vec![], claim: vec![1; 2 * CLAIM_BYTES_MAX] };
+    let many = Question::Join {
+        name: String::new(),
+        peer_urls: vec![],
+        claim: vec![1; 2 * CLAIM_BYTES_MAX],
+        run: Incarnation(1),
+    };
     let Ok(Question::Join { claim, .. }) = Question::decode(&many.encode()) else { panic!("it is cut") };
     assert_eq!(claim.len(), CLAIM_BYTES_MAX);
-    let urls =
-        Question::Join { name: String::new(), peer_urls: vec![String::new(); URLS_MAX + 1], claim: vec![] };
+    let urls = Question::Join {
+        name: String::new(),
+        peer_urls: vec![String::new(); URLS_MAX + 1],
+        claim: vec![],
+        run: Incarnation(1),
+    };
     assert_eq!(Question::decode(&urls.encode()), Err(MessageError));
     let crowd = |count: usize| {
         let node = |n: usize| {

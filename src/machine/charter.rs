@@ -10,7 +10,7 @@ use crate::command::{
     Admission, Authority, CharterCommand, ClientKey, MemberAttributes, Outcome, Rejection, TokenId, TokenKey,
     Tombstone,
 };
-use crate::ids::{ClusterId, MemberId, PublicKey};
+use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey};
 use crate::limits::{
     ADMISSION_SECONDS_MIN, ADMITTED_MEMBERS_MAX, APPROVALS_MAX, AUTHORITY_BYTES_MAX, CLIENT_NAME_BYTES_MAX,
     CLIENTS_MAX, FOUNDING_WINDOW_SECONDS, FOUNDING_WINDOW_SECONDS_MAX, NODE_NAME_BYTES_MAX, NODE_URLS_MAX,
@@ -22,8 +22,8 @@ use crate::store::{Charter, Client, Dissolution, Member, Token, Window};
 impl Machine {
     pub(super) fn execute_charter(&mut self, command: &CharterCommand) -> Result<Outcome, Rejection> {
         match command {
-            CharterCommand::Admit { key, name, peer_urls, by } => {
-                return self.admit(*key, name, peer_urls, *by).map(Outcome::Member);
+            CharterCommand::Admit { key, name, peer_urls, by, run } => {
+                return self.admit(*key, name, peer_urls, *by, *run).map(Outcome::Member);
             }
             CharterCommand::Elapsed { to } => self.elapse(*to),
             CharterCommand::OpenWindow { seconds } => self.open_window(*seconds)?,
@@ -83,21 +83,32 @@ impl Machine {
         name: &str,
         peer_urls: &[String],
         by: Admission,
+        run: Incarnation,
     ) -> Result<MemberId, Rejection> {
         let facts = self.tip.view().facts();
-        if let Some(member) = facts.members.iter().find(|member| member.key == Some(key)) {
+        let known = facts.members.iter().find(|member| member.key == Some(key));
+        // A later word than its asking says that it is this member: it asked before it was answered, or others asked for it.
+        let has_left = |member: &Member| member.run().is_some_and(|last| last.incarnation < run);
+        if let Some(member) = known.filter(|member| !has_left(member)) {
             return Ok(member.id());
         }
+        let left = known.map(Member::id);
         let too_long = name.len() > NODE_NAME_BYTES_MAX
             || peer_urls.len() > NODE_URLS_MAX
             || peer_urls.iter().any(|url| url.len() > PEER_URL_BYTES_MAX);
         if too_long {
             return Err(Rejection::TooLong);
         }
-        check_admission(facts, key, by)?;
+        if left.is_none() {
+            check_admission(facts, key, by)?;
+        }
         // Where somebody else is said to be does not matter: addresses change hands, and a key is who it is. But a place may be kept for it.
         let kept = facts.members.iter().find(|place| place.key.is_none() && is_at(place, peer_urls));
-        let id = if let Some(id) = kept.map(Member::id) {
+        let kept = kept.map(Member::id);
+        if let Some(left) = left {
+            self.drop_member(left);
+        }
+        let id = if let Some(id) = kept {
             self.edit(id, |place| place.key = Some(key))
         } else {
             let (name, peer_urls) = (name.to_owned(), peer_urls.to_vec());

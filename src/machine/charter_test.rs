@@ -11,7 +11,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use super::super::rig::{FOUNDER, Rig, TERM, interval, put};
 use super::*;
 use crate::command::{Alarm, AlarmAction, AlarmKind, Command, DeleteRange, LeaseCommand, MemberCommand, Txn};
-use crate::ids::{LeaseId, LogIndex};
+use crate::ids::{Incarnation, LeaseId, LogIndex};
 
 const MINUTE: u64 = 60;
 const WINNER: ClusterId = ClusterId(4);
@@ -24,8 +24,13 @@ fn url(n: u8) -> String {
     format!("https://10.0.0.{n}:2380")
 }
 
+fn admit_in(n: u8, by: Admission, run: u64) -> CharterCommand {
+    let (name, peer_urls) = (format!("box {n}"), vec![url(n)]);
+    CharterCommand::Admit { key: key(n), name, peer_urls, by, run: Incarnation(run) }
+}
+
 fn admit(n: u8, by: Admission) -> CharterCommand {
-    CharterCommand::Admit { key: key(n), name: format!("box {n}"), peer_urls: vec![url(n)], by }
+    admit_in(n, by, 1)
 }
 
 fn token(n: u8) -> TokenId {
@@ -104,8 +109,37 @@ fn who_comes_in_by_the_window_listens_under_its_key_and_is_told_the_same_again()
         name: String::new(),
         peer_urls: vec![url(1)],
         by: Admission::FleetKey,
+        run: Incarnation(1),
     };
     assert!(rig.change(elsewhere).is_ok(), "an address that was another's is no reason");
+    rig.check_digest();
+}
+
+#[test]
+fn who_begins_anew_after_it_was_a_member_is_another_member() {
+    let mut rig = Rig::automatic();
+    let Ok(id) = rig.admit(1, Admission::Window) else { panic!("it is let in") };
+    rig.change(CharterCommand::Seal).unwrap();
+    let again = |rig: &mut Rig, run| match rig.change(admit_in(1, Admission::Window, run)) {
+        Ok(Outcome::Member(id)) => id,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(again(&mut rig, 9), id, "the answer was lost: it has been nobody yet");
+    let attributes = MemberAttributes { member: id, incarnation: 5, boot_nonce: 1, ..Default::default() };
+    rig.apply(Command::Publish(attributes)).outcome.unwrap();
+    let vote = MemberCommand::Revote { promote: vec![id], demote: Vec::new() };
+    rig.apply(Command::Member(vote)).outcome.unwrap();
+    for run in [0, 4, 5] {
+        assert_eq!(again(&mut rig, run), id, "it asked before, or others asked");
+    }
+    let other = again(&mut rig, 6);
+    assert_ne!(other, id);
+    let facts = rig.view().facts().clone();
+    let member = facts.members.iter().find(|member| member.id() == other).unwrap();
+    assert_eq!((member.key, member.votes, member.run()), (Some(key(1)), false, None));
+    assert!(facts.members.iter().all(|member| member.id() != id));
+    assert_eq!(facts.removed, [(id, None)], "the id is gone for good, and the key is not barred");
+    assert_eq!(again(&mut rig, 6), other);
     rig.check_digest();
 }
 
@@ -120,6 +154,7 @@ fn a_place_that_is_kept_for_its_urls_is_what_a_node_gets() {
         name: String::new(),
         peer_urls: urls.iter().copied().map(url).collect(),
         by: Admission::Window,
+        run: Incarnation(1),
     };
     assert_ne!(rig.change(at(&[1], 3)).unwrap(), Outcome::Member(place), "somewhere else");
     assert_eq!(rig.change(at(&[2, 1], 4)).unwrap(), Outcome::Member(place));
@@ -301,6 +336,7 @@ fn everything_is_bounded() {
         name: String::new(),
         peer_urls: Vec::new(),
         by: Admission::Window,
+        run: Incarnation(1),
     };
     let cases: [(Make<'_>, usize, Rejection); 4] = [
         (&create, TOKENS_MAX, Rejection::TooManyTokens),
@@ -322,6 +358,7 @@ fn everything_is_bounded() {
         name: String::new(),
         peer_urls: Vec::new(),
         by: Admission::Token(TokenId(number(5))),
+        run: Incarnation(1),
     };
     rig.change(used).unwrap();
     rig.change(create(TOKENS_MAX)).expect("a used token makes room");
@@ -337,6 +374,7 @@ fn what_is_too_long_is_refused() {
         name: "n".repeat(name),
         peer_urls: vec!["u".repeat(url); urls],
         by: Admission::Window,
+        run: Incarnation(1),
     };
     let client =
         |name: usize| CharterCommand::IssueClient { key: ClientKey([1; 32]), name: "n".repeat(name) };

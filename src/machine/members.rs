@@ -113,21 +113,32 @@ impl Machine {
     }
 
     fn remove(&mut self, id: MemberId) -> MemberId {
-        let mut barred = None;
+        if let Some(key) = self.take_out(id, |member| member.key) {
+            self.bar(key);
+        }
+        self.note(id)
+    }
+
+    /// As a removal, but that nothing is held against the key.
+    pub(super) fn drop_member(&mut self, id: MemberId) {
+        self.take_out(id, |_| None);
+        self.note(id);
+    }
+
+    /// The id is never used again, nor is the key that `barred` tells.
+    fn take_out(&mut self, id: MemberId, barred: impl Fn(&Member) -> Option<PublicKey>) -> Option<PublicKey> {
+        let mut told = None;
         let facts = self.tip.facts_mut();
         for gone in facts.members.extract_if(.., |member| member.id() == id) {
             if facts.removed.len() == REMOVED_MEMBERS_MAX {
                 facts.removed.remove(0);
             }
-            facts.removed.push((id, gone.key));
-            barred = gone.key;
+            told = barred(&gone);
+            facts.removed.push((id, told));
         }
         facts.alarms.retain(|alarm| alarm.member != id);
         facts.over_quota.retain(|member| *member != id);
-        if let Some(key) = barred {
-            self.bar(key);
-        }
-        self.note(id)
+        told
     }
 
     /// The digest knows of every change of a member.

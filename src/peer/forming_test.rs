@@ -5,6 +5,7 @@ use ring::signature::Ed25519KeyPair;
 
 use super::*;
 use crate::formation::Introduction;
+use crate::ids::Incarnation;
 
 /// A node that remembers by whom it was asked.
 struct Node {
@@ -150,7 +151,12 @@ fn with_neither_a_node_asks_no_other_machine() {
 }
 
 fn join(token: &JoinToken) -> Question {
-    Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: token.id().0.to_vec() }
+    Question::Join {
+        name: "a".into(),
+        peer_urls: Vec::new(),
+        claim: token.id().0.to_vec(),
+        run: Incarnation(1),
+    }
 }
 
 /// A member that has given out these tokens, with what it knows of each.
@@ -178,7 +184,8 @@ fn a_token_is_worth_something_only_where_it_was_given_out_and_only_to_who_has_it
     // It has seen the name of a token, and has another one.
     let forged = ask(&joiner(&other), &member, &token).unwrap_err();
     assert!(forged.contains("does not listen"), "{forged}");
-    let nameless = Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: vec![1; 7] };
+    let nameless =
+        Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: vec![1; 7], run: Incarnation(1) };
     let address = member.forming.inner.endpoint.local_addr().unwrap();
     assert!(smol::block_on(joiner(&token).forming.ask(address, &nameless)).is_err());
     assert_eq!(member.asked_by().len(), 1, "nobody else was heard");

@@ -7,7 +7,7 @@ use super::super::handle::{AdmissionOptions, Handle, NodeIds};
 use super::*;
 use crate::command::{Admission, CharterCommand, Command, LeaseCommand, MemberCommand};
 use crate::formation::first_state_of;
-use crate::ids::{ClusterId, LeaseId, MemberId, PublicKey};
+use crate::ids::{ClusterId, Incarnation, LeaseId, MemberId, PublicKey};
 use crate::limits::PROPOSALS_PENDING_MAX;
 use crate::machine::Machine;
 use crate::mvcc::Allowance;
@@ -151,6 +151,7 @@ fn who_founded_alone_holds_what_users_ask_for_and_nothing_else() {
         name: String::new(),
         peer_urls: Vec::new(),
         by: Admission::Window,
+        run: Incarnation(1),
     };
     let promote = MemberCommand::Promote { id: MemberId(1), strict: false };
     smol::block_on(async {

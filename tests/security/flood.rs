@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use covey::command::CharterCommand;
 use covey::formation::Question;
+use covey::ids::Incarnation;
 use smol::future::or;
 use smol::{Timer, block_on};
 
@@ -36,7 +37,7 @@ fn intruder() {
         smol::spawn(async move {
             loop {
                 let (name, peer_urls) = ("intruder".repeat(30), vec![format!("https://{address}:2380"); 16]);
-                let question = Question::Join { name, peer_urls, claim: Vec::new() };
+                let question = Question::Join { name, peer_urls, claim: Vec::new(), run: Incarnation(1) };
                 let stranger = Stranger::at(address);
                 let asked = stranger.ask(to, None, &question);
                 // Who is not answered at once tries again as somebody else.

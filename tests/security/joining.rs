@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use covey::formation::{Answer, Candidate, ClusterSecret, Introduction, JoinToken, Question, View};
-use covey::ids::{ClusterId, PublicKey};
+use covey::ids::{ClusterId, Incarnation, PublicKey};
 use covey::prng::Prng;
 use smol::block_on;
 use smol::future::zip;
@@ -30,7 +30,12 @@ fn name() -> String {
 }
 
 fn join(claim: &[u8]) -> Question {
-    Question::Join { name: name(), peer_urls: vec!["http://127.0.0.1:1".into()], claim: claim.to_vec() }
+    Question::Join {
+        name: name(),
+        peer_urls: vec!["http://127.0.0.1:1".into()],
+        claim: claim.to_vec(),
+        run: Incarnation(1),
+    }
 }
 
 /// One of each kind.

@@ -11,7 +11,7 @@
 
 use super::{CodecError, Reader, Writer, undefined};
 use crate::command::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey, Tombstone};
-use crate::ids::ClusterId;
+use crate::ids::{ClusterId, Incarnation};
 
 const ADMIT: u8 = 1;
 const ELAPSED: u8 = 2;
@@ -34,7 +34,7 @@ const BY_FLEET_KEY: u8 = 3;
 impl Writer {
     pub(super) fn charter(&mut self, command: &CharterCommand) {
         match command {
-            CharterCommand::Admit { key, name, peer_urls, by } => {
+            CharterCommand::Admit { key, name, peer_urls, by, run } => {
                 self.0.push(ADMIT);
                 self.0.extend_from_slice(&key.0);
                 self.bytes(name.as_bytes());
@@ -48,6 +48,7 @@ impl Writer {
                     Admission::Approval => self.0.push(BY_APPROVAL),
                     Admission::FleetKey => self.0.push(BY_FLEET_KEY),
                 }
+                self.varint(run.0);
             }
             CharterCommand::Elapsed { to } => {
                 self.0.push(ELAPSED);
@@ -112,6 +113,7 @@ impl Reader {
                     BY_FLEET_KEY => Admission::FleetKey,
                     tag => return Err(undefined("admission", tag)),
                 },
+                run: Incarnation(self.varint()?),
             },
             ELAPSED => CharterCommand::Elapsed { to: self.varint()? },
             OPEN_WINDOW => CharterCommand::OpenWindow { seconds: self.varint()? },

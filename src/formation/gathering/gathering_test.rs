@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::formation::identity::{ClusterRoot, Generation};
 use crate::formation::message::Standing;
-use crate::ids::{ClusterId, MemberId};
+use crate::ids::{ClusterId, Incarnation, MemberId};
 
 /// Keys by the order of their fingerprints, so that 0 founds.
 fn keys() -> Vec<PublicKey> {
@@ -51,6 +51,7 @@ impl Fixture {
             name: format!("n{own}"),
             peer_urls: Vec::new(),
             claim: claim.to_vec(),
+            run: Incarnation(1),
             promise,
             timers: Timers::default(),
             prng: Prng::new(7),

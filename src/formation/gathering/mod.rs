@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use super::identity::{Fingerprint, Promise};
 use super::message::{Answer, Question, View, Welcome};
-use crate::ids::PublicKey;
+use crate::ids::{Incarnation, PublicKey};
 use crate::prng::Prng;
 use crate::time::Instant;
 use neighbours::{Matter, Neighbours};
@@ -69,6 +69,8 @@ pub struct Options {
     pub peer_urls: Vec<String>,
     /// What it shows for being let into a cluster; empty: nothing. With it the node is to be in that cluster, and never founds one.
     pub claim: Vec<u8>,
+    /// The run that it is in.
+    pub run: Incarnation,
     /// The promise that its record holds.
     pub promise: Option<Promise>,
     /// How long everything takes.
@@ -150,6 +152,7 @@ pub struct Gathering {
     name: String,
     peer_urls: Vec<String>,
     claim: Vec<u8>,
+    run: Incarnation,
     timers: Timers,
     prng: Prng,
     started: Instant,
@@ -228,7 +231,7 @@ struct Joining {
 impl Gathering {
     /// A node that is in no cluster. It does nothing before it is told of a network.
     pub fn new(now: Instant, options: Options) -> Self {
-        let Options { key: own, name, peer_urls, claim, promise, timers, prng } = options;
+        let Options { key: own, name, peer_urls, claim, run, promise, timers, prng } = options;
         let node = Fingerprint::of(&own);
         // How long it was held before is not known. What it has promised itself was for an attempt that died with the run.
         let held = promise.filter(|promise| promise.candidate != own);
@@ -240,6 +243,7 @@ impl Gathering {
             name,
             peer_urls,
             claim,
+            run,
             timers,
             prng,
             started: now,
@@ -522,7 +526,7 @@ impl Gathering {
 
     fn asks_to_join(&self) -> Question {
         let (name, peer_urls, claim) = (self.name.clone(), self.peer_urls.clone(), self.claim.clone());
-        Question::Join { name, peer_urls, claim }
+        Question::Join { name, peer_urls, claim, run: self.run }
     }
 
     fn join(&mut self, now: Instant) {

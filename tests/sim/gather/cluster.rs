@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use covey::command::{Admission, Applied, CharterCommand, Command, LeaseChange, MemberCommand, Put};
 use covey::formation::ClusterRoot;
-use covey::ids::{ClusterId, LeaseId, LogIndex, PublicKey, Revision, Term};
+use covey::ids::{ClusterId, Incarnation, LeaseId, LogIndex, PublicKey, Revision, Term};
 use covey::limits::FOUNDING_WINDOW_SECONDS_MAX;
 use covey::machine::Machine;
 use covey::mvcc::{Allowance, Facts};
@@ -56,7 +56,13 @@ impl Cluster {
         let mut cluster = Self { root, machine, states, leader, acknowledged: 0, sealed: false, elapsed: 0 };
         let (name, peer_urls) = (format!("n{host}"), Vec::new());
         let by = Admission::Window;
-        cluster.apply(&Command::Charter(CharterCommand::Admit { key, name, peer_urls, by }));
+        cluster.apply(&Command::Charter(CharterCommand::Admit {
+            key,
+            name,
+            peer_urls,
+            by,
+            run: Incarnation(1),
+        }));
         let promote = cluster.tip().members.iter().map(Member::id).collect();
         cluster.apply(&Command::Member(MemberCommand::Revote { promote, demote: Vec::new() }));
         cluster

@@ -15,7 +15,7 @@ use covey::formation::{
     Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome,
     course, joining_state,
 };
-use covey::ids::{ClusterId, PublicKey};
+use covey::ids::{ClusterId, Incarnation, PublicKey};
 use covey::mvcc::Facts;
 use covey::store::Member;
 
@@ -87,7 +87,7 @@ pub(super) enum Then {
 pub(super) struct Request {
     to: (usize, u64, AskId),
     left: Vec<Candidate>,
-    joins: Option<PublicKey>,
+    joins: Option<(PublicKey, Incarnation)>,
 }
 
 impl World {
@@ -465,8 +465,8 @@ impl World {
         let Some(cluster) = self.is_in(at) else { return };
         let key = self.hosts[to.0].key;
         let request = match question {
-            Question::Join { name, peer_urls, .. } => {
-                Request { to, left: vec![Candidate { key, name, peer_urls }], joins: Some(key) }
+            Question::Join { name, peer_urls, run, .. } => {
+                Request { to, left: vec![Candidate { key, name, peer_urls }], joins: Some((key, run)) }
             }
             Question::Absorb { cluster: other, nodes } => {
                 let known = nodes.iter().any(|node| node.key == key);
@@ -494,7 +494,9 @@ impl World {
         let (to, boot, ask) = request.to;
         let answer = if request.left.is_empty() {
             match request.joins {
-                Some(key) => self.welcome(at, cluster, key).unwrap_or_else(|| Answer::Wait("removed".into())),
+                Some((key, _)) => {
+                    self.welcome(at, cluster, key).unwrap_or_else(|| Answer::Wait("removed".into()))
+                }
                 None => Answer::Absorbed,
             }
         } else {
@@ -508,7 +510,8 @@ impl World {
                 return self.answer(at, to, boot, ask, &Answer::Pending("it is sealed".into()));
             };
             let Candidate { key, name, peer_urls } = request.left.remove(0);
-            let command = CharterCommand::Admit { key, name, peer_urls, by };
+            let run = request.joins.map_or(Incarnation(0), |(_, run)| run);
+            let command = CharterCommand::Admit { key, name, peer_urls, by, run };
             if self.propose(at, Command::Charter(command), Then::Admits(request)) {
                 return;
             }

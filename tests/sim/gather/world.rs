@@ -9,7 +9,7 @@ use std::time::Duration;
 use covey::command::MemberAttributes;
 use covey::formation::gathering::{AskId, End, Gathering, Network, Options, Output, Ticket, Whom};
 use covey::formation::{Answer, ClusterRoot, Fingerprint, Generation, Promise, Question, Standing, Welcome};
-use covey::ids::{MemberId, PublicKey};
+use covey::ids::{Incarnation, MemberId, PublicKey};
 use covey::prng::Prng;
 use covey::store::Member;
 use covey::time::Instant;
@@ -300,6 +300,7 @@ impl World {
                 name: format!("n{at}"),
                 peer_urls: vec![format!("https://n{at}:2380")],
                 claim: Vec::new(),
+                run: Incarnation(boot),
                 promise: host.disk.promise,
                 timers: self.plan.timers,
                 prng,
