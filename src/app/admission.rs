@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::encounters::Conflicts;
-use super::fates::Tail;
+use super::fates::{Decision, Tail};
 use crate::command::{Admission, CharterCommand, TokenId, Tombstone};
 use crate::config::TrustMode;
 use crate::formation::{Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
@@ -16,8 +16,8 @@ use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
 use crate::mvcc::Facts;
 use crate::peer::{Answerer, Tokens};
+use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
-use crate::runtime::{Handle, Milestone};
 use crate::store::Member;
 use crate::time::Instant;
 
@@ -73,8 +73,8 @@ pub(super) struct Desk {
     pub(super) conflicts: Arc<Conflicts>,
     /// What the log had at the start beyond the state.
     pub(super) tail: Tail,
-    /// Is 1 once the cluster has ended for this member without saying so itself.
-    pub(super) ended: Arc<Milestone>,
+    /// Taken when the cluster has ended for this member without saying so itself.
+    pub(super) ended: Arc<Decision>,
     pub(super) clock: Clock,
 }
 

@@ -4,7 +4,7 @@
 //! member leave that has, or may have, what a user has written, or whose vote may be needed. Driven by `peers`, and at a start by `serve`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use smol::Timer;
@@ -18,7 +18,7 @@ use crate::formation::{Answer, Fingerprint, Question, believe};
 use crate::ids::{ClusterId, LogIndex, MemberId};
 use crate::mvcc::Facts;
 use crate::peer::Transport;
-use crate::runtime::{Handle, ServeError};
+use crate::runtime::{Handle, Milestone, ServeError};
 use crate::time::Instant;
 use crate::wal::{EntryKind, LogEntry};
 
@@ -87,6 +87,58 @@ fn is_dispensable(facts: &Facts, me: MemberId, tail_may_weigh: bool) -> bool {
     !votes && !facts.charter.committed && !tail_may_weigh
 }
 
+/// Why a member leaves a cluster whose end its own state does not tell.
+#[derive(Debug)]
+enum Parting {
+    /// Another cluster has this word of a member's.
+    Told(Tombstone),
+    /// Nobody leads, and nothing depends on this member.
+    Unneeded,
+}
+
+/// Whether this member leaves, once that is decided.
+#[derive(Default)]
+pub(super) struct Decision {
+    why: OnceLock<Parting>,
+    taken: Milestone,
+}
+
+impl Decision {
+    fn take(&self, why: Parting) {
+        self.why.get_or_init(|| why);
+        self.taken.reach(1);
+    }
+
+    /// Resolves once it is taken; whether it ever will be.
+    pub(super) async fn taken(&self) -> bool {
+        self.taken.wait(1).await
+    }
+
+    /// Whether the node may leave with what it has, once its threads have ended. The cluster may have come back while clients were still served, and have
+    /// given this member a vote, or what a user has written.
+    pub(super) fn holds(&self, handle: &Handle, cluster: ClusterId, tail: Tail) -> bool {
+        let (view, status) = (handle.view(), handle.status());
+        let may_weigh = tail.may_weigh(view.applied(), status.last);
+        may_leave(self.why.get(), view.facts(), (cluster, status.member), view.applied(), may_weigh)
+    }
+}
+
+fn may_leave(
+    why: Option<&Parting>,
+    facts: &Facts,
+    (cluster, me): (ClusterId, MemberId),
+    applied: LogIndex,
+    tail_may_weigh: bool,
+) -> bool {
+    let Facts { members, charter, .. } = facts;
+    charter.dissolved.is_some()
+        || match why {
+            Some(Parting::Told(tombstone)) => believe(tombstone, cluster, applied, members, charter).is_ok(),
+            Some(Parting::Unneeded) => is_dispensable(facts, me, tail_may_weigh),
+            None => false,
+        }
+}
+
 /// See the module.
 pub(super) struct Fates {
     pub(super) transport: Arc<Transport>,
@@ -95,8 +147,13 @@ pub(super) struct Fates {
 }
 
 impl Fates {
-    /// Resolves once the cluster has ended for this member.
+    /// Resolves once the cluster has ended for this member, which is noted.
     pub(super) async fn decided(&self) {
+        let why = self.parting().await;
+        self.desk.ended.take(why);
+    }
+
+    async fn parting(&self) -> Parting {
         let (mut silence, mut said) = (Silence::default(), Said::default());
         loop {
             Timer::after(LOOK).await;
@@ -104,8 +161,10 @@ impl Fates {
             if silent.is_zero() {
                 said = Said::default();
             }
-            if silent >= ASK_AFTER && self.has_ended(&mut said).await {
-                return;
+            if silent >= ASK_AFTER
+                && let Some(tombstone) = self.told(&mut said).await
+            {
+                return Parting::Told(tombstone);
             }
             if silent >= GIVE_UP_AFTER {
                 let status = self.desk.handle.status();
@@ -116,7 +175,7 @@ impl Fates {
                         ?silent,
                         "nobody leads the cluster that this member was about to join, and nobody has written to it as far as this member knows: it begins anew"
                     );
-                    return;
+                    return Parting::Unneeded;
                 }
                 said.waits(view.facts(), status.member, view.applied(), silent);
             }
@@ -130,8 +189,8 @@ impl Fates {
         status.leader.is_some_and(reaches)
     }
 
-    /// Asks the other clusters that were heard of.
-    async fn has_ended(&self, said: &mut Said) -> bool {
+    /// What one of the other clusters that were heard of has of the end of this one.
+    async fn told(&self, said: &mut Said) -> Option<Tombstone> {
         let cluster = self.desk.identity.cluster();
         let question = Question::Fate { cluster };
         for at in self.lan.clusters_beside(cluster).into_values().flatten() {
@@ -147,13 +206,13 @@ impl Fates {
                             winner = %tombstone.winner, ?tombstone,
                             "while this member was away its cluster has given itself up for another one: it joins that"
                         );
-                        return true;
+                        return Some(tombstone);
                     }
                     Err(doubt) => said.doubts(&tombstone, doubt),
                 }
             }
         }
-        false
+        None
     }
 }
 
@@ -235,8 +294,9 @@ mod tests {
     use super::*;
     use crate::command::codec::encode;
     use crate::command::{Command, Envelope, MemberAttributes};
+    use crate::formation::{sign, test_founding};
     use crate::ids::{ProposalId, PublicKey, Term};
-    use crate::store::{Charter, ConfState, Member};
+    use crate::store::{Charter, ConfState, Dissolution, Member};
 
     const ME: MemberId = MemberId(2);
 
@@ -268,6 +328,30 @@ mod tests {
         leaving.conf_state.voters_outgoing = vec![MemberId(1), ME];
         assert!(!is_dispensable(&leaving, ME, false), "its vote is still needed");
         assert!(!is_dispensable(&facts(&[1], false), ME, true), "its log may say more");
+    }
+
+    #[test]
+    fn a_cluster_that_comes_back_at_the_last_moment_is_not_left() {
+        let may_leave = |why: Option<&Parting>, facts: &Facts, may_weigh| {
+            may_leave(why, facts, (ClusterId(1), ME), LogIndex(5), may_weigh)
+        };
+        let unneeded = Some(&Parting::Unneeded);
+        assert!(may_leave(unneeded, &facts(&[1], false), false));
+        assert!(!may_leave(unneeded, &facts(&[1, 2], false), false), "it votes by now");
+        assert!(!may_leave(unneeded, &facts(&[1], true), false), "a user has written");
+        assert!(!may_leave(unneeded, &facts(&[1], false), true), "a user may have");
+
+        let key = test_founding(1).identity.key;
+        let end = Dissolution { winner: ClusterId(9), at: LogIndex(6) };
+        let told = Parting::Told(sign(&key, ClusterId(1), end));
+        let mut known = facts(&[1], false);
+        known.members[0].key = Some(PublicKey(*key.public()));
+        assert!(may_leave(Some(&told), &known, false));
+        known.charter = Arc::new(Charter { committed: true, ..Charter::automatic() });
+        assert!(!may_leave(Some(&told), &known, false), "a user has written");
+        assert!(!may_leave(None, &facts(&[1], false), false));
+        known.charter = Arc::new(Charter { dissolved: Some(end), ..Charter::automatic() });
+        assert!(may_leave(None, &known, true));
     }
 
     #[test]

@@ -90,11 +90,7 @@ impl Members {
                         desk: desk.clone(),
                         lan: Arc::clone(&lan),
                     };
-                    let ended = async {
-                        fates.decided().await;
-                        fates.desk.ended.reach(1);
-                    };
-                    or(Encounters { transport, desk, lan }.look_out(), ended).await;
+                    or(Encounters { transport, desk, lan }.look_out(), fates.decided()).await;
                     // The node stops.
                     std::future::pending::<()>().await;
                 }

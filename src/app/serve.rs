@@ -22,7 +22,7 @@ use super::chain;
 use super::charter;
 use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
-use super::fates::{self, Tail};
+use super::fates::{self, Decision, Tail};
 use super::forming;
 use super::gather;
 use super::lan::Lan;
@@ -41,7 +41,7 @@ use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::listening;
-use crate::runtime::{AdmissionOptions, Fault, Handle, Milestone, NodeIds, Parts, Running, ServeError};
+use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
 use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
@@ -218,10 +218,14 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
         // The threads are not waited for: one of them may hang in the very call that failed.
         Err(failure) => return ended(config, failure, handle.others_vote()),
     };
-    if end == End::Leave {
-        DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter)?;
-    }
     running.stop()?;
+    if end == End::Leave {
+        if place.ended.holds(&handle, place.identity.cluster(), tail) {
+            DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter)?;
+        } else {
+            tracing::warn!("the cluster is there again: this member stays");
+        }
+    }
     drop(lock);
     tracing::info!(?end, "stopped");
     Ok(end)
@@ -358,8 +362,8 @@ struct Place {
     name: String,
     identity: Identity,
     tail: Tail,
-    /// Reached when others say that its cluster has ended.
-    ended: Arc<Milestone>,
+    /// Taken when its cluster has ended for it, and does not say so itself.
+    ended: Arc<Decision>,
     trust: Trust,
     /// Where it finds others, if it does.
     lan: Option<Arc<Lan>>,
@@ -496,7 +500,7 @@ fn beside(
 /// Waits for a signal, a fault, or word that this member has no part in its cluster any more.
 async fn end_of_run(
     running: &Running,
-    ended: &Milestone,
+    ended: &Decision,
     signal: Task<Option<io::Result<Signal>>>,
 ) -> Result<End, ServeFailure> {
     let handle = running.handle();
@@ -525,7 +529,7 @@ async fn end_of_run(
         Err(ServeFailure::Diverged)
     };
     let abandoned = async {
-        if !ended.wait(1).await {
+        if !ended.taken().await {
             std::future::pending::<()>().await;
         }
         Ok(End::Leave)
