@@ -20,6 +20,8 @@ TTLS = [300, 1000, 5000, 1_000_000, 9_000_000_000]  # apart by more than a seque
 TTLS_REFUSED = [9_000_000_001, INT64_MAX]
 TTLS_SHORT = [1, 0, -1, INT64_MIN, 2]
 EDGES = [0, 1, -1, 2, INT64_MAX, INT64_MIN, 2**31, -(2**31) - 1]
+# Of contenders: each has a name of its own, for nothing is to wait for anything else.
+OWNERS = {b"o%d" % place: lease for place, lease in enumerate(number for number in LEASES if isinstance(number, int))}
 STREAMS = 3
 AFTER_ALL_KEYS = b"\xff\xff\xff\xff"
 DEPTH = 3
@@ -30,7 +32,7 @@ BIG_BYTES = 200_000
 WEIGHTS = {
     "range": 26, "put": 24, "delete": 8, "txn": 20, "compact": 1.5, "grant": 3, "revoke": 1.5, "time_to_live": 2, "leases": 1,
     "keep_alive": 1.5, "watch": 3, "cancel": 1.2, "progress": 1, "close": 0.3, "hash_kv": 1.5, "status": 0.3, "alarm": 0.2,
-    "settle": 0.5, "restart": 0.1, "expire": 0.02, "defragment": 0.05,
+    "lock": 0.5, "unlock": 0.3, "campaign": 0.6, "proclaim": 0.4, "leader": 0.3, "resign": 0.3, "settle": 0.5, "restart": 0.1, "expire": 0.02, "defragment": 0.05,
 }
 # What a sequence is about: weights that differ from the above.
 THEMES = {
@@ -39,6 +41,7 @@ THEMES = {
     "watches": {"watch": 8, "cancel": 3, "progress": 3, "compact": 2, "txn": 12},
     "leases": {"grant": 10, "revoke": 6, "time_to_live": 6, "leases": 4, "keep_alive": 5, "put": 30},
     "history": {"compact": 5, "hash_kv": 6, "delete": 14, "restart": 0.5},
+    "recipes": {"lock": 10, "unlock": 6, "campaign": 12, "proclaim": 8, "leader": 5, "resign": 5, "grant": 8, "revoke": 4},
     "wide": {"range": 45, "put": 30},
     "big": {"put": 30, "txn": 8},
 }
@@ -223,6 +226,39 @@ class Generator:
 
     def expire(self):
         return {"id": 100_000 + self.random.randrange(1000), "TTL": self.random.choice(TTLS_SHORT), "key": b"of a lease"}
+
+    # -- locks and elections -----------------------------------------------------------------------
+
+    def owner(self):
+        """A name, its contender's lease, and the key of that one."""
+        name, lease = self.random.choice(list(OWNERS.items()))
+        return name, lease, b"%s/%s" % (name, format(lease, "x").encode())
+
+    def lock(self):
+        name, lease, _ = self.owner()
+        return {"name": name, "lease": lease}
+
+    def unlock(self):
+        return self.some({"key": self.owner()[2] if not self.one_in(20) else self.key()})
+
+    def campaign(self):
+        return self.some({**self.lock(), "value": self.random.choice(VALUES)})
+
+    def leader_key(self):
+        """Mostly that of the present leader, as long as it has said one thing only."""
+        name, lease, key = self.owner()
+        rev = ("mod", key, 0) if not self.one_in(6) else self.revision()
+        return {"name": name, "key": key, "rev": rev, "lease": lease if not self.one_in(10) else self.owner()[1]}
+
+    def proclaim(self):
+        leader = {} if self.one_in(15) else {"leader": self.leader_key()}
+        return {**leader, **self.some({"value": self.random.choice(VALUES)})}
+
+    def leader(self):
+        return {"name": self.owner()[0]}
+
+    def resign(self):
+        return {} if self.one_in(15) else {"leader": self.leader_key()}
 
     # -- watches -----------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ import zlib
 
 from stubs import make_stubs
 
-((kv, kv_grpc), (lease, lease_grpc), (watch, watch_grpc), (maintenance, maintenance_grpc)) = make_stubs(
-    "kv", "lease", "watch", "maintenance")
+((kv, kv_grpc), (lease, lease_grpc), (watch, watch_grpc), (maintenance, maintenance_grpc), (v3lock, v3lock_grpc),
+ (v3election, v3election_grpc)) = make_stubs("kv", "lease", "watch", "maintenance", "v3lock", "v3election")
 
 SHOWN_BYTES_MAX = 100
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -41,10 +41,17 @@ REQUESTS = {
     "hash_kv": ("maintenance", "HashKV", maintenance.HashKVRequest),
     "status": ("maintenance", "Status", maintenance.StatusRequest),
     "alarm": ("maintenance", "Alarm", maintenance.AlarmRequest),
+    "lock": ("lock", "Lock", v3lock.LockRequest),
+    "unlock": ("lock", "Unlock", v3lock.UnlockRequest),
+    "campaign": ("election", "Campaign", v3election.CampaignRequest),
+    "proclaim": ("election", "Proclaim", v3election.ProclaimRequest),
+    "leader": ("election", "Leader", v3election.LeaderRequest),
+    "resign": ("election", "Resign", v3election.ResignRequest),
     "defragment": ("maintenance", "Defragment", maintenance.DefragmentRequest),
 }
 STUBS = {"kv": kv_grpc.KVStub, "lease": lease_grpc.LeaseStub, "watch": watch_grpc.WatchStub,
-         "maintenance": maintenance_grpc.MaintenanceStub}
+         "maintenance": maintenance_grpc.MaintenanceStub, "lock": v3lock_grpc.LockStub,
+         "election": v3election_grpc.ElectionStub}
 
 HEADER = "header"
 NO_LEASE_ID = 0x7ffffffffffffff1  # what an alias stands for whose grant failed or was cut away
