@@ -15,8 +15,9 @@ use tonic::{Request, Response, Status};
 
 use super::args::{ClientSettings, Format, Parsed, UsageError};
 use super::bundle::{Bundle, BundleError};
-use super::calls::{CallError, first_reachable, origin, timed, within_timeout};
+use super::calls::{CallError, origin, timed, within_timeout};
 use super::client::Channel;
+use super::reach::first_reachable;
 use super::spec::Command;
 use crate::config::duration;
 use crate::wire::covey::v1 as pb;
@@ -233,7 +234,7 @@ where
     let executor = Rc::new(LocalExecutor::new());
     let answer = smol::block_on(executor.run(async {
         let (channel, endpoint) = first_reachable(&executor, settings).await.map_err(CallError::from)?;
-        let client = AdminClient::with_origin(channel, origin(endpoint));
+        let client = AdminClient::with_origin(channel, origin(&endpoint));
         within_timeout(settings, async { call(client).await.map_err(CallError::from) }).await
     }))?;
     Ok(answer)

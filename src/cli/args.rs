@@ -100,8 +100,10 @@ pub struct Endpoint {
 /// What all client commands need to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// Where to connect; not empty.
+    /// Where to connect; only a bundle may name nothing.
     pub endpoints: Vec<Endpoint>,
+    /// Whether one is looked for on the LAN when none of these answers: they are a bundle's, whose authority says who is one.
+    pub searches: bool,
     /// Authorities of the server's certificate; `None` is the system's.
     pub cacert: Option<PathBuf>,
     /// Certificate and key to show to the server.
@@ -227,7 +229,7 @@ impl Parsed {
         mut self,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(ClientSettings, Self), UsageError> {
-        self.open_bundle()?;
+        let mut by_bundle = self.open_bundle()?;
         let is_open = self.text("bundle").is_some();
         for flag in GLOBAL {
             for prefix in VARIABLES {
@@ -239,7 +241,7 @@ impl Parsed {
             }
         }
         if !is_open {
-            self.open_bundle()?;
+            by_bundle = self.open_bundle()?;
         }
         let path = |flag| self.text(flag).filter(|text| !text.is_empty()).map(PathBuf::from);
         let cacert = path("cacert");
@@ -249,10 +251,14 @@ impl Parsed {
             _ => return Err(UsageError::Flags("--cert and --key must be set together")),
         };
         let tls = cacert.is_some() || identity.is_some();
-        let endpoints = self.text("endpoints").unwrap_or("127.0.0.1:2379").split(',').map(str::trim);
+        let endpoints = match self.text("endpoints").unwrap_or("127.0.0.1:2379") {
+            "" if by_bundle => Vec::new(),
+            list => list.split(',').map(|text| endpoint(text.trim(), tls)).collect::<Result<_, _>>()?,
+        };
         let formats = [("simple", Format::Simple), ("json", Format::Json), ("fields", Format::Fields)];
         let settings = ClientSettings {
-            endpoints: endpoints.map(|text| endpoint(text, tls)).collect::<Result<_, _>>()?,
+            endpoints,
+            searches: by_bundle && cacert.is_some(),
             cacert,
             identity,
             dial_timeout: self.parse("dial-timeout", duration)?.unwrap_or(Duration::from_secs(2)),
@@ -262,12 +268,13 @@ impl Parsed {
         Ok((settings, self))
     }
 
-    /// Takes from a bundle, where one was named, what was not given otherwise.
-    fn open_bundle(&mut self) -> Result<(), UsageError> {
-        let Some(dir) = self.text("bundle").filter(|dir| !dir.is_empty()) else { return Ok(()) };
+    /// Takes from a bundle, where one was named, what was not given otherwise; whether that is where to connect, too.
+    fn open_bundle(&mut self) -> Result<bool, UsageError> {
+        let Some(dir) = self.text("bundle").filter(|dir| !dir.is_empty()) else { return Ok(false) };
         let dir = PathBuf::from(dir);
         let file = |name| dir.join(name).to_string_lossy().into_owned();
-        if !self.flags.contains_key("endpoints") {
+        let by_bundle = !self.flags.contains_key("endpoints");
+        if by_bundle {
             self.flags.insert("endpoints", read_endpoints(&dir)?);
         }
         self.flags.entry("cacert").or_insert_with(|| file(CA_FILE));
@@ -275,7 +282,7 @@ impl Parsed {
             self.flags.insert("cert", file(CERTIFICATE_FILE));
             self.flags.insert("key", file(KEY_FILE));
         }
-        Ok(())
+        Ok(by_bundle)
     }
 }
 

@@ -105,6 +105,30 @@ fn a_bundle_brings_all_that_is_needed_and_what_is_named_beside_it_wins() {
 }
 
 #[test]
+fn servers_are_looked_for_where_a_bundle_says_who_is_one_and_nobody_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ca.crt"), "").unwrap();
+    let bundle = dir.path().to_str().unwrap();
+    let looks = |line: &[&str], env: &[(&str, &str)]| {
+        let settings = settings(&[&["get"], line].concat(), env).unwrap();
+        (settings.endpoints.len(), settings.searches)
+    };
+    assert_eq!(looks(&["--bundle", bundle], &[]), (0, true), "a bundle may leave it open where they are");
+    for (list, places) in [("", 0), ("https://a:1\n", 1)] {
+        std::fs::write(dir.path().join("endpoints"), list).unwrap();
+        assert_eq!(looks(&["--bundle", bundle], &[]), (places, true));
+        assert_eq!(looks(&[], &[("COVEY_BUNDLE", bundle)]), (places, true));
+        assert_eq!(looks(&["--bundle", bundle], &[("ETCDCTL_ENDPOINTS", "a:1,b:2")]), (places, true));
+        let without_authority = looks(&["--bundle", bundle, "--cacert="], &[]);
+        assert_eq!(without_authority, (places, false), "the world's authorities do not say who is one");
+    }
+    assert_eq!(looks(&["--bundle", bundle, "--endpoints=a:1,b:2"], &[]), (2, false));
+    let by_env = [("COVEY_BUNDLE", bundle), ("ETCDCTL_ENDPOINTS", "a:1,b:2")];
+    assert_eq!(looks(&[], &by_env), (2, false));
+    assert_eq!(looks(&[], &[]), (1, false));
+}
+
+#[test]
 fn mistakes_are_explained() {
     let error = |line: &[&str]| parsed(line).unwrap_err().to_string();
     assert_eq!(error(&["gets"]), "unknown command \"gets\" for \"covey\" (did you mean get?)");

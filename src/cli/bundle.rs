@@ -143,10 +143,14 @@ fn put_export(out: &mut Vec<u8>, variable: &str, value: &OsStr) {
     out.extend_from_slice(b"'\n");
 }
 
-/// Where the servers are, by the bundle in this directory: a list as `--endpoints` takes it.
+/// Where the servers are, by the bundle in this directory: a list as `--endpoints` takes it. One may go without the file.
 pub fn read_endpoints(dir: &Path) -> Result<String, BundleError> {
     let path = dir.join(ENDPOINTS_FILE);
-    let text = fs::read_to_string(&path).map_err(|error| BundleError::Read { path, error })?;
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.join(CA_FILE).exists() => String::new(),
+        Err(error) => return Err(BundleError::Read { path, error }),
+    };
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     Ok(lines.join(","))
 }

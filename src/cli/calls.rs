@@ -1,6 +1,6 @@
 //! The calls behind the client commands.
 //!
-//! Owns: which endpoint is asked, and for how long. Must never: send a request twice. Driven by `run`.
+//! Owns: what is asked, and for how long. Must never: send a request twice. Driven by `run`.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::args::{ClientSettings, Endpoint};
 use super::client::{Channel, ConnectError, connect};
+use super::reach::{endpoints, first_reachable};
 use super::reply::{Reply, ValuesOnly};
 use crate::wire::etcdserverpb::cluster_client::ClusterClient;
 use crate::wire::etcdserverpb::kv_client::KvClient;
@@ -94,24 +95,10 @@ pub fn perform(settings: &ClientSettings, call: Call) -> Result<Reply, CallError
             Call::MoveLeader(heir) => move_leader(&executor, settings, heir).await,
             call => {
                 let (channel, endpoint) = first_reachable(&executor, settings).await?;
-                within_timeout(settings, unary(channel, endpoint, settings, call)).await
+                within_timeout(settings, unary(channel, &endpoint, settings, call)).await
             }
         }
     }))
-}
-
-/// Connects to the first endpoint that lets us.
-pub async fn first_reachable<'a>(
-    executor: &Rc<LocalExecutor<'static>>,
-    settings: &'a ClientSettings,
-) -> Result<(Channel, &'a Endpoint), ConnectError> {
-    let (last, others) = settings.endpoints.split_last().expect("there is at least one endpoint");
-    for endpoint in others {
-        if let Ok(channel) = connect(executor, settings, endpoint).await {
-            return Ok((channel, endpoint));
-        }
-    }
-    Ok((connect(executor, settings, last).await?, last))
 }
 
 async fn unary(
@@ -222,10 +209,10 @@ async fn statuses(
     settings: &ClientSettings,
 ) -> Result<Reply, CallError> {
     let mut answers = Vec::new();
-    for endpoint in &settings.endpoints {
-        let channel = connect(executor, settings, endpoint).await?;
+    for endpoint in endpoints(executor, settings).await? {
+        let channel = connect(executor, settings, &endpoint).await?;
         let ask = async {
-            let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
+            let mut client = MaintenanceClient::with_origin(channel, origin(&endpoint));
             client.status(timed(settings, StatusRequest {})).await.map_err(refused)
         };
         answers.push((endpoint.text.clone(), within_timeout(settings, ask).await?.into_inner()));
@@ -239,7 +226,8 @@ async fn move_leader(
     settings: &ClientSettings,
     heir: u64,
 ) -> Result<Reply, CallError> {
-    for endpoint in &settings.endpoints {
+    let endpoints = endpoints(executor, settings).await?;
+    for endpoint in &endpoints {
         let Ok(channel) = connect(executor, settings, endpoint).await else { continue };
         let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
         let ask = async { client.status(timed(settings, StatusRequest {})).await.map_err(refused) };
@@ -252,7 +240,7 @@ async fn move_leader(
         let response = within_timeout(settings, ask).await?.into_inner();
         return Ok(Reply::LeaderMoved { from: status.leader, to: heir, response });
     }
-    let given: Vec<&str> = settings.endpoints.iter().map(|endpoint| endpoint.text.as_str()).collect();
+    let given: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.text.as_str()).collect();
     Err(CallError::NoLeader(given.join(" ")))
 }
 

@@ -125,6 +125,7 @@ fn endpoint(text: &str, tls: bool, host: &str, port: u16) -> Endpoint {
 fn settings(endpoints: Vec<Endpoint>) -> ClientSettings {
     ClientSettings {
         endpoints,
+        searches: false,
         cacert: None,
         identity: None,
         dial_timeout: Duration::from_secs(5),

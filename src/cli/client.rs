@@ -26,6 +26,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use super::args::{ClientSettings, Endpoint};
+use super::reach::Nobody;
 use crate::runtime::io::HyperIo;
 
 /// Where systems keep the authorities that they trust, as one PEM file.
@@ -87,6 +88,9 @@ pub enum ConnectError {
     /// Certificate and key do not fit together, or rustls refuses them.
     #[error("cannot set up TLS: {0}")]
     Rustls(#[from] rustls::Error),
+    /// Neither where a bundle says, nor on the LAN.
+    #[error("{0}")]
+    Nobody(Box<Nobody>),
 }
 
 /// A connection that the generated clients send through. Cloning it shares it.

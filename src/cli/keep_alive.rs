@@ -29,7 +29,7 @@ pub fn keep_alive<'a>(
             let mut line = Line::new(executor, settings);
             loop {
                 let (channel, endpoint) = line.connect().await?;
-                let mut client = LeaseClient::with_origin(channel, origin(endpoint));
+                let mut client = LeaseClient::with_origin(channel, origin(&endpoint));
                 let broken = loop {
                     let answer = match renew(&mut client, settings, id).await {
                         Ok(answer) => answer,

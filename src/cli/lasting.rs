@@ -15,9 +15,9 @@ use smol::{LocalExecutor, Timer};
 use tonic::{Code, Status};
 
 use super::args::{ClientSettings, Endpoint};
-use super::calls::first_reachable;
 use super::client::{Channel, ConnectError};
 use super::output;
+use super::reach::first_reachable;
 
 /// The first pause before another try to connect; it doubles up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -93,7 +93,7 @@ impl<'a> Line<'a> {
     }
 
     /// The next connection.
-    pub async fn connect(&mut self) -> Result<(Channel, &'a Endpoint), LastingError> {
+    pub async fn connect(&mut self) -> Result<(Channel, Endpoint), LastingError> {
         loop {
             match first_reachable(&self.executor, self.settings).await {
                 Ok(connected) => {

@@ -18,6 +18,7 @@ mod lasting;
 mod output;
 mod prepare_image;
 mod quote;
+mod reach;
 mod recover;
 mod reply;
 mod requests;

@@ -18,7 +18,7 @@ use tonic::{Request, Streaming};
 
 use super::args::{ClientSettings, Format, Parsed, UsageError};
 use super::calls::{CallError, origin};
-use super::client::connect;
+use super::reach::first_reachable;
 use super::simple::human_bytes;
 use crate::app::{
     FileError, HashCheck, ImageFile, ImageSummary, RestoreError, RestoreOptions, Restored, restore,
@@ -91,7 +91,7 @@ pub fn job(parsed: &Parsed, settings: &ClientSettings) -> Result<Job, UsageError
         _ => return Err(UsageError::Arguments("snapshot needs save, status or restore, and one file")),
     };
     match name {
-        b"save" if settings.endpoints.len() == 1 => Ok(Job::Save(file)),
+        b"save" if settings.endpoints.len() == 1 || settings.searches => Ok(Job::Save(file)),
         b"save" => {
             Err(UsageError::Arguments("snapshot must be requested to one selected node, not multiple"))
         }
@@ -170,9 +170,8 @@ fn write_part(settings: &ClientSettings, part: &Path) -> Result<Received, Snapsh
         options.write(true).create(true).truncate(true).mode(FILE_MODE).open(part).map_err(failed)?;
     let executor = Rc::new(LocalExecutor::new());
     let received = smol::block_on(executor.run(async {
-        let endpoint = &settings.endpoints[0];
-        let channel = connect(&executor, settings, endpoint).await.map_err(CallError::from)?;
-        let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
+        let (channel, endpoint) = first_reachable(&executor, settings).await.map_err(CallError::from)?;
+        let mut client = MaintenanceClient::with_origin(channel, origin(&endpoint));
         let stream = client.snapshot(Request::new(SnapshotRequest {})).await.map_err(CallError::from)?;
         receive(stream.into_inner(), |blob| file.write_all(blob).map_err(failed)).await
     }))?;

@@ -46,7 +46,11 @@ pub const GLOBAL: &[Flag] = &[
     option("cacert", "path", "Authorities that the server's certificate must come from, PEM"),
     option("cert", "path", "Certificate to show to the server, PEM"),
     option("key", "path", "Private key of the certificate, PEM"),
-    option("bundle", "path", "Directory with all four, as a cluster gives it to a client"),
+    option(
+        "bundle",
+        "path",
+        "Directory with all four, from client issue; servers that have moved are found on the LAN",
+    ),
     option("dial-timeout", "time", "How long connecting may take (default 2s)"),
     option("command-timeout", "time", "How long the command may take once connected (default 5s)"),
     Flag {

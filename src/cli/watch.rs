@@ -35,8 +35,8 @@ pub fn watch<'a>(
             let mut line = Line::new(executor, settings);
             loop {
                 let (channel, endpoint) = line.connect().await?;
-                let mut client =
-                    WatchClient::with_origin(channel, origin(endpoint)).max_decoding_message_size(usize::MAX);
+                let mut client = WatchClient::with_origin(channel, origin(&endpoint))
+                    .max_decoding_message_size(usize::MAX);
                 let create = RequestUnion::CreateRequest(request.clone());
                 let create = WatchRequest { request_union: Some(create) };
                 // Ending the requests would be no end of the watch, but is a thing that proxies do not know.

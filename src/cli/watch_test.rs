@@ -141,6 +141,7 @@ fn play(
     let endpoint = Endpoint { text: "it".into(), tls: false, host: "127.0.0.1".into(), port };
     let settings = ClientSettings {
         endpoints: vec![endpoint],
+        searches: false,
         cacert: None,
         identity: None,
         dial_timeout: Duration::from_secs(5),

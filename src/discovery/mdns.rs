@@ -4,17 +4,15 @@
 //! are believed to be there. Must never: keep more of others than the bounds here. Driven by the thread in `mod`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::task::Context;
 use std::time::Duration;
 
 use mdns_sd::{DaemonStatus, Receiver, ServiceEvent};
 
-use super::daemon::{Daemon, Load, found, has_ended, instance_in, listener};
-use super::interfaces::{Interface, is_link_local};
-use super::sighting::{Announcement, CLIENTS, SIGHTINGS_MAX, Sighting};
+use super::daemon::{Daemon, Load, found, has_ended, instance_in};
+use super::interfaces::Interface;
+use super::sighting::{Announcement, SIGHTINGS_MAX, Sighting};
 use crate::formation::Fingerprint;
-use crate::runtime::clock::Clock;
 use crate::time::Instant;
 
 /// How long another one is believed to be there that was heard, whatever it claims.
@@ -278,46 +276,10 @@ impl Sightings {
     }
 }
 
-/// How long others are waited for once one has answered, and the other addresses of that one: each kind is told apart.
-const OTHERS: Duration = Duration::from_millis(300);
-
-/// See [`super::client_endpoints`].
-pub(super) fn client_endpoints(
-    interfaces: &[Interface],
-    patience: Duration,
-    clock: Clock,
-) -> Result<Vec<SocketAddr>, mdns_sd::Error> {
-    let daemon = listener(interfaces)?;
-    let events = daemon.browse(CLIENTS)?;
-    let mut until = clock.now() + patience;
-    let mut endpoints = Vec::new();
-    let mut hosts = BTreeMap::new();
-    while let Ok(event) = events.recv_timeout(clock.until(until)) {
-        let ServiceEvent::ServiceResolved(service) = event else { continue };
-        // Certificates and URLs have no room for zones.
-        let reachable = |at: &SocketAddr| !is_link_local(&at.ip());
-        let known = !endpoints.is_empty();
-        endpoints.extend(found(&service).socket_addresses().into_iter().filter(reachable));
-        if endpoints.len() >= SIGHTINGS_MAX {
-            break;
-        }
-        if !known && !endpoints.is_empty() {
-            until = until.min(clock.now() + OTHERS);
-        }
-        let host = service.get_hostname();
-        if !hosts.contains_key(host) {
-            // An answer has the addresses of its own kind only. These are told as others of the service.
-            hosts.insert(host.to_owned(), daemon.resolve_hostname(host, None)?);
-        }
-    }
-    let _ = daemon.shutdown();
-    endpoints.sort_unstable();
-    endpoints.dedup();
-    Ok(endpoints)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::ids::PublicKey;
 

@@ -8,11 +8,11 @@ mod interfaces;
 mod mdns;
 mod near;
 mod rules;
+mod search;
 mod sighting;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 pub use interfaces::{INTERFACE_ADDRESSES_MAX, Interface, Surveyed, is_link_local, survey};
 pub use near::is_near;
 pub use rules::{InterfaceRules, NOT_BY_DEFAULT};
+pub use search::Search;
 pub use sighting::{
     Announcement, NAME_BYTES_MAX, NodeAnnouncement, SIGHTING_ADDRESSES_MAX, SIGHTINGS_MAX, Sighting,
 };
@@ -242,14 +243,4 @@ fn poll_for(descriptors: &mut [PollFd<'_>], patience: Option<Duration>) {
     let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
     // Interrupted, everything is looked at once more.
     let _ = poll(descriptors, patience.as_ref());
-}
-
-/// Where clients are served on the LAN: what is heard until `patience` is over, or until somebody was heard and nobody else for a moment.
-pub fn client_endpoints(
-    rules: &InterfaceRules,
-    patience: Duration,
-    clock: Clock,
-) -> Result<Vec<SocketAddr>, StartError> {
-    let interfaces = interfaces::look(rules, clock.now())?;
-    Ok(mdns::client_endpoints(&interfaces, patience, clock)?)
 }

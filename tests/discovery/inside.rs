@@ -3,15 +3,16 @@
 //! Owns: the commands and the state on a line. Must never: do anything when it was not started by `lan`.
 
 use std::io::stdin;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use covey::discovery::{
-    Announcement, Discovery, InterfaceRules, NodeAnnouncement, OnNews, Options, client_endpoints,
-};
+use covey::discovery::{Announcement, Discovery, InterfaceRules, NodeAnnouncement, OnNews, Options, Search};
 use covey::formation::Fingerprint;
 use covey::ids::{ClusterId, PublicKey};
 use covey::runtime::clock::Clock;
+use smol::Timer;
+use smol::future::or;
 
 /// Names the variable with the number of the node's key and the interfaces that it asks for.
 pub const ROLE: &str = "COVEY_DISCOVERY";
@@ -34,6 +35,23 @@ fn print_state(discovery: &Discovery, endpoints: &str) {
         format!("interface {} {at};", interface.name)
     }));
     println!("{STATE}{}{endpoints}", parts.concat());
+}
+
+/// What is heard in a while.
+fn find(rules: &InterfaceRules) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    let mut search = Search::start(rules).unwrap().expect("there is an interface");
+    smol::block_on(or(
+        async {
+            while let Some(address) = search.next().await {
+                found.push(address);
+            }
+        },
+        async {
+            Timer::after(Duration::from_secs(3)).await;
+        },
+    ));
+    found
 }
 
 #[test]
@@ -73,8 +91,7 @@ fn a_namespace() {
             }
             "withdraw" => discovery.announce(&Announcement::default()),
             "find" => {
-                let found = client_endpoints(&rules, Duration::from_secs(5), clock).unwrap();
-                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                let found: Vec<_> = find(&rules).iter().map(ToString::to_string).collect();
                 shown.lock().unwrap().1 = format!("endpoints - {};", found.join(","));
                 show();
             }

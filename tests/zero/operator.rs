@@ -5,12 +5,17 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::forming::are_one;
-use crate::lan::{Box, Lan, until, wait};
+use crate::lan::{Box, Lan, Side, address, now, until, wait};
 
 /// A box that looks for a while, founds or is let in.
 const JOINS: Duration = Duration::from_secs(40);
 /// In so long a box would have come in that may.
 const STAYS_OUT: Duration = Duration::from_secs(12);
+
+/// Whoever founds alone waits that long with the first write.
+const FIRST_WRITE: Duration = Duration::from_secs(60);
+/// Two tries that lead nowhere, and all that is heard meanwhile.
+const GIVES_UP: Duration = Duration::from_secs(20);
 
 /// The exit code of `covey status`, and what it says.
 fn status(one: &Box) -> (i32, Value) {
@@ -197,4 +202,61 @@ fn a_client_connects_to_another_box_by_its_bundle_until_it_is_revoked() {
     lan.boxes[1].must(&["client", "revoke", "ci"]);
     until("the end of its rights", JOINS, || put("2").err());
     assert_eq!(lan.boxes[1].must(&["client", "list"]), "");
+}
+
+/// Two clusters on one LAN, which both say that they serve clients, and a box that runs nothing and has a bundle of one of them.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_client_with_a_bundle_finds_its_cluster_among_others_without_an_address() {
+    let mut lan = Lan::with(&[Side::Left, Side::Right, Side::Left]);
+    lan.boxes[..2].iter_mut().for_each(|one| one.start(&[]));
+    for n in 0..2 {
+        until("a cluster of one", JOINS, || are_one(&lan.boxes[n..=n], 1, 1));
+        until("the first write", FIRST_WRITE, || lan.boxes[n].run(&["put", "whose", &n.to_string()]).ok());
+    }
+    lan.join();
+    let bundles = [lan.path("of-the-first"), lan.path("of-the-second")];
+    for (n, bundle) in bundles.iter().enumerate() {
+        let dir = bundle.to_str().unwrap();
+        until("an authority", JOINS, || {
+            lan.boxes[n].run(&["client", "issue", "ci", "--out", dir]).ok().map(drop)
+        });
+    }
+    let outsider = &lan.boxes[2];
+    let get = |n: usize| {
+        let began = now();
+        let found = outsider.run(&["--bundle", bundles[n].to_str().unwrap(), "get", "whose"]);
+        (found, began.elapsed())
+    };
+    let expected = |n: usize| format!("whose\n{n}\n");
+    // A bundle that does not say where.
+    for (n, bundle) in bundles.iter().enumerate() {
+        std::fs::remove_file(bundle.join("endpoints")).unwrap();
+        until("an answer of the own cluster", JOINS, || get(n).0.ok().filter(|found| *found == expected(n)));
+    }
+    // One that says where it was.
+    std::fs::write(bundles[0].join("endpoints"), format!("https://{}:2379\n", host(0))).unwrap();
+    assert_eq!(get(0).0.unwrap(), expected(0));
+    lan.boxes[0].address("del", "eth0", &address(0));
+    lan.boxes[0].address("add", "eth0", "10.88.0.77/24");
+    until("an answer from another address", JOINS, || get(0).0.ok().filter(|found| *found == expected(0)));
+
+    // The other cluster is there and says so, and is not taken for it.
+    lan.boxes[0].signal("-KILL");
+    let refused = until("nobody", JOINS, || {
+        let (found, took) = get(0);
+        assert!(took < GIVES_UP, "{took:?}");
+        found.err().filter(|error| error.contains("heard on the LAN by mDNS"))
+    });
+    let named = [host(0), host(1), "UnknownIssuer".to_owned()];
+    assert!(named.iter().all(|what| refused.contains(what)), "{refused}");
+    assert_eq!(get(1).0.unwrap(), expected(1));
+    // Without any bundle it is this box that is meant, as ever.
+    let refused = outsider.run(&["get", "whose"]).unwrap_err();
+    assert!(refused.contains("cannot connect to 127.0.0.1:2379"), "{refused}");
+}
+
+/// The address that a box begins with, without its network.
+fn host(n: usize) -> String {
+    address(n).split('/').next().unwrap().to_owned()
 }
