@@ -135,7 +135,7 @@ impl AdminService {
             committed,
             open_seconds: facts.charter.window.closes.saturating_sub(facts.charter.elapsed),
             dissolved_for: dissolved.map_or(0, |dissolved| dissolved.winner.0),
-            catching_up: handle.is_catching_up(),
+            catching_up: handle.is_catching_up() || !handle.has_state(),
             members: facts.members.iter().map(member).collect(),
             pending: self.pending(),
             conflicts: self.host.conflicts().into_iter().map(conflict).collect(),

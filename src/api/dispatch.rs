@@ -54,6 +54,10 @@ const FOR_LEARNERS: [(&str, &str); 4] = [
     (admin_server::SERVICE_NAME, "Status"),
 ];
 
+/// What is answered without a state, too.
+const FOR_EVERYBODY: [(&str, &str); 2] =
+    [(maintenance_server::SERVICE_NAME, "Status"), (admin_server::SERVICE_NAME, "Status")];
+
 /// The gRPC services that are offered. A call of any other is answered as unknown.
 pub struct Services {
     /// `etcdserverpb.KV`.
@@ -229,6 +233,11 @@ async fn route(
     let Some((service, method)) = uri.path().strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
         return errors::malformed_method(uri.path()).into_http();
     };
+    if !FOR_EVERYBODY.contains(&(service, method))
+        && let Err(status) = node.require_state()
+    {
+        return status.into_http();
+    }
     if !FOR_LEARNERS.contains(&(service, method))
         && let Err(status) = node.require_voter()
     {

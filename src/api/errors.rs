@@ -189,6 +189,11 @@ pub fn too_much_arriving() -> Status {
     Status::resource_exhausted("covey: too many large requests are arriving at once")
 }
 
+/// This member waits for the state of its cluster, or for another one in the place of its own. Others may answer.
+pub fn no_state() -> Status {
+    Status::unavailable("covey: this member waits for its cluster's state")
+}
+
 /// A hand-over of leadership was asked of a member that does not lead.
 pub fn not_leader() -> Status {
     etcd(Code::FailedPrecondition, "not leader")

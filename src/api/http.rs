@@ -121,6 +121,9 @@ async fn sickness(node: &Node, query: &HealthQuery) -> Option<String> {
     if !query.serializable && node.handle().status().leader.is_none() {
         return Some("RAFT NO LEADER".into());
     }
+    if let Err(status) = node.require_state() {
+        return Some(format!("RANGE ERROR:{}", status.message()));
+    }
     let view = match node.view(Freshness::from_wire(query.serializable)).await {
         Ok(view) => view,
         Err(status) => return Some(format!("RANGE ERROR:{}", status.message())),

@@ -176,6 +176,11 @@ impl Node {
         }
     }
 
+    /// Refuses what takes a state, where there is none that may be shown.
+    pub fn require_state(&self) -> Result<(), Status> {
+        if self.handle.has_state() { Ok(()) } else { Err(errors::no_state()) }
+    }
+
     /// Refuses what a learner does not serve before it has caught up. After that it serves what the others serve.
     pub fn require_voter(&self) -> Result<(), Status> {
         if self.handle.is_catching_up() { Err(errors::not_for_learners()) } else { Ok(()) }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -58,6 +59,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long a new node waits before it tries again to publish what it is called.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+/// How long clients of a node that the cluster knows nothing of yet are kept waiting for that: longer than it takes where there is a leader.
+const INTRODUCTION_MAX: Duration = Duration::from_secs(1);
 
 /// Why a node did not serve, or stopped serving.
 #[derive(Debug, thiserror::Error)]
@@ -409,16 +412,24 @@ async fn attend(
         if let Some(lan) = lan {
             lan.announce(Some(identity.cluster()), false);
         }
-        publish(&handle, attributes(config, place)).await;
-        listen(config, sockets, tls, &api, &executor)?;
         if let ClientTls::Cluster(certificates) = tls {
             let certificates = Arc::clone(certificates);
             executor.spawn(async move { certificates.keep().await }).detach();
         }
+        let told = {
+            let mut publishing = pin!(publish(&handle, || attributes(config, place)));
+            let published = async { Some(publishing.as_mut().await) };
+            let told = or(published, served_before(&handle)).await;
+            listen(config, sockets, tls, &api, &executor)?;
+            match told {
+                Some(told) => told,
+                None => publishing.await,
+            }
+        };
         executor.spawn(compare::compare(handle.clone(), config.peer.compare_interval)).detach();
         let moving = async {
             if let Some(lan) = lan {
-                publish_changes(&handle, config, place, lan).await;
+                publish_changes(&handle, config, place, lan, told).await;
             }
         };
         executor.spawn(charter::keep_time(handle.clone(), clock)).detach();
@@ -615,23 +626,43 @@ fn attributes(config: &ServeConfig, place: &Place) -> MemberAttributes {
     }
 }
 
-/// Tells the cluster what this member is called and where clients find it. Not serving before that keeps a client that asks at once for
-/// the members from an answer without addresses.
-async fn publish(handle: &Handle, attributes: MemberAttributes) {
+/// Tells the cluster what this member is called and where clients find it, as it is by the time that it can be told; what it was.
+async fn publish(handle: &Handle, attributes: impl Fn() -> MemberAttributes) -> MemberAttributes {
+    let mut said = None;
     loop {
-        match handle.publish(attributes.clone()).await {
-            Ok(_) | Err(ServeError::Stopped) => return,
+        let now = attributes();
+        match handle.publish(now.clone()).await {
+            Ok(_) | Err(ServeError::Stopped) => return now,
             Err(error) => {
-                tracing::warn!(%error, "could not publish this member's attributes; trying again");
+                if said.replace(error) != Some(error) {
+                    tracing::warn!(%error, "could not publish this member's attributes; trying again");
+                }
                 Timer::after(PUBLISH_RETRY).await;
             }
         }
     }
 }
 
+/// Waits until clients are served although this run of the member is not published. That takes a leader, and one that comes back alone has none: how it stands
+/// and what it has a copy of can be asked all the same. One that has never published is given some time first, so that a client which asks at once for the
+/// members gets no answer without addresses.
+async fn served_before<T>(handle: &Handle) -> Option<T> {
+    let late = async {
+        Timer::after(INTRODUCTION_MAX).await;
+    };
+    handle.replayed().await;
+    or(handle.introduced(), late).await;
+    None
+}
+
 /// Tells the cluster where this member is found whenever that changes.
-async fn publish_changes(handle: &Handle, config: &ServeConfig, place: &Place, lan: &Lan) {
-    let mut told = attributes(config, place);
+async fn publish_changes(
+    handle: &Handle,
+    config: &ServeConfig,
+    place: &Place,
+    lan: &Lan,
+    mut told: MemberAttributes,
+) {
     loop {
         let changed = lan.changed();
         let now = attributes(config, place);
@@ -643,7 +674,7 @@ async fn publish_changes(handle: &Handle, config: &ServeConfig, place: &Place, l
                 false
             };
             let published = async {
-                publish(handle, now.clone()).await;
+                publish(handle, || now.clone()).await;
                 true
             };
             if or(published, lost).await {

@@ -93,9 +93,20 @@ pub fn judge(status: &pb::StatusResponse) -> Verdict {
 
 fn leaderless(cluster: &pb::Cluster) -> Verdict {
     let voters = || cluster.members.iter().filter(|member| member.votes);
+    if voters().next().is_none() {
+        let line = "joining: this box has not heard from its cluster's leader yet".to_owned();
+        return sick(
+            line,
+            &[
+                "if this lasts, look at the cluster's other boxes: are they on, and what does \"covey status\" say there?",
+            ],
+        );
+    }
     let reached = voters().filter(|member| member.reached).count();
+    let away: Vec<String> = voters().filter(|member| !member.reached).map(shown_name).collect();
+    let missing = if away.is_empty() { String::new() } else { format!("; not reached: {}", away.join(", ")) };
     let line = format!(
-        "no leader: {reached} of {} voters are reached, {} are needed",
+        "no leader: {reached} of {} voters are reached, {} are needed{missing}",
         voters().count(),
         voters().count() / 2 + 1
     );

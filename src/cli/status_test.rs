@@ -79,7 +79,7 @@ fn who_waits_is_no_illness_and_is_told_how_to_come_in() {
 
 #[test]
 fn what_is_wrong_is_named_with_what_to_do() {
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change); 10] = [
         ("degraded: box3 not reached; leader box2", Box::new(|c| c.members[2].reached = false)),
         (
             "degraded: box1, box3 not reached",
@@ -90,7 +90,7 @@ fn what_is_wrong_is_named_with_what_to_do() {
         ),
         ("degraded: box4 not reached", Box::new(|c| c.members.push(member(4, false, false)))),
         (
-            "no leader: 1 of 3 voters are reached, 2 are needed",
+            "no leader: 1 of 3 voters are reached, 2 are needed; not reached: box2, box3",
             Box::new(|c| {
                 c.leader = 0;
                 (c.members[1].reached, c.members[2].reached) = (false, false);
@@ -98,6 +98,13 @@ fn what_is_wrong_is_named_with_what_to_do() {
         ),
         ("no leader: 3 of 3 voters are reached", Box::new(|c| c.leader = 0)),
         ("joining: ", Box::new(|c| c.catching_up = true)),
+        (
+            "joining: this box has not heard",
+            Box::new(|c| {
+                c.leader = 0;
+                c.members.clear();
+            }),
+        ),
         ("dissolved: this cluster has given itself up for ab", Box::new(|c| c.dissolved_for = 0xab)),
         ("ALARM NOSPACE: ", Box::new(|c| c.alarms.push("NOSPACE".into()))),
         (

@@ -197,6 +197,11 @@ impl View {
         Ok(stored.into_iter().flatten().chain(overlay.map(Ok)))
     }
 
+    /// Whether the state is not to be trusted, and waits to be replaced.
+    pub fn is_suspect(&self) -> bool {
+        self.base.is_suspect()
+    }
+
     /// All changes from this revision on are there; of earlier ones the store may have removed some.
     pub fn complete_from(&self) -> Revision {
         self.base.complete_from()

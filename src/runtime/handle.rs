@@ -23,11 +23,13 @@ use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PE
 use crate::mvcc::{Facts, View, ViewCell, cost_of};
 use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
-use crate::store::{Base, StoreError};
+use crate::store::{Base, Member, StoreError};
 use crate::time::Instant;
 
 /// How often is looked whether facts have become what somebody waits for: changes of members, which are rare.
 const FACTS_LOOK: Duration = Duration::from_millis(5);
+/// How often is looked whether a start has replayed its log.
+const REPLAY_LOOK: Duration = Duration::from_millis(5);
 /// Threads that read for clients where the disk may be waited for.
 const POOL_THREADS: usize = 2;
 
@@ -222,6 +224,36 @@ impl Handle {
         // The answer comes from this member's own state, so that it has all that came before.
         self.0.caught_up.store(true, Ordering::Release);
         Ok(applied)
+    }
+
+    /// Whether there is a state that may be shown. A node that joins has none before its cluster has sent it one, and one that is not to be trusted does not count.
+    pub fn has_state(&self) -> bool {
+        self.0.caught_up.load(Ordering::Acquire) || {
+            let view = self.view();
+            !view.is_suspect() && view.facts().conf_state.names(self.0.ids.member)
+        }
+    }
+
+    /// Waits until the state has all of the log that this member knows to count. What it shows before that may be older than what it has shown in an earlier run.
+    pub async fn replayed(&self) {
+        let known = self.status().commit;
+        // Of one that is suspect nothing is applied.
+        while !self.view().is_suspect() && self.status().applied < known {
+            smol::Timer::after(REPLAY_LOOK).await;
+        }
+    }
+
+    /// Resolves once the state says what this member has published, maybe in an earlier run. A leader is not needed for that.
+    pub async fn introduced(&self) {
+        let me = self.0.ids.member;
+        let has_published = |member: &Member| member.id() == me && member.run().is_some();
+        loop {
+            let changed = self.members_changed();
+            if self.has_state() && self.view().facts().members.iter().any(has_published) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Whether this member only listens, and has not had all of the state yet.

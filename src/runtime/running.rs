@@ -59,6 +59,8 @@ impl Running {
         let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
         let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes())?);
+        // What of the log is known to count, before anybody asks.
+        shared.set_core_status(core.status());
         let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };
         let checkpointer = Checkpointer::new(clock.now(), store, root, member, boot_nonce);
         let writer = LogWriter::new(wal);

@@ -63,6 +63,10 @@ pub struct Setup {
     pub lonely: bool,
     /// This member does not vote, and the one that does never answers.
     pub learns: bool,
+    /// The state is not to be trusted. Needs a member that votes beside it.
+    pub suspect: bool,
+    /// This member has joined a cluster and has not got its state yet.
+    pub joins: bool,
     /// The quota in bytes.
     pub quota: Option<u64>,
     /// How often quiet watchers are told how far they are.
@@ -84,6 +88,8 @@ impl Default for Setup {
             alarms: Vec::new(),
             lonely: false,
             learns: false,
+            suspect: false,
+            joins: false,
             quota: Some(2 << 30),
             progress_interval: Duration::from_secs(600),
             watch_limits: covey::watch::Limits::default(),
@@ -111,7 +117,7 @@ impl Server {
     async fn over(dir: Arc<TempDir>, setup: Setup) -> Self {
         let node = start_node(dir.path(), &setup);
         let handle = node.handle().clone();
-        if !setup.lonely && !setup.learns {
+        if !setup.lonely && !setup.learns && !setup.joins {
             until("a leader", || handle.status().leader.is_some()).await;
         }
         let (stop, stopping) = Stop::pair();
@@ -180,6 +186,9 @@ where
     if setup.learns {
         meta.conf_state.learners = std::mem::replace(&mut meta.conf_state.voters, vec![ABSENT]);
     }
+    if setup.joins {
+        (meta.members, meta.conf_state) = Default::default();
+    }
     let store_dir = RealDirectory::open(dir).unwrap();
     let mut store = Store::open_in(&store_dir, "store", StoreOptions::default()).unwrap();
     let cluster = ClusterId(0xc);
@@ -193,6 +202,9 @@ where
         store.initialise(&meta).unwrap();
         (Wal::create(log, identity, log_start, options).unwrap(), Vec::new())
     };
+    if setup.suspect {
+        store.distrust();
+    }
     // Another one for each start.
     let boot_nonce = 1 + entries.len() as u64;
     let quota = setup.quota;

@@ -67,6 +67,16 @@ fn the_paths_answer_get_and_nothing_else() {
 }
 
 #[test]
+fn a_member_without_a_state_is_not_healthy_even_by_its_own_copy() {
+    run(async {
+        let server = Server::with(Setup { joins: true, ..Setup::default() }).await;
+        let health = ask(&server, "GET /health?serializable=true", &[OWN]).await;
+        assert_eq!(health.status, 503);
+        assert!(health.text.contains("RANGE ERROR:covey: this member waits for"), "{}", health.text);
+    });
+}
+
+#[test]
 fn one_connection_serves_many_requests_and_http2_the_same_pages() {
     run(async {
         let server = Server::start().await;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use covey::ids::MemberId;
 use covey::runtime::clock::Clock;
 use covey::time::Instant;
+use covey::wire::covey::v1 as admin_pb;
+use covey::wire::covey::v1::admin_client::AdminClient;
 use covey::wire::etcdserverpb as pb;
 use covey::wire::etcdserverpb::auth_client::AuthClient;
 use covey::wire::etcdserverpb::cluster_client::ClusterClient;
@@ -194,6 +196,40 @@ fn a_learner_serves_its_own_state_and_nothing_else() {
             assert_eq!(refusal.message(), "etcdserver: rpc not supported for learner");
         }
     });
+}
+
+/// It answers how it stands, and shows nobody an empty or a wrong state.
+#[test]
+fn a_member_whose_state_must_not_be_shown_shows_none() {
+    for setup in
+        [Setup { lonely: true, suspect: true, ..Setup::default() }, Setup { joins: true, ..Setup::default() }]
+    {
+        run(async {
+            let server = Server::with(setup).await;
+            let channel = server.channel().await;
+            let mut maintenance = MaintenanceClient::new(channel.clone());
+            let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+            assert_eq!(status.errors, ["etcdserver: no leader"]);
+            let mut admin = AdminClient::new(channel.clone());
+            let cluster = admin.status(admin_pb::StatusRequest {}).await.unwrap().into_inner().cluster;
+            assert!(cluster.unwrap().catching_up);
+            let mut kv = KvClient::new(channel.clone());
+            let local = pb::RangeRequest { key: "k".into(), serializable: true, ..Default::default() };
+            let members = pb::MemberListRequest { linearizable: false };
+            let refusals = [
+                kv.range(local.clone()).await.unwrap_err(),
+                kv.range_stream(local).await.unwrap_err(),
+                kv.put(pb::PutRequest::default()).await.unwrap_err(),
+                maintenance.snapshot(pb::SnapshotRequest {}).await.unwrap_err(),
+                ClusterClient::new(channel.clone()).member_list(members).await.unwrap_err(),
+                HealthClient::new(channel).check(whole_server()).await.unwrap_err(),
+            ];
+            for refusal in refusals {
+                assert_eq!(refusal.code(), Code::Unavailable, "others may answer");
+                assert_eq!(refusal.message(), "covey: this member waits for its cluster's state");
+            }
+        });
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod alone;
 mod basics;
 #[path = "../api/channel.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -127,11 +127,16 @@ impl Host {
 
     /// Runs a client command against this member: what it printed, or why it failed.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-        command.args(["--endpoints", &self.endpoint]).args(arguments).env_clear().stdin(Stdio::null());
-        let output = command.output().unwrap();
+        let output = self.client(arguments);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// The same with all that came of it.
+    pub fn client(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+        command.args(["--endpoints", &self.endpoint]).args(arguments).env_clear().stdin(Stdio::null());
+        command.output().unwrap()
     }
 
     /// The same for one that must succeed.
