@@ -1,6 +1,6 @@
 //! From a node without a cluster to one that has one: it meets the nodes that it was told of.
 //!
-//! Owns: when the others are asked, and what is logged of the wait. Must never: decide who founds (`formation` does), or serve clients meanwhile. Driven
+//! Owns: when the others are asked, and what is logged of the wait. Must never: decide who founds (`formation` does), or serve clients meanwhile, but for who asks how it stands. Driven
 //! by `serve` before the node starts; and the answers of a node that has started to those that have none.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use smol::Timer;
+use smol::future::or;
+use smol::{LocalExecutor, Timer};
 
+use super::attend::{Outside, attend_operators};
 use super::data_dir::{DataDir, FreshDir};
 use super::serve::ServeFailure;
+use crate::api::{AroundNode, Waiting, WaitingNode};
 use crate::command::MemberCommand;
 use crate::config::{InitialCluster, PeerConfig, Url};
 use crate::formation::{
-    Answer, ClusterSecret, Founding, Identity, Meeting, Named, NodeKey, Reception, SECRET_BYTES_MAX,
-    SecretError, Stage, TokenError, Verdict, receive,
+    Answer, ClusterSecret, Fingerprint, Founding, Identity, Meeting, Named, NodeKey, Reception,
+    SECRET_BYTES_MAX, SecretError, Stage, TokenError, Verdict, receive,
 };
 use crate::ids::PublicKey;
 use crate::peer::{Answerer, Forming, Trust};
@@ -87,12 +90,10 @@ fn read(path: &Path) -> Result<String, SecretFailure> {
 /// Meets the others until there is a cluster, and begins the data directory with it.
 pub(super) fn form(
     fresh: FreshDir,
-    name: &str,
-    config: &PeerConfig,
     initial: &InitialCluster,
-    trust: Trust,
-    clock: Clock,
+    outside: Outside<'_>,
 ) -> Result<DataDir, ServeFailure> {
+    let Outside { name, config, trust, ports, clock } = outside;
     let named = initial.nodes.iter().map(|(name, urls)| Named {
         name: name.clone(),
         peer_urls: urls.iter().map(ToString::to_string).collect(),
@@ -100,7 +101,11 @@ pub(super) fn form(
     let meeting = Meeting::new(name, &initial.token, named.collect(), initial.existing);
     // Settings are checked for it.
     let Some(meeting) = meeting else { unreachable!("the node is among those of the initial cluster") };
-    let verdict = smol::block_on(meet(&fresh.key, meeting.clone(), config, trust, clock))?;
+    let executor = LocalExecutor::new();
+    let said = Said::new(name, fresh.key.fingerprint(), meeting.others(), clock);
+    let attending = attend_operators(&executor, said.waiting.clone(), ports);
+    let meets = meet(&fresh.key, meeting.clone(), config.listen.address, trust, said);
+    let verdict = smol::block_on(executor.run(or(meets, attending)))?;
     let data = match verdict {
         Verdict::Join(welcome) => fresh.join(*welcome)?,
         Verdict::Found(others) => {
@@ -117,9 +122,9 @@ pub(super) fn form(
 async fn meet(
     key: &NodeKey,
     meeting: Meeting,
-    config: &PeerConfig,
+    listen: SocketAddr,
     trust: Trust,
-    clock: Clock,
+    mut said: Said,
 ) -> Result<Verdict, ServeFailure> {
     if let Some(verdict) = meeting.verdict() {
         return Ok(verdict);
@@ -130,10 +135,9 @@ async fn meet(
         let answer = for_answers.lock().unwrap_or_else(PoisonError::into_inner).answer(&question);
         Box::pin(async move { answer })
     });
-    let port = Forming::start(key, config.listen.address, trust, answerer, clock)?;
+    let port = Forming::start(key, listen, trust, answerer, said.clock)?;
     let question = meeting.question();
     let mut meeting = meeting;
-    let mut said = Said::new(clock);
     loop {
         meeting.begin_round();
         for other in meeting.others().to_vec() {
@@ -154,6 +158,8 @@ async fn meet(
             if !trouble.is_empty() {
                 said.waits_for(&other.name, &trouble);
             }
+            let stands = if trouble.is_empty() { "it is in no cluster either".into() } else { trouble };
+            said.stands(&other.name, stands);
         }
         Timer::after(ROUND_PAUSE).await;
     }
@@ -163,11 +169,39 @@ async fn meet(
 struct Said {
     clock: Clock,
     last: Vec<(String, String, crate::time::Instant)>,
+    began: crate::time::Instant,
+    /// What operators are told.
+    node: WaitingNode,
+    waiting: Waiting,
 }
 
 impl Said {
-    fn new(clock: Clock) -> Self {
-        Self { clock, last: Vec::new() }
+    fn new(name: &str, fingerprint: Fingerprint, others: &[Named], clock: Clock) -> Self {
+        let unheard = |other: &Named| AroundNode {
+            name: other.name.clone(),
+            addresses: other.peer_urls.clone(),
+            stands: "it has not answered yet".into(),
+            ..AroundNode::default()
+        };
+        let node = WaitingNode {
+            name: name.to_owned(),
+            fingerprint: Some(fingerprint),
+            waits_for: "it waits for the other nodes that --initial-cluster names".into(),
+            around: others.iter().map(unheard).collect(),
+            ..WaitingNode::default()
+        };
+        let said = Self { clock, last: Vec::new(), began: clock.now(), node, waiting: Waiting::default() };
+        said.waiting.tell(said.node.clone());
+        said
+    }
+
+    /// Tells operators how another node stands.
+    fn stands(&mut self, node: &str, stands: String) {
+        if let Some(shown) = self.node.around.iter_mut().find(|shown| shown.name == node) {
+            shown.stands = stands;
+        }
+        self.node.up = self.clock.now().since(self.began);
+        self.waiting.tell(self.node.clone());
     }
 
     fn waits_for(&mut self, node: &str, why: &str) {

@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
-use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +15,9 @@ use futures_channel::oneshot;
 use smol::channel::{Receiver, Sender};
 use smol::future::or;
 use smol::stream::StreamExt as _;
-use smol::{Async, LocalExecutor, Task, Timer};
+use smol::{LocalExecutor, Task, Timer};
 
+use super::attend::{Outside, attend_operators};
 use super::data_dir::{DataDir, FreshDir};
 use super::forming::resolve;
 use super::lan::Lan;
@@ -30,9 +30,9 @@ use crate::formation::gathering::{
 };
 use crate::formation::{Answer, Fingerprint, Founding, Question, found_automatic};
 use crate::ids::PublicKey;
-use crate::peer::{Answerer, Forming, Trust};
+use crate::peer::{Answerer, Forming};
 use crate::prng::Prng;
-use crate::runtime::clock::{BootClock, Clock, random_u64};
+use crate::runtime::clock::{BootClock, random_u64};
 use crate::time::Instant;
 
 /// What others ask and is not heard yet; whoever asks more is not heard.
@@ -58,18 +58,6 @@ enum Happening {
     Timeout,
     /// The process is told to stop.
     Stop,
-}
-
-/// What a gathering node is told from outside.
-pub(super) struct Outside<'a> {
-    /// What it is called.
-    pub(super) name: &'a str,
-    pub(super) config: &'a PeerConfig,
-    /// Who is worth listening to.
-    pub(super) trust: Trust,
-    /// Where clients will be served, and operators are.
-    pub(super) ports: Vec<TcpListener>,
-    pub(super) clock: Clock,
 }
 
 /// Who is asked, and which kind of question.
@@ -132,24 +120,6 @@ pub(super) fn gather(
         }
     };
     Ok(Some(data))
-}
-
-/// Answers whoever asks at the client port, for ever. Nothing of that is left once the executor is gone.
-async fn attend_operators<T>(
-    executor: &LocalExecutor<'static>,
-    waiting: Waiting,
-    ports: Vec<TcpListener>,
-) -> Result<T, ServeFailure> {
-    let attend = async |port: TcpListener| -> T {
-        match Async::new(port) {
-            Ok(port) => waiting.serve(&port, |task| executor.spawn(task).detach()).await,
-            Err(error) => tracing::warn!(%error, "operators are not answered before there is a cluster"),
-        }
-        std::future::pending().await
-    };
-    let nobody: Pin<Box<dyn Future<Output = T>>> = Box::pin(std::future::pending());
-    let all = ports.into_iter().fold(nobody, |others, port| Box::pin(or(others, attend(port))));
-    Ok(all.await)
 }
 
 /// Another node, as operators see it.

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod admission;
+mod attend;
 mod auto_compaction;
 mod certificates;
 mod charter;

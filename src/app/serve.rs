@@ -17,6 +17,7 @@ use smol::stream::StreamExt as _;
 use smol::{Async, LocalExecutor, Task, Timer};
 
 use super::admission::Desk;
+use super::attend::Outside;
 use super::auto_compaction::AutoCompactor;
 use super::certificates::Certificates;
 use super::chain;
@@ -184,18 +185,16 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     if config.peer.trust != TrustMode::FleetKey {
         trust.near = lan.as_ref().map(|lan| lan.near());
     }
+    let outside = |name| {
+        let ports = sockets.iter().map(|socket| socket.listener.try_clone()).collect::<io::Result<_>>();
+        let ports = ports.map_err(|source| ServeFailure::System { action: "share a socket", source })?;
+        Ok::<_, ServeFailure>(Outside { name, config: &config.peer, trust: trust.clone(), ports, clock })
+    };
     let data = match (opened, &config.peer.initial, &lan) {
         (Opened::Node(data), ..) => data,
-        (Opened::Fresh(fresh), Some(initial), _) => {
-            forming::form(fresh, &config.name, &config.peer, initial, trust.clone(), clock)?
-        }
+        (Opened::Fresh(fresh), Some(initial), _) => forming::form(fresh, initial, outside(&config.name)?)?,
         (Opened::Fresh(fresh), None, Some(lan)) => {
-            let ports = sockets.iter().map(|socket| socket.listener.try_clone());
-            let ports = ports
-                .collect::<io::Result<_>>()
-                .map_err(|source| ServeFailure::System { action: "share a socket", source })?;
-            let outside =
-                gather::Outside { name: &name, config: &config.peer, trust: trust.clone(), ports, clock };
+            let outside = outside(&name)?;
             match gather::gather(fresh, lan, outside)? {
                 Some(data) => data,
                 None => return Ok(End::Stop),

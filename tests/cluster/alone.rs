@@ -79,3 +79,25 @@ fn one_that_comes_back_alone_says_who_is_missing_and_shows_its_copy() {
     });
     assert_eq!(cluster.hosts[0].must(&["get", "key8"]), "key8\nvalue\n");
 }
+
+#[test]
+fn one_that_waits_for_the_others_to_found_a_cluster_says_so() {
+    let mut cluster = Cluster::prepare(3);
+    let initial = cluster.initial();
+    cluster.hosts[0].start(&["--initial-cluster", &initial]);
+    let said = until("a status with the others", || {
+        status(&cluster.hosts[0]).filter(|said| said.contains("others on the network"))
+    });
+    assert!(
+        said.starts_with("gathering: it waits for the other nodes that --initial-cluster names"),
+        "{said}"
+    );
+    assert!(said.contains("  m1, ") && said.contains("  m2, "), "{said}");
+    let refusal = block_on(put(&cluster.hosts[0], "key", "value")).unwrap_err();
+    assert_eq!(refusal.code(), Code::Unavailable);
+    assert!(refusal.message().starts_with("covey: this node is in no cluster yet"), "{refusal}");
+    for host in &mut cluster.hosts[1..] {
+        host.start(&["--initial-cluster", &initial]);
+    }
+    cluster.wait_ready();
+}

@@ -1,0 +1,45 @@
+//! The client port of a node that looks for others, or waits for them, to form a cluster.
+//!
+//! Owns: which sockets are listened on meanwhile. Must never: outlive the wait: the sockets are the cluster's then. Driven by `gather` and `forming`.
+
+use std::net::TcpListener;
+use std::pin::Pin;
+
+use smol::future::or;
+use smol::{Async, LocalExecutor};
+
+use super::serve::ServeFailure;
+use crate::api::Waiting;
+use crate::config::PeerConfig;
+use crate::peer::Trust;
+use crate::runtime::clock::Clock;
+
+/// What a node without a cluster is told from outside.
+pub(super) struct Outside<'a> {
+    /// What it is called.
+    pub(super) name: &'a str,
+    pub(super) config: &'a PeerConfig,
+    /// Who is worth listening to.
+    pub(super) trust: Trust,
+    /// Where clients will be served, and operators are.
+    pub(super) ports: Vec<TcpListener>,
+    pub(super) clock: Clock,
+}
+
+/// Answers whoever asks at the client port, for ever. Nothing of that is left once the executor is gone.
+pub(super) async fn attend_operators<T>(
+    executor: &LocalExecutor<'static>,
+    waiting: Waiting,
+    ports: Vec<TcpListener>,
+) -> Result<T, ServeFailure> {
+    let attend = async |port: TcpListener| -> T {
+        match Async::new(port) {
+            Ok(port) => waiting.serve(&port, |task| executor.spawn(task).detach()).await,
+            Err(error) => tracing::warn!(%error, "operators are not answered before there is a cluster"),
+        }
+        std::future::pending().await
+    };
+    let nobody: Pin<Box<dyn Future<Output = T>>> = Box::pin(std::future::pending());
+    let all = ports.into_iter().fold(nobody, |others, port| Box::pin(or(others, attend(port))));
+    Ok(all.await)
+}
