@@ -19,6 +19,8 @@ pub const EXPORTED_BYTES: usize = 32;
 
 const SALT: &[u8] = b"covey cluster secret 1";
 const PURPOSE: &[u8] = b"forming";
+/// What no proof is over: those begin with a length.
+const WITH_TOKEN: &[u8] = b"with a join token";
 
 /// Why a text is no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +93,12 @@ impl ClusterSecret {
     /// What a token stands for: whoever has it proves that as one proves a cluster's secret.
     pub fn of_token(key: &TokenKey) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &key.0))
+    }
+
+    /// What this secret and a token stand for together: whoever lacks one of them proves nothing with the other.
+    pub fn with_token(&self, key: &TokenKey) -> Self {
+        let derived = hmac::sign(&self.0, &[WITH_TOKEN, &key.0].concat());
+        Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
     }
 
     /// A proof that the prover has the secret.

@@ -62,7 +62,7 @@ pub struct Trust {
     pub near: Option<Near>,
     /// The token that this node has to be let in with.
     pub token: Option<JoinToken>,
-    /// The tokens that let others in, wherever they are. With a secret they are of no use.
+    /// The tokens that let others in, wherever they are. With a secret as well, both have to be proven.
     pub tokens: Option<Tokens>,
 }
 
@@ -175,7 +175,15 @@ impl Trust {
             .token
             .as_ref()
             .filter(|_| matches!(question, Question::Join { claim, .. } if !claim.is_empty()));
-        self.secret.clone().or_else(|| Some(ClusterSecret::of_token(&token?.key())))
+        match token {
+            Some(token) => Some(self.secret_with(&token.key())),
+            None => self.secret.clone(),
+        }
+    }
+
+    /// The name of a token is no secret: naming one has to prove it, whatever else is proven.
+    fn secret_with(&self, token: &TokenKey) -> ClusterSecret {
+        self.secret.as_ref().map_or_else(|| ClusterSecret::of_token(token), |secret| secret.with_token(token))
     }
 
     /// The same as this node knows it, of somebody at this address who has asked this. An error: it is not to be heard.
@@ -185,13 +193,13 @@ impl Trust {
         question: &Question,
     ) -> Result<Option<ClusterSecret>, Unheard> {
         let claim = match question {
-            Question::Join { claim, .. } if !claim.is_empty() && self.secret.is_none() => claim,
+            Question::Join { claim, .. } if !claim.is_empty() => claim,
             _ if self.hears(address) => return Ok(self.secret.clone()),
             _ => return Err(Unheard::Elsewhere),
         };
         let id = TokenId(claim[..].try_into().map_err(|_| Unheard::Token)?);
         let key = self.tokens.as_ref().ok_or(Unheard::NoTokens)?.0(id).ok_or(Unheard::Token)?;
-        Ok(Some(ClusterSecret::of_token(&key)))
+        Ok(Some(self.secret_with(&key)))
     }
 }
 

@@ -197,3 +197,28 @@ fn a_token_is_worth_something_only_where_it_was_given_out_and_only_to_who_has_it
     let stranger = Node::start(&b, Trust::default());
     assert!(ask(&joiner(&token), &stranger, &token).is_err());
 }
+
+/// Of a token its name is known to many: whoever has the secret of the boxes reads it in a list, or in what another one asks.
+#[test]
+fn with_a_secret_a_token_still_has_to_be_proven() {
+    let (token, other) = (JoinToken::new([1; 16]), JoinToken::new([2; 16]));
+    let (right, wrong) = ("0123456789abcdefghijkl", "0123456789abcdefghijkX");
+    let (a, b) = (new_key(), new_key());
+    let member = Node::start(&b, with_secret(right, gives_out(vec![(token.id(), token.key())])));
+    let has = |token: Option<&JoinToken>| Trust { token: token.cloned(), ..Trust::default() };
+    let ask = |trust: Trust| {
+        let address = member.forming.inner.endpoint.local_addr().unwrap();
+        smol::block_on(Node::start(&a, trust).forming.ask(address, &join(&token)))
+    };
+    for lacks in [
+        with_secret(right, has(None)),
+        with_secret(right, has(Some(&other))),
+        with_secret(wrong, has(Some(&token))),
+        has(Some(&token)),
+    ] {
+        let told = ask(lacks).unwrap_err().to_string();
+        assert_eq!(told, "this node does not listen: is the cluster secret the same on both?");
+    }
+    assert_eq!(member.asked_by(), []);
+    assert_eq!(ask(with_secret(right, has(Some(&token)))).unwrap(), (public(&b), answer()));
+}
