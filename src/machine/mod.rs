@@ -41,8 +41,8 @@ pub struct Machine {
     rotated: LogIndex,
     /// The log entry that the frozen generation ends with.
     freezing: Option<LogIndex>,
-    /// The store carries out a deletion, and the frozen generation ends before it.
-    sweeping: bool,
+    /// The state after an entry that the store carries out, where the frozen generation ends before it.
+    ahead: Option<Tip>,
     /// The compacted revision as of the last rotation: removal in the store follows what a fold has told it.
     rotated_compacted: Revision,
     /// The size at which a generation is full.
@@ -61,7 +61,7 @@ impl Machine {
             tip: Tip::of_base(base)?,
             rotated,
             freezing: None,
-            sweeping: false,
+            ahead: None,
             rotated_compacted,
             overlay_bytes,
             changed_leases: BTreeSet::new(),
@@ -140,7 +140,7 @@ impl Machine {
 
     /// Applies an entry that changes nothing but the position in the log.
     pub fn apply_empty(&mut self, index: LogIndex, term: Term) {
-        assert!(!self.sweeping, "the store is ahead of the state");
+        assert!(self.ahead.is_none(), "the store is ahead of the state");
         self.tip.advance(index, term);
     }
 
@@ -228,9 +228,9 @@ impl Machine {
             && (self.active_is_full() || self.tip.view().compacted() > self.rotated_compacted)
     }
 
-    /// Whether entries must wait: the active generation is full, and so is the one before it; or the store carries out a deletion.
+    /// Whether entries must wait: the active generation is full, and so is the one before it; or the store carries an entry out.
     pub fn must_stall(&self) -> bool {
-        self.sweeping || self.freezing.is_some() && self.active_is_full()
+        self.ahead.is_some() || self.freezing.is_some() && self.active_is_full()
     }
 
     /// Whether entries were applied since the last rotation.
@@ -259,10 +259,9 @@ impl Machine {
             Some(base.meta().applied),
             "the base ends where the generation ended"
         );
-        if std::mem::take(&mut self.sweeping) {
-            self.tip.follow(base);
-        } else {
-            self.tip.thaw(base);
+        match self.ahead.take() {
+            Some(ahead) => self.tip.follow(ahead, base),
+            None => self.tip.thaw(base),
         }
     }
 

@@ -130,8 +130,8 @@ impl Rig {
         let index = self.machine.applied().next();
         match entry {
             Entry::Command(command) => {
-                if let Some(delete) = self.machine.as_sweep(command).expect("a sound store") {
-                    return Some(self.sweep(index, delete));
+                if self.machine.has_to_sweep(TERM, command).expect("a sound store") {
+                    return Some(self.sweep(index, command));
                 }
                 Some(self.machine.apply(index, TERM, command, Allowance::UNLIMITED).expect("a sound store"))
             }
@@ -147,10 +147,10 @@ impl Rig {
     }
 
     /// What is frozen is folded first, and nothing shows before the store has it all.
-    fn sweep(&mut self, index: LogIndex, delete: &DeleteRange) -> Applied {
+    fn sweep(&mut self, index: LogIndex, command: &Command) -> Applied {
         self.fold();
         let before = self.view();
-        let swept = self.machine.begin_sweep(index, TERM, delete, Allowance::UNLIMITED);
+        let swept = self.machine.begin_sweep(index, TERM, command, Allowance::UNLIMITED);
         let (batch, applied) = swept.expect("a sound store");
         let now = self.view();
         assert!(self.machine.must_stall() && self.machine.rotate().is_none());

@@ -1,26 +1,22 @@
-//! Deletions that are too large for a generation.
+//! Entries that delete too much for a generation: deletions, transactions, the end of leases.
 //!
 //! Owns: which those are, and how the state gets past one. Must never: show any of it before the store has all of it. Part of [`Machine`].
 //!
-//! A deletion takes memory for each of its keys where it becomes changes. One that would fill a generation by itself is swept instead: a first
-//! walk finds what it comes to, the store carries it out along with the fold of what was before, and the state goes on from the store's. Both
-//! ways lead to the same state, so that it is each member's own business which one it takes.
+//! A deletion takes memory for each of its keys where it becomes changes. An entry whose deletions would fill a generation by themselves is swept
+//! instead: it is applied to a state of its own, which takes note of what it comes to and what the store has to do; the store carries that out along with
+//! the fold of what was before, and the state goes on from there. Both ways lead to the same state, so that it is each member's own business which one
+//! it takes.
 
 use super::Machine;
-use crate::command::{Applied, Command, DeleteRange, Outcome};
+use crate::command::{Applied, Command};
 use crate::ids::{LogIndex, Term};
-use crate::mvcc::{Allowance, Writer};
-use crate::store::{FoldBatch, Meta, StoreError, Sweep};
+use crate::mvcc::Allowance;
+use crate::store::{FoldBatch, StoreError};
 
 impl Machine {
-    /// The deletion in a command that has to be swept.
-    pub fn as_sweep<'c>(&self, command: &'c Command) -> Result<Option<&'c DeleteRange>, StoreError> {
-        let Command::DeleteRange(delete) = command else { return Ok(None) };
-        if self.gate(command).is_err() {
-            return Ok(None);
-        }
-        let large = self.tip.view().outweighs(&delete.range, self.overlay_bytes)?;
-        Ok(large.then_some(delete))
+    /// Whether the next entry, which has this command, has to be swept.
+    pub fn has_to_sweep(&self, term: Term, command: &Command) -> Result<bool, StoreError> {
+        Ok(self.gate(command).is_ok() && self.tip.view().outweighs(term, command, self.overlay_bytes)?)
     }
 
     /// Applies the entry at `index`, which deletes so much: the store has to fold the batch, and then the state is what was applied. Until
@@ -29,26 +25,18 @@ impl Machine {
         &mut self,
         index: LogIndex,
         term: Term,
-        delete: &DeleteRange,
+        command: &Command,
         answer: Allowance,
     ) -> Result<(FoldBatch, Applied), StoreError> {
         assert!(self.freezing.is_none(), "one fold at a time");
-        let mut writer = Writer::new(&mut self.tip, answer);
-        let (result, mut digest) = writer.survey(index, term, delete)?;
-        let too_large = writer.is_answer_too_large();
-        let view = self.tip.view();
-        let (revision, compacted) = (view.revision().next(), view.compacted());
-        let keys = result.deleted.unsigned_abs();
-        let outcome = Ok(Outcome::DeleteRange(result));
-        digest.result(revision, compacted, &outcome);
-        let outcome = if too_large { Ok(Outcome::AnswerTooLarge) } else { outcome };
-        let meta = Meta { applied: index, applied_term: term, digest, revision, ..view.meta() };
-        (self.rotated, self.rotated_compacted) = (index, compacted);
+        let (own, changes) = self.tip.begin_sweep();
+        let shown = std::mem::replace(&mut self.tip, own);
+        let applied = self.apply(index, term, command, answer)?;
+        let (leases, sweep) = (self.take_changed_leases(), self.tip.take_sweep());
+        let meta = self.tip.view().meta();
+        self.ahead = Some(std::mem::replace(&mut self.tip, shown));
+        (self.rotated, self.rotated_compacted) = (index, meta.compacted);
         self.freezing = Some(index);
-        self.sweeping = true;
-        let leases = self.take_changed_leases();
-        let sweep = Some(Sweep { range: delete.range.clone(), keys });
-        let batch = FoldBatch { changes: self.tip.freeze(), leases, sweep, meta };
-        Ok((batch, Applied { revision, outcome }))
+        Ok((FoldBatch { changes, leases, sweep, meta }, applied))
     }
 }

@@ -3,10 +3,10 @@
 //! Owns: the rules of transactions that need no state (API reference, section 1.6), and the cost against the quota. Must never: be asked
 //! again at apply, for its bounds are settings of one member. Driven by `api` and by the proposing side of `node`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
-use crate::command::{Command, DeleteRange, LeaseCommand, Op, Put, Range, RangeEnd, Txn};
+use super::intervals::Intervals;
+use crate::command::{Command, LeaseCommand, Op, Put, Range, Txn};
 use crate::limits::{LEASE_BYTES, PUT_OVERHEAD_BYTES, TXN_DEPTH_MAX};
 
 /// What is wrong with a request whatever the state is.
@@ -99,7 +99,7 @@ fn operations(txn: &Txn, budget: usize, depth: usize) -> Result<(), InvalidReque
 #[derive(Default)]
 struct Changed<'t> {
     puts: BTreeSet<&'t [u8]>,
-    deletes: Intervals<'t>,
+    deletes: Intervals,
 }
 
 /// Collects what a branch changes, unless two of its operations that may both run change one key.
@@ -111,7 +111,7 @@ fn changed_keys(ops: &[Op]) -> Result<Changed<'_>, InvalidRequest> {
     let mut changed = Changed::default();
     for op in ops {
         if let Op::DeleteRange(delete) = op {
-            changed.deletes.add(delete);
+            changed.deletes.add(&delete.range);
         }
     }
     for op in ops {
@@ -145,68 +145,6 @@ impl<'t> Changed<'t> {
         self.deletes.absorb(failure.deletes);
         Ok(())
     }
-}
-
-/// A set of keys made of single keys and of intervals; intervals that touch are one.
-#[derive(Default)]
-struct Intervals<'t> {
-    points: BTreeSet<&'t [u8]>,
-    /// From a start to its end; `None` is no end.
-    spans: BTreeMap<&'t [u8], Option<&'t [u8]>>,
-}
-
-impl<'t> Intervals<'t> {
-    fn add(&mut self, delete: &'t DeleteRange) {
-        let start = delete.range.start.as_ref();
-        match &delete.range.end {
-            RangeEnd::Single => {
-                self.points.insert(start);
-            }
-            RangeEnd::Before(_) if delete.range.is_empty() => {}
-            RangeEnd::Before(end) => self.add_span(start, Some(end.as_ref())),
-            RangeEnd::Unbounded => self.add_span(start, None),
-        }
-    }
-
-    fn add_span(&mut self, mut start: &'t [u8], mut end: Option<&'t [u8]>) {
-        let reaches = |end: Option<&[u8]>, key: &[u8]| end.is_none_or(|end| end >= key);
-        if let Some((before, before_end)) = self.at_or_before(start)
-            && reaches(before_end, start)
-        {
-            start = before;
-        }
-        let above = (Bound::Included(start), Bound::Unbounded);
-        while let Some((&next, &next_end)) = self.spans.range::<[u8], _>(above).next()
-            && reaches(end, next)
-        {
-            end = later(end, next_end);
-            self.spans.remove(next);
-        }
-        self.spans.insert(start, end);
-    }
-
-    fn absorb(&mut self, other: Self) {
-        self.points.extend(other.points);
-        for (start, end) in other.spans {
-            self.add_span(start, end);
-        }
-    }
-
-    fn contain(&self, key: &[u8]) -> bool {
-        let span = self.at_or_before(key);
-        self.points.contains(key) || span.is_some_and(|(_, end)| end.is_none_or(|end| key < end))
-    }
-
-    /// The last span that starts at or before `key`.
-    fn at_or_before(&self, key: &[u8]) -> Option<(&'t [u8], Option<&'t [u8]>)> {
-        let below = (Bound::Unbounded, Bound::Included(key));
-        self.spans.range::<[u8], _>(below).next_back().map(|(start, end)| (*start, *end))
-    }
-}
-
-/// The later of two ends; `None` is no end.
-fn later<'t>(a: Option<&'t [u8]>, b: Option<&'t [u8]>) -> Option<&'t [u8]> {
-    a.and_then(|a| b.map(|b| a.max(b)))
 }
 
 #[cfg(test)]

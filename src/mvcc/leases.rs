@@ -126,6 +126,13 @@ pub struct LeaseKeys {
     keys: Vec<Bytes>,
 }
 
+impl LeaseKeys {
+    /// The keys that were read so far and not taken yet.
+    pub(super) fn take_keys(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.keys)
+    }
+}
+
 impl View {
     /// The leases as of this view.
     pub fn leases(&self) -> &Leases {
@@ -183,7 +190,7 @@ impl View {
             reading.keys.push(key);
         }
         reading.keys.extend(reading.above.by_ref());
-        Ok(Progress::Done(std::mem::take(&mut reading.keys)))
+        Ok(Progress::Done(reading.take_keys()))
     }
 
     /// The newest change of a key in the overlay, as of this view.

@@ -7,10 +7,10 @@ use std::iter::Peekable;
 use bytes::Bytes;
 
 use super::generation::{Hit, Hits};
+use super::intervals::Intervals;
 use super::view::View;
 use crate::command::{KeyRange, KeyValue};
 use crate::ids::{Revision, VersionId};
-use crate::limits::PUT_OVERHEAD_BYTES;
 use crate::store::{Base, ChangeKind, Head, StoreError, Visit, WHOLE_FILE};
 
 /// A live key, with as much of it as its layer gave for free.
@@ -192,29 +192,17 @@ impl View {
             active: self.active.hits(range, at, expected).peekable(),
             frozen: self.frozen.as_ref().map(|frozen| frozen.hits(range, at, expected).peekable()),
             base: self.base.heads(range)?.peekable(),
+            swept: self.swept_at(at),
         };
         Ok(Box::new(merge.map(|row| row.map(Step::Row))))
-    }
-
-    /// Whether tombstones of all live keys of `range` would count at least so many bytes.
-    pub fn outweighs(&self, range: &KeyRange, bytes: u64) -> Result<bool, StoreError> {
-        if range.is_single() {
-            return Ok(false);
-        }
-        let mut sum = 0;
-        for row in self.rows(range, self.rev, usize::MAX)? {
-            sum += row?.key().len() as u64 + PUT_OVERHEAD_BYTES;
-            if sum >= bytes {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Begins to count the live keys of `range` at a retained revision.
     pub(super) fn begin_count(&self, range: KeyRange, at: Revision) -> Count {
         // Each layer knows what it changed about the number of live keys, so the sum needs no merge.
-        let sum = if range.is_single() || range.is_empty() || self.is_historic(at) {
+        let merged =
+            range.is_single() || range.is_empty() || self.is_historic(at) || self.swept_at(at).is_some();
+        let sum = if merged {
             0
         } else {
             let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.live_delta(&range, at));
@@ -231,6 +219,9 @@ impl View {
         }
         let (counted, next) = if range.is_empty() {
             (0, None)
+        } else if self.swept_at(count.at).is_some() {
+            let mut rows = self.rows(&range, count.at, usize::MAX)?;
+            (rows.try_fold(0, |sum, row| row.map(|_| sum + 1))?, None)
         } else if self.is_historic(count.at) {
             self.base.count_at(&range, count.at, KEYS_PER_COUNT)?
         } else {
@@ -254,6 +245,8 @@ struct Merge<'v, B: Iterator<Item = Result<(Bytes, Head), StoreError>>> {
     active: Peekable<Hits<'v>>,
     frozen: Option<Peekable<Hits<'v>>>,
     base: Peekable<B>,
+    /// What is gone below the active generation.
+    swept: Option<&'v Intervals>,
 }
 
 impl<B: Iterator<Item = Result<(Bytes, Head), StoreError>>> Merge<'_, B> {
@@ -269,9 +262,13 @@ impl<B: Iterator<Item = Result<(Bytes, Head), StoreError>>> Merge<'_, B> {
         let lowest = [active, frozen, base].into_iter().flatten().min()?;
         let (in_active, in_frozen, in_base) =
             (active == Some(lowest), frozen == Some(lowest), base == Some(lowest));
+        let swept = !in_active && self.swept.is_some_and(|swept| swept.contain(lowest));
         let stored = if in_base { self.base.next() } else { None };
         let frozen = if in_frozen { self.frozen.as_mut().and_then(Iterator::next) } else { None };
         let active = if in_active { self.active.next() } else { None };
+        if swept {
+            return Some(Ok(None));
+        }
         if let Some(Hit { key, id, kind }) = active.or(frozen) {
             return Some(Ok(Row::in_memory(key, id, kind)));
         }

@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use super::view::{Facts, View};
 use crate::ids::{Digest, LeaseId, LogIndex, Term};
-use crate::store::{Base, ChangeLog, Lease, StoreError};
+use crate::store::{Base, ChangeLog, Lease, StoreError, Sweep};
 
 /// The newest state, and the layers' moves.
 pub struct Tip {
     pub(super) view: View,
+    /// What the store has to do for an entry that is swept; `None` for any other.
+    pub(super) sweep: Option<Sweep>,
 }
 
 impl Tip {
     /// The state that a store holds, to be written on.
     pub fn of_base(base: Arc<Base>) -> Result<Self, StoreError> {
-        Ok(Self { view: View::of_base(base)? })
+        Ok(Self { view: View::of_base(base)?, sweep: None })
     }
 
     /// The state now. Clones of it are what readers get.
@@ -65,17 +67,6 @@ impl Tip {
     pub fn thaw(&mut self, base: Arc<Base>) {
         assert!(self.view.frozen.take().is_some(), "only a frozen generation is folded");
         self.view.base = base;
-    }
-
-    /// The same where `base` is one entry ahead, which has deleted keys: the state goes on from there.
-    pub fn follow(&mut self, base: Arc<Base>) {
-        assert_eq!(self.view.active.bytes(), 0, "nothing was written since");
-        let meta = base.meta();
-        self.view.rev = meta.revision;
-        self.view.applied = meta.applied;
-        self.view.applied_term = meta.applied_term;
-        self.view.digest = meta.digest;
-        self.thaw(base);
     }
 
     /// Puts an equal base in the place of the current one.

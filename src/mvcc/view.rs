@@ -11,6 +11,7 @@ use super::ReadError;
 use super::generation::Generation;
 use super::leases::Leases;
 use super::rows::Row;
+use super::sweep::Swept;
 use crate::command::{Alarm, KeyValue, Rejection};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
 use crate::limits::PUT_OVERHEAD_BYTES;
@@ -64,6 +65,8 @@ pub struct View {
     pub(super) applied: LogIndex,
     pub(super) applied_term: Term,
     pub(super) digest: Digest,
+    /// What the entry that is being applied has swept; in a view that anybody is shown there is nothing.
+    pub(super) swept: Swept,
 }
 
 impl View {
@@ -89,6 +92,7 @@ impl View {
             digest: meta.digest,
             active: Arc::default(),
             frozen: None,
+            swept: Swept::default(),
             facts: Arc::new(facts),
             leases: Leases::of_base(&base)?,
             base,
@@ -247,7 +251,11 @@ impl View {
                 .map(|(id, _)| Row::Historic { key: key.clone(), id }));
         }
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.find(key, at));
-        match self.active.find(key, at).or_else(frozen) {
+        let active = self.active.find(key, at);
+        if active.is_none() && self.swept_at(at).is_some_and(|swept| swept.contain(key)) {
+            return Ok(None);
+        }
+        match active.or_else(frozen) {
             Some((_, ChangeKind::Delete)) => Ok(None),
             Some((id, kind)) => Ok(Row::in_memory(key.clone(), id, kind)),
             None => Ok(self.base.head(key)?.map(|head| Row::Stored { key: key.clone(), head })),

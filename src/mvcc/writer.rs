@@ -18,8 +18,8 @@ use crate::command::{
     DeleteRange, DeleteResult, KeyValue, LeaseChange, Op, OpResult, Put, PutResult, Range, RangeResult,
     Rejection, Txn, TxnResult,
 };
-use crate::ids::{Digest, LeaseId, LogIndex, Revision, Term, VersionId};
-use crate::store::{Change, ChangeKind, StoreError};
+use crate::ids::{LeaseId, Revision, VersionId};
+use crate::store::{Change, ChangeKind, StoreError, Sweep};
 
 /// Keys of a deletion that are let go of together.
 const DELETE_PORTION: usize = 1024;
@@ -32,23 +32,25 @@ const DELETE_PORTION: usize = 1024;
 ///
 /// A [`ReadError::Rejected`] leaves no trace. After a [`ReadError::Store`] the overlay may hold part of the command: fatal.
 pub struct Writer<'m> {
-    view: &'m mut View,
+    pub(super) view: &'m mut View,
     start: Revision,
-    changes: u32,
+    pub(super) changes: u32,
     /// Whether keys and values are copied out of the command's own bytes.
     copies: bool,
     /// What may be read for the answer. No change depends on it: members differ in it.
     answer: Allowance,
     /// There was more to answer than that.
     too_large: bool,
+    /// What the store is to do, where deletions are left to it.
+    pub(super) sweep: Option<&'m mut Sweep>,
 }
 
 impl<'m> Writer<'m> {
     /// A writer of the revision after the tip's, which reads so much for the answer and no more.
     pub fn new(tip: &'m mut Tip, answer: Allowance) -> Self {
-        let view = &mut tip.view;
+        let Tip { view, sweep } = tip;
         let start = view.rev;
-        Self { view, start, changes: 0, copies: false, answer, too_large: false }
+        Self { view, start, changes: 0, copies: false, answer, too_large: false, sweep: sweep.as_mut() }
     }
 
     /// Whether the results lack something, because there was more to read than is allowed.
@@ -151,9 +153,12 @@ impl<'m> Writer<'m> {
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> Result<DeleteResult, StoreError> {
+        if self.sweep.is_some() {
+            return self.sweep_interval(delete);
+        }
         // In portions that are let go of one by one: there is no bound on how many keys it may be.
         let mut portions: VecDeque<Vec<Bytes>> = VecDeque::new();
-        let result = self.find_doomed(delete, |key| match portions.back_mut() {
+        let result = self.find_doomed(delete, |key, _| match portions.back_mut() {
             Some(portion) if portion.len() < DELETE_PORTION => portion.push(key),
             _ => portions.push_back(vec![key]),
         })?;
@@ -165,29 +170,12 @@ impl<'m> Writer<'m> {
         Ok(result)
     }
 
-    /// What the entry at `index` comes to that deletes an interval, and the digest after its changes. The state stays what it is.
-    pub fn survey(
-        &mut self,
-        index: LogIndex,
-        term: Term,
-        delete: &DeleteRange,
-    ) -> Result<(DeleteResult, Digest), StoreError> {
-        let mut digest = self.view.digest;
-        digest.entry(index, term);
-        let mut id = VersionId::first_of(self.start.next());
-        let result = self.find_doomed(delete, |key| {
-            digest.change(id, &Change { key, kind: ChangeKind::Delete });
-            id.sub += 1;
-        })?;
-        Ok((result, digest))
-    }
-
     /// Goes through the live keys of an interval, in order. The result is that of their deletion, with as much of what they were as the answer
     /// wants and may have.
-    fn find_doomed(
+    pub(super) fn find_doomed(
         &mut self,
         delete: &DeleteRange,
-        mut found: impl FnMut(Bytes),
+        mut found: impl FnMut(Bytes, VersionId),
     ) -> Result<DeleteResult, StoreError> {
         let base = &self.view.base;
         let rows = self.view.rows(&delete.range, self.view.rev, usize::MAX)?;
@@ -196,6 +184,7 @@ impl<'m> Writer<'m> {
         let (mut room, mut too_large) = (self.answer, self.too_large);
         for row in rows {
             let row = row?;
+            let version = row.id();
             let key = if delete.prev_kv && room.is_wanted() && !too_large {
                 let kv = row.draft(base).and_then(|draft: Draft| draft.load(base))?;
                 let key = kv.key.clone();
@@ -205,7 +194,7 @@ impl<'m> Writer<'m> {
             } else {
                 row.into_key()
             };
-            found(key);
+            found(key, version);
             deleted += 1;
         }
         (self.answer, self.too_large) = (room, too_large);
@@ -217,11 +206,17 @@ impl<'m> Writer<'m> {
 
     fn push(&mut self, id: VersionId, change: Change, existed: bool) {
         self.view.digest.change(id, &change);
+        if let Some(sweep) = &mut self.sweep {
+            sweep.push(id, change.clone());
+        }
         self.view.active.push(id, change, existed);
     }
 
     /// Deletes the keys that are attached to a lease.
     pub fn delete_of_lease(&mut self, lease: LeaseId) -> Result<(), StoreError> {
+        if self.sweep.is_some() {
+            return self.sweep_attached(lease);
+        }
         for key in self.view.lease_keys(lease)? {
             self.bury(key);
         }
@@ -241,10 +236,15 @@ impl<'m> Writer<'m> {
 
     /// The id of the next change; from the first on the writer sees its own revision.
     fn next_id(&mut self) -> VersionId {
-        let id = VersionId { main: self.start.next(), sub: self.changes };
+        let id = self.peek_id();
         self.changes += 1;
         self.view.rev = id.main;
         id
+    }
+
+    /// The id that the next change will have.
+    pub(super) fn peek_id(&self) -> VersionId {
+        VersionId { main: self.start.next(), sub: self.changes }
     }
 }
 
@@ -271,7 +271,7 @@ impl View {
     }
 
     /// Evaluates the compares of a transaction and of those nested in the branch it takes, parents before children, in order.
-    fn choose(&self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), StoreError> {
+    pub(super) fn choose(&self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), StoreError> {
         let mut succeeded = true;
         for compare in &txn.compare {
             if !self.holds(compare)? {

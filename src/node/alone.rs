@@ -100,13 +100,12 @@ fn apply(machine: &mut Machine, store: &mut Store, entry: &LogEntry) -> Result<(
         return Ok(());
     }
     let envelope = codec::decode(entry.data.clone()).map_err(|cause| AloneError::Entry { index, cause })?;
-    match machine.as_sweep(&envelope.command)? {
-        Some(delete) => {
-            let (batch, _) = machine.begin_sweep(index, term, delete, Allowance::NOTHING)?;
-            fold(machine, store, &batch)?;
-        }
-        None => drop(machine.apply(index, term, &envelope.command, Allowance::NOTHING)?),
+    let command = &envelope.command;
+    if machine.has_to_sweep(term, command)? {
+        let (batch, _) = machine.begin_sweep(index, term, command, Allowance::NOTHING)?;
+        return fold(machine, store, &batch);
     }
+    machine.apply(index, term, command, Allowance::NOTHING)?;
     Ok(())
 }
 

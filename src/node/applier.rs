@@ -120,7 +120,7 @@ pub struct Applier {
     unfolded_bytes_max: usize,
     /// A fold was handed out and has not come back.
     pub(super) folding: bool,
-    /// The deletion that entries wait for.
+    /// The entry that others wait for.
     pub(super) sweep: Option<Sweep>,
     /// What was told to the core last.
     membership: Membership,
@@ -373,19 +373,24 @@ impl Applier {
         let envelope = codec::decode(entry.data.clone())
             .map_err(|cause| ApplierError::EntryUnreadable { index, cause })?;
         let store = |cause| ApplierError::Store { index, cause };
-        if let Some(delete) = self.machine.as_sweep(&envelope.command).map_err(store)? {
-            self.plan_sweep(entry.clone(), envelope.id, delete.clone());
+        if self.machine.has_to_sweep(term, &envelope.command).map_err(store)? {
+            self.plan_sweep(entry.clone(), envelope.id, envelope.command);
             return Ok(false);
         }
         let answer = self.answer_for(envelope.id);
         let applied = self.machine.apply(index, term, &envelope.command, answer).map_err(store)?;
-        if let (Command::Lease(command), Ok(outcome)) = (&envelope.command, &applied.outcome) {
-            self.note_lease(command, outcome);
-        }
+        self.note_outcome(&envelope.command, &applied);
         if self.is_ours(envelope.id) {
             replies.push((envelope.id, applied));
         }
         Ok(true)
+    }
+
+    /// An entry with this command was applied.
+    pub(super) fn note_outcome(&mut self, command: &Command, applied: &Applied) {
+        if let (Command::Lease(command), Ok(outcome)) = (command, &applied.outcome) {
+            self.note_lease(command, outcome);
+        }
     }
 
     /// Whether this run has proposed it.

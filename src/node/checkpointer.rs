@@ -288,7 +288,8 @@ impl<D: Directory> Checkpointer<D> {
         self.keep_facts()?;
         // Only now may the log lose what the fold covers: it is durable in the store, and the log has the position of the facts beside it.
         self.outputs.push_back(CheckpointOutput::Checkpointed(applied));
-        let swept = batch.sweep.as_ref().map_or(0, |sweep| usize::try_from(sweep.keys).unwrap_or(usize::MAX));
+        let swept =
+            batch.sweep.as_ref().map_or(0, |sweep| usize::try_from(sweep.count()).unwrap_or(usize::MAX));
         Ok(CheckpointWork::Fold { changes: batch.changes.len().saturating_add(swept), applied })
     }
 

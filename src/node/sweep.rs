@@ -1,22 +1,22 @@
-//! Deletions that the store carries out.
+//! Entries that the store carries out, since they delete very many keys.
 //!
 //! Owns: when one begins, and who is told of its end. Must never: apply anything meanwhile, or let leases end because nobody could renew
 //! them. Part of [`Applier`].
 //!
-//! A deletion that would fill a generation by itself ([`Machine::as_sweep`](crate::machine::Machine::as_sweep)) waits for the fold that is under way, and is then
-//! part of the next one. Entries wait for it as they do when both generations are full.
+//! An entry whose deletions would fill a generation by themselves ([`Machine::has_to_sweep`](crate::machine::Machine::has_to_sweep)) waits for the fold that is under
+//! way, and is then part of the next one. Entries wait for it as they do when both generations are full.
 
 use super::applier::{Applier, ApplierError, ApplierOutput};
-use crate::command::{Applied, DeleteRange};
+use crate::command::{Applied, Command};
 use crate::ids::ProposalId;
 use crate::time::Instant;
 use crate::wal::LogEntry;
 
-/// A deletion that is too large for a generation.
+/// An entry that is too large for a generation.
 pub(super) struct Sweep {
     entry: LogEntry,
     id: ProposalId,
-    delete: DeleteRange,
+    command: Command,
     /// Since when entries wait for it.
     since: Instant,
     /// What it comes to once the store has it; unknown while it waits for a fold.
@@ -31,9 +31,9 @@ impl Sweep {
 }
 
 impl Applier {
-    /// Sets a deletion aside until it can be handed to the store.
-    pub(super) fn plan_sweep(&mut self, entry: LogEntry, id: ProposalId, delete: DeleteRange) {
-        self.sweep = Some(Sweep { entry, id, delete, since: self.now, applied: None });
+    /// Sets an entry aside until it can be handed to the store.
+    pub(super) fn plan_sweep(&mut self, entry: LogEntry, id: ProposalId, command: Command) {
+        self.sweep = Some(Sweep { entry, id, command, since: self.now, applied: None });
     }
 
     /// Hands it to the store, if nothing is being folded; whether there was one.
@@ -45,7 +45,7 @@ impl Applier {
         let LogEntry { index, term, .. } = sweep.entry;
         let (batch, applied) = self
             .machine
-            .begin_sweep(index, term, &sweep.delete, self.answer_for(sweep.id))
+            .begin_sweep(index, term, &sweep.command, self.answer_for(sweep.id))
             .map_err(|cause| ApplierError::Store { index, cause })?;
         sweep.applied = Some(applied);
         self.sweep = Some(sweep);
@@ -55,14 +55,16 @@ impl Applier {
         Ok(true)
     }
 
-    /// A fold is in the store, and with it the deletion, if it was part of it.
+    /// A fold is in the store, and with it the entry, if it was part of it.
     pub(super) fn end_sweep(&mut self) {
         let Some(sweep) = self.sweep.take_if(|sweep| sweep.applied.is_some()) else { return };
         self.note_applied(&sweep.entry);
         self.note_digest();
         // Renewals have waited for the state, like everybody.
         self.lessor.postpone(self.now, self.now.since(sweep.since));
-        let reply = sweep.applied.filter(|_| self.is_ours(sweep.id)).map(|applied| (sweep.id, applied));
+        let Some(applied) = sweep.applied else { return };
+        self.note_outcome(&sweep.command, &applied);
+        let reply = self.is_ours(sweep.id).then_some((sweep.id, applied));
         self.publish(reply.into_iter().collect());
     }
 }

@@ -6,11 +6,12 @@
 //! covered yet: all there, none there, some there, some there in part (sectors of 512 bytes).
 
 use super::error::StoreError;
+use bytes::Bytes;
 use redb::Database;
 
 use super::scrub::ScrubCursor;
 use super::testing::{Call, Disk, Dump, SMALL, apply, at, batch, delete, dump, founded, open, put};
-use super::types::{Change, ChangeKind, Lease, Meta, Sweep};
+use super::types::{Change, ChangeKind, Doomed, FoldBatch, Lease, Meta, Sweep, SweepStep};
 use super::writer::{Store, StoreOptions};
 use crate::command::KeyRange;
 use crate::disk::Directory;
@@ -77,6 +78,42 @@ fn put_leased(key: String, create: i64, lease: LeaseId) -> Change {
     Change { key: key.into(), kind: ChangeKind::Put { value, create_revision, version: 1, lease } }
 }
 
+/// The end of a lease, and a transaction that puts before and after it deletes.
+fn sweep(store: &Store) -> FoldBatch {
+    let first = store.meta().revision.next();
+    let (ended, txn) = (first.next(), first.next().next());
+    let range = KeyRange::from_wire("key 2".into(), "kez~".into());
+    let base = store.base().unwrap();
+    let (live, _) = base.count_live(&range, usize::MAX).unwrap();
+    let lease = LeaseId(1);
+    let keys: Vec<Bytes> = base.attached(lease, &[]).unwrap().map(Result::unwrap).collect();
+    let (attached, among_them) = (keys.len() as u64, keys.iter().filter(|key| range.contains(key)).count());
+    let count = live - among_them as u64 + 1;
+    assert!(attached > 3 && count > u64::from(SWEPT), "some of them with leases");
+    let change = |main, sub, key: &'static str| (VersionId { main, sub }, put(key, "", main.0, 1));
+    let after = u32::try_from(count).unwrap() + 1;
+    let mut swept = batch(store, vec![(VersionId::first_of(first), put("kez 0", "", first.0 - 1, 2))]);
+    swept.leases = vec![(lease, None)];
+    swept.sweep = Some(Sweep {
+        steps: vec![
+            SweepStep::Delete {
+                first: VersionId::first_of(ended),
+                keys: Doomed::Attached(lease),
+                count: attached,
+            },
+            SweepStep::Changes([change(txn, 0, "kez and one")].into_iter().collect()),
+            SweepStep::Delete {
+                first: VersionId { main: txn, sub: 1 },
+                keys: Doomed::Interval(range),
+                count,
+            },
+            SweepStep::Changes([change(txn, after, "later")].into_iter().collect()),
+        ],
+    });
+    swept.meta.revision = txn;
+    swept
+}
+
 fn record() -> (Vec<Call>, Vec<Milestone>) {
     let disk = Disk::default();
     let mut milestones: Vec<Milestone> = Vec::new();
@@ -115,13 +152,7 @@ fn record() -> (Vec<Call>, Vec<Milestone>) {
     let change = |sub| (VersionId { main: first, sub }, put(format!("kez {sub}"), "", first.0, 1));
     store.fold(&batch(&store, (0..SWEPT).map(change).collect())).unwrap();
     note(&store);
-    let range = KeyRange::from_wire("key 2".into(), "kez~".into());
-    let (keys, _) = store.base().unwrap().count_live(&range, usize::MAX).unwrap();
-    assert!(keys > u64::from(SWEPT), "some of them with leases");
-    let mut swept = batch(&store, vec![(VersionId::first_of(first.next()), put("kez 0", "", first.0, 2))]);
-    swept.sweep = Some(Sweep { range, keys });
-    swept.meta.revision = first.next().next();
-    store.fold(&swept).unwrap();
+    store.fold(&sweep(&store)).unwrap();
     note(&store);
     (disk.calls(), milestones)
 }

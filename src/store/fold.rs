@@ -22,7 +22,7 @@ use super::schema::{
     HIST, HIST_ROW_BYTES, HistKey, ID_BYTES, LIVE, LIVE_NAME, REV, hist_key, id_key, parse_live, write_hist,
     write_live, write_rev,
 };
-use super::types::{ChangeKind, FoldBatch, Head, Lease, Meta};
+use super::types::{ChangeKind, FoldBatch, Head, Lease, Meta, SweepStep};
 use crate::ids::{LeaseId, VersionId};
 
 /// redb's page size.
@@ -42,12 +42,17 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     assert!(after.compacted >= before.compacted, "the compacted revision does not go back");
     assert!(after.ever_compacted || !before.ever_compacted, "a compaction is not forgotten");
     assert!(after.compacted <= after.revision, "nothing is compacted before it happened");
-    if let (Some(first), Some(last)) = (batch.changes.iter().next(), batch.changes.last()) {
-        assert!(first.id.main > before.revision, "a change is folded once");
-        let last_main = if batch.sweep.is_some() { last.id.main.next() } else { last.id.main };
-        assert!(last_main <= after.revision, "the revision is that of the last change, or above");
+    let mut last = before.revision;
+    if let (Some(first), Some(end)) = (batch.changes.iter().next(), batch.changes.last()) {
+        assert!(first.id.main > last, "a change is folded once");
+        last = end.id.main;
     }
-    assert!(batch.sweep.is_none() || after.revision > before.revision, "a sweep has a revision of its own");
+    if let Some(sweep) = &batch.sweep {
+        let mut mains = sweep.steps.iter().filter_map(SweepStep::first).map(|id| id.main).peekable();
+        assert!(mains.peek().is_some_and(|main| *main > last), "a sweep has revisions of its own");
+        last = mains.last().unwrap_or(last);
+    }
+    assert!(last <= after.revision, "the revision is that of the last change, or above");
     let added: u64 = batch.changes.iter().map(ChangeRef::stored_bytes).sum();
     Meta {
         bytes_in_use: before.bytes_in_use + added,
@@ -68,7 +73,21 @@ pub fn write_rows<'db>(
     leases: &[(LeaseId, Option<Lease>)],
     dirty_bytes_max: usize,
 ) -> Result<Stages<'db>, StoreError> {
-    let mut stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
+    let stages = Stages { database, txn: database.begin_write()?, dirty_bytes: 0, dirty_bytes_max };
+    let mut stages = write_changes(stages, log)?;
+    let mut rest = leases;
+    while !rest.is_empty() {
+        let (piece, cost) = take_piece(rest.iter().map(|_| (1, PAGE_BYTES)), dirty_bytes_max);
+        stages = stages.with_room(cost)?;
+        write_leases(&stages.txn, &rest[..piece])?;
+        rest = &rest[piece..];
+    }
+    Ok(stages)
+}
+
+/// Writes the rows of changes, which come after all that there are.
+pub fn write_changes<'db>(mut stages: Stages<'db>, log: &ChangeLog) -> Result<Stages<'db>, StoreError> {
+    let dirty_bytes_max = stages.dirty_bytes_max;
     let mut next = 0;
     while next < log.len() {
         let costs = (next..log.len()).map(|place| (1, revision_cost(log.get(place))));
@@ -91,13 +110,6 @@ pub fn write_rows<'db>(
         index.close(&stages.txn)?;
         rest = &rest[piece..];
     }
-    let mut rest = leases;
-    while !rest.is_empty() {
-        let (piece, cost) = take_piece(rest.iter().map(|_| (1, PAGE_BYTES)), dirty_bytes_max);
-        stages = stages.with_room(cost)?;
-        write_leases(&stages.txn, &rest[..piece])?;
-        rest = &rest[piece..];
-    }
     Ok(stages)
 }
 
@@ -114,7 +126,7 @@ fn at(log: &ChangeLog, place: u32) -> ChangeRef<'_> {
 }
 
 /// What a key costs at worst, in bytes of changed pages: a page of `live` and one of `hist` that no other key of the batch is in.
-const INDEX_KEY_COST: usize = 2 * PAGE_BYTES;
+pub const INDEX_KEY_COST: usize = 2 * PAGE_BYTES;
 
 /// What the changes of one key cost in the index tables. In `attached` it is a page at worst, where the key has to do with leases at
 /// all; one that is only detached is not known beforehand, and goes into what a stage's estimate is too high by.

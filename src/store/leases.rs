@@ -8,9 +8,10 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use redb::WriteTransaction;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::base::{Base, MALFORMED};
+use super::encoding::SEAL_BYTES;
 use super::error::StoreError;
 use super::schema::{
     ATTACHED, ATTACHED_NAME, LEASE, LEASE_ID_BYTES, LEASE_NAME, attached_key, parse_attached, parse_lease,
@@ -69,20 +70,29 @@ impl Base {
         lease: LeaseId,
         from: &[u8],
     ) -> Result<impl Iterator<Item = Result<Bytes, StoreError>> + use<'b>, StoreError> {
-        let first = attached_key(lease, from);
-        let rows = self.attached.range::<&[u8]>((Bound::Included(first.as_slice()), Bound::Unbounded))?;
-        let keys = rows.map(|row| {
-            let (raw_key, row) = row?;
-            let parsed = parse_attached(raw_key.value(), *row.value());
-            let (of, key) =
-                parsed.ok_or_else(|| StoreError::damaged(ATTACHED_NAME, raw_key.value(), MALFORMED))?;
-            Ok((of, Bytes::copy_from_slice(key)))
-        });
-        Ok(keys.map_while(move |found| match found {
-            Ok((of, key)) => (of == lease).then_some(Ok(key)),
-            Err(error) => Some(Err(error)),
-        }))
+        attached_in(&self.attached, lease, from)
     }
+}
+
+/// The keys at or after `from` that a table has attached to `lease`, in key order.
+pub(super) fn attached_in<'t, T: ReadableTable<&'static [u8], &'static [u8; SEAL_BYTES]>>(
+    table: &'t T,
+    lease: LeaseId,
+    from: &[u8],
+) -> Result<impl Iterator<Item = Result<Bytes, StoreError>> + use<'t, T>, StoreError> {
+    let first = attached_key(lease, from);
+    let rows = table.range::<&[u8]>((Bound::Included(first.as_slice()), Bound::Unbounded))?;
+    let keys = rows.map(|row| {
+        let (raw_key, row) = row?;
+        let parsed = parse_attached(raw_key.value(), *row.value());
+        let (of, key) =
+            parsed.ok_or_else(|| StoreError::damaged(ATTACHED_NAME, raw_key.value(), MALFORMED))?;
+        Ok((of, Bytes::copy_from_slice(key)))
+    });
+    Ok(keys.map_while(move |found| match found {
+        Ok((of, key)) => (of == lease).then_some(Ok(key)),
+        Err(error) => Some(Err(error)),
+    }))
 }
 
 fn parse_row(id: [u8; LEASE_ID_BYTES], row: &[u8]) -> Result<(LeaseId, Lease), StoreError> {

@@ -55,5 +55,7 @@ pub use scrub::{ScrubCursor, ScrubProgress};
 pub use stage::{
     FIRST_CHANGE, PieceError, Stage, StageProgress, TransferId, pack, pack_leases, unpack, unpack_leases,
 };
-pub use types::{Change, ChangeKind, ConfState, FoldBatch, Head, Lease, Member, Meta, Sweep};
+pub use types::{
+    Change, ChangeKind, ConfState, Doomed, FoldBatch, Head, Lease, Member, Meta, Sweep, SweepStep,
+};
 pub use writer::{Store, StoreOptions, is_engine_source};

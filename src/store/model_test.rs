@@ -14,7 +14,7 @@ use super::scan::Visit;
 use super::schema::id_key;
 use super::scrub::ScrubCursor;
 use super::testing::{Disk, at, attached_to, batch, everything, founded, open};
-use super::types::{Change, ChangeKind, Head, Lease, Sweep};
+use super::types::{Change, ChangeKind, Doomed, Head, Lease, Sweep, SweepStep};
 use super::writer::Store;
 use crate::command::KeyRange;
 use crate::ids::{LeaseId, LogIndex, Revision, VersionId};
@@ -39,11 +39,28 @@ type Txn = Vec<(Index, Option<(usize, i64)>)>;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Transactions, the interval that is swept after them, and up to which share of the revisions a compaction rides along.
-    Fold(Vec<Txn>, Option<Index>, Option<Index>),
+    /// Transactions, what is swept after them in one revision, and up to which share of the revisions a compaction rides along.
+    Fold(Vec<Txn>, Vec<Part>, Option<Index>),
     Slice(usize),
     Finish,
     Reopen,
+}
+
+/// A part of a sweep.
+#[derive(Clone, Debug)]
+enum Part {
+    Changes(Txn),
+    Interval(Index),
+    Attached(i64),
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let op = (any::<Index>(), prop::option::weighted(0.7, (0_usize..20, 0_i64..4)));
+    prop_oneof![
+        2 => prop::collection::vec(op, 1..4).prop_map(Part::Changes),
+        2 => any::<Index>().prop_map(Part::Interval),
+        1 => (1_i64..4).prop_map(Part::Attached),
+    ]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -53,7 +70,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let txns = prop::collection::vec(prop::collection::vec(op, 1..5), 0..5);
     prop::collection::vec(
         prop_oneof![
-            6 => (txns, prop::option::weighted(0.3, any::<Index>()), prop::option::weighted(0.4, any::<Index>()))
+            6 => (txns, prop::collection::vec(part(), 0..4), prop::option::weighted(0.4, any::<Index>()))
                 .prop_map(|(txns, sweep, to)| Step::Fold(txns, sweep, to)),
             4 => (1_usize..4).prop_map(Step::Slice),
             1 => Just(Step::Finish),
@@ -130,7 +147,7 @@ impl Model {
         let mut made = Vec::new();
         for (key, op) in txn {
             let key = key.get(&keys()).clone();
-            let id = VersionId { main, sub: u32::try_from(made.len()).unwrap() };
+            let id = self.next_id(main);
             let last = self.changes.iter().rfind(|(_, change)| change.key == key);
             let (create, version) = match last {
                 Some((_, Change { kind: ChangeKind::Put { create_revision, version, .. }, .. })) => {
@@ -154,18 +171,43 @@ impl Model {
         made
     }
 
-    /// Deletes the live keys of an interval; how many there were.
-    fn sweep(&mut self, main: Revision, range: &KeyRange) -> u64 {
-        let doomed = self.alive_at(range, main);
-        for (sub, (key, _)) in (0..).zip(&doomed) {
-            let change = Change { key: key.clone(), kind: ChangeKind::Delete };
-            self.changes.push((VersionId { main, sub }, change));
+    /// The id of the next change if it belongs to this revision.
+    fn next_id(&self, main: Revision) -> VersionId {
+        match self.changes.last() {
+            Some((last, _)) if last.main == main => VersionId { sub: last.sub + 1, ..*last },
+            _ => VersionId::first_of(main),
         }
-        doomed.len() as u64
+    }
+
+    /// The step that this part of a sweep is; none where it changes nothing.
+    fn sweep(&mut self, main: Revision, part: &Part) -> Option<SweepStep> {
+        let (first, keys) = (
+            self.next_id(main),
+            match part {
+                Part::Changes(txn) => {
+                    let changes = self.apply(main, txn);
+                    return (!changes.is_empty()).then(|| SweepStep::Changes(changes.into_iter().collect()));
+                }
+                Part::Interval(index) => Doomed::Interval(index.get(&ranges()).clone()),
+                Part::Attached(lease) => Doomed::Attached(LeaseId(*lease)),
+            },
+        );
+        let doomed: Vec<Bytes> = match &keys {
+            Doomed::Interval(range) => self.alive_at(range, main).into_iter().map(|(key, _)| key).collect(),
+            Doomed::Attached(lease) => {
+                let attached = self.attached().into_iter();
+                attached.filter(|(of, _)| of == lease).map(|(_, key)| key).collect()
+            }
+        };
+        let count = doomed.len() as u64;
+        for key in doomed {
+            self.changes.push((self.next_id(main), Change { key, kind: ChangeKind::Delete }));
+        }
+        (count > 0).then_some(SweepStep::Delete { first, keys, count })
     }
 }
 
-fn fold(store: &mut Store, model: &mut Model, txns: &[Txn], sweep: Option<&Index>, to: Option<&Index>) {
+fn fold(store: &mut Store, model: &mut Model, txns: &[Txn], parts: &[Part], to: Option<&Index>) {
     let mut changes = Vec::new();
     let mut main = store.meta().revision;
     for txn in txns {
@@ -176,12 +218,10 @@ fn fold(store: &mut Store, model: &mut Model, txns: &[Txn], sweep: Option<&Index
         changes.extend(made);
     }
     let mut batch = batch(store, changes);
-    if let Some(range) = sweep.map(|sweep| sweep.get(&ranges()).clone()) {
-        let keys = model.sweep(main.next(), &range);
-        if keys > 0 {
-            batch.meta.revision = main.next();
-            batch.sweep = Some(Sweep { range, keys });
-        }
+    let steps: Vec<SweepStep> = parts.iter().filter_map(|part| model.sweep(main.next(), part)).collect();
+    if !steps.is_empty() {
+        batch.meta.revision = main.next();
+        batch.sweep = Some(Sweep { steps });
     }
     batch.leases = model.leases_after(batch.meta.applied);
     if let Some(to) = to {
@@ -331,7 +371,7 @@ proptest! {
         for step in &steps {
             match step {
                 Step::Fold(txns, sweep, to) => {
-                    fold(&mut store, &mut model, txns, sweep.as_ref(), to.as_ref());
+                    fold(&mut store, &mut model, txns, sweep, to.as_ref());
                 }
                 Step::Slice(limit) => {
                     let progress = store.compact_slice(*limit).unwrap();

@@ -196,18 +196,73 @@ pub struct FoldBatch {
     pub changes: ChangeLog,
     /// Leases that were granted, checkpointed or ended (`None`), by id.
     pub leases: Vec<(LeaseId, Option<Lease>)>,
-    /// What the last entry of the generation deletes, beside the changes and after them, if that is too much to be changes.
+    /// What the last entry of the generation does, after the changes, if it deletes too much to be changes.
     pub sweep: Option<Sweep>,
     /// The facts after them.
     pub meta: Meta,
 }
 
-/// The deletion of all keys of an interval, which the store carries out where they are: so it takes no memory for each of them. Its changes
-/// are those of the batch's last revision, numbered in key order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an entry does that deletes very many keys, which the store deletes where they are: so it takes no memory for each of them.
+#[derive(Clone, Debug, Default)]
 pub struct Sweep {
-    /// The interval.
-    pub range: KeyRange,
-    /// How many keys there are in it; another number is damage.
-    pub keys: u64,
+    /// In order; ids ascend from step to step.
+    pub steps: Vec<SweepStep>,
+}
+
+/// A part of a [`Sweep`].
+#[derive(Clone, Debug)]
+pub enum SweepStep {
+    /// Changes as in any other entry.
+    Changes(ChangeLog),
+    /// The deletion of all that is there by then, numbered in key order.
+    Delete {
+        /// The id of the first deletion.
+        first: VersionId,
+        /// Which keys.
+        keys: Doomed,
+        /// How many there are; another number is damage.
+        count: u64,
+    },
+}
+
+/// Which keys are deleted together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doomed {
+    /// Those of an interval.
+    Interval(KeyRange),
+    /// Those that are attached to a lease.
+    Attached(LeaseId),
+}
+
+impl Sweep {
+    /// How many changes it makes.
+    pub fn count(&self) -> u64 {
+        self.steps.iter().map(SweepStep::count).sum()
+    }
+
+    /// Adds a change.
+    pub fn push(&mut self, id: VersionId, change: Change) {
+        if let Some(SweepStep::Changes(changes)) = self.steps.last_mut() {
+            return changes.push(id, change);
+        }
+        self.steps.push(SweepStep::Changes([(id, change)].into_iter().collect()));
+    }
+}
+
+impl SweepStep {
+    /// How many changes it makes: at least one.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Changes(changes) => changes.len() as u64,
+            Self::Delete { count, .. } => *count,
+        }
+    }
+
+    /// Where it begins.
+    pub(super) fn first(&self) -> Option<VersionId> {
+        match self {
+            Self::Changes(changes) => changes.iter().next().map(|change| change.id),
+            Self::Delete { first, .. } => Some(*first),
+        }
+    }
 }

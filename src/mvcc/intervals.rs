@@ -1,0 +1,77 @@
+//! A set of keys made of single keys and of intervals.
+//!
+//! Owns: how intervals join. Must never: grow with the keys that there are. Used for what a transaction deletes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::command::{KeyRange, RangeEnd};
+
+/// The set; intervals that touch are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Intervals {
+    points: BTreeSet<Bytes>,
+    /// From a start to its end; `None` is no end.
+    spans: BTreeMap<Bytes, Option<Bytes>>,
+}
+
+impl Intervals {
+    pub(super) fn add(&mut self, range: &KeyRange) {
+        let start = range.start.clone();
+        match &range.end {
+            RangeEnd::Single => {
+                self.points.insert(start);
+            }
+            RangeEnd::Before(_) if range.is_empty() => {}
+            RangeEnd::Before(end) => self.add_span(start, Some(end.clone())),
+            RangeEnd::Unbounded => self.add_span(start, None),
+        }
+    }
+
+    fn add_span(&mut self, mut start: Bytes, mut end: Option<Bytes>) {
+        let reaches = |end: &Option<Bytes>, key: &Bytes| end.as_ref().is_none_or(|end| end >= key);
+        if let Some((before, before_end)) = self.at_or_before(&start)
+            && reaches(before_end, &start)
+        {
+            start = before.clone();
+        }
+        let above = (Bound::Included(start.clone()), Bound::Unbounded);
+        while let Some((next, next_end)) = self.spans.range(above.clone()).next()
+            && reaches(&end, next)
+        {
+            end = later(end, next_end.clone());
+            let next = next.clone();
+            self.spans.remove(&next);
+        }
+        self.spans.insert(start, end);
+    }
+
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.points.extend(other.points);
+        for (start, end) in other.spans {
+            self.add_span(start, end);
+        }
+    }
+
+    pub(super) fn contain(&self, key: &[u8]) -> bool {
+        let span = self.at_or_before(key);
+        self.points.contains(key)
+            || span.is_some_and(|(_, end)| end.as_ref().is_none_or(|end| key < end.as_ref()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.spans.is_empty()
+    }
+
+    /// The last span that starts at or before `key`.
+    fn at_or_before(&self, key: &[u8]) -> Option<(&Bytes, &Option<Bytes>)> {
+        self.spans.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
+    }
+}
+
+/// The later of two ends; `None` is no end.
+fn later(a: Option<Bytes>, b: Option<Bytes>) -> Option<Bytes> {
+    a.and_then(|a| b.map(|b| a.max(b)))
+}
