@@ -291,3 +291,5 @@ pub(crate) mod rig;
 mod rules_test;
 #[cfg(test)]
 mod stress_test;
+#[cfg(test)]
+mod sweep_test;

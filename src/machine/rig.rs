@@ -13,6 +13,7 @@ use crate::command::{
     Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
+use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{Allowance, Tip, View};
 use crate::store::{Base, Charter, ConfState, FoldBatch, Member, Meta, Store, StoreOptions};
 
@@ -63,16 +64,21 @@ pub(crate) fn base(store: &Store) -> Arc<Base> {
 /// Runs a test with everything in the overlay, with everything in the store, with both and a frozen generation, and with a store that was
 /// opened again.
 pub(super) fn in_all_layers(test: impl Fn(&mut Rig, &dyn Fn(&mut Rig))) {
-    test(&mut Rig::new(), &|_| {});
-    test(&mut Rig::new(), &|rig| {
+    in_layers_of(OVERLAY_BYTES, test);
+}
+
+/// The same with generations of this size.
+pub(super) fn in_layers_of(bytes: usize, test: impl Fn(&mut Rig, &dyn Fn(&mut Rig))) {
+    test(&mut Rig::with_overlay(bytes), &|_| {});
+    test(&mut Rig::with_overlay(bytes), &|rig| {
         rig.rotate();
         rig.fold();
     });
-    test(&mut Rig::new(), &|rig| {
+    test(&mut Rig::with_overlay(bytes), &|rig| {
         rig.fold();
         rig.rotate();
     });
-    test(&mut Rig::new(), &|rig| {
+    test(&mut Rig::with_overlay(bytes), &|rig| {
         rig.rotate();
         rig.fold();
         rig.reopen();

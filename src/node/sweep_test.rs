@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::driver_test::{Member, put};
 use super::{LeaseAnswer, LeaseRequest};
-use crate::command::{Command, DeleteRange, KeyRange, LeaseChange, LeaseCommand, Outcome, Put};
+use crate::command::{
+    Command, DeleteRange, KeyRange, LeaseChange, LeaseCommand, Op, Outcome, Put, Range, Txn,
+};
 use crate::ids::{Digest, LeaseId, ProposalId};
 use crate::mvcc::View;
 
@@ -147,4 +149,54 @@ fn leases_do_not_end_while_nobody_can_renew_them() {
     member.applier.handle_timeout(member.now);
     member.run();
     assert!(!member.view().leases().contains(LEASE));
+}
+
+#[test]
+fn leases_with_many_keys_end_once_and_the_lessor_hears_of_it() {
+    let ended = |overlay_bytes| {
+        let mut member = Member::with_keys(overlay_bytes);
+        member.hold_folds = overlay_bytes.is_some();
+        member.now = member.now + Duration::from_secs(11);
+        member.applier.handle_timeout(member.now);
+        member.run();
+        if overlay_bytes.is_some() {
+            assert!(member.view().leases().contains(LEASE) && member.held_fold.is_some());
+            member.hold_folds = false;
+            member.release_fold();
+        }
+        assert!(
+            !member.view().leases().contains(LEASE) && member.view().lease_keys(LEASE).unwrap().is_empty()
+        );
+        assert_eq!((member.value("k0"), member.value("k1").is_some()), (None, true));
+        member.applier.handle_lease_request(member.now, 1, LeaseRequest::List);
+        member.run();
+        assert_eq!(member.lease_answers.pop(), Some((1, LeaseAnswer::List(Vec::new()))));
+        let digest = member.digest();
+        let member = member.restart();
+        assert!(member.value("k0").is_none() && !member.view().leases().contains(LEASE));
+        (digest, member.view().revision())
+    };
+    assert_eq!(ended(None), ended(Some(SMALL)));
+}
+
+#[test]
+fn a_transaction_that_deletes_many_keys_comes_to_the_same_whoever_carries_it_out() {
+    let results = [None, Some(SMALL)].map(|overlay_bytes| {
+        let mut member = Member::with_keys(overlay_bytes);
+        let Command::DeleteRange(delete) = delete_all(true) else { unreachable!() };
+        let count = Range { count_only: true, ..Range::all(delete.range.clone()) };
+        let put = |key: &'static str| {
+            let lease = LeaseChange::Set(LeaseId::NONE);
+            Op::Put(Put { key: key.into(), value: Some("v".into()), lease, prev_kv: false })
+        };
+        let nested = Txn { success: vec![put("a")], ..Txn::default() };
+        let success = vec![Op::Txn(nested), Op::DeleteRange(delete), Op::Range(count), put("z")];
+        let txn = member.propose(Command::Txn(Txn { success, ..Txn::default() }));
+        member.run();
+        let (_, applied) = member.replies.iter().find(|(id, _)| *id == txn).unwrap();
+        let outcome = applied.clone();
+        assert_eq!((member.value("a"), member.value("z").is_some()), (None, true));
+        (outcome, member.digest(), member.restart().view().bytes_in_use())
+    });
+    assert_eq!(results[0], results[1]);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use covey::wire::etcdserverpb as pb;
 use covey::wire::etcdserverpb::kv_client::KvClient;
+use covey::wire::etcdserverpb::lease_client::LeaseClient;
 use pb::watch_request::RequestUnion;
 use smol::{Async, Timer};
 use tempfile::TempDir;
@@ -53,6 +54,10 @@ impl Process {
 
     pub(crate) async fn kv(&self) -> Kv {
         KvClient::new(Channel::over(self.connect().await).await.unwrap())
+    }
+
+    pub(crate) async fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(Channel::over(self.connect().await).await.unwrap())
     }
 
     /// A line of its status in kB, as bytes.

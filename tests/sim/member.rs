@@ -21,7 +21,7 @@ use covey::node::{
     Request, TransferMessage, TransferOutcome, recover,
 };
 use covey::prng::Prng;
-use covey::store::{self, Base, ConfState, ScrubCursor, StoreError};
+use covey::store::{self, Base, ConfState, Doomed, ScrubCursor, StoreError, SweepStep};
 use covey::time::Instant;
 use covey::wal::{HardState, LogEntry, Position};
 use covey::watch::{Hub, Input, Limits, Options};
@@ -88,8 +88,10 @@ pub(crate) enum Effect {
     Standing,
     /// A fold or a slice of compaction is in the store.
     Stored,
-    /// A deletion is left to the store.
-    Swept,
+    /// An entry that deletes much is left to the store; whether leases end by it.
+    Swept {
+        leases: bool,
+    },
     /// Answers to requests about leases.
     Leased(Vec<(u64, LeaseAnswer)>),
     /// It leads in this term, whose first entry is in its state.
@@ -675,8 +677,11 @@ impl Member {
                 self.tell_core(CoreInput::Membership(membership), effects);
             }
             ApplierOutput::Fold(batch) => {
-                if batch.sweep.is_some() {
-                    effects.push(Effect::Swept);
+                if let Some(sweep) = &batch.sweep {
+                    let attached = |step: &SweepStep| {
+                        matches!(step, SweepStep::Delete { keys: Doomed::Attached(_), .. })
+                    };
+                    effects.push(Effect::Swept { leases: sweep.steps.iter().any(attached) });
                 }
                 self.tell_checkpoint(CheckpointJob::Fold(batch), effects);
             }

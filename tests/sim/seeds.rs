@@ -58,6 +58,7 @@ impl Totals {
         sum.faults += report.faults;
         sum.stored += report.stored;
         sum.swept += report.swept;
+        sum.swept_leases += report.swept_leases;
         sum.installed += report.installed;
         sum.spoiled += report.spoiled;
         sum.renewed_states += report.renewed_states;
@@ -82,7 +83,7 @@ impl Totals {
         let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
-             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} deletions by it, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
+             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} deletions by it, {} ends of leases by it, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
              {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed, {} demoted, {} times none, {} disks lost, {} copies found out",
             sum.events,
             sum.acknowledged,
@@ -94,6 +95,7 @@ impl Totals {
             sum.faults,
             sum.stored,
             sum.swept,
+            sum.swept_leases,
             sum.installed,
             sum.spoiled,
             sum.renewed_states,

@@ -195,8 +195,9 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) faults: u64,
     pub(crate) stored: u64,
-    /// Deletions that were left to the store.
+    /// Deletions and transactions that were left to the store, and ends of leases.
     pub(crate) swept: u64,
+    pub(crate) swept_leases: u64,
     pub(crate) installed: u64,
     /// States that were spoiled, and those that another one has replaced since.
     pub(crate) spoiled: u64,
@@ -701,7 +702,8 @@ impl World {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
                 }
                 Effect::Stored => self.report.stored += 1,
-                Effect::Swept => self.report.swept += 1,
+                Effect::Swept { leases: false } => self.report.swept += 1,
+                Effect::Swept { leases: true } => self.report.swept_leases += 1,
                 Effect::Leased(answers) => self.leased(number, answers),
                 Effect::Led(term, view) => self.oracle.led(self.queue.now(), term, &view),
                 Effect::Applying(time) => self.hosts[number].applies_until = self.queue.now() + time,
