@@ -20,6 +20,8 @@ use crate::load::{Load, Outcome, Stream, Target, percentile, run};
 use crate::report::Row;
 use crate::server::{Kind, Programs, Server, Setup};
 use crate::three;
+use crate::turns::contest;
+use crate::upkeep;
 
 pub const PUT: &str = "/etcdserverpb.KV/Put";
 pub const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -28,12 +30,14 @@ const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const VALUE_BYTES: usize = 256;
 /// Keys that writes go to.
 pub const KEYS: u64 = 1000;
-/// Syncs of the disk's own measure.
-const SYNCS: usize = 200;
+/// Syncs of the disk's own measure, before each turn.
+const SYNCS: usize = 100;
 const WATCHERS: usize = 1000;
 const IDLE_CONNECTIONS: usize = 500;
 const IDLE_WATCHERS: usize = 20_000;
 const MANY_KEYS: u64 = 100_000;
+/// So large that [`MANY_KEYS`] of them are a gigabyte.
+const LARGE_VALUE_BYTES: usize = 10_000;
 
 /// How long a measure runs.
 #[derive(Clone, Copy)]
@@ -45,7 +49,7 @@ pub struct Pace {
 pub type Measure = fn(&Programs, Pace) -> io::Result<Vec<Row>>;
 
 /// All measures, by the name that `--only` takes.
-pub const MEASURES: [(&str, Measure); 17] = [
+pub const MEASURES: [(&str, Measure); 19] = [
     ("put", puts),
     ("read", reads),
     ("put-tls", puts_tls),
@@ -54,8 +58,10 @@ pub const MEASURES: [(&str, Measure); 17] = [
     ("latency", latency),
     ("slow-sync", slow_sync),
     ("syncs", syncs),
+    ("stalls", upkeep::stalls),
     ("memory", memory),
     ("restart", restart),
+    ("restart-large", restart_large),
     ("idle", idle),
     ("connections", connections),
     ("three-put", three::puts),
@@ -107,13 +113,17 @@ pub async fn call(
 }
 
 pub fn put_message(number: u64, keys: u64) -> Vec<u8> {
+    put_message_of(number, keys, VALUE_BYTES)
+}
+
+pub fn put_message_of(number: u64, keys: u64, bytes: usize) -> Vec<u8> {
     // Spread, and different for each value, so that neither order nor compression helps anybody.
     let mixed =
         number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let key = format!("/bench/{:016x}", mixed % keys);
-    let mut value = Vec::with_capacity(VALUE_BYTES);
+    let mut value = Vec::with_capacity(bytes);
     let mut state = mixed | 1;
-    while value.len() < VALUE_BYTES {
+    while value.len() < bytes {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -137,35 +147,20 @@ pub fn range_load(clients: usize, serializable: bool, limit: i64) -> Load {
     Load { path: RANGE, message, clients, duration: Duration::from_secs(1), pace: None }
 }
 
-/// Runs one load on a fresh server and answers what came of it and the CPU time that the server used.
-fn measure(
-    programs: &Programs,
-    kind: Kind,
-    tls: bool,
-    load: &Load,
-    filled: bool,
-) -> io::Result<(Outcome, Duration)> {
-    let server = Server::start(programs, kind, Setup { tls, ..Setup::default() })?;
-    if filled {
-        fill(&server.target, KEYS)?;
-    }
-    // Caches, connections and Go's heap find their size.
-    run(slice::from_ref(&server.target), &Load { duration: load.duration / 4, ..load.clone() })?;
-    let before = server.process().cpu();
-    let outcome = run(slice::from_ref(&server.target), load)?;
-    Ok((outcome, server.process().cpu().saturating_sub(before)))
-}
-
 /// Every key once, in order.
 pub fn fill(target: &Target, keys: u64) -> io::Result<()> {
+    fill_with(target, keys, VALUE_BYTES)
+}
+
+pub fn fill_with(target: &Target, keys: u64, bytes: usize) -> io::Result<()> {
     smol::block_on(async {
         let mut connection = target.connect().await?;
-        let (mut asked, mut ended, mut answers) = (0, 0, Vec::new());
+        let (mut asked, mut answered, mut ended, mut answers) = (0, 0, 0, Vec::new());
         while ended < keys {
             while asked < keys && asked - ended < 64 {
                 let put = pb::PutRequest {
                     key: format!("/bench/{asked:016x}").into(),
-                    value: vec![b'v'; VALUE_BYTES].into(),
+                    value: vec![b'v'; bytes].into(),
                     ..Default::default()
                 };
                 connection.call(PUT, &put.encode_to_vec(), true);
@@ -173,7 +168,15 @@ pub fn fill(target: &Target, keys: u64) -> io::Result<()> {
             }
             connection.flush().await?;
             connection.receive(&mut answers).await?;
-            ended += answers.drain(..).filter(|answer| matches!(answer, Answer::Ended { .. })).count() as u64;
+            for answer in answers.drain(..) {
+                match answer {
+                    Answer::Message { .. } => answered += 1,
+                    Answer::Ended { .. } => ended += 1,
+                }
+            }
+        }
+        if answered < ended {
+            return Err(io::Error::other(format!("{} puts were refused", ended - answered)));
         }
         Ok(())
     })
@@ -188,33 +191,23 @@ fn compare(
     cpu: f64,
     speed: Option<f64>,
 ) -> io::Result<Vec<Row>> {
-    let filled = load.path == RANGE;
-    let (covey, covey_cpu) = measure(programs, Kind::Covey, tls, load, filled)?;
-    let (etcd, etcd_cpu) = measure(programs, Kind::Etcd, tls, load, filled)?;
-    let per_call = |outcome: &Outcome, cpu: Duration| cpu.as_secs_f64() * 1e6 / outcome.calls as f64;
+    let start = |kind| {
+        let server = Server::start(programs, kind, Setup { tls, ..Setup::default() })?;
+        if load.path == RANGE {
+            fill(&server.target, KEYS)?;
+        }
+        Ok(server)
+    };
+    let (covey, etcd) = contest(load, start, || Ok(()))?;
+    let cpus = (covey.cpu_per_call(), etcd.cpu_per_call());
+    let (covey, etcd) = (covey.outcome, etcd.outcome);
+    let at = |share| (millis(covey.percentile(share)), millis(etcd.percentile(share)));
+    let (p50, p99) = (at(0.5), at(0.99));
     Ok(vec![
-        Row::at_most(
-            format!("{name}: CPU per call"),
-            "µs",
-            per_call(&covey, covey_cpu),
-            per_call(&etcd, etcd_cpu),
-            Some(cpu),
-        ),
+        Row::at_most(format!("{name}: CPU per call"), "µs", cpus.0, cpus.1, Some(cpu)),
         Row::at_least(format!("{name}: throughput"), "/s", covey.per_second(), etcd.per_second(), speed),
-        Row::at_most(
-            format!("{name}: p50"),
-            "ms",
-            millis(covey.percentile(0.5)),
-            millis(etcd.percentile(0.5)),
-            None,
-        ),
-        Row::at_most(
-            format!("{name}: p99"),
-            "ms",
-            millis(covey.percentile(0.99)),
-            millis(etcd.percentile(0.99)),
-            None,
-        ),
+        Row::at_most(format!("{name}: p50"), "ms", p50.0, p50.1, None),
+        Row::at_most(format!("{name}: p99"), "ms", p99.0, p99.1, None),
     ])
 }
 
@@ -324,28 +317,23 @@ fn watch_request(create: pb::WatchCreateRequest) -> Vec<u8> {
 
 /// A lone client's put beside the disk's own sync.
 fn latency(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
-    let disk = sync_latency(&programs.scratch)?;
-    let one = |kind| {
-        measure(programs, kind, false, &put_load(1, pace), false).map(|(outcome, _)| outcome.percentile(0.5))
-    };
-    let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
-    let mut row = Row::at_most(
-        "put p50 in fdatasyncs, 1 client".into(),
-        "×",
-        in_units(covey, disk),
-        in_units(etcd, disk),
-        None,
-    );
+    let mut disk = Vec::new();
+    let start = |kind| Server::start(programs, kind, Setup::default());
+    let (covey, etcd) = contest(&put_load(1, pace), start, || {
+        disk.extend(sync_latencies(&programs.scratch)?);
+        Ok(())
+    })?;
+    disk.sort_unstable();
+    let in_syncs =
+        |outcome: &Outcome| outcome.percentile(0.5).as_secs_f64() / percentile(&disk, 0.5).as_secs_f64();
+    let (covey, etcd) = (in_syncs(&covey.outcome), in_syncs(&etcd.outcome));
+    let mut row = Row::at_most("put p50 in fdatasyncs, 1 client".into(), "×", covey, etcd, None);
     row.limit = Some(1.5);
     Ok(vec![row])
 }
 
-fn in_units(duration: Duration, unit: Duration) -> f64 {
-    duration.as_secs_f64() / unit.as_secs_f64()
-}
-
-/// The median of the disk's fdatasync after a small write into a file that is long enough already.
-fn sync_latency(dir: &Path) -> io::Result<Duration> {
+/// How long the disk's fdatasync takes after a small write into a file that is long enough already.
+fn sync_latencies(dir: &Path) -> io::Result<Vec<Duration>> {
     let mut file = tempfile::tempfile_in(dir)?;
     file.write_all(&vec![0; 4096 * SYNCS])?;
     file.sync_all()?;
@@ -356,8 +344,7 @@ fn sync_latency(dir: &Path) -> io::Result<Duration> {
         file.sync_data()?;
         took.push(began.elapsed());
     }
-    took.sort_unstable();
-    Ok(percentile(&took, 0.5))
+    Ok(took)
 }
 
 fn strace(words: &[&str]) -> Vec<String> {
@@ -454,15 +441,26 @@ fn directory_bytes(dir: &Path) -> io::Result<u64> {
 }
 
 fn restart(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
+    restart_with(programs, "100k keys", VALUE_BYTES, Some(0.15))
+}
+
+fn restart_large(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
+    restart_with(programs, "1 GB", LARGE_VALUE_BYTES, None)
+}
+
+fn restart_with(programs: &Programs, what: &str, bytes: usize, ratio: Option<f64>) -> io::Result<Vec<Row>> {
+    // The one that was killed has the log of what it had not written down to go through.
     let one = |kind| -> io::Result<[Duration; 2]> {
         let mut server = Server::start(programs, kind, Setup::default())?;
-        fill(&server.target, MANY_KEYS)?;
-        Ok([server.restart(false)?, server.restart(true)?])
+        fill_with(&server.target, MANY_KEYS, bytes)?;
+        Ok([server.restart(true)?, server.restart(false)?])
     };
     let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
-    let names = ["restart with 100k keys, clean", "restart with 100k keys, after kill -9"];
-    let row = |n: usize| Row::at_most(names[n].into(), "ms", millis(covey[n]), millis(etcd[n]), Some(0.15));
-    Ok((0..names.len()).map(row).collect())
+    let row = |(n, how): (usize, &str)| {
+        let name = format!("restart with {what}, {how}");
+        Row::at_most(name, "ms", millis(covey[n]), millis(etcd[n]), ratio)
+    };
+    Ok(["after kill -9", "clean"].into_iter().enumerate().map(row).collect())
 }
 
 fn idle(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {

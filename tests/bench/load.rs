@@ -2,6 +2,7 @@
 //!
 //! Owns: the generator's one thread. Must never: think between two calls, or count one that was not answered. Driven by `cases`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -15,6 +16,7 @@ use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use smol::future::zip;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Async, LocalExecutor};
 
@@ -93,7 +95,8 @@ pub struct Load {
     pub message: Rc<dyn Fn(u64) -> Vec<u8>>,
     pub clients: usize,
     pub duration: Duration,
-    /// Calls begin no closer than this to one another, on each connection; `None` for as fast as answers come.
+    /// On each connection a call is due so often, and takes as long as from then to its answer: one that has to wait for an
+    /// earlier one counts that, too. `None` for as fast as answers come.
     pub pace: Option<Duration>,
 }
 
@@ -132,50 +135,118 @@ pub fn percentile(sorted: &[Duration], share: f64) -> Duration {
     sorted.get(at).copied().unwrap_or_default()
 }
 
-/// Puts servers under load, each with as many connections as the others, until the time is over and every call is answered.
-pub fn run(targets: &[Target], load: &Load) -> io::Result<Outcome> {
-    let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(async {
-        let connections = load.clients.min(CONNECTIONS_MAX);
-        let mut open = Vec::new();
-        for target in targets.iter().cycle().take(connections) {
-            open.push(target.connect().await?);
-        }
+/// Connections to servers, and the clients that share them.
+pub struct Clients {
+    executor: LocalExecutor<'static>,
+    open: Vec<Client>,
+}
+
+struct Client {
+    connection: Connection<Stream>,
+    /// Calls that it keeps under way.
+    share: usize,
+    /// Of its next request.
+    number: u64,
+}
+
+impl Clients {
+    /// Each server gets as many connections as the others.
+    pub fn connect(targets: &[Target], clients: usize) -> io::Result<Self> {
+        let connections = clients.min(CONNECTIONS_MAX);
+        let open = smol::block_on(async {
+            let mut open = Vec::new();
+            for (n, target) in targets.iter().cycle().take(connections).enumerate() {
+                let share = clients / connections + usize::from(n < clients % connections);
+                open.push(Client { connection: target.connect().await?, share, number: (n as u64) << 32 });
+            }
+            io::Result::Ok(open)
+        })?;
+        Ok(Self { executor: LocalExecutor::new(), open })
+    }
+
+    /// Puts the servers under load until the time is over and every call is answered.
+    pub fn run(&mut self, load: &Load) -> io::Result<Outcome> {
+        self.run_beside(load, smol::future::ready(Ok(())), false)
+    }
+
+    fn run_beside(
+        &mut self,
+        load: &Load,
+        beside: impl Future<Output = io::Result<()>>,
+        ends: bool,
+    ) -> io::Result<Outcome> {
+        let over = Rc::new(Cell::new(false));
         let began = Instant::now();
-        let tasks: Vec<_> = open
-            .into_iter()
-            .enumerate()
-            .map(|(number, connection)| {
-                let share = load.clients / connections + usize::from(number < load.clients % connections);
-                let first = (number as u64) << 32;
-                executor.spawn(drive(connection, load.clone(), share, first, began))
+        let connections = self.open.len() as u32;
+        let tasks: Vec<_> = (0..connections)
+            .zip(self.open.drain(..))
+            .map(|(n, client)| {
+                // Paced connections take turns.
+                let due = began + load.pace.unwrap_or_default() * n / connections;
+                self.executor.spawn(drive(client, load.clone(), due, Rc::clone(&over)))
             })
             .collect();
-        let mut latencies = Vec::new();
-        for task in tasks {
-            latencies.extend(task.await?);
-        }
-        let elapsed = began.elapsed();
-        latencies.sort_unstable();
-        Ok(Outcome { calls: latencies.len() as u64, elapsed, latencies })
-    }))
+        let drive_all = async {
+            let mut all = Vec::new();
+            for task in tasks {
+                let (client, latencies) = task.await?;
+                self.open.push(client);
+                all.extend(latencies);
+            }
+            let elapsed = began.elapsed();
+            all.sort_unstable();
+            Ok(Outcome { calls: all.len() as u64, elapsed, latencies: all })
+        };
+        let beside = async {
+            let done = beside.await;
+            over.set(ends);
+            done
+        };
+        let (outcome, done) = smol::block_on(self.executor.run(zip(drive_all, beside)));
+        done.and(outcome)
+    }
+}
+
+/// One load on clients of its own.
+pub fn run(targets: &[Target], load: &Load) -> io::Result<Outcome> {
+    Clients::connect(targets, load.clients)?.run(load)
+}
+
+/// The same, until something else is over that goes on beside it.
+pub fn run_beside(
+    targets: &[Target],
+    load: &Load,
+    beside: impl Future<Output = io::Result<()>>,
+) -> io::Result<Outcome> {
+    Clients::connect(targets, load.clients)?.run_beside(load, beside, true)
 }
 
 async fn drive(
-    mut connection: Connection<Stream>,
+    mut client: Client,
     load: Load,
-    share: usize,
-    first: u64,
-    began: Instant,
-) -> io::Result<Vec<Duration>> {
-    let (mut number, mut latencies) = (first, Vec::new());
+    mut due: Instant,
+    over: Rc<Cell<bool>>,
+) -> io::Result<(Client, Vec<Duration>)> {
+    let connection = &mut client.connection;
+    let mut latencies = Vec::new();
     let mut open: BTreeMap<u32, (Instant, bool)> = BTreeMap::new();
     let mut answers = Vec::new();
-    while began.elapsed() < load.duration || !open.is_empty() {
-        while open.len() < share && began.elapsed() < load.duration {
-            let message = (load.message)(number);
-            number += 1;
-            open.insert(connection.call(load.path, &message, true), (Instant::now(), false));
+    let end = due + load.duration;
+    let goes_on = || Instant::now() < end && !over.get();
+    while goes_on() || !open.is_empty() {
+        while open.len() < client.share && goes_on() {
+            let asked = match load.pace {
+                None => Instant::now(),
+                Some(pace) => {
+                    smol::Timer::at(due).await;
+                    let asked = due;
+                    due += pace;
+                    asked
+                }
+            };
+            let message = (load.message)(client.number);
+            client.number += 1;
+            open.insert(connection.call(load.path, &message, true), (asked, false));
         }
         connection.flush().await?;
         connection.receive(&mut answers).await?;
@@ -196,11 +267,6 @@ async fn drive(
                 }
             }
         }
-        if let Some(pace) = load.pace
-            && open.is_empty()
-        {
-            smol::Timer::after(pace).await;
-        }
     }
-    Ok(latencies)
+    Ok((client, latencies))
 }

@@ -22,6 +22,8 @@ mod server;
 #[path = "../cluster/silence.rs"]
 mod silence;
 mod three;
+mod turns;
+mod upkeep;
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -72,10 +72,11 @@ pub fn table(rows: &[Row]) -> String {
     for row in rows {
         let (name, unit, target, verdict) = (&row.name, row.unit, row.target(), row.verdict());
         let ratio = row.over_etcd();
+        let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { String::new() };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| {name} | {:.3} {unit} | {:.3} {unit} | {ratio:.2} | {target} | {verdict} |",
+            "| {name} | {:.3} {unit} | {:.3} {unit} | {ratio} | {target} | {verdict} |",
             row.covey, row.etcd
         );
     }

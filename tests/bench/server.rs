@@ -8,6 +8,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 
 use crate::load::Target;
+use crate::turns::Servers;
 
 /// The core that servers run on; the generator has the other one.
 const SERVER_CORE: &str = "0";
@@ -166,6 +168,16 @@ impl Server {
     /// Its process.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+}
+
+impl Servers for Server {
+    fn targets(&self) -> &[Target] {
+        slice::from_ref(&self.target)
+    }
+
+    fn cpu(&self) -> Duration {
+        self.process.cpu()
     }
 }
 

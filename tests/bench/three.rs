@@ -12,15 +12,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::cases::{KEYS, Pace, fill, leads, megabytes, millis, put_load, range_load, slow_syncs};
-use crate::load::{Load, Outcome, Target, run};
+use crate::load::{Load, Target, run};
 use crate::report::Row;
 use crate::server::{Kind, Process, Programs, free_port, wait_until_ready};
+use crate::turns::{Servers, contest};
 
 const NODES: usize = 3;
 /// How long elections and the like have to be over before anything is measured.
 pub const SETTLE: Duration = Duration::from_secs(3);
-/// In how many turns each bears its load: a machine that others use is not as fast in one second as in the next.
-const TURNS: u32 = 8;
 
 /// Three running servers, in the order of their names.
 pub struct Cluster {
@@ -66,11 +65,6 @@ impl Cluster {
         wait_until_ready(&self.targets[n], &log(self.dir.path(), n))
     }
 
-    /// CPU time that all have used.
-    fn cpu(&self) -> Duration {
-        self.processes.iter().map(Process::cpu).sum()
-    }
-
     /// Which of them leads.
     pub fn leader(&self) -> io::Result<usize> {
         for (n, target) in self.targets.iter().enumerate() {
@@ -79,6 +73,16 @@ impl Cluster {
             }
         }
         Err(io::Error::other("nobody leads"))
+    }
+}
+
+impl Servers for Cluster {
+    fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    fn cpu(&self) -> Duration {
+        self.processes.iter().map(Process::cpu).sum()
     }
 }
 
@@ -109,48 +113,20 @@ fn command(
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// A cluster under a load that it bears in turns with another.
-struct Contender {
-    cluster: Cluster,
-    outcome: Outcome,
-    cpu: Duration,
-}
-
-impl Contender {
-    fn start(programs: &Programs, kind: Kind, load: &Load, keys: u64) -> io::Result<Self> {
+fn compare(programs: &Programs, name: &str, load: &Load, keys: u64) -> io::Result<Vec<Row>> {
+    let start = |kind| {
         let cluster = Cluster::start(programs, kind, &[])?;
         fill(&cluster.targets[0], keys)?;
-        run(&cluster.targets, &Load { duration: load.duration / TURNS, ..load.clone() })?;
-        Ok(Self { cluster, outcome: Outcome::default(), cpu: Duration::ZERO })
-    }
-
-    fn take_turn(&mut self, load: &Load) -> io::Result<()> {
-        let before = self.cluster.cpu();
-        self.outcome.merge(run(&self.cluster.targets, load)?);
-        self.cpu += self.cluster.cpu().saturating_sub(before);
-        Ok(())
-    }
-
-    fn cpu_per_call(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.outcome.calls as f64
-    }
-}
-
-fn compare(programs: &Programs, name: &str, load: &Load, keys: u64) -> io::Result<Vec<Row>> {
-    let mut covey = Contender::start(programs, Kind::Covey, load, keys)?;
-    let mut etcd = Contender::start(programs, Kind::Etcd, load, keys)?;
-    let turn = Load { duration: load.duration / TURNS, ..load.clone() };
-    for _ in 0..TURNS {
-        covey.take_turn(&turn)?;
-        etcd.take_turn(&turn)?;
-    }
+        Ok(cluster)
+    };
+    let (covey, etcd) = contest(load, start, || Ok(()))?;
     let speeds = (covey.outcome.per_second(), etcd.outcome.per_second());
-    let p50 = |contender: &Contender| millis(contender.outcome.percentile(0.5));
+    let p50 = (millis(covey.outcome.percentile(0.5)), millis(etcd.outcome.percentile(0.5)));
     let cpu = (covey.cpu_per_call(), etcd.cpu_per_call());
     Ok(vec![
         Row::at_most(format!("{name}: CPU per call, all nodes"), "µs", cpu.0, cpu.1, Some(0.6)),
         Row::at_least(format!("{name}: throughput"), "/s", speeds.0, speeds.1, None),
-        Row::at_most(format!("{name}: p50"), "ms", p50(&covey), p50(&etcd), None),
+        Row::at_most(format!("{name}: p50"), "ms", p50.0, p50.1, None),
     ])
 }
 
