@@ -14,6 +14,7 @@ use covey::wire::etcdserverpb as pb;
 use prost::Message as _;
 use smol::LocalExecutor;
 
+use crate::device;
 use crate::failover;
 use crate::http2::{Answer, Connection};
 use crate::load::{Load, Outcome, Stream, Target, percentile, run};
@@ -49,7 +50,7 @@ pub struct Pace {
 pub type Measure = fn(&Programs, Pace) -> io::Result<Vec<Row>>;
 
 /// All measures, by the name that `--only` takes.
-pub const MEASURES: [(&str, Measure); 19] = [
+pub const MEASURES: [(&str, Measure); 21] = [
     ("put", puts),
     ("read", reads),
     ("put-tls", puts_tls),
@@ -59,6 +60,8 @@ pub const MEASURES: [(&str, Measure); 19] = [
     ("slow-sync", slow_sync),
     ("syncs", syncs),
     ("stalls", upkeep::stalls),
+    ("device", device::per_put),
+    ("device-idle", device::idle),
     ("memory", memory),
     ("restart", restart),
     ("restart-large", restart_large),

@@ -14,6 +14,7 @@
 )]
 
 mod cases;
+mod device;
 mod failover;
 mod http2;
 mod load;
