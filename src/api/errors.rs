@@ -87,7 +87,10 @@ impl From<Rejection> for Status {
             // Only nodes that join can bring this about, and they are told by their own protocol.
             Rejection::PlaceTaken => Status::failed_precondition(format!("covey: {error}")),
             // etcd knows nothing of these.
-            Rejection::Dissolved | Rejection::Committed | Rejection::NotAutomatic => {
+            Rejection::Dissolved
+            | Rejection::Committed
+            | Rejection::Entangled
+            | Rejection::NotAutomatic => {
                 Status::failed_precondition(format!("covey: {error}"))
             }
             Rejection::Sealed | Rejection::NodeRemoved | Rejection::NotApproved | Rejection::TokenUsed => {

@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(noted(charter(0, 150, &[]), 1000), [(60, 60), (120, 120), (150, 150)]);
         assert_eq!(noted(charter(300, 300, &[330, 400]), 1000), [(30, 330), (90, 390), (100, 400)]);
         assert_eq!(noted(charter(300, 300, &[]), 1000), [], "nothing ends");
-        let dissolved = Some(Dissolution { winner: ClusterId(1), at: LogIndex(1) });
+        let dissolved = Some(Dissolution { winner: ClusterId(1), at: LogIndex(1), ordered: false });
         assert_eq!(noted(Charter { dissolved, ..charter(0, 150, &[]) }, 1000), [], "nobody comes in");
     }
 

@@ -119,7 +119,7 @@ fn test_identity() -> Identity {
 fn who_leaves_a_cluster_that_gave_itself_up_keeps_its_word_for_that() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path();
-    let end = |winner| Dissolution { winner: ClusterId(winner), at: LogIndex(40) };
+    let end = |winner| Dissolution { winner: ClusterId(winner), at: LogIndex(40), ordered: winner == 3 };
     let ended = |winner| Charter { dissolved: Some(end(winner)), ..Charter::automatic() };
     let mut expected = Vec::new();
     for winner in [4, 3] {

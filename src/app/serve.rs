@@ -553,8 +553,9 @@ async fn end_of_run(
 async fn left(handle: &Handle) -> Result<End, ServeFailure> {
     loop {
         let changed = handle.charter_changed();
-        if let Some(Dissolution { winner, .. }) = handle.view().facts().charter.dissolved {
-            tracing::warn!(%winner, "this cluster has given itself up for another one, which nobody has written to it before: its members join that");
+        if let Some(Dissolution { winner, ordered, .. }) = handle.view().facts().charter.dissolved {
+            let why = if ordered { "an operator has ordered it" } else { "nobody had written to it" };
+            tracing::warn!(%winner, why, "this cluster has given itself up for another one: its members join that");
             Timer::after(LINGER).await;
             return Ok(End::Leave);
         }

@@ -196,6 +196,14 @@ pub enum CharterCommand {
         /// The other one.
         winner: ClusterId,
     },
+    /// Gives the cluster up in favour of another one because an operator orders it, whatever users have written to it. Nothing takes effect after that.
+    Yield {
+        /// The other one.
+        winner: ClusterId,
+        /// The key of its member that has taken the members of this cluster in. One that is a member here, too, may be of a cluster that is about to give
+        /// itself up for this one: of two clusters that would end for each other neither does.
+        witness: PublicKey,
+    },
     /// Remembers what became of another cluster, for its members that were away. The same again changes nothing.
     Bury(Tombstone),
 }

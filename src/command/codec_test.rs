@@ -115,7 +115,7 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
         Just(Admission::FleetKey),
     ];
     let fields = (any::<[u8; 32]>(), any::<[u8; 8]>(), any::<u64>(), any::<String>(), bytes(), bytes());
-    (0..12, fields, by, vec(any::<String>(), 0..3)).prop_map(
+    (0..13, fields, by, vec(any::<String>(), 0..3)).prop_map(
         |(kind, (hash, id, number, name, one, other), by, peer_urls)| {
             let (id, key) = (TokenId(id), TokenKey(hash));
             match kind {
@@ -136,6 +136,7 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
                 8 => CharterCommand::IssueClient { key: ClientKey(hash), name },
                 9 => CharterCommand::RevokeClient { key: ClientKey(hash) },
                 10 => CharterCommand::Dissolve { winner: ClusterId(number) },
+                11 => CharterCommand::Yield { winner: ClusterId(number), witness: PublicKey(hash) },
                 _ => CharterCommand::Bury(tombstone(number, hash)),
             }
         },
@@ -295,6 +296,10 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
                 &[5; 64],
             ]
             .concat(),
+        ),
+        (
+            CharterCommand::Yield { winner: ClusterId(258), witness: PublicKey(hash) },
+            [&[13, 2, 1, 0, 0, 0, 0, 0, 0][..], &hash].concat(),
         ),
     ];
     for (command, expected) in cases {

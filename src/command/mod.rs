@@ -102,6 +102,7 @@ impl Command {
                 | CharterCommand::Elapsed { .. }
                 | CharterCommand::Establish(_)
                 | CharterCommand::Dissolve { .. }
+                | CharterCommand::Yield { .. }
                 | CharterCommand::Bury(_),
             ) => false,
         }
@@ -316,6 +317,11 @@ pub enum Rejection {
     /// A user has written to the cluster, so that it may not give itself up.
     #[error("the cluster holds what users have written and does not dissolve")]
     Committed,
+    /// A member of the other cluster is one of this one.
+    #[error(
+        "a member of the other cluster is a member here, too: that cluster may be about to give itself up for this one"
+    )]
+    Entangled,
     /// Only a cluster that formed by itself lets nodes in without an operator.
     #[error("the cluster did not form by itself: nodes come in by a token, an approval or as added members")]
     NotAutomatic,

@@ -1,10 +1,11 @@
 //! What became of a cluster that has given itself up, for its members that were away.
 //!
 //! Owns: how that is signed, when it is believed, and the file that keeps it until another cluster does. Must never: take a member out of a cluster that
-//! users have written to, or on the word of anybody but a member of that same cluster. Made and kept by `app`, buried in the charter of the next cluster.
+//! users have written to without an operator's order, or on the word of anybody but a member of that same cluster. Made and kept by `app`, buried in the charter of the next cluster.
 //!
 //! ```text
 //! signed      "covey tombstone 1"  cluster:u64  winner:u64  at:u64                    with the member's key (Ed25519)
+//!             "covey yield 1" instead, where an operator has ordered it
 //! tombstones  version:u8 (1)  count:u16  as many tombstones  crc32c:u32 (over all before it)        little endian
 //! ```
 //!
@@ -23,7 +24,9 @@ use crate::limits::TOMBSTONES_MAX;
 use crate::store::{Charter, Dissolution, Member};
 
 /// Nothing else that is signed with a node's key begins like this: TLS has 64 blanks there.
-const LABEL: &[u8] = b"covey tombstone 1";
+const BY_ITSELF: &[u8] = b"covey tombstone 1";
+/// The same where an operator has ordered the end.
+const ORDERED: &[u8] = b"covey yield 1";
 const NAME: &str = "tombstones";
 const TEMPORARY: &str = "tombstones.tmp";
 const VERSION: u8 = 1;
@@ -36,8 +39,8 @@ pub enum Doubt {
     /// It is another cluster's.
     #[error("it is about another cluster")]
     OtherCluster,
-    /// Users have written to this cluster, as far as this member knows: then it has not given itself up.
-    #[error("users have written to this cluster, so that it cannot have given itself up")]
+    /// Users have written to this cluster, as far as this member knows: then it has not given itself up without an operator's order.
+    #[error("users have written to this cluster, so that it cannot have given itself up by itself")]
     Committed,
     /// This member has what the log says there, and it is something else.
     #[error("this member has the entry that it names, and the cluster goes on after that")]
@@ -52,12 +55,12 @@ pub enum Doubt {
 
 /// A member's word that its cluster has ended.
 pub fn sign(key: &NodeKey, cluster: ClusterId, end: Dissolution) -> Tombstone {
-    let Dissolution { winner, at } = end;
+    let Dissolution { winner, at, ordered } = end;
     let signer = PublicKey(*key.public());
     let mut tombstone = Tombstone { cluster, winner, at, signer, signature: [0; SIGNATURE_BYTES] };
     // A node's key was read by the same rules, so that there always is a pair.
     if let Ok(pair) = Ed25519KeyPair::from_pkcs8(key.pkcs8()) {
-        let signature = pair.sign(&signed(&tombstone));
+        let signature = pair.sign(&signed(&tombstone, ordered));
         tombstone.signature.copy_from_slice(signature.as_ref());
     }
     tombstone
@@ -86,9 +89,6 @@ pub fn believe(
     if tombstone.cluster != cluster {
         return Err(Doubt::OtherCluster);
     }
-    if charter.committed {
-        return Err(Doubt::Committed);
-    }
     if charter.dissolved.is_none() && tombstone.at <= applied {
         return Err(Doubt::Contradicted);
     }
@@ -96,13 +96,22 @@ pub fn believe(
         return Err(Doubt::Stranger);
     }
     let key = UnparsedPublicKey::new(&ED25519, tombstone.signer.0);
-    key.verify(&signed(tombstone), &tombstone.signature).map_err(|_| Doubt::Signature)
+    let says = |ordered| key.verify(&signed(tombstone, ordered), &tombstone.signature).is_ok();
+    if says(true) {
+        Ok(())
+    } else if !says(false) {
+        Err(Doubt::Signature)
+    } else if charter.committed {
+        Err(Doubt::Committed)
+    } else {
+        Ok(())
+    }
 }
 
-fn signed(tombstone: &Tombstone) -> Vec<u8> {
+fn signed(tombstone: &Tombstone, ordered: bool) -> Vec<u8> {
     let Tombstone { cluster, winner, at, .. } = tombstone;
     let numbers = [cluster.0, winner.0, at.0].map(u64::to_le_bytes);
-    [LABEL, numbers.as_flattened()].concat()
+    [if ordered { ORDERED } else { BY_ITSELF }, numbers.as_flattened()].concat()
 }
 
 /// Keeps these instead of what was kept, durably.
@@ -162,9 +171,10 @@ mod tests {
 
     const LOST: ClusterId = ClusterId(7);
     const WINNER: ClusterId = ClusterId(3);
+    const END: Dissolution = Dissolution { winner: WINNER, at: LogIndex(40), ordered: false };
 
     fn tombstone(seed: u8) -> Tombstone {
-        sign(&test_key(seed), LOST, Dissolution { winner: WINNER, at: LogIndex(40) })
+        sign(&test_key(seed), LOST, END)
     }
 
     fn member(seed: u8) -> Member {
@@ -194,8 +204,25 @@ mod tests {
         }
         let later = |charter: &Charter| believe(&good, LOST, LogIndex(40), &members, charter);
         assert_eq!(later(&charter), Err(Doubt::Contradicted), "it has that entry itself");
-        let dissolved = Some(Dissolution { winner: WINNER, at: LogIndex(40) });
-        assert_eq!(later(&Charter { dissolved, ..charter }), Ok(()));
+        assert_eq!(later(&Charter { dissolved: Some(END), ..charter }), Ok(()));
+    }
+
+    #[test]
+    fn where_users_have_written_a_member_leaves_only_by_an_operators_order() {
+        let members = [member(1)];
+        let committed = Charter { committed: true, ..Charter::automatic() };
+        let by = |seed| sign(&test_key(seed), LOST, Dissolution { ordered: true, ..END });
+        let judge = |tombstone: &Tombstone, charter: &Charter| {
+            believe(tombstone, LOST, LogIndex(39), &members, charter)
+        };
+        assert_eq!(judge(&by(1), &committed), Ok(()));
+        assert_eq!(judge(&by(1), &Charter::automatic()), Ok(()));
+        assert_eq!(judge(&tombstone(1), &committed), Err(Doubt::Committed));
+        assert_eq!(judge(&by(2), &committed), Err(Doubt::Stranger));
+        let forged = Tombstone { winner: ClusterId(4), ..by(1) };
+        assert_eq!(judge(&forged, &committed), Err(Doubt::Signature));
+        let later = believe(&by(1), LOST, LogIndex(40), &members, &committed);
+        assert_eq!(later, Err(Doubt::Contradicted), "it has that entry itself");
     }
 
     /// A signature over anything else with the same key is none over this.

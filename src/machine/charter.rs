@@ -35,6 +35,7 @@ impl Machine {
             CharterCommand::IssueClient { key, name } => self.issue_client(*key, name)?,
             CharterCommand::RevokeClient { key } => self.revoke_client(*key)?,
             CharterCommand::Dissolve { winner } => self.dissolve(*winner)?,
+            CharterCommand::Yield { winner, witness } => self.give_up_for(*winner, *witness)?,
             CharterCommand::Bury(tombstone) => self.bury(tombstone),
         }
         Ok(Outcome::Charter)
@@ -42,9 +43,12 @@ impl Machine {
 
     /// Nothing takes effect in a cluster that has dissolved; only that it does may be said again.
     pub(super) fn check_dissolved(&self, command: Option<&CharterCommand>) -> Result<(), Rejection> {
-        let again = |winner| command == Some(&CharterCommand::Dissolve { winner });
+        let said = match command {
+            Some(CharterCommand::Dissolve { winner } | CharterCommand::Yield { winner, .. }) => Some(*winner),
+            _ => None,
+        };
         match self.charter().dissolved {
-            Some(Dissolution { winner, .. }) if !again(winner) => Err(Rejection::Dissolved),
+            Some(Dissolution { winner, .. }) if said != Some(winner) => Err(Rejection::Dissolved),
             _ => Ok(()),
         }
     }
@@ -242,15 +246,30 @@ impl Machine {
     }
 
     fn dissolve(&mut self, winner: ClusterId) -> Result<(), Rejection> {
-        let charter = self.charter();
-        if charter.committed {
+        let Charter { committed, dissolved, .. } = *self.charter();
+        if committed && dissolved.is_none() {
             return Err(Rejection::Committed);
         }
-        if charter.dissolved.is_none() {
-            let at = self.applied();
-            self.edit_charter(|charter| charter.dissolved = Some(Dissolution { winner, at }));
-        }
+        self.end_for(winner, false);
         Ok(())
+    }
+
+    /// Two clusters whose operators order the same at the same time would both end. But before one of them does, the other one has taken its members in; and
+    /// who has taken in the members of a cluster does not give itself up for that one.
+    fn give_up_for(&mut self, winner: ClusterId, witness: PublicKey) -> Result<(), Rejection> {
+        if self.tip.view().facts().members.iter().any(|member| member.key == Some(witness)) {
+            return Err(Rejection::Entangled);
+        }
+        self.end_for(winner, true);
+        Ok(())
+    }
+
+    /// Once and for all.
+    fn end_for(&mut self, winner: ClusterId, ordered: bool) {
+        if self.charter().dissolved.is_none() {
+            let at = self.applied();
+            self.edit_charter(|charter| charter.dissolved = Some(Dissolution { winner, at, ordered }));
+        }
     }
 
     /// A member's word for each cluster is enough. Whether it is right, whoever it concerns finds out.

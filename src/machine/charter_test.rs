@@ -314,6 +314,53 @@ fn a_cluster_that_was_founded_by_somebody_lets_in_by_token_and_approval_alone() 
     assert_eq!(rig.change(dissolve), Err(Rejection::Committed));
 }
 
+fn give_up(witness: u8) -> CharterCommand {
+    CharterCommand::Yield { winner: WINNER, witness: key(witness) }
+}
+
+#[test]
+fn an_operator_may_give_up_what_users_have_written_but_not_for_a_cluster_that_was_taken_in() {
+    let mut rig = Rig::automatic();
+    rig.apply(Command::Put(put("k", "v"))).outcome.unwrap();
+    rig.admit(1, Admission::Window).unwrap();
+    assert_eq!(rig.change(give_up(1)), Err(Rejection::Entangled));
+    assert_eq!(rig.charter().dissolved, None);
+    let at = LogIndex(rig.machine.applied().0 + 1);
+    assert_eq!(rig.change(give_up(2)), Ok(Outcome::Charter));
+    assert_eq!(rig.charter().dissolved, Some(Dissolution { winner: WINNER, at, ordered: true }));
+    assert_eq!(rig.apply(Command::Put(put("k", "w"))).outcome, Err(Rejection::Dissolved));
+    assert_eq!(rig.admit(2, Admission::Window), Err(Rejection::Dissolved), "nor is the winner taken in now");
+    for again in [give_up(3), CharterCommand::Dissolve { winner: WINNER }] {
+        assert_eq!(rig.change(again), Ok(Outcome::Charter), "it may be said again");
+    }
+    let other = CharterCommand::Yield { winner: ClusterId(5), witness: key(3) };
+    assert_eq!(rig.change(other), Err(Rejection::Dissolved));
+    assert_eq!(rig.charter().dissolved, Some(Dissolution { winner: WINNER, at, ordered: true }));
+    rig.check_digest();
+}
+
+/// Both operators order it at the same time, and entries are committed in any order: each cluster ends only after the other one has taken its members in.
+#[test]
+fn two_clusters_never_end_for_each_other() {
+    const STEPS: u32 = 4;
+    let mut endings = 0;
+    for order in 0..4_usize.pow(STEPS) {
+        let mut rigs = [Rig::automatic(), Rig::automatic()];
+        let (mut took_in, mut ended) = ([false; 2], [false; 2]);
+        for step in (0..STEPS).map(|n| order / 4_usize.pow(n) % 4) {
+            let (side, other, node) = (step % 2, 1 - step % 2, if step % 2 == 0 { 1 } else { 2 });
+            if step < 2 {
+                took_in[side] |= rigs[side].admit(node, Admission::Window).is_ok();
+            } else if took_in[other] {
+                ended[side] |= rigs[side].change(give_up(node)).is_ok();
+            }
+        }
+        assert_ne!(ended, [true, true], "{order}");
+        endings += u32::from(ended != [false, false]);
+    }
+    assert!(endings > 0);
+}
+
 type Make<'a> = &'a dyn Fn(usize) -> CharterCommand;
 
 #[test]
@@ -529,7 +576,7 @@ fn nothing_takes_effect_in_a_cluster_that_has_dissolved() {
     }
     assert_eq!(rig.change(dissolve(WINNER)), Ok(Outcome::Charter), "it may be said again");
     assert_eq!(rig.change(dissolve(ClusterId(5))), Err(Rejection::Dissolved));
-    assert_eq!(rig.charter().dissolved, Some(Dissolution { winner: WINNER, at }));
+    assert_eq!(rig.charter().dissolved, Some(Dissolution { winner: WINNER, at, ordered: false }));
     assert_eq!((rig.view().facts(), rig.view().revision()), (view.facts(), view.revision()));
     assert_eq!(rig.keys(), keys);
     rig.rotate();
@@ -558,6 +605,7 @@ fn every_change_of_the_charter_is_in_the_digest() {
         CharterCommand::Establish(authority(b"two")),
         CharterCommand::Dissolve { winner: WINNER },
         CharterCommand::Dissolve { winner: ClusterId(5) },
+        give_up(1),
         CharterCommand::Bury(tombstone(1, 1)),
         CharterCommand::Bury(tombstone(1, 2)),
         CharterCommand::Bury(tombstone(2, 1)),
@@ -606,6 +654,7 @@ enum Move {
     Remove(u8),
     Put,
     Dissolve,
+    Yield(u8),
     Restart,
 }
 
@@ -629,6 +678,7 @@ fn moves() -> impl Strategy<Value = Move> {
         3 => node().prop_map(Move::Remove),
         1 => Just(Move::Put),
         1 => Just(Move::Dissolve),
+        1 => node().prop_map(Move::Yield),
         1 => Just(Move::Restart),
     ]
 }
@@ -649,7 +699,11 @@ impl Model {
     /// Whether the move succeeds.
     fn play(&mut self, step: &Move) -> bool {
         if self.dissolved {
-            return matches!(step, Move::Dissolve | Move::Restart);
+            return match step {
+                Move::Dissolve | Move::Restart => true,
+                Move::Yield(n) => !self.inside.contains(n),
+                _ => false,
+            };
         }
         let ok = match *step {
             Move::Admit(n, by) => {
@@ -707,6 +761,10 @@ impl Model {
                 self.dissolved = !self.committed;
                 return self.dissolved;
             }
+            Move::Yield(n) => {
+                self.dissolved = !self.inside.contains(&n);
+                return self.dissolved;
+            }
         };
         self.committed |= ok;
         ok
@@ -745,6 +803,7 @@ fn play(automatic: bool, steps: Vec<Move>) {
             Move::Remove(n) => remove(id_of(&rig, n)),
             Move::Put => Command::Put(put("k", "v")),
             Move::Dissolve => Command::Charter(CharterCommand::Dissolve { winner: WINNER }),
+            Move::Yield(n) => Command::Charter(give_up(n)),
         };
         let expected = model.play(&step);
         let outcome = rig.apply(command).outcome;
@@ -752,7 +811,8 @@ fn play(automatic: bool, steps: Vec<Move>) {
         let after = rig.charter();
         assert!(after.elapsed >= before.elapsed, "time does not go back");
         assert!(after.committed || !before.committed, "what is committed stays so");
-        assert!(after.dissolved == before.dissolved || !before.committed);
+        let may_end = !before.committed || matches!(step, Move::Yield(_));
+        assert!(after.dissolved == before.dissolved || may_end);
         assert_eq!((after.elapsed, after.committed), (model.now, model.committed));
         let inside: BTreeSet<_> = model.inside.iter().map(|n| key(*n)).collect();
         assert_eq!(rig.keys(), inside, "{step:?}");

@@ -218,6 +218,7 @@ fn code(rejection: Rejection) -> u64 {
         Rejection::AuthorityExists => 30,
         Rejection::TooLong => 31,
         Rejection::TimeOutOfRange => 32,
+        Rejection::Entangled => 33,
     }
 }
 
@@ -227,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    const REJECTIONS: [Rejection; 32] = [
+    const REJECTIONS: [Rejection; 33] = [
         Rejection::KeyNotFound,
         Rejection::LeaseNotFound,
         Rejection::Compacted,
@@ -260,6 +261,7 @@ mod tests {
         Rejection::AuthorityExists,
         Rejection::TooLong,
         Rejection::TimeOutOfRange,
+        Rejection::Entangled,
     ];
 
     fn put(key: &'static str, value: &'static str) -> Change {

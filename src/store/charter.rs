@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! charter  = automatic:u8  committed:u8  elapsed  opened  closes  grows:u8  tokens:list  approved:list of 32 bytes
-//!            authority:there:u8 [certificate:bytes  key:bytes]  clients:list  dissolved:there:u8 [winner:u64 LE  at]  buried:list of 120 bytes, see `Tombstone`
+//!            authority:there:u8 [certificate:bytes  key:bytes]  clients:list  dissolved:u8 (0 not, 1 by itself, 2 on an operator's order) [winner:u64 LE  at]  buried:list of 120 bytes, see `Tombstone`
 //!            numbers are varints
 //! token    = id:8 bytes  key:32 bytes  expires  used_by:there:u8 [32 bytes]
 //! client   = key:32 bytes  name:text  issued
@@ -19,6 +19,11 @@ use crate::command::varint::put_varint;
 use crate::command::{Authority, ClientKey, TokenId, TokenKey, Tombstone};
 use crate::ids::{ClusterId, LogIndex, PublicKey};
 use crate::limits::FOUNDING_WINDOW_SECONDS;
+
+/// The cluster has given itself up by itself, ...
+const DISSOLVED: u8 = 1;
+/// ... or on an operator's order.
+const YIELDED: u8 = 2;
 
 /// What a cluster has agreed on about itself. All times are seconds of its running time, as its leaders have counted it: no clock on a wall has a say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +92,8 @@ pub struct Dissolution {
     pub winner: ClusterId,
     /// The entry that says so. None after it takes effect.
     pub at: LogIndex,
+    /// An operator has ordered it, whatever users had written.
+    pub ordered: bool,
 }
 
 impl Default for Charter {
@@ -177,8 +184,12 @@ pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
         put_bytes(out, client.name.as_bytes());
         put_varint(out, client.issued);
     });
-    out.push(u8::from(dissolved.is_some()));
-    if let Some(Dissolution { winner, at }) = dissolved {
+    out.push(match dissolved {
+        None => 0,
+        Some(Dissolution { ordered: false, .. }) => DISSOLVED,
+        Some(Dissolution { ordered: true, .. }) => YIELDED,
+    });
+    if let Some(Dissolution { winner, at, .. }) = dissolved {
         out.extend_from_slice(&winner.0.to_le_bytes());
         put_varint(out, at.0);
     }
@@ -196,7 +207,12 @@ pub(super) fn charter(reader: &mut Reader<'_>) -> Option<Charter> {
         approved: reader.list(Reader::array)?,
         authority: if flag(reader.u8()?)? { Some(authority(reader)?) } else { None },
         clients: reader.list(client)?,
-        dissolved: if flag(reader.u8()?)? { Some(dissolution(reader)?) } else { None },
+        dissolved: match reader.u8()? {
+            0 => None,
+            DISSOLVED => Some(dissolution(reader, false)?),
+            YIELDED => Some(dissolution(reader, true)?),
+            _ => return None,
+        },
         buried: reader.list(|reader| Some(Tombstone::from_bytes(&reader.array()?)))?,
     })
 }
@@ -217,9 +233,9 @@ fn client(reader: &mut Reader<'_>) -> Option<Client> {
     Some(Client { key: ClientKey(reader.array()?), name: reader.text()?, issued: reader.varint()? })
 }
 
-fn dissolution(reader: &mut Reader<'_>) -> Option<Dissolution> {
+fn dissolution(reader: &mut Reader<'_>, ordered: bool) -> Option<Dissolution> {
     let winner = ClusterId(u64::from_le_bytes(reader.array()?));
-    Some(Dissolution { winner, at: LogIndex(reader.varint()?) })
+    Some(Dissolution { winner, at: LogIndex(reader.varint()?), ordered })
 }
 
 /// One that has some of everything.
@@ -239,7 +255,7 @@ pub(crate) fn test_charter() -> Charter {
             key: Bytes::from_static(&[0xab; 40]),
         }),
         clients: vec![client(8), client(9)],
-        dissolved: Some(Dissolution { winner: ClusterId(u64::MAX), at: LogIndex(900) }),
+        dissolved: Some(Dissolution { winner: ClusterId(u64::MAX), at: LogIndex(900), ordered: true }),
         buried: vec![Tombstone {
             cluster: ClusterId(3),
             winner: ClusterId(2),
@@ -263,7 +279,9 @@ mod tests {
 
     #[test]
     fn a_charter_comes_back_whole_or_not_at_all() {
-        for charter in [Charter::default(), Charter::automatic(), test_charter()] {
+        let by_itself = Dissolution { winner: ClusterId(1), at: LogIndex(1), ordered: false };
+        let ended = Charter { dissolved: Some(by_itself), ..Charter::automatic() };
+        for charter in [Charter::default(), Charter::automatic(), ended, test_charter()] {
             let mut bytes = Vec::new();
             put_charter(&mut bytes, &charter);
             assert_eq!(read(&bytes), Some(charter));
@@ -294,7 +312,7 @@ mod tests {
             b"certificate",
             &[40],
             &[0xab; 40],
-            &[0, 1],
+            &[0, 2],
             &[0xff; 8],
             &[0x84, 7],
             &[1, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],

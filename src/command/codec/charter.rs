@@ -7,6 +7,7 @@
 //! admit    = key:32 bytes  name:bytes  peer_urls:list of bytes  by:u8 (0 window, 1 token, 2 approval, 3 fleet key)  [id:8 bytes]
 //! token    = id:8 bytes  key:32 bytes  seconds
 //! bury     = 120 bytes, see `Tombstone`
+//! yield    = winner:u64 LE  witness:32 bytes
 //! ```
 
 use super::{CodecError, Reader, Writer, undefined};
@@ -25,6 +26,7 @@ const ISSUE_CLIENT: u8 = 9;
 const REVOKE_CLIENT: u8 = 10;
 const DISSOLVE: u8 = 11;
 const BURY: u8 = 12;
+const YIELD: u8 = 13;
 
 const BY_WINDOW: u8 = 0;
 const BY_TOKEN: u8 = 1;
@@ -95,6 +97,11 @@ impl Writer {
                 self.0.push(BURY);
                 self.0.extend_from_slice(&tombstone.to_bytes());
             }
+            CharterCommand::Yield { winner, witness } => {
+                self.0.push(YIELD);
+                self.0.extend_from_slice(&winner.0.to_le_bytes());
+                self.0.extend_from_slice(&witness.0);
+            }
         }
     }
 }
@@ -132,6 +139,7 @@ impl Reader {
             REVOKE_CLIENT => CharterCommand::RevokeClient { key: ClientKey(self.array()?) },
             DISSOLVE => CharterCommand::Dissolve { winner: ClusterId(self.fixed_u64()?) },
             BURY => CharterCommand::Bury(Tombstone::from_bytes(&self.array()?)),
+            YIELD => CharterCommand::Yield { winner: ClusterId(self.fixed_u64()?), witness: self.key()? },
             kind => return Err(undefined("change of the charter", kind)),
         })
     }
