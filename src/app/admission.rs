@@ -144,7 +144,7 @@ impl Desk {
 
     async fn join(&self, node: Candidate, claim: &[u8], run: Incarnation) -> Answer {
         let key = node.key;
-        let Some(by) = self.right(key, claim, true) else { return self.waits(node, sealed(key)) };
+        let Some(by) = self.right(key, claim) else { return self.waits(node, sealed(key)) };
         match self.admit(node, by, run).await {
             // Applied here, for that is where the answer comes from.
             Ok(()) => self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
@@ -159,7 +159,7 @@ impl Desk {
         }
         let (mut answer, mut admitted) = (Answer::Absorbed, Vec::new());
         for node in nodes {
-            if let Some(by) = self.right(node.key, &[], node.key == key) {
+            if let Some(by) = self.right(node.key, &[]) {
                 admitted.push((node, by));
             } else {
                 let why = sealed(node.key);
@@ -219,8 +219,8 @@ impl Desk {
         }
     }
 
-    /// By which right a node may come in, if by any. `proven`: it is this node that asks, and so has shown that it holds its key.
-    fn right(&self, key: PublicKey, claim: &[u8], proven: bool) -> Option<Admission> {
+    /// By which right a node may come in, if by any.
+    fn right(&self, key: PublicKey, claim: &[u8]) -> Option<Admission> {
         let view = self.handle.view();
         let charter = &view.facts().charter;
         if member_with(view.facts(), key).is_some() {
@@ -234,7 +234,7 @@ impl Desk {
             TrustMode::LanOpen | TrustMode::Locked if !claim.is_empty() => {
                 Some(Admission::Token(TokenId(claim.try_into().ok()?)))
             }
-            _ if proven && charter.approved.contains(&key.fingerprint()) => Some(Admission::Approval),
+            _ if charter.approved.contains(&key.fingerprint()) => Some(Admission::Approval),
             TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
             TrustMode::LanOpen | TrustMode::Locked => None,
         }
