@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::dispatch::Whence;
 use super::node::Node;
 use super::render;
+use super::yielding::YieldRefusal;
 use crate::command::{self, CharterCommand, ClientKey, TokenId};
 use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
 use crate::ids::{ClusterId, PublicKey};
@@ -37,7 +39,12 @@ pub trait Host: Send + Sync {
     fn seen(&self) -> Vec<SeenNode>;
     /// Makes key and certificate for a client.
     fn issue(&self, authority: &command::Authority, name: &str) -> Result<IssuedClient, String>;
+    /// Gives the cluster up for another one, as its operator orders.
+    fn give_up_for(&self, winner: ClusterId) -> GivingUp;
 }
+
+/// What comes of an order to give the cluster up. It is carried out whether somebody waits for that or not.
+pub type GivingUp = Pin<Box<dyn Future<Output = Result<(), YieldRefusal>> + Send>>;
 
 /// A node that waits for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,6 +274,15 @@ impl Admin for AdminService {
         require_here(&request)?;
         self.change(CharterCommand::Seal).await?;
         Ok(Response::new(pb::WindowCloseResponse {}))
+    }
+
+    async fn give_up(
+        &self,
+        request: Request<pb::GiveUpRequest>,
+    ) -> Result<Response<pb::GiveUpResponse>, Status> {
+        require_here(&request)?;
+        self.host.give_up_for(ClusterId(request.into_inner().cluster)).await?;
+        Ok(Response::new(pb::GiveUpResponse {}))
     }
 
     async fn client_issue(

@@ -55,8 +55,9 @@ pub mod version;
 mod waiting;
 mod watch;
 mod watch_codec;
+mod yielding;
 
-pub use admin::{ClusterBeside, Host, IssuedClient, PendingNode, SeenNode};
+pub use admin::{ClusterBeside, GivingUp, Host, IssuedClient, PendingNode, SeenNode};
 pub use answers::Answers;
 pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;
@@ -65,3 +66,4 @@ pub use record::methods;
 pub use server::{Admit, Api, ApiOptions, Listener, MetricsText, Plaintext, Stay, Task, TlsSource};
 pub use stop::{Stop, Stopping};
 pub use waiting::{AroundNode, Waiting, WaitingNode};
+pub use yielding::YieldRefusal;

@@ -1,21 +1,24 @@
 //! Other clusters on the LAN: who they are, and what becomes of this one.
 //!
-//! Owns: when they are asked, and which conflicts there are. Must never: decide who gives itself up (`formation::course` does), give this cluster up before the
-//! other one has taken its members in, or take what is announced for a cluster: only a member's own answer is one. Driven by `peers`.
+//! Owns: when they are asked, and which conflicts there are. Must never: decide who gives itself up (`formation::course` does, or an operator), give this cluster
+//! up before the other one has taken its members in, or take what is announced for a cluster: only a member's own answer is one. Driven by `peers`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use smol::Timer;
+use smol::channel::Receiver;
 
 use super::admission::Desk;
 use super::lan::Lan;
 use super::staggered::staggered;
+use crate::api::YieldRefusal;
 use crate::command::CharterCommand;
 use crate::formation::{ABSORBED_MAX, Answer, Candidate, Conflict, Course, Question, Standing, View, course};
-use crate::ids::ClusterId;
+use crate::ids::{ClusterId, PublicKey};
 use crate::peer::Transport;
 use crate::store::Member;
 use crate::time::Instant;
@@ -69,6 +72,24 @@ impl Conflicts {
     }
 }
 
+/// An operator's order that this cluster give itself up for another one.
+pub(super) struct Order {
+    pub(super) winner: ClusterId,
+    /// Is told what has come of it.
+    pub(super) done: oneshot::Sender<Result<(), YieldRefusal>>,
+}
+
+/// Why another cluster has not taken this one's members in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum NotTakenIn {
+    /// An operator has to let them in there.
+    #[error("{0}")]
+    Pending(String),
+    /// Anything else.
+    #[error("{0}")]
+    Said(String),
+}
+
 /// See the module.
 pub(super) struct Encounters {
     pub(super) transport: Arc<Transport>,
@@ -107,9 +128,45 @@ impl Encounters {
         }
     }
 
+    /// Carries out what operators order, one after the other, until it is dropped.
+    pub(super) async fn obey(&self, orders: Receiver<Order>) {
+        while let Ok(Order { winner, done }) = orders.recv().await {
+            tracing::warn!(%winner, "an operator orders that this cluster give itself up for another one");
+            let outcome = self.yield_to(winner).await;
+            if let Err(refusal) = &outcome {
+                tracing::warn!(%winner, %refusal, "the cluster goes on");
+            }
+            // Whoever has ordered it may not wait for that any more.
+            drop(done.send(outcome));
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn yield_to(&self, winner: ClusterId) -> Result<(), YieldRefusal> {
+        let handle = &self.desk.handle;
+        // All who are members by now are to be taken in.
+        handle.read_barrier().await.map_err(YieldRefusal::Leaderless)?;
+        if let Some(why) = self.desk.has_nothing_to_say() {
+            return Err(YieldRefusal::Speechless(why));
+        }
+        let beside = self.desk.conflicts.list().remove(&winner).ok_or(YieldRefusal::NoConflict(winner))?;
+        let is_meant = |standing: &Standing| standing.cluster == winner;
+        let found = self.ask_who(&beside.addresses, is_meant).await;
+        let (at, _) = found.ok_or(YieldRefusal::Silent(winner))?;
+        let witness = self.hand_members_over(at).await.map_err(|why| match why {
+            NotTakenIn::Pending(_) => YieldRefusal::Sealed(winner),
+            NotTakenIn::Said(why) => YieldRefusal::Declined { cluster: winner, why },
+        })?;
+        let order = CharterCommand::Yield { winner, witness };
+        let applied = handle.change_charter(order).await.map_err(YieldRefusal::Unknown)?;
+        applied.outcome.map(drop).map_err(YieldRefusal::Rejected)
+    }
+
     /// What this encounter has come to.
     async fn meet(&self, announced: ClusterId, addresses: Vec<SocketAddr>) -> String {
-        let Some((at, other)) = self.ask_who(&addresses).await else { return "nobody answers".into() };
+        let Some((at, other)) = self.ask_who(&addresses, |_| true).await else {
+            return "nobody answers".into();
+        };
         let own = self.desk.standing();
         if other.cluster == own.cluster {
             self.desk.conflicts.resolved(announced);
@@ -128,16 +185,20 @@ impl Encounters {
         }
     }
 
-    /// The first of them that answers, and what it says of its cluster.
-    async fn ask_who(&self, addresses: &[SocketAddr]) -> Option<(SocketAddr, Standing)> {
+    /// The first of them that answers as whoever is meant, and what it says of its cluster.
+    async fn ask_who(
+        &self,
+        addresses: &[SocketAddr],
+        is_meant: impl Fn(&Standing) -> bool,
+    ) -> Option<(SocketAddr, Standing)> {
         let (name, view) = (self.desk.name.clone(), View::default());
         let question = Question::Probe { name, over: None, view };
-        let question = &question;
+        let (question, is_meant) = (&question, &is_meant);
         let ask = |at: &SocketAddr| {
             let at = *at;
             async move {
                 match self.transport.ask_stranger(at, question).await {
-                    Ok((_, Answer::Member(standing))) => Ok((at, standing)),
+                    Ok((_, Answer::Member(standing))) if is_meant(&standing) => Ok((at, standing)),
                     _ => Err(()),
                 }
             }
@@ -147,30 +208,47 @@ impl Encounters {
 
     /// Has the other cluster take this one's members in, and gives this one up then.
     async fn give_up_for(&self, winner: &Standing, at: SocketAddr) -> String {
-        let handle = &self.desk.handle;
-        let candidate = |member: &Member| {
-            let (name, peer_urls) = (member.attributes.name.clone(), member.attributes.peer_urls.clone());
-            Some(Candidate { key: member.key?, name, peer_urls })
-        };
-        let mut nodes: Vec<Candidate> = handle.view().facts().members.iter().filter_map(candidate).collect();
-        if nodes.len() > ABSORBED_MAX {
-            return "this cluster has too many members to give itself up by itself".into();
-        }
-        nodes.sort_by_key(|node| node.key);
-        let question = Question::Absorb { cluster: self.desk.identity.cluster(), nodes };
-        match self.transport.ask_stranger(at, &question).await {
-            Ok((_, Answer::Absorbed)) => {}
-            Ok((_, Answer::Pending(why) | Answer::Wait(why) | Answer::Refused(why))) => return why,
-            Ok(_) => return "it answers something else than it was asked".into(),
-            Err(error) => return error.to_string(),
+        if let Err(why) = self.hand_members_over(at).await {
+            return why.to_string();
         }
         // What a user writes before this is in the log prevents it, and what comes after that fails.
-        let winner = winner.cluster;
+        let (handle, winner) = (&self.desk.handle, winner.cluster);
         match handle.change_charter(CharterCommand::Dissolve { winner }).await.map(|applied| applied.outcome)
         {
             Ok(Ok(_)) => "this one has given itself up for it".into(),
             Ok(Err(rejection)) => rejection.to_string(),
             Err(error) => error.to_string(),
+        }
+    }
+
+    /// Has the other cluster take this one's members in; the key of its member that says so.
+    async fn hand_members_over(&self, at: SocketAddr) -> Result<PublicKey, NotTakenIn> {
+        let candidate = |member: &Member| {
+            let (name, peer_urls) = (member.attributes.name.clone(), member.attributes.peer_urls.clone());
+            Some(Candidate { key: member.key?, name, peer_urls })
+        };
+        let view = self.desk.handle.view();
+        let own = PublicKey(*self.desk.identity.key.public());
+        let (asks, mut others): (Vec<Candidate>, Vec<Candidate>) =
+            view.facts().members.iter().filter_map(candidate).partition(|node| node.key == own);
+        drop(view);
+        others.sort_by_key(|node| node.key);
+        let mut others = others.chunks(ABSORBED_MAX - 1);
+        let mut witness = self.hand_over(at, [&asks, others.next().unwrap_or_default()].concat()).await?;
+        for more in others {
+            witness = self.hand_over(at, [&asks, more].concat()).await?;
+        }
+        Ok(witness)
+    }
+
+    async fn hand_over(&self, at: SocketAddr, nodes: Vec<Candidate>) -> Result<PublicKey, NotTakenIn> {
+        let question = Question::Absorb { cluster: self.desk.identity.cluster(), nodes };
+        match self.transport.ask_stranger(at, &question).await {
+            Ok((witness, Answer::Absorbed)) => Ok(witness),
+            Ok((_, Answer::Pending(why))) => Err(NotTakenIn::Pending(why)),
+            Ok((_, Answer::Wait(why) | Answer::Refused(why))) => Err(NotTakenIn::Said(why)),
+            Ok(_) => Err(NotTakenIn::Said("it answers something else than it was asked".into())),
+            Err(error) => Err(NotTakenIn::Said(error.to_string())),
         }
     }
 }

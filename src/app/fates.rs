@@ -342,7 +342,7 @@ mod tests {
         assert!(!may_leave(unneeded, &facts(&[1], false), true), "a user may have");
 
         let key = test_founding(1).identity.key;
-        let end = Dissolution { winner: ClusterId(9), at: LogIndex(6) };
+        let end = Dissolution { winner: ClusterId(9), at: LogIndex(6), ordered: false };
         let told = Parting::Told(sign(&key, ClusterId(1), end));
         let mut known = facts(&[1], false);
         known.members[0].key = Some(PublicKey(*key.public()));

@@ -1,16 +1,21 @@
-//! What the operator's service asks of the process: what is around the node, and certificates for clients.
+//! What the operator's service asks of the process: what is around the node, certificates for clients, and that the cluster end.
 //!
-//! Owns: nothing; it looks where others keep it. Must never: change anything. Made by `serve`, asked by `api`.
+//! Owns: nothing; it looks where others keep it, and hands orders on. Must never: change anything. Made by `serve`, asked by `api`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
+use smol::channel::Sender;
+
 use super::admission::Pending;
-use super::encounters::Conflicts;
+use super::encounters::{Conflicts, Order};
 use super::lan::Lan;
-use crate::api::{ClusterBeside, Host, IssuedClient, PendingNode, SeenNode};
+use crate::api::{ClusterBeside, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
 use crate::command::{self, ClientKey};
 use crate::discovery::Sighting;
+use crate::ids::ClusterId;
+use crate::runtime::ServeError;
 use crate::runtime::clock::Clock;
 use crate::time::Instant;
 use crate::tls::{Authority, Issued};
@@ -21,6 +26,8 @@ pub(super) struct Operator {
     pub(super) lan: Option<Arc<Lan>>,
     pub(super) pending: Arc<Pending>,
     pub(super) conflicts: Arc<Conflicts>,
+    /// To whoever meets the other clusters.
+    pub(super) orders: Sender<Order>,
     pub(super) clock: Clock,
     /// When the node began to serve.
     pub(super) began: Instant,
@@ -72,5 +79,17 @@ impl Host for Operator {
             Ok(IssuedClient { authority, certificate, key, known_by: ClientKey(key_hash) })
         });
         issued.map_err(|error| error.to_string())
+    }
+
+    fn give_up_for(&self, winner: ClusterId) -> GivingUp {
+        let (done, outcome) = oneshot::channel();
+        let handed_on = match &self.lan {
+            Some(_) => self.orders.try_send(Order { winner, done }).map_err(|_| YieldRefusal::Busy),
+            None => Err(YieldRefusal::Alone),
+        };
+        Box::pin(async move {
+            handed_on?;
+            outcome.await.unwrap_or(Err(YieldRefusal::Unknown(ServeError::Stopped)))
+        })
     }
 }

@@ -15,7 +15,7 @@ use smol::{LocalExecutor, Timer};
 
 use super::addresses::Addresses;
 use super::admission::Desk;
-use super::encounters::Encounters;
+use super::encounters::{Encounters, Order};
 use super::fates::Fates;
 use super::forming;
 use super::lan::Lan;
@@ -48,18 +48,18 @@ pub(super) struct Members {
     pub(super) prng: Prng,
     /// Who is listened to that is in no cluster yet; none: nobody.
     pub(super) trust: Option<Trust>,
-    /// Where others may be, if nodes find each other; and what is answered to those that have no cluster.
-    pub(super) found: Option<(Arc<Lan>, Desk)>,
+    /// Where others may be, if nodes find each other; what is answered to those that have no cluster; and what operators order about other clusters.
+    pub(super) found: Option<(Arc<Lan>, Desk, Receiver<Order>)>,
 }
 
 impl Members {
     fn start(&mut self) -> Result<Peers, StartError> {
         let Self { handle, identity, listen, clock, prng, trust, found } = self;
         let forming = trust.clone().map(|trust| match found {
-            Some((_, desk)) => (Trust { tokens: Some(desk.tokens()), ..trust }, desk.clone().answerer()),
+            Some((_, desk, _)) => (Trust { tokens: Some(desk.tokens()), ..trust }, desk.clone().answerer()),
             None => (trust, forming::answerer(identity, handle)),
         });
-        let lan = found.as_ref().map(|(lan, _)| Arc::clone(lan));
+        let lan = found.as_ref().map(|(lan, ..)| Arc::clone(lan));
         let (identity, prng) = (identity.clone(), prng.fork());
         Peers::start(Options { identity, listen: *listen, prng, clock: *clock, forming }, handle, lan)
     }
@@ -84,13 +84,14 @@ impl Members {
         let transport = Arc::clone(&peers.transport);
         let meeting = async {
             match self.found {
-                Some((lan, desk)) => {
+                Some((lan, desk, orders)) => {
                     let fates = Fates {
                         transport: Arc::clone(&transport),
                         desk: desk.clone(),
                         lan: Arc::clone(&lan),
                     };
-                    or(Encounters { transport, desk, lan }.look_out(), fates.decided()).await;
+                    let encounters = Encounters { transport, desk, lan };
+                    or(or(encounters.look_out(), encounters.obey(orders)), fates.decided()).await;
                     // The node stops.
                     std::future::pending::<()>().await;
                 }

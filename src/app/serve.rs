@@ -56,6 +56,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// How long a member goes on after its cluster has given itself up, for the others to learn of that.
 const LINGER: Duration = Duration::from_secs(2);
+/// Orders of an operator's that wait for the one that is being carried out.
+const ORDERS_MAX: usize = 1;
 /// How often a drain looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long a new node waits before it tries again to publish what it is called.
@@ -484,6 +486,7 @@ fn beside(
     let Place { name, identity, tail, trust, lan, .. } = place;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (pending, conflicts) = (Arc::default(), Arc::default());
+    let (orders, ordered) = smol::channel::bounded(ORDERS_MAX);
     let desk = Desk {
         identity: identity.clone(),
         name: name.clone(),
@@ -502,9 +505,9 @@ fn beside(
         clock,
         prng: Prng::new(seed),
         trust: Some(trust.clone()),
-        found: lan.clone().map(|lan| (lan, desk)),
+        found: lan.clone().map(|lan| (lan, desk, ordered)),
     };
-    Ok((members, Operator { lan: lan.clone(), pending, conflicts, clock, began: clock.now() }))
+    Ok((members, Operator { lan: lan.clone(), pending, conflicts, orders, clock, began: clock.now() }))
 }
 
 /// Waits for a signal, a fault, or word that this member has no part in its cluster any more.

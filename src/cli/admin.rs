@@ -154,6 +154,13 @@ pub fn status(settings: &ClientSettings) -> Result<pb::StatusResponse, AdminErro
     })
 }
 
+/// Has the cluster give itself up for another one.
+pub fn give_up_for(settings: &ClientSettings, cluster: u64) -> Result<(), AdminError> {
+    ask(settings, async |mut client| {
+        client.give_up(timed(settings, pb::GiveUpRequest { cluster })).await.map(drop)
+    })
+}
+
 /// Has it done.
 pub fn perform(settings: &ClientSettings, job: Job) -> Result<Done, AdminError> {
     if let Job::ClientIssue { name, out } = job {

@@ -1,4 +1,4 @@
-//! What is done to a stopped node only after somebody has agreed.
+//! What is done only after somebody has agreed.
 //!
 //! Owns: the answer that counts as consent, given beforehand or at the terminal. Must never: take anything else for it. Used by the commands that cannot be
 //! undone.
@@ -12,7 +12,7 @@ use super::output;
 /// What has to be typed.
 pub(super) const CONSENT: &str = "yes";
 
-/// Which node, and whether somebody has agreed already.
+/// Which stopped node, and whether somebody has agreed already.
 #[derive(Debug)]
 pub struct Job {
     pub(super) data_dir: PathBuf,
@@ -30,15 +30,20 @@ impl Job {
 
     /// Whether somebody agrees, beforehand or now.
     pub(super) fn is_agreed(&self) -> io::Result<bool> {
-        if self.agreed {
-            return Ok(true);
-        }
-        output::to_stdout(|out| {
-            write!(out, "Type {CONSENT} to go on: ")?;
-            out.flush()
-        })?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        Ok(answer.trim() == CONSENT)
+        is_given(self.agreed)
     }
+}
+
+/// Whether somebody agrees, beforehand or now.
+pub(super) fn is_given(beforehand: bool) -> io::Result<bool> {
+    if beforehand {
+        return Ok(true);
+    }
+    output::to_stdout(|out| {
+        write!(out, "Type {CONSENT} to go on: ")?;
+        out.flush()
+    })?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == CONSENT)
 }

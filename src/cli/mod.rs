@@ -11,6 +11,7 @@ mod client;
 mod consent;
 mod doctor;
 mod fields;
+mod give_up;
 mod help;
 mod json;
 mod keep_alive;
@@ -72,6 +73,8 @@ enum Failure {
     Recover(#[from] recover::RecoverError),
     #[error(transparent)]
     Prepare(#[from] prepare_image::PrepareError),
+    #[error(transparent)]
+    Yield(#[from] give_up::YieldError),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
     #[error(transparent)]
@@ -206,6 +209,10 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
     }
     if command.name == spec::PREPARE_IMAGE.name {
         prepare_image::perform(&prepare_image::job(&parsed)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if command.name == spec::YIELD.name {
+        give_up::perform(&settings, &give_up::job(&parsed)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if command.name == spec::NODE_FINGERPRINT.name {

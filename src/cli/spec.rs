@@ -503,6 +503,23 @@ exit code is 1 if anything is FAIL.
     ],
 };
 
+/// Ends one of two clusters that cannot become one by themselves.
+pub const YIELD: Command = Command {
+    name: "yield",
+    alias: None,
+    usage: "[flags] [cluster]",
+    about: "Give this cluster up for another one with which it is in conflict",
+    details: "\
+Where \"covey status\" says CONFLICT, one of the two clusters has to go. On one of its boxes, this says what is given up
+and for which cluster, and asks. Then all its boxes join the other one; those that are away now do once they are back.
+What a box had is kept in \"archive\" in its data directory, and nobody is served it any more.
+
+The other cluster has to let the boxes in first. Where it is sealed, its operator approves each of them, and then this
+is typed again. The cluster's id is needed only where there are several.
+",
+    flags: &[switch("yes", "Do not ask")],
+};
+
 /// Makes a disk one of a node that has never run.
 pub const PREPARE_IMAGE: Command = Command {
     name: "prepare-image",
@@ -548,6 +565,7 @@ pub const COMMANDS: &[&Command] = &[
     &MOVE_LEADER,
     &SNAPSHOT,
     &RECOVER,
+    &YIELD,
     &PREPARE_IMAGE,
     &NODE_FINGERPRINT,
     &NODE_PENDING,

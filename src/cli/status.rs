@@ -62,8 +62,9 @@ pub fn judge(status: &pb::StatusResponse) -> Verdict {
             line,
             &[
                 "decide which of the two stays: both go on as they are until then",
-                "on every box of the other one: stop covey, \"covey prepare-image --data-dir DIR\", start covey (its data is lost)",
-                "if they are pending then, let them in: \"covey node approve FINGERPRINT\"",
+                &format!("if it is the other one: \"covey yield {:x}\" on this box", conflict.cluster),
+                &format!("if it is this one: \"covey yield {:x}\" on a box of the other one", cluster.id),
+                "whoever yields keeps its data as an archive only; \"covey doctor\" on both sides looks for what else keeps them apart",
             ],
         );
     }
@@ -150,7 +151,7 @@ fn standing(cluster: &pb::Cluster) -> String {
     }
 }
 
-fn name_of(cluster: &pb::Cluster, id: u64) -> String {
+pub(super) fn name_of(cluster: &pb::Cluster, id: u64) -> String {
     let found = cluster.members.iter().find(|member| member.id == id);
     found.map_or_else(|| format!("{id:x}"), shown_name)
 }

@@ -126,6 +126,17 @@ fn what_is_wrong_is_named_with_what_to_do() {
 }
 
 #[test]
+fn in_a_conflict_either_operator_is_told_what_to_type() {
+    let conflict = pb::Conflict { cluster: 0xdd, ..pb::Conflict::default() };
+    let steps = verdict(|cluster| cluster.conflicts.push(conflict)).next.join("\n");
+    for typed in
+        ["\"covey yield dd\" on this box", "\"covey yield c1\" on a box of the other", "\"covey doctor\""]
+    {
+        assert!(steps.contains(typed), "{typed}: {steps}");
+    }
+}
+
+#[test]
 fn a_node_without_a_cluster_says_what_it_waits_for() {
     let status =
         pb::StatusResponse { waits_for: "nobody else is there".into(), ..pb::StatusResponse::default() };

@@ -38,7 +38,7 @@ pub(super) const TEXT_BYTES_MAX: usize = 4096;
 const URLS_MAX: usize = 16;
 /// What is shown for being let in is no longer.
 pub const CLAIM_BYTES_MAX: usize = 256;
-/// No cluster that nobody has written to has more members.
+/// So many members of another cluster are taken in at a time, whoever asks for that among them.
 pub const ABSORBED_MAX: usize = 32;
 /// No view names more nodes. Of more, the ones with the lowest fingerprints are those that matter.
 pub const VIEW_NODES_MAX: usize = 512;

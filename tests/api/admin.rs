@@ -53,6 +53,7 @@ async fn codes(client: &mut AdminClient<Channel>) -> Vec<(&'static str, Code)> {
         ("NodeApprove", code(client.node_approve(approve).await)),
         ("WindowOpen", code(client.window_open(pb::WindowOpenRequest { seconds: 600 }).await)),
         ("WindowClose", code(client.window_close(pb::WindowCloseRequest {}).await)),
+        ("GiveUp", code(client.give_up(pb::GiveUpRequest { cluster: 7 }).await)),
         ("ClientIssue", code(client.client_issue(pb::ClientIssueRequest { name: name.clone() }).await)),
         ("ClientRevoke", code(client.client_revoke(pb::ClientRevokeRequest { name }).await)),
     ]
@@ -70,7 +71,7 @@ fn the_operator_of_the_box_may_do_everything() {
         for (call, code) in codes(&mut client).await {
             let expected = match call {
                 "TokenRevoke" | "ClientRevoke" => Code::NotFound,
-                "WindowOpen" | "ClientIssue" => Code::FailedPrecondition,
+                "WindowOpen" | "GiveUp" | "ClientIssue" => Code::FailedPrecondition,
                 _ => Code::Ok,
             };
             assert_eq!(code, expected, "{call}");
@@ -183,6 +184,26 @@ fn clients_are_issued_listed_and_revoked_by_name() {
         assert_eq!(client.client_revoke(revoke("ci")).await.unwrap().into_inner().revoked, 1);
         assert!(server.handle.view().facts().charter.clients.is_empty());
         assert_eq!(client.client_revoke(revoke("ci")).await.unwrap_err().code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn an_order_to_give_the_cluster_up_names_the_other_one_and_a_refusal_says_what_to_type() {
+    run(async {
+        let beside = ClusterBeside {
+            cluster: ClusterId(0xdd),
+            addresses: Vec::new(),
+            why: "both".into(),
+            since: Duration::ZERO,
+        };
+        let around = Around { conflicts: Mutex::new(vec![beside]), ..Around::default() };
+        let server = with(around).await;
+        let mut client = AdminClient::new(server.channel().await);
+        client.give_up(pb::GiveUpRequest { cluster: 0xdd }).await.unwrap();
+        let refused = client.give_up(pb::GiveUpRequest { cluster: 0xee }).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        let text = "covey: this cluster is not in conflict with cluster ee: \"covey status\" names those";
+        assert!(refused.message().starts_with(text), "{refused}");
     });
 }
 

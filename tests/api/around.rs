@@ -5,9 +5,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use covey::api::{ClusterBeside, Host, IssuedClient, PendingNode, SeenNode};
+use covey::api::{ClusterBeside, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
 use covey::command::{self, ClientKey};
 use covey::formation::Fingerprint;
+use covey::ids::ClusterId;
 
 /// What is around a node, as a test says it.
 #[derive(Default)]
@@ -42,5 +43,11 @@ impl Host for Around {
             key: text("key"),
             known_by: ClientKey(*Fingerprint::from_bytes([9; 32]).bytes()),
         })
+    }
+
+    fn give_up_for(&self, winner: ClusterId) -> GivingUp {
+        let known = self.conflicts.lock().unwrap().iter().any(|beside| beside.cluster == winner);
+        let outcome = if known { Ok(()) } else { Err(YieldRefusal::NoConflict(winner)) };
+        Box::pin(async move { outcome })
     }
 }

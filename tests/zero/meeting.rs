@@ -62,6 +62,90 @@ fn two_halves_that_were_written_to_go_on_as_they_are_and_say_so() {
     }
 }
 
+/// Two boxes on each side, both sides written to, and in conflict.
+fn in_conflict() -> Lan {
+    let lan = apart();
+    lan.boxes[0].must(&["put", "left", "1"]);
+    lan.boxes[2].must(&["put", "right", "2"]);
+    lan.join();
+    for one in &lan.boxes {
+        until("the conflict in a status", APART, || conflict(one).map(drop));
+    }
+    lan
+}
+
+/// What a box says of a conflict, if its cluster is in one.
+fn conflict(one: &Box) -> Option<String> {
+    let (_, status) = one.exit(&["status"]);
+    status.starts_with("CONFLICT").then_some(status)
+}
+
+/// All boxes are one cluster, which has what was written on the left alone.
+fn are_the_left_ones(boxes: &[Box]) {
+    until("one cluster of all", TOGETHER, || are_one(boxes, boxes.len(), 3));
+    for one in boxes {
+        assert_eq!((&one.must(&["get", "left"])[..], &one.must(&["get", "right"])[..]), ("left\n1\n", ""));
+    }
+}
+
+/// The order is given on a box that does not lead, and after a no.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn an_operator_gives_up_one_of_two_clusters_that_were_written_to() {
+    let lan = in_conflict();
+    let learner = learner_of(&lan.boxes[2..]) + 2;
+    let status = conflict(&lan.boxes[learner]).unwrap();
+    assert!(status.contains("covey yield ") && status.contains("covey doctor"), "{status}");
+    let refused = lan.boxes[learner].run(&["yield"]).unwrap_err();
+    assert!(refused.contains("nothing was given up"), "{refused}");
+    assert_eq!(lan.boxes[2].must(&["get", "right"]), "right\n2\n");
+    let said = lan.boxes[learner].must(&["yield", "--yes"]);
+    assert!(said.contains("is given up") && said.contains("archive"), "{said}");
+    are_the_left_ones(&lan.boxes);
+    assert_eq!((archives(&lan.boxes[2]), archives(&lan.boxes[3])), (1, 1));
+    wrote_everywhere(&lan.boxes);
+}
+
+/// The box that was away has what users have written, and goes by the others' word that an operator gave it up.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_box_that_was_away_when_an_operator_gave_its_cluster_up_follows_the_others() {
+    let mut lan = in_conflict();
+    let learner = learner_of(&lan.boxes[2..]) + 2;
+    let stays = 5 - learner;
+    lan.boxes[learner].kill();
+    lan.boxes[stays].must(&["yield", "--yes"]);
+    let tombstones = lan.boxes[stays].data_dir.join("tombstones");
+    until("the rest is one cluster", TOGETHER, || {
+        let members = lan.boxes[stays].members();
+        (members.len() == 4 && members == lan.boxes[0].members()).then_some(())
+    });
+    until("the tombstone is buried", APART, || (!tombstones.exists()).then_some(()));
+    lan.boxes[learner].start(&[]);
+    are_the_left_ones(&lan.boxes);
+    assert!(lan.boxes[learner].log().contains("while this member was away"), "it was told");
+    assert_eq!(archives(&lan.boxes[learner]), 1);
+}
+
+/// The other cluster's operator approves each box, and the order is given once more.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_sealed_cluster_lets_in_those_that_yield_to_it_once_they_are_approved() {
+    let lan = in_conflict();
+    lan.boxes[0].must(&["window", "close"]);
+    let refused = lan.boxes[2].run(&["yield", "--yes"]).unwrap_err();
+    assert!(refused.contains("covey node approve") && refused.contains("the same here again"), "{refused}");
+    are_one(&lan.boxes[2..], 2, 1).expect("they go on");
+    assert_eq!(lan.boxes[3].must(&["get", "right"]), "right\n2\n");
+    let waiting: String = lan.boxes[..2].iter().map(|one| one.must(&["node", "pending"])).collect();
+    assert_eq!(waiting.lines().count(), 2, "{waiting}");
+    for line in waiting.lines() {
+        lan.boxes[1].must(&["node", "approve", line.split(", ").next().unwrap()]);
+    }
+    until("the order", APART, || lan.boxes[2].run(&["yield", "--yes"]).ok());
+    are_the_left_ones(&lan.boxes);
+}
+
 /// The box that founded a cluster alone meets another one, and is as good as new there.
 #[test]
 #[ignore = "needs root and namespaces: .ci/run zero"]
