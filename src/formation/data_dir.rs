@@ -144,8 +144,8 @@ pub type ContentError = Box<dyn Error + Send + Sync>;
 pub struct Content<'a> {
     /// The facts before the first batch.
     pub meta: Meta,
-    /// What is folded in after that, as from an overlay: each a commit of its own, so that none needs to be large. What the last one says
-    /// of `applied` must be the position that the log continues.
+    /// What is folded in after that: each a commit of its own, so that none needs to be large; one may end inside of a revision. What the last one
+    /// says of `applied` must be the position that the log continues.
     pub batches: &'a mut dyn Iterator<Item = Result<FoldBatch, ContentError>>,
     /// The position that the log continues.
     pub log_start: Position,
@@ -273,7 +273,7 @@ fn establish<D: Directory>(
     let mut store = Store::open_in(root, STORE_NAME, options.store)?;
     store.initialise(&content.meta)?;
     for batch in content.batches {
-        store.fold(&batch.map_err(OpenError::Content)?)?;
+        store.fold_part(&batch.map_err(OpenError::Content)?)?;
     }
     let (log, wal_options) = log_directory(root, options)?;
     for name in log.list().map_err(failed("list", LOG_NAME))? {

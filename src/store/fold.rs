@@ -23,7 +23,7 @@ use super::schema::{
     write_live, write_rev,
 };
 use super::types::{ChangeKind, FoldBatch, Head, Lease, Meta, SweepStep};
-use crate::ids::{LeaseId, VersionId};
+use crate::ids::{LeaseId, Revision, VersionId};
 
 /// redb's page size.
 pub const PAGE_BYTES: usize = 4096;
@@ -34,8 +34,8 @@ pub const ROW_OVERHEAD_BYTES: usize = 64;
 /// How finely a transaction's room is handed out.
 const PIECES_PER_STAGE: usize = 8;
 
-/// The facts after `batch`, having checked that it continues `before`.
-pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
+/// The facts after `batch`, having checked that it continues `before`, at `first` or above.
+pub fn facts_after(before: &Meta, batch: &FoldBatch, first: Revision) -> Meta {
     let after = &batch.meta;
     assert!(after.applied >= before.applied, "the applied index does not go back");
     assert!(after.revision >= before.revision, "the revision does not go back");
@@ -43,8 +43,8 @@ pub fn facts_after(before: &Meta, batch: &FoldBatch) -> Meta {
     assert!(after.ever_compacted || !before.ever_compacted, "a compaction is not forgotten");
     assert!(after.compacted <= after.revision, "nothing is compacted before it happened");
     let mut last = before.revision;
-    if let (Some(first), Some(end)) = (batch.changes.iter().next(), batch.changes.last()) {
-        assert!(first.id.main > last, "a change is folded once");
+    if let (Some(change), Some(end)) = (batch.changes.iter().next(), batch.changes.last()) {
+        assert!(change.id.main >= first, "a change is folded once");
         last = end.id.main;
     }
     if let Some(sweep) = &batch.sweep {

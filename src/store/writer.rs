@@ -212,8 +212,18 @@ impl Store {
     /// batch's, and the applied index, the revision and the compacted revision do not go back. A batch cannot be
     /// folded twice.
     pub fn fold(&mut self, batch: &FoldBatch) -> Result<(), StoreError> {
+        self.fold_from(self.meta.revision.next(), batch)
+    }
+
+    /// The same for a part of a content that comes in order, but not in whole revisions: the changes may go on in the revision that the last part has ended
+    /// in. Nobody reads such a store before it has all of them.
+    pub fn fold_part(&mut self, batch: &FoldBatch) -> Result<(), StoreError> {
+        self.fold_from(self.meta.revision, batch)
+    }
+
+    fn fold_from(&mut self, first: Revision, batch: &FoldBatch) -> Result<(), StoreError> {
         assert!(self.initialised, "a store is founded before it is folded into");
-        let meta = fold::facts_after(&self.meta, batch);
+        let meta = fold::facts_after(&self.meta, batch, first);
         let dirty_bytes_max = self.dirty_bytes_max();
         self.commit_with(meta, Sureness::Durable, |database, meta| {
             let stages = fold::write_rows(database, &batch.changes, &batch.leases, dirty_bytes_max)?;
@@ -408,7 +418,7 @@ fn create_schema(database: &Database) -> Result<(), StoreError> {
 mod tests {
     use super::{Base, Store};
     use crate::ids::LogIndex;
-    use crate::store::testing::{Disk, at, batch, everything, founded, open, put};
+    use crate::store::testing::{Disk, at, batch, delete, dump, everything, founded, open, put};
 
     #[test]
     fn a_base_is_shared_between_threads_and_a_store_moves_to_one() {
@@ -425,6 +435,28 @@ mod tests {
         let batch = batch(&store, vec![(at(2, 0), put("k", "v", 2, 1))]);
         store.fold(&batch).unwrap();
         drop(store.fold(&batch));
+    }
+
+    #[test]
+    fn a_revision_may_come_in_parts() {
+        let changes = [
+            (at(2, 0), put("a", "v", 2, 1)),
+            (at(2, 1), put("b", "v", 2, 1)),
+            (at(2, 2), put("a", "w", 2, 2)),
+            (at(2, 3), delete("b")),
+            (at(3, 0), put("b", "v", 3, 1)),
+        ];
+        let mut whole = founded(&Disk::default());
+        whole.fold(&batch(&whole, changes.to_vec())).unwrap();
+        for end in 1..changes.len() {
+            let mut parts = founded(&Disk::default());
+            for part in [&changes[..end], &changes[end..]] {
+                let mut batch = batch(&parts, part.to_vec());
+                batch.meta.applied = whole.meta().applied;
+                parts.fold_part(&batch).unwrap();
+            }
+            assert_eq!(dump(&parts), dump(&whole));
+        }
     }
 
     #[test]
