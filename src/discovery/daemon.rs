@@ -4,6 +4,7 @@
 //! clients that look for an endpoint.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use mdns_sd::{
 };
 use smol::stream::Stream;
 
+use super::gate::{Gate, Open};
 use super::interfaces::Interface;
 use super::sighting::{Announcement, CLIENTS, Found, NODES, instance_of, text_of};
 use crate::formation::Fingerprint;
@@ -25,6 +27,8 @@ pub(super) const RECORDS_MAX: i64 = 8 << 10;
 pub(super) const TIMERS_MAX: i64 = 128 << 10;
 /// Events of one run: of each name it has ever resolved it keeps the name.
 pub(super) const EVENTS_MAX: usize = 64 << 10;
+/// The port of mDNS.
+const PORT: u16 = 5353;
 /// How long it is waited for when it is asked how much it holds.
 const ANSWERS: Duration = Duration::from_millis(20);
 /// How long it may take to say goodbye on the LAN.
@@ -43,14 +47,20 @@ pub(super) enum Load {
     TooMuch,
 }
 
+/// A daemon, and what can be done about what it takes.
+pub(super) struct Held {
+    pub(super) mdns: ServiceDaemon,
+    gate: Option<Gate>,
+    asked: Option<Receiver<Metrics>>,
+}
+
 /// See the module.
 pub(super) struct Daemon {
-    mdns: ServiceDaemon,
+    held: Held,
     own: Fingerprint,
     used: Used,
     events: Option<Events>,
     taken: usize,
-    asked: Option<Receiver<Metrics>>,
 }
 
 /// Addresses, each on the interface of this index.
@@ -65,8 +75,11 @@ fn on_interfaces(interfaces: &[Interface]) -> Vec<(u32, IpAddr)> {
 }
 
 /// A daemon that uses these addresses only.
-fn start(used: &Used) -> Result<ServiceDaemon, mdns_sd::Error> {
-    let mdns = ServiceDaemon::new()?;
+fn start(used: &Used) -> Result<Held, mdns_sd::Error> {
+    let before = Open::now();
+    let mdns = ServiceDaemon::new_with_port(PORT)?;
+    let began = mdns.status()?;
+    let gate = Gate::find(&before, PORT, || !began.is_empty());
     // Changes are told by the kernel.
     mdns.set_ip_check_interval(0)?;
     mdns.disable_interface(IfKind::All)?;
@@ -76,19 +89,49 @@ fn start(used: &Used) -> Result<ServiceDaemon, mdns_sd::Error> {
         seen.index.is_some_and(|index| used.contains(&(index, seen.ip())))
     });
     mdns.enable_interface(IfKind::Predicate(is_used))?;
-    Ok(mdns)
+    Ok(Held { mdns, gate, asked: None })
 }
 
 /// A daemon that nothing is said by, on these interfaces only.
-pub(super) fn listener(interfaces: &[Interface]) -> Result<ServiceDaemon, mdns_sd::Error> {
+pub(super) fn listener(interfaces: &[Interface]) -> Result<Held, mdns_sd::Error> {
     start(&Arc::new(Mutex::new(on_interfaces(interfaces))))
+}
+
+impl Held {
+    /// How much it holds.
+    pub(super) fn load(&mut self) -> Load {
+        let asked = match self.asked.take() {
+            Some(asked) => asked,
+            None => match self.mdns.get_metrics() {
+                Ok(asked) => asked,
+                Err(mdns_sd::Error::Again) => return Load::Unknown,
+                Err(_) => return Load::TooMuch,
+            },
+        };
+        match asked.recv_timeout(ANSWERS) {
+            Ok(metrics) => load_of(&metrics),
+            Err(_) if asked.is_disconnected() => Load::TooMuch,
+            Err(_) => {
+                self.asked = Some(asked);
+                Load::Unknown
+            }
+        }
+    }
+
+    /// Has it say goodbye, and take nothing more. What comes back tells when it is no more; nothing when it is.
+    pub(super) fn end(&mut self) -> Option<Receiver<DaemonStatus>> {
+        if let Some(gate) = &mut self.gate {
+            gate.shut();
+        }
+        let ended = self.mdns.shutdown().ok()?;
+        (!has_ended(&ended, FAREWELL)).then_some(ended)
+    }
 }
 
 impl Daemon {
     pub(super) fn start(own: Fingerprint, interfaces: &[Interface]) -> Result<Self, mdns_sd::Error> {
         let used = Arc::new(Mutex::new(on_interfaces(interfaces)));
-        let mdns = start(&used)?;
-        Ok(Self { mdns, own, used, events: None, taken: 0, asked: None })
+        Ok(Self { held: start(&used)?, own, used, events: None, taken: 0 })
     }
 
     fn used(&self) -> Vec<(u32, IpAddr)> {
@@ -104,7 +147,7 @@ impl Daemon {
         }
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = after;
         // Asked for nothing more, it looks once more at what it was asked for.
-        self.mdns.enable_interface(Vec::<IfKind>::new())?;
+        self.held.mdns.enable_interface(Vec::<IfKind>::new())?;
         Ok(true)
     }
 
@@ -119,7 +162,7 @@ impl Daemon {
     fn say(&self, service: &str, port: Option<u16>, text: &[(&str, String)]) -> Result<(), mdns_sd::Error> {
         let instance = instance_of(&self.own);
         let Some(port) = port else {
-            self.mdns.unregister(&format!("{instance}.{service}"))?;
+            self.held.mdns.unregister(&format!("{instance}.{service}"))?;
             return Ok(());
         };
         let host = format!("covey-{instance}.local.");
@@ -128,18 +171,18 @@ impl Daemon {
         let mut info = ServiceInfo::new(service, &instance, &host, &addresses[..], port, text)?;
         // The name is made of a hash: nobody else has it.
         info.set_requires_probe(false);
-        self.mdns.register(info)
+        self.held.mdns.register(info)
     }
 
     /// Asks who is there. What it knows already comes as an event once more.
     pub(super) fn ask(&mut self) -> Result<(), mdns_sd::Error> {
-        self.events = Some(Box::pin(self.mdns.browse(NODES)?.into_stream()));
+        self.events = Some(Box::pin(self.held.mdns.browse(NODES)?.into_stream()));
         Ok(())
     }
 
     /// Has it forget what it has heard of other nodes, however long that was to be believed, and ask anew.
     pub(super) fn ask_afresh(&mut self) -> Result<(), mdns_sd::Error> {
-        self.mdns.stop_browse(NODES)?;
+        self.held.mdns.stop_browse(NODES)?;
         self.ask()
     }
 
@@ -160,31 +203,33 @@ impl Daemon {
 
     /// How much it holds.
     pub(super) fn load(&mut self) -> Load {
-        if self.taken > EVENTS_MAX {
-            return Load::TooMuch;
-        }
-        let asked = match self.asked.take() {
-            Some(asked) => asked,
-            None => match self.mdns.get_metrics() {
-                Ok(asked) => asked,
-                Err(mdns_sd::Error::Again) => return Load::Unknown,
-                Err(_) => return Load::TooMuch,
-            },
-        };
-        match asked.recv_timeout(ANSWERS) {
-            Ok(metrics) => load_of(&metrics),
-            Err(_) if asked.is_disconnected() => Load::TooMuch,
-            Err(_) => {
-                self.asked = Some(asked);
-                Load::Unknown
-            }
+        if self.taken > EVENTS_MAX { Load::TooMuch } else { self.held.load() }
+    }
+
+    /// What can be read when something comes; nothing where that is not known.
+    pub(super) fn sockets(&self) -> &[OwnedFd] {
+        self.held.gate.as_ref().map_or(&[], Gate::sockets)
+    }
+
+    /// Lets nothing come until it is opened.
+    pub(super) fn shut(&mut self) {
+        if let Some(gate) = &mut self.held.gate {
+            gate.shut();
         }
     }
 
-    /// Has it say goodbye. What comes back tells when it is no more; nothing when it is.
-    pub(super) fn end(self) -> Option<Receiver<DaemonStatus>> {
-        let ended = self.mdns.shutdown().ok()?;
-        (!has_ended(&ended, FAREWELL)).then_some(ended)
+    /// Lets everything come; whether it was shut.
+    pub(super) fn open(&mut self) -> bool {
+        let was_shut = self.held.gate.as_ref().is_some_and(Gate::is_shut);
+        if let Some(gate) = &mut self.held.gate {
+            gate.open();
+        }
+        was_shut
+    }
+
+    /// See [`Held::end`].
+    pub(super) fn end(mut self) -> Option<Receiver<DaemonStatus>> {
+        self.held.end()
     }
 }
 

@@ -4,6 +4,7 @@
 //! are believed to be there. Must never: keep more of others than the bounds here. Driven by the thread in `mod`.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::task::Context;
 use std::time::Duration;
 
@@ -24,11 +25,16 @@ const ASKS_AFRESH: Duration = Duration::from_secs(80);
 /// A switch may let nothing through for half a minute after an interface came up: how long it is asked more often, and how often.
 const CAME_UP: Duration = Duration::from_secs(60);
 const ASKS_AGAIN: Duration = Duration::from_secs(5);
-/// How often it is looked at how much the daemon holds. In this time a LAN that is flooded makes it take 150 MB.
-const LOOKS: Duration = Duration::from_secs(1);
-/// The same when it has not answered, and how often it may not answer.
+/// How long after something came it is looked at how much the daemon holds. In this time and the one for an answer a LAN that is flooded makes a fast
+/// machine's daemon take 20 MB; a LAN on which nobody speaks costs nothing.
+const LOOKS: Duration = Duration::from_millis(50);
+/// The same where it is not known when something comes.
+const LOOKS_BLIND: Duration = Duration::from_secs(1);
+/// When it is looked again if it has not answered, and how often in a row it may not answer.
 const LOOKS_AGAIN: Duration = Duration::from_millis(100);
 const UNANSWERED_MAX: u32 = 10;
+/// Events that are taken before something else has its turn.
+const EVENTS_AT_ONCE: usize = 256;
 /// How long a LAN is not listened to that had too much to say: what it costs is bounded by this.
 const CALMS: Duration = Duration::from_secs(10);
 /// When it is tried again what went wrong.
@@ -51,7 +57,8 @@ struct Run {
     daemon: Daemon,
     asks_afresh: Instant,
     asks_again: Option<Instant>,
-    looks: Instant,
+    /// `None` while nothing has come since the last look.
+    looks: Option<Instant>,
     unanswered: u32,
 }
 
@@ -113,11 +120,24 @@ impl Mdns {
     /// When something is due, if nothing happens before.
     pub(super) fn due(&self) -> Option<Instant> {
         let run = match &self.run {
-            Some(run) => Some(run.looks.min(run.asks_afresh)),
+            Some(run) => Some(run.looks.map_or(run.asks_afresh, |looks| looks.min(run.asks_afresh))),
             None => (!self.interfaces.is_empty()).then_some(self.begins),
         };
         let again = self.run.as_ref().and_then(|run| run.asks_again);
         [run, again, self.sightings.due()].into_iter().flatten().min()
+    }
+
+    /// What is waited for: when one of these can be read, something has come.
+    pub(super) fn sockets(&self) -> &[OwnedFd] {
+        let waits = self.run.as_ref().filter(|run| run.looks.is_none());
+        waits.map_or(&[], |run| run.daemon.sockets())
+    }
+
+    /// Something has come.
+    pub(super) fn heard(&mut self, now: Instant) {
+        if let Some(run) = &mut self.run {
+            run.looks = Some(now + LOOKS);
+        }
     }
 
     /// Says goodbye.
@@ -135,9 +155,11 @@ impl Mdns {
         let came_up = self.interfaces.iter().map(|interface| interface.since).max();
         run.ask(came_up, now)?;
         let mut differs = false;
-        while let Some(event) = run.daemon.next(context)? {
+        for _ in 0..EVENTS_AT_ONCE {
+            let Some(event) = run.daemon.next(context)? else { return Ok(differs) };
             differs |= self.sightings.take(event, now);
         }
+        context.waker().wake_by_ref();
         Ok(differs)
     }
 
@@ -153,13 +175,10 @@ impl Mdns {
         let mut daemon = Daemon::start(self.own, &self.interfaces)?;
         daemon.ask()?;
         self.sightings.doubt(now);
-        let run = self.run.insert(Run {
-            daemon,
-            asks_afresh: now + ASKS_AFRESH,
-            asks_again: Some(now + ASKS_AGAIN),
-            looks: now + LOOKS,
-            unanswered: 0,
-        });
+        let (asks_afresh, asks_again, looks) = (now + ASKS_AFRESH, now + ASKS_AGAIN, now + LOOKS);
+        let run =
+            Run { daemon, asks_afresh, asks_again: Some(asks_again), looks: Some(looks), unanswered: 0 };
+        let run = self.run.insert(run);
         // When this fails the run is ended, with what it has said so far.
         run.daemon.announce(&self.announcement)
     }
@@ -187,15 +206,21 @@ impl Run {
     }
 
     fn look(&mut self, now: Instant) -> Result<(), Ends> {
-        if now < self.looks {
+        if self.looks.is_none_or(|looks| now < looks) {
             return Ok(());
         }
-        self.looks = now + LOOKS;
         match self.daemon.load() {
-            Load::Bearable => self.unanswered = 0,
+            Load::Bearable => {
+                // What it says only once nothing comes any more is no good sign.
+                if !self.daemon.open() {
+                    self.unanswered = 0;
+                }
+                self.looks = self.daemon.sockets().is_empty().then_some(now + LOOKS_BLIND);
+            }
             Load::Unknown => {
+                self.daemon.shut();
                 self.unanswered += 1;
-                self.looks = now + LOOKS_AGAIN;
+                self.looks = Some(now + LOOKS_AGAIN);
             }
             Load::TooMuch => return Err(Ends::TooMuch),
         }

@@ -4,6 +4,7 @@
 //! hint, and is asked over the joining protocol), use an interface that does not count, or fail because a network has no multicast. Driven by `app`.
 
 mod daemon;
+mod gate;
 mod interfaces;
 mod mdns;
 mod near;
@@ -199,26 +200,29 @@ impl Watch {
     }
 
     /// Waits for anything, or until something is due; true when interfaces may have changed.
-    fn wait(&self) -> bool {
-        let patience = self.mdns.due().map(|due| self.clock.until(due));
+    fn wait(&mut self) -> bool {
+        let mut patience = self.mdns.due().map(|due| self.clock.until(due));
+        if self.news.is_none() {
+            patience = Some(patience.map_or(LOOK_AGAIN, |patience| patience.min(LOOK_AGAIN)));
+        }
         let bell = PollFd::new(&self.shared.bell.0, PollFlags::IN);
-        let mut both = vec![bell];
-        let patience = match &self.news {
-            Some(news) => {
-                both.push(PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN));
-                patience
-            }
-            None => Some(patience.map_or(LOOK_AGAIN, |patience| patience.min(LOOK_AGAIN))),
-        };
-        poll_for(&mut both, patience);
-        if !both[0].revents().is_empty() {
+        let sockets = self.mdns.sockets().iter().map(|socket| PollFd::new(socket, PollFlags::IN));
+        let news = self.news.iter().map(|news| PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN));
+        let mut all: Vec<_> = [bell].into_iter().chain(news).chain(sockets).collect();
+        poll_for(&mut all, patience);
+        let has_come: Vec<bool> = all.iter().map(|one| !one.revents().is_empty()).collect();
+        if has_come[0] {
             let _ = rustix::io::read(&self.shared.bell.0, &mut [0_u8; 8]);
         }
-        let Some(news) = &self.news else { return true };
-        let changed = !both[1].revents().is_empty();
+        let (news, sockets) = has_come[1..].split_at(self.news.iter().count());
+        if sockets.contains(&true) {
+            self.mdns.heard(self.clock.now());
+        }
+        let Some(listens) = &self.news else { return true };
+        let changed = news.contains(&true);
         if changed {
             poll_for(&mut [], Some(SETTLES));
-            news.drain();
+            listens.drain();
         }
         changed
     }

@@ -7,19 +7,26 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
-use mdns_sd::{HostnameResolutionEvent, Receiver, ResolvedService, ServiceDaemon, ServiceEvent};
+use mdns_sd::{HostnameResolutionEvent, Receiver, ResolvedService, ServiceEvent};
+use smol::Timer;
+use smol::future::or;
 use smol::stream::{Stream, StreamExt as _};
 
-use super::daemon::{found, listener};
+use super::daemon::{Held, Load, found, listener};
 use super::interfaces::{is_link_local, look};
 use super::sighting::{CLIENTS, SIGHTINGS_MAX};
 use super::{InterfaceRules, StartError};
 use crate::time::Instant;
 
+/// How often it is looked at how much the daemon holds.
+const LOOKS: Duration = Duration::from_millis(50);
+
 /// See the module.
 pub struct Search {
-    daemon: ServiceDaemon,
+    daemon: Held,
+    looks: Timer,
     events: Pin<Box<dyn Stream<Item = ServiceEvent> + Send>>,
     /// Names of servers whose other addresses are asked for, too.
     hosts: BTreeMap<String, Receiver<HostnameResolutionEvent>>,
@@ -41,9 +48,9 @@ impl Search {
             return Ok(None);
         }
         let daemon = listener(&interfaces)?;
-        let events = Box::pin(daemon.browse(CLIENTS)?.into_stream());
+        let events = Box::pin(daemon.mdns.browse(CLIENTS)?.into_stream());
         let (hosts, told, to_tell) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
-        Ok(Some(Self { daemon, events, hosts, told, to_tell }))
+        Ok(Some(Self { daemon, looks: Timer::interval(LOOKS), events, hosts, told, to_tell }))
     }
 
     /// The next place where a server may be, over TLS; each is told once. `None` when enough was said, or nothing more can be heard.
@@ -55,8 +62,14 @@ impl Search {
             if self.told.len() >= SIGHTINGS_MAX || self.hosts.len() >= SIGHTINGS_MAX {
                 return None;
             }
-            if let ServiceEvent::ServiceResolved(service) = self.events.next().await? {
-                self.take(&service)?;
+            let event = async { self.events.next().await.map(Some) };
+            let looks = async { self.looks.next().await.map(|_| None) };
+            match or(looks, event).await? {
+                Some(ServiceEvent::ServiceResolved(service)) => self.take(&service)?,
+                Some(_) => {}
+                None if self.daemon.load() == Load::Bearable => {}
+                // So much is said that what is meant for us is not found in it.
+                None => return None,
             }
         }
     }
@@ -68,7 +81,7 @@ impl Search {
         let host = service.get_hostname();
         if !self.hosts.contains_key(host) {
             // An answer has the addresses of its own kind only. These are told as others of the service.
-            self.hosts.insert(host.to_owned(), self.daemon.resolve_hostname(host, None).ok()?);
+            self.hosts.insert(host.to_owned(), self.daemon.mdns.resolve_hostname(host, None).ok()?);
         }
         Some(())
     }
@@ -76,7 +89,7 @@ impl Search {
 
 impl Drop for Search {
     fn drop(&mut self) {
-        // Whoever is told nothing more listens in vain, and ends with the process.
-        let _ = self.daemon.shutdown();
+        // One that is still busy takes nothing more, and ends with the process.
+        let _ = self.daemon.end();
     }
 }

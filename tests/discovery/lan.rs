@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use crate::inside::{ROLE, STATE};
 
+/// Names the variable that says with what a process floods.
+pub const FLOODS: &str = "COVEY_DISCOVERY_FLOOD";
 /// How long anything that should happen may take, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 
 #[expect(clippy::disallowed_methods, reason = "what is measured is the time of other processes")]
-fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 
@@ -104,6 +106,14 @@ impl Lan {
         self.ip(host, &format!("address {what} {address} dev {interface}"));
     }
 
+    /// Starts a process there that floods with this, until it is dropped.
+    pub fn flood(&self, host: usize, test: &str, what: &str) -> Flood {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns(host)]).arg(std::env::current_exe().unwrap());
+        command.args([test, "--exact", "--ignored"]).env(FLOODS, what).stdout(Stdio::null());
+        Flood(command.spawn().unwrap())
+    }
+
     /// Starts a helper there, that looks at the interfaces that are named or at those that count anyway.
     pub fn start(&self, host: usize, key: u8, interfaces: &str) -> Node {
         let program = std::env::current_exe().unwrap();
@@ -139,6 +149,16 @@ pub struct Node {
     child: Child,
     stdin: Option<ChildStdin>,
     state: Arc<Mutex<String>>,
+}
+
+/// A process that floods.
+pub struct Flood(Child);
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What one of them sees.
@@ -212,6 +232,13 @@ impl Node {
     /// Waits until it sees these nodes and no others.
     pub fn until_sees(&self, names: &[&str]) -> Sees {
         self.until(&format!("{names:?}"), |sees| sees.names() == names)
+    }
+
+    /// How many bytes of memory it has.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
     }
 
     /// Lets it say goodbye.

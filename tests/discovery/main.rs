@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "the processes in namespaces tell by it what they see")]
 
+mod flood;
 mod inside;
 mod lan;
 
