@@ -24,7 +24,7 @@ use super::lan::Lan;
 use super::serve::ServeFailure;
 use super::staggered::staggered;
 use crate::api::{AroundNode, Waiting, WaitingNode};
-use crate::config::PeerConfig;
+use crate::config::{PeerConfig, TrustMode};
 use crate::formation::gathering::{
     AskId, End, Gathering, Network, Options, Output, Sighting, Stands, State, Status, Ticket, Timers, Whom,
 };
@@ -74,6 +74,8 @@ pub(super) fn gather(
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
     let claim = trust.token.as_ref().map(|token| token.id().0.to_vec()).unwrap_or_default();
+    let knows_others = trust.secret.is_some() || trust.token.is_some() || !trust.fingerprints.is_empty();
+    let guarded = config.trust == TrustMode::Locked && !knows_others;
     let port = Rc::new(Forming::start(&fresh.key, config.listen.address, trust, answerer(asked), clock)?);
     lan.announce(None, false);
     let options = Options {
@@ -82,6 +84,7 @@ pub(super) fn gather(
         peer_urls: lan.peer_urls(),
         claim,
         run: fresh.run,
+        guarded,
         promise: fresh.promise,
         timers: Timers::default(),
         prng: Prng::new(seed),
@@ -113,7 +116,8 @@ pub(super) fn gather(
         End::Join(welcome) => fresh.join(*welcome)?,
         End::Found { alone, with } => {
             let founder = fresh.founder()?;
-            let founding = found_automatic(fresh.key.clone(), founder.root, founder.boot_nonce);
+            let open = config.trust == TrustMode::LanOpen;
+            let founding = found_automatic(fresh.key.clone(), founder.root, founder.boot_nonce, open);
             let Founding { identity, meta, log_start } = founding;
             tracing::info!(cluster = %identity.cluster(), member = %identity.member, alone, others = with.len(), "founded a cluster");
             fresh.begin(&identity, meta, log_start)?

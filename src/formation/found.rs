@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::identity::{ClusterRoot, Generation, Identity, NodeKey, Stage, founder_id};
 use crate::command::MemberAttributes;
 use crate::ids::{Incarnation, LogIndex, MemberId, PublicKey, Revision, Term};
-use crate::store::{Charter, ConfState, Member, Meta};
+use crate::store::{Charter, ConfState, Member, Meta, Window};
 use crate::wal::Position;
 
 /// A cluster that consists of its founder: what has to be on disk before it serves (see [`super::open`] for the order).
@@ -40,11 +40,13 @@ pub fn found_solo(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding 
 }
 
 /// Founds alone a cluster that forms by itself: others come in until its window closes. That is on the record only once it is done, so that a founder
-/// that is interrupted asks anew who is there ([`Stage::Forming`]).
-pub fn found_automatic(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding {
+/// that is interrupted asks anew who is there ([`Stage::Forming`]). One that is not to be `open` has no window: nobody comes in by being near.
+pub fn found_automatic(key: NodeKey, root: ClusterRoot, boot_nonce: u64, open: bool) -> Founding {
     let mut founding = found_solo(key, root, boot_nonce);
     founding.identity.stage = Stage::Forming;
-    founding.meta.charter = Arc::new(Charter::automatic());
+    let charter = Charter::automatic();
+    let window = if open { charter.window } else { Window::default() };
+    founding.meta.charter = Arc::new(Charter { window, ..charter });
     founding
 }
 
@@ -82,13 +84,18 @@ mod tests {
     #[test]
     fn only_a_cluster_that_forms_by_itself_begins_open_and_without_commitment() {
         let (key, root) = (test_key(1), ClusterRoot([1; 32]));
-        let (solo, automatic) = (found_solo(key.clone(), root, 1), found_automatic(key, root, 1));
+        let (solo, automatic) =
+            (found_solo(key.clone(), root, 1), found_automatic(key.clone(), root, 1, true));
         assert_eq!(*solo.meta.charter, Charter::default());
         assert!(!solo.meta.charter.automatic && solo.meta.charter.committed && !solo.meta.charter.is_open());
         let charter = &automatic.meta.charter;
         assert!(charter.automatic && !charter.committed && charter.is_open());
         assert_eq!(charter.next_deadline(), Some(30 * 60));
         assert_eq!((solo.identity.stage, automatic.identity.stage), (Stage::Founding, Stage::Forming));
+        let closed = found_automatic(key, root, 1, false).meta.charter;
+        assert!(
+            closed.automatic && !closed.committed && !closed.is_open() && closed.next_deadline().is_none()
+        );
         let meta = Meta { charter: Arc::clone(&solo.meta.charter), ..automatic.meta };
         assert_eq!(meta, solo.meta, "all the rest is the same");
     }

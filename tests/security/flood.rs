@@ -10,7 +10,7 @@ use covey::ids::Incarnation;
 use smol::future::or;
 use smol::{Timer, block_on};
 
-use crate::boxes::{FORMS, file, fingerprint, grown};
+use crate::boxes::{FORMS, file, fingerprint, grown, typed_fingerprint};
 use crate::lan::{Lan, until, wait};
 use crate::nodes::{SECRET, memory_of};
 use crate::operator;
@@ -111,7 +111,7 @@ fn flooded(addresses: usize) {
     lan.boxes[0].signal("-TERM");
     lan.boxes[0].ended(FORMS);
     lan.boxes[2].kill();
-    let fingerprint = fingerprint(&lan, 2);
+    let (fingerprint, first) = (fingerprint(&lan, 2), typed_fingerprint(&lan, 0));
     operator::decide(&lan.boxes[0].data_dir, &[CharterCommand::Approve { fingerprint }]);
     let from = addresses_of(&lan, 1, addresses);
     lan.boxes[0].start(&["--trust", "locked"]);
@@ -119,7 +119,7 @@ fn flooded(addresses: usize) {
     let before = memory_of(lan.boxes[0].pid());
     let flood = Flood::begin(&lan, 1, &from);
     until("a flood", FORMS, || (flood.answers() > 100).then_some(()));
-    lan.boxes[2].start(&["--trust", "locked"]);
+    lan.boxes[2].start(&["--trust", "locked", "--peer-fingerprints", &first]);
     until("the box that may join", FORMS, || {
         lan.boxes[0].must(&["put", "served", "meanwhile"]);
         (lan.boxes[2].members().len() == 2).then_some(())

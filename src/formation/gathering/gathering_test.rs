@@ -46,12 +46,17 @@ impl Fixture {
     }
 
     fn with_claim(own: usize, promise: Option<Promise>, claim: &[u8]) -> Self {
+        Self::of(own, promise, claim, false)
+    }
+
+    fn of(own: usize, promise: Option<Promise>, claim: &[u8], guarded: bool) -> Self {
         let options = Options {
             key: keys()[own],
             name: format!("n{own}"),
             peer_urls: Vec::new(),
             claim: claim.to_vec(),
             run: Incarnation(1),
+            guarded,
             promise,
             timers: Timers::default(),
             prng: Prng::new(7),
@@ -441,6 +446,29 @@ fn with_a_claim_it_is_shown_everywhere_and_nothing_is_founded() {
     guest.gathering.handle_answer(guest.now, ask, keys()[3], Answer::Welcome(Box::new(welcome())));
     guest.drain();
     assert_eq!(guest.end, Some(End::Join(Box::new(welcome()))));
+}
+
+/// Whoever is there may be anybody: a fresh node, or a member that would let it in.
+#[test]
+fn a_guarded_node_joins_nobody_and_founds_only_where_it_is_alone() {
+    let mut guarded = Fixture::of(0, None, &[], true).with(1, &[0, 1]);
+    assert_eq!(guarded.until(600.0).state(), State::Guarded(node(1)));
+    let probe = Question::Probe { name: "n1".into(), over: None, view: all(&[0, 1]) };
+    let Some(Answer::Gathers { waits: true, .. }) = guarded.asks(1, probe) else {
+        panic!("it takes no part")
+    };
+    assert!(matches!(guarded.asks(1, asks_for_promise(5, &[0, 1])), Some(Answer::NotPromised(_))));
+    let ask = guarded.gathering.neighbours.ask(guarded.now, Whom::Node(node(1)), Matter::Probe);
+    guarded.gathering.handle_answer(guarded.now, ask, keys()[1], member(7, true));
+    assert_eq!(guarded.until(602.0).state(), State::Guarded(node(1)));
+    assert!(guarded.asked.is_empty() && guarded.persists.is_empty(), "it asks nobody to let it in");
+    // Nobody is there any more.
+    guarded.views.clear();
+    guarded.gathering.handle_sighting(guarded.now, Whom::Node(node(1)), false);
+    for tick in 602..700 {
+        guarded.until(f64::from(tick)).persisted();
+    }
+    assert_eq!(guarded.end, Some(End::Found { alone: true, with: Vec::new() }));
 }
 
 #[test]

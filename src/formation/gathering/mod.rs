@@ -31,6 +31,11 @@
 //! A node that was given a claim, a join token, is to be in the cluster that gave it out, wherever that is. It asks whoever it can reach to let it in, and nothing else: the
 //! claim itself proves the two to each other, where a probe would not be heard. It never founds, and nobody counts it in.
 //!
+//! # Guarded
+//!
+//! A node that is to trust nobody, and was given nothing by which to know others, believes none of them: it joins nobody, leaves the founding to nobody, and founds only where
+//! it is alone, so that an operator who forgot to give it something does not find a second cluster. What others say is a reason to wait, and nothing else.
+//!
 //! # Beside a cluster
 //!
 //! Who has long waited for a cluster that does not let it in takes no part, says so, and is in nobody's view: the others may never see that cluster.
@@ -71,6 +76,8 @@ pub struct Options {
     pub claim: Vec<u8>,
     /// The run that it is in.
     pub run: Incarnation,
+    /// Whether it is to trust nobody, and was given nothing by which to know others.
+    pub guarded: bool,
     /// The promise that its record holds.
     pub promise: Option<Promise>,
     /// How long everything takes.
@@ -153,6 +160,7 @@ pub struct Gathering {
     peer_urls: Vec<String>,
     claim: Vec<u8>,
     run: Incarnation,
+    guarded: bool,
     timers: Timers,
     prng: Prng,
     started: Instant,
@@ -231,7 +239,7 @@ struct Joining {
 impl Gathering {
     /// A node that is in no cluster. It does nothing before it is told of a network.
     pub fn new(now: Instant, options: Options) -> Self {
-        let Options { key: own, name, peer_urls, claim, run, promise, timers, prng } = options;
+        let Options { key: own, name, peer_urls, claim, run, guarded, promise, timers, prng } = options;
         let node = Fingerprint::of(&own);
         // How long it was held before is not known. What it has promised itself was for an attempt that died with the run.
         let held = promise.filter(|promise| promise.candidate != own);
@@ -244,6 +252,7 @@ impl Gathering {
             peer_urls,
             claim,
             run,
+            guarded,
             timers,
             prng,
             started: now,
@@ -351,6 +360,7 @@ impl Gathering {
             | State::Invited(_)
             | State::Joining(_)
             | State::Pending(..)
+            | State::Guarded(_)
             | State::Conflict(_)
             | State::NotLowest(_)
             | State::Bound(..)
@@ -401,9 +411,9 @@ impl Gathering {
         self.neighbours.forget(now);
     }
 
-    /// Whether this node is to be in a certain cluster, or one was long there that does not let it in and that the others may know nothing of.
+    /// Whether this node is to be in a certain cluster, or in none with those who are here, or one was long there that does not let it in and that the others may know nothing of.
     fn waits(&self, now: Instant) -> bool {
-        if !self.claim.is_empty() {
+        if self.guarded || !self.claim.is_empty() {
             return true;
         }
         let counts = self.neighbours.member_until(now).zip(self.beside_since);
@@ -413,7 +423,8 @@ impl Gathering {
 
     fn look(&mut self, now: Instant) {
         self.beside_since = self.neighbours.member_until(now).map(|_| self.beside_since.unwrap_or(now));
-        if self.waits(now) {
+        // One that is guarded has never said anything else, and nobody counts on it.
+        if self.waits(now) && !self.guarded {
             self.waited = Some(now);
         }
         let view = if self.begun().is_some() { self.neighbours.view(now) } else { View::of([self.node]) };
@@ -530,7 +541,8 @@ impl Gathering {
     }
 
     fn join(&mut self, now: Instant) {
-        if self.joining.ask.is_some() || now < self.joining.not_before || self.begun().is_none() {
+        let is_late = now >= self.joining.not_before && self.begun().is_some();
+        if self.guarded || self.joining.ask.is_some() || !is_late {
             return;
         }
         let Ok(Some(cluster)) = self.cluster(now) else { return };

@@ -28,6 +28,8 @@ pub enum State {
     Joining(ClusterId),
     /// A cluster is there, and has said why the node is not in it yet.
     Pending(ClusterId, String),
+    /// This node is there, and nothing was given by which to know whether it is to be trusted.
+    Guarded(Fingerprint),
     /// Clusters are there that cannot become one, so that an operator has to say which one is the right one.
     Conflict(Vec<ClusterId>),
     /// A cluster was there a moment ago, and is waited for until then.
@@ -161,6 +163,11 @@ impl Gathering {
         if !self.claim.is_empty() {
             return Some(State::Invited(self.told_at_the_door()));
         }
+        if self.guarded
+            && let Some((node, _)) = self.neighbours.visible(now).next()
+        {
+            return Some(State::Guarded(*node));
+        }
         match self.cluster(now) {
             Err(clusters) => return Some(State::Conflict(clusters)),
             Ok(Some(cluster)) => {
@@ -268,6 +275,12 @@ impl fmt::Display for State {
             Self::Pending(cluster, why) => {
                 write!(f, "cluster {cluster} does not let this node in yet: {why}")
             }
+            Self::Guarded(node) => write!(
+                f,
+                "{} is there, and with --trust locked this node joins nobody whom it cannot know, and founds a cluster only where it is alone: give it a join token \
+                (--join-token-file), the cluster's secret (--cluster-secret-file) or the others' keys (--peer-fingerprints)",
+                node.short()
+            ),
             Self::Conflict(clusters) => {
                 write!(f, "there are several clusters that cannot become one:")?;
                 clusters.iter().try_for_each(|cluster| write!(f, " {cluster}"))

@@ -69,6 +69,9 @@ impl Gathering {
         if !self.claim.is_empty() {
             return Err("it waits for the cluster of its join token".into());
         }
+        if self.guarded {
+            return Err("it is to trust nobody here".into());
+        }
         if self.neighbours.member_until(now).is_some() {
             return Err("it has found a cluster".into());
         }

@@ -301,6 +301,7 @@ impl World {
                 peer_urls: vec![format!("https://n{at}:2380")],
                 claim: Vec::new(),
                 run: Incarnation(boot),
+                guarded: false,
                 promise: host.disk.promise,
                 timers: self.plan.timers,
                 prng,
