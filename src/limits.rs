@@ -67,6 +67,14 @@ pub const CLIENTS_MAX: usize = 4096;
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 /// The authority's certificate, and its key, are no longer than this.
 pub const AUTHORITY_BYTES_MAX: usize = 8 * 1024;
+/// For how long servers show those who trust an authority that was replaced the way to its successor, in seconds of running time: by then operators have
+/// renewed what they have given to clients.
+pub const AUTHORITY_OVERLAP_SECONDS: u64 = 30 * 24 * 60 * 60;
+/// Authorities that may be on their way out at a time: each adds a certificate to the servers' chains, and many clients read no longer ones (rustls
+/// six beside the server's own, Java five). The next one waits for the first of them to end.
+pub const AUTHORITY_BRIDGES_MAX: usize = 4;
+/// How often the leader has the running time noted while nothing ends by it but the trust in an authority that was replaced.
+pub const OVERLAP_INTERVAL_SECONDS: u64 = 15 * 60;
 /// Default of `--max-learners` (etcd's default).
 pub const LEARNERS: u64 = 1;
 /// Size of a WAL segment in bytes.
@@ -275,6 +283,10 @@ const _: () = {
         ELAPSED_INTERVAL_SECONDS <= ADMISSION_SECONDS_MIN && ADMISSION_SECONDS_MIN <= FOUNDING_WINDOW_SECONDS
     );
     assert!(FOUNDING_WINDOW_SECONDS <= FOUNDING_WINDOW_SECONDS_MAX);
+    assert!(
+        ELAPSED_INTERVAL_SECONDS < OVERLAP_INTERVAL_SECONDS
+            && OVERLAP_INTERVAL_SECONDS < AUTHORITY_OVERLAP_SECONDS
+    );
     assert!(ADMISSION_SECONDS_MIN < WINDOW_SECONDS_MAX && WINDOW_SECONDS_MAX <= TOKEN_SECONDS_MAX);
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);

@@ -8,7 +8,6 @@ use std::time::Duration;
 use smol::Timer;
 
 use crate::command::CharterCommand;
-use crate::limits::ELAPSED_INTERVAL_SECONDS;
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 use crate::store::Charter;
@@ -44,7 +43,7 @@ impl RunningTime {
         // Whoever led before may have counted on, and its count came later than its successor began.
         let known = self.from.filter(|from| counted(*from, now) >= charter.elapsed);
         let from = *self.from.insert(known.unwrap_or((now, charter.elapsed)));
-        let due = deadline.min(charter.elapsed.saturating_add(ELAPSED_INTERVAL_SECONDS));
+        let due = deadline.min(charter.elapsed.saturating_add(charter.elapsed_interval()));
         if counted(from, now) >= due {
             return Next::Note(counted(from, now));
         }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
+use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey, Term};
 
 /// What a token is known by; no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,6 +179,20 @@ pub enum CharterCommand {
     },
     /// Gives the cluster an authority, where it has none.
     Establish(Authority),
+    /// Puts another authority in the place of the one that a removed member may know.
+    ///
+    /// Whoever is removed is sent the log until raft's configuration has let it go. So a leader proposes this only then, says of which removal it knew, and in which
+    /// term it led: after another one, or from another leader, it does nothing, since somebody who was removed may have read it.
+    ReplaceAuthority {
+        /// The term of the leader that has made it.
+        term: Term,
+        /// The entry that has removed a member last.
+        exposed: LogIndex,
+        /// The new one.
+        authority: Authority,
+        /// Its certificate, signed by the one before.
+        bridge: Bytes,
+    },
     /// Accepts the client that holds a key. The same again changes nothing.
     IssueClient {
         /// The key.
@@ -188,6 +202,11 @@ pub enum CharterCommand {
     },
     /// Accepts that client no longer.
     RevokeClient {
+        /// Which.
+        key: ClientKey,
+    },
+    /// The client is given the present authority's certificate.
+    RenewClient {
         /// Which.
         key: ClientKey,
     },

@@ -115,7 +115,7 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
         Just(Admission::FleetKey),
     ];
     let fields = (any::<[u8; 32]>(), any::<[u8; 8]>(), any::<u64>(), any::<String>(), bytes(), bytes());
-    (0..13, fields, by, vec(any::<String>(), 0..3)).prop_map(
+    (0..15, fields, by, vec(any::<String>(), 0..3)).prop_map(
         |(kind, (hash, id, number, name, one, other), by, peer_urls)| {
             let (id, key) = (TokenId(id), TokenKey(hash));
             match kind {
@@ -135,8 +135,15 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
                 7 => CharterCommand::Establish(Authority { certificate: one, key: other }),
                 8 => CharterCommand::IssueClient { key: ClientKey(hash), name },
                 9 => CharterCommand::RevokeClient { key: ClientKey(hash) },
-                10 => CharterCommand::Dissolve { winner: ClusterId(number) },
-                11 => CharterCommand::Yield { winner: ClusterId(number), witness: PublicKey(hash) },
+                10 => CharterCommand::ReplaceAuthority {
+                    term: Term(number),
+                    exposed: LogIndex(number / 2),
+                    bridge: other.clone(),
+                    authority: Authority { certificate: one, key: other },
+                },
+                11 => CharterCommand::RenewClient { key: ClientKey(hash) },
+                12 => CharterCommand::Dissolve { winner: ClusterId(number) },
+                13 => CharterCommand::Yield { winner: ClusterId(number), witness: PublicKey(hash) },
                 _ => CharterCommand::Bury(tombstone(number, hash)),
             }
         },
@@ -281,12 +288,22 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
             [&[6][..], &id.0, &hash, &[60]].concat(),
         ),
         (CharterCommand::RevokeToken { id }, [&[7][..], &id.0].concat()),
-        (CharterCommand::Establish(authority), vec![8, 1, b'c', 1, b'k']),
+        (CharterCommand::Establish(authority.clone()), vec![8, 1, b'c', 1, b'k']),
         (
             CharterCommand::IssueClient { key: ClientKey(hash), name: "n".into() },
             [&[9][..], &hash, &[1, b'n']].concat(),
         ),
         (CharterCommand::RevokeClient { key: ClientKey(hash) }, [&[10][..], &hash].concat()),
+        (
+            CharterCommand::ReplaceAuthority {
+                term: Term(3),
+                exposed: LogIndex(300),
+                authority,
+                bridge: Bytes::from_static(b"by"),
+            },
+            vec![14, 3, 0xac, 2, 1, b'c', 1, b'k', 2, b'b', b'y'],
+        ),
+        (CharterCommand::RenewClient { key: ClientKey(hash) }, [&[15][..], &hash].concat()),
         (CharterCommand::Dissolve { winner: ClusterId(258) }, vec![11, 2, 1, 0, 0, 0, 0, 0, 0]),
         (
             CharterCommand::Bury(tombstone(258, hash)),

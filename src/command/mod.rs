@@ -91,7 +91,8 @@ impl Command {
                 | CharterCommand::CreateToken { .. }
                 | CharterCommand::RevokeToken { .. }
                 | CharterCommand::IssueClient { .. }
-                | CharterCommand::RevokeClient { .. },
+                | CharterCommand::RevokeClient { .. }
+                | CharterCommand::RenewClient { .. },
             ) => true,
             Self::Alarm { .. }
             | Self::Publish(_)
@@ -101,6 +102,7 @@ impl Command {
                 CharterCommand::Admit { .. }
                 | CharterCommand::Elapsed { .. }
                 | CharterCommand::Establish(_)
+                | CharterCommand::ReplaceAuthority { .. }
                 | CharterCommand::Dissolve { .. }
                 | CharterCommand::Yield { .. }
                 | CharterCommand::Bury(_),

@@ -5,19 +5,22 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Machine;
 use crate::command::{
     Admission, Authority, CharterCommand, ClientKey, MemberAttributes, Outcome, Rejection, TokenId, TokenKey,
     Tombstone,
 };
-use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey};
+use crate::ids::{ClusterId, Incarnation, LogIndex, MemberId, PublicKey, Term};
 use crate::limits::{
-    ADMISSION_SECONDS_MIN, ADMITTED_MEMBERS_MAX, APPROVALS_MAX, AUTHORITY_BYTES_MAX, CLIENT_NAME_BYTES_MAX,
-    CLIENTS_MAX, FOUNDING_WINDOW_SECONDS, FOUNDING_WINDOW_SECONDS_MAX, NODE_NAME_BYTES_MAX, NODE_URLS_MAX,
-    PEER_URL_BYTES_MAX, TOKEN_SECONDS_MAX, TOKENS_MAX, TOMBSTONES_MAX, WINDOW_SECONDS_MAX,
+    ADMISSION_SECONDS_MIN, ADMITTED_MEMBERS_MAX, APPROVALS_MAX, AUTHORITY_BYTES_MAX,
+    AUTHORITY_OVERLAP_SECONDS, CLIENT_NAME_BYTES_MAX, CLIENTS_MAX, FOUNDING_WINDOW_SECONDS,
+    FOUNDING_WINDOW_SECONDS_MAX, NODE_NAME_BYTES_MAX, NODE_URLS_MAX, PEER_URL_BYTES_MAX, TOKEN_SECONDS_MAX,
+    TOKENS_MAX, TOMBSTONES_MAX, WINDOW_SECONDS_MAX,
 };
 use crate::mvcc::Facts;
-use crate::store::{Charter, Client, Dissolution, Member, Token, Window};
+use crate::store::{Bridge, Charter, Client, Dissolution, Member, Token, Window};
 
 impl Machine {
     pub(super) fn execute_charter(&mut self, command: &CharterCommand) -> Result<Outcome, Rejection> {
@@ -32,8 +35,12 @@ impl Machine {
             CharterCommand::CreateToken { id, key, seconds } => self.create_token(*id, *key, *seconds)?,
             CharterCommand::RevokeToken { id } => self.revoke_token(*id)?,
             CharterCommand::Establish(authority) => self.establish(authority)?,
+            CharterCommand::ReplaceAuthority { term, exposed, authority, bridge } => {
+                self.replace_authority(*term, *exposed, authority, bridge)?;
+            }
             CharterCommand::IssueClient { key, name } => self.issue_client(*key, name)?,
             CharterCommand::RevokeClient { key } => self.revoke_client(*key)?,
+            CharterCommand::RenewClient { key } => self.renew_client(*key)?,
             CharterCommand::Dissolve { winner } => self.dissolve(*winner)?,
             CharterCommand::Yield { winner, witness } => self.give_up_for(*winner, *witness)?,
             CharterCommand::Bury(tombstone) => self.bury(tombstone),
@@ -61,12 +68,13 @@ impl Machine {
         }
     }
 
-    /// A member was removed: what might have let its key in is void. A token that it came in with stays used.
+    /// A member was removed: what might have let its key in is void, and what it may know is to be replaced. A token that it came in with stays used.
     pub(super) fn bar(&mut self, key: PublicKey) {
-        let fingerprint = key.fingerprint();
-        if self.charter().approved.contains(&fingerprint) {
-            self.edit_charter(|charter| charter.approved.retain(|approved| *approved != fingerprint));
-        }
+        let (fingerprint, at) = (key.fingerprint(), self.applied());
+        self.edit_charter(|charter| {
+            charter.approved.retain(|approved| *approved != fingerprint);
+            charter.exposed = Some(at);
+        });
     }
 
     fn charter(&self) -> &Charter {
@@ -141,6 +149,7 @@ impl Machine {
             self.edit_charter(|charter| {
                 charter.elapsed = to;
                 charter.tokens.retain(|token| token.expires > to);
+                charter.bridges.retain(|bridge| bridge.ends > to);
             });
         }
     }
@@ -220,6 +229,35 @@ impl Machine {
         }
     }
 
+    fn replace_authority(
+        &mut self,
+        term: Term,
+        exposed: LogIndex,
+        authority: &Authority,
+        bridge: &Bytes,
+    ) -> Result<(), Rejection> {
+        let Authority { certificate, key } = authority;
+        if [certificate, key, bridge].into_iter().any(|bytes| bytes.len() > AUTHORITY_BYTES_MAX) {
+            return Err(Rejection::TooLong);
+        }
+        if self.tip.view().applied_term() != term || self.charter().authority_is_due() != Some(exposed) {
+            return Err(Rejection::AuthorityExists);
+        }
+        self.edit_charter(|charter| {
+            charter.authority = Some(authority.clone());
+            charter.edition += 1;
+            charter.exposed = None;
+            if charter.clients.is_empty() {
+                // Nobody has to find the way.
+                charter.bridges.clear();
+            } else {
+                let ends = charter.elapsed.saturating_add(AUTHORITY_OVERLAP_SECONDS);
+                charter.bridges.push(Bridge { certificate: bridge.clone(), ends });
+            }
+        });
+        Ok(())
+    }
+
     fn issue_client(&mut self, key: ClientKey, name: &str) -> Result<(), Rejection> {
         if name.len() > CLIENT_NAME_BYTES_MAX {
             return Err(Rejection::TooLong);
@@ -233,7 +271,8 @@ impl Machine {
         }
         self.edit_charter(|charter| {
             let place = charter.clients.partition_point(|client| client.key < key);
-            let client = Client { key, name: name.to_owned(), issued: charter.elapsed };
+            let (issued, edition) = (charter.elapsed, charter.edition);
+            let client = Client { key, name: name.to_owned(), issued, edition };
             charter.clients.insert(place, client);
         });
         Ok(())
@@ -242,6 +281,19 @@ impl Machine {
     fn revoke_client(&mut self, key: ClientKey) -> Result<(), Rejection> {
         self.charter().client(key).ok_or(Rejection::ClientNotFound)?;
         self.edit_charter(|charter| charter.clients.retain(|client| client.key != key));
+        Ok(())
+    }
+
+    fn renew_client(&mut self, key: ClientKey) -> Result<(), Rejection> {
+        let edition = self.charter().edition;
+        let client = self.charter().client(key).ok_or(Rejection::ClientNotFound)?;
+        if client.edition != edition {
+            self.edit_charter(|charter| {
+                if let Some(client) = charter.clients.iter_mut().find(|client| client.key == key) {
+                    client.edition = edition;
+                }
+            });
+        }
         Ok(())
     }
 
@@ -345,6 +397,9 @@ fn is_at(place: &Member, peer_urls: &[String]) -> bool {
     !kept.is_empty() && kept.len() == peer_urls.len() && kept.iter().all(|url| peer_urls.contains(url))
 }
 
+#[cfg(test)]
+#[path = "authority_test.rs"]
+mod authority_tests;
 #[cfg(test)]
 #[path = "charter_test.rs"]
 mod tests;

@@ -80,6 +80,7 @@ fn first_commands() -> Vec<(Command, bool)> {
         (member(MemberCommand::Promote { id: FOUNDER, strict: false }), false),
         (charter(CharterCommand::RevokeToken { id: token(1) }), false),
         (charter(CharterCommand::RevokeClient { key: ClientKey([1; 32]) }), false),
+        (charter(CharterCommand::RenewClient { key: ClientKey([1; 32]) }), false),
         // Nobody's wish.
         (Command::Publish(MemberAttributes { member: FOUNDER, ..MemberAttributes::default() }), false),
         (Command::Alarm { action: AlarmAction::QuotaReached, alarm }, false),

@@ -48,36 +48,36 @@ fn approve(n: u8) -> CharterCommand {
     CharterCommand::Approve { fingerprint: key(n).fingerprint() }
 }
 
-fn issue(n: u8) -> CharterCommand {
+pub(super) fn issue(n: u8) -> CharterCommand {
     CharterCommand::IssueClient { key: ClientKey([n; 32]), name: format!("client {n}") }
 }
 
-fn elapsed(to: u64) -> CharterCommand {
+pub(super) fn elapsed(to: u64) -> CharterCommand {
     CharterCommand::Elapsed { to }
 }
 
-fn remove(id: MemberId) -> Command {
+pub(super) fn remove(id: MemberId) -> Command {
     Command::Member(MemberCommand::Remove { id, strict: false })
 }
 
-fn authority(key: &'static [u8]) -> Authority {
+pub(super) fn authority(key: &'static [u8]) -> Authority {
     Authority { certificate: Bytes::from_static(b"certificate"), key: Bytes::from_static(key) }
 }
 
 impl Rig {
-    fn automatic() -> Self {
+    pub(super) fn automatic() -> Self {
         Self::of(Charter::automatic())
     }
 
-    fn charter(&self) -> Arc<Charter> {
+    pub(super) fn charter(&self) -> Arc<Charter> {
         Arc::clone(&self.view().facts().charter)
     }
 
-    fn change(&mut self, command: CharterCommand) -> Result<Outcome, Rejection> {
+    pub(super) fn change(&mut self, command: CharterCommand) -> Result<Outcome, Rejection> {
         self.apply(Command::Charter(command)).outcome
     }
 
-    fn admit(&mut self, n: u8, by: Admission) -> Result<MemberId, Rejection> {
+    pub(super) fn admit(&mut self, n: u8, by: Admission) -> Result<MemberId, Rejection> {
         self.change(admit(n, by)).map(|outcome| match outcome {
             Outcome::Member(id) => id,
             other => panic!("{other:?}"),

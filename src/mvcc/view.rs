@@ -49,6 +49,11 @@ impl Facts {
         let leaving = self.removed.iter().copied().filter(move |(id, _)| takes_part(*id));
         bound.chain(leaving).filter_map(|(id, key)| Some((id, key?)))
     }
+
+    /// Whether only members take part: nobody who was removed is sent the log any more.
+    pub fn all_have_left(&self) -> bool {
+        self.conf_state.ids().all(|id| self.members.iter().any(|member| member.id() == id))
+    }
 }
 
 /// The state as of one revision: a handful of references. Clones are cheap, reads are pure, nothing that happens later shows.

@@ -139,6 +139,8 @@ fn alone(meta: Meta, member: MemberId) -> Option<(Meta, Vec<Member>)> {
         window: Window::default(),
         tokens: Vec::new(),
         approved: Vec::new(),
+        // They have what this member has.
+        exposed: if dropped.is_empty() { meta.charter.exposed } else { Some(meta.applied) },
         ..Charter::clone(&meta.charter)
     });
     let meta =

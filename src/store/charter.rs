@@ -5,10 +5,12 @@
 //!
 //! ```text
 //! charter  = automatic:u8  committed:u8  elapsed  opened  closes  grows:u8  tokens:list  approved:list of 32 bytes
-//!            authority:there:u8 [certificate:bytes  key:bytes]  clients:list  dissolved:u8 (0 not, 1 by itself, 2 on an operator's order) [winner:u64 LE  at]  buried:list of 120 bytes, see `Tombstone`
+//!            authority:there:u8 [certificate:bytes  key:bytes]  edition  bridges:list  exposed:there:u8 [at]  clients:list
+//!            dissolved:u8 (0 not, 1 by itself, 2 on an operator's order) [winner:u64 LE  at]  buried:list of 120 bytes, see `Tombstone`
 //!            numbers are varints
 //! token    = id:8 bytes  key:32 bytes  expires  used_by:there:u8 [32 bytes]
-//! client   = key:32 bytes  name:text  issued
+//! bridge   = certificate:bytes  ends
+//! client   = key:32 bytes  name:text  issued  edition
 //! ```
 
 use bytes::Bytes;
@@ -18,7 +20,9 @@ use super::facts::{flag, put_key, put_list, read_key};
 use crate::command::varint::put_varint;
 use crate::command::{Authority, ClientKey, TokenId, TokenKey, Tombstone};
 use crate::ids::{ClusterId, LogIndex, PublicKey};
-use crate::limits::FOUNDING_WINDOW_SECONDS;
+use crate::limits::{
+    AUTHORITY_BRIDGES_MAX, ELAPSED_INTERVAL_SECONDS, FOUNDING_WINDOW_SECONDS, OVERLAP_INTERVAL_SECONDS,
+};
 
 /// The cluster has given itself up by itself, ...
 const DISSOLVED: u8 = 1;
@@ -42,6 +46,12 @@ pub struct Charter {
     pub approved: Vec<[u8; 32]>,
     /// Who signs certificates for clients.
     pub authority: Option<Authority>,
+    /// How many authorities there were before it.
+    pub edition: u64,
+    /// What leads those to it who trust one of the last of these, oldest first. Each leads to the next, the newest to the authority.
+    pub bridges: Vec<Bridge>,
+    /// The entry that has removed a member last, if that member may know the authority's key: there is to be another one.
+    pub exposed: Option<LogIndex>,
     /// The clients whose certificates are accepted, by key.
     pub clients: Vec<Client>,
     /// It has given itself up for another cluster.
@@ -74,6 +84,15 @@ pub struct Token {
     pub used_by: Option<PublicKey>,
 }
 
+/// What an authority has left to those who trust it: its word for its successor. Its own key is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// The successor's certificate, signed by the authority.
+    pub certificate: Bytes,
+    /// It is shown before this.
+    pub ends: u64,
+}
+
 /// A client whose certificate is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -83,6 +102,8 @@ pub struct Client {
     pub name: String,
     /// When that was decided.
     pub issued: u64,
+    /// The edition of the authority that it was given last, by which it knows servers.
+    pub edition: u64,
 }
 
 /// The end of a cluster.
@@ -107,6 +128,9 @@ impl Default for Charter {
             tokens: Vec::new(),
             approved: Vec::new(),
             authority: None,
+            edition: 0,
+            bridges: Vec::new(),
+            exposed: None,
             clients: Vec::new(),
             dissolved: None,
             buried: Vec::new(),
@@ -137,14 +161,46 @@ impl Charter {
         self.clients.get(place)
     }
 
-    /// The running time at which something ends next that still lets somebody in; `None` where nothing does, and time need not be counted.
+    /// The removal for which the authority is to be replaced now. Where too many are on their way out already that waits: nobody's trust ends early for it.
+    pub fn authority_is_due(&self) -> Option<LogIndex> {
+        let can_be = self.authority.is_some() && self.dissolved.is_none();
+        self.exposed.filter(|_| can_be && self.bridges.len() < AUTHORITY_BRIDGES_MAX)
+    }
+
+    /// For how long a client still knows servers by what it was given; `None` where nothing ends that.
+    pub fn trust_left(&self, client: &Client) -> Option<u64> {
+        let behind = self.edition.checked_sub(client.edition).filter(|behind| *behind > 0)?;
+        let place = usize::try_from(behind).ok().and_then(|behind| self.bridges.len().checked_sub(behind));
+        let bridge = place.and_then(|place| self.bridges.get(place));
+        Some(bridge.map_or(0, |bridge| bridge.ends.saturating_sub(self.elapsed)))
+    }
+
+    /// The clients that know servers by an authority from before, each with for how long they still do.
+    pub fn outdated(&self) -> impl Iterator<Item = (&Client, u64)> {
+        self.clients.iter().filter_map(|client| Some((client, self.trust_left(client)?)))
+    }
+
+    /// The running time at which something ends next; `None` where nothing does, and time need not be counted.
     pub fn next_deadline(&self) -> Option<u64> {
-        if self.dissolved.is_some() {
-            return None;
+        let counts = self.dissolved.is_none();
+        let bridges = self.bridges.iter().map(|bridge| bridge.ends);
+        self.admission_ends().chain(bridges).filter(|_| counts).min()
+    }
+
+    /// How often the running time is noted until then.
+    pub fn elapsed_interval(&self) -> u64 {
+        if self.admission_ends().next().is_some() {
+            ELAPSED_INTERVAL_SECONDS
+        } else {
+            OVERLAP_INTERVAL_SECONDS
         }
+    }
+
+    /// When that ends which still lets somebody in.
+    fn admission_ends(&self) -> impl Iterator<Item = u64> {
         let window = self.is_open().then_some(self.window.closes);
         let unused = self.tokens.iter().filter(|token| token.used_by.is_none());
-        unused.map(|token| token.expires).chain(window).min()
+        unused.map(|token| token.expires).chain(window)
     }
 }
 
@@ -158,6 +214,9 @@ pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
         tokens,
         approved,
         authority,
+        edition,
+        bridges,
+        exposed,
         clients,
         dissolved,
         buried,
@@ -179,10 +238,20 @@ pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
         put_bytes(out, certificate);
         put_bytes(out, key);
     }
+    put_varint(out, *edition);
+    put_list(out, bridges, |out, bridge| {
+        put_bytes(out, &bridge.certificate);
+        put_varint(out, bridge.ends);
+    });
+    out.push(u8::from(exposed.is_some()));
+    if let Some(at) = exposed {
+        put_varint(out, at.0);
+    }
     put_list(out, clients, |out, client| {
         out.extend_from_slice(&client.key.0);
         put_bytes(out, client.name.as_bytes());
         put_varint(out, client.issued);
+        put_varint(out, client.edition);
     });
     out.push(match dissolved {
         None => 0,
@@ -206,6 +275,9 @@ pub(super) fn charter(reader: &mut Reader<'_>) -> Option<Charter> {
         tokens: reader.list(token)?,
         approved: reader.list(Reader::array)?,
         authority: if flag(reader.u8()?)? { Some(authority(reader)?) } else { None },
+        edition: reader.varint()?,
+        bridges: reader.list(bridge)?,
+        exposed: if flag(reader.u8()?)? { Some(LogIndex(reader.varint()?)) } else { None },
         clients: reader.list(client)?,
         dissolved: match reader.u8()? {
             0 => None,
@@ -229,8 +301,13 @@ fn authority(reader: &mut Reader<'_>) -> Option<Authority> {
     Some(Authority { certificate: bytes()?, key: bytes()? })
 }
 
+fn bridge(reader: &mut Reader<'_>) -> Option<Bridge> {
+    Some(Bridge { certificate: Bytes::copy_from_slice(reader.bytes()?), ends: reader.varint()? })
+}
+
 fn client(reader: &mut Reader<'_>) -> Option<Client> {
-    Some(Client { key: ClientKey(reader.array()?), name: reader.text()?, issued: reader.varint()? })
+    let (key, name) = (ClientKey(reader.array()?), reader.text()?);
+    Some(Client { key, name, issued: reader.varint()?, edition: reader.varint()? })
 }
 
 fn dissolution(reader: &mut Reader<'_>, ordered: bool) -> Option<Dissolution> {
@@ -242,7 +319,8 @@ fn dissolution(reader: &mut Reader<'_>, ordered: bool) -> Option<Dissolution> {
 #[cfg(test)]
 pub(crate) fn test_charter() -> Charter {
     let token = |n, used_by| Token { id: TokenId([n; 8]), key: TokenKey([0xab; 32]), expires: 7000, used_by };
-    let client = |n| Client { key: ClientKey([n; 32]), name: format!("client {n}"), issued: 40 };
+    let client = |n| Client { key: ClientKey([n; 32]), name: format!("client {n}"), issued: 40, edition: 2 };
+    let bridge = |ends| Bridge { certificate: Bytes::from_static(b"bridge"), ends };
     Charter {
         automatic: true,
         committed: true,
@@ -254,6 +332,9 @@ pub(crate) fn test_charter() -> Charter {
             certificate: Bytes::from_static(b"certificate"),
             key: Bytes::from_static(&[0xab; 40]),
         }),
+        edition: 3,
+        bridges: vec![bridge(8000), bridge(9000)],
+        exposed: Some(LogIndex(700)),
         clients: vec![client(8), client(9)],
         dissolved: Some(Dissolution { winner: ClusterId(u64::MAX), at: LogIndex(900), ordered: true }),
         buried: vec![Tombstone {
@@ -312,6 +393,11 @@ mod tests {
             b"certificate",
             &[40],
             &[0xab; 40],
+            &[3, 2, 6],
+            b"bridge",
+            &[0xc0, 0x3e, 6],
+            b"bridge",
+            &[0xa8, 0x46, 1, 0xbc, 5],
             &[0, 2],
             &[0xff; 8],
             &[0x84, 7],
@@ -331,13 +417,42 @@ mod tests {
     }
 
     #[test]
-    fn the_next_deadline_is_that_of_what_still_lets_somebody_in() {
+    fn the_next_deadline_is_that_of_what_still_lets_somebody_in_or_is_shown() {
         assert_eq!(Charter::default().next_deadline(), None);
-        assert_eq!(Charter::automatic().next_deadline(), Some(FOUNDING_WINDOW_SECONDS));
+        let open = Charter::automatic();
+        assert_eq!(
+            (open.next_deadline(), open.elapsed_interval()),
+            (Some(FOUNDING_WINDOW_SECONDS), ELAPSED_INTERVAL_SECONDS)
+        );
         assert_eq!(test_charter().next_deadline(), None, "where the cluster has dissolved nobody comes in");
         let sealed = Charter { elapsed: 1 << 40, dissolved: None, ..test_charter() };
         assert_eq!(sealed.next_deadline(), Some(7000), "a window that has closed is none");
-        let unused = Charter { tokens: test_charter().tokens[1..].to_vec(), ..sealed };
-        assert_eq!(unused.next_deadline(), None, "nor is a token that was used");
+        let used = Charter { tokens: test_charter().tokens[1..].to_vec(), ..sealed };
+        assert_eq!(used.next_deadline(), Some(8000), "nor is a token that was used");
+        assert_eq!(used.elapsed_interval(), OVERLAP_INTERVAL_SECONDS);
+        assert_eq!(Charter { bridges: Vec::new(), ..used }.next_deadline(), None);
+    }
+
+    #[test]
+    fn who_was_given_an_authority_from_before_knows_servers_for_as_long_as_there_is_a_way_from_it() {
+        let charter = Charter { elapsed: 7999, ..test_charter() };
+        let left = |edition| charter.trust_left(&Client { edition, ..charter.clients[0].clone() });
+        assert_eq!([0, 1, 2, 3].map(left), [Some(0), Some(1), Some(1001), None]);
+        assert_eq!(left(4), None, "there is no such one, and no panic");
+    }
+
+    #[test]
+    fn an_authority_is_due_once_it_was_exposed_and_while_there_is_room_for_one_more() {
+        let charter = Charter { dissolved: None, ..test_charter() };
+        assert_eq!(charter.authority_is_due(), Some(LogIndex(700)));
+        let bridge = charter.bridges[0].clone();
+        for not_due in [
+            test_charter(),
+            Charter { exposed: None, ..charter.clone() },
+            Charter { authority: None, ..charter.clone() },
+            Charter { bridges: vec![bridge; AUTHORITY_BRIDGES_MAX], ..charter },
+        ] {
+            assert_eq!(not_due.authority_is_due(), None);
+        }
     }
 }

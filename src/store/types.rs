@@ -167,8 +167,13 @@ pub struct ConfState {
 impl ConfState {
     /// Whether a member is in it, in whatever part.
     pub fn names(&self, member: MemberId) -> bool {
+        self.ids().any(|id| id == member)
+    }
+
+    /// All that are in it, some of them twice.
+    pub fn ids(&self) -> impl Iterator<Item = MemberId> {
         let Self { voters, learners, voters_outgoing, learners_next, .. } = self;
-        [voters, learners, voters_outgoing, learners_next].into_iter().any(|list| list.contains(&member))
+        [voters, learners, voters_outgoing, learners_next].into_iter().flatten().copied()
     }
 
     /// Whether there is a voter beside this member.

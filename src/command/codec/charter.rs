@@ -6,13 +6,14 @@
 //! body     = kind:u8  fields                                     numbers are varints
 //! admit    = key:32 bytes  name:bytes  peer_urls:list of bytes  by:u8 (0 window, 1 token, 2 approval, 3 fleet key)  [id:8 bytes]
 //! token    = id:8 bytes  key:32 bytes  seconds
+//! replace  = term  exposed  certificate:bytes  key:bytes  bridge:bytes
 //! bury     = 120 bytes, see `Tombstone`
 //! yield    = winner:u64 LE  witness:32 bytes
 //! ```
 
 use super::{CodecError, Reader, Writer, undefined};
 use crate::command::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey, Tombstone};
-use crate::ids::{ClusterId, Incarnation};
+use crate::ids::{ClusterId, Incarnation, LogIndex, Term};
 
 const ADMIT: u8 = 1;
 const ELAPSED: u8 = 2;
@@ -27,6 +28,8 @@ const REVOKE_CLIENT: u8 = 10;
 const DISSOLVE: u8 = 11;
 const BURY: u8 = 12;
 const YIELD: u8 = 13;
+const REPLACE_AUTHORITY: u8 = 14;
+const RENEW_CLIENT: u8 = 15;
 
 const BY_WINDOW: u8 = 0;
 const BY_TOKEN: u8 = 1;
@@ -75,20 +78,24 @@ impl Writer {
                 self.0.push(REVOKE_TOKEN);
                 self.0.extend_from_slice(&id.0);
             }
-            CharterCommand::Establish(Authority { certificate, key }) => {
+            CharterCommand::Establish(authority) => {
                 self.0.push(ESTABLISH);
-                self.bytes(certificate);
-                self.bytes(key);
+                self.authority(authority);
             }
             CharterCommand::IssueClient { key, name } => {
                 self.0.push(ISSUE_CLIENT);
                 self.0.extend_from_slice(&key.0);
                 self.bytes(name.as_bytes());
             }
-            CharterCommand::RevokeClient { key } => {
-                self.0.push(REVOKE_CLIENT);
-                self.0.extend_from_slice(&key.0);
+            CharterCommand::RevokeClient { key } => self.client(REVOKE_CLIENT, *key),
+            CharterCommand::ReplaceAuthority { term, exposed, authority, bridge } => {
+                self.0.push(REPLACE_AUTHORITY);
+                self.varint(term.0);
+                self.varint(exposed.0);
+                self.authority(authority);
+                self.bytes(bridge);
             }
+            CharterCommand::RenewClient { key } => self.client(RENEW_CLIENT, *key),
             CharterCommand::Dissolve { winner } => {
                 self.0.push(DISSOLVE);
                 self.0.extend_from_slice(&winner.0.to_le_bytes());
@@ -103,6 +110,16 @@ impl Writer {
                 self.0.extend_from_slice(&witness.0);
             }
         }
+    }
+
+    fn authority(&mut self, authority: &Authority) {
+        self.bytes(&authority.certificate);
+        self.bytes(&authority.key);
+    }
+
+    fn client(&mut self, kind: u8, key: ClientKey) {
+        self.0.push(kind);
+        self.0.extend_from_slice(&key.0);
     }
 }
 
@@ -132,9 +149,14 @@ impl Reader {
                 seconds: self.varint()?,
             },
             REVOKE_TOKEN => CharterCommand::RevokeToken { id: self.token_id()? },
-            ESTABLISH => {
-                CharterCommand::Establish(Authority { certificate: self.bytes()?, key: self.bytes()? })
-            }
+            ESTABLISH => CharterCommand::Establish(self.authority()?),
+            REPLACE_AUTHORITY => CharterCommand::ReplaceAuthority {
+                term: Term(self.varint()?),
+                exposed: LogIndex(self.varint()?),
+                authority: self.authority()?,
+                bridge: self.bytes()?,
+            },
+            RENEW_CLIENT => CharterCommand::RenewClient { key: ClientKey(self.array()?) },
             ISSUE_CLIENT => CharterCommand::IssueClient { key: ClientKey(self.array()?), name: self.text()? },
             REVOKE_CLIENT => CharterCommand::RevokeClient { key: ClientKey(self.array()?) },
             DISSOLVE => CharterCommand::Dissolve { winner: ClusterId(self.fixed_u64()?) },
@@ -142,6 +164,10 @@ impl Reader {
             YIELD => CharterCommand::Yield { winner: ClusterId(self.fixed_u64()?), witness: self.key()? },
             kind => return Err(undefined("change of the charter", kind)),
         })
+    }
+
+    fn authority(&mut self) -> Result<Authority, CodecError> {
+        Ok(Authority { certificate: self.bytes()?, key: self.bytes()? })
     }
 
     fn token_id(&mut self) -> Result<TokenId, CodecError> {
