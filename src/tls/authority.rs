@@ -3,6 +3,14 @@
 //! Owns: what stands in these certificates. Must never: keep a private key that it made for somebody else, sign with anything but P-256 (many
 //! TLS stacks take no Ed25519), or look at a clock. The authority is the same on all members: its certificate and key are in the replicated
 //! state. Driven by `cluster` and by `app`.
+//!
+//! An authority may take the place of another one, whose key somebody has taken along. Who trusts the old one is led to the new one for a while, by a
+//! certificate of the new key that the old one has signed (a bridge). Who trusts the new one never has to look at the old one.
+//!
+//! ```text
+//! old ──bridge──► new ──► server        new ──► server
+//!  ▲ a client from before                ▲ a client from after
+//! ```
 
 use std::collections::BTreeSet;
 use std::io;
@@ -69,6 +77,15 @@ pub struct NewAuthority {
     pub key_pkcs8: Vec<u8>,
 }
 
+/// What an authority leaves to its clients when another one takes its place.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Successor {
+    /// The other one.
+    pub authority: NewAuthority,
+    /// Its certificate, signed by the one before.
+    pub bridge_der: Vec<u8>,
+}
+
 /// What a client shows, and what the cluster keeps of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Issued {
@@ -132,18 +149,30 @@ pub struct Authority {
     name: String,
     subject: DistinguishedName,
     issuer: Issuer<'static, KeyPair>,
+    /// What leads to it from those before, the last one first.
+    bridges: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
     /// Makes the authority of a cluster. Every one that the cluster may have after it has the same name, so that clients which choose their
     /// certificate by the names that the server hints at find the ones from before.
     pub fn generate(cluster: ClusterId) -> Result<NewAuthority, AuthorityError> {
-        let mut params = params(&format!("covey CA {cluster}"))?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = new_key()?;
-        let certificate_der = params.self_signed(&key)?.der().to_vec();
+        let certificate_der =
+            authority_params(&format!("covey CA {cluster}"))?.self_signed(&key)?.der().to_vec();
         Ok(NewAuthority { certificate_der, key_pkcs8: key.serialize_der() })
+    }
+
+    /// Makes the authority that is to take the place of this one.
+    pub fn succeed(&self) -> Result<Successor, AuthorityError> {
+        let key = new_key()?;
+        let certificate_der = authority_params(&self.name)?.self_signed(&key)?.der().to_vec();
+        let mut params = authority_params(&self.name)?;
+        // By this alone it is told from one that is signed by itself: all authorities have one name.
+        params.use_authority_key_identifier_extension = true;
+        let bridge_der = params.signed_by(&key, &self.issuer)?.der().to_vec();
+        let authority = NewAuthority { certificate_der, key_pkcs8: key.serialize_der() };
+        Ok(Successor { authority, bridge_der })
     }
 
     /// Takes up the authority that the cluster has.
@@ -164,7 +193,13 @@ impl Authority {
         }
         // Of these, only the name and how keys are identified go into what is issued.
         let issuer = Issuer::new(params(&name)?, key);
-        Ok(Self { certificate, name, subject, issuer })
+        Ok(Self { certificate, name, subject, issuer, bridges: Vec::new() })
+    }
+
+    /// The same with what leads to it from those before, the last one first.
+    pub fn reached_by<'a>(mut self, bridges_der: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        self.bridges = bridges_der.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+        self
     }
 
     /// The authority's certificate.
@@ -177,12 +212,18 @@ impl Authority {
         to_pem("CERTIFICATE", &self.certificate)
     }
 
+    /// What leads to it from those before, the last one first.
+    pub(super) fn bridges(&self) -> &[CertificateDer<'static>] {
+        &self.bridges
+    }
+
     /// Its name, as servers hint at whose certificates they take.
     pub(super) fn subject(&self) -> &DistinguishedName {
         &self.subject
     }
 
-    /// The chain that a server shows. The authority's own certificate is not in it: who does not have it cannot trust it.
+    /// The chain that a server shows. The authority's own certificate is not in it: who does not have it cannot trust it. From each certificate there is
+    /// one way on, so that clients find it which never try another (OpenSSL does not).
     pub fn issue_server(
         &self,
         key: &ServerKey,
@@ -191,7 +232,9 @@ impl Authority {
         let mut params = params(SERVER_NAME)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = names.alternative_names()?;
-        Ok(vec![self.sign(params, &key.0)?])
+        let mut chain = vec![self.sign(params, &key.0)?];
+        chain.extend(self.bridges.iter().cloned());
+        Ok(chain)
     }
 
     /// A key and a certificate for a client. They count once their hash is in the cluster's list.
@@ -236,6 +279,15 @@ fn key_hash(spki: &[u8]) -> KeyHash {
 
 fn new_key() -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+}
+
+/// What all authorities have in common. How many may be between them and a server is not said: each one that takes another's place is one more, and not
+/// all clients leave those out of the count that have the same name (RFC 5280, section 4.2.1.9).
+fn authority_params(name: &str) -> Result<CertificateParams, AuthorityError> {
+    let mut params = params(name)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 /// What all certificates have in common. They are valid from the first second that a wrong clock can say to the last one that a certificate can

@@ -9,6 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, ServerName, UnixTime};
 
 use super::*;
+use crate::limits::AUTHORITY_BRIDGES_MAX;
 
 const CLUSTER: ClusterId = ClusterId(0xc0_7e);
 
@@ -53,6 +54,50 @@ fn servers_are_trusted_by_each_of_their_names_at_any_time() {
         assert!(check("box-8.local", seconds).is_err() && check("192.0.2.8", seconds).is_err());
     }
     assert!(check("localhost", TIMES[3] + 1).is_err(), "the year 10000 has no certificates");
+}
+
+/// An authority and those that have taken its place one after the other, each with what leads to it from all before.
+fn dynasty(generations: usize) -> Vec<Authority> {
+    let mut all = vec![authority()];
+    let mut bridges = Vec::new();
+    for _ in 1..generations {
+        let Successor { authority, bridge_der } = all.last().unwrap().succeed().unwrap();
+        bridges.insert(0, bridge_der);
+        let next = Authority::load(&authority.certificate_der, &authority.key_pkcs8).unwrap();
+        all.push(next.reached_by(bridges.iter().map(Vec::as_slice)));
+    }
+    all
+}
+
+#[test]
+fn who_trusts_an_authority_is_led_to_those_after_it_and_never_back() {
+    let all = dynasty(1 + AUTHORITY_BRIDGES_MAX);
+    let provider = || std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let name = ServerName::try_from("localhost").unwrap();
+    for (trusted, root) in all.iter().enumerate() {
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots(root), provider()).build().unwrap();
+        for (signs, issuer) in all.iter().enumerate() {
+            let chain = issuer.issue_server(&ServerKey::generate().unwrap(), &names()).unwrap();
+            assert_eq!(chain.len(), 1 + signs, "what leads to it is shown");
+            for seconds in TIMES {
+                let taken = verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], time(seconds));
+                assert_eq!(taken.is_ok(), trusted <= signs, "{trusted} trusts {signs}: {taken:?}");
+                // Whoever has the key of one before, and all that servers have ever shown, is no server to those after it.
+                let shown = [&all[AUTHORITY_BRIDGES_MAX].bridges, &chain[1..]].concat();
+                let forged = verifier.verify_server_cert(&chain[0], &shown, &name, &[], time(seconds));
+                assert!(forged.is_err() || trusted <= signs, "{trusted} trusts {signs}, which is gone");
+            }
+        }
+    }
+    // Once the first bridge has ended.
+    let last = &all[AUTHORITY_BRIDGES_MAX];
+    let chain = last.issue_server(&ServerKey::generate().unwrap(), &names()).unwrap();
+    let shorter = &chain[1..chain.len() - 1];
+    for (trusted, root) in all.iter().enumerate() {
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots(root), provider()).build().unwrap();
+        let taken = verifier.verify_server_cert(&chain[0], shorter, &name, &[], time(0));
+        assert_eq!(taken.is_ok(), trusted > 0, "{taken:?}");
+    }
 }
 
 #[test]

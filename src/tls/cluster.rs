@@ -23,9 +23,23 @@ pub struct ClusterTls {
 
 struct Current {
     config: Arc<ServerConfig>,
-    /// Who has issued the certificate, and what it says.
+    /// Who has issued the certificate, what leads there, and what it says.
     authority: CertificateDer<'static>,
+    bridges: Vec<CertificateDer<'static>>,
     names: ServerNames,
+}
+
+impl Current {
+    fn new(authority: &Authority, names: ServerNames, config: Arc<ServerConfig>) -> Self {
+        let bridges = authority.bridges().to_vec();
+        Self { config, authority: authority.certificate().clone(), bridges, names }
+    }
+
+    fn says(&self, authority: &Authority, names: &ServerNames) -> bool {
+        self.authority == *authority.certificate()
+            && self.bridges == authority.bridges()
+            && self.names == *names
+    }
 }
 
 impl ClusterTls {
@@ -37,20 +51,20 @@ impl ClusterTls {
     ) -> Result<Self, AuthorityError> {
         let (key, clients) = (ServerKey::generate()?, Arc::new(Clients::new(is_issued)));
         let config = configure(authority, &key, &names, &clients)?;
-        let current = Current { config, authority: authority.certificate().clone(), names };
+        let current = Current::new(authority, names, config);
         Ok(Self { key, clients, current: Mutex::new(current) })
     }
 
-    /// Makes the certificate anew if another authority is to issue it or it is to say something else. Open connections stay. When it fails,
+    /// Makes the certificate anew if another authority is to issue it, or other ways are to lead there, or it is to say something else. Open connections stay. When it fails,
     /// the certificate from before stays in use, and the next call tries again.
     pub fn update(&self, authority: &Authority, names: ServerNames) -> Result<(), AuthorityError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.authority == *authority.certificate() && current.names == names {
+        if current.says(authority, &names) {
             return Ok(());
         }
         let config = configure(authority, &self.key, &names, &self.clients)?;
         tracing::info!(hosts = ?names.hosts, addresses = ?names.addresses, "the server certificate was made anew");
-        *current = Current { config, authority: authority.certificate().clone(), names };
+        *current = Current::new(authority, names, config);
         Ok(())
     }
 
@@ -88,6 +102,7 @@ fn configure(
 mod tests {
     use std::net::IpAddr;
 
+    use super::super::authority::Successor;
     use super::*;
     use crate::ids::ClusterId;
 
@@ -98,12 +113,22 @@ mod tests {
             Authority::load(&made.certificate_der, &made.key_pkcs8).unwrap()
         };
         let (one, other) = (authority(1), authority(1));
+        let Successor { authority: next, bridge_der } = other.succeed().unwrap();
+        let next = || Authority::load(&next.certificate_der, &next.key_pkcs8).unwrap();
+        let (reached, alone) = (next().reached_by([&bridge_der[..]]), next());
         let names = |last| ServerNames::of_machine("box", [IpAddr::from([192, 0, 2, last])]);
         let tls = ClusterTls::new(&one, names(1), Arc::new(|_| true)).unwrap();
         let mut before = tls.current();
-        for (authority, address, is_new) in
-            [(&one, 1, false), (&one, 2, true), (&one, 2, false), (&other, 2, true), (&other, 2, false)]
-        {
+        for (authority, address, is_new) in [
+            (&one, 1, false),
+            (&one, 2, true),
+            (&one, 2, false),
+            (&other, 2, true),
+            (&other, 2, false),
+            (&reached, 2, true),
+            (&reached, 2, false),
+            (&alone, 2, true),
+        ] {
             tls.update(authority, names(address)).unwrap();
             let now = tls.current();
             assert_eq!(!Arc::ptr_eq(&before, &now), is_new, "{address}");

@@ -17,7 +17,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 pub use authority::{
-    Authority, AuthorityError, Issued, KeyHash, NewAuthority, ServerKey, ServerNames, key_hash_of,
+    Authority, AuthorityError, Issued, KeyHash, NewAuthority, ServerKey, ServerNames, Successor, key_hash_of,
 };
 pub use clients::{Clients, IsIssued};
 pub use cluster::ClusterTls;

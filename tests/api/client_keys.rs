@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use covey::api::{Plaintext, Stay};
 use covey::ids::ClusterId;
-use covey::tls::{Authority, ClusterTls, Issued, KeyHash, ServerNames};
+use covey::tls::{Authority, ClusterTls, Issued, KeyHash, NewAuthority, ServerNames, Successor};
 use covey::wire::grpc::health::v1::HealthCheckRequest;
 use covey::wire::grpc::health::v1::health_client::HealthClient;
 use futures_rustls::TlsConnector;
@@ -25,19 +25,27 @@ const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rust
 /// What a cluster has of its own for TLS, and the list of the keys that count.
 pub struct Cluster {
     pub authority: Authority,
+    /// What a member of it knows of that.
+    made: NewAuthority,
     pub tls: Arc<ClusterTls>,
     issued: Arc<Mutex<BTreeSet<KeyHash>>>,
+    /// What leads to the authority from those before, the last one first.
+    bridges: Vec<Vec<u8>>,
 }
 
 impl Cluster {
     pub fn new() -> Self {
-        let made = Authority::generate(ClusterId(0xc0_7e)).unwrap();
-        let authority = Authority::load(&made.certificate_der, &made.key_pkcs8).unwrap();
+        Self::of(Authority::generate(ClusterId(0xc0_7e)).unwrap())
+    }
+
+    /// One that has this authority.
+    fn of(made: NewAuthority) -> Self {
+        let authority = load(&made);
         let issued = Arc::<Mutex<BTreeSet<KeyHash>>>::default();
         let list = Arc::clone(&issued);
         let is_issued = Arc::new(move |key: &KeyHash| list.lock().unwrap().contains(key));
         let tls = ClusterTls::new(&authority, names([]), is_issued).unwrap();
-        Self { authority, tls: Arc::new(tls), issued }
+        Self { authority, made, tls: Arc::new(tls), issued, bridges: Vec::new() }
     }
 
     /// A client whose key is on the list.
@@ -50,6 +58,25 @@ impl Cluster {
     pub fn revoke(&self, client: &Issued) {
         assert!(self.issued.lock().unwrap().remove(&client.key_hash));
         self.tls.clients().review();
+    }
+
+    /// Another authority takes the place of the one that there is. Who knows that one is led to the other.
+    pub fn replace(&mut self) {
+        let Successor { authority, bridge_der } = self.authority.succeed().unwrap();
+        self.made = authority;
+        self.bridges.insert(0, bridge_der);
+        self.show();
+    }
+
+    /// Nobody is led to it any more.
+    pub fn forget(&mut self) {
+        self.bridges.clear();
+        self.show();
+    }
+
+    fn show(&mut self) {
+        self.authority = load(&self.made).reached_by(self.bridges.iter().map(Vec::as_slice));
+        self.tls.update(&self.authority, names([])).unwrap();
     }
 
     /// A node of the cluster, as `covey serve` has it.
@@ -76,8 +103,18 @@ impl Cluster {
         alpn: &[&str],
         shows: Option<CertifiedKey>,
     ) -> TlsConnector {
+        Self::client_of(&self.authority, version, alpn, shows)
+    }
+
+    /// A client that knows servers by this authority.
+    fn client_of(
+        root: &Authority,
+        version: &'static SupportedProtocolVersion,
+        alpn: &[&str],
+        shows: Option<CertifiedKey>,
+    ) -> TlsConnector {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.authority.certificate().clone()).unwrap();
+        roots.add(root.certificate().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[version])
             .unwrap()
@@ -89,6 +126,10 @@ impl Cluster {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config))
     }
+}
+
+fn load(made: &NewAuthority) -> Authority {
+    Authority::load(&made.certificate_der, &made.key_pkcs8).unwrap()
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -216,6 +257,37 @@ fn nobody_comes_back_by_a_session_from_before_its_key_was_revoked() {
             }
             cluster.revoke(&client);
             assert!(!is_served(&server, &connector).await, "{version:?}");
+        }
+    });
+}
+
+/// Whoever took a box has the key of the authority from before, and has been shown all that servers show.
+#[test]
+fn an_authority_that_was_replaced_is_known_for_a_while_and_is_nobody_to_those_who_know_the_next_one() {
+    run(async {
+        let mut cluster = Cluster::new();
+        let server = cluster.serve().await;
+        let client = cluster.issue("client");
+        let mut thief = Cluster::of(cluster.made.clone());
+        thief.issued.lock().unwrap().insert(client.key_hash);
+        let stolen = load(&cluster.made);
+        cluster.replace();
+        thief.bridges = cluster.bridges.clone();
+        thief.show();
+        let thief = thief.serve().await;
+        // The client keeps its key and its certificate: only whom it trusts is renewed.
+        let knows =
+            |root: &Authority, version| Cluster::client_of(root, version, &["h2"], Some(own(&client)));
+        let clients = VERSIONS.map(|version| (knows(&stolen, version), knows(&cluster.authority, version)));
+        for (old, new) in &clients {
+            assert!(is_served(&server, old).await && is_served(&server, new).await);
+            assert!(is_served(&thief, old).await, "this is why it ends");
+            assert!(!is_served(&thief, new).await);
+        }
+        cluster.forget();
+        for (old, new) in &clients {
+            assert!(!is_served(&server, old).await && is_served(&server, new).await);
+            assert!(!is_served(&thief, new).await);
         }
     });
 }

@@ -62,13 +62,28 @@ fn says(output: &Output, what: &str) -> bool {
     output.status.success() && String::from_utf8_lossy(&all).contains(what)
 }
 
-/// Runs a script with a client's own bundle, with that of one who was never let in, and with one that has another cluster's certificate.
+/// Runs a script with a client's own bundle, with that of one who was never let in, and with one that has another cluster's certificate; and with bundles from
+/// before and after the authority was replaced.
 #[track_caller]
 fn judge(script: &str, what: &str) {
     run(async {
-        let scene = Scene::new().await;
-        let good = scene.shell(script, &scene.bundle("good", None));
+        let mut scene = Scene::new().await;
+        let bundle = scene.bundle("good", None);
+        let good = scene.shell(script, &bundle);
         assert!(says(&good, what), "{good:?}");
+        // Twice, so that there is more than one step on the way.
+        for name in ["once", "twice"] {
+            scene.cluster.replace();
+            let before = scene.shell(script, &bundle);
+            assert!(says(&before, what), "{before:?}");
+            let after = scene.shell(script, &scene.bundle(name, None));
+            assert!(says(&after, what), "{after:?}");
+        }
+        scene.cluster.forget();
+        let ended = scene.shell(script, &bundle);
+        assert!(!says(&ended, what), "{ended:?}");
+        let last = scene.shell(script, &scene.bundle("last", None));
+        assert!(says(&last, what), "{last:?}");
         let minted = scene.shell(script, &scene.bundle("minted", Some(&scene.cluster)));
         assert!(!says(&minted, what), "{minted:?}");
         let stranger = scene.shell(script, &scene.bundle("stranger", Some(&Cluster::new())));
