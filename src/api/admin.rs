@@ -37,6 +37,8 @@ pub trait Host: Send + Sync {
     fn conflicts(&self) -> Vec<ClusterBeside>;
     /// The nodes that were heard of.
     fn seen(&self) -> Vec<SeenNode>;
+    /// The certificate of an authority, PEM.
+    fn certificate(&self, authority: &command::Authority) -> Result<String, String>;
     /// Makes key and certificate for a client.
     fn issue(&self, authority: &command::Authority, name: &str) -> Result<IssuedClient, String>;
     /// Gives the cluster up for another one, as its operator orders.
@@ -87,9 +89,7 @@ pub struct SeenNode {
 
 /// What a client was made.
 pub struct IssuedClient {
-    /// The authority's certificate, PEM.
-    pub authority: String,
-    /// Its own, PEM.
+    /// Its certificate, PEM.
     pub certificate: String,
     /// Its private key, PEM.
     pub key: String,
@@ -132,6 +132,8 @@ impl AdminService {
                 client_urls: member.attributes.client_urls.clone(),
             }
         };
+        let left = facts.charter.outdated().map(|(_, seconds)| seconds);
+        let (outdated, lost): (Vec<u64>, Vec<u64>) = left.partition(|seconds| *seconds > 0);
         let alarm = |alarm: &command::Alarm| render::alarm_name(alarm.kind).to_owned();
         Ok(pb::Cluster {
             id: status.cluster.0,
@@ -149,7 +151,37 @@ impl AdminService {
             alarms: facts.alarms.iter().map(alarm).collect(),
             bytes_in_use: status.bytes_in_use,
             quota_bytes: status.quota.unwrap_or(0),
+            outdated_clients: outdated.len() as u64,
+            outdated_seconds: outdated.into_iter().min().unwrap_or(0),
+            lost_clients: lost.len() as u64,
         })
+    }
+
+    /// The authority that clients are to know servers by. While another one is about to take its place, nobody is given it who would have to come again.
+    fn authority(&self) -> Result<command::Authority, Status> {
+        let view = self.node.handle().view();
+        let charter = &view.facts().charter;
+        if charter.authority_is_due().is_some() {
+            return Err(Status::unavailable(
+                "covey: a member was removed, and the authority for clients is being replaced: try again in a moment",
+            ));
+        }
+        charter.authority.clone().ok_or_else(|| {
+            Status::failed_precondition(
+                "covey: this cluster issues no certificates: its members have their own, or none",
+            )
+        })
+    }
+
+    /// What a client needs that is no secret, as of now: its authority's certificate, and where the servers are.
+    fn directions(&self) -> Result<(String, Vec<String>), Status> {
+        let view = self.node.handle().view();
+        let facts = view.facts();
+        let certificate = facts.charter.authority.as_ref().map(|authority| self.host.certificate(authority));
+        let certificate = certificate.unwrap_or_else(|| Err("there is no authority".to_owned()));
+        let certificate = certificate.map_err(|error| Status::internal(format!("covey: {error}")))?;
+        let urls = facts.members.iter().flat_map(|member| member.attributes.client_urls.clone());
+        Ok((certificate, urls.collect()))
     }
 
     fn pending(&self) -> Vec<pb::PendingNode> {
@@ -160,6 +192,15 @@ impl AdminService {
             asked_seconds: node.asked.as_secs(),
         };
         self.host.pending().into_iter().map(node).collect()
+    }
+
+    /// The keys of all clients that are called so, of which there must be one.
+    async fn clients_named(&self, name: &str) -> Result<Vec<ClientKey>, Status> {
+        self.node.handle().read_barrier().await?;
+        let view = self.node.handle().view();
+        let named = view.facts().charter.clients.iter().filter(|client| client.name == name);
+        let keys: Vec<ClientKey> = named.map(|client| client.key).collect();
+        if keys.is_empty() { Err(crate::command::Rejection::ClientNotFound.into()) } else { Ok(keys) }
     }
 
     /// Those that were heard of and are no members.
@@ -291,19 +332,13 @@ impl Admin for AdminService {
     ) -> Result<Response<pb::ClientIssueResponse>, Status> {
         require_here(&request)?;
         let name = request.into_inner().name;
-        let Some(authority) = self.node.handle().view().facts().charter.authority.clone() else {
-            return Err(Status::failed_precondition(
-                "covey: this cluster issues no certificates: its members have their own, or none",
-            ));
-        };
-        let IssuedClient { authority, certificate, key, known_by } = self
+        let IssuedClient { certificate, key, known_by } = self
             .host
-            .issue(&authority, &name)
+            .issue(&self.authority()?, &name)
             .map_err(|error| Status::invalid_argument(format!("covey: {error}")))?;
         self.change(CharterCommand::IssueClient { key: known_by, name }).await?;
-        let view = self.node.handle().view();
-        let endpoints =
-            view.facts().members.iter().flat_map(|member| member.attributes.client_urls.clone()).collect();
+        // Of after that: the authority may have been replaced since, and what it has signed counts all the same.
+        let (authority, endpoints) = self.directions()?;
         Ok(Response::new(pb::ClientIssueResponse { authority, certificate, key, endpoints }))
     }
 
@@ -313,9 +348,17 @@ impl Admin for AdminService {
     ) -> Result<Response<pb::ClientListResponse>, Status> {
         self.node.handle().read_barrier().await?;
         let view = self.node.handle().view();
-        let clients = view.facts().charter.clients.iter();
-        let clients = clients.map(|one| pb::Client { name: one.name.clone(), key: one.key.to_string() });
-        Ok(Response::new(pb::ClientListResponse { clients: clients.collect() }))
+        let charter = &view.facts().charter;
+        let client = |one: &crate::store::Client| {
+            let left = charter.trust_left(one);
+            pb::Client {
+                name: one.name.clone(),
+                key: one.key.to_string(),
+                outdated: left.is_some(),
+                outdated_seconds: left.unwrap_or(0),
+            }
+        };
+        Ok(Response::new(pb::ClientListResponse { clients: charter.clients.iter().map(client).collect() }))
     }
 
     async fn client_revoke(
@@ -323,19 +366,26 @@ impl Admin for AdminService {
         request: Request<pb::ClientRevokeRequest>,
     ) -> Result<Response<pb::ClientRevokeResponse>, Status> {
         require_here(&request)?;
-        let name = request.into_inner().name;
-        self.node.handle().read_barrier().await?;
-        let view = self.node.handle().view();
-        let named = view.facts().charter.clients.iter().filter(|client| client.name == name);
-        let keys: Vec<ClientKey> = named.map(|client| client.key).collect();
-        drop(view);
-        if keys.is_empty() {
-            return Err(crate::command::Rejection::ClientNotFound.into());
-        }
+        let keys = self.clients_named(&request.into_inner().name).await?;
         for key in &keys {
             self.change(CharterCommand::RevokeClient { key: *key }).await?;
         }
         Ok(Response::new(pb::ClientRevokeResponse { revoked: keys.len() as u64 }))
+    }
+
+    async fn client_renew(
+        &self,
+        request: Request<pb::ClientRenewRequest>,
+    ) -> Result<Response<pb::ClientRenewResponse>, Status> {
+        // Whoever has taken an authority's key along could pose as a server, and hand out one of its own: nobody is renewed over the network.
+        require_here(&request)?;
+        let keys = self.clients_named(&request.into_inner().name).await?;
+        self.authority()?;
+        for key in keys {
+            self.change(CharterCommand::RenewClient { key }).await?;
+        }
+        let (authority, endpoints) = self.directions()?;
+        Ok(Response::new(pb::ClientRenewResponse { authority, endpoints }))
     }
 }
 

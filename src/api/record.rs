@@ -30,7 +30,7 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 45] = [
+const METHODS: [GrpcMethod; 46] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
@@ -76,6 +76,7 @@ const METHODS: [GrpcMethod; 45] = [
     method(admin_server::SERVICE_NAME, "ClientIssue", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "ClientList", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "ClientRevoke", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "ClientRenew", GrpcKind::Unary),
 ];
 
 /// The methods to make [`Metrics`] with.

@@ -1,7 +1,7 @@
 //! TLS for clients in a cluster that issues its certificates itself: the authority in its state, and what follows from it on this box.
 //!
-//! Owns: when the authority comes into being, and when certificates are made anew. Must never: let the authority's key out of the state. Driven by
-//! `serve`.
+//! Owns: when the authority comes into being, when another one takes its place, and when certificates are made anew. Must never: let the authority's key out
+//! of the state, or make another one while somebody who was removed still hears of it. Driven by `serve`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,11 +14,17 @@ use super::lan::Lan;
 use crate::api;
 use crate::command::{self, CharterCommand, ClientKey};
 use crate::ids::ClusterId;
+use crate::limits::AUTHORITY_OVERLAP_SECONDS;
+use crate::mvcc::Facts;
 use crate::runtime::Handle;
-use crate::tls::{Authority, AuthorityError, ClusterTls, ServerNames};
+use crate::store::Charter;
+use crate::tls::{Authority, AuthorityError, ClusterTls, NewAuthority, ServerNames, Successor};
 
-/// How often a cluster without an authority is looked at: somebody may have come to lead meanwhile.
-const ESTABLISH_AGAIN: Duration = Duration::from_secs(1);
+/// How often a cluster without an authority, or with one that is to be replaced, is looked at: somebody may have come to lead meanwhile, and who was removed
+/// may have left.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// When the log says of a client that it is to be renewed: at once, for so many seconds before it is too late, and when it is.
+const REMINDERS: [u64; 4] = [AUTHORITY_OVERLAP_SECONDS, 7 * 24 * 60 * 60, 24 * 60 * 60, 0];
 
 /// See the module.
 pub(super) struct Certificates {
@@ -52,46 +58,58 @@ impl Certificates {
 
     /// Keeps what clients see in step with the state and with the box's addresses, until it is dropped.
     pub(super) async fn keep(&self) {
+        let mut reminders = 0;
         loop {
             let changed = or(self.handle.charter_changed(), self.lan.changed());
-            let authority = self.handle.view().facts().charter.authority.clone();
-            let Some(authority) = authority else {
-                self.establish().await;
-                let later = async {
-                    Timer::after(ESTABLISH_AGAIN).await;
-                };
-                or(changed, later).await;
-                continue;
-            };
-            if let Err(error) = self.follow(&authority) {
+            let charter = Arc::clone(&self.handle.view().facts().charter);
+            if let Some(Err(error)) = authority_of(&charter).map(|authority| self.follow(authority)) {
                 tracing::error!(%error, "clients on other boxes cannot be served: there is no certificate to show them");
             }
-            changed.await;
+            remind(&charter, &mut reminders);
+            if charter.authority.is_some() && charter.authority_is_due().is_none() {
+                changed.await;
+                continue;
+            }
+            if let Err(error) = self.provide().await {
+                tracing::error!(%error, "cannot make an authority for clients");
+            }
+            let later = async {
+                Timer::after(LOOK_AGAIN).await;
+            };
+            or(changed, later).await;
         }
     }
 
-    /// Makes the cluster's authority, where this member leads. Of two that two leaders make the first one in the log counts.
-    async fn establish(&self) {
-        if !self.handle.status().leads() {
-            return;
-        }
-        let made = match Authority::generate(self.cluster) {
-            Ok(made) => made,
-            Err(error) => return tracing::error!(%error, "cannot make an authority for clients"),
+    /// Makes the cluster's authority, or the one that takes its place, where this member leads. Of two that two leaders make the first one in the log counts.
+    async fn provide(&self) -> Result<(), AuthorityError> {
+        // Before the state: what it says then, this leader of this term has acted on.
+        let status = self.handle.status();
+        let command = match self.handle.view().facts() {
+            _ if !status.leads() => return Ok(()),
+            Facts { charter, .. } if charter.authority.is_none() => {
+                CharterCommand::Establish(kept(Authority::generate(self.cluster)?))
+            }
+            facts => match (authority_of(&facts.charter), facts.charter.authority_is_due()) {
+                (Some(authority), Some(exposed)) if facts.all_have_left() => {
+                    let Successor { authority, bridge_der } = authority?.succeed()?;
+                    let (authority, bridge) = (kept(authority), Bytes::from(bridge_der));
+                    CharterCommand::ReplaceAuthority { term: status.term, exposed, authority, bridge }
+                }
+                _ => return Ok(()),
+            },
         };
-        let (certificate, key) = (Bytes::from(made.certificate_der), Bytes::from(made.key_pkcs8));
-        let command = CharterCommand::Establish(command::Authority { certificate, key });
         if let Err(error) = self.handle.change_charter(command).await {
-            tracing::debug!(%error, "cannot establish an authority for clients yet");
+            tracing::debug!(%error, "there can be no other authority for clients yet");
         }
+        Ok(())
     }
 
-    fn follow(&self, authority: &command::Authority) -> Result<(), AuthorityError> {
+    fn follow(&self, authority: Result<Authority, AuthorityError>) -> Result<(), AuthorityError> {
         // First of all, whatever becomes of the certificate.
         if let Some(tls) = self.tls.get() {
             tls.clients().review();
         }
-        let authority = Authority::load(&authority.certificate, &authority.key)?;
+        let authority = authority?;
         let names = ServerNames::of_machine(&self.host, self.lan.addresses());
         if let Some(tls) = self.tls.get() {
             return tls.update(&authority, names);
@@ -101,5 +119,67 @@ impl Certificates {
         // Only this task makes it.
         let _ = self.tls.set(ClusterTls::new(&authority, names, Arc::new(is_issued))?);
         Ok(())
+    }
+}
+
+/// The authority of a cluster that has one, with what leads to it.
+fn authority_of(charter: &Charter) -> Option<Result<Authority, AuthorityError>> {
+    let command::Authority { certificate, key } = charter.authority.as_ref()?;
+    let bridges = charter.bridges.iter().rev().map(|bridge| &bridge.certificate[..]);
+    Some(Authority::load(certificate, key).map(|authority| authority.reached_by(bridges)))
+}
+
+fn kept(made: NewAuthority) -> command::Authority {
+    command::Authority { certificate: made.certificate_der.into(), key: made.key_pkcs8.into() }
+}
+
+/// Says in the log that clients are to be renewed, whenever that has become more urgent for one of them.
+fn remind(charter: &Charter, said: &mut usize) {
+    let due = |left: u64| REMINDERS.iter().filter(|from| left <= **from).count();
+    let (mut outdated, mut lost, mut reminders) = (0, 0, 0);
+    let mut soonest = u64::MAX;
+    for (_, left) in charter.outdated() {
+        reminders += due(left);
+        if left == 0 {
+            lost += 1;
+        } else {
+            outdated += 1;
+            soonest = soonest.min(left);
+        }
+    }
+    if reminders > *said {
+        let hours = if outdated == 0 { 0 } else { soonest / 3600 };
+        tracing::warn!(
+            outdated,
+            hours,
+            lost,
+            "clients know servers by an authority that was replaced when a member was removed, for so many hours of running time, or no longer: covey client renew gives them the new one"
+        );
+    }
+    *said = reminders;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Bridge, Client};
+
+    #[test]
+    fn the_log_says_of_each_client_once_for_each_time_that_it_is_to_be_renewed() {
+        let client = |n, edition| Client { key: ClientKey([n; 32]), name: String::new(), issued: 0, edition };
+        let bridge = Bridge { certificate: Bytes::new(), ends: AUTHORITY_OVERLAP_SECONDS };
+        let clients = vec![client(1, 0), client(2, 0), client(3, 1)];
+        let mut charter = Charter { edition: 1, bridges: vec![bridge], clients, ..Charter::default() };
+        let mut said = 0;
+        let day = 24 * 60 * 60;
+        for (elapsed, reminders) in [(0, 2), (22 * day, 2), (23 * day, 4), (29 * day, 6), (30 * day, 8)] {
+            charter.elapsed = elapsed;
+            charter.bridges.retain(|bridge| bridge.ends > elapsed);
+            remind(&charter, &mut said);
+            assert_eq!(said, reminders, "{elapsed}");
+        }
+        charter.clients[0].edition = 1;
+        remind(&charter, &mut said);
+        assert_eq!(said, 4, "who was renewed makes room for the next one that has to be");
     }
 }

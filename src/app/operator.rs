@@ -75,8 +75,7 @@ impl Host for Operator {
         let authority = Authority::load(&authority.certificate, &authority.key);
         let issued = authority.and_then(|authority| {
             let Issued { certificate, key, key_hash } = authority.issue_client(name)?;
-            let authority = authority.certificate_pem();
-            Ok(IssuedClient { authority, certificate, key, known_by: ClientKey(key_hash) })
+            Ok(IssuedClient { certificate, key, known_by: ClientKey(key_hash) })
         });
         issued.map_err(|error| error.to_string())
     }
@@ -91,5 +90,10 @@ impl Host for Operator {
             handed_on?;
             outcome.await.unwrap_or(Err(YieldRefusal::Unknown(ServeError::Stopped)))
         })
+    }
+
+    fn certificate(&self, authority: &command::Authority) -> Result<String, String> {
+        let authority = Authority::load(&authority.certificate, &authority.key);
+        authority.map(|authority| authority.certificate_pem()).map_err(|error| error.to_string())
     }
 }

@@ -14,7 +14,7 @@ use smol::LocalExecutor;
 use tonic::{Request, Response, Status};
 
 use super::args::{ClientSettings, Format, Parsed, UsageError};
-use super::bundle::{Bundle, BundleError};
+use super::bundle::{Bundle, BundleError, Renewal};
 use super::calls::{CallError, origin, timed, within_timeout};
 use super::client::Channel;
 use super::reach::first_reachable;
@@ -62,6 +62,7 @@ pub enum Job {
     ClientIssue { name: String, out: PathBuf },
     ClientList,
     ClientRevoke { name: String },
+    ClientRenew { name: String, out: PathBuf },
 }
 
 /// What came of it.
@@ -77,6 +78,7 @@ pub enum Done {
     ClientIssued { name: String, out: PathBuf },
     Clients(Vec<pb::Client>),
     ClientRevoked { name: String, revoked: u64 },
+    ClientRenewed { name: String, out: PathBuf },
 }
 
 /// The job of a command that is one of these.
@@ -101,14 +103,11 @@ pub fn job(command: &Command, parsed: &Parsed) -> Result<Option<Job>, UsageError
         "window close" => none(Job::WindowClose)?,
         "client issue" => {
             let name = one(parsed, "client issue takes one name")?;
-            let out = match parsed.text("out") {
-                Some(out) => PathBuf::from(out),
-                None if is_file_name(&name) => PathBuf::from(&name),
-                None => {
-                    return Err(UsageError::Flags("no directory can be called like this client: use --out"));
-                }
-            };
-            Job::ClientIssue { name, out }
+            Job::ClientIssue { out: out_dir(parsed, &name)?, name }
+        }
+        "client renew" => {
+            let name = one(parsed, "client renew takes one name")?;
+            Job::ClientRenew { out: out_dir(parsed, &name)?, name }
         }
         "client list" => none(Job::ClientList)?,
         "client revoke" => Job::ClientRevoke { name: one(parsed, "client revoke takes one name")? },
@@ -120,6 +119,15 @@ fn one(parsed: &Parsed, usage: &'static str) -> Result<String, UsageError> {
     match &parsed.arguments[..] {
         [argument] => text(argument, usage),
         _ => Err(UsageError::Arguments(usage)),
+    }
+}
+
+/// Where a client's bundle is.
+fn out_dir(parsed: &Parsed, name: &str) -> Result<PathBuf, UsageError> {
+    match parsed.text("out") {
+        Some(out) => Ok(PathBuf::from(out)),
+        None if is_file_name(name) => Ok(PathBuf::from(name)),
+        None => Err(UsageError::Flags("no directory can be called like this client: use --out")),
     }
 }
 
@@ -163,8 +171,10 @@ pub fn give_up_for(settings: &ClientSettings, cluster: u64) -> Result<(), AdminE
 
 /// Has it done.
 pub fn perform(settings: &ClientSettings, job: Job) -> Result<Done, AdminError> {
-    if let Job::ClientIssue { name, out } = job {
-        return issue(settings, name, out);
+    match job {
+        Job::ClientIssue { name, out } => return issue(settings, name, out),
+        Job::ClientRenew { name, out } => return renew(settings, name, out),
+        _ => {}
     }
     ask(settings, async |client| perform_one(client, settings, job).await)
 }
@@ -216,7 +226,7 @@ async fn perform_one(
             let answer = client.client_revoke(request(settings, revoke)).await?;
             Done::ClientRevoked { name, revoked: answer.into_inner().revoked }
         }
-        Job::ClientIssue { .. } => unreachable!("what it needs is seen to before"),
+        Job::ClientIssue { .. } | Job::ClientRenew { .. } => unreachable!("what it needs is seen to before"),
     })
 }
 
@@ -232,6 +242,18 @@ fn issue(settings: &ClientSettings, name: String, out: PathBuf) -> Result<Done, 
         Ok(()) => Ok(Done::ClientIssued { name, out }),
         Err(error) => Err(AdminError::Unwritten { name, error }),
     }
+}
+
+fn renew(settings: &ClientSettings, name: String, out: PathBuf) -> Result<Done, AdminError> {
+    // Before the cluster takes the client for renewed.
+    Renewal::check_place(&out)?;
+    let request = pb::ClientRenewRequest { name: name.clone() };
+    let renewed = ask(settings, async |mut client| {
+        client.client_renew(timed(settings, request)).await.map(Response::into_inner)
+    })?;
+    let pb::ClientRenewResponse { authority: ca, endpoints } = renewed;
+    Renewal { ca, endpoints }.write(&out)?;
+    Ok(Done::ClientRenewed { name, out })
 }
 
 fn ask<T, F>(settings: &ClientSettings, call: impl FnOnce(AdminClient<Channel>) -> F) -> Result<T, AdminError>
@@ -285,12 +307,24 @@ fn write_simple(out: &mut impl Write, done: &Done) -> io::Result<()> {
         Done::ClientIssued { name, out: dir } => {
             writeln!(out, "client {name} issued: all that it needs is in {}", dir.display())
         }
-        Done::Clients(clients) => {
-            clients.iter().try_for_each(|client| writeln!(out, "{}, {}", client.name, client.key))
-        }
+        Done::Clients(clients) => clients.iter().try_for_each(|client| {
+            let renew = match client {
+                pb::Client { outdated: false, .. } => String::new(),
+                pb::Client { outdated_seconds: 0, .. } => {
+                    ", knows no server any more: covey client renew".to_owned()
+                }
+                pb::Client { outdated_seconds, .. } => {
+                    format!(", knows the servers for {}: covey client renew", span(*outdated_seconds))
+                }
+            };
+            writeln!(out, "{}, {}{renew}", client.name, client.key)
+        }),
         Done::ClientRevoked { name, revoked: 1 } => writeln!(out, "client {name} revoked"),
         Done::ClientRevoked { name, revoked } => {
             writeln!(out, "client {name} revoked: there were {revoked} certificates of that name")
+        }
+        Done::ClientRenewed { name, out: dir } => {
+            writeln!(out, "client {name} renewed: ca.crt and endpoints are in {}", dir.display())
         }
     }
 }
@@ -307,9 +341,14 @@ fn as_json(done: &Done) -> serde_json::Value {
         Done::Approved(fingerprint) => json!({ "approved": fingerprint }),
         Done::WindowOpened(seconds) => json!({ "open_seconds": seconds }),
         Done::WindowClosed => json!({ "open_seconds": 0 }),
-        Done::ClientIssued { name, out } => json!({ "name": name, "out": out.to_string_lossy() }),
+        Done::ClientIssued { name, out } | Done::ClientRenewed { name, out } => {
+            json!({ "name": name, "out": out.to_string_lossy() })
+        }
         Done::Clients(clients) => {
-            let client = |client: &pb::Client| json!({ "name": client.name, "key": client.key });
+            let client = |client: &pb::Client| {
+                let seconds = client.outdated.then_some(client.outdated_seconds);
+                json!({ "name": client.name, "key": client.key, "outdated_seconds": seconds })
+            };
             json!({ "clients": clients.iter().map(client).collect::<Vec<_>>() })
         }
         Done::ClientRevoked { name, revoked } => json!({ "name": name, "revoked": revoked }),

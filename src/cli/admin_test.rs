@@ -32,6 +32,9 @@ fn commands_are_read_with_their_defaults() {
     let issue = |out: &str| Ok(Job::ClientIssue { name: "ci".into(), out: out.into() });
     assert_eq!(typed("client issue", &["ci"]), issue("ci"));
     assert_eq!(typed("client issue", &["ci", "--out", "/tmp/x"]), issue("/tmp/x"));
+    let renew = |out: &str| Ok(Job::ClientRenew { name: "ci".into(), out: out.into() });
+    assert_eq!(typed("client renew", &["ci"]), renew("ci"));
+    assert_eq!(typed("client renew", &["ci", "--out", "/tmp/x"]), renew("/tmp/x"));
 }
 
 #[test]
@@ -47,6 +50,8 @@ fn what_makes_no_sense_is_refused_before_anybody_is_asked() {
         ("client issue", &["../up"]),
         ("client issue", &[".hidden"]),
         ("client revoke", &["a", "b"]),
+        ("client renew", &[]),
+        ("client renew", &["../up"]),
     ] {
         assert!(typed(name, arguments).is_err(), "{name} {arguments:?}");
     }
@@ -78,6 +83,15 @@ fn lists_are_lines() {
     };
     let line = "0123 4567 89ab cdef, box3, https://10.0.0.3:2380, asked 3 s ago\n";
     assert_eq!(printed(&Done::Pending(vec![node])), line);
+    let client = |outdated, outdated_seconds| pb::Client {
+        name: "ci".into(),
+        key: "aa".into(),
+        outdated,
+        outdated_seconds,
+    };
+    let clients = Done::Clients(vec![client(false, 0), client(true, 86_400), client(true, 0)]);
+    let lines = "ci, aa\nci, aa, knows the servers for 1 d: covey client renew\nci, aa, knows no server any more: covey client renew\n";
+    assert_eq!(printed(&clients), lines);
 }
 
 #[test]

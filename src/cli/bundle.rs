@@ -1,7 +1,7 @@
 //! What a client is given to connect with: a directory with its key and certificate, the authority of the servers, and where they are.
 //!
-//! Owns: the files' names, what is in them, who may read them. Must never: write over anything, or show the key to others. Written by the command
-//! that adds a client; read by `args`.
+//! Owns: the files' names, what is in them, who may read them. Must never: write over anything but what is renewed, or show the key to others. Written
+//! by the commands that add a client and renew it; read by `args`.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -32,6 +32,9 @@ pub enum BundleError {
     /// There is something already.
     #[error("{} is not empty: a bundle has a directory of its own", .0.display())]
     NotEmpty(PathBuf),
+    /// There is something else.
+    #[error("{} is not a client's bundle: there is no {CA_FILE} in it", .0.display())]
+    NoBundle(PathBuf),
     /// A file or directory that cannot be written.
     #[error("cannot write {}: {error}", path.display())]
     Write {
@@ -60,6 +63,51 @@ pub struct Bundle {
     pub key: String,
     /// Where the servers are, `https://host:port` each.
     pub endpoints: Vec<String>,
+}
+
+/// What of a bundle changes when another authority signs for the servers.
+pub struct Renewal {
+    /// The authority's certificate, PEM.
+    pub ca: String,
+    /// Where the servers are.
+    pub endpoints: Vec<String>,
+}
+
+impl Renewal {
+    /// Whether it may be written there: into a bundle, or where nothing else is.
+    pub fn check_place(dir: &Path) -> Result<(), BundleError> {
+        match Bundle::check_free(dir) {
+            Err(BundleError::NotEmpty(_)) if dir.join(CA_FILE).is_file() => Ok(()),
+            Err(BundleError::NotEmpty(_)) => Err(BundleError::NoBundle(dir.to_owned())),
+            checked => checked,
+        }
+    }
+
+    /// Writes it over what is there, each file at once: a client may be reading it.
+    pub fn write(&self, dir: &Path) -> Result<(), BundleError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| BundleError::Write { path, error }
+        };
+        if !dir.exists() {
+            DirBuilder::new().mode(OWNER_ONLY).create(dir).map_err(failed(dir))?;
+        }
+        let endpoints = lines(&self.endpoints);
+        for (name, content) in [(CA_FILE, &self.ca), (ENDPOINTS_FILE, &endpoints)] {
+            let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(OPEN_MODE).open(&new);
+            let written = file.and_then(|mut file| {
+                file.write_all(content.as_bytes())?;
+                file.sync_all()
+            });
+            written.and_then(|()| fs::rename(&new, &path)).map_err(failed(&path))?;
+        }
+        Ok(())
+    }
+}
+
+fn lines(endpoints: &[String]) -> String {
+    endpoints.join("\n") + "\n"
 }
 
 /// One file of a bundle.
@@ -108,7 +156,7 @@ impl Bundle {
     /// All files, for a bundle in this directory.
     fn files(&self, dir: &Path) -> [File; 5] {
         let file = |name, mode, content: &[u8]| File { name, mode, content: content.to_vec() };
-        let lines = self.endpoints.join("\n") + "\n";
+        let lines = lines(&self.endpoints);
         [
             file(CA_FILE, OPEN_MODE, self.ca.as_bytes()),
             file(CERTIFICATE_FILE, OPEN_MODE, self.certificate.as_bytes()),
@@ -206,6 +254,25 @@ mod tests {
         assert!(!dir.join("env").exists());
         let file = dir.join("ca.crt");
         assert!(matches!(bundle().write(&file), Err(BundleError::Write { path, .. }) if path == file));
+    }
+
+    #[test]
+    fn a_renewal_goes_over_a_bundle_or_where_nothing_is_and_leaves_the_rest_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let read = |dir: &Path, name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        let renewal = Renewal { ca: "another\n".into(), endpoints: vec!["https://10.0.0.2:2379".into()] };
+        let (old, new) = (scratch.path().join("old"), scratch.path().join("new"));
+        bundle().write(&old).unwrap();
+        for dir in [&old, &new] {
+            Renewal::check_place(dir).unwrap();
+            renewal.write(dir).unwrap();
+            assert_eq!((read(dir, "ca.crt"), mode(&dir.join("ca.crt"))), ("another\n".into(), 0o644));
+            assert_eq!(read_endpoints(dir).unwrap(), "https://10.0.0.2:2379");
+        }
+        assert_eq!((read(&old, "client.key"), fs::read_dir(&old).unwrap().count()), ("key\n".into(), 5));
+        assert_eq!((mode(&new), fs::read_dir(&new).unwrap().count()), (0o700, 2));
+        fs::remove_file(old.join("ca.crt")).unwrap();
+        assert!(matches!(Renewal::check_place(&old), Err(BundleError::NoBundle(_))));
     }
 
     #[test]

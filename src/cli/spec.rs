@@ -267,7 +267,7 @@ pub const CLIENT_LIST: Command = Command {
     name: "client list",
     alias: None,
     usage: "[flags]",
-    about: "Print the clients whose certificates are accepted: name, SHA-256 of the public key",
+    about: "Print the clients whose certificates are accepted: name, SHA-256 of the public key, whether to be renewed",
     details: "",
     flags: &[],
 };
@@ -280,6 +280,20 @@ pub const CLIENT_REVOKE: Command = Command {
     about: "Accept no certificate of this name any more; its connections are closed",
     details: "",
     flags: &[],
+};
+
+/// Gives a client the authority anew.
+pub const CLIENT_RENEW: Command = Command {
+    name: "client renew",
+    alias: None,
+    usage: "[flags] <name>",
+    about: "Give a client the cluster's authority anew, which is replaced when a member is removed",
+    details: "\
+Writes ca.crt and endpoints over those of the client's bundle, or, where there is none, into a new directory, from which
+they are brought to the client. Its key and its certificate stay good. The authority from before is of use for
+30 days of running time after it was replaced; covey client list says who has to be renewed, and covey status how many.
+",
+    flags: &[option("out", "path", "The directory: a bundle, or a new or empty one (default: the name)")],
 };
 
 /// Saves, looks at and restores snapshots.
@@ -578,4 +592,5 @@ pub const COMMANDS: &[&Command] = &[
     &CLIENT_ISSUE,
     &CLIENT_LIST,
     &CLIENT_REVOKE,
+    &CLIENT_RENEW,
 ];

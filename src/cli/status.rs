@@ -32,6 +32,26 @@ fn sick(line: String, next: &[&str]) -> Verdict {
 
 /// The verdict on what a node says of itself.
 pub fn judge(status: &pb::StatusResponse) -> Verdict {
+    let mut verdict = verdict(status);
+    let renewals = status.cluster.iter().flat_map(renewals);
+    verdict.next.extend(renewals.map(|(found, advice)| format!("{found}: {advice}")));
+    verdict
+}
+
+/// Clients that know servers by an authority that was replaced, and what to do about it.
+pub fn renewals(cluster: &pb::Cluster) -> impl Iterator<Item = (String, &'static str)> {
+    const ADVICE: &str =
+        "\"covey client list\" says who, \"covey client renew NAME\" gives the new authority";
+    let pb::Cluster { outdated_clients, outdated_seconds, lost_clients, .. } = *cluster;
+    let left = span(outdated_seconds);
+    let outdated =
+        format!("clients to be renewed within {left}, since a member was removed: {outdated_clients}");
+    let lost = format!("clients that know no server any more, since they were not renewed: {lost_clients}");
+    let all = [(outdated_clients, outdated), (lost_clients, lost)];
+    all.into_iter().filter(|(count, _)| *count > 0).map(|(_, found)| (found, ADVICE))
+}
+
+fn verdict(status: &pb::StatusResponse) -> Verdict {
     let Some(cluster) = &status.cluster else {
         return sick(
             format!("gathering: {}", status.waits_for),
@@ -277,6 +297,9 @@ fn as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_json::Value 
             "alarms": cluster.alarms,
             "bytes_in_use": cluster.bytes_in_use,
             "quota_bytes": cluster.quota_bytes,
+            "outdated_clients": cluster.outdated_clients,
+            "outdated_seconds": (cluster.outdated_clients > 0).then_some(cluster.outdated_seconds),
+            "lost_clients": cluster.lost_clients,
         })
     });
     let seen = |node: &pb::Sighting| {

@@ -78,6 +78,21 @@ fn who_waits_is_no_illness_and_is_told_how_to_come_in() {
 }
 
 #[test]
+fn clients_that_are_to_be_renewed_are_no_illness_and_are_counted() {
+    let soon =
+        |c: &mut pb::Cluster| (c.outdated_clients, c.outdated_seconds, c.lost_clients) = (2, 86_400, 1);
+    let verdict = verdict(soon);
+    assert!(verdict.healthy);
+    let next: Vec<&str> = verdict.next.iter().map(|step| step.split(": \"").next().unwrap()).collect();
+    let expected = [
+        "clients to be renewed within 1 d, since a member was removed: 2",
+        "clients that know no server any more, since they were not renewed: 1",
+    ];
+    assert_eq!(next, expected);
+    assert!(verdict.next[0].contains("covey client renew NAME"));
+}
+
+#[test]
 fn what_is_wrong_is_named_with_what_to_do() {
     let cases: [(&str, Change); 10] = [
         ("degraded: box3 not reached; leader box2", Box::new(|c| c.members[2].reached = false)),

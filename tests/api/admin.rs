@@ -9,6 +9,7 @@ use covey::api::{ClusterBeside, Listener, PendingNode, Plaintext, SeenNode};
 use covey::command::{self, CharterCommand};
 use covey::formation::{Fingerprint, JoinToken};
 use covey::ids::ClusterId;
+use covey::limits::AUTHORITY_OVERLAP_SECONDS as OVERLAP;
 use covey::wire::covey::v1 as pb;
 use covey::wire::covey::v1::admin_client::AdminClient;
 use smol::Async;
@@ -55,7 +56,8 @@ async fn codes(client: &mut AdminClient<Channel>) -> Vec<(&'static str, Code)> {
         ("WindowClose", code(client.window_close(pb::WindowCloseRequest {}).await)),
         ("GiveUp", code(client.give_up(pb::GiveUpRequest { cluster: 7 }).await)),
         ("ClientIssue", code(client.client_issue(pb::ClientIssueRequest { name: name.clone() }).await)),
-        ("ClientRevoke", code(client.client_revoke(pb::ClientRevokeRequest { name }).await)),
+        ("ClientRevoke", code(client.client_revoke(pb::ClientRevokeRequest { name: name.clone() }).await)),
+        ("ClientRenew", code(client.client_renew(pb::ClientRenewRequest { name }).await)),
     ]
 }
 
@@ -70,7 +72,7 @@ fn the_operator_of_the_box_may_do_everything() {
         // What is refused is refused for what it says: this cluster did not form by itself, and there is no such token or client.
         for (call, code) in codes(&mut client).await {
             let expected = match call {
-                "TokenRevoke" | "ClientRevoke" => Code::NotFound,
+                "TokenRevoke" | "ClientRevoke" | "ClientRenew" => Code::NotFound,
                 "WindowOpen" | "GiveUp" | "ClientIssue" => Code::FailedPrecondition,
                 _ => Code::Ok,
             };
@@ -171,19 +173,70 @@ fn clients_are_issued_listed_and_revoked_by_name() {
         let server = Server::start().await;
         let mut client = AdminClient::new(server.channel().await);
         assert_eq!(issue(&mut client, "ci").await.unwrap_err(), Code::FailedPrecondition, "no authority");
-        let authority = command::Authority {
-            certificate: Bytes::from_static(b"certificate"),
-            key: Bytes::from_static(b"key"),
-        };
-        server.handle.change_charter(CharterCommand::Establish(authority)).await.unwrap();
+        server.handle.change_charter(CharterCommand::Establish(authority("first"))).await.unwrap();
         let issued = issue(&mut client, "ci").await.unwrap();
-        assert_eq!((&issued.authority[..], &issued.key[..]), ("authority", "key of ci"));
+        assert_eq!((&issued.authority[..], &issued.key[..]), ("first", "key of ci"));
         let listed = client.client_list(pb::ClientListRequest {}).await.unwrap().into_inner().clients;
         assert_eq!((listed.len(), &listed[0].name[..], &listed[0].key), (1, "ci", &"09".repeat(32)));
         let revoke = |name: &str| pb::ClientRevokeRequest { name: name.into() };
         assert_eq!(client.client_revoke(revoke("ci")).await.unwrap().into_inner().revoked, 1);
         assert!(server.handle.view().facts().charter.clients.is_empty());
         assert_eq!(client.client_revoke(revoke("ci")).await.unwrap_err().code(), Code::NotFound);
+    });
+}
+
+fn authority(certificate: &'static str) -> command::Authority {
+    command::Authority { certificate: certificate.into(), key: Bytes::from_static(b"key") }
+}
+
+/// A member was removed, and what follows from that goes its way step by step, as the leader's log has it.
+#[test]
+fn clients_are_told_apart_by_the_authority_that_they_know_and_renewed_by_name() {
+    run(async {
+        let server = Server::start().await;
+        let mut client = AdminClient::new(server.channel().await);
+        let change = async |command| server.handle.change_charter(command).await.unwrap().outcome.unwrap();
+        change(CharterCommand::Establish(authority("first"))).await;
+        issue(&mut client, "ci").await.unwrap();
+        let gone = covey::ids::PublicKey([7; 32]);
+        let admit = |key| CharterCommand::Admit {
+            key,
+            name: "gone".into(),
+            peer_urls: Vec::new(),
+            by: command::Admission::Approval,
+            run: covey::ids::Incarnation(1),
+        };
+        change(CharterCommand::Approve { fingerprint: gone.fingerprint() }).await;
+        let command::Outcome::Member(id) = change(admit(gone)).await else { panic!() };
+        let remove = command::MemberCommand::Remove { id, strict: false };
+        server.handle.change_members(remove).await.unwrap().outcome.unwrap();
+        let exposed = server.handle.view().facts().charter.exposed.unwrap();
+
+        let renew = || pb::ClientRenewRequest { name: "ci".into() };
+        assert_eq!(
+            issue(&mut client, "late").await.unwrap_err(),
+            Code::Unavailable,
+            "it is about to be replaced"
+        );
+        assert_eq!(client.client_renew(renew()).await.unwrap_err().code(), Code::Unavailable);
+        let counts = async |client: &mut AdminClient<Channel>| {
+            let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
+            let pb::Cluster { outdated_clients, outdated_seconds, lost_clients, .. } =
+                status.cluster.unwrap();
+            let listed = client.client_list(pb::ClientListRequest {}).await.unwrap().into_inner().clients;
+            (outdated_clients, outdated_seconds, lost_clients, listed[0].outdated, listed[0].outdated_seconds)
+        };
+        assert_eq!(counts(&mut client).await, (0, 0, 0, false, 0));
+        let (term, bridge) = (server.handle.status().term, Bytes::from_static(b"bridge"));
+        change(CharterCommand::ReplaceAuthority { term, exposed, authority: authority("second"), bridge })
+            .await;
+        assert_eq!(counts(&mut client).await, (1, OVERLAP, 0, true, OVERLAP));
+        change(CharterCommand::Elapsed { to: 60 }).await;
+        assert_eq!(counts(&mut client).await, (1, OVERLAP - 60, 0, true, OVERLAP - 60));
+        change(CharterCommand::Elapsed { to: OVERLAP }).await;
+        assert_eq!(counts(&mut client).await, (0, 0, 1, true, 0));
+        let renewed = client.client_renew(renew()).await.unwrap().into_inner();
+        assert_eq!((&renewed.authority[..], counts(&mut client).await), ("second", (0, 0, 0, false, 0)));
     });
 }
 

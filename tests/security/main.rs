@@ -21,6 +21,7 @@ mod harness;
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod lan;
 
+mod authority;
 mod boxes;
 mod clients;
 mod clones;

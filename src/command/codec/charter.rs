@@ -44,15 +44,7 @@ impl Writer {
                 self.0.extend_from_slice(&key.0);
                 self.bytes(name.as_bytes());
                 self.texts(peer_urls);
-                match by {
-                    Admission::Window => self.0.push(BY_WINDOW),
-                    Admission::Token(id) => {
-                        self.0.push(BY_TOKEN);
-                        self.0.extend_from_slice(&id.0);
-                    }
-                    Admission::Approval => self.0.push(BY_APPROVAL),
-                    Admission::FleetKey => self.0.push(BY_FLEET_KEY),
-                }
+                self.admission(*by);
                 self.varint(run.0);
             }
             CharterCommand::Elapsed { to } => {
@@ -109,6 +101,18 @@ impl Writer {
                 self.0.extend_from_slice(&winner.0.to_le_bytes());
                 self.0.extend_from_slice(&witness.0);
             }
+        }
+    }
+
+    fn admission(&mut self, by: Admission) {
+        match by {
+            Admission::Window => self.0.push(BY_WINDOW),
+            Admission::Token(id) => {
+                self.0.push(BY_TOKEN);
+                self.0.extend_from_slice(&id.0);
+            }
+            Admission::Approval => self.0.push(BY_APPROVAL),
+            Admission::FleetKey => self.0.push(BY_FLEET_KEY),
         }
     }
 
