@@ -447,7 +447,7 @@ pub const SETTINGS: [Setting; 43] = [
         "peer.trust",
         Kind::Choice(&["lan-open", "fleet-key", "locked"]),
         Fallback::Derived { rule: "lan-open; with a secret fleet-key", usual: "lan-open" },
-        "Who gets in: the LAN at first, those with the secret, or nobody; a locked node joins by what it was given",
+        "Who gets in: the LAN at first, those with the secret, or nobody",
     ),
     ours(
         SettingId::JoinTokenFile,
