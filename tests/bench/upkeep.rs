@@ -42,7 +42,7 @@ pub fn stalls(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
         let one = |kind| -> io::Result<Outcome> {
             let server = Server::start(programs, kind, Setup::default())?;
             fill(&server.target, KEYS)?;
-            beside(&server, pace.load * 4)
+            beside(&server, pace.load * 2)
         };
         let (covey, etcd) = (one(Kind::Covey)?, one(Kind::Etcd)?);
         for (share, name, ratio) in [(0.5, "p50", None), (0.99, "p99", Some(1.0))] {
