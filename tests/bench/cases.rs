@@ -16,6 +16,7 @@ use smol::LocalExecutor;
 
 use crate::device;
 use crate::failover;
+use crate::grow;
 use crate::http2::{Answer, Connection};
 use crate::load::{Load, Outcome, Stream, Target, percentile, run};
 use crate::report::Row;
@@ -50,7 +51,7 @@ pub struct Pace {
 pub type Measure = fn(&Programs, Pace) -> io::Result<Vec<Row>>;
 
 /// All measures, by the name that `--only` takes.
-pub const MEASURES: [(&str, Measure); 21] = [
+pub const MEASURES: [(&str, Measure); 22] = [
     ("put", puts),
     ("read", reads),
     ("put-tls", puts_tls),
@@ -72,6 +73,7 @@ pub const MEASURES: [(&str, Measure); 21] = [
     ("three-slow-sync", three::slow_sync),
     ("three-idle", three::idle),
     ("three-failover", failover::gaps),
+    ("grow", grow::grow),
 ];
 
 /// Whether a server answers a read.
@@ -429,7 +431,7 @@ fn memory(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
 }
 
 /// What the files of a directory take on the disk.
-fn directory_bytes(dir: &Path) -> io::Result<u64> {
+pub fn directory_bytes(dir: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

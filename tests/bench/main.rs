@@ -16,6 +16,7 @@
 mod cases;
 mod device;
 mod failover;
+mod grow;
 mod http2;
 mod load;
 mod report;

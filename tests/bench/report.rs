@@ -16,18 +16,20 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// The target for covey's figure itself.
     pub limit: Option<f64>,
+    /// What the figure grows with, and how far that has come.
+    pub along: Option<(&'static str, f64)>,
     more_is_better: bool,
 }
 
 impl Row {
     /// A figure that should be small; `ratio` is the most that covey's may be of etcd's.
     pub fn at_most(name: String, unit: &'static str, covey: f64, etcd: f64, ratio: Option<f64>) -> Self {
-        Self { name, unit, covey, etcd, ratio, limit: None, more_is_better: false }
+        Self { name, unit, covey, etcd, ratio, limit: None, along: None, more_is_better: false }
     }
 
     /// A figure that should be large; `ratio` is the least that covey's may be of etcd's.
     pub fn at_least(name: String, unit: &'static str, covey: f64, etcd: f64, ratio: Option<f64>) -> Self {
-        Self { name, unit, covey, etcd, ratio, limit: None, more_is_better: true }
+        Self { name, unit, covey, etcd, ratio, limit: None, along: None, more_is_better: true }
     }
 
     fn over_etcd(&self) -> f64 {
@@ -89,6 +91,7 @@ pub fn to_json(rows: &[Row]) -> Value {
         json!({
             "name": row.name, "unit": row.unit, "covey": row.covey, "etcd": row.etcd, "ratio": row.over_etcd(),
             "ratio_target": row.ratio, "limit": row.limit, "met": row.is_met(),
+            "along": row.along.map(|along| along.0), "at": row.along.map(|along| along.1),
         })
     };
     Value::Array(rows.iter().map(row).collect())

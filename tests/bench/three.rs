@@ -21,7 +21,7 @@ const NODES: usize = 3;
 /// How long elections and the like have to be over before anything is measured.
 pub const SETTLE: Duration = Duration::from_secs(3);
 
-/// Three running servers, in the order of their names.
+/// Running servers, in the order of their names.
 pub struct Cluster {
     processes: Vec<Process>,
     commands: Vec<Vec<String>>,
@@ -30,16 +30,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts them, and waits until each answers.
+    /// Starts three, and waits until each answers.
     pub fn start(programs: &Programs, kind: Kind, wrapper: &[String]) -> io::Result<Self> {
+        Self::start_many(programs, kind, wrapper, NODES)
+    }
+
+    pub fn start_many(programs: &Programs, kind: Kind, wrapper: &[String], nodes: usize) -> io::Result<Self> {
         let dir = TempDir::new_in(&programs.scratch)?;
         let mut ports = Vec::new();
-        for _ in 0..NODES {
+        for _ in 0..nodes {
             ports.push((free_port()?, free_port()?));
         }
         let scheme = if kind == Kind::Covey { "http" } else { "https" };
         let peer = |n: usize| format!("{scheme}://127.0.0.1:{}", ports[n].1);
-        let initial: Vec<String> = (0..NODES).map(|n| format!("n{n}={}", peer(n))).collect();
+        let initial: Vec<String> = (0..nodes).map(|n| format!("n{n}={}", peer(n))).collect();
         let (mut processes, mut commands, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (n, (port, _)) in ports.iter().enumerate() {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));

@@ -20,7 +20,7 @@ pub trait Servers {
 
 /// Servers under a load that they bear in turns with others.
 pub struct Contender<S> {
-    servers: S,
+    pub servers: S,
     clients: Clients,
     pub outcome: Outcome,
     cpu: Duration,
@@ -50,11 +50,20 @@ impl<S: Servers> Contender<S> {
 pub fn contest<S: Servers>(
     load: &Load,
     start: impl Fn(Kind) -> io::Result<S>,
+    between: impl FnMut() -> io::Result<()>,
+) -> io::Result<(Contender<S>, Contender<S>)> {
+    contest_of(load, start(Kind::Covey)?, start(Kind::Etcd)?, between)
+}
+
+/// The same of servers that run already.
+pub fn contest_of<S: Servers>(
+    load: &Load,
+    covey: S,
+    etcd: S,
     mut between: impl FnMut() -> io::Result<()>,
 ) -> io::Result<(Contender<S>, Contender<S>)> {
     let turn = Load { duration: load.duration / TURNS, ..load.clone() };
-    let mut covey = Contender::start(start(Kind::Covey)?, &turn)?;
-    let mut etcd = Contender::start(start(Kind::Etcd)?, &turn)?;
+    let (mut covey, mut etcd) = (Contender::start(covey, &turn)?, Contender::start(etcd, &turn)?);
     for _ in 0..TURNS {
         between()?;
         covey.take_turn(&turn)?;
