@@ -322,10 +322,11 @@ fn watch_request(create: pb::WatchCreateRequest) -> Vec<u8> {
 
 /// A lone client's put beside the disk's own sync.
 fn latency(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
+    let file = long_file(&programs.scratch)?;
     let mut disk = Vec::new();
     let start = |kind| Server::start(programs, kind, Setup::default());
     let (covey, etcd) = contest(&put_load(1, pace), start, || {
-        disk.extend(sync_latencies(&programs.scratch)?);
+        disk.extend(sync_latencies(&file)?);
         Ok(())
     })?;
     disk.sort_unstable();
@@ -337,14 +338,19 @@ fn latency(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// How long the disk's fdatasync takes after a small write into a file that is long enough already.
-fn sync_latencies(dir: &Path) -> io::Result<Vec<Duration>> {
+/// A file in which every page has its place on the disk.
+fn long_file(dir: &Path) -> io::Result<fs::File> {
     let mut file = tempfile::tempfile_in(dir)?;
     file.write_all(&vec![0; 4096 * SYNCS])?;
     file.sync_all()?;
+    Ok(file)
+}
+
+/// How long the disk's fdatasync takes after a small write into a file that is long enough already.
+fn sync_latencies(file: &fs::File) -> io::Result<Vec<Duration>> {
     let mut took = Vec::new();
     for number in 0..SYNCS {
-        std::os::unix::fs::FileExt::write_all_at(&file, &[1; 512], 4096 * number as u64)?;
+        std::os::unix::fs::FileExt::write_all_at(file, &[1; 512], 4096 * number as u64)?;
         let began = Instant::now();
         file.sync_data()?;
         took.push(began.elapsed());

@@ -1,4 +1,4 @@
-//! covey beside etcd, in one run: `cargo bench --bench etcd -- --etcd PATH [--only NAME]... [--seconds N] [--out FILE] [--scratch DIR]`.
+//! covey beside etcd, in one run: `cargo bench --bench etcd -- --etcd PATH [--only NAME]... [--seconds N] [--out FILE] [--plots FILE] [--scratch DIR]`.
 //!
 //! Owns: the order of the measures. Must never: be part of a test, since a loaded machine makes every figure worthless. Each server has a core of its
 //! own and the generator has the other one. CPU per call is what counts: how many calls come through depends on the generator too.
@@ -19,6 +19,7 @@ mod failover;
 mod grow;
 mod http2;
 mod load;
+mod plot;
 mod report;
 mod server;
 #[path = "../cluster/silence.rs"]
@@ -28,12 +29,14 @@ mod turns;
 mod upkeep;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use cases::{MEASURES, Pace};
 use lexopt::prelude::{Long, ValueExt as _};
+use serde_json::json;
 use server::Programs;
 
 /// The core that the generator runs on.
@@ -45,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         etcd: PathBuf::from("etcd"),
         scratch: std::env::temp_dir(),
     };
-    let (mut only, mut seconds, mut out) = (Vec::new(), 5, None);
+    let (mut only, mut seconds, mut out, mut plots) = (Vec::new(), 5, None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -55,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Long("only") => only.push(parser.value()?.string()?),
             Long("seconds") => seconds = parser.value()?.parse()?,
             Long("out") => out = Some(PathBuf::from(parser.value()?)),
+            Long("plots") => plots = Some(PathBuf::from(parser.value()?)),
             // cargo says it to every bench.
             Long("bench") => {}
             other => return Err(other.unexpected().into()),
@@ -72,7 +76,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{}", report::table(&rows));
     if let Some(path) = out {
-        std::fs::write(path, serde_json::to_string_pretty(&report::to_json(&rows))?)?;
+        let file = json!({
+            "covey": env!("CARGO_PKG_VERSION"), "etcd": version(&programs.etcd)?, "seconds": seconds,
+            "kernel": said_of_the_machine("/proc/sys/kernel/osrelease", ""),
+            "cpu": said_of_the_machine("/proc/cpuinfo", "model name"),
+            "rows": report::to_json(&rows),
+        });
+        std::fs::write(path, serde_json::to_string_pretty(&file)?)?;
+    }
+    if let Some(path) = plots {
+        std::fs::write(path, plot::svg(&rows))?;
     }
     Ok(())
+}
+
+fn version(etcd: &Path) -> io::Result<String> {
+    let said = Command::new(etcd).arg("--version").output()?.stdout;
+    Ok(String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned())
+}
+
+/// The first line of a file that begins so, without that.
+fn said_of_the_machine(path: &str, begin: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(begin)).unwrap_or_default();
+    line.trim_start_matches([' ', '\t', ':']).to_owned()
 }
