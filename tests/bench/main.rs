@@ -1,4 +1,5 @@
-//! covey beside etcd, in one run: `cargo bench --bench etcd -- --etcd PATH [--only NAME]... [--seconds N] [--out FILE] [--plots FILE] [--scratch DIR]`.
+//! covey beside etcd, in one run: `cargo bench --bench etcd -- --etcd PATH [--only NAME]... [--seconds N] [--out FILE] [--table FILE] [--plots FILE]
+//! [--scratch DIR]`.
 //!
 //! Owns: the order of the measures. Must never: be part of a test, since a loaded machine makes every figure worthless. Each server has a core of its
 //! own and the generator has the other one. CPU per call is what counts: how many calls come through depends on the generator too.
@@ -48,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         etcd: PathBuf::from("etcd"),
         scratch: std::env::temp_dir(),
     };
-    let (mut only, mut seconds, mut out, mut plots) = (Vec::new(), 5, None, None);
+    let (mut only, mut seconds) = (Vec::new(), 5);
+    let (mut out, mut table, mut plots) = (None, None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -58,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Long("only") => only.push(parser.value()?.string()?),
             Long("seconds") => seconds = parser.value()?.parse()?,
             Long("out") => out = Some(PathBuf::from(parser.value()?)),
+            Long("table") => table = Some(PathBuf::from(parser.value()?)),
             Long("plots") => plots = Some(PathBuf::from(parser.value()?)),
             // cargo says it to every bench.
             Long("bench") => {}
@@ -74,7 +77,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             rows.extend(measure(&programs, pace).map_err(|error| format!("{name}: {error}"))?);
         }
     }
-    println!("{}", report::table(&rows));
+    println!("{}", report::table(rows.iter()));
+    if let Some(path) = table {
+        std::fs::write(path, report::table(rows.iter().filter(|row| row.is_met().is_some())))?;
+    }
     if let Some(path) = out {
         let file = json!({
             "covey": env!("CARGO_PKG_VERSION"), "etcd": version(&programs.etcd)?, "seconds": seconds,

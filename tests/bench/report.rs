@@ -36,7 +36,8 @@ impl Row {
         self.covey / self.etcd
     }
 
-    fn is_met(&self) -> Option<bool> {
+    /// `None` where there is no target.
+    pub fn is_met(&self) -> Option<bool> {
         let against =
             |found: f64, target: f64| if self.more_is_better { found >= target } else { found <= target };
         match (self.ratio, self.limit) {
@@ -67,7 +68,7 @@ impl Row {
 }
 
 /// The rows as a table in Markdown.
-pub fn table(rows: &[Row]) -> String {
+pub fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let mut text = String::from(
         "| what | covey | etcd | ratio | target | |\n| --- | ---: | ---: | ---: | --- | --- |\n",
     );
