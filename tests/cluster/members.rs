@@ -1,13 +1,15 @@
 //! Members that come and go while clients write.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use covey::wire::etcdserverpb as pb;
-use smol::block_on;
+use smol::{block_on, stream};
 
-use crate::client::{cluster_client, kv_client, maintenance_client, put};
+use crate::client::{cluster_client, in_time, kv_client, maintenance_client, put, watch};
 use crate::process::{Cluster, Host, until, wait};
 
+/// What a second is on a busy machine; less than a request may take that waits for a leader in vain.
+const AT_ONCE: Duration = Duration::from_secs(5);
 const UNHEALTHY: &str = "etcdserver: unhealthy cluster";
 
 fn list(cluster: &Cluster, host: usize) -> Vec<pb::Member> {
@@ -187,6 +189,50 @@ fn commands_list_add_update_promote_and_remove_members_and_move_the_leader() {
     assert!(removed.starts_with(&format!("Member {id:>16} removed from cluster ")), "{removed}");
     assert_eq!(cluster.hosts[new].ended(), 0);
     assert_eq!(listed(&cluster.hosts[1]), before);
+}
+
+/// Whoever asked for the removal may count on it: nobody talks to that member any more, and nobody who was connected with it is served by it. One that slept
+/// meanwhile, as a box that was taken along may, finds it so when it wakes up.
+#[test]
+fn a_removed_member_is_cut_off_at_once_from_members_and_clients() {
+    for asleep in [false, true] {
+        let mut cluster = Cluster::start(3);
+        let gone = (cluster.leader() + 1) % 3;
+        let others = [(gone + 1) % 3, (gone + 2) % 3];
+        let id = id_of(&cluster, gone);
+        let put = |key: &str| pb::PutRequest { key: key.to_owned().into(), ..Default::default() };
+        let (mut client, mut stream) = block_on(async {
+            let mut client = kv_client(&cluster.hosts[gone]).await.unwrap();
+            client.put(put("before")).await.unwrap();
+            let create = pb::WatchCreateRequest { key: "after".into(), ..Default::default() };
+            (client, watch(&cluster.hosts[gone], create, stream::pending(), false).await)
+        });
+        if asleep {
+            cluster.hosts[gone].signal("-STOP");
+        }
+        remove(&cluster.hosts[others[0]], id).unwrap();
+        let answered = Instant::now();
+        for other in others {
+            until("the end of its connections", || {
+                let closed = "a member is trusted no longer; its connections are closed";
+                cluster.hosts[other].log().contains(closed).then_some(())
+            });
+        }
+        assert!(answered.elapsed() < AT_ONCE, "{:?}", answered.elapsed());
+        write(&cluster, others[0], "after", "x");
+        if asleep {
+            cluster.hosts[gone].signal("-CONT");
+        }
+        let outcome = block_on(in_time(AT_ONCE, client.put(put("too late"))));
+        let refused = outcome.expect("it is not left waiting").map(tonic::Response::into_inner);
+        assert!(refused.is_err(), "{refused:?}");
+        let told = block_on(in_time(AT_ONCE, stream.message())).expect("it is not left waiting");
+        assert!(!matches!(told, Ok(Some(_))), "it has heard of a write behind its removal: {told:?}");
+        assert_eq!(cluster.hosts[gone].ended(), 0, "{}", cluster.hosts[gone].log());
+        assert!(block_on(kv_client(&cluster.hosts[gone])).is_err(), "nobody listens there");
+        assert_eq!(read(&cluster, others[1], "too late"), None);
+        write(&cluster, others[1], "in the end", "y");
+    }
 }
 
 /// Who was away hears of its removal by being refused: nobody sends it the log any more.
