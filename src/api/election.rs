@@ -163,8 +163,11 @@ impl Observer {
             match next(watching).await? {
                 Some(Message::Events { batch, .. }) => {
                     // Another watcher may have encoded them already, and then nothing else is left of them.
-                    let response = WatchResponse::decode(encoded(&batch));
-                    self.news.extend(response.map_err(|error| Status::internal(error.to_string()))?.events);
+                    for events in encoded(&batch) {
+                        let response = WatchResponse::decode(events.clone());
+                        let events = response.map_err(|error| Status::internal(error.to_string()))?.events;
+                        self.news.extend(events);
+                    }
                 }
                 Some(_) => {}
                 None => self.follows = None,

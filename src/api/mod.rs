@@ -66,4 +66,5 @@ pub use record::methods;
 pub use server::{Admit, Api, ApiOptions, Listener, MetricsText, Plaintext, Stay, Task, TlsSource};
 pub use stop::{Stop, Stopping};
 pub use waiting::{AroundNode, Waiting, WaitingNode};
+pub use watch_codec::encode_events;
 pub use yielding::YieldRefusal;

@@ -62,7 +62,7 @@ impl WatchService {
             message_bytes_max: self.message_bytes_max,
             pieces: VecDeque::new(),
         };
-        let body = tonic::body::Body::new(WatchBody { stream: Some(stream), rest: None });
+        let body = tonic::body::Body::new(WatchBody { stream: Some(stream), rest: VecDeque::new() });
         let mut response = http::Response::new(body);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response.extensions_mut().insert(CountedElsewhere);
@@ -75,7 +75,7 @@ struct WatchBody {
     /// `None` once it has ended.
     stream: Option<WatchStream>,
     /// The events of a response whose head has gone.
-    rest: Option<Bytes>,
+    rest: VecDeque<Bytes>,
 }
 
 impl Body for WatchBody {
@@ -84,7 +84,7 @@ impl Body for WatchBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        if let Some(events) = this.rest.take() {
+        if let Some(events) = this.rest.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(events))));
         }
         let Some(stream) = &mut this.stream else { return Poll::Ready(None) };

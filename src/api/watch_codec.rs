@@ -29,8 +29,8 @@ const INLINE_BYTES_MAX: usize = 4096;
 pub struct Outgoing {
     /// All of it but the events.
     head: pb::WatchResponse,
-    /// The encoded field of events. It has the highest number, so it comes last.
-    events: Bytes,
+    /// The encoded field of events, in pieces. It has the highest number, so it comes last.
+    events: VecDeque<Bytes>,
     /// What the events are of.
     batch: Option<Arc<Batch>>,
 }
@@ -49,23 +49,26 @@ impl<T: AsRef<[u8]>, C> AsRef<[u8]> for Held<T, C> {
 
 impl Outgoing {
     /// Its bytes: prefix, head and few events, and then many events, which are shared with whoever else is told of them.
-    pub fn into_parts(self) -> (Bytes, Option<Bytes>) {
-        let Self { head, events, batch } = self;
-        let head_len = head.encoded_len();
-        let length = u32::try_from(head_len + events.len()).unwrap_or(u32::MAX);
-        let inline = if events.len() <= INLINE_BYTES_MAX { events.len() } else { 0 };
+    pub fn into_parts(self) -> (Bytes, VecDeque<Bytes>) {
+        let Self { head, mut events, batch } = self;
+        let (head_len, events_len) = (head.encoded_len(), len_of(&events));
+        let length = u32::try_from(head_len + events_len).unwrap_or(u32::MAX);
+        let inline = if events_len <= INLINE_BYTES_MAX { events_len } else { 0 };
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + head_len + inline);
         bytes.put_u8(0);
         bytes.put_u32(length);
         head.encode_raw(&mut bytes);
         match batch {
-            None => (bytes.into(), None),
+            None => (bytes.into(), VecDeque::new()),
             Some(batch) if inline > 0 => {
-                bytes.extend_from_slice(&events);
+                events.drain(..).for_each(|events| bytes.extend_from_slice(&events));
                 let counted = batch.count_copy(bytes.len());
-                (Bytes::from_owner(Held { bytes, _counted: counted }), None)
+                (Bytes::from_owner(Held { bytes, _counted: counted }), events)
             }
-            Some(batch) => (bytes.into(), Some(Bytes::from_owner(Held { bytes: events, _counted: batch }))),
+            Some(batch) => {
+                let held = |events| Held { bytes: events, _counted: Arc::clone(&batch) };
+                (bytes.into(), events.into_iter().map(held).map(Bytes::from_owner).collect())
+            }
         }
     }
 
@@ -76,7 +79,7 @@ impl Outgoing {
             watch_id: response.watch_id,
             ..pb::WatchResponse::default()
         };
-        let (mut events, mut told) = (Bytes::new(), None);
+        let (mut events, mut told) = (VecDeque::new(), None);
         match response.message {
             Message::Created => head.created = true,
             Message::Refused(refusal) => {
@@ -92,8 +95,8 @@ impl Outgoing {
             }
             Message::Progress => {}
             Message::Events { batch, fragment } => {
-                events = encoded(&batch);
-                if fragment && batch.len() > 1 && head.encoded_len() + events.len() >= bytes_max {
+                events = encoded(&batch).iter().cloned().collect();
+                if fragment && batch.len() > 1 && head.encoded_len() + len_of(&events) >= bytes_max {
                     return cut(&head, events, &batch, bytes_max);
                 }
                 told = Some(batch);
@@ -106,29 +109,35 @@ impl Outgoing {
 /// Cuts events into pieces of less than `bytes_max` bytes with at least one event each. All but the last say that more follows.
 fn cut(
     head: &pb::WatchResponse,
-    mut events: Bytes,
+    events: VecDeque<Bytes>,
     batch: &Arc<Batch>,
     bytes_max: usize,
 ) -> VecDeque<Outgoing> {
     let head = pb::WatchResponse { fragment: true, ..head.clone() };
     let room = bytes_max.saturating_sub(head.encoded_len());
     let mut pieces = VecDeque::new();
-    while !events.is_empty() {
-        let mut end = event_len(&events);
-        while end < events.len() {
-            let next = end + event_len(&events[end..]);
-            if next >= room {
-                break;
+    for mut events in events {
+        while !events.is_empty() {
+            let mut end = event_len(&events);
+            while end < events.len() {
+                let next = end + event_len(&events[end..]);
+                if next >= room {
+                    break;
+                }
+                end = next;
             }
-            end = next;
+            let (events, batch) = (VecDeque::from([events.split_to(end)]), Some(Arc::clone(batch)));
+            pieces.push_back(Outgoing { head: head.clone(), events, batch });
         }
-        let (events, batch) = (events.split_to(end), Some(Arc::clone(batch)));
-        pieces.push_back(Outgoing { head: head.clone(), events, batch });
     }
     if let Some(last) = pieces.back_mut() {
         last.head.fragment = false;
     }
     pieces
+}
+
+fn len_of(events: &VecDeque<Bytes>) -> usize {
+    events.iter().map(Bytes::len).sum()
 }
 
 /// How long the first of some encoded events is, with its tag and length.
@@ -139,12 +148,13 @@ fn event_len(events: &[u8]) -> usize {
     events.len() - rest.len() + length
 }
 
-/// The events of a batch, as the field of a `WatchResponse` that has them.
-pub fn encoded(batch: &Batch) -> Bytes {
+/// The events of a batch, in parts: each is the field of a `WatchResponse`.
+pub fn encoded(batch: &Batch) -> &[Bytes] {
     batch.encoded(|events| encode_events(events, batch.prev_kv))
 }
 
-fn encode_events(events: &[Arc<Event>], prev_kv: bool) -> Bytes {
+/// The field of these events.
+pub fn encode_events(events: &[Arc<Event>], prev_kv: bool) -> Bytes {
     let events: Vec<(mvccpb::Event, usize)> = events
         .iter()
         .map(|event| event_message(event, prev_kv))

@@ -37,7 +37,7 @@ use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity};
 use crate::ids::LogIndex;
-use crate::limits::{ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT};
+use crate::limits::{ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT, WATCH_SLICE_BYTES};
 use crate::node::{ApplierError, RecoverError, Recovery, VotePolicy, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
@@ -328,13 +328,14 @@ fn start(
     }
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let mut prng = Prng::new(seed);
-    let hub = Hub::new(
+    let mut hub = Hub::new(
         watch::Options {
             progress_interval: config.client.watch_progress_interval,
             limits: watch::Limits::default(),
         },
         prng.fork(),
     );
+    hub.encode_long(WATCH_SLICE_BYTES, api::encode_events);
     let tail = Tail::of(&recovered.entries);
     let recovery = Recovery {
         member: identity.member,

@@ -35,6 +35,26 @@ impl Event {
     }
 }
 
+/// Makes the form on the wire of events, with previous values or without.
+pub type Encode = fn(&[Arc<Event>], bool) -> Bytes;
+
+/// The events of one revision that has very many: encoded in parts as they are found, for as events they would take many times as much.
+#[derive(Clone, Debug, Default)]
+pub struct Long {
+    events: usize,
+    bytes: usize,
+    parts: Vec<Bytes>,
+}
+
+impl Long {
+    /// Adds the next ones.
+    pub fn push(&mut self, events: usize, part: Bytes) {
+        self.events += events;
+        self.bytes += part.len();
+        self.parts.push(part);
+    }
+}
+
 /// The events of some whole revisions, for all watchers of one scope: as events until somebody has encoded them, as bytes from then on.
 #[derive(Debug)]
 pub struct Batch {
@@ -44,19 +64,23 @@ pub struct Batch {
     bytes: usize,
     /// Empty once they are encoded.
     events: Mutex<Vec<Arc<Event>>>,
-    encoded: OnceLock<Bytes>,
+    /// What comes after them.
+    long: Long,
+    encoded: OnceLock<Vec<Bytes>>,
     counted: Counted,
 }
 
 impl Batch {
-    /// A batch that counts against `budget` until it is dropped.
-    pub fn new(events: Vec<Arc<Event>>, prev_kv: bool, budget: &Arc<Budget>) -> Self {
-        assert!(!events.is_empty(), "a batch tells something");
-        let bytes = events.iter().map(|event| event.bytes()).sum();
+    /// A batch of `events` and the longer revision behind them, which counts against `budget` until it is dropped.
+    pub fn new(events: Vec<Arc<Event>>, long: Long, prev_kv: bool, budget: &Arc<Budget>) -> Self {
+        let len = events.len() + long.events;
+        assert!(len > 0, "a batch tells something");
+        let bytes = events.iter().map(|event| event.bytes()).sum::<usize>() + long.bytes;
         Self {
             prev_kv,
-            len: events.len(),
+            len,
             bytes,
+            long,
             events: Mutex::new(events),
             encoded: OnceLock::new(),
             counted: Counted::new(budget, bytes),
@@ -73,20 +97,20 @@ impl Batch {
         self.len
     }
 
-    /// The events in order, as long as nobody has encoded them.
+    /// The events in order, as long as nobody has encoded them; not those of a long revision.
     pub fn events(&self) -> Vec<Arc<Event>> {
         self.lock().clone()
     }
 
-    /// The form on the wire, made by whoever is first to need it. From then on it is all that is kept, and what counts.
-    pub fn encoded(&self, encode: impl FnOnce(&[Arc<Event>]) -> Bytes) -> Bytes {
-        let encoded = self.encoded.get_or_init(|| {
+    /// The form on the wire, in pieces, made by whoever is first to need it. From then on it is all that is kept, and what counts.
+    pub fn encoded(&self, encode: impl FnOnce(&[Arc<Event>]) -> Bytes) -> &[Bytes] {
+        self.encoded.get_or_init(|| {
             let events = std::mem::take(&mut *self.lock());
-            let encoded = encode(&events);
-            self.counted.change(encoded.len());
+            let first = (!events.is_empty()).then(|| encode(&events));
+            let encoded: Vec<Bytes> = first.into_iter().chain(self.long.parts.iter().cloned()).collect();
+            self.counted.change(encoded.iter().map(Bytes::len).sum());
             encoded
-        });
-        encoded.clone()
+        })
     }
 
     /// Counts a copy of some of it for as long as the result lives.
@@ -155,11 +179,14 @@ mod tests {
         let budget = Arc::default();
         let events = vec![event(b"a"), event(b"key")];
         let witness = Arc::downgrade(&events[0]);
-        let batch = Batch::new(events, false, &budget);
+        let batch = Batch::new(events, Long::default(), false, &budget);
         assert_eq!((batch.len(), budget.used()), (2, batch.bytes()));
         assert!(batch.bytes() > 2 * EVENT_BYTES + 4, "{}", batch.bytes());
         let encoded = batch.encoded(|events| Bytes::copy_from_slice(&events[1].change.key));
-        assert_eq!((&encoded[..], budget.used(), witness.strong_count()), (&b"key"[..], 3, 0));
+        assert_eq!(
+            (encoded, budget.used(), witness.strong_count()),
+            (&[Bytes::from_static(b"key")][..], 3, 0)
+        );
         assert_eq!(batch.encoded(|_| unreachable!("it is encoded")), encoded);
         let copy = batch.count_copy(40);
         assert_eq!(budget.used(), 43);
@@ -167,6 +194,20 @@ mod tests {
         assert_eq!(budget.used(), 40, "the copy lives on");
         drop(copy);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_long_revision_follows_what_is_encoded_later() {
+        let budget = Arc::default();
+        let mut long = Long::default();
+        long.push(3, Bytes::from_static(b"three"));
+        long.push(1, Bytes::from_static(b"1"));
+        let batch = Batch::new(vec![event(b"a")], long.clone(), false, &budget);
+        assert_eq!((batch.len(), batch.bytes(), budget.used()), (5, event(b"a").bytes() + 6, batch.bytes()));
+        assert_eq!(batch.encoded(|_| Bytes::from_static(b"e")), ["e", "three", "1"]);
+        assert_eq!(budget.used(), 7);
+        let alone = Batch::new(Vec::new(), long, false, &budget);
+        assert_eq!(alone.encoded(|_| unreachable!("there is nothing to encode")), ["three", "1"]);
     }
 
     #[test]

@@ -10,9 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::batch::{Batch, Event};
+use super::batch::Batch;
 use super::hub::Hub;
-use super::scan::{self, For, Scopes};
+use super::scan::{self, For, Found, Scopes};
 use super::watcher::State;
 use super::{Message, Response};
 use crate::ids::Revision;
@@ -28,7 +28,7 @@ struct Traveller {
 
 /// The events of one scope in a slice, and the batches made of them so far: by cursors, which mostly are the same.
 struct Offers {
-    events: Vec<Arc<Event>>,
+    found: Found,
     batches: Vec<(usize, Arc<Batch>)>,
 }
 
@@ -51,14 +51,14 @@ impl Hub {
             self.scopes[scope].chosen = true;
         }
         let scopes = Scopes { index: &self.index, all: &mut self.scopes, wanted: For::Chosen };
-        let slice = scan::slice(view, from, self.revision, bounds, scopes)?;
+        let slice = scan::slice(view, from, self.revision, bounds, self.parts, scopes)?;
         for traveller in &travellers {
             let scope = self.watchers[traveller.watcher].scope;
             self.scopes[scope].chosen = false;
         }
         let found = slice.found.into_iter();
         let mut found: BTreeMap<u32, Offers> =
-            found.map(|found| (found.scope, Offers { events: found.events, batches: Vec::new() })).collect();
+            found.map(|found| (found.scope, Offers { found, batches: Vec::new() })).collect();
         for traveller in travellers {
             if traveller.cursor <= slice.through {
                 self.bring(traveller, &mut found, slice.through);
@@ -116,9 +116,10 @@ impl Hub {
         let scope = self.watchers[watcher].scope;
         let mut next = through.next();
         if let Some(offers) = found.get_mut(&scope) {
-            let seen = offers.events.partition_point(|event| event.id.main < cursor);
-            if seen < offers.events.len() {
-                let first = offers.events[seen].id.main;
+            let Found { events, long, latest, .. } = &offers.found;
+            let seen = events.partition_point(|event| event.id.main < cursor);
+            if seen < events.len() || long.is_some() && cursor <= *latest {
+                let first = events.get(seen).map_or(*latest, |event| event.id.main);
                 let batch = self.batch_of(scope, offers, seen);
                 if !self.offer_events(watcher, batch, through) {
                     next = first;
@@ -131,8 +132,9 @@ impl Hub {
     fn batch_of<'o>(&self, scope: u32, offers: &'o mut Offers, seen: usize) -> &'o Arc<Batch> {
         let known = offers.batches.iter().position(|(start, _)| *start == seen);
         let place = known.unwrap_or_else(|| {
-            let events = offers.events[seen..].to_vec();
-            let batch = Batch::new(events, self.scopes[scope].prev_kv, &self.budget);
+            let events = offers.found.events[seen..].to_vec();
+            let long = offers.found.long.clone().unwrap_or_default();
+            let batch = Batch::new(events, long, self.scopes[scope].prev_kv, &self.budget);
             offers.batches.push((seen, Arc::new(batch)));
             offers.batches.len() - 1
         });

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{Batch, Budget};
+use super::batch::{Batch, Budget, Encode};
 use super::index::{Index, Span};
 use super::outlet::{End, Offered, Outlet, Room};
-use super::scan::{self, For, Found, Scopes};
+use super::scan::{self, For, Found, Parts, Scopes};
 use super::slab::Slab;
 use super::watcher::{Scope, State, Stream, Watcher};
 use super::{CreateRequest, Input, Message, NO_WATCHER, Refusal, Request, Response, StreamId};
@@ -124,6 +124,8 @@ pub struct Hub {
     pub(super) ticks: BTreeSet<(Instant, u32)>,
     pub(super) touched: Vec<Arc<Outlet>>,
     pub(super) budget: Arc<Budget>,
+    /// How long revisions are encoded, if they are.
+    pub(super) parts: Option<Parts>,
     told: u64,
 }
 
@@ -150,9 +152,15 @@ impl Hub {
             ticks: BTreeSet::new(),
             touched: Vec::new(),
             budget: Arc::default(),
+            parts: None,
             told: 0,
             random,
         }
+    }
+
+    /// Has the events of a revision encoded as they are found, once there are so many bytes of them: one entry may delete very many keys.
+    pub fn encode_long(&mut self, bytes: usize, encode: Encode) {
+        self.parts = Some(Parts { bytes, encode });
     }
 
     /// Tells synced watchers what is new in `view`, handles `inputs`, and brings some of those forward that are behind. Calls `wake` for
@@ -264,7 +272,7 @@ impl Hub {
         if self.synced > 0 {
             let bounds = self.slice_bounds();
             let scopes = Scopes { index: &self.index, all: &mut self.scopes, wanted: For::Synced };
-            let slice = scan::slice(view, from, to, bounds, scopes)?;
+            let slice = scan::slice(view, from, to, bounds, self.parts, scopes)?;
             through = slice.through;
             for found in slice.found {
                 self.tell_synced(found, through);
@@ -306,8 +314,9 @@ impl Hub {
     }
 
     fn tell_synced(&mut self, found: Found, through: Revision) {
-        let first = found.events[0].id.main;
-        let batch = Arc::new(Batch::new(found.events, self.scopes[found.scope].prev_kv, &self.budget));
+        let first = found.first();
+        let (prev_kv, long) = (self.scopes[found.scope].prev_kv, found.long.unwrap_or_default());
+        let batch = Arc::new(Batch::new(found.events, long, prev_kv, &self.budget));
         // From the end: those that find no room leave the list, and the last one takes their place.
         for place in (0..self.scopes[found.scope].synced.len()).rev() {
             let watcher = self.scopes[found.scope].synced[place];

@@ -1,5 +1,6 @@
 //! Rules of the hub one by one, and what it costs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -7,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    CreateRequest, Filters, Hub, Input, Limits, Message, NO_WATCHER, Options, Outlet, Refusal, Request,
-    Response, StreamId, Taken,
+    CreateRequest, Event, Filters, Hub, Input, Limits, Message, NO_WATCHER, Options, Outlet, Refusal,
+    Request, Response, StreamId, Taken,
 };
 use crate::command::KeyRange;
 use crate::ids::Revision;
-use crate::machine::rig::Rig;
+use crate::machine::rig::{Rig, interval};
 use crate::prng::Prng;
 use crate::time::Instant;
 
@@ -517,4 +518,62 @@ fn memory_is_waited_for_in_the_order_of_coming() {
     }
     let waiting: Vec<u32> = bench.hub.starved.iter().map(|(_, slot)| *slot).collect();
     assert_eq!(waiting, [2, 0, 1]);
+}
+
+/// However a revision's events are encoded, everybody is told the same, in whole revisions.
+#[test]
+fn a_long_revision_is_encoded_as_it_is_found() {
+    let encode = |events: &[Arc<Event>], prev_kv: bool| -> Bytes {
+        let brief = |event: &Arc<Event>| {
+            let previous = event.previous.as_ref().filter(|_| prev_kv).map_or(0, |kv| kv.value.len());
+            format!("{}.{} {previous};", event.id.main, event.id.sub)
+        };
+        events.iter().map(brief).collect::<String>().into()
+    };
+    let told = |bytes: Option<usize>| {
+        let mut bench = Bench::new();
+        if let Some(bytes) = bytes {
+            bench.hub.encode_long(bytes, encode);
+        }
+        for key in ["a", "b", "c", "d", "e"] {
+            bench.rig.put(key, "v");
+        }
+        let outlet = bench.open(1);
+        let all = CreateRequest { range: interval("a", "z"), ..watch("") };
+        bench.ask(1, Request::Create(all.clone()));
+        bench.ask(1, Request::Create(watch("c")));
+        bench.rig.delete("a", "z");
+        bench.rig.put("a", "w");
+        for start in [1, 6, 7, 8] {
+            bench.ask(1, Request::Create(CreateRequest { start, prev_kv: start != 6, ..all.clone() }));
+        }
+        bench.settle();
+        let mut told: BTreeMap<i64, (String, Revision, usize)> = BTreeMap::new();
+        let mut parts = 0;
+        while let Taken::Response { response, .. } = outlet.take(Waker::noop()) {
+            let Message::Events { batch, .. } = response.message else { continue };
+            let encoded = batch.encoded(|events| encode(events, batch.prev_kv));
+            parts += encoded.len();
+            let (bytes, through, events) = told.entry(response.watch_id).or_default();
+            bytes.push_str(std::str::from_utf8(&encoded.concat()).unwrap());
+            *events += batch.len();
+            assert!(response.revision > *through, "whole revisions, in order");
+            *through = response.revision;
+        }
+        assert_eq!(bench.hub.budget.used(), 0);
+        let told: Vec<(String, usize)> =
+            told.into_values().map(|(bytes, _, events)| (bytes, events)).collect();
+        (told, parts)
+    };
+    let (expected, _) = told(None);
+    assert_eq!(expected[0].0, "7.0 0;7.1 0;7.2 0;7.3 0;7.4 0;8.0 0;");
+    assert_eq!(expected[1].0, "7.2 0;");
+    assert_eq!(expected[4].0, "7.0 1;7.1 1;7.2 1;7.3 1;7.4 1;8.0 0;");
+    let lengths: Vec<usize> = expected.iter().map(|(_, events)| *events).collect();
+    assert_eq!(lengths, [6, 1, 11, 7, 6, 1]);
+    for bytes in [1, 900] {
+        let (found, parts) = told(Some(bytes));
+        assert_eq!(found, expected);
+        assert!(parts > 10, "{parts}");
+    }
 }

@@ -31,7 +31,7 @@ mod scarcity;
 mod slab;
 mod watcher;
 
-pub use batch::{Batch, Counted, Event};
+pub use batch::{Batch, Counted, Encode, Event};
 pub use hub::{Counts, Hub, Limits, Options};
 pub use outlet::{End, Outlet, Taken};
 

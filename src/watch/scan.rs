@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::batch::Event;
+use super::batch::{Encode, Event, Long};
 use super::index::Index;
 use super::slab::Slab;
 use super::watcher::Scope;
@@ -36,6 +36,19 @@ pub struct Slice {
 pub struct Found {
     pub scope: u32,
     pub events: Vec<Arc<Event>>,
+    /// The last revision, or what comes first of it, if it has very many.
+    pub long: Option<Long>,
+    /// The last revision that has events, and bytes of those that are not encoded.
+    pub latest: Revision,
+    latest_bytes: usize,
+}
+
+/// Where a revision is long, and how its events are encoded then.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    /// Bytes of events that are encoded together.
+    pub bytes: usize,
+    pub encode: Encode,
 }
 
 /// The scopes, as a slice looks at them.
@@ -62,9 +75,11 @@ pub fn slice(
     from: Revision,
     to: Revision,
     bounds: SliceBounds,
+    parts: Option<Parts>,
     mut scopes: Scopes<'_>,
 ) -> Result<Slice, StoreError> {
     let mut slice = Slice { through: to, found: Vec::new() };
+    let mut long = false;
     let mut matches = Vec::new();
     let (mut covered, mut revisions, mut rows, mut bytes) = (None, 0, 0, 0);
     for row in view.changes(VersionId::first_of(from))? {
@@ -73,7 +88,7 @@ pub fn slice(
             break;
         }
         if covered != Some(id.main) {
-            let full = revisions >= bounds.revisions || rows >= bounds.rows || bytes >= bounds.bytes;
+            let full = long || revisions >= bounds.revisions || rows >= bounds.rows || bytes >= bounds.bytes;
             if let Some(covered) = covered.filter(|_| full) {
                 slice.through = covered;
                 break;
@@ -94,23 +109,57 @@ pub fn slice(
         let event = Arc::new(Event { id, change, previous });
         bytes += event.bytes();
         for scope in matches.drain(..) {
-            slice.add(scope, &event, &mut scopes.all[scope]);
+            let found = slice.add(scope, &event, &mut scopes.all[scope]);
+            if let Some(parts) = parts.filter(|parts| found.latest_bytes >= parts.bytes) {
+                found.encode_latest(scopes.all[scope].prev_kv, parts.encode);
+                long = true;
+            }
         }
     }
-    for found in &slice.found {
-        scopes.all[found.scope].found = None;
+    for found in &mut slice.found {
+        let scope = &mut scopes.all[found.scope];
+        scope.found = None;
+        if let Some(parts) = parts.filter(|_| found.long.is_some()) {
+            found.encode_latest(scope.prev_kv, parts.encode);
+        }
     }
     Ok(slice)
 }
 
 impl Slice {
-    fn add(&mut self, number: u32, event: &Arc<Event>, scope: &mut Scope) {
-        if let Some(place) = scope.found {
-            self.found[place as usize].events.push(Arc::clone(event));
-            return;
+    fn add(&mut self, number: u32, event: &Arc<Event>, scope: &mut Scope) -> &mut Found {
+        let end = self.found.len();
+        let place = scope.found.map_or(end, |place| place as usize);
+        if place == end {
+            scope.found = u32::try_from(end).ok();
+            let latest = event.id.main;
+            self.found.push(Found { scope: number, events: Vec::new(), long: None, latest, latest_bytes: 0 });
         }
-        scope.found = u32::try_from(self.found.len()).ok();
-        self.found.push(Found { scope: number, events: vec![Arc::clone(event)] });
+        let found = &mut self.found[place];
+        if found.latest != event.id.main {
+            (found.latest, found.latest_bytes) = (event.id.main, 0);
+        }
+        found.latest_bytes += event.bytes();
+        found.events.push(Arc::clone(event));
+        found
+    }
+}
+
+impl Found {
+    /// The first revision that has events.
+    pub fn first(&self) -> Revision {
+        self.events.first().map_or(self.latest, |event| event.id.main)
+    }
+
+    /// Encodes what is there of the latest revision.
+    fn encode_latest(&mut self, prev_kv: bool, encode: Encode) {
+        let first = self.events.partition_point(|event| event.id.main < self.latest);
+        if first < self.events.len() {
+            let part = encode(&self.events[first..], prev_kv);
+            self.long.get_or_insert_default().push(self.events.len() - first, part);
+            self.events.truncate(first);
+        }
+        self.latest_bytes = 0;
     }
 }
 
