@@ -27,6 +27,8 @@ pub use interfaces::{INTERFACE_ADDRESSES_MAX, Interface, Surveyed, is_link_local
 pub use near::is_near;
 pub use rules::{InterfaceRules, NOT_BY_DEFAULT};
 pub use search::Search;
+#[doc(hidden)]
+pub use sighting::Found;
 pub use sighting::{
     Announcement, NAME_BYTES_MAX, NodeAnnouncement, SIGHTING_ADDRESSES_MAX, SIGHTINGS_MAX, Sighting,
 };

@@ -80,13 +80,15 @@ pub(super) fn text_of(own: &Fingerprint, node: &NodeAnnouncement) -> [(&'static 
 
 /// What was found under some name, as it came.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
-    pub(super) instance: String,
-    pub(super) port: u16,
+pub struct Found {
+    /// The first part of the name.
+    pub instance: String,
+    /// Of the service.
+    pub port: u16,
     /// Each with the index of the interface it was heard on.
-    pub(super) addresses: Vec<(IpAddr, u32)>,
+    pub addresses: Vec<(IpAddr, u32)>,
     /// Pairs of the text, with lower-case keys.
-    pub(super) text: BTreeMap<String, Vec<u8>>,
+    pub text: BTreeMap<String, Vec<u8>>,
 }
 
 impl Found {
@@ -95,7 +97,7 @@ impl Found {
     }
 
     /// What is to be made of it; `None` for what no node of this version says.
-    pub(super) fn sighting(&self) -> Option<Sighting> {
+    pub fn sighting(&self) -> Option<Sighting> {
         if self.text("v") != Some(VERSION) {
             return None;
         }

@@ -51,6 +51,13 @@ pub use endpoint::StartError;
 pub use events::{Event, Events, Hold, Received, RefusedBy};
 pub use forming::{Answerer, AskError, Forming, KeyRefused, Near, Tokens, Trust};
 pub use hello::{PROTOCOL, Refusal, RefusalKind};
+/// What strangers and members send before anything is believed, for `tests/fuzz`.
+#[doc(hidden)]
+pub mod heard {
+    pub use super::frame::{FrameReader, StreamKind, decode, encode, frame};
+    pub use super::hello::{Hello, Known, judge};
+    pub use super::item::Item;
+}
 
 use crate::consensus::Message;
 use crate::formation::{Answer, Identity, Question};

@@ -59,3 +59,12 @@ pub use types::{
     Change, ChangeKind, ConfState, Doomed, FoldBatch, Head, Lease, Member, Meta, Sweep, SweepStep,
 };
 pub use writer::{Store, StoreOptions, is_engine_source};
+/// Rows that nothing but the store reads, for `tests/fuzz`.
+#[doc(hidden)]
+pub mod rows {
+    pub use super::encoding::seal;
+    pub use super::schema::{
+        HIST_ROW_BYTES, attached_key, parse_attached, parse_hist, parse_hist_key, parse_live, write_attached,
+        write_hist, write_live,
+    };
+}
