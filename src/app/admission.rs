@@ -21,7 +21,7 @@ use crate::runtime::clock::Clock;
 use crate::store::Member;
 use crate::time::Instant;
 
-/// Of a node that is let in no more is kept: what all members say of where they are has to fit into one answer.
+/// Of where a node is that is let in no more is kept: what all members say of that has to fit into one answer. Once it is in it says itself where it is.
 const PEER_URLS_MAX: usize = 8;
 const PEER_URL_BYTES_MAX: usize = 128;
 
@@ -207,9 +207,7 @@ impl Desk {
             return Err(self.waits(node, refused(rejection)));
         }
         let Candidate { key, name, peer_urls } = node;
-        if peer_urls.len() > PEER_URLS_MAX || peer_urls.iter().any(|url| url.len() > PEER_URL_BYTES_MAX) {
-            return Err(Answer::Refused("it says that it is in too many places".into()));
-        }
+        let peer_urls = kept(peer_urls);
         match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by, run }).await {
             Ok(applied) => {
                 self.pending.forget(Fingerprint::of(&key));
@@ -247,6 +245,13 @@ impl Desk {
         let members = view.facts().members.clone();
         Some(Answer::Welcome(Box::new(Welcome { root, generation, member, members })))
     }
+}
+
+/// What is kept of where a node says that it is, best first.
+fn kept(mut peer_urls: Vec<String>) -> Vec<String> {
+    peer_urls.retain(|url| url.len() <= PEER_URL_BYTES_MAX);
+    peer_urls.truncate(PEER_URLS_MAX);
+    peer_urls
 }
 
 /// The member that holds this key.
@@ -287,5 +292,15 @@ mod tests {
         assert!(!names().contains(&"0".to_owned()) && names().contains(&(all - 1).to_string()));
         pending.forget(node(7).fingerprint);
         assert!(!names().contains(&"7".to_owned()));
+    }
+
+    #[test]
+    fn of_a_box_with_many_addresses_the_first_are_kept() {
+        let url = |n: usize| format!("https://10.0.0.{n}:2380");
+        let urls = |count| (0..count).map(url).collect::<Vec<_>>();
+        assert_eq!(kept(urls(3)), urls(3));
+        assert_eq!(kept(urls(40)), urls(PEER_URLS_MAX));
+        let long = "u".repeat(PEER_URL_BYTES_MAX + 1);
+        assert_eq!(kept([vec![long], urls(40)].concat()), urls(PEER_URLS_MAX));
     }
 }

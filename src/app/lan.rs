@@ -107,13 +107,9 @@ impl Lan {
         clusters
     }
 
-    /// The addresses of this box that mean something to others, whichever link they are on.
+    /// The addresses of this box that mean something to others, whichever link they are on; see [`in_turn`].
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
-        let all = self.discovery.interfaces().into_iter().flat_map(|interface| interface.addresses);
-        let mut addresses: Vec<IpAddr> = all.filter(|address| !is_link_local(address)).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses
+        in_turn(self.discovery.interfaces().into_iter().map(|interface| interface.addresses))
     }
 
     /// Where other members find this one.
@@ -144,5 +140,35 @@ impl Lan {
     pub(super) fn near(&self) -> Near {
         let rules = self.rules.clone();
         Near(Arc::new(move |address| is_near(&rules, address)))
+    }
+}
+
+/// The addresses of all interfaces that mean something beyond one link: the first of each interface, then the second of each, and so on. Not all of them are
+/// kept everywhere, and an interface with many must not push out the others.
+fn in_turn(interfaces: impl Iterator<Item = Vec<IpAddr>>) -> Vec<IpAddr> {
+    let mut placed = BTreeMap::new();
+    for addresses in interfaces {
+        for (place, address) in addresses.into_iter().filter(|address| !is_link_local(address)).enumerate() {
+            let best = placed.entry(address).or_insert(place);
+            *best = place.min(*best);
+        }
+    }
+    let mut addresses: Vec<(usize, IpAddr)> =
+        placed.into_iter().map(|(address, place)| (place, address)).collect();
+    addresses.sort_unstable();
+    addresses.into_iter().map(|(_, address)| address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_with_many_addresses_pushes_out_no_other() {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let many = ["10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2", "fe80::1"];
+        let interfaces = [parse(&many), parse(&["fe80::2"]), parse(&["192.168.1.7", "10.0.0.2", "fe80::3"])];
+        let expected = ["10.0.0.1", "192.168.1.7", "10.0.0.2", "fd00::1", "fd00::2"];
+        assert_eq!(in_turn(interfaces.into_iter()), parse(&expected));
     }
 }

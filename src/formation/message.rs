@@ -34,7 +34,7 @@ use crate::store::{Member, decode_facts, encode_facts};
 const VERSION: u8 = 2;
 /// Names, URLs and sentences are no longer than this.
 pub(super) const TEXT_BYTES_MAX: usize = 4096;
-/// No node has more URLs.
+/// No node says more URLs of itself than these, the first of what it has.
 const URLS_MAX: usize = 16;
 /// What is shown for being let in is no longer.
 pub const CLAIM_BYTES_MAX: usize = 256;
@@ -447,7 +447,9 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
+/// The first of them, where they are more than are read back.
 fn put_texts(out: &mut Vec<u8>, texts: &[String]) {
+    let texts = &texts[..texts.len().min(URLS_MAX)];
     put_count(out, texts.len());
     for text in texts {
         put_text(out, text);

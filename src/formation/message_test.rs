@@ -109,13 +109,25 @@ fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
     };
     let Ok(Question::Join { claim, .. }) = Question::decode(&many.encode()) else { panic!("it is cut") };
     assert_eq!(claim.len(), CLAIM_BYTES_MAX);
-    let urls = Question::Join {
+    // A box may have any number of addresses: those that come first are what it says.
+    let at = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+    let join = |count| Question::Join {
         name: String::new(),
-        peer_urls: vec![String::new(); URLS_MAX + 1],
+        peer_urls: at(count),
         claim: vec![],
         run: Incarnation(1),
     };
-    assert_eq!(Question::decode(&urls.encode()), Err(MessageError));
+    assert_eq!(Question::decode(&join(3 * URLS_MAX).encode()), Ok(join(URLS_MAX)));
+    let absorb = |count| {
+        let node = Candidate { key: PublicKey([1; 32]), name: String::new(), peer_urls: at(count) };
+        Question::Absorb { cluster: ClusterId(1), nodes: vec![node.clone(), node] }
+    };
+    assert_eq!(Question::decode(&absorb(3 * URLS_MAX).encode()), Ok(absorb(URLS_MAX)));
+    let mut more = join(URLS_MAX).encode();
+    // Behind version, kind and the empty name there is their number.
+    more[4] += 1;
+    more.splice(6..6, [0, 0]);
+    assert_eq!(Question::decode(&more), Err(MessageError));
     let crowd = |count: usize| {
         let node = |n: usize| {
             let mut bytes = [0; 32];
