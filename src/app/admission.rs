@@ -217,25 +217,8 @@ impl Desk {
         }
     }
 
-    /// By which right a node may come in, if by any.
     fn right(&self, key: PublicKey, claim: &[u8]) -> Option<Admission> {
-        let view = self.handle.view();
-        let charter = &view.facts().charter;
-        if member_with(view.facts(), key).is_some() {
-            // It is in: nothing has to let it in.
-            return Some(Admission::Window);
-        }
-        match self.trust {
-            // It has proven that it has the secret, or it would not have been listened to.
-            TrustMode::FleetKey => Some(Admission::FleetKey),
-            // As with the secret: who names a token has proven to have it.
-            TrustMode::LanOpen | TrustMode::Locked if !claim.is_empty() => {
-                Some(Admission::Token(TokenId(claim.try_into().ok()?)))
-            }
-            _ if charter.approved.contains(&key.fingerprint()) => Some(Admission::Approval),
-            TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
-            TrustMode::LanOpen | TrustMode::Locked => None,
-        }
+        right(self.handle.view().facts(), self.trust, key, claim)
     }
 
     fn welcome(&self, key: PublicKey) -> Option<Answer> {
@@ -244,6 +227,26 @@ impl Desk {
         let Identity { root, generation, .. } = self.identity;
         let members = view.facts().members.clone();
         Some(Answer::Welcome(Box::new(Welcome { root, generation, member, members })))
+    }
+}
+
+/// By which right a node may come in, if by any. Another one may ask for it, which shows nothing of its key: what lets it in names that key, or lets in any.
+fn right(facts: &Facts, trust: TrustMode, key: PublicKey, claim: &[u8]) -> Option<Admission> {
+    let charter = &facts.charter;
+    if member_with(facts, key).is_some() {
+        // It is in: nothing has to let it in.
+        return Some(Admission::Window);
+    }
+    match trust {
+        // It has proven that it has the secret, or it would not have been listened to.
+        TrustMode::FleetKey => Some(Admission::FleetKey),
+        // As with the secret: who names a token has proven to have it.
+        TrustMode::LanOpen | TrustMode::Locked if !claim.is_empty() => {
+            Some(Admission::Token(TokenId(claim.try_into().ok()?)))
+        }
+        _ if charter.approved.contains(&key.fingerprint()) => Some(Admission::Approval),
+        TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
+        TrustMode::LanOpen | TrustMode::Locked => None,
     }
 }
 
@@ -268,11 +271,18 @@ fn sealed(key: PublicKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::MemberAttributes;
+    use crate::ids::MemberId;
+    use crate::store::Charter;
 
-    fn node(n: u64) -> PendingNode {
+    fn key(n: u64) -> PublicKey {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&n.to_le_bytes());
-        let fingerprint = Fingerprint::of(&PublicKey(key));
+        PublicKey(key)
+    }
+
+    fn node(n: u64) -> PendingNode {
+        let fingerprint = Fingerprint::of(&key(n));
         PendingNode { fingerprint, name: n.to_string(), peer_urls: Vec::new(), asked: Instant(n) }
     }
 
@@ -292,6 +302,46 @@ mod tests {
         assert!(!names().contains(&"0".to_owned()) && names().contains(&(all - 1).to_string()));
         pending.forget(node(7).fingerprint);
         assert!(!names().contains(&"7".to_owned()));
+    }
+
+    /// The state of a cluster that has formed by itself, with one member.
+    fn facts(open: bool, approved: &[PublicKey]) -> Facts {
+        let mut charter = Charter::automatic();
+        charter.approved = approved.iter().map(PublicKey::fingerprint).collect();
+        if !open {
+            charter.elapsed = charter.window.closes;
+        }
+        let attributes = MemberAttributes { member: MemberId(1), ..MemberAttributes::default() };
+        let members = vec![Member { key: Some(key(1)), votes: true, attributes }];
+        Facts { members, charter: Arc::new(charter), ..Facts::default() }
+    }
+
+    /// A cluster of several boxes that gives itself up is asked for by one of them: the others show nothing themselves.
+    #[test]
+    fn what_lets_a_node_in_follows_from_the_mode_of_trust() {
+        use TrustMode::{FleetKey, LanOpen, Locked};
+        let (open, sealed) = (facts(true, &[]), facts(false, &[]));
+        let (approves, token) = (facts(false, &[key(2)]), Some(Admission::Token(TokenId([7; 8]))));
+        let (window, approval) = (Some(Admission::Window), Some(Admission::Approval));
+        let fleet = Some(Admission::FleetKey);
+        let claim: &[u8] = &[7; 8];
+        for (trust, facts, claim, expected) in [
+            (LanOpen, &open, &[][..], window),
+            (LanOpen, &sealed, &[], None),
+            (LanOpen, &approves, &[], approval),
+            (LanOpen, &sealed, claim, token),
+            (LanOpen, &open, &[7; 7], None),
+            (Locked, &open, &[], None),
+            (Locked, &approves, &[], approval),
+            (Locked, &sealed, claim, token),
+            (FleetKey, &sealed, &[], fleet),
+        ] {
+            assert_eq!(right(facts, trust, key(2), claim), expected, "{trust:?} {claim:?}");
+        }
+        for trust in [LanOpen, Locked, FleetKey] {
+            assert_eq!(right(&sealed, trust, key(1), &[]), window, "a member");
+        }
+        assert_eq!(right(&approves, LanOpen, key(3), &[]), None, "somebody else is approved");
     }
 
     #[test]
