@@ -237,6 +237,10 @@ fn right(facts: &Facts, trust: TrustMode, key: PublicKey, claim: &[u8]) -> Optio
         // It is in: nothing has to let it in.
         return Some(Admission::Window);
     }
+    // An operator's word about this very key lets in one that was removed, too, and costs no token.
+    if charter.approved.contains(&key.fingerprint()) {
+        return Some(Admission::Approval);
+    }
     match trust {
         // It has proven that it has the secret, or it would not have been listened to.
         TrustMode::FleetKey => Some(Admission::FleetKey),
@@ -244,7 +248,6 @@ fn right(facts: &Facts, trust: TrustMode, key: PublicKey, claim: &[u8]) -> Optio
         TrustMode::LanOpen | TrustMode::Locked if !claim.is_empty() => {
             Some(Admission::Token(TokenId(claim.try_into().ok()?)))
         }
-        _ if charter.approved.contains(&key.fingerprint()) => Some(Admission::Approval),
         TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
         TrustMode::LanOpen | TrustMode::Locked => None,
     }
@@ -334,7 +337,9 @@ mod tests {
             (Locked, &open, &[], None),
             (Locked, &approves, &[], approval),
             (Locked, &sealed, claim, token),
+            (LanOpen, &approves, claim, approval),
             (FleetKey, &sealed, &[], fleet),
+            (FleetKey, &approves, &[], approval),
         ] {
             assert_eq!(right(facts, trust, key(2), claim), expected, "{trust:?} {claim:?}");
         }
@@ -342,6 +347,20 @@ mod tests {
             assert_eq!(right(&sealed, trust, key(1), &[]), window, "a member");
         }
         assert_eq!(right(&approves, LanOpen, key(3), &[]), None, "somebody else is approved");
+    }
+
+    /// What the boxes of a fleet have lets in all of them, but for those that an operator has removed; and an operator may have it back.
+    #[test]
+    fn a_key_that_was_removed_comes_back_by_an_approval_whatever_the_mode_of_trust() {
+        for trust in [TrustMode::LanOpen, TrustMode::Locked, TrustMode::FleetKey] {
+            let removed = vec![(MemberId(2), Some(key(2)))];
+            let before = Facts { removed, ..facts(true, &[]) };
+            let lets_in = |facts: &Facts| {
+                right(facts, trust, key(2), &[]).is_some_and(|by| check_admission(facts, key(2), by).is_ok())
+            };
+            assert!(!lets_in(&before), "{trust:?}");
+            assert!(lets_in(&Facts { charter: facts(true, &[key(2)]).charter, ..before }), "{trust:?}");
+        }
     }
 
     #[test]
