@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::encounters::Conflicts;
 use super::fates::{Decision, Tail};
+use super::staggered::together;
 use crate::command::{Admission, CharterCommand, TokenId, Tombstone};
 use crate::config::TrustMode;
-use crate::formation::{Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
+use crate::formation::{ABSORBED_MAX, Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
 use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
@@ -157,24 +158,19 @@ impl Desk {
         if cluster == self.identity.cluster() || !nodes.iter().any(|node| node.key == key) {
             return Answer::Refused("only a member of another cluster may ask for its members".into());
         }
-        let (mut answer, mut admitted) = (Answer::Absorbed, Vec::new());
-        for node in nodes {
-            if let Some(by) = self.right(node.key, &[]) {
-                admitted.push((node, by));
-            } else {
-                let why = sealed(node.key);
-                answer = self.waits(node, why);
-            }
+        let (admitted, waiting) = sorted_out(self.handle.view().facts(), self.trust, key, nodes);
+        let mut answer = None;
+        for node in waiting {
+            let why = sealed(node.key);
+            answer = Some(self.waits(node, why));
         }
-        if answer != Answer::Absorbed {
+        if let Some(answer) = answer {
             return answer;
         }
-        for (node, by) in admitted {
-            if let Err(answer) = self.admit(node, by, Incarnation(0)).await {
-                return answer;
-            }
-        }
-        Answer::Absorbed
+        // Whoever asks does not wait for as many turns of the log as there are members.
+        let outcomes =
+            together(ABSORBED_MAX, admitted, |(node, by)| self.admit(node, by, Incarnation(0))).await;
+        outcomes.into_iter().find_map(Result::err).unwrap_or(Answer::Absorbed)
     }
 
     /// What is known of another cluster, or how this one stands.
@@ -251,6 +247,25 @@ fn right(facts: &Facts, trust: TrustMode, key: PublicKey, claim: &[u8]) -> Optio
         TrustMode::LanOpen if charter.is_open() => Some(Admission::Window),
         TrustMode::LanOpen | TrustMode::Locked => None,
     }
+}
+
+/// Whom of the members of another cluster the log is to let in, and who waits for an operator. About those that are in there is nothing to be said; but of the one
+/// that asks the log is asked all the same, for the cluster may have ended, and this member not know it yet.
+fn sorted_out(
+    facts: &Facts,
+    trust: TrustMode,
+    asks: PublicKey,
+    nodes: Vec<Candidate>,
+) -> (Vec<(Candidate, Admission)>, Vec<Candidate>) {
+    let (mut admitted, mut waiting) = (Vec::new(), Vec::new());
+    for node in nodes {
+        match right(facts, trust, node.key, &[]) {
+            None => waiting.push(node),
+            Some(_) if node.key != asks && member_with(facts, node.key).is_some() => {}
+            Some(by) => admitted.push((node, by)),
+        }
+    }
+    (admitted, waiting)
 }
 
 /// What is kept of where a node says that it is, best first.
@@ -361,6 +376,32 @@ mod tests {
             assert!(!lets_in(&before), "{trust:?}");
             assert!(lets_in(&Facts { charter: facts(true, &[key(2)]).charter, ..before }), "{trust:?}");
         }
+    }
+
+    #[test]
+    fn of_another_clusters_members_the_log_is_asked_about_those_that_are_new_and_the_one_that_asks() {
+        let node = |n| Candidate { key: key(n), name: n.to_string(), peer_urls: Vec::new() };
+        let sort = |facts: &Facts, asks, nodes: &[u64]| {
+            let nodes = nodes.iter().copied().map(node).collect();
+            let (admitted, waiting) = sorted_out(facts, TrustMode::LanOpen, key(asks), nodes);
+            let names = |node: Candidate| node.name.parse().unwrap();
+            let admitted: Vec<(u64, _)> = admitted.into_iter().map(|(node, by)| (names(node), by)).collect();
+            (admitted, waiting.into_iter().map(names).collect::<Vec<u64>>())
+        };
+        let window = |n| (n, Admission::Window);
+        let open = facts(true, &[]);
+        assert_eq!(sort(&open, 3, &[1, 2, 3]), (vec![window(2), window(3)], vec![]), "one is in");
+        assert_eq!(
+            sort(&open, 1, &[1]),
+            (vec![window(1)], vec![]),
+            "the log says whether the cluster still is"
+        );
+        // None comes in before all do: a cluster that is torn apart could not give itself up any more.
+        let approves = facts(false, &[key(2)]);
+        assert_eq!(sort(&approves, 2, &[2, 3]), (vec![(2, Admission::Approval)], vec![3]));
+        let approves = facts(false, &[key(2), key(3)]);
+        let approved = |n| (n, Admission::Approval);
+        assert_eq!(sort(&approves, 2, &[2, 3]), (vec![approved(2), approved(3)], vec![]));
     }
 
     #[test]

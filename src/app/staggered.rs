@@ -1,4 +1,4 @@
-//! One node asked at several addresses, of which some may lead nowhere.
+//! Several things at a time: one node asked at several addresses, of which some may lead nowhere, and work of one kind.
 //!
 //! Owns: when each of them is begun with, and which answer counts. Must never: wait for a dead address longer than [`STAGGER`] before the next one is begun
 //! with. Driven by whoever asks.
@@ -48,6 +48,22 @@ where
     }
 }
 
+/// Does the same work with all `items`, with `most` of them at a time, and tells what has come of it, in the order in which they have ended.
+pub(super) async fn together<I, W: Future>(
+    most: usize,
+    items: impl IntoIterator<Item = I>,
+    work: impl Fn(I) -> W,
+) -> Vec<W::Output> {
+    let mut work = items.into_iter().map(|item| Box::pin(work(item)));
+    let mut begun: Vec<Pin<Box<W>>> = work.by_ref().take(most).collect();
+    let mut outcomes = Vec::new();
+    while !begun.is_empty() {
+        outcomes.push(first_of(&mut begun).await);
+        begun.extend(work.next());
+    }
+    outcomes
+}
+
 /// What the first one of them that ends comes to. It is taken out.
 async fn first_of<F: Future>(asked: &mut Vec<Pin<Box<F>>>) -> F::Output {
     poll_fn(|context| {
@@ -90,5 +106,32 @@ mod tests {
         assert_eq!(asked_at(&[None, Some(Err(2)), Some(Ok(3))]), (Ok(3), 3));
         assert_eq!(asked_at(&[Some(Err(1)), Some(Err(2))]), (Err(Some(2)), 2));
         assert_eq!(asked_at(&[]), (Err(None), 0));
+    }
+
+    #[test]
+    fn work_goes_on_beside_what_waits_and_has_its_bound() {
+        let (running, most) = (RefCell::new(0), RefCell::new(0));
+        let (open, opened) = smol::channel::bounded::<()>(1);
+        let work = |n: u32| {
+            let (opened, open) = (opened.clone(), open.clone());
+            let (running, most) = (&running, &most);
+            async move {
+                *running.borrow_mut() += 1;
+                most.replace_with(|most| (*running.borrow()).max(*most));
+                // The first one waits for what the last one does.
+                match n {
+                    0 => opened.recv().await.unwrap(),
+                    9 => open.send(()).await.unwrap(),
+                    _ => smol::future::yield_now().await,
+                }
+                *running.borrow_mut() -= 1;
+                n
+            }
+        };
+        let mut outcomes = smol::block_on(together(3, 0..10, work));
+        assert_eq!(outcomes.last(), Some(&0));
+        outcomes.sort_unstable();
+        assert_eq!((outcomes, most.into_inner()), ((0..10).collect(), 3));
+        assert!(smol::block_on(together(3, [0; 0], async |n: u32| n)).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use smol::future::or;
 
 use super::endpoint::canonical;
-use super::forming;
+use super::forming::{self, Answerer, Heard};
 use super::gate::{Admission, Shown};
 use super::greet::{self, Failure, refuse, unfinished, why};
 use super::hello::{Known, Refusal, RefusalKind};
@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::trust::{ALPN_FORMING, ALPN_PEER, key_of};
 use crate::ids::{MemberId, PublicKey};
 
-/// From the first packet to the end of the hellos.
+/// From the first packet to the end of the hellos, or of a question.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Lets strangers in, one task each, for as long as the endpoint is open.
@@ -65,6 +65,14 @@ impl Drop for Place {
     }
 }
 
+/// What somebody has come for.
+enum Greeting {
+    /// It is a member.
+    Member(Established),
+    /// It has a question, and is in no cluster or in another one.
+    Question(Heard, Answerer),
+}
+
 async fn welcome(mut place: Place, incoming: Incoming) {
     let shared = Arc::clone(&place.shared);
     let address = canonical(incoming.remote_address());
@@ -74,11 +82,15 @@ async fn welcome(mut place: Place, incoming: Incoming) {
         Err(Failure::Lost("it took too long to say who it is".into()))
     };
     match or(greeted(&shared, incoming, &mut member), late).await {
-        Ok(established) => {
+        Ok(Greeting::Member(established)) => {
             place.shown = Shown::Right;
             let _ = shared.inputs.try_send(Input::Established(established));
         }
-        Err(Failure::Heard(shown)) => place.shown = shown,
+        Ok(Greeting::Question(heard, answerer)) => {
+            place.shown = heard.shown;
+            // It has said what it wants; what is answered may have to go through the log.
+            or(forming::answer(heard, &answerer), shared.host.sleep(forming::TIMEOUT)).await;
+        }
         Err(failure) => {
             let _ = shared.inputs.try_send(Input::NotWelcome { member, address, failure });
         }
@@ -89,18 +101,16 @@ async fn greeted(
     shared: &Arc<Shared>,
     incoming: Incoming,
     member: &mut Option<MemberId>,
-) -> Result<Established, Failure> {
+) -> Result<Greeting, Failure> {
     let connecting = incoming.accept().map_err(|error| why(&error))?;
     let connection = connecting.await.map_err(|error| unfinished(&error))?;
     let protocol = protocol_of(&connection);
     if protocol.as_deref() == Some(ALPN_FORMING)
         && let Some((trust, answerer)) = &shared.forming
     {
-        let stranger = "it asks, and has not shown that it may";
-        return Err(match forming::serve(&connection, shared.own_key, trust, answerer).await {
-            Shown::Nothing => Failure::Lost(stranger.into()),
-            shown => Failure::Heard(shown),
-        });
+        let heard = forming::hear(&connection, shared.own_key, trust).await;
+        let heard = heard.ok_or_else(|| Failure::Lost("it asks, and has not shown that it may".into()))?;
+        return Ok(Greeting::Question(heard, Arc::clone(answerer)));
     }
     if protocol.as_deref() != Some(ALPN_PEER) {
         let sentence = format!("member {} speaks another protocol with members", shared.own.member);
@@ -117,7 +127,7 @@ async fn greeted(
     };
     *member = Some(known.member);
     let greeted = greet::answer(&connection, &shared.own, &known).await?;
-    Ok(Established { key, connection, greeted, attempt: None })
+    Ok(Greeting::Member(Established { key, connection, greeted, attempt: None }))
 }
 
 /// Tells a member that it was removed; but first the two find out whether they are of one cluster and generation, since who hears it, stops.

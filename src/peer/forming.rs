@@ -43,7 +43,7 @@ const HEAD_BYTES: usize = 1 + PROOF_BYTES;
 /// No question or answer is longer: the longest names some members.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// From the first packet to the end of the answer, which may have to go through the log.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Closed with it: what was said is no question of this protocol, or comes from somebody who is not listened to.
 const CLOSED_NOT_HEARD: u32 = 0x200;
 /// How long the end of the connections may take.
@@ -245,29 +245,21 @@ fn opened(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (*version == VERSION).then_some((proof, message))
 }
 
-/// Hears one question on a connection of this protocol and answers it. The end of the connection is its end. Tells what whoever asked has shown: all
-/// others than those who have shown something are strangers, whatever they have said.
-pub(super) async fn serve(
-    connection: &Connection,
-    own: PublicKey,
-    trust: &Trust,
-    answerer: &Answerer,
-) -> Shown {
-    match hear(connection, own, trust).await {
-        Ok(heard) => {
-            let has_right = heard.secret.is_some() || !trust.fingerprints.is_empty();
-            answer(heard, answerer).await;
-            if has_right { Shown::Right } else { Shown::Near }
-        }
+/// Hears one question on a connection of this protocol. What is none, or comes from somebody who is not listened to, is the end of the connection.
+pub(super) async fn hear(connection: &Connection, own: PublicKey, trust: &Trust) -> Option<Heard> {
+    match heard(connection, own, trust).await {
+        Ok(heard) => Some(heard),
         Err(why) => {
             connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
-            Shown::Nothing
+            None
         }
     }
 }
 
 /// A question of somebody who is listened to, and where its answer goes.
-struct Heard {
+pub(super) struct Heard {
+    /// What whoever asks has shown: all others than those who have shown something are strangers, whatever they have said.
+    pub(super) shown: Shown,
     key: PublicKey,
     at: SocketAddr,
     ends: Ends,
@@ -277,7 +269,7 @@ struct Heard {
     send: SendStream,
 }
 
-async fn hear(connection: &Connection, own: PublicKey, trust: &Trust) -> Result<Heard, Unheard> {
+async fn heard(connection: &Connection, own: PublicKey, trust: &Trust) -> Result<Heard, Unheard> {
     let at = connection.remote_address();
     // A token may come from anywhere, but only members have any.
     if !trust.hears(at) && trust.tokens.is_none() {
@@ -294,7 +286,9 @@ async fn hear(connection: &Connection, own: PublicKey, trust: &Trust) -> Result<
     if !accepts(secret.as_ref(), Prover::Dialler, &ends, &[asked], proof) {
         return Err(Unheard::Unproven);
     }
-    Ok(Heard { key, at, ends, question, asked: asked.to_vec(), secret, send })
+    let has_right = secret.is_some() || !trust.fingerprints.is_empty();
+    let shown = if has_right { Shown::Right } else { Shown::Near };
+    Ok(Heard { shown, key, at, ends, question, asked: asked.to_vec(), secret, send })
 }
 
 async fn receive(connection: &Connection) -> Option<(Vec<u8>, SendStream)> {
@@ -302,8 +296,9 @@ async fn receive(connection: &Connection) -> Option<(Vec<u8>, SendStream)> {
     Some((recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?, send))
 }
 
-async fn answer(heard: Heard, answerer: &Answerer) {
-    let Heard { key, at, ends, question, asked, secret, mut send } = heard;
+/// Answers it; the end of the connection is its end.
+pub(super) async fn answer(heard: Heard, answerer: &Answerer) {
+    let Heard { key, at, ends, question, asked, secret, mut send, .. } = heard;
     let answer = answerer(key, at, question).await.encode();
     let proof = prove(secret.as_ref(), Prover::Dialled, &ends, &[&asked, &answer]);
     // Who has gone meanwhile asks again.
@@ -472,7 +467,11 @@ async fn accept(inner: Arc<Inner>) {
                         if protocol_of(&connection).as_deref() != Some(ALPN_FORMING) {
                             return Shown::Nothing;
                         }
-                        serve(&connection, inner.own, &inner.trust, &inner.answerer).await
+                        let heard = hear(&connection, inner.own, &inner.trust).await;
+                        let Some(heard) = heard else { return Shown::Nothing };
+                        let shown = heard.shown;
+                        answer(heard, &inner.answerer).await;
+                        shown
                     };
                     let late = async {
                         inner.host.sleep(TIMEOUT).await;

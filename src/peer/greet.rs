@@ -15,7 +15,6 @@ use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream,
 
 use super::events::RefusedBy;
 use super::frame::{LENGTH_BYTES, frame};
-use super::gate::Shown;
 use super::hello::{HELLO_FRAME_MAX, Hello, Known, Refusal, RefusalKind, judge};
 use super::trust::sentence_of;
 use crate::formation::Identity;
@@ -46,9 +45,6 @@ pub(super) struct Greeted {
 pub(super) enum Failure {
     #[error("{}", refusal.sentence)]
     Refused { by: RefusedBy, refusal: Refusal },
-    /// It wanted no connection, but an answer, and has it.
-    #[error("answered")]
-    Heard(Shown),
     /// The other end keeps another connection of the two.
     #[error("replaced by another connection")]
     Replaced,

@@ -330,7 +330,7 @@ impl Manager {
             (Failure::Refused { by, refusal }, Some(address)) => {
                 self.refused(Some(id), address, by, refusal);
             }
-            (Failure::Replaced | Failure::Heard(_), _) => {}
+            (Failure::Replaced, _) => {}
             (failure, address) => {
                 if let Some(before) = self.unreached.tell(self.shared.clock.now(), id) {
                     tracing::info!(member = %id, ?address, error = %failure, before, "cannot reach a member");
@@ -362,7 +362,7 @@ impl Manager {
     fn not_welcome(&mut self, member: Option<MemberId>, address: SocketAddr, failure: Failure) {
         match failure {
             Failure::Refused { by, refusal } => self.refused(member, address, by, refusal),
-            Failure::Replaced | Failure::Heard(_) => {}
+            Failure::Replaced => {}
             Failure::Lost(error) => tracing::debug!(%address, error, "someone who dialled got lost"),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use covey::formation::{Answer, ClusterSecret, Introduction, NodeKey, Question};
 use covey::peer::{Answerer, AskError, Forming, Options, Transport, Trust};
@@ -71,6 +71,30 @@ fn asking_a_member_is_free_only_with_the_secret() {
     assert_eq!(transport.stats().turned_away, 0);
     check_strangers(address);
     assert!(transport.stats().turned_away > 0);
+}
+
+/// What a member is asked goes through the log, which may have to wait for a slow disk or an election. Whoever asks has that patience, too.
+#[test]
+fn a_member_may_take_its_time_for_an_answer() {
+    let slowly = Duration::from_millis(3200);
+    let options = Options {
+        identity: identity(1),
+        listen: loopback(),
+        prng: Prng::new(1),
+        clock: Clock::start(),
+        forming: Some((
+            right(),
+            Arc::new(move |_, _, _| {
+                Box::pin(async move {
+                    smol::Timer::after(slowly).await;
+                    Answer::Absorbed
+                })
+            }),
+        )),
+    };
+    let transport = Transport::start(options, Arc::new(drop)).unwrap();
+    let outcomes = ask(1, right(), transport.local_address().unwrap());
+    assert!(outcomes[0].is_ok(), "{outcomes:?}");
 }
 
 /// On a network where nobody has to show anything: whoever gathers asks a few times a second, and whoever asks all the time is held to a rate.
