@@ -13,13 +13,14 @@ use smol::Timer;
 use smol::channel::Receiver;
 
 use super::admission::Desk;
-use super::lan::Lan;
-use super::staggered::staggered;
+use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
+use super::staggered::{staggered, together};
 use crate::api::YieldRefusal;
 use crate::command::CharterCommand;
 use crate::formation::{ABSORBED_MAX, Answer, Candidate, Conflict, Course, Question, Standing, View, course};
 use crate::ids::{ClusterId, PublicKey};
 use crate::peer::Transport;
+use crate::runtime::clock::random_u64;
 use crate::store::Member;
 use crate::time::Instant;
 
@@ -111,10 +112,16 @@ impl Encounters {
                 changed.await;
                 continue;
             }
-            let mut now = BTreeMap::new();
+            // What became of one that is not asked this time is what became of it before.
+            before.retain(|cluster, _| beside.contains_key(cluster));
+            let mut now = before.clone();
             if self.desk.has_nothing_to_say().is_none() {
-                for (cluster, addresses) in beside {
-                    now.insert(cluster, self.meet(cluster, addresses).await);
+                let asked = asked_now(beside, random_u64().unwrap_or_default());
+                let ask = |(cluster, addresses): (ClusterId, Vec<SocketAddr>)| async move {
+                    (cluster, self.ask_who(&addresses, |_| true).await, addresses)
+                };
+                for (cluster, answer, addresses) in together(CLUSTERS_ASKED_MAX, asked, ask).await {
+                    now.insert(cluster, self.meet(cluster, answer, addresses).await);
                 }
             }
             for (cluster, outcome) in
@@ -163,10 +170,13 @@ impl Encounters {
     }
 
     /// What this encounter has come to.
-    async fn meet(&self, announced: ClusterId, addresses: Vec<SocketAddr>) -> String {
-        let Some((at, other)) = self.ask_who(&addresses, |_| true).await else {
-            return "nobody answers".into();
-        };
+    async fn meet(
+        &self,
+        announced: ClusterId,
+        answer: Option<(SocketAddr, Standing)>,
+        addresses: Vec<SocketAddr>,
+    ) -> String {
+        let Some((at, other)) = answer else { return "nobody answers".into() };
         let own = self.desk.standing();
         if other.cluster == own.cluster {
             self.desk.conflicts.resolved(announced);

@@ -3,6 +3,8 @@
 //! Owns: when others are asked what became of the cluster, when a member that nothing depends on begins anew, and what operators are told. Must never: let a
 //! member leave that has, or may have, what a user has written, or whose vote may be needed. Driven by `peers`, and at a start by `serve`.
 
+use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,13 +13,15 @@ use smol::Timer;
 
 use super::admission::Desk;
 use super::data_dir::DataDir;
-use super::lan::Lan;
+use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
+use super::staggered::{staggered, together};
 use crate::command::codec::decode;
 use crate::command::{CharterCommand, Tombstone};
 use crate::formation::{Answer, Fingerprint, Question, believe};
 use crate::ids::{ClusterId, LogIndex, MemberId};
 use crate::mvcc::Facts;
 use crate::peer::Transport;
+use crate::runtime::clock::random_u64;
 use crate::runtime::{Handle, Milestone, ServeError};
 use crate::time::Instant;
 use crate::wal::{EntryKind, LogEntry};
@@ -192,27 +196,36 @@ impl Fates {
     /// What one of the other clusters that were heard of has of the end of this one.
     async fn told(&self, said: &mut Said) -> Option<Tombstone> {
         let cluster = self.desk.identity.cluster();
-        let question = Question::Fate { cluster };
-        for at in self.lan.clusters_beside(cluster).into_values().flatten() {
-            let Ok((_, Answer::Buried(tombstones))) = self.transport.ask_stranger(at, &question).await else {
-                continue;
-            };
-            for tombstone in tombstones {
-                let view = self.desk.handle.view();
-                let Facts { members, charter, .. } = view.facts();
-                match believe(&tombstone, cluster, view.applied(), members, charter) {
-                    Ok(()) => {
-                        tracing::warn!(
-                            winner = %tombstone.winner, ?tombstone,
-                            "while this member was away its cluster has given itself up for another one: it joins that"
-                        );
-                        return Some(tombstone);
-                    }
-                    Err(doubt) => said.doubts(&tombstone, doubt),
-                }
+        let (question, said) = (&Question::Fate { cluster }, &RefCell::new(said));
+        let ask = |at| async move {
+            let answer = self.transport.ask_stranger(at, question).await;
+            let Ok((_, Answer::Buried(tombstones))) = answer else { return Err(()) };
+            let ends = |tombstone: &Tombstone| self.believes(tombstone, &mut said.borrow_mut());
+            // Another member may know more of it.
+            tombstones.into_iter().find(ends).ok_or(())
+        };
+        let clusters = asked_now(self.lan.clusters_beside(cluster), random_u64().unwrap_or_default());
+        let of = |(_, addresses)| staggered::<SocketAddr, _, _, _>(addresses, &ask);
+        together(CLUSTERS_ASKED_MAX, clusters, of).await.into_iter().find_map(Result::ok)
+    }
+
+    /// Whether it says of this member's cluster that it has ended, on the word of somebody whom this member knows.
+    fn believes(&self, tombstone: &Tombstone, said: &mut Said) -> bool {
+        let view = self.desk.handle.view();
+        let Facts { members, charter, .. } = view.facts();
+        match believe(tombstone, self.desk.identity.cluster(), view.applied(), members, charter) {
+            Ok(()) => {
+                tracing::warn!(
+                    winner = %tombstone.winner, ?tombstone,
+                    "while this member was away its cluster has given itself up for another one: it joins that"
+                );
+                true
+            }
+            Err(doubt) => {
+                said.doubts(tombstone, doubt);
+                false
             }
         }
-        None
     }
 }
 

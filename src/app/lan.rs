@@ -42,6 +42,11 @@ const BEGINS: Duration = Duration::from_secs(1);
 /// A box that has run for less than this was powered on together with its switch, perhaps, which lets nothing through at first.
 const BOOTS: Duration = Duration::from_secs(60);
 
+/// Clusters that are asked in one look, all at a time, ...
+pub(super) const CLUSTERS_ASKED_MAX: usize = 16;
+/// ... and addresses at which one of them is. So a look is over after some seconds, however much is announced by whoever wants to keep it up.
+const ADDRESSES_ASKED_MAX: usize = 16;
+
 fn uptime() -> Duration {
     let uptime = clock_gettime(ClockId::Boottime);
     Duration::try_from(uptime).unwrap_or_default()
@@ -143,6 +148,26 @@ impl Lan {
     }
 }
 
+/// Which of the clusters that were heard of are asked in one look, and where: of very many others each time, with another `start`, since who announces them may
+/// want to hide one.
+pub(super) fn asked_now(
+    beside: BTreeMap<ClusterId, Vec<SocketAddr>>,
+    start: u64,
+) -> Vec<(ClusterId, Vec<SocketAddr>)> {
+    let clusters = some(beside.into_iter().collect(), CLUSTERS_ASKED_MAX, start);
+    let of = |(cluster, addresses)| (cluster, some(addresses, ADDRESSES_ASKED_MAX, start));
+    clusters.into_iter().map(of).collect()
+}
+
+fn some<T>(mut all: Vec<T>, most: usize, start: u64) -> Vec<T> {
+    if all.len() > most {
+        let first = start % all.len() as u64;
+        all.rotate_left(usize::try_from(first).unwrap_or_default());
+        all.truncate(most);
+    }
+    all
+}
+
 /// The addresses of all interfaces that mean something beyond one link: the first of each interface, then the second of each, and so on. Not all of them are
 /// kept everywhere, and an interface with many must not push out the others.
 fn in_turn(interfaces: impl Iterator<Item = Vec<IpAddr>>) -> Vec<IpAddr> {
@@ -162,6 +187,7 @@ fn in_turn(interfaces: impl Iterator<Item = Vec<IpAddr>>) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn an_interface_with_many_addresses_pushes_out_no_other() {
@@ -170,5 +196,27 @@ mod tests {
         let interfaces = [parse(&many), parse(&["fe80::2"]), parse(&["192.168.1.7", "10.0.0.2", "fe80::3"])];
         let expected = ["10.0.0.1", "192.168.1.7", "10.0.0.2", "fd00::1", "fd00::2"];
         assert_eq!(in_turn(interfaces.into_iter()), parse(&expected));
+    }
+
+    #[test]
+    fn whoever_announces_very_much_keeps_up_no_look_and_hides_nobody() {
+        let address = |n: usize| SocketAddr::from(([10, 0, 0, 1], u16::try_from(n).unwrap()));
+        let beside = |clusters: u64, addresses: usize| {
+            let addresses: Vec<SocketAddr> = (0..addresses).map(address).collect();
+            (1..=clusters).map(|cluster| (ClusterId(cluster), addresses.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let few: Vec<_> = beside(3, 4).into_iter().collect();
+        assert_eq!(asked_now(beside(3, 4), u64::MAX), few, "all of them, in their order");
+        let mut seen = [BTreeSet::new(), BTreeSet::new()];
+        for start in 0..300 {
+            let asked = asked_now(beside(256, 300), start);
+            assert_eq!(asked.len(), CLUSTERS_ASKED_MAX);
+            for (cluster, addresses) in asked {
+                assert_eq!(addresses.len(), ADDRESSES_ASKED_MAX);
+                seen[0].insert(cluster.0);
+                seen[1].extend(addresses.into_iter().map(|at| u64::from(at.port())));
+            }
+        }
+        assert_eq!(seen.map(|seen| seen.len()), [256, 300]);
     }
 }
