@@ -3,7 +3,7 @@
 //! Owns: when they are asked, and which conflicts there are. Must never: decide who gives itself up (`formation::course` does, or an operator), give this cluster
 //! up before the other one has taken its members in, or take what is announced for a cluster: only a member's own answer is one. Driven by `peers`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::api::YieldRefusal;
 use crate::command::CharterCommand;
 use crate::formation::{ABSORBED_MAX, Answer, Candidate, Conflict, Course, Question, Standing, View, course};
 use crate::ids::{ClusterId, PublicKey};
-use crate::peer::Transport;
+use crate::peer::{AskError, Transport};
 use crate::runtime::clock::random_u64;
 use crate::store::Member;
 use crate::time::Instant;
@@ -68,8 +68,8 @@ impl Conflicts {
     }
 
     /// Only these are still there.
-    fn retain(&self, clusters: &BTreeMap<ClusterId, Vec<SocketAddr>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|known, _| clusters.contains_key(known));
+    fn retain(&self, clusters: &BTreeSet<ClusterId>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|known, _| clusters.contains(known));
     }
 }
 
@@ -91,6 +91,35 @@ enum NotTakenIn {
     Said(String),
 }
 
+/// A member of another cluster, as it has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Neighbour {
+    key: PublicKey,
+    at: SocketAddr,
+    standing: Standing,
+}
+
+/// What has come of looking for a cluster that was announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Met {
+    /// The one that is there, as it has said last.
+    cluster: Option<ClusterId>,
+    outcome: String,
+}
+
+/// The clusters that have answered, each once. Anybody can announce one under any number of names; its own counts most.
+fn distinct(answers: &[(ClusterId, Option<Neighbour>)]) -> BTreeMap<ClusterId, &Neighbour> {
+    let mut clusters = BTreeMap::new();
+    for (announced, other) in answers {
+        let Some(other) = other else { continue };
+        let cluster = other.standing.cluster;
+        if *announced == cluster || !clusters.contains_key(&cluster) {
+            clusters.insert(cluster, other);
+        }
+    }
+    clusters
+}
+
 /// See the module.
 pub(super) struct Encounters {
     pub(super) transport: Arc<Transport>,
@@ -102,32 +131,26 @@ impl Encounters {
     /// Looks out for other clusters, until it is dropped. Without any it costs nothing, and little where there are some and nothing changes.
     pub(super) async fn look_out(&self) {
         let own = self.desk.identity.cluster();
-        let (mut before, mut pause) = (BTreeMap::new(), LOOKS);
+        let (mut before, mut pause) = (BTreeMap::<ClusterId, Met>::new(), LOOKS);
         loop {
             let changed = self.lan.changed();
             let beside = self.lan.clusters_beside(own);
-            self.desk.conflicts.retain(&beside);
+            before.retain(|announced, _| beside.contains_key(announced));
+            self.desk.conflicts.retain(&before.values().filter_map(|met| met.cluster).collect());
             if beside.is_empty() {
                 (before, pause) = (BTreeMap::new(), LOOKS);
                 changed.await;
                 continue;
             }
             // What became of one that is not asked this time is what became of it before.
-            before.retain(|cluster, _| beside.contains_key(cluster));
             let mut now = before.clone();
             if self.desk.has_nothing_to_say().is_none() {
-                let asked = asked_now(beside, random_u64().unwrap_or_default());
-                let ask = |(cluster, addresses): (ClusterId, Vec<SocketAddr>)| async move {
-                    (cluster, self.ask_who(&addresses, |_| true).await, addresses)
-                };
-                for (cluster, answer, addresses) in together(CLUSTERS_ASKED_MAX, asked, ask).await {
-                    now.insert(cluster, self.meet(cluster, answer, addresses).await);
-                }
+                self.meet_all(beside, &mut now).await;
             }
-            for (cluster, outcome) in
-                now.iter().filter(|(cluster, outcome)| before.get(*cluster) != Some(*outcome))
+            for (announced, Met { outcome, cluster }) in
+                now.iter().filter(|(id, met)| before.get(id) != Some(met))
             {
-                tracing::info!(%cluster, %outcome, "there is another cluster on this network");
+                tracing::info!(%announced, ?cluster, %outcome, "there is another cluster on this network");
             }
             pause = if now == before { LOOKS_MAX.min(pause * 2) } else { LOOKS };
             before = now;
@@ -159,8 +182,9 @@ impl Encounters {
         let beside = self.desk.conflicts.list().remove(&winner).ok_or(YieldRefusal::NoConflict(winner))?;
         let is_meant = |standing: &Standing| standing.cluster == winner;
         let found = self.ask_who(&beside.addresses, is_meant).await;
-        let (at, _) = found.ok_or(YieldRefusal::Silent(winner))?;
-        let witness = self.hand_members_over(at).await.map_err(|why| match why {
+        let found = found.ok_or(YieldRefusal::Silent(winner))?;
+        let witness = found.key;
+        self.hand_members_over(&found).await.map_err(|why| match why {
             NotTakenIn::Pending(_) => YieldRefusal::Sealed(winner),
             NotTakenIn::Said(why) => YieldRefusal::Declined { cluster: winner, why },
         })?;
@@ -169,27 +193,46 @@ impl Encounters {
         applied.outcome.map(drop).map_err(YieldRefusal::Rejected)
     }
 
-    /// What this encounter has come to.
-    async fn meet(
+    /// Asks the clusters that are announced, and notes what has come of it.
+    async fn meet_all(
         &self,
-        announced: ClusterId,
-        answer: Option<(SocketAddr, Standing)>,
-        addresses: Vec<SocketAddr>,
-    ) -> String {
-        let Some((at, other)) = answer else { return "nobody answers".into() };
-        let own = self.desk.standing();
-        if other.cluster == own.cluster {
-            self.desk.conflicts.resolved(announced);
+        beside: BTreeMap<ClusterId, Vec<SocketAddr>>,
+        met: &mut BTreeMap<ClusterId, Met>,
+    ) {
+        let asked = asked_now(beside.clone(), random_u64().unwrap_or_default());
+        let ask = |(announced, addresses): (ClusterId, Vec<SocketAddr>)| async move {
+            (announced, self.ask_who(&addresses, |_| true).await)
+        };
+        let answers = together(CLUSTERS_ASKED_MAX, asked, ask).await;
+        let mut outcomes = BTreeMap::new();
+        for (cluster, other) in distinct(&answers) {
+            let addresses = beside.get(&cluster).cloned().unwrap_or_else(|| vec![other.at]);
+            outcomes.insert(cluster, self.meet(other, addresses).await);
+        }
+        for (announced, other) in answers {
+            let met = met.entry(announced).or_default();
+            let cluster = other.map(|other| other.standing.cluster);
+            // One that does not answer now is what it was.
+            met.cluster = cluster.or(met.cluster);
+            let outcome = cluster.and_then(|cluster| outcomes.get(&cluster).cloned());
+            met.outcome = outcome.unwrap_or_else(|| "nobody answers".into());
+        }
+    }
+
+    /// What this encounter has come to.
+    async fn meet(&self, other: &Neighbour, addresses: Vec<SocketAddr>) -> String {
+        let (own, cluster) = (self.desk.standing(), other.standing.cluster);
+        if cluster == own.cluster {
             return "it has become a part of this one".into();
         }
-        let course = course(&own, &other, self.desk.trusts());
+        let course = course(&own, &other.standing, self.desk.trusts());
         if let Course::Conflict(why) = course {
-            self.desk.conflicts.note(announced, addresses, why, self.desk.clock.now());
+            self.desk.conflicts.note(cluster, addresses, why, self.desk.clock.now());
             return why.to_string();
         }
-        self.desk.conflicts.resolved(announced);
+        self.desk.conflicts.resolved(cluster);
         match course {
-            Course::Yield if self.desk.handle.status().leads() => self.give_up_for(&other, at).await,
+            Course::Yield if self.desk.handle.status().leads() => self.give_up_for(other).await,
             Course::Yield => "this one is about to give itself up for it".into(),
             Course::Wait | Course::Conflict(_) => "it is to give itself up for this one".into(),
         }
@@ -200,7 +243,7 @@ impl Encounters {
         &self,
         addresses: &[SocketAddr],
         is_meant: impl Fn(&Standing) -> bool,
-    ) -> Option<(SocketAddr, Standing)> {
+    ) -> Option<Neighbour> {
         let (name, view) = (self.desk.name.clone(), View::default());
         let question = Question::Probe { name, over: None, view };
         let (question, is_meant) = (&question, &is_meant);
@@ -208,7 +251,9 @@ impl Encounters {
             let at = *at;
             async move {
                 match self.transport.ask_stranger(at, question).await {
-                    Ok((_, Answer::Member(standing))) if is_meant(&standing) => Ok((at, standing)),
+                    Ok((key, Answer::Member(standing))) if is_meant(&standing) => {
+                        Ok(Neighbour { key, at, standing })
+                    }
                     _ => Err(()),
                 }
             }
@@ -217,12 +262,12 @@ impl Encounters {
     }
 
     /// Has the other cluster take this one's members in, and gives this one up then.
-    async fn give_up_for(&self, winner: &Standing, at: SocketAddr) -> String {
-        if let Err(why) = self.hand_members_over(at).await {
+    async fn give_up_for(&self, winner: &Neighbour) -> String {
+        if let Err(why) = self.hand_members_over(winner).await {
             return why.to_string();
         }
         // What a user writes before this is in the log prevents it, and what comes after that fails.
-        let (handle, winner) = (&self.desk.handle, winner.cluster);
+        let (handle, winner) = (&self.desk.handle, winner.standing.cluster);
         match handle.change_charter(CharterCommand::Dissolve { winner }).await.map(|applied| applied.outcome)
         {
             Ok(Ok(_)) => "this one has given itself up for it".into(),
@@ -231,8 +276,8 @@ impl Encounters {
         }
     }
 
-    /// Has the other cluster take this one's members in; the key of its member that says so.
-    async fn hand_members_over(&self, at: SocketAddr) -> Result<PublicKey, NotTakenIn> {
+    /// Has the other cluster take this one's members in, on the word of the member of it that has answered.
+    async fn hand_members_over(&self, winner: &Neighbour) -> Result<(), NotTakenIn> {
         let candidate = |member: &Member| {
             let (name, peer_urls) = (member.attributes.name.clone(), member.attributes.peer_urls.clone());
             Some(Candidate { key: member.key?, name, peer_urls })
@@ -244,21 +289,73 @@ impl Encounters {
         drop(view);
         others.sort_by_key(|node| node.key);
         let mut others = others.chunks(ABSORBED_MAX - 1);
-        let mut witness = self.hand_over(at, [&asks, others.next().unwrap_or_default()].concat()).await?;
+        self.hand_over(winner, [&asks, others.next().unwrap_or_default()].concat()).await?;
         for more in others {
-            witness = self.hand_over(at, [&asks, more].concat()).await?;
+            self.hand_over(winner, [&asks, more].concat()).await?;
         }
-        Ok(witness)
+        Ok(())
     }
 
-    async fn hand_over(&self, at: SocketAddr, nodes: Vec<Candidate>) -> Result<PublicKey, NotTakenIn> {
+    async fn hand_over(&self, winner: &Neighbour, nodes: Vec<Candidate>) -> Result<(), NotTakenIn> {
         let question = Question::Absorb { cluster: self.desk.identity.cluster(), nodes };
-        match self.transport.ask_stranger(at, &question).await {
-            Ok((witness, Answer::Absorbed)) => Ok(witness),
-            Ok((_, Answer::Pending(why))) => Err(NotTakenIn::Pending(why)),
-            Ok((_, Answer::Wait(why) | Answer::Refused(why))) => Err(NotTakenIn::Said(why)),
-            Ok(_) => Err(NotTakenIn::Said("it answers something else than it was asked".into())),
-            Err(error) => Err(NotTakenIn::Said(error.to_string())),
+        took_in(winner.key, self.transport.ask_stranger(winner.at, &question).await)
+    }
+}
+
+/// Whether the node that has said which cluster it is in has had this one's members let in; or why not. Another one at its address may be of another cluster.
+fn took_in(asked: PublicKey, answer: Result<(PublicKey, Answer), AskError>) -> Result<(), NotTakenIn> {
+    match answer {
+        Ok((key, _)) if key != asked => Err(NotTakenIn::Said("another node answers there by now".into())),
+        Ok((_, Answer::Absorbed)) => Ok(()),
+        Ok((_, Answer::Pending(why))) => Err(NotTakenIn::Pending(why)),
+        Ok((_, Answer::Wait(why) | Answer::Refused(why))) => Err(NotTakenIn::Said(why)),
+        Ok(_) => Err(NotTakenIn::Said("it answers something else than it was asked".into())),
+        Err(error) => Err(NotTakenIn::Said(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formation::Generation;
+
+    fn neighbour(key: u8, cluster: u64) -> Neighbour {
+        let standing = Standing {
+            name: String::new(),
+            cluster: ClusterId(cluster),
+            generation: Generation(1),
+            committed: true,
+            open: false,
+        };
+        Neighbour { key: PublicKey([key; 32]), at: ([10, 0, 0, key], 2380).into(), standing }
+    }
+
+    /// Whoever is on the network can announce its neighbour as a hundred clusters, each of them a conflict and a line for the operator.
+    #[test]
+    fn a_cluster_is_met_once_under_whatever_names_it_is_announced() {
+        let announced = |id, other| (ClusterId(id), other);
+        let answers = [
+            announced(3, Some(neighbour(1, 7))),
+            announced(4, None),
+            announced(7, Some(neighbour(2, 7))),
+            announced(8, Some(neighbour(1, 7))),
+            announced(9, Some(neighbour(3, 5))),
+            announced(10, Some(neighbour(4, 5))),
+        ];
+        let met = distinct(&answers);
+        assert_eq!(met.keys().copied().collect::<Vec<_>>(), [ClusterId(5), ClusterId(7)]);
+        assert_eq!(*met[&ClusterId(7)], neighbour(2, 7), "who is announced as what it is comes first");
+        assert_eq!(*met[&ClusterId(5)], neighbour(3, 5));
+    }
+
+    #[test]
+    fn a_cluster_gives_itself_up_on_the_word_of_the_node_that_it_has_met() {
+        let (one, other) = (PublicKey([1; 32]), PublicKey([2; 32]));
+        assert_eq!(took_in(one, Ok((one, Answer::Absorbed))), Ok(()));
+        assert!(took_in(one, Ok((other, Answer::Absorbed))).is_err(), "it may be of another cluster");
+        for answer in [Answer::Wait("?".into()), Answer::Pending("?".into()), Answer::Promised { round: 1 }] {
+            assert!(took_in(one, Ok((one, answer))).is_err());
         }
+        assert!(took_in(one, Err(AskError::NotProven)).is_err());
     }
 }

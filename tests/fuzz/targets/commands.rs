@@ -12,7 +12,9 @@ use covey::command::{
     MemberAttributes, MemberCommand, Op, Put, Range, RangeEnd, TOMBSTONE_BYTES, TokenId, TokenKey, Tombstone,
     Txn, codec,
 };
-use covey::ids::{ClusterId, LeaseId, LogIndex, MemberId, ProposalId, PublicKey, Revision, Term};
+use covey::ids::{
+    ClusterId, Incarnation, LeaseId, LogIndex, MemberId, ProposalId, PublicKey, Revision, Term,
+};
 use covey::machine::Machine;
 use covey::mvcc::Allowance;
 use covey::store::{Base, Charter, ConfState, Member, Meta, Store, StoreOptions};
@@ -70,11 +72,11 @@ impl One {
     /// As a member does that has little room.
     fn apply_swept(&mut self, command: &Command) -> covey::command::Applied {
         let index = self.machine.applied().next();
-        let Some(delete) = self.machine.as_sweep(command).unwrap() else {
+        if !self.machine.has_to_sweep(TERM, command).unwrap() {
             return self.machine.apply(index, TERM, command, Allowance::UNLIMITED).unwrap();
-        };
+        }
         self.fold();
-        let swept = self.machine.begin_sweep(index, TERM, delete, Allowance::UNLIMITED);
+        let swept = self.machine.begin_sweep(index, TERM, command, Allowance::UNLIMITED);
         let (batch, applied) = swept.unwrap();
         self.store.fold(&batch).unwrap();
         self.machine.folded(base(&self.store));
@@ -197,6 +199,7 @@ fn of_the_charter() -> Vec<Command> {
             name: "new".into(),
             peer_urls: vec!["https://10.0.0.2:2380".into()],
             by: Admission::Token(TokenId([1; 8])),
+            run: Incarnation(2),
         },
         CharterCommand::Elapsed { to: 100 },
         CharterCommand::RevokeToken { id: TokenId([1; 8]) },

@@ -320,7 +320,7 @@ pub mod seeds {
         let promised = payload_of(&fresh);
         take_up(&fresh, &founding.identity).unwrap();
         let taken = payload_of(&fresh);
-        let end = Dissolution { winner: ClusterId(3), at: LogIndex(40) };
+        let end = Dissolution { winner: ClusterId(3), at: LogIndex(40), ordered: false };
         keep_tombstones(&fresh, &[sign(&key(1), ClusterId(7), end)]).unwrap();
         let tombstones = get(&fresh, "tombstones");
         let facts = super::seeds::facts().remove(1);

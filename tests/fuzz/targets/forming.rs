@@ -14,8 +14,8 @@ use covey::formation::{
     Answer, Candidate, ClusterRoot, Fingerprint, Generation, Introduction, NodeKey, Question, Standing, View,
     Welcome,
 };
-use covey::ids::{ClusterId, Digest, LogIndex, MemberId, PublicKey, Revision, Term};
-use covey::store::{Charter, Client, ConfState, Dissolution, Member, Meta, Token, Window};
+use covey::ids::{ClusterId, Digest, Incarnation, LogIndex, MemberId, PublicKey, Revision, Term};
+use covey::store::{Bridge, Charter, Client, ConfState, Dissolution, Member, Meta, Token, Window};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 use crate::input::{Input, piece};
@@ -90,7 +90,7 @@ fn member(n: u8) -> Member {
 }
 
 fn tombstone(n: u8) -> Tombstone {
-    let end = Dissolution { winner: ClusterId(3), at: LogIndex(40) };
+    let end = Dissolution { winner: ClusterId(3), at: LogIndex(40), ordered: false };
     covey::formation::sign(&key(n), ClusterId(7), end)
 }
 
@@ -108,8 +108,11 @@ pub fn whole_meta() -> Meta {
             certificate: b"certificate".as_slice().into(),
             key: b"key".as_slice().into(),
         }),
-        clients: vec![Client { key: ClientKey([8; 32]), name: "client".into(), issued: 40 }],
-        dissolved: Some(Dissolution { winner: ClusterId(3), at: LogIndex(300) }),
+        clients: vec![Client { key: ClientKey([8; 32]), name: "client".into(), issued: 40, edition: 1 }],
+        edition: 2,
+        bridges: vec![Bridge { certificate: b"bridge".as_slice().into(), ends: 9000 }],
+        exposed: Some(LogIndex(290)),
+        dissolved: Some(Dissolution { winner: ClusterId(3), at: LogIndex(300), ordered: true }),
         buried: vec![tombstone(1)],
     };
     let ids = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
@@ -152,7 +155,7 @@ pub mod seeds {
             Question::Meets(introduction),
             Question::Probe { name: name.clone(), over: Some(9), view: view.clone() },
             Question::Promise { round: 9, patient: true, view: view.clone() },
-            Question::Join { name: name.clone(), peer_urls, claim: vec![1; 40] },
+            Question::Join { name: name.clone(), peer_urls, claim: vec![1; 40], run: Incarnation(3) },
             Question::Absorb { cluster: ClusterId(7), nodes: vec![candidate] },
             Question::Fate { cluster: ClusterId(7) },
         ];
