@@ -84,7 +84,8 @@ impl Gate {
         }
         if self.whole_at.len() >= ADDRESSES_MAX {
             self.whole_at.retain(|_, whole_at| *whole_at > now);
-            if self.whole_at.len() >= ADDRESSES_MAX && !self.whole_at.contains_key(&origin) {
+            // Members' addresses are few.
+            if self.whole_at.len() >= ADDRESSES_MAX && !is_members && !self.whole_at.contains_key(&origin) {
                 return Admission::Ignore;
             }
         }
@@ -231,6 +232,19 @@ mod tests {
         gate.ended(member, Shown::Right);
         assert_eq!(gate.ask(Instant(1), IpAddr::V4(99.into()), true), Admission::Ignore);
         assert_eq!(gate.ask(Instant(1), member, true), Admission::Begin);
+    }
+
+    #[test]
+    fn strangers_that_fill_the_table_keep_no_member_out_either() {
+        let mut gate = Gate::default();
+        let address = |n: usize| IpAddr::V4(u32::try_from(n).unwrap().into());
+        for n in 0..ADDRESSES_MAX {
+            assert_eq!(ask(&mut gate, Instant(1), &address(n).to_string()), Admission::Begin);
+        }
+        assert_eq!(ask(&mut gate, Instant(1), "99.9.9.9"), Admission::Ignore);
+        gate.set_members(["99.9.9.9".parse().unwrap()].into_iter());
+        assert_eq!(begun(&mut gate, Instant(1), "99.9.9.9"), 16, "it has its own budget");
+        assert_eq!(ask(&mut gate, Instant(1), "99.9.9.8"), Admission::Ignore);
     }
 
     #[test]
