@@ -115,7 +115,8 @@ pub(super) struct Budget(Mutex<Unhandled>);
 #[derive(Debug, Default)]
 struct Unhandled {
     bytes: usize,
-    reader: Option<Waker>,
+    /// Several streams may share a budget, as many as QUIC lets the other end open.
+    readers: Vec<Waker>,
 }
 
 /// Some of what may come before anything is handled. Dropped, it gives that back.
@@ -142,7 +143,9 @@ impl Budget {
             if unhandled.bytes < PEER_UNHANDLED_BYTES_MAX {
                 return Poll::Ready(());
             }
-            unhandled.reader = Some(context.waker().clone());
+            if !unhandled.readers.iter().any(|reader| reader.will_wake(context.waker())) {
+                unhandled.readers.push(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -158,11 +161,9 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut unhandled = self.budget.lock();
         unhandled.bytes -= self.bytes;
-        let reader = unhandled.reader.take();
+        let readers = std::mem::take(&mut unhandled.readers);
         drop(unhandled);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        readers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -179,4 +180,22 @@ fn a_reader_waits_while_too_much_is_unhandled() {
     drop(large);
     assert!(has_room());
     assert_eq!(budget.lock().bytes, 0);
+}
+
+/// Each would wait for ever that is not woken.
+#[test]
+fn all_readers_that_wait_go_on() {
+    let budget = Arc::new(Budget::default());
+    let large = budget.hold(PEER_UNHANDLED_BYTES_MAX);
+    let executor = smol::LocalExecutor::new();
+    let reader = || {
+        let budget = Arc::clone(&budget);
+        executor.spawn(async move { budget.room().await })
+    };
+    let readers = [reader(), reader(), reader()];
+    while executor.try_tick() {}
+    assert!(readers.iter().all(|reader| !reader.is_finished()));
+    drop(large);
+    while executor.try_tick() {}
+    assert!(readers.iter().all(smol::Task::is_finished));
 }
