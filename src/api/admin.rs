@@ -24,8 +24,8 @@ use crate::store::{Charter, Member};
 use crate::wire::covey::v1 as pb;
 use crate::wire::covey::v1::admin_server::Admin;
 
-/// Digits of a fingerprint that have to be given at least.
-const PREFIX_DIGITS_MIN: usize = 8;
+/// Digits of a fingerprint that have to be given at least: nobody makes a key whose fingerprint begins with 128 bits of another one's.
+const PREFIX_DIGITS_MIN: usize = 32;
 
 /// What only the process around the node knows and can do.
 pub trait Host: Send + Sync {

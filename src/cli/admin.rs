@@ -134,7 +134,7 @@ fn out_dir(parsed: &Parsed, name: &str) -> Result<PathBuf, UsageError> {
 /// It may have been copied with its blanks, which make several arguments of it.
 fn fingerprint(parsed: &Parsed) -> Result<String, UsageError> {
     const USAGE: &str =
-        "node approve takes one fingerprint, as covey node pending prints it, or its first eight digits";
+        "node approve takes one fingerprint, as covey node pending prints it, or its first 32 digits";
     if parsed.arguments.is_empty() {
         return Err(UsageError::Arguments(USAGE));
     }

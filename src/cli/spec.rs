@@ -224,7 +224,7 @@ pub const NODE_APPROVE: Command = Command {
     about: "Let a node into the cluster: it joins by itself when it asks next",
     details: "\
 Compare the fingerprint with what \"covey node fingerprint\" prints on the new box. Of a node that is pending on this box,
-the first eight digits are enough.
+the first 32 digits are enough.
 ",
     flags: &[],
 };

@@ -12,8 +12,6 @@ use crate::wire::covey::v1 as pb;
 
 /// Digits of a fingerprint by which people tell a few nodes apart.
 const SHORT_DIGITS: usize = 16;
-/// Digits that are enough to approve a node.
-const APPROVE_DIGITS: usize = 8;
 
 /// What it comes down to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,9 +182,9 @@ fn short(fingerprint: &str) -> String {
     grouped(fingerprint.get(..SHORT_DIGITS).unwrap_or(fingerprint))
 }
 
+/// By all digits: another node, with a key made for it, may begin with the same ones by the time that this is typed.
 fn approve(node: &pb::PendingNode) -> String {
-    let digits = node.fingerprint.get(..APPROVE_DIGITS).unwrap_or(&node.fingerprint);
-    format!("covey node approve {digits}")
+    format!("covey node approve {}", node.fingerprint)
 }
 
 /// Prints it all.

@@ -157,11 +157,11 @@ fn a_pending_node_is_approved_by_the_beginning_of_its_fingerprint() {
         let listed = client.node_pending(pb::NodePendingRequest {}).await.unwrap().into_inner().nodes;
         assert_eq!(listed.len(), 2);
         assert_eq!((&listed[1].fingerprint, listed[1].asked_seconds), (&"a2".repeat(32), 3));
-        let fingerprint = "a2a2 a2a2".to_owned();
+        let fingerprint = "a2a2 a2a2 ".repeat(4);
         let done = client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap().into_inner();
         assert_eq!(done.fingerprint, "a2".repeat(32));
         assert_eq!(server.handle.view().facts().charter.approved, [[0xa2; 32]]);
-        let fingerprint = "a3a3a3a3".to_owned();
+        let fingerprint = "a3".repeat(16);
         let unknown = client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap_err();
         assert_eq!(unknown.code(), Code::NotFound);
     });
