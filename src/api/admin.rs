@@ -27,8 +27,22 @@ use crate::wire::covey::v1::admin_server::Admin;
 /// Digits of a fingerprint that have to be given at least: nobody makes a key whose fingerprint begins with 128 bits of another one's.
 const PREFIX_DIGITS_MIN: usize = 32;
 
+/// By what a node comes in that has neither a token nor an approval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ComesIn {
+    /// By being on the LAN while the window is open.
+    #[default]
+    ByWindow,
+    /// By the cluster's secret.
+    BySecret,
+    /// By nothing.
+    ByNothing,
+}
+
 /// What only the process around the node knows and can do.
 pub trait Host: Send + Sync {
+    /// How nodes come in.
+    fn comes_in(&self) -> ComesIn;
     /// For how long it has run.
     fn up(&self) -> Duration;
     /// The nodes that have asked to be let in, and that nothing lets in.
@@ -142,7 +156,8 @@ impl AdminService {
             term: status.term.0,
             automatic,
             committed,
-            open_seconds: facts.charter.window.closes.saturating_sub(facts.charter.elapsed),
+            open_seconds: open_seconds(&facts.charter, self.host.comes_in()),
+            by_secret: automatic && self.host.comes_in() == ComesIn::BySecret,
             dissolved_for: dissolved.map_or(0, |dissolved| dissolved.winner.0),
             catching_up: handle.is_catching_up() || !handle.has_state(),
             members: facts.members.iter().map(member).collect(),
@@ -246,6 +261,11 @@ impl Admin for AdminService {
         request: Request<pb::TokenCreateRequest>,
     ) -> Result<Response<pb::TokenCreateResponse>, Status> {
         require_here(&request)?;
+        if self.host.comes_in() == ComesIn::BySecret {
+            return Err(Status::failed_precondition(
+                "covey: nodes come in by the cluster's secret here, and one that was removed by \"covey node approve\": no token would let anybody in",
+            ));
+        }
         let seconds = request.into_inner().seconds;
         let mut secret = [0; TOKEN_BYTES];
         entropy(&mut secret).map_err(|error| Status::internal(format!("covey: no randomness: {error}")))?;
@@ -304,6 +324,7 @@ impl Admin for AdminService {
         request: Request<pb::WindowOpenRequest>,
     ) -> Result<Response<pb::WindowOpenResponse>, Status> {
         require_here(&request)?;
+        require_window(self.host.comes_in())?;
         self.change(CharterCommand::OpenWindow { seconds: request.into_inner().seconds }).await?;
         Ok(Response::new(pb::WindowOpenResponse {}))
     }
@@ -313,6 +334,10 @@ impl Admin for AdminService {
         request: Request<pb::WindowCloseRequest>,
     ) -> Result<Response<pb::WindowCloseResponse>, Status> {
         require_here(&request)?;
+        // Where nothing lets nodes in, other members may still have another setting.
+        if self.host.comes_in() == ComesIn::BySecret {
+            require_window(ComesIn::BySecret)?;
+        }
         self.change(CharterCommand::Seal).await?;
         Ok(Response::new(pb::WindowCloseResponse {}))
     }
@@ -396,6 +421,28 @@ fn require_here<T>(request: &Request<T>) -> Result<(), Status> {
         Some(Whence::Elsewhere) | None => Err(Status::permission_denied(
             "covey: this is for the operator of a box: on one of the cluster's boxes, as its endpoint, use 127.0.0.1 without TLS",
         )),
+    }
+}
+
+/// There is a window only where nodes come in by one.
+fn require_window(comes_in: ComesIn) -> Result<(), Status> {
+    let why = match comes_in {
+        ComesIn::ByWindow => return Ok(()),
+        ComesIn::BySecret => {
+            "nodes come in by the cluster's secret here (--trust fleet-key), and whoever has it always does"
+        }
+        ComesIn::ByNothing => {
+            "nobody comes in by being on the LAN here (--trust locked): make a token or approve the node"
+        }
+    };
+    Err(Status::failed_precondition(format!("covey: there is no window: {why}")))
+}
+
+/// For how long whoever is on the LAN is let in.
+fn open_seconds(charter: &Charter, comes_in: ComesIn) -> u64 {
+    match comes_in {
+        ComesIn::ByWindow => charter.window.closes.saturating_sub(charter.elapsed),
+        ComesIn::BySecret | ComesIn::ByNothing => 0,
     }
 }
 

@@ -50,3 +50,15 @@ fn a_token_id_is_read_as_it_is_shown() {
         assert_eq!(token_id(bad), None, "{bad}");
     }
 }
+
+/// The window is noted in the charter wherever a cluster has formed by itself, and lets nodes in only where they come in by it.
+#[test]
+fn no_window_is_shown_or_opened_where_it_lets_nobody_in() {
+    let charter = Charter { elapsed: 100, ..Charter::automatic() };
+    assert_eq!(open_seconds(&charter, ComesIn::ByWindow), charter.window.closes - 100);
+    assert!(require_window(ComesIn::ByWindow).is_ok());
+    for comes_in in [ComesIn::BySecret, ComesIn::ByNothing] {
+        assert_eq!(open_seconds(&charter, comes_in), 0);
+        assert_eq!(require_window(comes_in).unwrap_err().code(), Code::FailedPrecondition);
+    }
+}

@@ -57,7 +57,7 @@ mod watch;
 mod watch_codec;
 mod yielding;
 
-pub use admin::{ClusterBeside, GivingUp, Host, IssuedClient, PendingNode, SeenNode};
+pub use admin::{ClusterBeside, ComesIn, GivingUp, Host, IssuedClient, PendingNode, SeenNode};
 pub use answers::Answers;
 pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;

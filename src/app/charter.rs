@@ -8,6 +8,7 @@ use std::time::Duration;
 use smol::Timer;
 
 use crate::command::CharterCommand;
+use crate::config::TrustMode;
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 use crate::store::Charter;
@@ -57,13 +58,14 @@ fn counted((since, elapsed): (Instant, u64), now: Instant) -> u64 {
 }
 
 /// Counts the cluster's running time while this member leads and something ends by it, and says in the log when the window has closed.
-pub(super) async fn keep_time(handle: Handle, clock: Clock) {
+pub(super) async fn keep_time(handle: Handle, clock: Clock, trust: TrustMode) {
     let mut time = RunningTime::default();
     let mut was_open = false;
     loop {
         let changed = handle.charter_changed();
         let charter = handle.view().facts().charter.clone();
-        if was_open && !charter.is_open() {
+        // Elsewhere nobody came in by it.
+        if was_open && !charter.is_open() && trust == TrustMode::LanOpen {
             tracing::info!("the window has closed: nodes come in by a token or an approval from now on");
         }
         was_open = charter.is_open();

@@ -11,8 +11,9 @@ use smol::channel::Sender;
 use super::admission::Pending;
 use super::encounters::{Conflicts, Order};
 use super::lan::Lan;
-use crate::api::{ClusterBeside, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
+use crate::api::{ClusterBeside, ComesIn, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
 use crate::command::{self, ClientKey};
+use crate::config::TrustMode;
 use crate::discovery::Sighting;
 use crate::ids::ClusterId;
 use crate::runtime::ServeError;
@@ -24,6 +25,7 @@ use crate::tls::{Authority, Issued};
 pub(super) struct Operator {
     /// Where others are looked for, if they are.
     pub(super) lan: Option<Arc<Lan>>,
+    pub(super) trust: TrustMode,
     pub(super) pending: Arc<Pending>,
     pub(super) conflicts: Arc<Conflicts>,
     /// To whoever meets the other clusters.
@@ -34,6 +36,14 @@ pub(super) struct Operator {
 }
 
 impl Host for Operator {
+    fn comes_in(&self) -> ComesIn {
+        match self.trust {
+            TrustMode::LanOpen => ComesIn::ByWindow,
+            TrustMode::FleetKey => ComesIn::BySecret,
+            TrustMode::Locked => ComesIn::ByNothing,
+        }
+    }
+
     fn up(&self) -> Duration {
         self.clock.now().since(self.began)
     }

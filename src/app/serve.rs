@@ -434,7 +434,7 @@ async fn attend(
                 publish_changes(&handle, config, place, lan, told).await;
             }
         };
-        executor.spawn(charter::keep_time(handle.clone(), clock)).detach();
+        executor.spawn(charter::keep_time(handle.clone(), clock, config.peer.trust)).detach();
         let bury = fates::bury(handle.clone(), config.data_dir.clone(), identity.cluster());
         executor.spawn(bury).detach();
         executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
@@ -508,7 +508,8 @@ fn beside(
         trust: Some(trust.clone()),
         found: lan.clone().map(|lan| (lan, desk, ordered)),
     };
-    Ok((members, Operator { lan: lan.clone(), pending, conflicts, orders, clock, began: clock.now() }))
+    let (lan, trust) = (lan.clone(), config.peer.trust);
+    Ok((members, Operator { lan, trust, pending, conflicts, orders, clock, began: clock.now() }))
 }
 
 /// Waits for a signal, a fault, or word that this member has no part in its cluster any more.

@@ -164,6 +164,7 @@ fn counts(cluster: &pb::Cluster) -> String {
 fn standing(cluster: &pb::Cluster) -> String {
     let phase = if cluster.committed { "committed" } else { "provisional" };
     match cluster.open_seconds {
+        _ if cluster.by_secret => format!("{phase}; open to whoever has the cluster's secret"),
         0 => format!("{phase}; sealed"),
         seconds => format!("{phase}; open for {}", span(seconds)),
     }
@@ -287,6 +288,7 @@ fn as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_json::Value 
             "automatic": cluster.automatic,
             "committed": cluster.committed,
             "open_seconds": cluster.open_seconds,
+            "by_secret": cluster.by_secret,
             "dissolved_for": (cluster.dissolved_for != 0).then(|| id(cluster.dissolved_for)),
             "catching_up": cluster.catching_up,
             "members": cluster.members.iter().map(|each| member(cluster, each)).collect::<Vec<_>>(),

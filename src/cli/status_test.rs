@@ -59,6 +59,10 @@ fn a_cluster_is_healthy_when_everybody_is_there() {
         healthy("healthy: 3 voters, leader box2; provisional; sealed")
     );
     assert_eq!(
+        line(|cluster| (cluster.open_seconds, cluster.by_secret) = (0, true)),
+        healthy("healthy: 3 voters, leader box2; committed; open to whoever has the cluster's secret")
+    );
+    assert_eq!(
         line(|cluster| {
             cluster.members.truncate(2);
             cluster.members[0].votes = false;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey::api::{ClusterBeside, Listener, PendingNode, Plaintext, SeenNode};
+use covey::api::{ClusterBeside, ComesIn, Listener, PendingNode, Plaintext, SeenNode};
 use covey::command::{self, CharterCommand};
 use covey::formation::{Fingerprint, JoinToken};
 use covey::ids::ClusterId;
@@ -148,6 +148,26 @@ fn a_token_is_shown_once_and_known_by_its_id() {
     });
 }
 
+/// It would be carried to a box, and let nobody in.
+#[test]
+fn no_token_is_made_where_none_lets_anybody_in() {
+    run(async {
+        let server = with(Around { comes_in: ComesIn::BySecret, ..Around::default() }).await;
+        let mut client = AdminClient::new(server.channel().await);
+        let made = client.token_create(pb::TokenCreateRequest { seconds: 600 }).await.unwrap_err();
+        assert_eq!(made.code(), Code::FailedPrecondition);
+        assert!(made.message().contains("by the cluster's secret"), "{}", made.message());
+        let closed = client.window_close(pb::WindowCloseRequest {}).await.unwrap_err();
+        assert_eq!(closed.code(), Code::FailedPrecondition);
+        assert!(server.handle.view().facts().charter.tokens.is_empty());
+        let server = with(Around { comes_in: ComesIn::ByNothing, ..Around::default() }).await;
+        let mut client = AdminClient::new(server.channel().await);
+        client.token_create(pb::TokenCreateRequest { seconds: 600 }).await.unwrap();
+        let opened = client.window_open(pb::WindowOpenRequest { seconds: 600 }).await.unwrap_err();
+        assert!(opened.message().contains("--trust locked"), "{}", opened.message());
+    });
+}
+
 #[test]
 fn a_pending_node_is_approved_by_the_beginning_of_its_fingerprint() {
     run(async {
@@ -286,6 +306,7 @@ fn the_status_is_of_the_node_and_of_all_that_is_around_it() {
                 seen(0xa2, None),
                 seen(0xa3, Some(0xdd)),
             ]),
+            ..Around::default()
         };
         let server = with(around).await;
         let mut client = AdminClient::new(server.channel().await);

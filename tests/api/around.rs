@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use covey::api::{ClusterBeside, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
+use covey::api::{ClusterBeside, ComesIn, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
 use covey::command::{self, ClientKey};
 use covey::formation::Fingerprint;
 use covey::ids::ClusterId;
@@ -16,9 +16,14 @@ pub struct Around {
     pub pending: Mutex<Vec<PendingNode>>,
     pub conflicts: Mutex<Vec<ClusterBeside>>,
     pub seen: Mutex<Vec<SeenNode>>,
+    pub comes_in: ComesIn,
 }
 
 impl Host for Around {
+    fn comes_in(&self) -> ComesIn {
+        self.comes_in
+    }
+
     fn up(&self) -> Duration {
         Duration::from_secs(77)
     }
