@@ -19,7 +19,7 @@ use crate::mvcc::Facts;
 use crate::peer::{Answerer, Tokens};
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
-use crate::store::Member;
+use crate::store::{Charter, Member};
 use crate::time::Instant;
 
 /// Of where a node is that is let in no more is kept: what all members say of that has to fit into one answer. Once it is in it says itself where it is.
@@ -130,7 +130,7 @@ impl Desk {
             cluster: self.identity.cluster(),
             generation: self.identity.generation,
             committed: charter.committed,
-            open: charter.is_open(),
+            open: is_open(self.trust, charter),
         }
     }
 
@@ -226,6 +226,15 @@ impl Desk {
     }
 }
 
+/// Whether nodes come in that no operator has let in.
+fn is_open(trust: TrustMode, charter: &Charter) -> bool {
+    match trust {
+        TrustMode::LanOpen => charter.is_open(),
+        TrustMode::FleetKey => true,
+        TrustMode::Locked => false,
+    }
+}
+
 /// By which right a node may come in, if by any. Another one may ask for it, which shows nothing of its key: what lets it in names that key, or lets in any.
 fn right(facts: &Facts, trust: TrustMode, key: PublicKey, claim: &[u8]) -> Option<Admission> {
     let charter = &facts.charter;
@@ -291,7 +300,6 @@ mod tests {
     use super::*;
     use crate::command::MemberAttributes;
     use crate::ids::MemberId;
-    use crate::store::Charter;
 
     fn key(n: u64) -> PublicKey {
         let mut key = [0; 32];
@@ -362,6 +370,14 @@ mod tests {
             assert_eq!(right(&sealed, trust, key(1), &[]), window, "a member");
         }
         assert_eq!(right(&approves, LanOpen, key(3), &[]), None, "somebody else is approved");
+        // What others are told is what happens.
+        for (trust, facts) in [(LanOpen, &open), (LanOpen, &sealed), (Locked, &open), (FleetKey, &sealed)] {
+            assert_eq!(
+                is_open(trust, &facts.charter),
+                right(facts, trust, key(2), &[]).is_some(),
+                "{trust:?}"
+            );
+        }
     }
 
     /// What the boxes of a fleet have lets in all of them, but for those that an operator has removed; and an operator may have it back.

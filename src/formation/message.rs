@@ -168,7 +168,7 @@ pub struct Standing {
     pub generation: Generation,
     /// Whether a user has written anything.
     pub committed: bool,
-    /// Whether nodes are let in that show nothing for it.
+    /// Whether nodes are let in that no operator has let in.
     pub open: bool,
 }
 

@@ -340,6 +340,42 @@ fn of_clusters_the_one_that_was_written_to_is_joined_and_of_two_none() {
     assert_eq!(says(&[(1, 7, true), (2, 7, true)]), State::Joining(ClusterId(7)));
 }
 
+/// Which of two clusters is the right one an operator says, and has to be able to. One that lets in whoever asks would decide it by itself.
+#[test]
+fn of_two_clusters_that_were_written_to_those_are_asked_that_an_operator_decides_for() {
+    let hears = |fresh: &mut Fixture, open: [bool; 2]| {
+        for (n, open) in (1..).zip(open) {
+            let Answer::Member(standing) = member(n as u64, true) else { unreachable!("it is one") };
+            fresh.gathering.handle_sighting(fresh.now, Whom::Node(node(n)), true);
+            let ask = fresh.gathering.neighbours.ask(fresh.now, Whom::Node(node(n)), Matter::Probe);
+            let answer = Answer::Member(Standing { open, ..standing });
+            fresh.gathering.handle_answer(fresh.now, ask, keys()[n], answer);
+        }
+        fresh.drain();
+    };
+    // The first one that it hears of it takes for the only one.
+    let both = |open| {
+        let mut fresh = Fixture::new(0, None);
+        hears(&mut fresh, open);
+        fresh.answered(1, Answer::Wait("not now".into()));
+        fresh.now = fresh.now + Timers::default().join_every;
+        hears(&mut fresh, open);
+        fresh
+    };
+    let whom = |fresh: &Fixture| fresh.asked.iter().map(|(_, whom, _)| *whom).collect::<Vec<_>>();
+    assert_eq!(whom(&both([true, true])), []);
+    assert_eq!(whom(&both([true, false])), [node(2)]);
+    assert_eq!(whom(&both([false, true])), [node(1)]);
+    let mut fresh = both([false, false]);
+    assert_eq!(whom(&fresh), [node(2)], "each in its turn");
+    fresh.answered(2, Answer::Pending("approve it".into()));
+    assert_eq!(fresh.state(), State::Conflict(vec![ClusterId(1), ClusterId(2)]));
+    fresh.now = fresh.now + Timers::default().pending_every;
+    hears(&mut fresh, [false, false]);
+    fresh.answered(1, Answer::Welcome(Box::new(welcome())));
+    assert_eq!(fresh.end, Some(End::Join(Box::new(welcome()))));
+}
+
 #[test]
 fn a_lone_node_founds_after_the_time_that_a_switch_may_take() {
     let founds_at = |last_up: Option<Instant>| {

@@ -545,9 +545,9 @@ impl Gathering {
         if self.guarded || self.joining.ask.is_some() || !is_late {
             return;
         }
-        let Ok(Some(cluster)) = self.cluster(now) else { return };
-        let mut members: Vec<Fingerprint> =
-            self.members(now).filter(|(_, of)| of.cluster == cluster).map(|(node, _)| node).collect();
+        let clusters = self.clusters_to_ask(now);
+        let asked = self.members(now).filter(|(_, of)| clusters.contains(&of.cluster));
+        let mut members: Vec<Fingerprint> = asked.map(|(node, _)| node).collect();
         // Each in turn: the one that was asked may be the one that cannot answer.
         let after = members.partition_point(|node| Some(*node) <= self.joining.last);
         members.rotate_left(after);

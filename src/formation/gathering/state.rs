@@ -140,6 +140,19 @@ impl Gathering {
         }
     }
 
+    /// The clusters that are asked to let this node in. Of several that cannot become one those are that let nobody in but by an operator's word, who says with it
+    /// which one is the right one; another one would have it at once.
+    pub(super) fn clusters_to_ask(&self, now: Instant) -> Vec<ClusterId> {
+        match self.cluster(now) {
+            Ok(cluster) => cluster.into_iter().collect(),
+            Err(mut clusters) => {
+                let is_open = |id: &ClusterId| self.members(now).any(|(_, of)| of.cluster == *id && of.open);
+                clusters.retain(|id| !is_open(id));
+                clusters
+            }
+        }
+    }
+
     /// A visible node that does not see the same nodes.
     pub(super) fn other_view(&self, now: Instant) -> Option<Fingerprint> {
         let differs =
