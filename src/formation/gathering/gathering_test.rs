@@ -300,6 +300,11 @@ fn nobody_founds_beside_a_member() {
     assert!(matches!(lowest.asked[..], [(_, whom, Question::Join { .. })] if whom == node(1)));
     lowest.answered(1, Answer::Pending("approve it".into()));
     assert!(matches!(lowest.state(), State::Pending(ClusterId(7), why) if why == "approve it"));
+    // Another cluster has said nothing of the kind.
+    let now = lowest.now;
+    let probe = lowest.gathering.neighbours.ask(now, Whom::Node(node(1)), Matter::Probe);
+    lowest.gathering.handle_answer(now, probe, keys()[1], member(8, false));
+    assert_eq!(lowest.state(), State::Joining(ClusterId(8)));
     lowest.persisted().until(32.9);
     assert!(matches!(lowest.state(), State::MemberGone(_)), "{:?}", lowest.state());
     lowest.until(34.0).persisted();

@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use super::identity::{Fingerprint, Promise};
 use super::message::{Answer, Question, View, Welcome};
-use crate::ids::{Incarnation, PublicKey};
+use crate::ids::{ClusterId, Incarnation, PublicKey};
 use crate::prng::Prng;
 use crate::time::Instant;
 use neighbours::{Matter, Neighbours};
@@ -232,8 +232,8 @@ struct Joining {
     ask: Option<AskId>,
     last: Option<Fingerprint>,
     not_before: Instant,
-    /// What a member has answered.
-    said: Option<String>,
+    /// What a member has answered, and of which cluster.
+    said: Option<(ClusterId, String)>,
 }
 
 impl Gathering {

@@ -185,8 +185,8 @@ impl Gathering {
             Err(clusters) => return Some(State::Conflict(clusters)),
             Ok(Some(cluster)) => {
                 return Some(match &self.joining.said {
-                    Some(sentence) => State::Pending(cluster, sentence.clone()),
-                    None => State::Joining(cluster),
+                    Some((of, sentence)) if *of == cluster => State::Pending(cluster, sentence.clone()),
+                    _ => State::Joining(cluster),
                 });
             }
             Ok(None) => {}

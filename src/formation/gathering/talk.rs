@@ -135,6 +135,10 @@ impl Gathering {
         }
         // What an earlier question has brought later says nothing of now.
         let stale = known.line.answered > Some(asked.at);
+        let cluster = match &known.says {
+            Says::Member(standing) => Some(standing.cluster),
+            _ => None,
+        };
         match (asked.matter, answer) {
             (_, Answer::Member(_) | Answer::Gathers { .. }) if stale => {}
             (_, Answer::Member(standing)) => {
@@ -159,10 +163,12 @@ impl Gathering {
             }
             (Matter::Promise(round), answer) => self.promised(now, node, round, answer),
             (Matter::Join, Answer::Pending(sentence) | Answer::Refused(sentence)) => {
-                self.joining.said = Some(sentence);
+                self.joining.said = cluster.map(|cluster| (cluster, sentence));
                 self.joining.not_before = now + self.timers.pending_every;
             }
-            (Matter::Join, Answer::Wait(sentence)) => self.joining.said = Some(sentence),
+            (Matter::Join, Answer::Wait(sentence)) => {
+                self.joining.said = cluster.map(|cluster| (cluster, sentence));
+            }
             // It is in no cluster any more.
             (Matter::Join, _) => self.neighbours.hurry(now, &node),
         }
