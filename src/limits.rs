@@ -50,8 +50,10 @@ pub const WINDOW_SECONDS_MAX: u64 = 24 * 60 * 60;
 pub const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
 /// Nodes that wait for an operator to let them in, of those that have asked last.
 pub const PENDING_NODES_MAX: usize = 64;
-/// How often the leader has the running time noted while something ends by it: a restart, and a change of the leader, cost as much at most.
+/// How often the leader has the running time noted while something ends by it: its end costs as much at most, ...
 pub const ELAPSED_INTERVAL_SECONDS: u64 = 60;
+/// ... and so much at first, then as long as it has led: where leaders change all the time, the window closes all the same.
+pub const ELAPSED_INTERVAL_SECONDS_MIN: u64 = 5;
 /// How long a node that founded a cluster alone, since it found nobody, holds the first write of a user at most: whoever comes late by that much joins it, and
 /// writes are not lost with a cluster that gives itself up.
 pub const COMMIT_AFTER: Duration = Duration::from_secs(45);

@@ -1,7 +1,7 @@
 //! What the leader does for the charter: it counts the cluster's running time, by which windows close and tokens expire.
 //!
 //! Owns: when that is counted, and when it is noted. Must never: ask a wall clock, or write while nothing ends by it (flash wears out). Driven by
-//! `serve`, on every member; only the one that leads writes.
+//! `serve`, on every member; only the one that leads writes, and what it has counted when it has just ceased to.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use smol::Timer;
 
 use crate::command::CharterCommand;
 use crate::config::TrustMode;
+use crate::limits::ELAPSED_INTERVAL_SECONDS_MIN;
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 use crate::store::Charter;
@@ -20,8 +21,14 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Counts running time for as long as this member leads, or nothing else would.
 #[derive(Debug, Default)]
 struct RunningTime {
-    /// A point in time, and how long the cluster had run by then.
+    /// While it leads: a point in time, and how long the cluster had run by then.
     from: Option<(Instant, u64)>,
+    /// How long the cluster had run when it began to lead.
+    began: u64,
+    /// When it was last seen to lead.
+    led: Instant,
+    /// What it has counted while it led, and may not have noted.
+    owed: u64,
 }
 
 /// What is to be done about the running time.
@@ -37,14 +44,27 @@ enum Next {
 
 impl RunningTime {
     fn look(&mut self, now: Instant, leads: bool, charter: &Charter) -> Next {
-        let Some(deadline) = charter.next_deadline().filter(|_| leads) else {
-            self.from = None;
+        let Some(deadline) = charter.next_deadline() else {
+            *self = Self::default();
             return Next::Rest;
         };
+        if !leads {
+            // Its successor has counted from what was noted. Both counts are of the same time, and the later one counts.
+            if let Some(from) = self.from.take() {
+                self.owed = counted(from, self.led);
+            }
+            return if self.owed > charter.elapsed { Next::Note(self.owed) } else { Next::Rest };
+        }
+        self.led = now;
+        if self.from.is_none() {
+            self.began = charter.elapsed.max(self.owed);
+        }
         // Whoever led before may have counted on, and its count came later than its successor began.
         let known = self.from.filter(|from| counted(*from, now) >= charter.elapsed);
-        let from = *self.from.insert(known.unwrap_or((now, charter.elapsed)));
-        let due = deadline.min(charter.elapsed.saturating_add(charter.elapsed_interval()));
+        let from = *self.from.insert(known.unwrap_or((now, charter.elapsed.max(self.owed))));
+        let noted = charter.elapsed.saturating_sub(self.began);
+        let interval = noted.clamp(ELAPSED_INTERVAL_SECONDS_MIN, charter.elapsed_interval());
+        let due = deadline.min(charter.elapsed.saturating_add(interval));
         if counted(from, now) >= due {
             return Next::Note(counted(from, now));
         }
@@ -69,7 +89,9 @@ pub(super) async fn keep_time(handle: Handle, clock: Clock, trust: TrustMode) {
             tracing::info!("the window has closed: nodes come in by a token or an approval from now on");
         }
         was_open = charter.is_open();
-        let pause = match time.look(clock.now(), handle.status().leads(), &charter) {
+        let status = handle.status();
+        let pause = match time.look(clock.now(), status.leads(), &charter) {
+            Next::Note(_) if status.leader.is_none() => LOOK,
             Next::Note(to) => match handle.change_charter(CharterCommand::Elapsed { to }).await {
                 Ok(_) => continue,
                 Err(error) => {
@@ -136,8 +158,10 @@ mod tests {
 
     #[test]
     fn each_minute_and_each_end_is_noted_and_nothing_else() {
-        assert_eq!(noted(charter(0, 150, &[]), 1000), [(60, 60), (120, 120), (150, 150)]);
-        assert_eq!(noted(charter(300, 300, &[330, 400]), 1000), [(30, 330), (90, 390), (100, 400)]);
+        let first = [5, 10, 20, 40, 80].map(|at| (at, at));
+        assert_eq!(noted(charter(0, 150, &[]), 1000), [&first[..], &[(140, 140), (150, 150)]].concat());
+        let tokens = [5, 10, 20, 30, 60, 100].map(|at| (at, 300 + at));
+        assert_eq!(noted(charter(300, 300, &[330, 400]), 1000), tokens);
         assert_eq!(noted(charter(300, 300, &[]), 1000), [], "nothing ends");
         let dissolved = Some(Dissolution { winner: ClusterId(1), at: LogIndex(1), ordered: false });
         assert_eq!(noted(Charter { dissolved, ..charter(0, 150, &[]) }, 1000), [], "nobody comes in");
@@ -148,18 +172,31 @@ mod tests {
         let charter = charter(100, 1000, &[]);
         let mut time = RunningTime::default();
         assert_eq!(time.look(after(0), false, &charter), Next::Rest);
-        assert_eq!(time.look(after(500), true, &charter), Next::At(after(560)));
-        assert_eq!(time.look(after(559), true, &charter), Next::At(after(560)));
-        assert_eq!(time.look(after(560), true, &charter), Next::Note(160));
-        assert_eq!(time.look(after(563), true, &charter), Next::Note(163), "it was not noted");
-        assert_eq!(time.look(after(570), false, &charter), Next::Rest);
-        assert_eq!(time.look(after(900), true, &charter), Next::At(after(960)), "what it had is forgotten");
+        assert_eq!(time.look(after(500), true, &charter), Next::At(after(505)));
+        assert_eq!(time.look(after(504), true, &charter), Next::At(after(505)));
+        assert_eq!(time.look(after(505), true, &charter), Next::Note(105));
+        assert_eq!(time.look(after(508), true, &charter), Next::Note(108), "it was not noted");
+        assert_eq!(
+            time.look(after(570), false, &charter),
+            Next::Note(108),
+            "what it has counted is not lost"
+        );
+        let noted = Charter { elapsed: 108, ..charter.clone() };
+        assert_eq!(time.look(after(571), false, &noted), Next::Rest);
+        assert_eq!(time.look(after(900), true, &noted), Next::At(after(905)), "others have led meanwhile");
+        // It leads again before its count was noted, and goes on from there.
+        let mut time = RunningTime::default();
+        time.look(after(0), true, &charter);
+        time.look(after(3), true, &charter);
+        assert_eq!(time.look(after(4), false, &charter), Next::Note(103));
+        assert_eq!(time.look(after(50), true, &charter), Next::At(after(52)));
+        assert_eq!(time.look(after(52), true, &charter), Next::Note(105));
     }
 
     #[test]
     fn what_others_have_counted_counts_and_nothing_counts_twice() {
         let mut time = RunningTime::default();
-        assert_eq!(time.look(after(0), true, &charter(0, 1000, &[])), Next::At(after(60)));
+        assert_eq!(time.look(after(0), true, &charter(0, 1000, &[])), Next::At(after(5)));
         assert_eq!(time.look(after(60), true, &charter(0, 1000, &[])), Next::Note(60));
         // It took a while.
         assert_eq!(time.look(after(70), true, &charter(60, 1000, &[])), Next::At(after(120)));
@@ -168,6 +205,24 @@ mod tests {
         assert_eq!(time.look(after(140), true, &charter(100, 1000, &[])), Next::Note(160));
         // While nothing ends, no time goes by.
         assert_eq!(time.look(after(200), true, &charter(160, 160, &[])), Next::Rest);
-        assert_eq!(time.look(after(900), true, &charter(160, 160, &[400])), Next::At(after(960)));
+        assert_eq!(time.look(after(900), true, &charter(160, 160, &[400])), Next::At(after(905)));
+    }
+
+    /// Each leads for less than a minute, and dies.
+    #[test]
+    fn a_window_closes_however_often_leaders_change() {
+        let mut charter = charter(0, 600, &[]);
+        let (mut seconds, mut leaders) = (0, 0);
+        while charter.is_open() {
+            let mut time = RunningTime::default();
+            leaders += 1;
+            for _ in 0..30 {
+                if let Next::Note(to) = time.look(after(seconds), true, &charter) {
+                    charter.elapsed = to;
+                }
+                seconds += 1;
+            }
+            assert!(leaders < 60, "{} of {seconds} s were counted", charter.elapsed);
+        }
     }
 }
