@@ -222,3 +222,52 @@ fn with_a_secret_a_token_still_has_to_be_proven() {
     assert_eq!(member.asked_by(), []);
     assert_eq!(ask(with_secret(right, has(Some(&token)))).unwrap(), (public(&b), answer()));
 }
+
+/// Whoever is at an address may hear any question, and cannot answer it: the answer is that of somebody who has what was asked by, or none.
+#[test]
+fn who_has_not_proven_it_answers_nothing() {
+    let echo = |proof: &[u8]| proof.try_into().unwrap();
+    let nothing = |_: &[u8]| [0; PROOF_BYTES];
+    let guess = |_: &[u8]| [7; PROOF_BYTES];
+    let token = JoinToken::new([1; 16]);
+    let secret = || with_secret("0123456789abcdefghijkl", Trust::default());
+    let with_token = || Trust { token: Some(token.clone()), ..Trust::default() };
+    let ask = |trust: Trust, question: &Question, forge: fn(&[u8]) -> [u8; PROOF_BYTES]| {
+        let (at, impostor) = impostor(forge);
+        let answer = smol::block_on(Node::start(&new_key(), trust).forming.ask(at, question));
+        impostor.join().unwrap();
+        answer
+    };
+    for forge in [echo as fn(&[u8]) -> [u8; PROOF_BYTES], nothing, guess] {
+        for (trust, question) in [(secret(), question()), (with_token(), join(&token))] {
+            let told = ask(trust, &question, forge).unwrap_err();
+            assert!(matches!(told, AskError::NotProven), "{told}");
+        }
+    }
+    assert!(matches!(ask(Trust::default(), &question(), guess), Err(AskError::NotProven)));
+    assert_eq!(
+        ask(Trust::default(), &question(), nothing).unwrap().1,
+        answer(),
+        "it was asked to prove nothing"
+    );
+}
+
+/// Hears one question, whoever asks it, and answers it with this proof, made of the one that came with it.
+fn impostor(forge: fn(&[u8]) -> [u8; PROOF_BYTES]) -> (SocketAddr, JoinHandle<()>) {
+    let (key, executor) = (new_key(), Arc::new(Executor::new()));
+    let crypto = Credentials::new(&key).unwrap().server_of_strangers().unwrap();
+    let port = endpoint::open("127.0.0.1:0".parse().unwrap(), &key, crypto, &executor).unwrap();
+    let Opened { endpoint, reactor, .. } = port;
+    let address = endpoint.local_addr().unwrap();
+    let work = move || {
+        reactor.run(executor.run(async {
+            let connection = endpoint.accept().await.unwrap().accept().unwrap().await.unwrap();
+            let (asked, mut send) = receive(&connection).await.unwrap();
+            let (proof, _) = opened(&asked).unwrap();
+            send.write_all(&sealed(forge(proof), &answer().encode())).await.unwrap();
+            send.finish().unwrap();
+            let _ = send.stopped().await;
+        }));
+    };
+    (address, thread::spawn(work))
+}
