@@ -59,6 +59,10 @@ fn a_box_says_how_it_stands_before_and_after_it_has_a_cluster() {
     assert_eq!(alone["cluster"]["members"][0]["fingerprint"], fingerprint.as_str());
     let line = lan.boxes[0].must(&["status"]);
     assert!(line.starts_with("healthy: 1 voter, leader box0; provisional; open for "), "{line}");
+    // The window does close: time is counted.
+    let open = |says: &Value| says["cluster"]["open_seconds"].as_u64().unwrap();
+    let founded = open(&alone);
+    until("less of the window", JOINS, || (open(&status(&lan.boxes[0]).1) < founded).then_some(()));
 
     lan.boxes[1].start(&[]);
     until("a cluster of two", JOINS, || are_one(&lan.boxes, 2, 1));
