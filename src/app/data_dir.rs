@@ -16,7 +16,7 @@ use crate::formation::{
     self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, Welcome,
     drop_tombstones, found_solo, joining_state, keep_tombstones, kept_tombstones,
 };
-use crate::ids::{Incarnation, Revision};
+use crate::ids::{ClusterId, Incarnation, Revision};
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
 use crate::store::{Charter, Meta};
@@ -106,6 +106,8 @@ pub struct FreshDir {
     pub run: Incarnation,
     /// Whom it has left the founding to, before this start.
     pub promise: Option<Promise>,
+    /// The cluster for which its last one has given itself up.
+    pub winner: Option<ClusterId>,
 }
 
 impl DataDir {
@@ -129,8 +131,9 @@ impl DataDir {
                 (WhenFresh::Meet, known) => {
                     let identity = known.map_or_else(|| found(path, &directory, Stage::Fresh), Ok)?;
                     let (path, disk) = (path.to_owned(), options.disk);
-                    let Identity { key, promise, incarnation: run, .. } = identity;
-                    return Ok(Opened::Fresh(FreshDir { path, directory, lock, disk, key, run, promise }));
+                    let Identity { key, promise, winner, incarnation: run, .. } = identity;
+                    let fresh = FreshDir { path, directory, lock, disk, key, run, promise, winner };
+                    return Ok(Opened::Fresh(fresh));
                 }
             }
         }
@@ -153,9 +156,14 @@ impl DataDir {
 }
 
 impl DataDir {
-    /// Notes that the node's cluster has ended for it: the next opening archives what it has of that. Its lock must be held. Where the cluster itself has
-    /// said so, in its charter, the node's word for that comes first: others may need it that were away.
-    pub(super) fn leave(path: &Path, identity: &Identity, charter: &Charter) -> Result<(), OpenError> {
+    /// Notes that the node's cluster has ended for it, and for which other one, if for any: the next opening archives what it has of that. Its lock must be
+    /// held. Where the cluster itself has said so, in its charter, the node's word for that comes first: others may need it that were away.
+    pub(super) fn leave(
+        path: &Path,
+        identity: &Identity,
+        charter: &Charter,
+        winner: Option<ClusterId>,
+    ) -> Result<(), OpenError> {
         let root = RealDirectory::open(path)?;
         if let Some(end) = charter.dissolved {
             let kept = kept_tombstones(&root).map_err(failed(READ_TOMBSTONES, path))?;
@@ -163,7 +171,7 @@ impl DataDir {
             let all = formation::taken_along(own, charter, &kept);
             keep_tombstones(&root, &all).map_err(failed("write what became of the cluster into", path))?;
         }
-        formation::leave(&root).map_err(failed_content(path))
+        formation::leave(&root, winner).map_err(failed_content(path))
     }
 
     /// What became of clusters that the node comes from, as far as its present one has not noted that yet.

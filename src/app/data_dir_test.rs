@@ -27,7 +27,8 @@ fn end_a_cluster(path: &Path, charter: &Charter) -> Identity {
             std::fs::write(file, name).unwrap();
         }
     }
-    DataDir::leave(path, &node.content.identity, charter).unwrap();
+    let winner = charter.dissolved.map(|end| end.winner);
+    DataDir::leave(path, &node.content.identity, charter, winner).unwrap();
     formation::founded(&RealDirectory::open(path).unwrap()).unwrap().unwrap()
 }
 
@@ -127,6 +128,7 @@ fn who_leaves_a_cluster_that_gave_itself_up_keeps_its_word_for_that() {
         expected.push(formation::sign(&left.key, left.cluster(), end(winner)));
         let fresh = begin_anew(path);
         assert_eq!(DataDir::tombstones(path).unwrap(), expected, "beside the identity, and not archived");
+        assert_eq!(fresh.winner, Some(ClusterId(winner)));
         drop(fresh);
     }
     let left = end_a_cluster(path, &Charter::default());

@@ -23,6 +23,7 @@ use crate::mvcc::Facts;
 use crate::peer::Transport;
 use crate::runtime::clock::random_u64;
 use crate::runtime::{Handle, Milestone, ServeError};
+use crate::store::Dissolution;
 use crate::time::Instant;
 use crate::wal::{EntryKind, LogEntry};
 
@@ -118,29 +119,42 @@ impl Decision {
         self.taken.wait(1).await
     }
 
-    /// Whether the node may leave with what it has, once its threads have ended. The cluster may have come back while clients were still served, and have
+    /// Whether the node leaves with what it has, once its threads have ended. The cluster may have come back while clients were still served, and have
     /// given this member a vote, or what a user has written.
-    pub(super) fn holds(&self, handle: &Handle, cluster: ClusterId, tail: Tail) -> bool {
+    pub(super) fn outcome(&self, handle: &Handle, cluster: ClusterId, tail: Tail) -> Departure {
         let (view, status) = (handle.view(), handle.status());
         let may_weigh = tail.may_weigh(view.applied(), status.last);
-        may_leave(self.why.get(), view.facts(), (cluster, status.member), view.applied(), may_weigh)
+        departure(self.why.get(), view.facts(), (cluster, status.member), view.applied(), may_weigh)
     }
 }
 
-fn may_leave(
+/// What comes of a decision in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// The member stays after all.
+    Stays,
+    /// It leaves, and for this other cluster, if for any.
+    Leaves(Option<ClusterId>),
+}
+
+fn departure(
     why: Option<&Parting>,
     facts: &Facts,
     (cluster, me): (ClusterId, MemberId),
     applied: LogIndex,
     tail_may_weigh: bool,
-) -> bool {
+) -> Departure {
     let Facts { members, charter, .. } = facts;
-    charter.dissolved.is_some()
-        || match why {
-            Some(Parting::Told(tombstone)) => believe(tombstone, cluster, applied, members, charter).is_ok(),
-            Some(Parting::Unneeded) => is_dispensable(facts, me, tail_may_weigh),
-            None => false,
+    if let Some(Dissolution { winner, .. }) = charter.dissolved {
+        return Departure::Leaves(Some(winner));
+    }
+    match why {
+        Some(Parting::Told(tombstone)) if believe(tombstone, cluster, applied, members, charter).is_ok() => {
+            Departure::Leaves(Some(tombstone.winner))
         }
+        Some(Parting::Unneeded) if is_dispensable(facts, me, tail_may_weigh) => Departure::Leaves(None),
+        _ => Departure::Stays,
+    }
 }
 
 /// See the module.
@@ -346,7 +360,7 @@ mod tests {
     #[test]
     fn a_cluster_that_comes_back_at_the_last_moment_is_not_left() {
         let may_leave = |why: Option<&Parting>, facts: &Facts, may_weigh| {
-            may_leave(why, facts, (ClusterId(1), ME), LogIndex(5), may_weigh)
+            departure(why, facts, (ClusterId(1), ME), LogIndex(5), may_weigh) != Departure::Stays
         };
         let unneeded = Some(&Parting::Unneeded);
         assert!(may_leave(unneeded, &facts(&[1], false), false));

@@ -86,6 +86,7 @@ pub(super) fn gather(
         run: fresh.run,
         guarded,
         promise: fresh.promise,
+        prefers: fresh.winner,
         timers: Timers::default(),
         prng: Prng::new(seed),
     };

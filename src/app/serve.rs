@@ -24,7 +24,7 @@ use super::chain;
 use super::charter;
 use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
-use super::fates::{self, Decision, Tail};
+use super::fates::{self, Decision, Departure, Tail};
 use super::forming;
 use super::gather;
 use super::lan::Lan;
@@ -224,10 +224,11 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     };
     running.stop()?;
     if end == End::Leave {
-        if place.ended.holds(&handle, place.identity.cluster(), tail) {
-            DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter)?;
-        } else {
-            tracing::warn!("the cluster is there again: this member stays");
+        match place.ended.outcome(&handle, place.identity.cluster(), tail) {
+            Departure::Leaves(winner) => {
+                DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter, winner)?;
+            }
+            Departure::Stays => tracing::warn!("the cluster is there again: this member stays"),
         }
     }
     drop(lock);

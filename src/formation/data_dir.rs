@@ -30,7 +30,7 @@ use super::found::first_state;
 use super::identity::{Identity, Promise, Stage};
 use super::record::{self, RecordError};
 use crate::disk::Directory;
-use crate::ids::{Incarnation, MemberId};
+use crate::ids::{ClusterId, Incarnation, MemberId};
 use crate::store::{FoldBatch, Member, Meta, Store, StoreError, StoreOptions};
 use crate::wal::{self, Position, Recovered, Wal, WalError};
 
@@ -440,10 +440,10 @@ pub fn trust<D: Directory>(root: &D) -> io::Result<()> {
     Ok(())
 }
 
-/// Notes that the node's cluster has ended for it. From then on nothing opens what it has of that, and whoever holds the directory archives it
+/// Notes that the node's cluster has ended for it, and for which other one, if for any. From then on nothing opens what it has of that, and whoever holds the directory archives it
 /// ([`STATE_NAMES`]), however often that is cut off, and says [`become_fresh`].
-pub fn leave<D: Directory>(root: &D) -> Result<(), OpenError> {
-    Ok(record::leave(root)?)
+pub fn leave<D: Directory>(root: &D, winner: Option<ClusterId>) -> Result<(), OpenError> {
+    Ok(record::leave(root, winner)?)
 }
 
 /// See [`leave`]: nothing of the state is left. The node keeps its key.

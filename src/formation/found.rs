@@ -34,6 +34,7 @@ pub fn found_solo(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding 
         boot_nonce,
         earlier: Vec::new(),
         promise: None,
+        winner: None,
     };
     let (meta, log_start) = first_state(&identity);
     Founding { identity, meta, log_start }

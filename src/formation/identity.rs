@@ -179,6 +179,8 @@ pub struct Identity {
     pub earlier: Vec<Run>,
     /// Whom it leaves the founding to, while it is in no cluster.
     pub promise: Option<Promise>,
+    /// The cluster for which its last one has given itself up, until it is in one again.
+    pub winner: Option<ClusterId>,
 }
 
 /// The promise of a node that is in no cluster: for a while it neither founds one itself nor promises anybody else.

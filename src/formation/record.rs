@@ -8,6 +8,7 @@
 //! payload  stage:u8 (1 founding, 2 established, 3 restoring, 4 fresh, 5 forming, 6 fenced, 7 recovering, 8 leaving)  member:u64  generation:u64
 //!          incarnation:u64  boot nonce:u64  root key:32  length:u16  node key (PKCS #8)
 //!          promise:u8 (0 none, 1 given)  if given: candidate's public key:32  round:u64
+//!          winner:u8 (0 none, 1 known)  if known: cluster:u64
 //!          earlier runs, count:u16, each: incarnation:u64  boot nonce:u64
 //! ```
 //!
@@ -22,14 +23,14 @@ use std::io;
 
 use super::identity::{ClusterRoot, Generation, Identity, NodeKey, PUBLIC_KEY_BYTES, Promise, Stage};
 use crate::disk::{Directory, File};
-use crate::ids::{Incarnation, MemberId, PublicKey, Run};
+use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey, Run};
 
 const COPIES: [&str; 2] = ["identity.0", "identity.1"];
 const TEMPORARY: &str = "identity.tmp";
 /// All that the record may have left in a directory.
 pub const IDENTITY_NAMES: [&str; 3] = [COPIES[0], COPIES[1], TEMPORARY];
 const MAGIC: &[u8; 8] = b"covey-id";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 /// Bytes before the payload.
 const FRAME_HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
 /// No record is longer; a damaged length asks for no memory.
@@ -146,9 +147,12 @@ pub fn end_recovery<D: Directory>(directory: &D) -> Result<(), RecordError> {
     changed.map(drop).ok_or(RecordError::Missing)
 }
 
-/// Notes that the node's cluster has ended for it.
-pub fn leave<D: Directory>(directory: &D) -> Result<(), RecordError> {
-    let changed = change(directory, |identity| identity.stage = Stage::Leaving)?;
+/// Notes that the node's cluster has ended for it, and for which other one, if for any.
+pub fn leave<D: Directory>(directory: &D, winner: Option<ClusterId>) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| {
+        identity.stage = Stage::Leaving;
+        identity.winner = winner;
+    })?;
     changed.map(drop).ok_or(RecordError::Missing)
 }
 
@@ -171,7 +175,7 @@ pub fn fence<D: Directory>(directory: &D) -> Result<(), RecordError> {
 pub fn mark_established<D: Directory>(directory: &D) -> Result<Identity, RecordError> {
     let established = change(directory, |identity| {
         identity.stage = Stage::Established;
-        identity.promise = None;
+        (identity.promise, identity.winner) = (None, None);
     })?;
     established.ok_or(RecordError::Missing)
 }
@@ -309,6 +313,8 @@ fn encode(identity: &Identity) -> Vec<u8> {
         payload.extend_from_slice(&candidate.0);
         payload.extend_from_slice(&round.to_le_bytes());
     }
+    payload.push(identity.winner.is_some().into());
+    payload.extend(identity.winner.iter().flat_map(|winner| winner.0.to_le_bytes()));
     let count = u16::try_from(identity.earlier.len()).unwrap_or(u16::MAX);
     payload.extend_from_slice(&count.to_le_bytes());
     for run in identity.earlier.iter().take(count.into()) {
@@ -365,6 +371,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
     let (key_length, rest) = rest.split_first_chunk::<2>()?;
     let (key, rest) = rest.split_at_checked(u16::from_le_bytes(*key_length).into())?;
     let (promise, rest) = decode_promise(rest)?;
+    let (winner, rest) = decode_winner(rest)?;
     let earlier = decode_runs(rest)?;
     Some(Identity {
         stage,
@@ -376,6 +383,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         key: NodeKey::from_pkcs8(key.to_vec()).ok()?,
         earlier,
         promise,
+        winner,
     })
 }
 
@@ -387,6 +395,17 @@ fn decode_promise(bytes: &[u8]) -> Option<(Option<Promise>, &[u8])> {
             let (round, rest) = rest.split_first_chunk::<8>()?;
             let promise = Promise { candidate: PublicKey(*candidate), round: u64::from_le_bytes(*round) };
             Some((Some(promise), rest))
+        }
+        _ => None,
+    }
+}
+
+fn decode_winner(bytes: &[u8]) -> Option<(Option<ClusterId>, &[u8])> {
+    match bytes.split_first()? {
+        (0, rest) => Some((None, rest)),
+        (1, rest) => {
+            let (cluster, rest) = rest.split_first_chunk::<8>()?;
+            Some((Some(ClusterId(u64::from_le_bytes(*cluster))), rest))
         }
         _ => None,
     }

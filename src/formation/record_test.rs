@@ -147,11 +147,27 @@ fn a_later_version_is_refused_even_beside_a_known_one() {
     assert!(matches!(refused, Err(RecordError::UnknownVersion { found }) if found == VERSION + 1));
 }
 
+/// Who leaves a cluster for another one may look for that for long, through restarts.
+#[test]
+fn the_cluster_that_a_node_leaves_for_is_known_until_it_is_in_one() {
+    let (dir, identity) = new_record();
+    mark_established(&dir).unwrap();
+    leave(&dir, Some(ClusterId(5))).unwrap();
+    assert_eq!(become_fresh(&dir).unwrap().winner, Some(ClusterId(5)));
+    take_up(&dir, &Identity { stage: Stage::Forming, ..identity }).unwrap();
+    assert_eq!(start(&dir, 2).unwrap().unwrap().winner, Some(ClusterId(5)), "it may be fresh again");
+    assert_eq!(mark_established(&dir).unwrap().winner, None);
+    leave(&dir, Some(ClusterId(5))).unwrap();
+    leave(&dir, None).unwrap();
+    assert_eq!(load(&dir).unwrap().unwrap().winner, None, "the last one counts");
+}
+
 #[test]
 fn a_payload_that_no_version_wrote_is_damage_not_a_panic() {
     let (dir, identity) = new_record();
     let promise = Some(Promise { candidate: PublicKey([7; 32]), round: 8 });
-    let whole = encode(&Identity { promise, ..identity });
+    let winner = Some(ClusterId(9));
+    let whole = encode(&Identity { promise, winner, ..identity });
     let payload = &whole[FRAME_HEAD_BYTES..whole.len() - 4];
     for length in 0..payload.len() {
         assert!(decode_payload(&payload[..length]).is_none(), "{length} bytes");
@@ -278,7 +294,7 @@ fn a_crash_while_a_cluster_is_left_leaves_the_step_before_or_after() {
     let (first, next) = (test_founding(1).identity, test_founding(2).identity);
     let next = Identity { stage: Stage::Forming, key: first.key.clone(), ..next };
     let steps: [(Change<'_>, Stage); 4] = [
-        (&|dir| leave(dir), Stage::Leaving),
+        (&|dir| leave(dir, Some(ClusterId(5))), Stage::Leaving),
         (&|dir| become_fresh(dir).map(drop), Stage::Fresh),
         (&|dir| take_up(dir, &next), Stage::Forming),
         (&|dir| mark_established(dir).map(drop), Stage::Established),

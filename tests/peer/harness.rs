@@ -35,6 +35,7 @@ pub fn identity(member: u64) -> Identity {
     Identity {
         earlier: Vec::new(),
         promise: None,
+        winner: None,
         key: new_key(),
         member: MemberId(member),
         root: ClusterRoot([7; 32]),

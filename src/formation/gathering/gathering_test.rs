@@ -58,6 +58,7 @@ impl Fixture {
             run: Incarnation(1),
             guarded,
             promise,
+            prefers: None,
             timers: Timers::default(),
             prng: Prng::new(7),
         };
@@ -328,17 +329,32 @@ fn who_has_promised_joins_the_founder_at_once() {
     assert!(matches!(late, Some(Answer::Wait(_))), "{late:?}");
 }
 
+/// What a node waits for that sees members of these clusters.
+fn beside(prefers: Option<u64>, standings: &[(usize, u64, bool)]) -> State {
+    let mut fresh = Fixture::new(0, None);
+    fresh.gathering.prefers = prefers.map(ClusterId);
+    for (other, cluster, committed) in standings {
+        fresh.gathering.handle_sighting(fresh.now, Whom::Node(node(*other)), true);
+        let ask = fresh.gathering.neighbours.ask(fresh.now, Whom::Node(node(*other)), Matter::Probe);
+        fresh.gathering.handle_answer(fresh.now, ask, keys()[*other], member(*cluster, *committed));
+    }
+    fresh.state()
+}
+
+/// A third cluster that is sealed would keep it waiting for an operator.
+#[test]
+fn who_has_left_a_cluster_joins_the_one_that_it_was_given_up_for() {
+    for committed in [false, true] {
+        let both = [(1, 4, true), (2, 7, committed)];
+        assert_eq!(beside(Some(7), &both), State::Joining(ClusterId(7)));
+        assert_eq!(beside(Some(9), &both), beside(None, &both), "it is not there any more");
+    }
+    assert_eq!(beside(Some(7), &[(1, 4, false)]), State::Joining(ClusterId(4)));
+}
+
 #[test]
 fn of_clusters_the_one_that_was_written_to_is_joined_and_of_two_none() {
-    let says = |standings: &[(usize, u64, bool)]| {
-        let mut fresh = Fixture::new(0, None);
-        for (other, cluster, committed) in standings {
-            fresh.gathering.handle_sighting(fresh.now, Whom::Node(node(*other)), true);
-            let ask = fresh.gathering.neighbours.ask(fresh.now, Whom::Node(node(*other)), Matter::Probe);
-            fresh.gathering.handle_answer(fresh.now, ask, keys()[*other], member(*cluster, *committed));
-        }
-        fresh.state()
-    };
+    let says = |standings: &[(usize, u64, bool)]| beside(None, standings);
     assert_eq!(says(&[(1, 7, false), (2, 4, false)]), State::Joining(ClusterId(4)));
     assert_eq!(says(&[(1, 7, true), (2, 4, false)]), State::Joining(ClusterId(7)));
     assert_eq!(says(&[(1, 7, true), (2, 4, true)]), State::Conflict(vec![ClusterId(4), ClusterId(7)]));

@@ -80,6 +80,8 @@ pub struct Options {
     pub guarded: bool,
     /// The promise that its record holds.
     pub promise: Option<Promise>,
+    /// The cluster that it joins if that is there, whatever others are: its last one has given itself up for that.
+    pub prefers: Option<ClusterId>,
     /// How long everything takes.
     pub timers: Timers,
     /// Seeded anew in every run: attempts must not repeat those of an earlier one.
@@ -161,6 +163,7 @@ pub struct Gathering {
     claim: Vec<u8>,
     run: Incarnation,
     guarded: bool,
+    prefers: Option<ClusterId>,
     timers: Timers,
     prng: Prng,
     started: Instant,
@@ -239,7 +242,8 @@ struct Joining {
 impl Gathering {
     /// A node that is in no cluster. It does nothing before it is told of a network.
     pub fn new(now: Instant, options: Options) -> Self {
-        let Options { key: own, name, peer_urls, claim, run, guarded, promise, timers, prng } = options;
+        let Options { key: own, name, peer_urls, claim, run, guarded, promise, prefers, timers, prng } =
+            options;
         let node = Fingerprint::of(&own);
         // How long it was held before is not known. What it has promised itself was for an attempt that died with the run.
         let held = promise.filter(|promise| promise.candidate != own);
@@ -253,6 +257,7 @@ impl Gathering {
             claim,
             run,
             guarded,
+            prefers,
             timers,
             prng,
             started: now,

@@ -121,7 +121,7 @@ impl Gathering {
         })
     }
 
-    /// The cluster to join: what users have written counts more than what is new, and of equals the lower number, as between clusters that meet. Two that users have
+    /// The cluster to join: the one for which this node has left another. Otherwise what users have written counts more than what is new, and of equals the lower number, as between clusters that meet. Two that users have
     /// written to are an operator's to choose from.
     pub(super) fn cluster(&self, now: Instant) -> Result<Option<ClusterId>, Vec<ClusterId>> {
         let (mut committed, mut all): (Vec<ClusterId>, Vec<ClusterId>) = (Vec::new(), Vec::new());
@@ -130,6 +130,9 @@ impl Gathering {
             if standing.committed {
                 committed.push(standing.cluster);
             }
+        }
+        if let Some(winner) = self.prefers.filter(|winner| all.contains(winner)) {
+            return Ok(Some(winner));
         }
         committed.sort_unstable();
         committed.dedup();

@@ -312,9 +312,12 @@ impl World {
 
     fn archived(&mut self, at: usize) {
         self.note(&[11, at as u64], || format!("node {at} is in no cluster again"));
+        let left = self.hosts[at].disk.cluster;
+        let winner = left.and_then(|root| self.clusters[self.number(root)].winner());
         let host = &mut self.hosts[at];
-        host.membership.former.extend(host.disk.cluster);
+        host.membership.former.extend(left);
         host.disk = Disk::default();
+        host.disk.winner = winner;
         self.judge.left(at);
         self.start(at);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use covey::command::MemberAttributes;
 use covey::formation::gathering::{AskId, End, Gathering, Network, Options, Output, Ticket, Whom};
 use covey::formation::{Answer, ClusterRoot, Fingerprint, Generation, Promise, Question, Standing, Welcome};
-use covey::ids::{Incarnation, MemberId, PublicKey};
+use covey::ids::{ClusterId, Incarnation, MemberId, PublicKey};
 use covey::prng::Prng;
 use covey::store::Member;
 use covey::time::Instant;
@@ -56,6 +56,8 @@ pub(super) struct Disk {
     /// How much of the cluster's log has certainly been applied, and that the cluster has ended for the node.
     pub(super) applied: usize,
     pub(super) leaving: bool,
+    /// For which cluster the node has left another one.
+    pub(super) winner: Option<ClusterId>,
 }
 
 /// What it will hold.
@@ -303,6 +305,7 @@ impl World {
                 run: Incarnation(boot),
                 guarded: false,
                 promise: host.disk.promise,
+                prefers: host.disk.winner,
                 timers: self.plan.timers,
                 prng,
             };
