@@ -102,6 +102,8 @@ struct Meetings {
     events: u64,
     crashes: u64,
     dissolved: u64,
+    /// Of those, the ones that an operator gave up with what users had written.
+    given_up: u64,
     /// Networks in which a cluster has members whose nodes never came.
     haunted: u64,
     simulated: Duration,
@@ -119,6 +121,7 @@ impl Meetings {
         self.events += report.events;
         self.crashes += report.crashes;
         self.dissolved += report.dissolved;
+        self.given_up += report.given_up;
         self.haunted += u64::from(report.ghosts > 0);
         self.simulated += report.simulated;
         if report.obstacle.is_none() {
@@ -128,10 +131,11 @@ impl Meetings {
     }
 
     fn show(&self) {
-        let Self { seeds, events, crashes, dissolved, haunted, simulated, longest, obstacles } = self;
+        let Self { seeds, events, crashes, dissolved, given_up, haunted, simulated, longest, obstacles } =
+            self;
         let hours = simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
-            "{seeds} meeting seeds, {hours:.1} simulated hours: {events} events, {crashes} crashes, {dissolved} clusters dissolved, \
+            "{seeds} meeting seeds, {hours:.1} simulated hours: {events} events, {crashes} crashes, {dissolved} clusters dissolved ({given_up} on an order), \
              {haunted} networks with ghosts, one cluster within {longest:?}; in the way of that: {obstacles:?}"
         );
     }
@@ -146,6 +150,7 @@ fn clusters_that_meet_become_one_and_lose_nothing() {
     totals.show();
     let one = totals.obstacles.get(&None).copied().unwrap_or_default();
     assert!(2 * one > totals.seeds && totals.dissolved > totals.seeds / 4, "clusters met");
+    assert!(totals.given_up > totals.seeds / 100, "operators gave clusters up");
 }
 
 /// Each only in a build with its bug, as in `planted`.

@@ -45,6 +45,8 @@ pub(crate) struct Cluster {
     pub(crate) acknowledged: u64,
     /// An operator has closed it.
     sealed: bool,
+    /// An operator has ordered that it give itself up, so that it may.
+    pub(crate) ordered: bool,
     elapsed: u64,
 }
 
@@ -53,7 +55,9 @@ impl Cluster {
         let machine = Machine::new(Arc::clone(base)).expect("a sound store");
         let states = vec![Arc::new(machine.facts().clone())];
         let leader = Some(host);
-        let mut cluster = Self { root, machine, states, leader, acknowledged: 0, sealed: false, elapsed: 0 };
+        let (sealed, ordered) = (false, false);
+        let mut cluster =
+            Self { root, machine, states, leader, acknowledged: 0, sealed, ordered, elapsed: 0 };
         let (name, peer_urls) = (format!("n{host}"), Vec::new());
         let by = Admission::Window;
         cluster.apply(&Command::Charter(CharterCommand::Admit {
@@ -114,8 +118,8 @@ impl Cluster {
             _ => {}
         }
         assert!(
-            self.acknowledged == 0 || self.winner().is_none(),
-            "cluster {id} dissolves with what a user was told is written"
+            self.acknowledged == 0 || self.winner().is_none() || self.ordered,
+            "cluster {id} dissolves with what a user was told is written, and no operator has said so"
         );
         applied
     }

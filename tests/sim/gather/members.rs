@@ -56,8 +56,8 @@ pub(super) struct Membership {
 #[derive(Clone, Copy)]
 enum Asked {
     Who,
-    /// To take these in: its members as of this entry.
-    Absorb(ClusterId, usize),
+    /// To take these in: its members as of this entry. Whether an operator has ordered that.
+    Absorb(ClusterId, usize, bool),
 }
 
 /// What happens in clusters.
@@ -412,6 +412,7 @@ impl World {
         let dissolved = self.clusters[cluster].winner().filter(|_| had.is_none());
         if let (Some(winner), Then::Dissolves(asked)) = (dissolved, &then) {
             self.report.dissolved += 1;
+            self.report.given_up += u64::from(self.clusters[cluster].acknowledged > 0);
             self.check_taken_in(cluster, *asked, winner);
         }
         self.check_clusters();
@@ -436,6 +437,9 @@ impl World {
         self.later(gap, Doing::Users);
         let at = self.pick();
         let Some(cluster) = self.is_in(at) else { return };
+        if meets.orders && self.prng.one_in(6) {
+            return self.gives_up(at);
+        }
         let command = if meets.closes_one_in > 0 && self.prng.one_in(meets.closes_one_in) {
             if self.prng.one_in(3) {
                 Command::Charter(CharterCommand::Seal)
@@ -566,9 +570,13 @@ impl World {
         match (asked, answer) {
             (Asked::Who, Answer::Member(other)) => self.meets(at, cluster, from, &other),
             (Asked::Absorb(..), Answer::Absorbed) if self.crashes_here() => self.crash(at),
-            (Asked::Absorb(winner, asked), Answer::Absorbed) => {
-                let command = Command::Charter(CharterCommand::Dissolve { winner });
-                self.propose(at, command, Then::Dissolves(asked));
+            (Asked::Absorb(winner, asked, ordered), Answer::Absorbed) => {
+                let command = if ordered {
+                    CharterCommand::Yield { winner, witness: self.hosts[from].key }
+                } else {
+                    CharterCommand::Dissolve { winner }
+                };
+                self.propose(at, Command::Charter(command), Then::Dissolves(asked));
             }
             _ => {}
         }
@@ -581,16 +589,52 @@ impl World {
             return;
         }
         if course(&own, other, trusts) == Course::Yield {
-            let facts = self.facts(at, cluster);
-            let candidate = |member: &Member| {
-                let (name, peer_urls) = (member.attributes.name.clone(), member.attributes.peer_urls.clone());
-                Some(Candidate { key: member.key?, name, peer_urls })
-            };
-            let nodes = facts.members.iter().filter_map(candidate).collect();
-            let question = Question::Absorb { cluster: own.cluster, nodes };
-            let asked = Asked::Absorb(other.cluster, self.hosts[at].membership.applied);
-            self.asks_stranger(at, with, asked, &question);
+            self.hands_members_over(at, cluster, with, other.cluster, false);
         }
+    }
+
+    fn hands_members_over(
+        &mut self,
+        at: usize,
+        cluster: usize,
+        with: usize,
+        winner: ClusterId,
+        ordered: bool,
+    ) {
+        let facts = self.facts(at, cluster);
+        let candidate = |member: &Member| {
+            let (name, peer_urls) = (member.attributes.name.clone(), member.attributes.peer_urls.clone());
+            Some(Candidate { key: member.key?, name, peer_urls })
+        };
+        let nodes = facts.members.iter().filter_map(candidate).collect();
+        let question = Question::Absorb { cluster: self.clusters[cluster].id(), nodes };
+        let asked = Asked::Absorb(winner, self.hosts[at].membership.applied, ordered);
+        self.asks_stranger(at, with, asked, &question);
+    }
+
+    /// An operator gives a cluster up for another one that users have written to, too; and now and then another operator the other one for this.
+    fn gives_up(&mut self, at: usize) {
+        let is_written_to = |world: &Self, host: usize| {
+            let cluster = world.is_in(host).filter(|_| world.is_up(host))?;
+            world.facts(host, cluster).charter.committed.then_some(cluster)
+        };
+        let Some(cluster) = is_written_to(self, at) else { return };
+        let mut others = (0..self.hosts.len()).filter(|other| self.sees[at][*other]);
+        let found = others
+            .find_map(|other| Some((other, is_written_to(self, other).filter(|theirs| *theirs != cluster)?)));
+        let Some((other, theirs)) = found else { return };
+        let both = self.prng.one_in(4);
+        self.orders(at, cluster, other, theirs);
+        if both {
+            self.orders(other, theirs, at, cluster);
+        }
+    }
+
+    fn orders(&mut self, at: usize, cluster: usize, with: usize, winner: usize) {
+        let winner = self.clusters[winner].id();
+        self.note(&[15, at as u64], || format!("an operator gives cluster {cluster} up for {winner}"));
+        self.clusters[cluster].ordered = true;
+        self.hands_members_over(at, cluster, with, winner, true);
     }
 
     fn trusts(&self, at: usize, cluster: usize) -> bool {

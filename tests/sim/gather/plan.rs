@@ -34,6 +34,8 @@ pub(crate) struct Meets {
     pub(crate) users_gap: Option<Duration>,
     /// One of those in so many makes time go by, or closes the window for good; 0: none.
     pub(crate) closes_one_in: u64,
+    /// Users write everywhere, and operators give up clusters that were written to.
+    pub(crate) orders: bool,
     /// How long an entry takes at most to be committed, and a member to look for new ones.
     pub(crate) commit: Duration,
     pub(crate) apply: Duration,
@@ -162,9 +164,13 @@ impl Plan {
             regroup_gap: millis(prng, 8000, 90_000),
             users_gap: prng.one_in(2).then(|| millis(prng, 5000, 90_000)),
             closes_one_in: if prng.one_in(2) { 0 } else { prng.range(2, 6) },
+            orders: false,
             commit: millis(prng, 5, 3000),
             apply: millis(prng, 20, 2000),
         };
+        let orders = prng.one_in(4);
+        let users_gap = if orders { Some(millis(prng, 500, 4000)) } else { meets.users_gap };
+        let meets = Meets { users_gap, orders, ..meets };
         let fault_gap = prng.one_in(4).then(|| millis(prng, 500, 15_000));
         Self {
             kind: if prng.one_in(8) { Kind::Chaos } else { Kind::Halves },

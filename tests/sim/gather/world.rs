@@ -93,6 +93,8 @@ pub(crate) struct Report {
     pub(crate) events: u64,
     /// How many clusters have given themselves up, and what was in the way of one cluster in the end.
     pub(crate) dissolved: u64,
+    /// How many of them had something that users had written.
+    pub(crate) given_up: u64,
     pub(crate) obstacle: Option<Obstacle>,
     /// Members of a living cluster whose nodes never came.
     pub(crate) ghosts: usize,
