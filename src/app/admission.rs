@@ -11,7 +11,10 @@ use super::fates::{Decision, Tail};
 use super::staggered::together;
 use crate::command::{Admission, CharterCommand, TokenId, Tombstone};
 use crate::config::TrustMode;
-use crate::formation::{ABSORBED_MAX, Answer, Candidate, Fingerprint, Identity, Question, Standing, Welcome};
+use crate::formation::{
+    ABSORBED_MAX, Answer, Candidate, Fingerprint, Identity, PLACE_BYTES_MAX, PLACES_MAX, Question, Standing,
+    Welcome,
+};
 use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
@@ -21,10 +24,6 @@ use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 use crate::store::{Charter, Member};
 use crate::time::Instant;
-
-/// Of where a node is that is let in no more is kept: what all members say of that has to fit into one answer. Once it is in it says itself where it is.
-const PEER_URLS_MAX: usize = 8;
-const PEER_URL_BYTES_MAX: usize = 128;
 
 /// A node that has asked to be let in, and that nothing lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,8 +220,8 @@ impl Desk {
         let view = self.handle.view();
         let member = member_with(view.facts(), key)?.id();
         let Identity { root, generation, .. } = self.identity;
-        let members = view.facts().members.clone();
-        Some(Answer::Welcome(Box::new(Welcome { root, generation, member, members })))
+        let welcome = Welcome::of(root, generation, member, &view.facts().members);
+        Some(Answer::Welcome(Box::new(welcome)))
     }
 }
 
@@ -279,8 +278,8 @@ fn sorted_out(
 
 /// What is kept of where a node says that it is, best first.
 fn kept(mut peer_urls: Vec<String>) -> Vec<String> {
-    peer_urls.retain(|url| url.len() <= PEER_URL_BYTES_MAX);
-    peer_urls.truncate(PEER_URLS_MAX);
+    peer_urls.retain(|url| url.len() <= PLACE_BYTES_MAX);
+    peer_urls.truncate(PLACES_MAX);
     peer_urls
 }
 
@@ -425,8 +424,8 @@ mod tests {
         let url = |n: usize| format!("https://10.0.0.{n}:2380");
         let urls = |count| (0..count).map(url).collect::<Vec<_>>();
         assert_eq!(kept(urls(3)), urls(3));
-        assert_eq!(kept(urls(40)), urls(PEER_URLS_MAX));
-        let long = "u".repeat(PEER_URL_BYTES_MAX + 1);
-        assert_eq!(kept([vec![long], urls(40)].concat()), urls(PEER_URLS_MAX));
+        assert_eq!(kept(urls(40)), urls(PLACES_MAX));
+        let long = "u".repeat(PLACE_BYTES_MAX + 1);
+        assert_eq!(kept([vec![long], urls(40)].concat()), urls(PLACES_MAX));
     }
 }

@@ -192,12 +192,8 @@ pub enum Reception {
 /// What a member of a cluster that lets nobody in by itself answers to the holder of `key`: it has this identity, and these are the members.
 pub fn receive(identity: &Identity, members: &[Member], key: PublicKey, question: &Question) -> Reception {
     let welcome = |member| {
-        Reception::Answer(Answer::Welcome(Box::new(Welcome {
-            root: identity.root,
-            generation: identity.generation,
-            member,
-            members: members.to_vec(),
-        })))
+        let welcome = Welcome::of(identity.root, identity.generation, member, members);
+        Reception::Answer(Answer::Welcome(Box::new(welcome)))
     };
     let known = members.iter().find(|member| member.key == Some(key));
     let question = match (question, known) {

@@ -25,9 +25,9 @@
 
 use super::identity::{ClusterRoot, FINGERPRINT_BYTES, Fingerprint, Generation, PUBLIC_KEY_BYTES};
 use super::meeting::joining_state;
-use crate::command::{TOMBSTONE_BYTES, Tombstone};
+use crate::command::{MemberAttributes, TOMBSTONE_BYTES, Tombstone};
 use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey};
-use crate::limits::TOMBSTONES_MAX;
+use crate::limits::{ADMITTED_MEMBERS_MAX, NODE_NAME_BYTES_MAX, TOMBSTONES_MAX};
 use crate::store::{Member, decode_facts, encode_facts};
 
 /// The version of the bytes.
@@ -38,6 +38,13 @@ pub(super) const TEXT_BYTES_MAX: usize = 4096;
 const URLS_MAX: usize = 16;
 /// What is shown for being let in is no longer.
 pub const CLAIM_BYTES_MAX: usize = 256;
+/// Of where a member is no more is said: what all of them say has to fit into one answer.
+pub const PLACES_MAX: usize = 8;
+/// The same of one of these places.
+pub const PLACE_BYTES_MAX: usize = 128;
+/// Names and places in one welcome: room for those of as many members as come in by themselves.
+const WELCOME_TEXT_BYTES_MAX: usize =
+    ADMITTED_MEMBERS_MAX * (NODE_NAME_BYTES_MAX + PLACES_MAX * PLACE_BYTES_MAX);
 /// So many members of another cluster are taken in at a time, whoever asks for that among them.
 pub const ABSORBED_MAX: usize = 32;
 /// No view names more nodes. Of more, the ones with the lowest fingerprints are those that matter.
@@ -183,6 +190,32 @@ pub struct Welcome {
     pub member: MemberId,
     /// All members, with keys and places.
     pub members: Vec<Member>,
+}
+
+impl Welcome {
+    /// That of a cluster of these members. Whose key counts has to be known of all of them; of what they have published about themselves, which may be any number of
+    /// addresses, there is as much as one answer has room for: the cluster tells the rest.
+    pub fn of(root: ClusterRoot, generation: Generation, member: MemberId, members: &[Member]) -> Self {
+        let mut room = WELCOME_TEXT_BYTES_MAX;
+        let mut has_room = |text: &String| {
+            let left = room.checked_sub(text.len());
+            room = left.unwrap_or(room);
+            left.is_some()
+        };
+        let mut shown = |member: &Member| {
+            let MemberAttributes { name, peer_urls, .. } = &member.attributes;
+            let name = Some(name).filter(|name| name.len() <= NODE_NAME_BYTES_MAX && has_room(name));
+            let urls = peer_urls.iter().filter(|url| url.len() <= PLACE_BYTES_MAX).take(PLACES_MAX);
+            let attributes = MemberAttributes {
+                name: name.cloned().unwrap_or_default(),
+                peer_urls: urls.filter(|url| has_room(url)).cloned().collect(),
+                client_urls: Vec::new(),
+                ..member.attributes
+            };
+            Member { attributes, ..*member }
+        };
+        Self { root, generation, member, members: members.iter().map(&mut shown).collect() }
+    }
 }
 
 /// The nodes without a cluster that one of them sees, itself among them: ascending, and of many the lowest.

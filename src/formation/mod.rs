@@ -36,8 +36,8 @@ pub use identity::{
 };
 pub use meeting::{Meeting, Named, Reception, Verdict, joining_state, receive};
 pub use message::{
-    ABSORBED_MAX, Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, Question, Standing,
-    VIEW_NODES_MAX, View, Welcome,
+    ABSORBED_MAX, Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, PLACE_BYTES_MAX,
+    PLACES_MAX, Question, Standing, VIEW_NODES_MAX, View, Welcome,
 };
 pub use record::{IDENTITY_NAMES, RecordError};
 pub use runs::{Stale, judge_run, judge_runs, later_run};

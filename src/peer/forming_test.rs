@@ -4,8 +4,11 @@ use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 
 use super::*;
-use crate::formation::Introduction;
-use crate::ids::Incarnation;
+use crate::command::MemberAttributes;
+use crate::formation::{ClusterRoot, Generation, Introduction, PLACE_BYTES_MAX, PLACES_MAX, Welcome};
+use crate::ids::{Incarnation, MemberId};
+use crate::limits::{ADMITTED_MEMBERS_MAX, NODE_NAME_BYTES_MAX};
+use crate::store::Member;
 
 /// A node that remembers by whom it was asked.
 struct Node {
@@ -270,4 +273,48 @@ fn impostor(forge: fn(&[u8]) -> [u8; PROOF_BYTES]) -> (SocketAddr, JoinHandle<()
         }));
     };
     (address, thread::spawn(work))
+}
+
+/// Members publish what they like of themselves, long after they were let in.
+#[test]
+fn a_welcome_fits_into_a_message_whatever_its_members_publish() {
+    let urls = |count: usize, bytes: usize| (0..count).map(|n| format!("{n:0>bytes$}")).collect::<Vec<_>>();
+    let member = |n: usize, name: usize, peer_urls: Vec<String>| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        let id = MemberId(1 + n as u64);
+        let attributes = MemberAttributes {
+            member: id,
+            name: "x".repeat(name),
+            peer_urls,
+            client_urls: urls(64, 128),
+            incarnation: 1,
+            boot_nonce: 7,
+        };
+        Member { key: Some(PublicKey(key)), votes: n < 7, attributes }
+    };
+    let welcome = |members: &[Member]| {
+        let welcome = Welcome::of(ClusterRoot([5; 32]), Generation(1), MemberId(1), members);
+        let bytes = Answer::Welcome(Box::new(welcome)).encode();
+        assert!(bytes.len() + HEAD_BYTES <= MESSAGE_BYTES_MAX, "{} bytes", bytes.len());
+        let Ok(Answer::Welcome(welcome)) = Answer::decode(&bytes) else { panic!("it is understood") };
+        let identity = |member: &Member| (member.id(), member.key, member.votes, member.run());
+        assert!(welcome.members.iter().map(identity).eq(members.iter().map(identity)), "all are known");
+        welcome.members
+    };
+    // What is let in by itself is told whole.
+    let full: Vec<Member> = (0..ADMITTED_MEMBERS_MAX)
+        .map(|n| member(n, NODE_NAME_BYTES_MAX, urls(PLACES_MAX, PLACE_BYTES_MAX)))
+        .collect();
+    for (told, member) in welcome(&full).iter().zip(&full) {
+        assert_eq!(
+            (&told.attributes.name, &told.attributes.peer_urls),
+            (&member.attributes.name, &member.attributes.peer_urls)
+        );
+    }
+    let more: Vec<Member> = (0..4 * ADMITTED_MEMBERS_MAX).map(|n| member(n, 4000, urls(16, 4000))).collect();
+    assert!(welcome(&more).iter().all(|told| told.attributes.peer_urls.is_empty()));
+    let many: Vec<Member> = (0..4 * ADMITTED_MEMBERS_MAX).map(|n| member(n, 255, urls(40, 128))).collect();
+    let told = welcome(&many);
+    assert_eq!(told[0].attributes.peer_urls.len(), PLACES_MAX);
 }
