@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use smol::Timer;
+use smol::future::or;
 
 use crate::command::CharterCommand;
 use crate::config::TrustMode;
@@ -15,8 +16,8 @@ use crate::runtime::clock::Clock;
 use crate::store::Charter;
 use crate::time::Instant;
 
-/// How often is looked who leads, while something ends by the running time; and the pause before time that could not be noted is noted again.
-const LOOK: Duration = Duration::from_secs(5);
+/// The pause before time that could not be noted is noted again.
+const NOTE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Counts running time for as long as this member leads, or nothing else would.
 #[derive(Debug, Default)]
@@ -82,7 +83,7 @@ pub(super) async fn keep_time(handle: Handle, clock: Clock, trust: TrustMode) {
     let mut time = RunningTime::default();
     let mut was_open = false;
     loop {
-        let changed = handle.charter_changed();
+        let changed = or(handle.charter_changed(), handle.leader_changed());
         let charter = handle.view().facts().charter.clone();
         // Elsewhere nobody came in by it.
         if was_open && !charter.is_open() && trust == TrustMode::LanOpen {
@@ -96,12 +97,10 @@ pub(super) async fn keep_time(handle: Handle, clock: Clock, trust: TrustMode) {
                 Ok(_) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "could not note how long the cluster has run; trying again");
-                    LOOK
+                    NOTE_AGAIN
                 }
             },
-            Next::At(at) => clock.until(at).min(LOOK),
-            // Another member leads, which this one may have to do soon.
-            Next::Rest if charter.next_deadline().is_some() => LOOK,
+            Next::At(at) => clock.until(at),
             Next::Rest => {
                 changed.await;
                 continue;
@@ -110,7 +109,7 @@ pub(super) async fn keep_time(handle: Handle, clock: Clock, trust: TrustMode) {
         let late = async {
             Timer::after(pause).await;
         };
-        smol::future::or(changed, late).await;
+        or(changed, late).await;
     }
 }
 

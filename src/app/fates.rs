@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use smol::Timer;
+use smol::future::or;
 
 use super::admission::Desk;
 use super::data_dir::DataDir;
@@ -27,8 +28,10 @@ use crate::store::Dissolution;
 use crate::time::Instant;
 use crate::wal::{EntryKind, LogEntry};
 
-/// How often is looked whether there is a leader.
+/// How often is looked whether there is a leader, ...
 const LOOK: Duration = Duration::from_secs(2);
+/// ... and how often while there is one: its end is heard of, but not where a member that never votes merely reaches it no more.
+const LOOK_LED: Duration = Duration::from_secs(10);
 /// After so long without one other clusters are asked: no election takes as long.
 const ASK_AFTER: Duration = Duration::from_secs(10);
 /// After so long without one, of running time, a member that nothing depends on begins anew.
@@ -173,11 +176,16 @@ impl Fates {
 
     async fn parting(&self) -> Parting {
         let (mut silence, mut said) = (Silence::default(), Said::default());
+        let mut pause = LOOK;
         loop {
-            Timer::after(LOOK).await;
+            let late = async {
+                Timer::after(pause).await;
+            };
+            or(self.desk.handle.leader_changed(), late).await;
             let silent = silence.look(self.desk.clock.now(), self.is_led());
-            if silent.is_zero() {
-                said = Said::default();
+            pause = LOOK;
+            if self.is_led() {
+                (said, pause) = (Said::default(), LOOK_LED);
             }
             if silent >= ASK_AFTER
                 && let Some(tombstone) = self.told(&mut said).await
@@ -290,7 +298,7 @@ fn sentence(facts: &Facts, me: MemberId, applied: LogIndex, silent: Duration) ->
 pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
     let kept = {
         let path = path.clone();
-        smol::unblock(move || DataDir::tombstones(&path)).await
+        handle.blocking(move || DataDir::tombstones(&path)).await
     };
     let kept = match kept {
         Ok(kept) if kept.is_empty() => return,
@@ -311,7 +319,7 @@ pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
             }
         }
     }
-    if let Err(error) = smol::unblock(move || DataDir::forget_tombstones(&path)).await {
+    if let Err(error) = handle.blocking(move || DataDir::forget_tombstones(&path)).await {
         tracing::warn!(error = %super::chain(&error), "cannot remove what became of former clusters");
     }
 }

@@ -204,6 +204,11 @@ impl Peers {
     /// one's state is.
     async fn newer_roster(&self, held: LogIndex, members: impl Iterator<Item = MemberId> + Clone) -> Roster {
         loop {
+            let changed = self.handle.leader_changed();
+            if self.handle.status().leader.is_some() {
+                changed.await;
+                continue;
+            }
             Timer::after(LEADERLESS).await;
             if self.handle.status().leader.is_some() {
                 continue;

@@ -152,6 +152,8 @@ pub(super) struct Shared {
     pub(super) membership: Milestone,
     /// Counts the changes of the charter that can be read.
     pub(super) charter: Milestone,
+    /// Counts the changes of the leader that this member knows.
+    pub(super) leaders: Milestone,
     /// Counts the times that there was no leader for too long.
     pub(super) leader_losses: Milestone,
     pub(super) file_bytes: AtomicU64,
@@ -422,6 +424,11 @@ impl Handle {
         self.next_of(|shared| &shared.charter)
     }
 
+    /// Resolves when the leader that [`Handle::status`] names, or that there is none, has changed since this call.
+    pub fn leader_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.next_of(|shared| &shared.leaders)
+    }
+
     fn next_of(&self, counts: fn(&Shared) -> &Milestone) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);
         let next = counts(&shared).value() + 1;
@@ -507,6 +514,7 @@ impl Shared {
             others_vote: AtomicBool::new(others_vote),
             membership: Milestone::default(),
             charter: Milestone::default(),
+            leaders: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
             status: Mutex::new(CoreStatus::default()),

@@ -326,6 +326,7 @@ fn publish_status(context: &Context, standing: &mut Standing, new: CoreStatus) {
     }
     if old.leader != new.leader {
         metrics.leader_changes.add(1);
+        shared.leaders.reach(shared.leaders.value() + 1);
         tracing::info!(
             leader = new.leader.map(tracing::field::display),
             term = new.term.0,
@@ -368,6 +369,7 @@ fn stop(context: &Context) {
     shared.reads.expire(never, || Err(ServeError::Stopped));
     shared.leases.expire(never, || Err(ServeError::Stopped));
     shared.compacted.close();
+    shared.leaders.close();
     shared.leader_losses.close();
     shared.membership.close();
     shared.charter.close();
