@@ -44,7 +44,7 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
 #[test]
 fn a_crash_at_any_operation_around_deletions_by_the_store_loses_nothing() {
     let whole = run(Plan::script_sweeps, None);
-    assert!(whole.swept >= 3 && whole.swept_leases >= 3, "{whole:?}");
+    assert!(whole.swept >= 3, "{whole:?}");
     for at in points(Plan::script_sweeps) {
         let survival = SURVIVALS[usize::try_from(at % 3).expect("small")];
         run(Plan::script_sweeps, Some(CrashPoint { host: 0, at, survival, again: None }));
