@@ -1,12 +1,12 @@
 //! Members that come and go while clients write.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use covey::wire::etcdserverpb as pb;
 use smol::{block_on, stream};
 
 use crate::client::{cluster_client, in_time, kv_client, maintenance_client, put, watch};
-use crate::process::{Cluster, Host, until, wait};
+use crate::process::{Cluster, Host, now, until, wait};
 
 /// What a second is on a busy machine; less than a request may take that waits for a leader in vain.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -211,7 +211,7 @@ fn a_removed_member_is_cut_off_at_once_from_members_and_clients() {
             cluster.hosts[gone].signal("-STOP");
         }
         remove(&cluster.hosts[others[0]], id).unwrap();
-        let answered = Instant::now();
+        let answered = now();
         for other in others {
             until("the end of its connections", || {
                 let closed = "a member is trusted no longer; its connections are closed";
