@@ -267,7 +267,7 @@ pub const CLIENT_LIST: Command = Command {
     name: "client list",
     alias: None,
     usage: "[flags]",
-    about: "Print the clients whose certificates are accepted: name, SHA-256 of the public key, whether to be renewed",
+    about: "Print the clients whose certificates are accepted: name, SHA-256 of the key, whether to be renewed",
     details: "",
     flags: &[],
 };
