@@ -45,6 +45,8 @@ pub trait Host: Send + Sync {
     fn comes_in(&self) -> ComesIn;
     /// For how long it has run.
     fn up(&self) -> Duration;
+    /// In which parts the box is other hardware than at the last start, if it is.
+    fn other_hardware(&self) -> Option<String>;
     /// The nodes that have asked to be let in, and that nothing lets in.
     fn pending(&self) -> Vec<PendingNode>;
     /// The other clusters that this one cannot become one with.
@@ -253,6 +255,7 @@ impl Admin for AdminService {
             cluster: Some(cluster),
             waits_for: String::new(),
             seen: self.strangers(self.node.handle().view().facts()),
+            other_hardware: self.host.other_hardware().unwrap_or_default(),
         }))
     }
 

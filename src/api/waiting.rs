@@ -189,6 +189,7 @@ impl Service<tonic::Request<pb::StatusRequest>> for Says {
             cluster: None,
             waits_for,
             seen: around.into_iter().map(sighting).collect(),
+            other_hardware: String::new(),
         })))
     }
 }

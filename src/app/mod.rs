@@ -16,6 +16,7 @@ mod fates;
 mod fingerprint;
 mod forming;
 mod gather;
+mod hardware;
 mod image_file;
 mod lan;
 mod metrics;

@@ -33,6 +33,8 @@ pub(super) struct Operator {
     pub(super) clock: Clock,
     /// When the node began to serve.
     pub(super) began: Instant,
+    /// In what the box is another one than at the last start.
+    pub(super) other_hardware: Option<String>,
 }
 
 impl Host for Operator {
@@ -46,6 +48,10 @@ impl Host for Operator {
 
     fn up(&self) -> Duration {
         self.clock.now().since(self.began)
+    }
+
+    fn other_hardware(&self) -> Option<String> {
+        self.other_hardware.clone()
     }
 
     fn pending(&self) -> Vec<PendingNode> {

@@ -27,6 +27,7 @@ use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
 use super::fates::{self, Decision, Departure, Tail};
 use super::forming;
 use super::gather;
+use super::hardware;
 use super::lan::Lan;
 use super::metrics::metrics_text;
 use super::operator::Operator;
@@ -176,6 +177,7 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     let started: Arc<OnceLock<Handle>> = Arc::default();
     note_damage(config, &started);
     let opened = DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?;
+    let other_hardware = hardware::look(&config.data_dir);
     let own = match &opened {
         _ if !config.is_automatic() => None,
         // One that somebody founded stays what it is, whatever the next start is told.
@@ -215,7 +217,7 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
         let (lan, cluster) = (Arc::clone(lan), identity.cluster());
         tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name()));
     }
-    let place = Place { name, identity, tail, ended: Arc::default(), trust, lan, tls };
+    let place = Place { name, identity, tail, ended: Arc::default(), trust, lan, tls, other_hardware };
     let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
     let end = match outcome {
         Ok(end) => end,
@@ -374,6 +376,8 @@ struct Place {
     /// Where it finds others, if it does.
     lan: Option<Arc<Lan>>,
     tls: ClientTls,
+    /// In what its box is another one than at the last start.
+    other_hardware: Option<String>,
 }
 
 /// Whether a state is that of a cluster that formed by itself, or of a node on its way into one, which knows nothing of it yet.
@@ -510,7 +514,8 @@ fn beside(
         found: lan.clone().map(|lan| (lan, desk, ordered)),
     };
     let (lan, trust) = (lan.clone(), config.peer.trust);
-    Ok((members, Operator { lan, trust, pending, conflicts, orders, clock, began: clock.now() }))
+    let (began, other_hardware) = (clock.now(), place.other_hardware.clone());
+    Ok((members, Operator { lan, trust, pending, conflicts, orders, clock, began, other_hardware }))
 }
 
 /// Waits for a signal, a fault, or word that this member has no part in its cluster any more.

@@ -233,9 +233,10 @@ fn clock(unix_seconds: i64) -> Check {
 fn cluster(checks: &mut Vec<Check>, status: &pb::StatusResponse, port: u16) {
     let verdict = status::judge(status);
     // Where something else is wrong, it is part of what is to be done about it.
-    let renewals = status.cluster.iter().filter(|_| verdict.healthy).flat_map(status::renewals);
+    let remarks = status.cluster.iter().flat_map(status::renewals).chain(status::other_hardware(status));
+    let remarks: Vec<_> = remarks.filter(|_| verdict.healthy).collect();
     checks.push(if verdict.healthy { ok(verdict.line) } else { fail(verdict.line, verdict.next.join("; ")) });
-    checks.extend(renewals.map(|(found, advice)| warn(found, advice)));
+    checks.extend(remarks.into_iter().map(|(found, advice)| warn(found, advice)));
     let members = status.cluster.as_ref().map(|cluster| &cluster.members[..]).unwrap_or_default();
     let own = status.cluster.as_ref().map_or(0, |cluster| cluster.member);
     for member in members.iter().filter(|member| member.id != own && !member.fingerprint.is_empty()) {

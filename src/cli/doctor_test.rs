@@ -96,6 +96,17 @@ fn what_the_server_knows_is_told() {
     };
     let status =
         pb::StatusResponse { cluster: Some(cluster), seen: vec![seen], ..pb::StatusResponse::default() };
+    let alone = pb::Cluster { leader: 1, outdated_clients: 1, ..pb::Cluster::default() };
+    let alone = pb::StatusResponse {
+        cluster: Some(alone),
+        other_hardware: "disk".into(),
+        ..pb::StatusResponse::default()
+    };
+    let checks = judge(Path::new(PATH), 2380, &well(), &Ok(alone));
+    for remark in ["clients to be renewed", "this box is other hardware"] {
+        let check = checks.iter().find(|check| check.found.starts_with(remark)).unwrap();
+        assert!(check.level == Level::Warn && !check.advice.is_empty(), "{check:?}");
+    }
     let findings = Findings { peer_port_is_bound: true, ..well() };
     let checks = judge(Path::new(PATH), 2380, &findings, &Ok(status.clone()));
     let found = |text: &str| checks.iter().find(|check| check.found.contains(text)).map(|check| check.level);

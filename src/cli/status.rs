@@ -32,8 +32,16 @@ fn sick(line: String, next: &[&str]) -> Verdict {
 pub fn judge(status: &pb::StatusResponse) -> Verdict {
     let mut verdict = verdict(status);
     let renewals = status.cluster.iter().flat_map(renewals);
-    verdict.next.extend(renewals.map(|(found, advice)| format!("{found}: {advice}")));
+    let remarks = renewals.chain(other_hardware(status));
+    verdict.next.extend(remarks.map(|(found, advice)| format!("{found}: {advice}")));
     verdict
+}
+
+/// That the box is another one than at the last start, and what to do about it.
+pub fn other_hardware(status: &pb::StatusResponse) -> Option<(String, &'static str)> {
+    const ADVICE: &str = "if its disk was copied, stop one of the two boxes and type \"covey prepare-image\" there; if it was repaired, the next start says no more of it";
+    let parts = Some(&status.other_hardware).filter(|parts| !parts.is_empty())?;
+    Some((format!("this box is other hardware than at its last start ({parts})"), ADVICE))
 }
 
 /// Clients that know servers by an authority that was replaced, and what to do about it.
@@ -319,6 +327,7 @@ fn as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_json::Value 
         "fingerprint": status.fingerprint,
         "up_seconds": status.up_seconds,
         "waits_for": status.waits_for,
+        "other_hardware": status.other_hardware,
         "cluster": cluster,
         "seen": status.seen.iter().map(seen).collect::<Vec<_>>(),
     })

@@ -97,6 +97,14 @@ fn clients_that_are_to_be_renewed_are_no_illness_and_are_counted() {
 }
 
 #[test]
+fn other_hardware_is_an_alarm_and_no_illness() {
+    let verdict = judge(&pb::StatusResponse { other_hardware: "disk, network card".into(), ..of(three()) });
+    assert!(verdict.healthy);
+    let expected = "this box is other hardware than at its last start (disk, network card): ";
+    assert!(verdict.next.len() == 1 && verdict.next[0].starts_with(expected), "{verdict:?}");
+}
+
+#[test]
 fn what_is_wrong_is_named_with_what_to_do() {
     let cases: [(&str, Change); 10] = [
         ("degraded: box3 not reached; leader box2", Box::new(|c| c.members[2].reached = false)),

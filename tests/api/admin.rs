@@ -306,12 +306,13 @@ fn the_status_is_of_the_node_and_of_all_that_is_around_it() {
                 seen(0xa2, None),
                 seen(0xa3, Some(0xdd)),
             ]),
+            other_hardware: Some("disk".into()),
             ..Around::default()
         };
         let server = with(around).await;
         let mut client = AdminClient::new(server.channel().await);
         let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
-        assert_eq!(status.up_seconds, 77);
+        assert_eq!((status.up_seconds, &status.other_hardware[..]), (77, "disk"));
         let why: Vec<&str> = status.seen.iter().map(|node| &node.why[..]).collect();
         let expected =
             ["it waits for an operator's approval", "it is in no cluster yet", "it is in another cluster"];

@@ -17,6 +17,7 @@ pub struct Around {
     pub conflicts: Mutex<Vec<ClusterBeside>>,
     pub seen: Mutex<Vec<SeenNode>>,
     pub comes_in: ComesIn,
+    pub other_hardware: Option<String>,
 }
 
 impl Host for Around {
@@ -26,6 +27,10 @@ impl Host for Around {
 
     fn up(&self) -> Duration {
         Duration::from_secs(77)
+    }
+
+    fn other_hardware(&self) -> Option<String> {
+        self.other_hardware.clone()
     }
 
     fn pending(&self) -> Vec<PendingNode> {
