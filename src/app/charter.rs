@@ -16,6 +16,8 @@ use crate::runtime::clock::Clock;
 use crate::store::Charter;
 use crate::time::Instant;
 
+/// How often a leader that counts looks at the clock: up to then is known what it has counted when it ceases to lead.
+const LOOK: Duration = Duration::from_secs(5);
 /// The pause before time that could not be noted is noted again.
 const NOTE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -92,7 +94,7 @@ pub(super) async fn keep_time(handle: Handle, clock: Clock, trust: TrustMode) {
         was_open = charter.is_open();
         let status = handle.status();
         let pause = match time.look(clock.now(), status.leads(), &charter) {
-            Next::Note(_) if status.leader.is_none() => LOOK,
+            Next::Note(_) if status.leader.is_none() => NOTE_AGAIN,
             Next::Note(to) => match handle.change_charter(CharterCommand::Elapsed { to }).await {
                 Ok(_) => continue,
                 Err(error) => {
@@ -100,7 +102,7 @@ pub(super) async fn keep_time(handle: Handle, clock: Clock, trust: TrustMode) {
                     NOTE_AGAIN
                 }
             },
-            Next::At(at) => clock.until(at),
+            Next::At(at) => clock.until(at).min(LOOK),
             Next::Rest => {
                 changed.await;
                 continue;
