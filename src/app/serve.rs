@@ -578,7 +578,10 @@ async fn left(handle: &Handle) -> Result<End, ServeFailure> {
 async fn wind_down(running: &Running, api: &Api, stop: Stop) -> Result<(), ServeFailure> {
     running.handle().step_down().await;
     stop.announce();
-    drain(api, DRAIN_MAX).await;
+    // Who was removed can bring nothing to its end any more.
+    if !running.handle().was_removed() {
+        drain(api, DRAIN_MAX).await;
+    }
     // Whoever still waits for a write is told so on an open connection.
     running.close();
     drain(api, GOODBYE_MAX).await;

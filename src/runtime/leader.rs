@@ -168,6 +168,11 @@ impl Handle {
         self.once(|shared| &shared.removal)
     }
 
+    /// Whether it was.
+    pub fn was_removed(&self) -> bool {
+        self.0.removal.value() > 0
+    }
+
     /// Other members say that this one was removed. It may never hear of that otherwise: nobody sends it the log any more.
     pub fn peer_says_removed(&self) {
         self.0.removal.reach(1);

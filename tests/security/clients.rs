@@ -72,7 +72,7 @@ const CALLS: &[(&str, u32)] = &[
     // Nobody has these.
     ("etcdserverpb.Auth/AuthEnable", 12),
     ("etcdserverpb.Auth/Authenticate", 12),
-    ("v3electionpb.Election/Campaign", 12),
+    ("v3electionpb.Election/Leader", 2),
     ("covey.v1.Nothing/There", 12),
 ];
 
