@@ -24,6 +24,8 @@ use crate::mvcc::{Allowance, View};
 use crate::runtime::{Handle, Watching};
 use crate::watch::{CreateRequest, Filters, Message, Request};
 
+/// Whoever waits keeps the name in memory, for as long as it likes.
+const NAME_BYTES_MAX: usize = 4096;
 /// The time to live, in seconds, of a lease that a contender without one is granted. Nobody renews it but its holder.
 const LEASE_TTL: i64 = 60;
 
@@ -51,8 +53,11 @@ pub struct Contender {
 
 impl Contest {
     /// The contest for `name`; waits in it end when the end is announced.
-    pub fn new(node: Node, stopping: Stopping, name: &[u8]) -> Self {
-        Self { node, stopping, prefix: [name, b"/"].concat().into() }
+    pub fn new(node: Node, stopping: Stopping, name: &[u8]) -> Result<Self, Status> {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(errors::name_too_long());
+        }
+        Ok(Self { node, stopping, prefix: [name, b"/"].concat().into() })
     }
 
     /// All contenders.
@@ -85,12 +90,14 @@ impl Contest {
         };
         let place = found.as_ref().map_or(revision, |kv| kv.create_revision);
         let handle = self.node.handle().clone();
-        Ok(Contender { handle, key, place, found, entered: revision, leaves: true })
+        // Who was in before may have its turn already, or wait by another call.
+        let leaves = found.is_none();
+        Ok(Contender { handle, key, place, found, entered: revision, leaves })
     }
 
     /// Waits until nobody is before `contender`. Answers the revision at which that was seen; `None` when it has lost its own place meanwhile,
     /// with its lease or by somebody's deletion.
-    pub async fn turn(&self, contender: &Contender) -> Result<Option<Revision>, Status> {
+    pub async fn turn(&self, contender: &mut Contender) -> Result<Option<Revision>, Status> {
         let mut waited = false;
         loop {
             // Whoever entered before has a smaller place, which it can lose and never have again: also an old state, if it has the contender, shows
@@ -109,6 +116,7 @@ impl Contest {
                 ..one_by(self.range(), SortOrder::Descend)
             };
             let Some(before) = self.first(view, before).await? else { return Ok(Some(revision)) };
+            contender.leaves = true;
             let keys = [before.key, contender.key.clone()].map(KeyRange::single);
             let deletions = Filters { no_put: true, no_delete: false };
             self.unless_stopped(self.news_of(keys, revision, deletions)).await?;

@@ -47,7 +47,7 @@ impl ElectionService {
         Self { node, stopping }
     }
 
-    fn contest(&self, name: &[u8]) -> Contest {
+    fn contest(&self, name: &[u8]) -> Result<Contest, Status> {
         Contest::new(self.node.clone(), self.stopping.clone(), name)
     }
 
@@ -74,14 +74,17 @@ impl Election for ElectionService {
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
         let pb::CampaignRequest { name, lease, value } = request.into_inner();
+        let contest = self.contest(&name)?;
         let lease = lease_of(&self.node, lease).await?;
-        let contest = self.contest(&name);
         let mut contender = contest.enter(lease, value.clone()).await?;
         let (key, place) = (contender.key.clone(), contender.place);
-        if contender.found.as_ref().is_some_and(|found| found.value != value) {
+        if contender.found.take().is_some_and(|found| found.value != value) {
             self.replace(&key, place, value, lease).await?;
+        } else {
+            // It may take long from here on.
+            drop(value);
         }
-        contest.turn(&contender).await?.ok_or_else(errors::not_elected)?;
+        contest.turn(&mut contender).await?.ok_or_else(errors::not_elected)?;
         contender.stay();
         // As of the entry, also after a wait: etcd's is.
         let header = Some(self.node.header(contender.entered));
@@ -104,7 +107,7 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
-        let (revision, owner) = self.contest(&request.into_inner().name).owner().await?;
+        let (revision, owner) = self.contest(&request.into_inner().name)?.owner().await?;
         let kv = Some(render::key_value(owner.ok_or_else(errors::nobody_elected)?));
         Ok(Response::new(pb::LeaderResponse { header: Some(self.node.header(revision)), kv }))
     }
@@ -115,7 +118,7 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let contest = self.contest(&request.into_inner().name);
+        let contest = self.contest(&request.into_inner().name)?;
         let observer = Observer { contest, node: self.node.clone(), follows: None, news: VecDeque::new() };
         let leaders = stream::try_unfold(observer, |mut observer| async move {
             let (revision, kv) = observer.contest.clone().unless_stopped(observer.next()).await?;

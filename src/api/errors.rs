@@ -252,6 +252,11 @@ pub fn session_expired() -> Status {
     Status::unknown("mutex: session is expired")
 }
 
+/// The name of a lock or an election is longer than is kept for whoever waits.
+pub fn name_too_long() -> Status {
+    Status::invalid_argument("covey: the name is too long")
+}
+
 /// Whoever speaks for an election has not won it, or has lost it again.
 pub fn not_elected() -> Status {
     Status::unknown("election: not leader")

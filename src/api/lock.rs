@@ -30,10 +30,10 @@ impl LockService {
 impl Lock for LockService {
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
         let request = request.into_inner();
+        let contest = Contest::new(self.node.clone(), self.stopping.clone(), &request.name)?;
         let lease = lease_of(&self.node, request.lease).await?;
-        let contest = Contest::new(self.node.clone(), self.stopping.clone(), &request.name);
         let mut contender = contest.enter(lease, Bytes::new()).await?;
-        let held = contest.turn(&contender).await?.ok_or_else(errors::session_expired)?;
+        let held = contest.turn(&mut contender).await?.ok_or_else(errors::session_expired)?;
         contender.stay();
         let header = Some(self.node.header(held));
         Ok(Response::new(pb::LockResponse { header, key: contender.key.clone() }))

@@ -73,7 +73,9 @@ pub(super) fn gather(
     let executor = LocalExecutor::new();
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
-    let claim = trust.token.as_ref().map(|token| token.id().0.to_vec()).unwrap_or_default();
+    // Its token was for the cluster that it has left; the other one knows its key.
+    let token = trust.token.as_ref().filter(|_| fresh.winner.is_none());
+    let claim = token.map(|token| token.id().0.to_vec()).unwrap_or_default();
     let knows_others = trust.secret.is_some() || trust.token.is_some() || !trust.fingerprints.is_empty();
     let guarded = config.trust == TrustMode::Locked && !knows_others;
     let port = Rc::new(Forming::start(&fresh.key, config.listen.address, trust, answerer(asked), clock)?);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::data_dir::{ARCHIVE_NAME, OpenError, failed};
 use super::hardware::HARDWARE_NAMES;
-use crate::formation::{IDENTITY_NAMES, STATE_NAMES};
+use crate::formation::{IDENTITY_NAMES, STATE_NAMES, TOMBSTONE_NAMES};
 use crate::runtime::files::{DirectoryLock, RealDirectory};
 
 /// Why the disk is not scrubbed, or only in part; then it can be done again.
@@ -31,7 +31,12 @@ impl Scrub {
         let lock =
             RealDirectory::open(path).and_then(|directory| directory.lock()).map_err(OpenError::from)?;
         // The identity first: what must never be on two disks is the key. Without it, nothing starts on the rest.
-        let ours = IDENTITY_NAMES.iter().chain(&STATE_NAMES).chain([&ARCHIVE_NAME]).chain(&HARDWARE_NAMES);
+        let ours = IDENTITY_NAMES
+            .iter()
+            .chain(&STATE_NAMES)
+            .chain([&ARCHIVE_NAME])
+            .chain(&HARDWARE_NAMES)
+            .chain(&TOMBSTONE_NAMES);
         let goes: Vec<PathBuf> = ours.map(|name| path.join(name)).filter(|entry| entry.exists()).collect();
         let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = entries.map_err(failed("list", path))?;

@@ -45,4 +45,6 @@ pub use secret::{
     Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,
 };
 pub use token::{JoinToken, TOKEN_BYTES, TokenError};
-pub use tombstone::{Doubt, believe, drop_tombstones, keep_tombstones, kept_tombstones, sign, taken_along};
+pub use tombstone::{
+    Doubt, TOMBSTONE_NAMES, believe, drop_tombstones, keep_tombstones, kept_tombstones, sign, taken_along,
+};

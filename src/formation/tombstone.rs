@@ -29,6 +29,8 @@ const BY_ITSELF: &[u8] = b"covey tombstone 1";
 const ORDERED: &[u8] = b"covey yield 1";
 const NAME: &str = "tombstones";
 const TEMPORARY: &str = "tombstones.tmp";
+/// All files of it.
+pub const TOMBSTONE_NAMES: [&str; 2] = [NAME, TEMPORARY];
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 3;
 const FILE_BYTES_MAX: usize = HEAD_BYTES + TOMBSTONES_MAX * TOMBSTONE_BYTES + 4;

@@ -132,6 +132,8 @@ impl Machine {
             let fingerprint = key.fingerprint();
             charter.approved.retain(|approved| *approved != fingerprint);
             match by {
+                // Who was in comes in by nothing of these.
+                _ if left.is_some() => {}
                 Admission::Window => prolong(&mut charter.window, charter.elapsed),
                 Admission::Token(id) => {
                     if let Some(token) = charter.tokens.iter_mut().find(|token| token.id == id) {

@@ -143,6 +143,7 @@ fn who_begins_anew_after_it_was_a_member_is_another_member() {
     assert!(facts.members.iter().all(|member| member.id() != id));
     assert_eq!(facts.removed, [(id, None)], "the id is gone for good, and the key is not barred");
     assert_eq!(again(&mut rig, 6), other);
+    assert!(!rig.charter().is_open(), "nobody else comes in for it");
     rig.check_digest();
 }
 

@@ -131,7 +131,9 @@ impl Machine {
         let facts = self.tip.facts_mut();
         for gone in facts.members.extract_if(.., |member| member.id() == id) {
             if facts.removed.len() == REMOVED_MEMBERS_MAX {
-                facts.removed.remove(0);
+                // What bars nobody goes first.
+                let oldest = facts.removed.iter().position(|(_, key)| key.is_none()).unwrap_or(0);
+                facts.removed.remove(oldest);
             }
             told = barred(&gone);
             facts.removed.push((id, told));

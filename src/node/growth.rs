@@ -86,9 +86,10 @@ pub(super) struct Outlook<'a> {
 }
 
 impl Outlook<'_> {
-    /// Members whose nodes are known; a place that waits for one counts for nothing.
+    /// Members whose nodes have come. A place that waits for one counts for nothing, nor does a node that was let in and is elsewhere: of a cluster that was to
+    /// become a part of this one and has not, for example.
     fn members(&self) -> impl Iterator<Item = &Target> {
-        self.wanted.targets.iter().filter(|target| target.bound)
+        self.wanted.targets.iter().filter(|target| target.bound && (target.came || target.votes))
     }
 
     fn voters(&self) -> impl Iterator<Item = MemberId> {

@@ -29,7 +29,8 @@ struct Rig {
 impl Rig {
     /// Of so many members, these vote.
     fn new(members: u64, voters: &[u64]) -> Self {
-        let target = |id| Target { member: MemberId(id), bound: true, votes: voters.contains(&id) };
+        let target =
+            |id| Target { member: MemberId(id), bound: true, votes: voters.contains(&id), came: true };
         let targets = (1..=members).map(target).collect();
         let wanted = Membership { targets, automatic: true, committed: true, ..Membership::default() };
         let mut rig = Self {

@@ -30,6 +30,8 @@ pub struct Target {
     pub bound: bool,
     /// It is to vote.
     pub votes: bool,
+    /// Its node has come, and said so.
+    pub came: bool,
 }
 
 /// What the configuration is to be.
@@ -94,6 +96,7 @@ impl Membership {
             member: member.id(),
             bound: member.key.is_some(),
             votes: member.votes,
+            came: member.run().is_some(),
         };
         Self {
             targets: facts.members.iter().map(target).collect(),
@@ -238,7 +241,8 @@ mod tests {
     }
 
     fn voters(members: &[u64]) -> Membership {
-        let target = |member: &u64| Target { member: MemberId(*member), bound: true, votes: true };
+        let target =
+            |member: &u64| Target { member: MemberId(*member), bound: true, votes: true, came: true };
         Membership { targets: members.iter().map(target).collect(), ..Membership::default() }
     }
 

@@ -528,6 +528,33 @@ fn a_guarded_node_joins_nobody_and_founds_only_where_it_is_alone() {
     assert_eq!(guarded.end, Some(End::Found { alone: true, with: Vec::new() }));
 }
 
+/// It was told whom to trust: the cluster that its last one was given up for has its key.
+#[test]
+fn a_guarded_node_that_has_left_a_cluster_joins_the_other_one_and_nothing_else() {
+    let left = || {
+        let mut guarded = Fixture::of(0, None, &[], true);
+        guarded.gathering.prefers = Some(ClusterId(7));
+        guarded
+    };
+    let hears = |guarded: &mut Fixture, n: usize, cluster: u64| {
+        guarded.gathering.handle_sighting(guarded.now, Whom::Node(node(n)), true);
+        let ask = guarded.gathering.neighbours.ask(guarded.now, Whom::Node(node(n)), Matter::Probe);
+        guarded.gathering.handle_answer(guarded.now, ask, keys()[n], member(cluster, true));
+        guarded.drain();
+    };
+    let mut alone = left();
+    assert_eq!(alone.until(600.0).state(), State::Joining(ClusterId(7)), "it founds nothing");
+    assert_eq!(alone.end, None);
+    hears(&mut alone, 1, 4);
+    assert_eq!((alone.state(), alone.asked.len()), (State::Joining(ClusterId(7)), 0));
+    hears(&mut alone, 2, 7);
+    assert!(
+        matches!(alone.asked[..], [(_, whom, Question::Join { .. })] if whom == node(2)),
+        "{:?}",
+        alone.asked
+    );
+}
+
 #[test]
 fn where_nodes_never_see_the_same_the_lowest_goes_on_in_the_end() {
     let mut lowest = Fixture::new(0, None).with(1, &[0, 1, 2]);

@@ -547,7 +547,7 @@ impl Gathering {
 
     fn join(&mut self, now: Instant) {
         let is_late = now >= self.joining.not_before && self.begun().is_some();
-        if self.guarded || self.joining.ask.is_some() || !is_late {
+        if self.guarded && self.prefers.is_none() || self.joining.ask.is_some() || !is_late {
             return;
         }
         let clusters = self.clusters_to_ask(now);

@@ -121,7 +121,7 @@ impl Gathering {
         })
     }
 
-    /// The cluster to join: the one for which this node has left another. Otherwise what users have written counts more than what is new, and of equals the lower number, as between clusters that meet. Two that users have
+    /// The cluster to join: the one for which this node has left another, and for a guarded one, there or not, no other. Otherwise what users have written counts more than what is new, and of equals the lower number, as between clusters that meet. Two that users have
     /// written to are an operator's to choose from.
     pub(super) fn cluster(&self, now: Instant) -> Result<Option<ClusterId>, Vec<ClusterId>> {
         let (mut committed, mut all): (Vec<ClusterId>, Vec<ClusterId>) = (Vec::new(), Vec::new());
@@ -131,7 +131,7 @@ impl Gathering {
                 committed.push(standing.cluster);
             }
         }
-        if let Some(winner) = self.prefers.filter(|winner| all.contains(winner)) {
+        if let Some(winner) = self.prefers.filter(|winner| self.guarded || all.contains(winner)) {
             return Ok(Some(winner));
         }
         committed.sort_unstable();
@@ -180,6 +180,7 @@ impl Gathering {
             return Some(State::Invited(self.told_at_the_door()));
         }
         if self.guarded
+            && self.prefers.is_none()
             && let Some((node, _)) = self.neighbours.visible(now).next()
         {
             return Some(State::Guarded(*node));
