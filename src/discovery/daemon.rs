@@ -31,6 +31,8 @@ pub(super) const EVENTS_MAX: usize = 64 << 10;
 const PORT: u16 = 5353;
 /// How long it is waited for when it is asked how much it holds.
 const ANSWERS: Duration = Duration::from_millis(20);
+/// How often in a row it may not answer.
+pub(super) const UNANSWERED_MAX: u32 = 10;
 /// How long it may take to say goodbye on the LAN.
 const FAREWELL: Duration = Duration::from_millis(500);
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mdns_sd::{DaemonStatus, Receiver, ServiceEvent};
 
-use super::daemon::{Daemon, Load, found, has_ended, instance_in};
+use super::daemon::{Daemon, Load, UNANSWERED_MAX, found, has_ended, instance_in};
 use super::interfaces::Interface;
 use super::sighting::{Announcement, SIGHTINGS_MAX, Sighting};
 use crate::formation::Fingerprint;
@@ -30,9 +30,8 @@ const ASKS_AGAIN: Duration = Duration::from_secs(5);
 const LOOKS: Duration = Duration::from_millis(50);
 /// The same where it is not known when something comes.
 const LOOKS_BLIND: Duration = Duration::from_secs(1);
-/// When it is looked again if it has not answered, and how often in a row it may not answer.
+/// When it is looked again if it has not answered.
 const LOOKS_AGAIN: Duration = Duration::from_millis(100);
-const UNANSWERED_MAX: u32 = 10;
 /// Events that are taken before something else has its turn.
 const EVENTS_AT_ONCE: usize = 256;
 /// How long a LAN is not listened to that had too much to say: what it costs is bounded by this.

@@ -14,7 +14,7 @@ use smol::Timer;
 use smol::future::or;
 use smol::stream::{Stream, StreamExt as _};
 
-use super::daemon::{Held, Load, found, listener};
+use super::daemon::{Held, Load, UNANSWERED_MAX, found, listener};
 use super::interfaces::{is_link_local, look};
 use super::sighting::{CLIENTS, SIGHTINGS_MAX};
 use super::{InterfaceRules, StartError};
@@ -27,6 +27,7 @@ const LOOKS: Duration = Duration::from_millis(50);
 pub struct Search {
     daemon: Held,
     looks: Timer,
+    unanswered: u32,
     events: Pin<Box<dyn Stream<Item = ServiceEvent> + Send>>,
     /// Names of servers whose other addresses are asked for, too.
     hosts: BTreeMap<String, Receiver<HostnameResolutionEvent>>,
@@ -50,7 +51,8 @@ impl Search {
         let daemon = listener(&interfaces)?;
         let events = Box::pin(daemon.mdns.browse(CLIENTS)?.into_stream());
         let (hosts, told, to_tell) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
-        Ok(Some(Self { daemon, looks: Timer::interval(LOOKS), events, hosts, told, to_tell }))
+        let looks = Timer::interval(LOOKS);
+        Ok(Some(Self { daemon, looks, unanswered: 0, events, hosts, told, to_tell }))
     }
 
     /// The next place where a server may be, over TLS; each is told once. `None` when enough was said, or nothing more can be heard.
@@ -67,9 +69,13 @@ impl Search {
             match or(looks, event).await? {
                 Some(ServiceEvent::ServiceResolved(service)) => self.take(&service)?,
                 Some(_) => {}
-                None if self.daemon.load() == Load::Bearable => {}
-                // So much is said that what is meant for us is not found in it.
-                None => return None,
+                None => match self.daemon.load() {
+                    Load::Bearable => self.unanswered = 0,
+                    // A box may be slow.
+                    Load::Unknown if self.unanswered < UNANSWERED_MAX => self.unanswered += 1,
+                    // So much is said that what is meant for us is not found in it.
+                    Load::Unknown | Load::TooMuch => return None,
+                },
             }
         }
     }

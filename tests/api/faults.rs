@@ -67,3 +67,24 @@ fn a_write_or_sync_that_fails_ends_the_node_without_an_answer() {
         }
     }
 }
+
+/// Clients may still be told that the node stops, for a moment; what comes of that is its own process's business, and no failure.
+#[test]
+fn a_node_that_has_stopped_in_order_is_no_fault() {
+    run(async {
+        let (disk, dir) = (SimDir::new(1), TempDir::new().unwrap());
+        let node = start_node_on(disk, dir.path(), &Setup::default());
+        let handle = node.handle().clone();
+        until("a leader", || handle.status().leader.is_some()).await;
+        node.close();
+        let fault = async { Some(node.fault().await) };
+        let late = async {
+            // Long enough for its threads to end.
+            Timer::after(Duration::from_millis(500)).await;
+            None
+        };
+        let fault = smol::future::or(fault, late).await;
+        assert!(fault.is_none(), "{fault:?}");
+        assert!(node.stop().is_ok());
+    });
+}
