@@ -102,6 +102,8 @@ pub const PROPOSALS_PENDING_MAX: usize = 5000;
 pub const PROPOSALS_PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of requests that may be under way from clients and not be complete yet, on all connections together.
 pub const REQUESTS_ARRIVING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Calls at a time on all connections together, where there is memory for so many: see `app::resources`.
+pub const CALLS: usize = 1 << 18;
 /// Default of `--max-concurrent-streams`: calls at a time on one connection; a client that meets the bound waits. Kubernetes has thousands of
 /// watches on one. (etcd's default is no bound.)
 pub const STREAMS_PER_CONNECTION: u32 = 8192;

@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::api::calls::Calls;
-    use crate::api::counters::Counters;
+    use crate::api::counters::{CallsOfOne, Counters};
     use crate::api::timer::now;
     use crate::telemetry::metrics::Metrics;
 
@@ -213,7 +213,7 @@ mod tests {
 
     fn body(says: Says, deadline: Option<Deadline>, leaderless: Option<Leaderless>) -> Body {
         let metrics = Arc::new(Metrics::new([]));
-        let record = CallRecord::begin(&metrics, "/a.B/C", Counters::default().call());
+        let record = CallRecord::begin(&metrics, "/a.B/C", Counters::default().call(&CallsOfOne::default()));
         Body::of_call(tonic::body::Body::new(says), deadline, leaderless, record)
     }
 

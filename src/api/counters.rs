@@ -20,6 +20,24 @@ pub struct Counters {
     failed: AtomicU64,
 }
 
+/// The calls of one connection.
+#[derive(Debug, Default)]
+pub struct CallsOfOne(Arc<AtomicUsize>);
+
+impl CallsOfOne {
+    /// How many have not ended.
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A call, counted for all connections and for its own.
+#[derive(Debug)]
+pub struct LiveCall {
+    _of_all: Live,
+    _of_one: Live,
+}
+
 /// Something that counts for as long as it lives.
 #[derive(Debug)]
 pub struct Live(Arc<AtomicUsize>);
@@ -54,9 +72,9 @@ impl Counters {
         &self.arriving_bytes
     }
 
-    /// Counts a call.
-    pub(super) fn call(&self) -> Live {
-        Live::count(&self.calls).0
+    /// Counts a call of a connection.
+    pub(super) fn call(&self, of: &CallsOfOne) -> LiveCall {
+        LiveCall { _of_all: Live::count(&self.calls).0, _of_one: Live::count(&of.0).0 }
     }
 
     pub(super) fn fail(&self) {

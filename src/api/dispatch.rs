@@ -19,6 +19,7 @@ use super::answers::Outbox;
 use super::body::{Body, CountedElsewhere, Leaderless};
 use super::calls::{Deadline, Spawner};
 use super::cluster::ClusterService;
+use super::counters::CallsOfOne;
 use super::election::ElectionService;
 use super::health::HealthService;
 use super::kv::KvService;
@@ -42,6 +43,8 @@ use crate::wire::grpc::health::v1::health_server::{self, HealthServer};
 use crate::wire::v3electionpb::election_server::{self, ElectionServer};
 use crate::wire::v3lockpb::lock_server::{self, LockServer};
 
+/// However many calls there are, a connection may have so many.
+const CALLS_LEFT_TO_EACH: usize = 16;
 /// The longest time limit that is kept; beyond it a call may take as long as it likes.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -96,6 +99,8 @@ pub struct Connection {
     pub shared: Arc<Shared>,
     /// Where deadlines of this connection's calls are kept.
     pub calls: Spawner,
+    /// How many of them there are.
+    pub counted: CallsOfOne,
     /// Where it comes from.
     pub whence: Whence,
     /// What was answered and is not taken.
@@ -138,7 +143,8 @@ pub fn is_grpc(request: &Request<Incoming>) -> bool {
 
 async fn call(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
     let shared = &connection.shared;
-    let record = CallRecord::begin(&shared.metrics, request.uri().path(), shared.counters.call());
+    let record =
+        CallRecord::begin(&shared.metrics, request.uri().path(), shared.counters.call(&connection.counted));
     let mut limits = match admit(connection, request.headers(), record.is_stream()) {
         Ok(limits) => limits,
         Err(status) => return finish(status.into_http(), CallLimits::default(), record),
@@ -197,7 +203,11 @@ fn admit(connection: &Connection, headers: &HeaderMap, stream: bool) -> Result<C
     if wants_leader && handle.status().leader.is_none() {
         return Err(errors::no_leader());
     }
-    if connection.shared.node.answers().is_exhausted() {
+    // This one is counted already. Whoever fills the room for all leaves a few calls to each of the others.
+    let shared = &connection.shared;
+    let too_many =
+        shared.counters.calls() > shared.options.calls_max && connection.counted.count() > CALLS_LEFT_TO_EACH;
+    if too_many || shared.node.answers().is_exhausted() {
         return Err(ServeError::TooManyRequests.into());
     }
     let limit = timeout.transpose()?.filter(|limit| *limit <= TIMEOUT_MAX);

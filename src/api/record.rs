@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 
-use super::counters::Live;
+use super::counters::LiveCall;
 use super::errors;
 use super::frames::Frames;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
@@ -91,12 +91,12 @@ pub struct CallRecord {
     place: Option<usize>,
     code: Code,
     sent: Frames,
-    _live: Live,
+    _live: LiveCall,
 }
 
 impl CallRecord {
     /// A call of `path` (`/package.Service/Method`) begins.
-    pub fn begin(metrics: &Arc<Metrics>, path: &str, live: Live) -> Self {
+    pub fn begin(metrics: &Arc<Metrics>, path: &str, live: LiveCall) -> Self {
         let place =
             path.strip_prefix('/').and_then(|path| path.rsplit_once('/')).and_then(|(service, name)| {
                 metrics.grpc.iter().position(|each| each.name.method == name && each.name.service == service)

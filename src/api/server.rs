@@ -24,7 +24,7 @@ use super::authority::Mending;
 use super::browser::BrowserPolicy;
 use super::calls::Calls;
 use super::cluster::{ClusterService, MemberRules};
-use super::counters::{Counters, Live};
+use super::counters::{CallsOfOne, Counters, Live};
 use super::dispatch::{Connection, Services, Whence, answer};
 use super::election::ElectionService;
 use super::health::HealthService;
@@ -39,7 +39,7 @@ use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
 use super::watch::WatchService;
 use crate::limits::{
-    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
+    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, CALLS, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
     KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS,
 };
 use crate::runtime::Handle;
@@ -93,6 +93,8 @@ pub struct ApiOptions {
     pub txn_ops_max: usize,
     /// Open connections; one more is closed at once.
     pub connections_max: usize,
+    /// Calls that have not ended, on all connections together; one more is refused to whoever has more than a few.
+    pub calls_max: usize,
     /// Bytes of answers that are being read or that clients have not taken, on all connections together.
     pub answer_bytes_max: usize,
     /// How long a client may take nothing of what it was answered.
@@ -117,6 +119,7 @@ impl Default for ApiOptions {
             request_bytes_max: REQUEST_BYTES,
             txn_ops_max: TXN_OPS,
             connections_max: CONNECTIONS,
+            calls_max: CALLS,
             answer_bytes_max: ANSWERS_BYTES_MAX,
             answer_patience: ANSWER_PATIENCE,
             members: MemberRules::default(),
@@ -303,7 +306,13 @@ impl Api {
         };
         let calls = Calls::default();
         let outbox = Arc::new(Outbox::new(shared.node.answers().clone()));
-        let connection = Connection { shared: Arc::clone(&shared), calls: calls.spawner(), whence, outbox };
+        let connection = Connection {
+            shared: Arc::clone(&shared),
+            calls: calls.spawner(),
+            counted: CallsOfOne::default(),
+            whence,
+            outbox,
+        };
         let revoked = async {
             match stay {
                 None => std::future::pending().await,

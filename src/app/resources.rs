@@ -6,13 +6,15 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits::{ANSWERS_BYTES_MAX, ANSWERS_BYTES_MIN};
+use crate::limits::{ANSWERS_BYTES_MAX, ANSWERS_BYTES_MIN, CALLS};
 
 /// Descriptors that are kept for the log, the store, and what the runtime needs.
 const DESCRIPTORS_RESERVED: usize = 64;
 /// What an idle connection with a stream takes in bytes, rounded up from what was measured (28 KB).
 const CONNECTION_BYTES: u64 = 32 * 1024;
-/// The share of the memory that connections may take, and what they were answered: one part in this many for each.
+/// What a call takes that waits for its client, in bytes, rounded up from what was measured (2.4 KB).
+const CALL_BYTES: u64 = 4 * 1024;
+/// The share of the memory that connections may take, their calls, and what they were answered: one part in this many for each.
 const MEMORY_SHARE: u64 = 16;
 /// However little there is, so many clients are let in.
 const CONNECTIONS_MIN: usize = 16;
@@ -35,6 +37,11 @@ pub(super) fn connections(wanted: usize) -> usize {
     room
 }
 
+/// Calls that there is room for.
+pub(super) fn calls() -> usize {
+    memory_limit().map_or(CALLS, |memory| parts_of(memory, CALL_BYTES).min(CALLS))
+}
+
 /// Bytes that answers may take together.
 pub(super) fn answer_bytes() -> usize {
     memory_limit().map_or(ANSWERS_BYTES_MAX, answer_bytes_of)
@@ -45,8 +52,13 @@ fn answer_bytes_of(memory: u64) -> usize {
     share.clamp(ANSWERS_BYTES_MIN, ANSWERS_BYTES_MAX)
 }
 
+/// How many of such a size fit into a share of the memory.
+fn parts_of(memory: u64, bytes: u64) -> usize {
+    usize::try_from(memory / MEMORY_SHARE / bytes).unwrap_or(usize::MAX)
+}
+
 fn affordable(memory: u64) -> usize {
-    usize::try_from(memory / MEMORY_SHARE / CONNECTION_BYTES).unwrap_or(usize::MAX)
+    parts_of(memory, CONNECTION_BYTES)
 }
 
 fn raise_open_files() -> Option<usize> {
@@ -112,6 +124,8 @@ mod tests {
         assert!(memory_limit().is_some_and(|memory| memory > 1 << 20), "this machine tells");
         assert_eq!(answer_bytes_of(1 << 30), 64 << 20);
         assert_eq!((answer_bytes_of(32 << 20), answer_bytes_of(1 << 40)), (8 << 20, 256 << 20));
+        assert_eq!(parts_of(64 << 20, CALL_BYTES), 1024);
+        assert!((1024..=CALLS).contains(&calls()));
         assert_eq!(connections(10), 10);
         assert!((1..=1_000_000_000).contains(&connections(1_000_000_000)));
     }

@@ -10,7 +10,8 @@ use covey::wire::etcdserverpb::kv_client::KvClient;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
-use crate::harness::{Server, Setup, run, until};
+use crate::harness::{Server, Setup, is, run, until};
+use crate::watcher::{Watcher, create};
 
 #[test]
 fn a_message_above_the_limit_is_refused_in_gos_words() {
@@ -56,6 +57,31 @@ fn one_connection_too_many_is_closed_and_counted() {
         let mut answer = String::new();
         fourth.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    });
+}
+
+/// A client may begin any number of calls, and never say what it wants. It is told so, and others go on.
+#[test]
+fn one_call_too_many_is_refused_to_whoever_has_many() {
+    const MANY: usize = 20;
+    run(async {
+        let options = ApiOptions { calls_max: MANY, ..Default::default() };
+        let server = Server::with(Setup { options, ..Default::default() }).await;
+        let channel = server.channel().await;
+        let mut waiting = Vec::new();
+        for _ in 0..MANY {
+            waiting.push(Watcher::over(channel.clone()).await);
+        }
+        let counters = server.api.counters();
+        until("all wait", || counters.calls() == MANY).await;
+        let range = || pb::RangeRequest { key: "k".into(), ..Default::default() };
+        let mut kv = KvClient::new(channel);
+        is(&kv.range(range()).await.unwrap_err(), Code::Unknown, "etcdserver: too many requests");
+        KvClient::new(server.channel().await).range(range()).await.unwrap();
+        waiting[0].create(create("k", "")).await;
+        drop(waiting.pop());
+        until("one has left", || counters.calls() < MANY).await;
+        kv.range(range()).await.unwrap();
     });
 }
 
