@@ -12,7 +12,7 @@ when operations before it are taken away:
   ("now", -2)        the store's revision, less two
   ("compacted", 1)   the revision of the last compaction, and one
   ("mod", b"a", 0)   the revision of the last change of a key (1 if there is none)
-  ("auto", "x")      the lease whose id the server chose when it granted it as ("auto", "x")
+  ("auto", "x")      the lease that was granted last under this name
 
 and a long value may be ("bytes", 7, 1000): a thousand times the byte 7.
 """
@@ -54,7 +54,8 @@ STUBS = {"kv": kv_grpc.KVStub, "lease": lease_grpc.LeaseStub, "watch": watch_grp
          "election": v3election_grpc.ElectionStub}
 
 HEADER = "header"
-NO_LEASE_ID = 0x7ffffffffffffff1  # what an alias stands for whose grant failed or was cut away
+# What an alias stands for whose grant failed or was cut away: for each another, or one lease would have two names.
+NO_LEASE_IDS = {"x": 0x7ffffffffffffff1, "y": 0x7ffffffffffffff2}
 
 
 def fill(message, fields, resolve):

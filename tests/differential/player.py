@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import grpc
 import known
 import servers
-from operations import HEADER, NO_LEASE_ID, REQUESTS, fill, lease, plain
+from operations import HEADER, NO_LEASE_IDS, REQUESTS, fill, lease, plain
 from side import REQUEST_SECONDS_MAX
 from watching import ENDED, first_difference
 
@@ -127,8 +127,7 @@ class Pair:
                 case "mod":
                     return self.mod_revision(rest[0]) + rest[1]
                 case "auto":
-                    # Granting, it is the server that chooses.
-                    return side.aliases.get(rest[0], NO_LEASE_ID)
+                    return side.aliases.get(rest[0], NO_LEASE_IDS[rest[0]])
             raise ValueError(reference)
         return resolve
 
