@@ -192,11 +192,24 @@ impl Box {
         ip(&[&["-n", &self.netns], arguments].concat());
     }
 
-    /// No packet for this port comes in any more, or leaves it.
+    /// No packet of this port leaves it any more, for addresses of the link neither.
     pub fn block_udp(&self, port: u16) {
-        for direction in ["sport", "dport"] {
-            let port = port.to_string();
-            self.ip(&["rule", "add", "pref", "5", "ipproto", "udp", direction, &port, "blackhole"]);
+        let port = port.to_string();
+        for family in ["-4", "-6"] {
+            for direction in ["sport", "dport"] {
+                self.ip(&[
+                    family,
+                    "rule",
+                    "add",
+                    "pref",
+                    "5",
+                    "ipproto",
+                    "udp",
+                    direction,
+                    &port,
+                    "blackhole",
+                ]);
+            }
         }
     }
 
