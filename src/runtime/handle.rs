@@ -260,8 +260,15 @@ impl Handle {
 
     /// Whether this member only listens, and has not had all of the state yet.
     pub fn is_catching_up(&self) -> bool {
-        let me = self.0.ids.member;
-        !self.0.caught_up.load(Ordering::Acquire) && !self.view().facts().conf_state.voters.contains(&me)
+        if self.0.caught_up.load(Ordering::Acquire) {
+            return false;
+        }
+        let (view, NodeIds { member: me, boot_nonce, .. }) = (self.view(), self.0.ids);
+        let Facts { members, conf_state, .. } = view.facts();
+        // What it has said of itself in this run may have come with a state, before the answer.
+        let is_said = |member: &Member| member.run().is_some_and(|run| run.boot_nonce == boot_nonce);
+        let said = members.iter().any(|member| member.id() == me && is_said(member));
+        !said && !conf_state.voters.contains(&me)
     }
 
     /// Waits until the state that can be read says so, for as long as a request may take.
