@@ -76,11 +76,9 @@ impl Contest {
     /// Enters with `value`, unless this lease is in already.
     pub async fn enter(&self, lease: LeaseId, value: Bytes) -> Result<Contender, Status> {
         let key = self.key(lease);
-        let put =
-            Put { key: key.clone(), value: Some(value), lease: LeaseChange::Set(lease), prev_kv: false };
         let txn = Txn {
             compare: vec![created_at(&key, Revision(0))],
-            success: vec![Op::Put(put)],
+            success: vec![says(&key, value, lease)],
             failure: vec![Op::Range(Range::all(KeyRange::single(key.clone())))],
         };
         let (revision, result) = run(&self.node, txn).await?;
@@ -185,6 +183,12 @@ impl Drop for Contender {
             self.handle.propose_unheard(Command::Txn(leave(&self.key, self.place)));
         }
     }
+}
+
+/// Gives a contender's key this value.
+pub fn says(key: &Bytes, value: Bytes, lease: LeaseId) -> Op {
+    let (key, lease) = (key.clone(), LeaseChange::Set(lease));
+    Op::Put(Put { key, value: Some(value), lease, prev_kv: false })
 }
 
 /// Deletes a contender's key, unless it is another's by now.

@@ -10,12 +10,12 @@ use prost::Message as _;
 use smol::stream::{self, Stream};
 use tonic::{Request, Response, Status};
 
-use super::contest::{Contest, created_at, lease_of, leave, next, run, watcher};
+use super::contest::{Contest, created_at, lease_of, leave, next, run, says, watcher};
 use super::node::Node;
 use super::stop::Stopping;
 use super::watch_codec::encoded;
 use super::{errors, render};
-use crate::command::{KeyRange, LeaseChange, Op, Put, Txn};
+use crate::command::{KeyRange, Txn};
 use crate::ids::{LeaseId, Revision};
 use crate::runtime::Watching;
 use crate::watch::{Filters, Message};
@@ -59,9 +59,7 @@ impl ElectionService {
         value: Bytes,
         lease: LeaseId,
     ) -> Result<Revision, Status> {
-        let put =
-            Put { key: key.clone(), value: Some(value), lease: LeaseChange::Set(lease), prev_kv: false };
-        let (compare, success) = (vec![created_at(key, place)], vec![Op::Put(put)]);
+        let (compare, success) = (vec![created_at(key, place)], vec![says(key, value, lease)]);
         let (revision, result) = run(&self.node, Txn { compare, success, failure: Vec::new() }).await?;
         if result.succeeded { Ok(revision) } else { Err(errors::not_elected()) }
     }

@@ -1,4 +1,6 @@
 //! How a cluster ends, or is kept from it: what users write, what operators order, and what is kept of others that have ended.
+//!
+//! Owns: the cases. Must never: share code with what it judges. Driven by the test runner.
 
 use super::*;
 

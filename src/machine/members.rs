@@ -113,7 +113,7 @@ impl Machine {
     }
 
     fn remove(&mut self, id: MemberId) -> MemberId {
-        if let Some(key) = self.take_out(id, |member| member.key) {
+        if let Some(key) = self.take_out(id, true) {
             self.bar(key);
         }
         self.note(id)
@@ -121,13 +121,13 @@ impl Machine {
 
     /// As a removal, but that nothing is held against the key.
     pub(super) fn drop_member(&mut self, id: MemberId) {
-        self.take_out(id, |_| None);
+        self.take_out(id, false);
         self.note(id);
     }
 
-    /// The id is never used again, nor is the key that `barred` tells.
-    fn take_out(&mut self, id: MemberId, barred: impl Fn(&Member) -> Option<PublicKey>) -> Option<PublicKey> {
-        let mut told = None;
+    /// The id is never used again, nor is its key, if that is to be `barred`; which one that is then.
+    fn take_out(&mut self, id: MemberId, barred: bool) -> Option<PublicKey> {
+        let mut key = None;
         let facts = self.tip.facts_mut();
         for gone in facts.members.extract_if(.., |member| member.id() == id) {
             if facts.removed.len() == REMOVED_MEMBERS_MAX {
@@ -135,12 +135,12 @@ impl Machine {
                 let oldest = facts.removed.iter().position(|(_, key)| key.is_none()).unwrap_or(0);
                 facts.removed.remove(oldest);
             }
-            told = barred(&gone);
-            facts.removed.push((id, told));
+            key = gone.key.filter(|_| barred);
+            facts.removed.push((id, key));
         }
         facts.alarms.retain(|alarm| alarm.member != id);
         facts.over_quota.retain(|member| *member != id);
-        told
+        key
     }
 
     /// The digest knows of every change of a member.

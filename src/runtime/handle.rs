@@ -18,12 +18,12 @@ use crate::command::{
     MemberCommand, codec,
 };
 use crate::consensus::CoreStatus;
-use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Term};
+use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Run, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT};
 use crate::mvcc::{Facts, View, ViewCell, cost_of};
 use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
-use crate::store::{Base, Member, StoreError};
+use crate::store::{Base, StoreError};
 use crate::time::Instant;
 
 /// How often is looked whether facts have become what somebody waits for: changes of members, which are rare.
@@ -245,13 +245,16 @@ impl Handle {
         }
     }
 
+    /// The run of this member that the state knows of.
+    fn noted_run(&self, facts: &Facts) -> Option<Run> {
+        facts.members.iter().find(|member| member.id() == self.0.ids.member)?.run()
+    }
+
     /// Resolves once the state says what this member has published, maybe in an earlier run. A leader is not needed for that.
     pub async fn introduced(&self) {
-        let me = self.0.ids.member;
-        let has_published = |member: &Member| member.id() == me && member.run().is_some();
         loop {
             let changed = self.members_changed();
-            if self.has_state() && self.view().facts().members.iter().any(has_published) {
+            if self.has_state() && self.noted_run(self.view().facts()).is_some() {
                 return;
             }
             changed.await;
@@ -263,12 +266,10 @@ impl Handle {
         if self.0.caught_up.load(Ordering::Acquire) {
             return false;
         }
-        let (view, NodeIds { member: me, boot_nonce, .. }) = (self.view(), self.0.ids);
-        let Facts { members, conf_state, .. } = view.facts();
+        let (view, NodeIds { member, boot_nonce, .. }) = (self.view(), self.0.ids);
         // What it has said of itself in this run may have come with a state, before the answer.
-        let is_said = |member: &Member| member.run().is_some_and(|run| run.boot_nonce == boot_nonce);
-        let said = members.iter().any(|member| member.id() == me && is_said(member));
-        !said && !conf_state.voters.contains(&me)
+        let said = self.noted_run(view.facts()).is_some_and(|run| run.boot_nonce == boot_nonce);
+        !said && !view.facts().conf_state.voters.contains(&member)
     }
 
     /// Waits until the state that can be read says so, for as long as a request may take.
