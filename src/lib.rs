@@ -8,6 +8,7 @@ compile_error!("planted bugs are for the simulator's own tests");
 // R0: values
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod prng;
 pub mod time;
 // R1: what crosses the wire and the log

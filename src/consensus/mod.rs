@@ -44,6 +44,7 @@ pub use types::{
 
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::limits::{LOG_CACHE_BYTES, PROPOSALS_PENDING_BYTES_MAX, WAL_BATCH_BYTES};
+use crate::planted::{self, Bug};
 use crate::prng::Prng;
 use crate::store::ConfState;
 use crate::time::Instant;
@@ -197,11 +198,11 @@ impl Consensus {
     fn believe_planted(&self, message: &mut eraftpb::Message) {
         let log = &self.node.raft.raft_log;
         let votes = matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        if cfg!(feature = "planted-vote-for-any-log") && votes {
+        if planted::has(Bug::VoteForAnyLog) && votes {
             message.log_term = message.term;
         }
         let appends = message.msg_type == MessageType::MsgAppend && message.index <= log.last_index();
-        if cfg!(feature = "planted-append-anywhere") && appends {
+        if planted::has(Bug::AppendAnywhere) && appends {
             message.log_term = log.term(message.index).unwrap_or(message.log_term);
         }
     }
@@ -353,7 +354,7 @@ impl Consensus {
             self.heard_from.retain(|member, _| raft.prs().get(*member).is_some());
             if took_part && raft.prs().get(raft.id).is_none() {
                 // Raft would go on leading, and panic when it next looks for its own progress.
-                self.removed = !cfg!(feature = "planted-lead-when-removed");
+                self.removed = !planted::has(Bug::LeadWhenRemoved);
             } else if raft.state == StateRole::Leader && !raft.promotable() {
                 let term = raft.term;
                 raft.become_follower(term, raft::INVALID_ID);

@@ -15,6 +15,7 @@ use super::convert::Message;
 use super::guard::Refusal;
 use super::types::ReadRound;
 use crate::ids::LogIndex;
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 
 /// Another member's wish for a read index.
@@ -34,7 +35,7 @@ impl Consensus {
         // A context used twice let a delayed heartbeat answer confirm a later round, and a read was stale.
         let mut context = Vec::with_capacity(16);
         context.extend_from_slice(&self.boot_nonce.to_be_bytes());
-        let unique = if cfg!(feature = "planted-reuse-read-context") { 1 } else { round.0 };
+        let unique = if planted::has(Bug::ReuseReadContext) { 1 } else { round.0 };
         context.extend_from_slice(&unique.to_be_bytes());
         if !self.removed {
             self.node.read_index(context);
@@ -84,11 +85,7 @@ impl Consensus {
     pub(super) fn round_of(&self, state: &raft::ReadState) -> Option<(ReadRound, LogIndex)> {
         let (boot, round) = state.request_ctx.split_first_chunk::<8>()?;
         let round: [u8; 8] = round.try_into().ok()?;
-        let round = if cfg!(feature = "planted-reuse-read-context") {
-            self.rounds
-        } else {
-            u64::from_be_bytes(round)
-        };
+        let round = if planted::has(Bug::ReuseReadContext) { self.rounds } else { u64::from_be_bytes(round) };
         (u64::from_be_bytes(*boot) == self.boot_nonce).then_some((ReadRound(round), LogIndex(state.index)))
     }
 }

@@ -9,6 +9,7 @@ use super::Consensus;
 use super::convert::{Message, entry_from_raft, hard_state_from_raft};
 use super::snapshot;
 use super::types::{Persist, PersistId, Ready};
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 
 /// A persist that the disk has not confirmed, and the messages that may leave once it has.
@@ -49,7 +50,7 @@ impl Consensus {
         let install = snapshot::mark_of(ready.snapshot());
         let entries = ready.take_entries();
         let mut hard_state = hard_state_from_raft(&self.node.raft.hard_state());
-        if cfg!(feature = "planted-forget-vote") {
+        if planted::has(Bug::ForgetVote) {
             hard_state.vote = None;
         }
         let leads = self.node.raft.state == StateRole::Leader;
@@ -95,7 +96,7 @@ impl Consensus {
     fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
         let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
         match self.outstanding.iter_mut().rev().find(waits) {
-            Some(outstanding) if !cfg!(feature = "planted-send-before-sync") => {
+            Some(outstanding) if !planted::has(Bug::SendBeforeSync) => {
                 outstanding.messages.extend(messages);
                 Vec::new()
             }
@@ -115,11 +116,11 @@ impl Consensus {
     fn report_persisted(&mut self) {
         let number = match self.outstanding.front() {
             // The bug that the feature plants: what is on its way to the disk counts as if it had arrived.
-            Some(front) if !cfg!(feature = "planted-ack-before-sync") => front.number - 1,
+            Some(front) if !planted::has(Bug::AckBeforeSync) => front.number - 1,
             _ => self.last_number,
         };
         self.node.on_persist_ready(number);
-        if cfg!(feature = "planted-ack-before-quorum") && self.node.raft.state == StateRole::Leader {
+        if planted::has(Bug::AckBeforeQuorum) && self.node.raft.state == StateRole::Leader {
             let log = &mut self.node.raft.raft_log;
             log.commit_to(log.persisted);
         }

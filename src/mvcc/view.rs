@@ -15,6 +15,7 @@ use super::sweep::Swept;
 use crate::command::{Alarm, KeyValue, Rejection};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
 use crate::limits::PUT_OVERHEAD_BYTES;
+use crate::planted::{self, Bug};
 use crate::store::{Base, Change, ChangeKind, Charter, ConfState, Member, Meta, StoreError};
 
 /// The replicated facts beside the keys. Shared by views until one changes.
@@ -45,7 +46,7 @@ impl Facts {
     /// it may take their votes to let them go.
     pub fn keys(&self) -> impl Iterator<Item = (MemberId, PublicKey)> {
         let bound = self.members.iter().map(|member| (member.id(), member.key));
-        let takes_part = |id| self.conf_state.names(id) && !cfg!(feature = "planted-cut-off-leaving");
+        let takes_part = |id| self.conf_state.names(id) && !planted::has(Bug::CutOffLeaving);
         let leaving = self.removed.iter().copied().filter(move |(id, _)| takes_part(*id));
         bound.chain(leaving).filter_map(|(id, key)| Some((id, key?)))
     }

@@ -8,6 +8,7 @@ use super::applier::{Applier, ApplierOutput};
 use crate::command::{Command, LeaseCommand, Outcome};
 use crate::ids::{LeaseId, Term};
 use crate::lease::Renewal;
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 
 /// What a client wants to know of leases, or to be done: things that only the leader can say.
@@ -85,8 +86,7 @@ impl Applier {
     /// It leads from when the leader's own first entry is applied, not from the election: before that the state is an older one. With much
     /// of the log left to apply, which clients have to wait for, leases would end before anybody could renew them.
     pub(super) fn settle_leases(&mut self) {
-        let ready =
-            |term: &Term| cfg!(feature = "planted-early-deadlines") || self.machine.applied_term() == *term;
+        let ready = |term: &Term| planted::has(Bug::EarlyDeadlines) || self.machine.applied_term() == *term;
         let leads_in = self.leads_in.filter(ready);
         if leads_in.is_none() || self.lessor.term() != leads_in {
             self.lease_news.clear();

@@ -11,6 +11,7 @@ use super::source::TransferOutcome;
 use crate::consensus::{Persist, Role, SnapshotMark};
 use crate::ids::{LogIndex, MemberId};
 use crate::limits::ELECTION_TIMEOUT;
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wal::Position;
 
@@ -191,7 +192,7 @@ impl Core {
     /// Raft has begun its log anew. Nothing that came with it goes to the disk before the state is there: a log without its state would be
     /// refused at the next start.
     pub(super) fn install(&mut self, mark: SnapshotMark, persist: Option<Persist>) {
-        if cfg!(feature = "planted-log-before-state") {
+        if planted::has(Bug::LogBeforeState) {
             self.outputs.extend(persist.map(CoreOutput::Persist));
         } else {
             self.after_install = persist;

@@ -34,6 +34,7 @@ use super::types::{FoldBatch, Meta};
 use super::{facts, fold};
 use crate::disk::{DatabaseFile, Directory};
 use crate::ids::Revision;
+use crate::planted::{self, Bug};
 use redb::backends::InMemoryBackend;
 use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableError, WriteTransaction};
 
@@ -261,10 +262,10 @@ impl Store {
         self.meter.clone()
     }
 
-    /// The bug that the feature plants: the rows of a fold reach the disk with the position of the fold before.
+    /// [`Bug::ForgetApplied`]: the rows of a fold reach the disk with the position of the fold before.
     fn planted(&self, after: &Meta) -> Option<Meta> {
         let Meta { applied, applied_term, .. } = self.meta;
-        let forgets = cfg!(feature = "planted-forget-applied") && self.initialised;
+        let forgets = planted::has(Bug::ForgetApplied) && self.initialised;
         forgets.then(|| Meta { applied, applied_term, ..after.clone() })
     }
 

@@ -10,6 +10,7 @@ use super::error::{Damage, WalError, failed};
 use super::sector::{COUNTER_MAX, PAGE_SECTORS, SECTOR, State, inspect, offset_of, seal_first};
 use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, MemberId};
+use crate::planted::{self, Bug};
 
 /// The format that this release writes, and the only one it reads.
 pub(super) const VERSION: u8 = 1;
@@ -121,7 +122,7 @@ pub(super) fn is_draft(name: &str) -> bool {
 
 /// Makes names durable. Without it a file that was synced may have no name after a crash, and with it goes the log.
 pub(super) fn sync_names<D: Directory>(dir: &D) -> Result<(), WalError> {
-    if cfg!(feature = "planted-skip-dir-sync") {
+    if planted::has(Bug::SkipDirSync) {
         return Ok(());
     }
     dir.sync().map_err(failed("", "sync the directory"))

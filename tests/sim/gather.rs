@@ -12,6 +12,9 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+#[cfg(feature = "planted")]
+use covey::planted::{Bug, plant};
+
 use crate::seeds::outcome;
 use plan::{Kind, Plan};
 use world::{Obstacle, Report, World};
@@ -153,24 +156,25 @@ fn clusters_that_meet_become_one_and_lose_nothing() {
     assert!(totals.given_up > totals.seeds / 100, "operators gave clusters up");
 }
 
-/// Each only in a build with its bug, as in `planted`.
-#[cfg(any(feature = "planted-forget-promise", feature = "planted-promise-twice"))]
-fn find(seeds_max: u64) {
+/// As in `planted`.
+#[cfg(feature = "planted")]
+fn find(bug: Bug, seeds_max: u64) {
+    plant(bug);
     let found = (0..seeds_max).find_map(|seed| run(Plan::draw(seed)).err().map(|why| (seed, why)));
     let (seed, why) = found.expect("the simulator finds the bug");
     println!("found with seed {seed}: {why}");
 }
 
-#[cfg(feature = "planted-forget-promise")]
+#[cfg(feature = "planted")]
 #[test]
 fn forget_promise_is_found() {
-    find(2000);
+    find(Bug::ForgetPromise, 2000);
 }
 
-#[cfg(feature = "planted-promise-twice")]
+#[cfg(feature = "planted")]
 #[test]
 fn promise_twice_is_found() {
-    find(2000);
+    find(Bug::PromiseTwice, 2000);
 }
 
 /// What `cargo sim gather` runs.

@@ -33,11 +33,7 @@ mod oracle;
 #[cfg(test)]
 mod places;
 mod plan;
-#[cfg(all(
-    test,
-    feature = "planted",
-    not(any(feature = "planted-forget-promise", feature = "planted-promise-twice"))
-))]
+#[cfg(all(test, feature = "planted"))]
 mod planted;
 #[cfg(test)]
 mod queue;

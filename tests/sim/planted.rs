@@ -1,11 +1,15 @@
 //! Bugs that are put in on purpose: the simulator finds each of them within a few seeds, by what clients are shown, or by what is in the logs and in
 //! the messages.
 //!
-//! Owns: how many seeds that may take. Each test exists only in a build with its bug:
+//! Owns: how many seeds that may take. Each test plants its bug for its own thread, in which all of its members run:
 //!
 //! ```text
-//! cargo test --test sim --features planted-ack-before-sync is_found
+//! cargo test --test sim --features planted is_found
 //! ```
+
+#![allow(clippy::print_stdout, reason = "a test says with which seed it found its bug")]
+
+use covey::planted::{Bug, plant};
 
 use crate::plan::Plan;
 use crate::seeds::{Draw, run};
@@ -29,93 +33,92 @@ fn find_inside(plan: impl Fn(u64) -> Plan, seeds_max: u64, said: &str) {
 }
 
 /// Members come and go all the time, as they do not around a disk that is lost.
-#[cfg(any(feature = "planted-cut-off-leaving", feature = "planted-lead-when-removed"))]
 fn no_disk_lost(seed: u64) -> Plan {
     Plan { loss: None, ..Plan::draw_members(seed) }
 }
 
-#[cfg(feature = "planted-ack-before-sync")]
 #[test]
 fn ack_before_sync_is_found() {
+    plant(Bug::AckBeforeSync);
     find(Plan::draw, 20);
 }
 
-#[cfg(feature = "planted-forget-applied")]
 #[test]
 fn forget_applied_is_found() {
+    plant(Bug::ForgetApplied);
     find(Plan::draw, 20);
 }
 
-#[cfg(feature = "planted-skip-dir-sync")]
 #[test]
 fn skip_dir_sync_is_found() {
+    plant(Bug::SkipDirSync);
     find(Plan::draw, 20);
 }
 
-#[cfg(feature = "planted-ack-before-quorum")]
 #[test]
 fn ack_before_quorum_is_found() {
+    plant(Bug::AckBeforeQuorum);
     find(Plan::draw_cluster, 20);
 }
 
-#[cfg(feature = "planted-forget-vote")]
 #[test]
 fn forget_vote_is_found() {
+    plant(Bug::ForgetVote);
     find_inside(Plan::draw_cluster, 20, "leaves before it is on the disk");
     find(Plan::draw_cluster, 300);
 }
 
-#[cfg(feature = "planted-send-before-sync")]
 #[test]
 fn send_before_sync_is_found() {
+    plant(Bug::SendBeforeSync);
     find_inside(Plan::draw_cluster, 20, "leaves member");
 }
 
-#[cfg(feature = "planted-append-anywhere")]
 #[test]
 fn append_anywhere_is_found() {
+    plant(Bug::AppendAnywhere);
     find_inside(Plan::draw_members, 60, "not the same up to it");
 }
 
-#[cfg(feature = "planted-vote-for-any-log")]
 #[test]
 fn vote_for_any_log_is_found() {
+    plant(Bug::VoteForAnyLog);
     find_inside(Plan::draw_cluster, 60, "which was committed before");
 }
 
-#[cfg(feature = "planted-reuse-read-context")]
 #[test]
 fn reuse_read_context_is_found() {
+    plant(Bug::ReuseReadContext);
     find(Plan::draw_cluster, 600);
 }
 
-#[cfg(feature = "planted-early-deadlines")]
 #[test]
 fn early_deadlines_is_found() {
+    plant(Bug::EarlyDeadlines);
     find(Plan::draw, 20);
 }
 
-#[cfg(feature = "planted-cut-off-leaving")]
 #[test]
 fn cut_off_leaving_is_found() {
+    plant(Bug::CutOffLeaving);
     find(no_disk_lost, 1000);
 }
 
-#[cfg(feature = "planted-lead-when-removed")]
 #[test]
 fn lead_when_removed_is_found() {
+    plant(Bug::LeadWhenRemoved);
     find(no_disk_lost, 1000);
 }
 
-#[cfg(feature = "planted-log-before-state")]
 #[test]
 fn log_before_state_is_found() {
+    plant(Bug::LogBeforeState);
     find(Plan::draw_members, 1000);
 }
 
-#[cfg(feature = "planted-believe-copies")]
 #[test]
 fn believe_copies_is_found() {
+    plant(Bug::BelieveCopies);
     // That a copy is not found out would be seen as such. Here it counts what becomes of that.
     find_inside(Plan::draw_members, 60, "votes a second time");
     find_said(Plan::draw_members, 100, "a write is lost");

@@ -52,6 +52,7 @@ use std::time::Duration;
 use super::identity::{Fingerprint, Promise};
 use super::message::{Answer, Question, View, Welcome};
 use crate::ids::{ClusterId, Incarnation, PublicKey};
+use crate::planted::{self, Bug};
 use crate::prng::Prng;
 use crate::time::Instant;
 use neighbours::{Matter, Neighbours};
@@ -247,7 +248,7 @@ impl Gathering {
         let node = Fingerprint::of(&own);
         // How long it was held before is not known. What it has promised itself was for an attempt that died with the run.
         let held = promise.filter(|promise| promise.candidate != own);
-        let held = held.filter(|_| !cfg!(feature = "planted-forget-promise"));
+        let held = held.filter(|_| !planted::has(Bug::ForgetPromise));
         let held = held.map(|promise| Held { promise, since: now, until: now + timers.promise_held });
         Self {
             own,

@@ -7,6 +7,7 @@ use super::{AskId, End, Gathering, Held, Output, Ticket, UNANSWERED_MAX, Whom};
 use crate::formation::identity::{Fingerprint, Promise};
 use crate::formation::message::{Answer, Question, View, Welcome};
 use crate::ids::PublicKey;
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 
 /// What others ask.
@@ -59,7 +60,7 @@ impl Gathering {
             return Ok(());
         }
         let candidate = Fingerprint::of(&promise.candidate);
-        if let Some(held) = self.held.filter(|_| !cfg!(feature = "planted-promise-twice")) {
+        if let Some(held) = self.held.filter(|_| !planted::has(Bug::PromiseTwice)) {
             let to = self.called(&Fingerprint::of(&held.promise.candidate));
             return Err(format!("the founding is left to {to} already"));
         }
@@ -82,7 +83,7 @@ impl Gathering {
             return Err("nodes have appeared or vanished a moment ago".into());
         }
         let is_soon = |gave| now.since(gave) < self.timers.promise_every;
-        if self.gave.is_some_and(is_soon) && !cfg!(feature = "planted-promise-twice") {
+        if self.gave.is_some_and(is_soon) && !planted::has(Bug::PromiseTwice) {
             return Err("it has left the founding to somebody a moment ago".into());
         }
         // Whoever asks patiently may be out of reach from here.
