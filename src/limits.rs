@@ -185,6 +185,8 @@ pub const WATCH_SLICE_REVISIONS: usize = 1000;
 pub const WATCH_SLICE_ROWS: usize = 4096;
 /// Watchers that are brought forward in one go.
 pub const WATCH_SLICE_WATCHERS: usize = 4096;
+/// Events of one revision that are worth encoding before it is whole.
+pub const WATCH_LONG_EVENTS: usize = 1024;
 /// Bytes of events that are made in one go; a single revision may exceed it.
 pub const WATCH_SLICE_BYTES: usize = 512 * 1024;
 /// The same while memory for events is scarce.

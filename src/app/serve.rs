@@ -38,7 +38,9 @@ use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity};
 use crate::ids::LogIndex;
-use crate::limits::{ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT, WATCH_SLICE_BYTES};
+use crate::limits::{
+    ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT, WATCH_LONG_EVENTS, WATCH_SLICE_BYTES,
+};
 use crate::node::{ApplierError, RecoverError, Recovery, VotePolicy, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
@@ -338,7 +340,11 @@ fn start(
         },
         prng.fork(),
     );
-    hub.encode_long(WATCH_SLICE_BYTES, api::encode_events);
+    hub.encode_long(watch::Parts {
+        events: WATCH_LONG_EVENTS,
+        bytes: WATCH_SLICE_BYTES,
+        encode: api::encode_events,
+    });
     let tail = Tail::of(&recovered.entries);
     let recovery = Recovery {
         member: identity.member,

@@ -53,6 +53,11 @@ impl Long {
         self.bytes += part.len();
         self.parts.push(part);
     }
+
+    /// How many bytes they are together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// The events of some whole revisions, for all watchers of one scope: as events until somebody has encoded them, as bytes from then on.
@@ -71,6 +76,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch of `events` and the longer revision behind them, if there is any of that.
+    pub fn of(events: Vec<Arc<Event>>, long: Long, prev_kv: bool, budget: &Arc<Budget>) -> Option<Self> {
+        (events.len() + long.events > 0).then(|| Self::new(events, long, prev_kv, budget))
+    }
+
     /// A batch of `events` and the longer revision behind them, which counts against `budget` until it is dropped.
     pub fn new(events: Vec<Arc<Event>>, long: Long, prev_kv: bool, budget: &Arc<Budget>) -> Self {
         let len = events.len() + long.events;

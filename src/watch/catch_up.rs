@@ -48,13 +48,14 @@ impl Hub {
         let bounds = self.slice_bounds();
         for traveller in &travellers {
             let scope = self.watchers[traveller.watcher].scope;
-            self.scopes[scope].chosen = true;
+            let chosen = &mut self.scopes[scope].chosen;
+            *chosen = Some(chosen.map_or(traveller.cursor, |from| from.min(traveller.cursor)));
         }
         let scopes = Scopes { index: &self.index, all: &mut self.scopes, wanted: For::Chosen };
         let slice = scan::slice(view, from, self.revision, bounds, self.parts, scopes)?;
         for traveller in &travellers {
             let scope = self.watchers[traveller.watcher].scope;
-            self.scopes[scope].chosen = false;
+            self.scopes[scope].chosen = None;
         }
         let found = slice.found.into_iter();
         let mut found: BTreeMap<u32, Offers> =
@@ -116,12 +117,16 @@ impl Hub {
         let scope = self.watchers[watcher].scope;
         let mut next = through.next();
         if let Some(offers) = found.get_mut(&scope) {
-            let Found { events, long, latest, .. } = &offers.found;
+            let Found { events, long, latest, late, .. } = &offers.found;
+            let told = offers.found.told_through(through);
+            if *late && cursor <= *latest {
+                next = *latest;
+            }
             let seen = events.partition_point(|event| event.id.main < cursor);
             if seen < events.len() || long.is_some() && cursor <= *latest {
                 let first = events.get(seen).map_or(*latest, |event| event.id.main);
                 let batch = self.batch_of(scope, offers, seen);
-                if !self.offer_events(watcher, batch, through) {
+                if !self.offer_events(watcher, batch, told) {
                     next = first;
                 }
             }

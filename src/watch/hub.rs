@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{Batch, Budget, Encode};
+use super::batch::{Batch, Budget};
 use super::index::{Index, Span};
 use super::outlet::{End, Offered, Outlet, Room};
 use super::scan::{self, For, Found, Parts, Scopes};
@@ -158,9 +158,9 @@ impl Hub {
         }
     }
 
-    /// Has the events of a revision encoded as they are found, once there are so many bytes of them: one entry may delete very many keys.
-    pub fn encode_long(&mut self, bytes: usize, encode: Encode) {
-        self.parts = Some(Parts { bytes, encode });
+    /// Has the events of a revision encoded as they are found, once there are so many of them: one entry may delete very many keys.
+    pub fn encode_long(&mut self, parts: Parts) {
+        self.parts = Some(parts);
     }
 
     /// Tells synced watchers what is new in `view`, handles `inputs`, and brings some of those forward that are behind. Calls `wake` for
@@ -314,15 +314,17 @@ impl Hub {
     }
 
     fn tell_synced(&mut self, found: Found, through: Revision) {
-        let first = found.first();
+        let (first, late, through) =
+            (found.first(), found.late.then_some(found.latest), found.told_through(through));
         let (prev_kv, long) = (self.scopes[found.scope].prev_kv, found.long.unwrap_or_default());
-        let batch = Arc::new(Batch::new(found.events, long, prev_kv, &self.budget));
+        let batch = Batch::of(found.events, long, prev_kv, &self.budget).map(Arc::new);
         // From the end: those that find no room leave the list, and the last one takes their place.
         for place in (0..self.scopes[found.scope].synced.len()).rev() {
             let watcher = self.scopes[found.scope].synced[place];
-            if !self.offer_events(watcher, &batch, through) {
+            let told = batch.as_ref().is_none_or(|batch| self.offer_events(watcher, batch, through));
+            if let Some(next) = if told { late } else { Some(first) } {
                 self.unplace(watcher);
-                self.place_behind(watcher, first);
+                self.place_behind(watcher, next);
             }
         }
     }
@@ -576,7 +578,7 @@ impl Hub {
         assert_eq!((self.synced, self.behind, self.ahead.len()), (synced, behind, ahead));
         assert_eq!(self.watchers.len(), watchers);
         assert_eq!(self.ready.len(), self.turns.len());
-        let marked = |scope: &Scope| scope.chosen || scope.found.is_some();
+        let marked = |scope: &Scope| scope.chosen.is_some() || scope.found.is_some();
         assert!(!self.scopes.numbers().any(|number| marked(&self.scopes[number])), "no slice is made now");
     }
 }

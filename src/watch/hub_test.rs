@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    CreateRequest, Event, Filters, Hub, Input, Limits, Message, NO_WATCHER, Options, Outlet, Refusal,
+    CreateRequest, Event, Filters, Hub, Input, Limits, Message, NO_WATCHER, Options, Outlet, Parts, Refusal,
     Request, Response, StreamId, Taken,
 };
 use crate::command::KeyRange;
@@ -533,7 +533,7 @@ fn a_long_revision_is_encoded_as_it_is_found() {
     let told = |bytes: Option<usize>| {
         let mut bench = Bench::new();
         if let Some(bytes) = bytes {
-            bench.hub.encode_long(bytes, encode);
+            bench.hub.encode_long(Parts { events: 1, bytes, encode });
         }
         for key in ["a", "b", "c", "d", "e"] {
             bench.rig.put(key, "v");
@@ -575,5 +575,68 @@ fn a_long_revision_is_encoded_as_it_is_found() {
         let (found, parts) = told(Some(bytes));
         assert_eq!(found, expected);
         assert!(parts > 10, "{parts}");
+    }
+}
+
+/// However many scopes want it: those that find no room go on after the others.
+#[test]
+fn a_long_revision_is_encoded_for_few_scopes_at_a_time() {
+    const KEYS: usize = 200;
+    const SCOPES: u64 = 20;
+    const PART: usize = 1000;
+    let encode = |events: &[Arc<Event>], _: bool| -> Bytes { vec![0; 10 * events.len()].into() };
+    for synced in [true, false] {
+        let mut bench = Bench::new();
+        bench.hub.encode_long(Parts { events: 10, bytes: PART, encode });
+        for key in 0..KEYS {
+            bench.rig.put(&format!("k{key:03}"), "v");
+        }
+        let outlets: Vec<_> = (0..SCOPES).map(|stream| bench.open(stream)).collect();
+        let start = if synced { 0 } else { bench.rig.view().revision().0 + 1 };
+        if !synced {
+            bench.rig.put("k000", "w");
+            bench.rig.delete("k", "l");
+            bench.advance();
+        }
+        for stream in 0..SCOPES {
+            let range = interval(&format!("a{stream}"), "l");
+            bench.ask(stream, Request::Create(CreateRequest { range, start, ..watch("") }));
+        }
+        if synced {
+            bench.rig.put("k000", "w");
+            bench.rig.delete("k", "l");
+        }
+        let mut told = BTreeMap::new();
+        loop {
+            let before = bench.hub.budget.used();
+            let view = bench.rig.view();
+            let is_new = bench.hub.revision < view.revision();
+            let busy =
+                if is_new { bench.hub.advance(&view) } else { bench.hub.work(&view) }.unwrap() || is_new;
+            bench.hub.check_invariants();
+            // The first scope's, what the others may have, and the put, which all of them are told of.
+            let most = 10 * KEYS + 4 * PART + outlets.len() * 500;
+            assert!(bench.hub.budget.used() - before <= most, "{} at once", bench.hub.budget.used() - before);
+            for (stream, outlet) in (0..).zip(&outlets) {
+                while let Taken::Response { response, report } = outlet.take(Waker::noop()) {
+                    if report {
+                        bench.hub.handle_room(StreamId(stream));
+                    }
+                    let Message::Events { batch, .. } = response.message else { continue };
+                    let told: &mut Vec<(i64, usize)> = told.entry(stream).or_default();
+                    assert!(told.iter().map(|(_, events)| events).sum::<usize>() + batch.len() <= KEYS + 1);
+                    told.push((response.revision.0, batch.len()));
+                }
+            }
+            if !busy {
+                break;
+            }
+        }
+        let end = bench.rig.view().revision().0;
+        assert_eq!(told.len() as u64, SCOPES);
+        let in_two = vec![(end - 1, 1), (end, KEYS)];
+        let late = told.values().filter(|told| **told == in_two).count();
+        assert!(told.values().all(|told| *told == in_two || *told == [(end, KEYS + 1)]), "{told:?}");
+        assert!(late > 10, "{told:?}");
     }
 }

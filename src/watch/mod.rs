@@ -34,6 +34,7 @@ mod watcher;
 pub use batch::{Batch, Counted, Encode, Event};
 pub use hub::{Counts, Hub, Limits, Options};
 pub use outlet::{End, Outlet, Taken};
+pub use scan::Parts;
 
 use std::sync::Arc;
 

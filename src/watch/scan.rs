@@ -13,6 +13,9 @@ use crate::ids::{Revision, VersionId};
 use crate::mvcc::{ReadError, View};
 use crate::store::{Change, ChangeKind, StoreError};
 
+/// Of a long revision scopes beside the first one are told in the same slice up to so many parts in all. The others go without it for now.
+const LONG_PARTS_MAX: usize = 4;
+
 /// For whom a slice is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum For {
@@ -38,16 +41,21 @@ pub struct Found {
     pub events: Vec<Arc<Event>>,
     /// The last revision, or what comes first of it, if it has very many.
     pub long: Option<Long>,
-    /// The last revision that has events, and bytes of those that are not encoded.
+    /// The last revision that has events.
     pub latest: Revision,
-    latest_bytes: usize,
+    /// Whether they are left to a later slice, since other scopes have taken the memory.
+    pub late: bool,
 }
 
 /// Where a revision is long, and how its events are encoded then.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts {
+    /// So many events are encoded together, or more, if those take fewer bytes than the next figure says. Scopes share events, so few of them are
+    /// better left as they are.
+    pub events: usize,
     /// Bytes of events that are encoded together.
     pub bytes: usize,
+    /// How.
     pub encode: Encode,
 }
 
@@ -79,25 +87,30 @@ pub fn slice(
     mut scopes: Scopes<'_>,
 ) -> Result<Slice, StoreError> {
     let mut slice = Slice { through: to, found: Vec::new() };
-    let mut long = false;
+    let mut long = None;
     let mut matches = Vec::new();
     let (mut covered, mut revisions, mut rows, mut bytes) = (None, 0, 0, 0);
+    let mut loose = Loose::default();
     for row in view.changes(VersionId::first_of(from))? {
         let (id, change) = row?;
         if id.main > to {
             break;
         }
         if covered != Some(id.main) {
-            let full = long || revisions >= bounds.revisions || rows >= bounds.rows || bytes >= bounds.bytes;
+            let full = long.is_some()
+                || revisions >= bounds.revisions
+                || rows >= bounds.rows
+                || bytes >= bounds.bytes;
             if let Some(covered) = covered.filter(|_| full) {
                 slice.through = covered;
                 break;
             }
             covered = Some(id.main);
             revisions += 1;
+            loose = Loose::default();
         }
         rows += 1;
-        scopes.find(&change, &mut matches);
+        scopes.find(id.main, &change, &mut matches);
         if matches.is_empty() {
             continue;
         }
@@ -108,40 +121,75 @@ pub fn slice(
         };
         let event = Arc::new(Event { id, change, previous });
         bytes += event.bytes();
+        loose.events += 1;
+        loose.bytes += event.bytes();
         for scope in matches.drain(..) {
-            let found = slice.add(scope, &event, &mut scopes.all[scope]);
-            if let Some(parts) = parts.filter(|parts| found.latest_bytes >= parts.bytes) {
-                found.encode_latest(scopes.all[scope].prev_kv, parts.encode);
-                long = true;
-            }
+            slice.add(scope, &event, &mut scopes.all[scope]);
+        }
+        if let Some(parts) = parts.filter(|parts| loose.events >= parts.events && loose.bytes >= parts.bytes)
+        {
+            long.get_or_insert_with(Room::default).encode(&mut slice.found, id.main, parts, scopes.all);
+            loose = Loose::default();
         }
     }
-    for found in &mut slice.found {
-        let scope = &mut scopes.all[found.scope];
-        scope.found = None;
-        if let Some(parts) = parts.filter(|_| found.long.is_some()) {
-            found.encode_latest(scope.prev_kv, parts.encode);
-        }
+    if let (Some(parts), Some(mut room), Some(covered)) = (parts, long, covered) {
+        room.encode(&mut slice.found, covered, parts, scopes.all);
+    }
+    for found in &slice.found {
+        scopes.all[found.scope].found = None;
     }
     Ok(slice)
 }
 
+/// What there is of a revision that nobody has encoded.
+#[derive(Debug, Default)]
+struct Loose {
+    events: usize,
+    bytes: usize,
+}
+
+/// What scopes have encoded of a long revision.
+#[derive(Debug, Default)]
+struct Room {
+    /// The scope that is told in any case, or no slice would tell anybody: the first to have any of it.
+    first: Option<u32>,
+    /// Bytes of the others.
+    others: usize,
+}
+
+impl Room {
+    /// Encodes what is there of a long revision, for those for whom there is room.
+    fn encode(&mut self, found: &mut [Found], revision: Revision, parts: Parts, scopes: &Slab<Scope>) {
+        for found in found.iter_mut().filter(|found| found.latest == revision && !found.late) {
+            let before = found.long_bytes();
+            found.encode_latest(scopes[found.scope].prev_kv, parts.encode);
+            if *self.first.get_or_insert(found.scope) == found.scope {
+                continue;
+            }
+            self.others += found.long_bytes() - before;
+            if self.others > parts.bytes.saturating_mul(LONG_PARTS_MAX) {
+                self.others -= found.long_bytes();
+                found.long = None;
+                found.late = true;
+            }
+        }
+    }
+}
+
 impl Slice {
-    fn add(&mut self, number: u32, event: &Arc<Event>, scope: &mut Scope) -> &mut Found {
+    fn add(&mut self, number: u32, event: &Arc<Event>, scope: &mut Scope) {
         let end = self.found.len();
         let place = scope.found.map_or(end, |place| place as usize);
         if place == end {
             scope.found = u32::try_from(end).ok();
             let latest = event.id.main;
-            self.found.push(Found { scope: number, events: Vec::new(), long: None, latest, latest_bytes: 0 });
+            self.found.push(Found { scope: number, events: Vec::new(), long: None, latest, late: false });
         }
         let found = &mut self.found[place];
-        if found.latest != event.id.main {
-            (found.latest, found.latest_bytes) = (event.id.main, 0);
+        found.latest = event.id.main;
+        if !found.late {
+            found.events.push(Arc::clone(event));
         }
-        found.latest_bytes += event.bytes();
-        found.events.push(Arc::clone(event));
-        found
     }
 }
 
@@ -159,13 +207,21 @@ impl Found {
             self.long.get_or_insert_default().push(self.events.len() - first, part);
             self.events.truncate(first);
         }
-        self.latest_bytes = 0;
+    }
+
+    fn long_bytes(&self) -> usize {
+        self.long.as_ref().map_or(0, Long::bytes)
+    }
+
+    /// The last revision that a slice through `through` tells of.
+    pub fn told_through(&self, through: Revision) -> Revision {
+        if self.late { Revision(self.latest.0 - 1) } else { through }
     }
 }
 
 impl Scopes<'_> {
     /// Puts the scopes that want this change into `matches`.
-    fn find(&mut self, change: &Change, matches: &mut Vec<u32>) {
+    fn find(&mut self, revision: Revision, change: &Change, matches: &mut Vec<u32>) {
         let Scopes { index, all, wanted } = self;
         index.stab(&change.key, |first| {
             let mut next = Some(first);
@@ -173,7 +229,7 @@ impl Scopes<'_> {
                 let scope = &all[number];
                 let listens = match wanted {
                     For::Synced => !scope.synced.is_empty(),
-                    For::Chosen => scope.chosen,
+                    For::Chosen => scope.chosen.is_some_and(|from| from <= revision),
                 };
                 if listens && scope.wants(&change.kind) {
                     matches.push(number);

@@ -96,8 +96,8 @@ pub struct Scope {
     pub sibling: Option<u32>,
     /// Its place among what a slice has found, while one is made.
     pub found: Option<u32>,
-    /// Whether the slice that is made is for watchers of this scope that are behind.
-    pub chosen: bool,
+    /// The lowest cursor of its watchers that are behind and that the slice is made for, if it is for any.
+    pub chosen: Option<Revision>,
 }
 
 impl Scope {
@@ -111,7 +111,7 @@ impl Scope {
             synced: Vec::new(),
             sibling: None,
             found: None,
-            chosen: false,
+            chosen: None,
         }
     }
 
