@@ -56,6 +56,26 @@ fn defaults_are_etcds() {
 }
 
 #[test]
+fn a_secret_that_systemd_hands_over_is_the_clusters() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = [("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())];
+    let secret = |args: &[&str]| {
+        let peer = load_with(args, &env).unwrap().peer;
+        (peer.secret_file, peer.trust)
+    };
+    assert_eq!(secret(&[]), (None, TrustMode::LanOpen), "none was handed over");
+    let missing = load_with(&["--trust=fleet-key"], &env).unwrap_err();
+    assert!(matches!(missing, ConfigError::FleetKeyMissing), "whoever relies on it is not let run without");
+    let path = dir.path().join("covey.cluster-secret");
+    fs::write(&path, "secret").unwrap();
+    for args in [&[][..], &["--cluster-secret-file="], &["--trust=fleet-key"]] {
+        assert_eq!(secret(args), (Some(path.clone()), TrustMode::FleetKey), "{args:?}");
+    }
+    assert_eq!(secret(&["--cluster-secret-file=/x"]).0, Some(PathBuf::from("/x")));
+    assert_eq!(load_with(&[], &[("CREDENTIALS_DIRECTORY", "")]).unwrap().peer.secret_file, None);
+}
+
+#[test]
 fn a_node_that_does_not_look_for_others_listens_on_this_machine_alone() {
     for args in [["--solo"], ["--initial-cluster=default=http://localhost:2380"]] {
         let config = ok(&args);

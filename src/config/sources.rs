@@ -5,12 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Hint, Origin};
 use super::file;
 use super::nearest::nearest;
 use super::table::{Kind, SETTINGS, Setting, SettingId, setting};
+
+/// Where systemd puts what a unit loads with `LoadCredential=` (systemd.exec(5)).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// Which of it is the cluster's secret.
+const SECRET_CREDENTIAL: &str = "covey.cluster-secret";
 
 /// A value as it was written, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +71,8 @@ pub fn collect(
     if read_flags(args, &mut sources)? == Flow::Help {
         return Ok(Asked::Help);
     }
+    let env: Vec<_> = env.into_iter().collect();
+    let secret = secret_credential(&env);
     read_env(env, &mut sources)?;
     let path = sources.value(SettingId::ConfigFile).text;
     if !path.is_empty() {
@@ -73,7 +80,20 @@ pub fn collect(
             sources.set_if_absent(key, written);
         }
     }
+    // A file that is named as none leaves the one that the operator has put there: else the LAN would be let in.
+    if let Some(path) = secret.filter(|_| !sources.is_set(SettingId::ClusterSecretFile)) {
+        let written =
+            Written { text: text(path.into(), CREDENTIALS)?, origin: Origin::Env(CREDENTIALS.to_owned()) };
+        sources.values.insert(SettingId::ClusterSecretFile, written);
+    }
     Ok(Asked::Run(sources))
+}
+
+/// The cluster's secret as systemd hands it over. One that cannot be looked at counts as there: reading it will tell why.
+fn secret_credential(env: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let (_, directory) = env.iter().find(|(name, directory)| name == CREDENTIALS && !directory.is_empty())?;
+    let path = Path::new(directory).join(SECRET_CREDENTIAL);
+    path.try_exists().unwrap_or(true).then_some(path)
 }
 
 #[derive(PartialEq, Eq)]
