@@ -9,6 +9,7 @@ use smol::future::or;
 use smol::{Async, LocalExecutor};
 
 use super::serve::ServeFailure;
+use super::supervisor::Supervisor;
 use crate::api::Waiting;
 use crate::config::PeerConfig;
 use crate::peer::Trust;
@@ -24,6 +25,7 @@ pub(super) struct Outside<'a> {
     /// Where clients will be served, and operators are.
     pub(super) ports: Vec<TcpListener>,
     pub(super) clock: Clock,
+    pub(super) supervisor: Supervisor,
 }
 
 /// Answers whoever asks at the client port, for ever. Nothing of that is left once the executor is gone.
@@ -31,7 +33,9 @@ pub(super) async fn attend_operators<T>(
     executor: &LocalExecutor<'static>,
     waiting: Waiting,
     ports: Vec<TcpListener>,
+    supervisor: Supervisor,
 ) -> Result<T, ServeFailure> {
+    executor.spawn(async move { supervisor.wait_for_others().await }).detach();
     let attend = async |port: TcpListener| -> T {
         match Async::new(port) {
             Ok(port) => waiting.serve(&port, |task| executor.spawn(task).detach()).await,

@@ -93,7 +93,7 @@ pub(super) fn form(
     initial: &InitialCluster,
     outside: Outside<'_>,
 ) -> Result<DataDir, ServeFailure> {
-    let Outside { name, config, trust, ports, clock } = outside;
+    let Outside { name, config, trust, ports, clock, supervisor } = outside;
     let named = initial.nodes.iter().map(|(name, urls)| Named {
         name: name.clone(),
         peer_urls: urls.iter().map(ToString::to_string).collect(),
@@ -103,7 +103,7 @@ pub(super) fn form(
     let Some(meeting) = meeting else { unreachable!("the node is among those of the initial cluster") };
     let executor = LocalExecutor::new();
     let said = Said::new(name, fresh.key.fingerprint(), meeting.others(), clock);
-    let attending = attend_operators(&executor, said.waiting.clone(), ports);
+    let attending = attend_operators(&executor, said.waiting.clone(), ports, supervisor);
     let meets = meet(&fresh.key, meeting.clone(), config.listen.address, trust, said);
     let verdict = smol::block_on(executor.run(or(meets, attending)))?;
     let data = match verdict {

@@ -69,7 +69,7 @@ pub(super) fn gather(
     lan: &Arc<Lan>,
     outside: Outside<'_>,
 ) -> Result<Option<DataDir>, ServeFailure> {
-    let Outside { name, config, trust, ports, clock } = outside;
+    let Outside { name, config, trust, ports, clock, supervisor } = outside;
     let executor = LocalExecutor::new();
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
@@ -112,7 +112,7 @@ pub(super) fn gather(
         began: clock.now(),
         waiting: Waiting::default(),
     };
-    let serving = attend_operators(&executor, gatherer.waiting.clone(), ports);
+    let serving = attend_operators(&executor, gatherer.waiting.clone(), ports, supervisor);
     let end = smol::block_on(executor.run(or(gatherer.run(config), serving)))?;
     let Some(end) = end else { return Ok(None) };
     let data = match end {

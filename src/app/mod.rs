@@ -28,6 +28,7 @@ mod resources;
 mod restore;
 mod serve;
 mod staggered;
+mod supervisor;
 
 use std::error::Error;
 

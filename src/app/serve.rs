@@ -33,6 +33,7 @@ use super::metrics::metrics_text;
 use super::operator::Operator;
 use super::peers::Members;
 use super::resources;
+use super::supervisor::{self, Supervisor};
 use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Plaintext, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
 use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
@@ -145,8 +146,9 @@ pub fn serve(config: ServeConfig) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    let supervisor = Supervisor::of_process();
     loop {
-        match run(&config) {
+        match run(&config, &supervisor) {
             Ok(End::Stop) => return ExitCode::SUCCESS,
             // Its cluster has ended for it: it begins anew, and looks for another one.
             Ok(End::Leave) => {}
@@ -167,7 +169,7 @@ enum End {
     Leave,
 }
 
-fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
+fn run(config: &ServeConfig, supervisor: &Supervisor) -> Result<End, ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
     let sockets = bind(&config.client)?;
@@ -178,6 +180,7 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     let when_fresh = if config.solo { WhenFresh::Solo } else { WhenFresh::Meet };
     let started: Arc<OnceLock<Handle>> = Arc::default();
     note_damage(config, &started);
+    supervisor.say("opens its data directory");
     let opened = DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?;
     let other_hardware = hardware::look(&config.data_dir);
     let own = match &opened {
@@ -192,9 +195,14 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
         trust.near = lan.as_ref().map(|lan| lan.near());
     }
     let outside = |name| {
-        let ports = sockets.iter().map(|socket| socket.listener.try_clone()).collect::<io::Result<_>>();
-        let ports = ports.map_err(|source| ServeFailure::System { action: "share a socket", source })?;
-        Ok::<_, ServeFailure>(Outside { name, config: &config.peer, trust: trust.clone(), ports, clock })
+        Ok::<_, ServeFailure>(Outside {
+            name,
+            config: &config.peer,
+            trust: trust.clone(),
+            ports: share(&sockets)?,
+            clock,
+            supervisor: supervisor.clone(),
+        })
     };
     let data = match (opened, &config.peer.initial, &lan) {
         (Opened::Node(data), ..) => data,
@@ -219,7 +227,9 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
         let (lan, cluster) = (Arc::clone(lan), identity.cluster());
         tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name()));
     }
-    let place = Place { name, identity, tail, ended: Arc::default(), trust, lan, tls, other_hardware };
+    let supervisor = supervisor.clone();
+    let place =
+        Place { name, identity, tail, ended: Arc::default(), trust, lan, tls, other_hardware, supervisor };
     let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
     let end = match outcome {
         Ok(end) => end,
@@ -228,16 +238,22 @@ fn run(config: &ServeConfig) -> Result<End, ServeFailure> {
     };
     running.stop()?;
     if end == End::Leave {
-        match place.ended.outcome(&handle, place.identity.cluster(), tail) {
-            Departure::Leaves(winner) => {
-                DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter, winner)?;
-            }
-            Departure::Stays => tracing::warn!("the cluster is there again: this member stays"),
-        }
+        leave(config, &place, &handle)?;
     }
     drop(lock);
     tracing::info!(?end, "stopped");
     Ok(end)
+}
+
+/// Has the data directory begin anew, if that is still what has come of the cluster.
+fn leave(config: &ServeConfig, place: &Place, handle: &Handle) -> Result<(), ServeFailure> {
+    match place.ended.outcome(handle, place.identity.cluster(), place.tail) {
+        Departure::Leaves(winner) => {
+            DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter, winner)?;
+        }
+        Departure::Stays => tracing::warn!("the cluster is there again: this member stays"),
+    }
+    Ok(())
 }
 
 /// Has it noted when redb stops at a damaged page, of the store that is opened or, later, of the node that has started.
@@ -264,6 +280,12 @@ fn ended<T>(config: &ServeConfig, failure: ServeFailure, others_vote: bool) -> R
 struct Socket {
     listen: ListenUrl,
     listener: TcpListener,
+}
+
+/// The same sockets for somebody else.
+fn share(sockets: &[Socket]) -> Result<Vec<TcpListener>, ServeFailure> {
+    let shared = sockets.iter().map(|socket| socket.listener.try_clone()).collect::<io::Result<_>>();
+    shared.map_err(|source| ServeFailure::System { action: "share a socket", source })
 }
 
 fn bind(config: &ClientConfig) -> Result<Vec<Socket>, ServeFailure> {
@@ -384,6 +406,7 @@ struct Place {
     tls: ClientTls,
     /// In what its box is another one than at the last start.
     other_hardware: Option<String>,
+    supervisor: Supervisor,
 }
 
 /// Whether a state is that of a cluster that formed by itself, or of a node on its way into one, which knows nothing of it yet.
@@ -410,7 +433,7 @@ async fn attend(
     clock: Clock,
     metrics: Arc<Metrics>,
 ) -> Result<End, ServeFailure> {
-    let Place { identity, lan, tls, .. } = place;
+    let Place { identity, lan, tls, supervisor, .. } = place;
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
     let handle = running.handle().clone();
@@ -420,6 +443,8 @@ async fn attend(
     let api = build_api(config, &handle, operator, metrics, stopping);
     // A task of its own: while the node drains, its last writes still need the others.
     let members = executor.spawn(members.talk(Rc::clone(&executor)));
+    let (attendant, attended) = (supervisor.clone(), handle.clone());
+    executor.spawn(async move { attendant.attend(attended).await }).detach();
     let serving = async {
         // Before anything that needs the others: they may all have moved, and find each other by this alone.
         if let Some(lan) = lan {
@@ -434,6 +459,7 @@ async fn attend(
             let published = async { Some(publishing.as_mut().await) };
             let told = or(published, served_before(&handle)).await;
             listen(config, sockets, tls, &api, &executor)?;
+            supervisor.ready(&supervisor::standing(&handle));
             match told {
                 Some(told) => told,
                 None => publishing.await,
@@ -459,6 +485,9 @@ async fn attend(
     // A task of its own: polled with the rest it would look at its descriptor at every wake-up.
     let signal = executor.spawn(async move { signals.next().await });
     let end = executor.run(or(end_of_run(running, &place.ended, signal), serving)).await?;
+    if end == End::Stop {
+        supervisor.stopping();
+    }
     let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
     let outcome = executor.run(or(wind_down(running, &api, stop), fault)).await;
     executor.run(members.cancel()).await;

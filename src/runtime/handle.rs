@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_channel::oneshot;
+
 use super::arrivals::Arrivals;
 use super::clock::Clock;
 use super::peers::Peers;
@@ -234,6 +236,13 @@ impl Handle {
             let view = self.view();
             !view.is_suspect() && view.facts().conf_state.names(self.0.ids.member)
         }
+    }
+
+    /// Whether the threads that everything waits for take their turns: the core is asked, and has the wal thread say so once all that came before is on
+    /// disk. There is no answer while one of them hangs; `false` when the node stops.
+    pub async fn pulse(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.0.core.send(CoreInput::Pulse(answer)).is_ok() && answered.await.is_ok()
     }
 
     /// Waits until the state has all of the log that this member knows to count. What it shows before that may be older than what it has shown in an earlier run.

@@ -24,6 +24,7 @@ use super::checkpoint::CheckpointInput;
 use super::handle::Shared;
 use super::hold::Grant;
 use super::leader::{LeaderGap, Succession};
+use super::wal_writer::WalInput;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
@@ -103,6 +104,8 @@ pub(super) enum CoreInput {
     Installed(Position),
     /// For the checkpoint thread.
     Hold(Grant),
+    /// For the wal thread, by way of this one: see [`super::Handle::pulse`].
+    Pulse(oneshot::Sender<()>),
 }
 
 /// What the applier thread is told.
@@ -137,7 +140,7 @@ pub(super) enum ApplierInput {
 /// The queues of the threads behind the core's.
 #[derive(Default)]
 pub(super) struct Queues {
-    pub(super) wal: Mailbox<LogJob>,
+    pub(super) wal: Mailbox<WalInput>,
     pub(super) applier: Mailbox<ApplierInput>,
     pub(super) checkpoint: Mailbox<CheckpointInput>,
 }
@@ -250,6 +253,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Contested => core.handle_contest(now),
                 CoreInput::Installed(position) => core.handle_installed(now, position),
                 CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointInput::Hold(grant))),
+                CoreInput::Pulse(answer) => drop(context.queues.wal.send(WalInput::Pulse(answer))),
                 CoreInput::ConfChange(entry) => {
                     let conf_state = core.apply_conf_change(now, &entry)?;
                     let answer = ApplierInput::ConfState { index: entry.index, conf_state };
@@ -280,13 +284,14 @@ fn step(core: &mut Core, now: Instant, messages: Vec<Message>) {
 
 fn carry_out_core(output: CoreOutput, context: &Context, standing: &mut Standing) {
     let Context { shared, queues, .. } = context;
+    // A closed queue means that its thread has failed and the process is about to end.
+    let log = |job| drop(queues.wal.send(WalInput::Job(job)));
     match output {
-        // A closed queue means that its thread has failed and the process is about to end.
-        CoreOutput::Persist(persist) => drop(queues.wal.send(LogJob::Persist(persist))),
-        CoreOutput::ResetLog { to } => drop(queues.wal.send(LogJob::Reset { to })),
+        CoreOutput::Persist(persist) => log(LogJob::Persist(persist)),
+        CoreOutput::ResetLog { to } => log(LogJob::Reset { to }),
         CoreOutput::Store(job) => drop(queues.checkpoint.send(CheckpointInput::Job(job))),
         CoreOutput::FoldSoon => drop(queues.applier.send(ApplierInput::FoldWish)),
-        CoreOutput::CutLog { before } => drop(queues.wal.send(LogJob::Cut { before })),
+        CoreOutput::CutLog { before } => log(LogJob::Cut { before }),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
             shared.confirm_reads(reads, index);

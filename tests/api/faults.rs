@@ -1,11 +1,14 @@
 //! What the threads of a node do when the disk under the log fails: the node ends, and nobody is told that a write succeeded.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use covey::command::{Command, LeaseChange, Put};
-use covey::disk::sim::{Fault as DiskFault, FaultPlan, SimDir};
+use covey::disk::sim::{Fault as DiskFault, FaultPlan, SimDir, SimFile};
+use covey::disk::{Directory, File};
 use covey::ids::LeaseId;
 use covey::runtime::{Fault, Handle, ServeError};
 use smol::Timer;
@@ -87,4 +90,113 @@ fn a_node_that_has_stopped_in_order_is_no_fault() {
         assert!(fault.is_none(), "{fault:?}");
         assert!(node.stop().is_ok());
     });
+}
+
+/// A disk whose syncs hang while somebody holds the lock.
+#[derive(Clone)]
+struct Hanging {
+    disk: SimDir,
+    hold: Arc<Mutex<()>>,
+}
+
+#[derive(Debug)]
+struct HangingFile {
+    file: SimFile,
+    hold: Arc<Mutex<()>>,
+}
+
+impl Hanging {
+    fn file(&self, file: SimFile) -> HangingFile {
+        HangingFile { file, hold: Arc::clone(&self.hold) }
+    }
+}
+
+impl Directory for Hanging {
+    type File = HangingFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<HangingFile> {
+        Ok(self.file(self.disk.create(name)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<HangingFile> {
+        Ok(self.file(self.disk.open(name)?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn subdirectory(&self, name: &str) -> io::Result<Self> {
+        Ok(Self { disk: self.disk.subdirectory(name)?, hold: Arc::clone(&self.hold) })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
+    fn overwrites_in_place(&self) -> io::Result<bool> {
+        self.disk.overwrites_in_place()
+    }
+}
+
+impl File for HangingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        drop(self.hold.lock().unwrap_or_else(PoisonError::into_inner));
+        self.file.sync_data()
+    }
+}
+
+/// By its pulse a service manager is told that the node lives, and starts it anew if not.
+#[test]
+fn a_node_whose_log_hangs_has_no_pulse() {
+    let (hold, dir) = (Arc::new(Mutex::new(())), TempDir::new().unwrap());
+    let node = start_node_on(
+        Hanging { disk: SimDir::new(1), hold: Arc::clone(&hold) },
+        dir.path(),
+        &Setup::default(),
+    );
+    let handle = node.handle().clone();
+    let has_pulse = || {
+        smol::block_on(smol::future::or(async { Some(handle.pulse().await) }, async {
+            Timer::after(Duration::from_millis(300)).await;
+            None
+        }))
+    };
+    smol::block_on(handle.propose(put("before"))).unwrap();
+    assert_eq!(has_pulse(), Some(true));
+    let hangs = hold.lock().unwrap();
+    let asked = handle.propose(put("after"));
+    smol::pin!(asked);
+    assert!(smol::block_on(smol::future::poll_once(asked.as_mut())).is_none());
+    assert_eq!(has_pulse(), None, "the core lives and the log does not");
+    drop(hangs);
+    assert!(smol::block_on(asked).is_ok());
+    assert!(smol::block_on(handle.pulse()));
+    node.close();
+    assert!(!smol::block_on(handle.pulse()), "it has stopped");
+    node.stop().unwrap();
 }

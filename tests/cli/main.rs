@@ -7,3 +7,4 @@
 mod node;
 mod process;
 mod snapshot;
+mod supervised;

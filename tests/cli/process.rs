@@ -6,9 +6,11 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything that should happen may take, in looks of [`LOOK`].
 const LOOKS_MAX: usize = 3000;
@@ -73,12 +75,18 @@ pub struct Server {
 impl Server {
     /// Serves a directory; its log goes to a file beside it.
     pub fn start(data_dir: &Path) -> Self {
+        Self::start_in(data_dir, &[])
+    }
+
+    /// The same, with this in its environment.
+    pub fn start_in(data_dir: &Path, environment: &[(&str, &OsStr)]) -> Self {
         let endpoint = free_endpoint();
         let log = data_dir.with_extension("log");
         let url = format!("http://{endpoint}");
         let flags = ["serve", "--solo", "--listen-client-urls", url.as_str(), "--data-dir"].map(OsStr::new);
         let mut command = covey(&flags);
         command.arg(data_dir).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        command.envs(environment.iter().copied());
         let mut server = Self { endpoint, child: command.spawn().unwrap() };
         until("the server serves", || {
             let text = std::fs::read_to_string(&log).unwrap();
@@ -96,6 +104,13 @@ impl Server {
     /// The same, where it may fail.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         run(&[&["--endpoints", self.endpoint.as_str()], arguments].concat())
+    }
+
+    /// Tells it to stop, and waits for its end.
+    pub fn stop(mut self) -> ExitStatus {
+        let process = Pid::from_child(&self.child);
+        kill_process(process, Signal::TERM).unwrap();
+        self.child.wait().unwrap()
     }
 }
 
