@@ -6,10 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+/// Connections at a time for those who look whether the node is well, where they have a port of their own: clients leave them their places.
+const PROBES_MAX: usize = 32;
+
 /// The numbers of one server.
 #[derive(Debug, Default)]
 pub struct Counters {
     connections: Arc<AtomicUsize>,
+    probes: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
     arriving_bytes: Arc<AtomicUsize>,
     /// Connections taken on since the start.
@@ -65,6 +69,12 @@ impl Counters {
         }
         self.accepted.fetch_add(1, Ordering::Relaxed);
         Some(live)
+    }
+
+    /// Counts a connection on a port for probes; `None` when too many are open.
+    pub(super) fn connect_probe(&self) -> Option<Live> {
+        let (live, before) = Live::count(&self.probes);
+        (before < PROBES_MAX).then_some(live)
     }
 
     /// Bytes of requests that are not complete.

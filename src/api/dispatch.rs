@@ -28,7 +28,7 @@ use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::record::{CallRecord, RequestBody};
-use super::server::Shared;
+use super::server::{Serves, Shared};
 use super::timer::now;
 use super::watch::WatchService;
 use super::{errors, http as plain};
@@ -103,6 +103,8 @@ pub struct Connection {
     pub counted: CallsOfOne,
     /// Where it comes from.
     pub whence: Whence,
+    /// What is served on it.
+    pub serves: Serves,
     /// What was answered and is not taken.
     pub outbox: Arc<Outbox>,
 }
@@ -122,7 +124,7 @@ async fn judge(connection: &Connection, request: Request<Incoming>) -> Response<
         Ok(origin) => origin,
         Err(refusal) => return plain::refuse(refusal),
     };
-    if !is_grpc(&request) {
+    if connection.serves == Serves::Probes || !is_grpc(&request) {
         return plain::answer(connection, request, origin).await;
     }
     if request.method() != Method::POST {

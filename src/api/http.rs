@@ -1,10 +1,10 @@
-//! What is not gRPC: `/health`, `/version`, `/metrics` (API reference, section 11).
+//! What is not gRPC: `/version`, `/metrics` and the pages of `probes` (API reference, section 11).
 //!
-//! Owns: paths, methods and texts of these. Must never: read a request's body. Driven by `dispatch`, over HTTP/1.1 and HTTP/2 alike.
+//! Owns: paths and methods. Must never: read a request's body. Driven by `dispatch`, over HTTP/1.1 and HTTP/2 alike.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE, HeaderValue, VARY,
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY,
 };
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -12,13 +12,14 @@ use hyper::body::Incoming;
 use super::body::Body;
 use super::browser::Refusal;
 use super::dispatch::{Connection, Whence};
-use super::node::{Freshness, Node};
-use super::{render, version};
-use crate::command::{KeyRange, Range};
+use super::probes::Probe;
+use super::server::Serves;
+use super::version;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const NOT_FOUND: &str = "404 page not found\n";
 
 /// Answers a request that is not gRPC. `origin` is the web page's that made it, and allowed.
 pub async fn answer(
@@ -35,16 +36,16 @@ pub async fn answer(
     let mut response = if origin.is_some() && request.method() == Method::OPTIONS {
         page(StatusCode::OK, TEXT, "")
     } else {
-        match request.uri().path() {
-            "/health" | "/version" | "/metrics" if request.method() != Method::GET => {
-                let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n");
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-                response
-            }
-            "/health" => health(&shared.node, &HealthQuery::parse(request.uri().query())).await,
-            "/version" => page(StatusCode::OK, JSON, version_text()),
-            "/metrics" => page(StatusCode::OK, METRICS, (shared.metrics_text)()),
-            _ => page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n"),
+        let (method, path) = (request.method(), request.uri().path());
+        match (path, Probe::at(path)) {
+            // Whatever the method is, as in etcd.
+            ("/metrics", _) => metrics(method, (shared.metrics_text)()),
+            (_, Some(_)) if method != Method::GET => only_get(),
+            (_, Some(probe)) => probe.answer(&shared.node, &shared.metrics, request.uri().query()).await,
+            _ if connection.serves == Serves::Probes => page(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
+            ("/version", _) if method != Method::GET => only_get(),
+            ("/version", _) => page(StatusCode::OK, JSON, version_text()),
+            _ => page(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
         }
     };
     if let Some(origin) = origin {
@@ -68,7 +69,27 @@ pub fn refuse(refusal: Refusal) -> Response<Body> {
     }
 }
 
-fn page(status: StatusCode, content_type: HeaderValue, text: impl Into<bytes::Bytes>) -> Response<Body> {
+fn only_get() -> Response<Body> {
+    let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+/// Over HTTP/2 nobody else leaves the text out of an answer to HEAD.
+fn metrics(method: &Method, text: String) -> Response<Body> {
+    if method != Method::HEAD {
+        return page(StatusCode::OK, METRICS, text);
+    }
+    let mut response = page(StatusCode::OK, METRICS, "");
+    response.headers_mut().insert(CONTENT_LENGTH, text.len().into());
+    response
+}
+
+pub(super) fn page(
+    status: StatusCode,
+    content_type: HeaderValue,
+    text: impl Into<bytes::Bytes>,
+) -> Response<Body> {
     let mut response = Response::new(Body::whole(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -80,72 +101,9 @@ fn version_text() -> String {
     format!(r#"{{"etcdserver":"{server}","etcdcluster":"{cluster}","storage":"{storage}"}}"#)
 }
 
-/// What `/health` is asked to look at.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct HealthQuery {
-    serializable: bool,
-    /// Alarms that do not matter.
-    excluded: Vec<String>,
-}
-
-impl HealthQuery {
-    fn parse(query: Option<&str>) -> Self {
-        let mut parsed = Self::default();
-        for pair in query.unwrap_or_default().split('&') {
-            match pair.split_once('=') {
-                Some(("serializable", value)) => parsed.serializable = value == "true",
-                Some(("exclude", alarm)) => parsed.excluded.push(alarm.to_owned()),
-                _ => {}
-            }
-        }
-        parsed
-    }
-}
-
-async fn health(node: &Node, query: &HealthQuery) -> Response<Body> {
-    let (status, health, reason) = match sickness(node, query).await {
-        None => (StatusCode::OK, "true", String::new()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "false", reason),
-    };
-    let text = serde_json::json!({ "health": health, "reason": reason });
-    page(status, JSON, text.to_string())
-}
-
-/// What is wrong with this member: alarms, then its leader, then reading itself.
-async fn sickness(node: &Node, query: &HealthQuery) -> Option<String> {
-    let view = node.handle().view();
-    let alarms = view.facts().alarms.iter().map(|alarm| render::alarm_name(alarm.kind));
-    if let Some(alarm) = alarms.into_iter().find(|alarm| !query.excluded.iter().any(|name| name == alarm)) {
-        return Some(format!("ALARM {alarm}"));
-    }
-    if !query.serializable && node.handle().status().leader.is_none() {
-        return Some("RAFT NO LEADER".into());
-    }
-    if let Err(status) = node.require_state() {
-        return Some(format!("RANGE ERROR:{}", status.message()));
-    }
-    let view = match node.view(Freshness::from_wire(query.serializable)).await {
-        Ok(view) => view,
-        Err(status) => return Some(format!("RANGE ERROR:{}", status.message())),
-    };
-    let probe = Range::all(KeyRange::single(bytes::Bytes::from_static(b"health")));
-    let error = node.read(view, true, move |view| view.range(&probe)).await.err()?;
-    Some(format!("RANGE ERROR:{}", tonic::Status::from(error).message()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_health_query_is_read_as_probes_write_it() {
-        let parse = HealthQuery::parse;
-        assert_eq!(parse(None), HealthQuery::default());
-        let both = parse(Some("exclude=NOSPACE&serializable=true&exclude=CORRUPT"));
-        assert_eq!(both.excluded, ["NOSPACE", "CORRUPT"]);
-        assert!(both.serializable);
-        assert!(!parse(Some("serializable=1&x&=y&serializable=false")).serializable);
-    }
 
     #[test]
     fn the_version_is_json_with_etcds_fields() {

@@ -7,7 +7,8 @@
 //! server      accept, bound, greet: TLS or not, HTTP/2 or not
 //!  io pings   the socket        calls      the streams of a connection and their deadlines
 //! dispatch    origin, metadata, deadline, path
-//!  http       /health /version /metrics       browser    which web pages may call
+//!  http       /version /metrics                browser    which web pages may call
+//!   probes    /health /livez /readyz
 //!  kv watch lease cluster maintenance lock election health  the services
 //!  admin      the operator's own
 //!   hashes      hashes of everything, one at a time    snapshot_stream    the state in blobs
@@ -44,6 +45,7 @@ mod maintenance;
 mod node;
 mod parse;
 mod pings;
+mod probes;
 mod range_stream;
 mod record;
 mod render;
@@ -63,7 +65,7 @@ pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;
 pub use counters::Counters;
 pub use record::methods;
-pub use server::{Admit, Api, ApiOptions, Listener, MetricsText, Plaintext, Stay, Task, TlsSource};
+pub use server::{Admit, Api, ApiOptions, Listener, MetricsText, Plaintext, Serves, Stay, Task, TlsSource};
 pub use stop::{Stop, Stopping};
 pub use waiting::{AroundNode, Waiting, WaitingNode};
 pub use watch_codec::encode_events;

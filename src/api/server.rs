@@ -135,12 +135,23 @@ impl Default for ApiOptions {
 /// What one listening socket takes.
 #[derive(Clone)]
 pub struct Listener {
+    /// What it is for.
+    pub serves: Serves,
     /// Who may speak without TLS; anybody else who does is disconnected.
     pub plaintext: Plaintext,
     /// How to answer one that speaks TLS; without, it is disconnected.
     pub tls: Option<TlsSource>,
     /// Who may stay of those who speak TLS; without, whoever came through the handshake may, for as long as they like.
     pub admit: Option<Admit>,
+}
+
+/// What a listening socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// The whole API.
+    Clients,
+    /// Whether the node is well, and its metrics.
+    Probes,
 }
 
 /// Who may speak without TLS on a listening socket.
@@ -267,7 +278,11 @@ impl Api {
                 None => return,
                 Some(Ok((client, _))) => {
                     starved = false;
-                    if let Some(live) = self.0.counters.connect(self.0.options.connections_max) {
+                    let live = match listener.serves {
+                        Serves::Clients => self.0.counters.connect(self.0.options.connections_max),
+                        Serves::Probes => self.0.counters.connect_probe(),
+                    };
+                    if let Some(live) = live {
                         spawn(Box::pin(self.clone().serve(client, listener.clone(), live)));
                     } else {
                         self.0.metrics.client_connections_refused.add(1);
@@ -311,6 +326,7 @@ impl Api {
             calls: calls.spawner(),
             counted: CallsOfOne::default(),
             whence,
+            serves: listener.serves,
             outbox,
         };
         let revoked = async {

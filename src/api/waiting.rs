@@ -27,7 +27,9 @@ use super::body::Body;
 use super::calls::Calls;
 use super::dispatch::is_grpc;
 use super::io::Transport;
-use super::server::{ACCEPT_PAUSE, GREETING_MAX, Greeted, Listener, Plaintext, Protocol, Task, greet};
+use super::server::{
+    ACCEPT_PAUSE, GREETING_MAX, Greeted, Listener, Plaintext, Protocol, Serves, Task, greet,
+};
 use super::timer::{SmolTimer, within};
 use crate::formation::Fingerprint;
 use crate::ids::ClusterId;
@@ -104,7 +106,8 @@ impl Waiting {
     }
 
     async fn talk(&self, client: Async<TcpStream>) {
-        let listener = Listener { plaintext: Plaintext::Loopback, tls: None, admit: None };
+        let listener =
+            Listener { serves: Serves::Clients, plaintext: Plaintext::Loopback, tls: None, admit: None };
         let Ok(Greeted { stream, protocol, .. }) = within(GREETING_MAX, greet(client, &listener)).await
         else {
             return;

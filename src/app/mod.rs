@@ -19,6 +19,7 @@ mod gather;
 mod hardware;
 mod image_file;
 mod lan;
+mod listeners;
 mod metrics;
 mod operator;
 mod peers;

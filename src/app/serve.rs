@@ -4,7 +4,6 @@
 //! `main`.
 
 use std::io;
-use std::net::TcpListener;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -14,7 +13,7 @@ use std::time::Duration;
 use async_signal::{Signal, Signals};
 use smol::future::or;
 use smol::stream::StreamExt as _;
-use smol::{Async, LocalExecutor, Task, Timer};
+use smol::{LocalExecutor, Task, Timer};
 
 use super::admission::Desk;
 use super::attend::Outside;
@@ -29,14 +28,15 @@ use super::forming;
 use super::gather;
 use super::hardware;
 use super::lan::Lan;
+use super::listeners::{self, ClientTls, Socket};
 use super::metrics::metrics_text;
 use super::operator::Operator;
 use super::peers::Members;
 use super::resources;
 use super::supervisor::{self, Supervisor};
-use crate::api::{self, Api, ApiOptions, BrowserPolicy, Listener, MemberRules, Plaintext, Stop, Stopping};
+use crate::api::{self, Api, ApiOptions, BrowserPolicy, MemberRules, Stop, Stopping};
 use crate::command::{Command, MemberAttributes, Rejection};
-use crate::config::{AutoCompaction, ClientConfig, ListenUrl, Scheme, ServeConfig, TrustMode, Url};
+use crate::config::{AutoCompaction, ServeConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity};
 use crate::ids::LogIndex;
 use crate::limits::{
@@ -46,12 +46,11 @@ use crate::node::{ApplierError, RecoverError, Recovery, VotePolicy, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
-use crate::runtime::listening;
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
 use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{ServerTls, TlsError, TlsFiles};
+use crate::tls::TlsError;
 use crate::watch::{self, Hub};
 
 /// How long open calls may take to end once the node is told to stop.
@@ -172,7 +171,7 @@ enum End {
 fn run(config: &ServeConfig, supervisor: &Supervisor) -> Result<End, ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
-    let sockets = bind(&config.client)?;
+    let sockets = listeners::bind(config)?;
     let mut tls = ClientTls::load(&config.client)?;
     let store = StoreOptions { cache_bytes: config.store.cache_bytes };
     let disk = DiskOptions { store, ..DiskOptions::default() };
@@ -195,14 +194,10 @@ fn run(config: &ServeConfig, supervisor: &Supervisor) -> Result<End, ServeFailur
         trust.near = lan.as_ref().map(|lan| lan.near());
     }
     let outside = |name| {
-        Ok::<_, ServeFailure>(Outside {
-            name,
-            config: &config.peer,
-            trust: trust.clone(),
-            ports: share(&sockets)?,
-            clock,
-            supervisor: supervisor.clone(),
-        })
+        let ports = listeners::shared(&sockets)
+            .map_err(|source| ServeFailure::System { action: "share a socket", source })?;
+        let (config, trust, supervisor) = (&config.peer, trust.clone(), supervisor.clone());
+        Ok::<_, ServeFailure>(Outside { name, config, trust, ports, clock, supervisor })
     };
     let data = match (opened, &config.peer.initial, &lan) {
         (Opened::Node(data), ..) => data,
@@ -275,67 +270,6 @@ fn ended<T>(config: &ServeConfig, failure: ServeFailure, others_vote: bool) -> R
         tracing::warn!("at the next start another member's state takes the place of this one's");
     }
     Err(failure)
-}
-
-struct Socket {
-    listen: ListenUrl,
-    listener: TcpListener,
-}
-
-/// The same sockets for somebody else.
-fn share(sockets: &[Socket]) -> Result<Vec<TcpListener>, ServeFailure> {
-    let shared = sockets.iter().map(|socket| socket.listener.try_clone()).collect::<io::Result<_>>();
-    shared.map_err(|source| ServeFailure::System { action: "share a socket", source })
-}
-
-fn bind(config: &ClientConfig) -> Result<Vec<Socket>, ServeFailure> {
-    let bind = |listen: &ListenUrl| {
-        let listener = listening::tcp(listen.address)
-            .map_err(|source| ServeFailure::Listen { url: listen.url.to_string(), source })?;
-        Ok(Socket { listen: listen.clone(), listener })
-    };
-    config.listen_urls.iter().map(bind).collect()
-}
-
-/// What clients have to show, and are shown.
-enum ClientTls {
-    /// Nothing.
-    None,
-    /// By files.
-    Files(Arc<ServerTls>),
-    /// By the cluster's own authority.
-    Cluster(Arc<Certificates>),
-}
-
-impl ClientTls {
-    fn load(config: &ClientConfig) -> Result<Self, ServeFailure> {
-        let Some(files) = &config.tls else { return Ok(Self::None) };
-        Ok(Self::Files(Arc::new(ServerTls::load(TlsFiles {
-            cert: files.cert_file.clone(),
-            key: files.key_file.clone(),
-            trusted_ca: files.client_ca_file.clone(),
-            client_cert_auth: files.client_cert_auth,
-        })?)))
-    }
-
-    /// TLS is recognised by its first byte wherever there is a certificate. An https URL also serves this machine in plain text, unless
-    /// its operator wants to see certificates.
-    fn listener(&self, scheme: Scheme, demands_certificates: bool) -> Listener {
-        let plaintext = match (scheme, demands_certificates) {
-            (Scheme::Http, _) => Plaintext::Anyone,
-            (Scheme::Https, false) => Plaintext::Loopback,
-            (Scheme::Https, true) => Plaintext::Nobody,
-        };
-        let (tls, admit) = match self {
-            Self::None => (None, None),
-            Self::Files(files) => {
-                let files = Arc::clone(files);
-                (Some(Arc::new(move || Some(files.current())) as api::TlsSource), None)
-            }
-            Self::Cluster(certificates) => (Some(certificates.source()), Some(certificates.admit())),
-        };
-        Listener { plaintext, tls, admit }
-    }
 }
 
 type Started = (Running, Identity, Tail, crate::runtime::files::DirectoryLock);
@@ -458,8 +392,7 @@ async fn attend(
             let mut publishing = pin!(publish(&handle, || attributes(config, place)));
             let published = async { Some(publishing.as_mut().await) };
             let told = or(published, served_before(&handle)).await;
-            listen(config, sockets, tls, &api, &executor)?;
-            supervisor.ready(&supervisor::standing(&handle));
+            listeners::listen(config, sockets, tls, &api, &executor)?;
             match told {
                 Some(told) => told,
                 None => publishing.await,
@@ -492,29 +425,6 @@ async fn attend(
     let outcome = executor.run(or(wind_down(running, &api, stop), fault)).await;
     executor.run(members.cancel()).await;
     outcome.map(|()| end)
-}
-
-/// Serves clients on these sockets.
-fn listen(
-    config: &ServeConfig,
-    sockets: Vec<Socket>,
-    tls: &ClientTls,
-    api: &Api,
-    executor: &Rc<LocalExecutor<'static>>,
-) -> Result<(), ServeFailure> {
-    let demands_certificates = config.client.tls.as_ref().is_some_and(|files| files.client_ca_file.is_some());
-    for Socket { listen, listener } in sockets {
-        let url = listen.url.to_string();
-        let listener =
-            Async::new(listener).map_err(|source| ServeFailure::Listen { url: url.clone(), source })?;
-        let (api, serves) = (api.clone(), tls.listener(listen.url.scheme, demands_certificates));
-        tracing::info!(url, "serving client requests");
-        let connections = Rc::clone(executor);
-        let accept =
-            async move { api.accept(&listener, serves, |task| connections.spawn(task).detach()).await };
-        executor.spawn(accept).detach();
-    }
-    Ok(())
 }
 
 /// What talks to other members, and what operators are told of that.

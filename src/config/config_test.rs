@@ -134,6 +134,19 @@ fn a_flag_wins_over_environment_over_file_over_default() {
 }
 
 #[test]
+fn a_port_for_metrics_may_be_plain_and_needs_a_certificate_for_https() {
+    assert!(ok(&[]).metrics.listen_urls.is_empty());
+    let urls = |args: &[&str]| -> Vec<String> {
+        ok(args).metrics.listen_urls.iter().map(ToString::to_string).collect()
+    };
+    let both = "--listen-metrics-urls=http://0.0.0.0:2381,https://[::1]:2382";
+    assert_eq!(urls(&[both]), ["http://0.0.0.0:2381", "https://[::1]:2382"], "its cluster has certificates");
+    assert_eq!(urls(&["--solo", both, "--cert-file=c", "--key-file=k"]).len(), 2);
+    assert!(error(&["--solo", both]).ends_with("for metrics secure url: https://[::1]:2382"));
+    assert!(error(&["--listen-metrics-urls=2381"]).contains("URL scheme must be http or https"));
+}
+
+#[test]
 fn keepalives_are_set_by_etcds_flags_and_zero_switches_them_off() {
     let config = ok(&["--grpc-keepalive-interval=1m30s", "--grpc-keepalive-timeout=1s"]);
     assert_eq!(config.client.keepalive, Some((Duration::from_secs(90), Duration::from_secs(1))));

@@ -127,6 +127,9 @@ pub enum ConfigError {
     /// An https URL without a certificate to show.
     #[error("cannot listen on TLS for {0}: --cert-file and --key-file are not set")]
     HttpsWithoutCertificate(String),
+    /// The same where monitoring is to be served.
+    #[error("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url: {0}")]
+    MetricsWithoutCertificate(String),
     /// Half of a certificate.
     #[error("--cert-file and --key-file must be set together")]
     HalfCertificate,

@@ -26,7 +26,7 @@ pub use error::{ConfigError, Hint, Origin};
 pub use help::{example, options};
 pub use nearest::nearest;
 pub use peer::{InitialCluster, PeerConfig, PeerHint, TrustMode};
-pub use serve::{ClientConfig, ServeConfig, StoreConfig, TlsFiles};
+pub use serve::{ClientConfig, MetricsConfig, ServeConfig, StoreConfig, TlsFiles};
 pub use url::{ListenUrl, Scheme, Url, UrlError, split_host_port};
 pub use values::{AutoCompaction, ValueError, boolean, duration};
 

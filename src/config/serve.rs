@@ -54,6 +54,8 @@ pub struct ServeConfig {
     pub store: StoreConfig,
     /// When old revisions are dropped without anybody asking.
     pub auto_compaction: AutoCompaction,
+    /// What monitoring is shown.
+    pub metrics: MetricsConfig,
     /// What is logged and how.
     pub log: LogSettings,
     /// What is odd about the configuration but no error, a sentence each; to be logged once logging works.
@@ -114,6 +116,13 @@ pub struct TlsFiles {
     pub client_cert_auth: bool,
 }
 
+/// What monitoring is shown, beside the client listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where to listen for it; may be empty. Those with https are served by the certificates of the client listener.
+    pub listen_urls: Vec<ListenUrl>,
+}
+
 /// The store's part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
@@ -151,6 +160,7 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
         },
         auto_compaction: reader
             .parse(SettingId::CompactionRetention, |text| values::retention(mode, text))?,
+        metrics: metrics(&reader)?,
         log: LogSettings {
             level: reader.parse(SettingId::LogLevel, level)?,
             format: reader.parse(SettingId::LogFormat, format)?,
@@ -158,6 +168,12 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
         warnings: Vec::new(),
     };
     config.peer.check(&config.name)?;
+    if let Some(https) = https(&config.metrics.listen_urls)
+        && config.client.tls.is_none()
+        && !is_automatic
+    {
+        return Err(ConfigError::MetricsWithoutCertificate(https.to_string()));
+    }
     config.warnings = warnings(&config);
     config.warnings.splice(0..0, sources.warnings);
     Ok(config)
@@ -271,7 +287,7 @@ fn client(reader: &Reader<'_>, is_automatic: bool) -> Result<ClientConfig, Confi
         (None, _) => Vec::new(),
     };
     let tls = tls(reader)?;
-    match (listen_urls.iter().find(|url| url.url.scheme == Scheme::Https), &tls) {
+    match (https(&listen_urls), &tls) {
         (Some(https), None) if !is_automatic => {
             return Err(ConfigError::HttpsWithoutCertificate(https.to_string()));
         }
@@ -298,6 +314,18 @@ fn client(reader: &Reader<'_>, is_automatic: bool) -> Result<ClientConfig, Confi
         allowed_hosts: names(reader.0, SettingId::AllowedHosts),
         cors: names(reader.0, SettingId::Cors),
     })
+}
+
+fn metrics(reader: &Reader<'_>) -> Result<MetricsConfig, ConfigError> {
+    let listen_urls = reader.parse(SettingId::ListenMetricsUrls, |text| {
+        if text.is_empty() { Ok(Vec::new()) } else { urls(text, ListenUrl::parse) }
+    })?;
+    Ok(MetricsConfig { listen_urls })
+}
+
+/// The first of these that needs a certificate.
+fn https(urls: &[ListenUrl]) -> Option<&ListenUrl> {
+    urls.iter().find(|url| url.url.scheme == Scheme::Https)
 }
 
 /// As in etcd, both have to be above zero.

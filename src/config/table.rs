@@ -93,6 +93,8 @@ pub enum SettingId {
     CompactionMode,
     /// `--auto-compaction-retention`
     CompactionRetention,
+    /// `--listen-metrics-urls`
+    ListenMetricsUrls,
     /// `--log-level`
     LogLevel,
     /// `--log-format`
@@ -209,7 +211,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 43] = [
+pub const SETTINGS: [Setting; 44] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -544,6 +546,14 @@ pub const SETTINGS: [Setting; 43] = [
         Kind::Text,
         Fallback::Text("0"),
         "How much history to keep: 10m, 2h or a number of hours; or revisions; 0 keeps all",
+    ),
+    same(
+        SettingId::ListenMetricsUrls,
+        "listen-metrics-urls",
+        "metrics.listen-urls",
+        Kind::List,
+        Fallback::Text(""),
+        "Where to answer /metrics, /health, /livez and /readyz as well, and nothing else; http shows them to anyone",
     ),
     same(
         SettingId::LogLevel,

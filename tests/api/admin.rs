@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey::api::{ClusterBeside, ComesIn, Listener, PendingNode, Plaintext, SeenNode};
+use covey::api::{ClusterBeside, ComesIn, Listener, PendingNode, Plaintext, SeenNode, Serves};
 use covey::command::{self, CharterCommand};
 use covey::formation::{Fingerprint, JoinToken};
 use covey::ids::ClusterId;
@@ -113,7 +113,8 @@ fn plain_text_to_an_address_that_others_reach_may_change_nothing() {
         let server = Server::start().await;
         let socket = Async::<TcpListener>::bind((reachable, 0)).unwrap();
         let address = socket.get_ref().local_addr().unwrap();
-        let listener = Listener { plaintext: Plaintext::Anyone, tls: None, admit: None };
+        let listener =
+            Listener { serves: Serves::Clients, plaintext: Plaintext::Anyone, tls: None, admit: None };
         let api = server.api.clone();
         let accepting = smol::spawn(async move {
             api.accept(&socket, listener, |task| smol::spawn(task).detach()).await;

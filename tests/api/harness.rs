@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use covey::api::{Admit, Api, ApiOptions, Host, Listener, Plaintext, Stop, TlsSource, methods};
+use covey::api::{Admit, Api, ApiOptions, Host, Listener, Plaintext, Serves, Stop, TlsSource, methods};
 use covey::command::Alarm;
 use covey::consensus::Pace;
 use covey::disk::Directory;
@@ -52,6 +52,7 @@ pub struct Server {
 /// What a test changes about a server.
 pub struct Setup {
     pub options: ApiOptions,
+    pub serves: Serves,
     pub plaintext: Plaintext,
     pub tls: Option<TlsSource>,
     pub admit: Option<Admit>,
@@ -81,6 +82,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             options: ApiOptions::default(),
+            serves: Serves::Clients,
             plaintext: Plaintext::Anyone,
             tls: None,
             admit: None,
@@ -126,7 +128,8 @@ impl Server {
         let api = Api::new(handle.clone(), setup.host, setup.options, Arc::clone(&metrics), text, stopping);
         let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
         let address = socket.get_ref().local_addr().unwrap();
-        let listener = Listener { plaintext: setup.plaintext, tls: setup.tls, admit: setup.admit };
+        let listener =
+            Listener { serves: setup.serves, plaintext: setup.plaintext, tls: setup.tls, admit: setup.admit };
         let accepting = api.clone();
         smol::spawn(async move {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;

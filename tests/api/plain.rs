@@ -1,7 +1,10 @@
 //! HTTP/1.1, and HTTP/2 that is not gRPC.
 
-use covey::api::{ApiOptions, BrowserPolicy};
+use std::sync::Arc;
+
+use covey::api::{ApiOptions, BrowserPolicy, Serves};
 use covey::command::{Alarm, AlarmKind};
+use covey::telemetry::metrics::HealthCheck;
 use http::Request;
 use http_body_util::BodyExt as _;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -52,14 +55,19 @@ fn the_paths_answer_get_and_nothing_else() {
         let metrics = ask(&server, "GET /metrics", &[OWN]).await;
         assert_eq!((metrics.status, metrics.text.as_str()), (200, "up 1\n"));
         assert!(metrics.has("content-type: text/plain; version=0.0.4; charset=utf-8"));
-        for path in ["/version", "/metrics", "/health"] {
+        for path in ["/version", "/health", "/livez", "/readyz", "/readyz/non_learner"] {
             for method in ["HEAD", "POST", "OPTIONS"] {
                 let refusal = ask(&server, &format!("{method} {path}"), &[OWN, "content-length: 0"]).await;
                 assert_eq!(refusal.status, 405, "{method} {path}");
                 assert!(refusal.has("allow: get"), "{method} {path}");
             }
         }
-        for path in ["/", "/v3/kv/range", "/healthz", "/version/"] {
+        // promhttp looks at no method, either.
+        assert_eq!(ask(&server, "POST /metrics", &[OWN, "content-length: 0"]).await.text, "up 1\n");
+        let head = ask(&server, "HEAD /metrics", &[OWN]).await;
+        assert_eq!((head.status, head.text.as_str()), (200, ""));
+        assert!(head.has("content-length: 5"));
+        for path in ["/", "/v3/kv/range", "/healthz", "/version/", "/livez/", "/readyz/nothing"] {
             assert_eq!(ask(&server, &format!("GET {path}"), &[OWN]).await.status, 404, "{path}");
         }
         server.idle().await;
@@ -73,6 +81,11 @@ fn a_member_without_a_state_is_not_healthy_even_by_its_own_copy() {
         let health = ask(&server, "GET /health?serializable=true", &[OWN]).await;
         assert_eq!(health.status, 503);
         assert!(health.text.contains("RANGE ERROR:covey: this member waits for"), "{}", health.text);
+        // A restart would not bring the state.
+        assert_eq!(ask(&server, "GET /livez", &[OWN]).await.status, 200);
+        let ready = ask(&server, "GET /readyz/serializable_read", &[OWN]).await;
+        let why = "[-]serializable_read failed: covey: this member waits for its cluster's state\n\n";
+        assert_eq!((ready.status, ready.text.as_str()), (503, why));
     });
 }
 
@@ -89,6 +102,10 @@ fn one_connection_serves_many_requests_and_http2_the_same_pages() {
         }
         assert_eq!(server.api.counters().accepted(), 1);
         let channel = server.channel().await;
+        let head = Request::head("http://localhost/metrics").body(empty()).unwrap();
+        let head = channel.send(head).await.unwrap();
+        assert_eq!((head.status().as_u16(), &head.headers()["content-length"]), (200, &"5".parse().unwrap()));
+        assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
         let get = |uri: &str| Request::get(uri).body(empty()).unwrap();
         let response = channel.send(get("http://localhost/version")).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -164,5 +181,68 @@ fn health_names_the_first_thing_that_is_wrong() {
             assert_eq!(answer.status, status, "{query}");
             assert!(answer.text.ends_with(&format!(r#""reason":"{reason}"}}"#)), "{query}: {}", answer.text);
         }
+    });
+}
+
+#[test]
+fn each_check_of_livez_and_readyz_is_named_when_it_fails_and_can_be_left_out() {
+    run(async {
+        let server = Server::start().await;
+        for path in ["/livez", "/readyz", "/livez/serializable_read", "/readyz/linearizable_read"] {
+            let well = ask(&server, &format!("GET {path}"), &[OWN]).await;
+            assert_eq!((well.status, well.text.as_str()), (200, "ok\n"), "{path}");
+            assert!(well.has("content-type: text/plain; charset=utf-8"));
+        }
+        let told =
+            ask(&server, "GET /readyz?verbose&exclude=serializable_read&exclude=nothing", &[OWN]).await;
+        assert_eq!(told.text, "[+]data_corruption ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n");
+        let told =
+            ask(&server, "GET /livez/serializable_read?verbose&exclude=serializable_read", &[OWN]).await;
+        assert_eq!(told.text, "[+]serializable_read ok\nok\n", "what the path asks for is not left out");
+        let alarm = |kind| vec![Alarm { member: MEMBER, kind }];
+        let setup = Setup { lonely: true, alarms: alarm(AlarmKind::Corrupt), ..Setup::default() };
+        let (metrics, server) = (Arc::clone(&setup.metrics), Server::with(setup).await);
+        let ill = ask(&server, "GET /readyz?exclude=linearizable_read", &[OWN]).await;
+        let text = "[-]data_corruption failed: alarm activated: CORRUPT\n[+]serializable_read ok\n[+]non_learner ok\n\n";
+        assert_eq!((ill.status, ill.text.as_str()), (503, text));
+        assert_eq!(ask(&server, "GET /livez", &[OWN]).await.status, 200);
+        let all = "GET /readyz?exclude=data_corruption&exclude=linearizable_read";
+        assert_eq!(ask(&server, all, &[OWN]).await.status, 200);
+        let server = Server::with(Setup { alarms: alarm(AlarmKind::NoSpace), ..Setup::default() }).await;
+        assert_eq!(ask(&server, "GET /readyz", &[OWN]).await.status, 200, "reads go on");
+        let server = Server::with(Setup { learns: true, ..Setup::default() }).await;
+        let learner = ask(&server, "GET /readyz/non_learner", &[OWN]).await;
+        assert_eq!(learner.text, "[-]non_learner failed: not supported for learner\n\n");
+        let counted = |check: HealthCheck| &metrics.health_checks[check as usize];
+        assert_eq!(counted(HealthCheck::DataCorruption).counts(), (0, 1));
+        assert_eq!(counted(HealthCheck::SerializableRead).counts(), (2, 0));
+        assert_eq!(counted(HealthCheck::LinearizableRead).counts(), (0, 0));
+    });
+}
+
+#[test]
+fn a_port_for_probes_shows_how_the_member_is_and_nothing_of_the_api() {
+    run(async {
+        let server = Server::with(Setup { serves: Serves::Probes, ..Setup::default() }).await;
+        for (path, status) in [
+            ("/health", 200),
+            ("/livez", 200),
+            ("/readyz", 200),
+            ("/metrics", 200),
+            ("/version", 404),
+            ("/v3/kv/range", 404),
+            ("/etcdserverpb.KV/Range", 404),
+        ] {
+            assert_eq!(ask(&server, &format!("GET {path}"), &[OWN]).await.status, status, "{path}");
+        }
+        // Rebinding is no less of an attack here.
+        assert_eq!(ask(&server, "GET /metrics", &["host: evil.example"]).await.status, 421);
+        let channel = server.channel().await;
+        for (path, status) in [("etcdserverpb.KV/Range", 404), ("grpc.health.v1.Health/Check", 404)] {
+            let request = Request::post(format!("http://localhost/{path}"));
+            let request = request.header("content-type", "application/grpc").body(empty()).unwrap();
+            assert_eq!(channel.send(request).await.unwrap().status(), status, "{path}");
+        }
+        assert_eq!(server.api.counters().connections(), 0, "clients' places are not taken");
     });
 }

@@ -3,12 +3,14 @@
 //! Owns: what is measured, under etcd's names (API reference, section 12). Must never: lock or allocate when something is
 //! counted. `app` makes one [`Metrics`], shares it by `Arc`, and hands its text to whoever asks for `/metrics`.
 
+mod health;
 mod instruments;
 mod process;
 mod render;
 
 use std::time::Duration;
 
+pub use health::{HealthCheck, HealthCheckMetrics};
 pub use instruments::{Counter, Gauge, Histogram};
 
 use crate::ids::{Digest, LogIndex, MemberId, Revision};
@@ -73,6 +75,12 @@ pub struct Metrics {
     pub client_connections: Gauge,
     /// Client connections that were refused because too many were open.
     pub client_connections_refused: Counter,
+    /// Times that `/health` said that this member is well.
+    pub health_successes: Counter,
+    /// Times that it said otherwise.
+    pub health_failures: Counter,
+    /// One entry for each of [`HealthCheck::ALL`].
+    pub health_checks: [HealthCheckMetrics; HealthCheck::ALL.len()],
     /// One entry for each method, in the order given to [`Metrics::new`].
     pub grpc: Box<[GrpcMethodMetrics]>,
 }
@@ -105,6 +113,9 @@ impl Metrics {
             client_grpc_received_bytes: Counter::default(),
             client_connections: Gauge::default(),
             client_connections_refused: Counter::default(),
+            health_successes: Counter::default(),
+            health_failures: Counter::default(),
+            health_checks: Default::default(),
             grpc: methods.into_iter().map(GrpcMethodMetrics::new).collect(),
         }
     }

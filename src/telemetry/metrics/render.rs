@@ -6,7 +6,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::process::Process;
-use super::{Counter, Gauges, GrpcKind, GrpcMethodMetrics, Histogram, Metrics};
+use super::{Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics};
 
 /// The names of gRPC's codes by number, as Go spells them.
 const GRPC_CODE_NAMES: [&str; super::GRPC_CODES] = [
@@ -37,6 +37,7 @@ pub(super) fn render(metrics: &Metrics, gauges: &Gauges<'_>, process: Option<&Pr
     let grpc_lines = metrics.grpc.len() * (super::GRPC_CODES + 3);
     let mut text = Text(String::with_capacity(REST_BYTES + grpc_lines * GRPC_LINE_BYTES));
     server(&mut text, metrics, gauges);
+    health(&mut text, metrics);
     disk(&mut text, metrics);
     mvcc(&mut text, metrics, gauges);
     leases(&mut text, metrics);
@@ -116,6 +117,36 @@ fn server(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
             "cluster_version",
             version,
         );
+    }
+}
+
+fn health(text: &mut Text, metrics: &Metrics) {
+    text.counter(
+        "etcd_server_health_success",
+        "Times that /health said that this member is well.",
+        &metrics.health_successes,
+    );
+    text.counter(
+        "etcd_server_health_failures",
+        "Times that /health said that this member is not well.",
+        &metrics.health_failures,
+    );
+    let checks = || HealthCheck::ALL.iter().zip(&metrics.health_checks);
+    let name = "etcd_server_healthchecks_total";
+    text.head(name, "Checks of /livez and /readyz, by how they ended.", "counter");
+    for (check, counted) in checks() {
+        for (status, counter) in [("success", &counted.passed), ("error", &counted.failed)] {
+            let labels = [("type", check.page()), ("name", check.name()), ("status", status)];
+            text.sample(name, &labels, counter.value());
+        }
+    }
+    let name = "etcd_server_healthcheck";
+    let mut asked = checks().filter(|(_, counted)| counted.counts() != (0, 0)).peekable();
+    if asked.peek().is_some() {
+        text.head(name, "How each check of /livez and /readyz ended last: 1 is well.", "gauge");
+    }
+    for (check, counted) in asked {
+        text.sample(name, &[("type", check.page()), ("name", check.name())], counted.last.value());
     }
 }
 
