@@ -21,6 +21,7 @@ use crate::ids::{ClusterId, PublicKey};
 use crate::mvcc::Facts;
 use crate::runtime::clock::entropy;
 use crate::store::{Charter, Member};
+use crate::telemetry::LogLevel;
 use crate::wire::covey::v1 as pb;
 use crate::wire::covey::v1::admin_server::Admin;
 
@@ -57,6 +58,10 @@ pub trait Host: Send + Sync {
     fn certificate(&self, authority: &command::Authority) -> Result<String, String>;
     /// Makes key and certificate for a client.
     fn issue(&self, authority: &command::Authority, name: &str) -> Result<IssuedClient, String>;
+    /// From which level on the process logs.
+    fn log_level(&self) -> LogLevel;
+    /// Has it log from this level on.
+    fn set_log_level(&self, level: LogLevel);
     /// Gives the cluster up for another one, as its operator orders.
     fn give_up_for(&self, winner: ClusterId) -> GivingUp;
 }
@@ -320,6 +325,20 @@ impl Admin for AdminService {
         let fingerprint = meant(&request.into_inner().fingerprint, pending)?;
         self.change(CharterCommand::Approve { fingerprint: *fingerprint.bytes() }).await?;
         Ok(Response::new(pb::NodeApproveResponse { fingerprint: hex(fingerprint.bytes()) }))
+    }
+
+    async fn log_level(
+        &self,
+        request: Request<pb::LogLevelRequest>,
+    ) -> Result<Response<pb::LogLevelResponse>, Status> {
+        if !request.get_ref().level.is_empty() {
+            require_here(&request)?;
+            let level = LogLevel::named(&request.get_ref().level).ok_or_else(|| {
+                Status::invalid_argument("covey: a log level is one of debug, info, warn, error")
+            })?;
+            self.host.set_log_level(level);
+        }
+        Ok(Response::new(pb::LogLevelResponse { level: self.host.log_level().name().to_owned() }))
     }
 
     async fn window_open(

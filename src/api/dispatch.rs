@@ -49,17 +49,21 @@ const CALLS_LEFT_TO_EACH: usize = 16;
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What a learner serves too (API reference, section 4); of ranges only the serializable ones, which `kv` sees to.
-const FOR_LEARNERS: [(&str, &str); 4] = [
+const FOR_LEARNERS: [(&str, &str); 5] = [
     (kv_server::SERVICE_NAME, "Range"),
     (maintenance_server::SERVICE_NAME, "Status"),
     (maintenance_server::SERVICE_NAME, "Snapshot"),
     // Of what is wrong with it, too.
     (admin_server::SERVICE_NAME, "Status"),
+    (admin_server::SERVICE_NAME, "LogLevel"),
 ];
 
 /// What is answered without a state, too.
-const FOR_EVERYBODY: [(&str, &str); 2] =
-    [(maintenance_server::SERVICE_NAME, "Status"), (admin_server::SERVICE_NAME, "Status")];
+const FOR_EVERYBODY: [(&str, &str); 3] = [
+    (maintenance_server::SERVICE_NAME, "Status"),
+    (admin_server::SERVICE_NAME, "Status"),
+    (admin_server::SERVICE_NAME, "LogLevel"),
+];
 
 /// The gRPC services that are offered. A call of any other is answered as unknown.
 pub struct Services {

@@ -30,7 +30,7 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 46] = [
+const METHODS: [GrpcMethod; 48] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
@@ -71,8 +71,10 @@ const METHODS: [GrpcMethod; 46] = [
     method(admin_server::SERVICE_NAME, "TokenRevoke", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "NodePending", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "NodeApprove", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "LogLevel", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "WindowOpen", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "WindowClose", GrpcKind::Unary),
+    method(admin_server::SERVICE_NAME, "GiveUp", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "ClientIssue", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "ClientList", GrpcKind::Unary),
     method(admin_server::SERVICE_NAME, "ClientRevoke", GrpcKind::Unary),

@@ -18,6 +18,7 @@ use crate::discovery::Sighting;
 use crate::ids::ClusterId;
 use crate::runtime::ServeError;
 use crate::runtime::clock::Clock;
+use crate::telemetry::{self, LogLevel};
 use crate::time::Instant;
 use crate::tls::{Authority, Issued};
 
@@ -94,6 +95,20 @@ impl Host for Operator {
             Ok(IssuedClient { certificate, key, known_by: ClientKey(key_hash) })
         });
         issued.map_err(|error| error.to_string())
+    }
+
+    fn log_level(&self) -> LogLevel {
+        telemetry::log_level().unwrap_or(LogLevel::Info)
+    }
+
+    fn set_log_level(&self, level: LogLevel) {
+        let before = self.log_level();
+        // Said where it is still, or already, logged.
+        if level as u8 <= before as u8 {
+            telemetry::set_log_level(level);
+        }
+        tracing::warn!(level = level.name(), before = before.name(), "an operator has changed the log level");
+        telemetry::set_log_level(level);
     }
 
     fn give_up_for(&self, winner: ClusterId) -> GivingUp {

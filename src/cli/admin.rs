@@ -20,6 +20,7 @@ use super::client::Channel;
 use super::reach::first_reachable;
 use super::spec::Command;
 use crate::config::duration;
+use crate::telemetry::LogLevel;
 use crate::wire::covey::v1 as pb;
 use crate::wire::covey::v1::admin_client::AdminClient;
 
@@ -59,6 +60,7 @@ pub enum Job {
     NodeApprove { fingerprint: String },
     WindowOpen { seconds: u64 },
     WindowClose,
+    LogLevel { level: String },
     ClientIssue { name: String, out: PathBuf },
     ClientList,
     ClientRevoke { name: String },
@@ -73,6 +75,7 @@ pub enum Done {
     TokenRevoked(String),
     Pending(Vec<pb::PendingNode>),
     Approved(String),
+    LogLevel(String),
     WindowOpened(u64),
     WindowClosed,
     ClientIssued { name: String, out: PathBuf },
@@ -101,6 +104,7 @@ pub fn job(command: &Command, parsed: &Parsed) -> Result<Option<Job>, UsageError
         "node approve" => Job::NodeApprove { fingerprint: fingerprint(parsed)? },
         "window open" => Job::WindowOpen { seconds: window(parsed)?.as_secs() },
         "window close" => none(Job::WindowClose)?,
+        "log-level" => Job::LogLevel { level: level(parsed)? },
         "client issue" => {
             let name = one(parsed, "client issue takes one name")?;
             Job::ClientIssue { out: out_dir(parsed, &name)?, name }
@@ -143,6 +147,17 @@ fn fingerprint(parsed: &Parsed) -> Result<String, UsageError> {
 
 fn text(argument: &[u8], usage: &'static str) -> Result<String, UsageError> {
     String::from_utf8(argument.to_vec()).map_err(|_| UsageError::Arguments(usage))
+}
+
+/// Empty where it is only asked for.
+fn level(parsed: &Parsed) -> Result<String, UsageError> {
+    const USAGE: &str =
+        "log-level takes one of debug, info, warn and error, or nothing to print the present one";
+    if parsed.arguments.is_empty() {
+        return Ok(String::new());
+    }
+    let level = one(parsed, USAGE)?;
+    if LogLevel::named(&level).is_some() { Ok(level) } else { Err(UsageError::Arguments(USAGE)) }
 }
 
 fn window(parsed: &Parsed) -> Result<Duration, UsageError> {
@@ -216,6 +231,10 @@ async fn perform_one(
         Job::WindowClose => {
             client.window_close(request(settings, pb::WindowCloseRequest {})).await?;
             Done::WindowClosed
+        }
+        Job::LogLevel { level } => {
+            let answer = client.log_level(request(settings, pb::LogLevelRequest { level })).await?;
+            Done::LogLevel(answer.into_inner().level)
         }
         Job::ClientList => {
             let answer = client.client_list(request(settings, pb::ClientListRequest {})).await?;
@@ -304,6 +323,7 @@ fn write_simple(out: &mut impl Write, done: &Done) -> io::Result<()> {
             writeln!(out, "whoever is on the LAN is let in for {}", span(*seconds))
         }
         Done::WindowClosed => writeln!(out, "nobody is let in any more without a token or an approval"),
+        Done::LogLevel(level) => writeln!(out, "{level}"),
         Done::ClientIssued { name, out: dir } => {
             writeln!(out, "client {name} issued: all that it needs is in {}", dir.display())
         }
@@ -340,6 +360,7 @@ fn as_json(done: &Done) -> serde_json::Value {
         Done::Pending(nodes) => json!({ "pending": nodes.iter().map(pending_json).collect::<Vec<_>>() }),
         Done::Approved(fingerprint) => json!({ "approved": fingerprint }),
         Done::WindowOpened(seconds) => json!({ "open_seconds": seconds }),
+        Done::LogLevel(level) => json!({ "level": level }),
         Done::WindowClosed => json!({ "open_seconds": 0 }),
         Done::ClientIssued { name, out } | Done::ClientRenewed { name, out } => {
             json!({ "name": name, "out": out.to_string_lossy() })

@@ -32,6 +32,8 @@ fn commands_are_read_with_their_defaults() {
     let issue = |out: &str| Ok(Job::ClientIssue { name: "ci".into(), out: out.into() });
     assert_eq!(typed("client issue", &["ci"]), issue("ci"));
     assert_eq!(typed("client issue", &["ci", "--out", "/tmp/x"]), issue("/tmp/x"));
+    assert_eq!(typed("log-level", &[]), Ok(Job::LogLevel { level: String::new() }));
+    assert_eq!(typed("log-level", &["debug"]), Ok(Job::LogLevel { level: "debug".into() }));
     let renew = |out: &str| Ok(Job::ClientRenew { name: "ci".into(), out: out.into() });
     assert_eq!(typed("client renew", &["ci"]), renew("ci"));
     assert_eq!(typed("client renew", &["ci", "--out", "/tmp/x"]), renew("/tmp/x"));
@@ -46,6 +48,8 @@ fn what_makes_no_sense_is_refused_before_anybody_is_asked() {
         ("window open", &[]),
         ("window open", &["ten"]),
         ("window close", &["now"]),
+        ("log-level", &["loud"]),
+        ("log-level", &["info", "debug"]),
         ("client issue", &[]),
         ("client issue", &["../up"]),
         ("client issue", &[".hidden"]),

@@ -296,6 +296,16 @@ they are brought to the client. Its key and its certificate stay good. The autho
     flags: &[option("out", "path", "The directory: a bundle, or a new or empty one (default: the name)")],
 };
 
+/// Says, or changes, what is logged.
+pub const LOG_LEVEL: Command = Command {
+    name: "log-level",
+    alias: None,
+    usage: "[flags] [debug|info|warn|error]",
+    about: "Print the least serious level that a member logs, or change it until the member's process ends",
+    details: "",
+    flags: &[],
+};
+
 /// Saves, looks at and restores snapshots.
 pub const SNAPSHOT: Command = Command {
     name: "snapshot",
@@ -593,4 +603,5 @@ pub const COMMANDS: &[&Command] = &[
     &CLIENT_LIST,
     &CLIENT_REVOKE,
     &CLIENT_RENEW,
+    &LOG_LEVEL,
 ];

@@ -1,11 +1,13 @@
 //! Log lines on stderr: JSON with etcd's keys, or text for people.
 //!
-//! Owns: the layout of a line. Must never: fail or panic because of what is logged or because nobody reads it. Installed once by
-//! `app`; called by `tracing` for every event that passes the level.
+//! Owns: the layout of a line, and the level, which an operator may change while the process runs. Must never: fail or panic because of what is
+//! logged or because nobody reads it. Installed once by `app`; called by `tracing` for every event that passes the level.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -33,6 +35,26 @@ pub enum LogLevel {
     Warn,
     /// What does need one.
     Error,
+}
+
+impl LogLevel {
+    /// All of them; each stands at its own number.
+    const ALL: [Self; 4] = [Self::Debug, Self::Info, Self::Warn, Self::Error];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
 }
 
 /// How lines look.
@@ -64,17 +86,56 @@ pub struct AlreadyStarted;
 ///
 /// When something else has started it before.
 pub fn init(settings: LogSettings) -> Result<(), AlreadyStarted> {
-    let subscriber = tracing_subscriber::registry().with(LogLayer { settings });
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| AlreadyStarted)
+    let threshold = Threshold::new(settings.level);
+    let layer = LogLayer { format: settings.format, threshold: threshold.clone() };
+    let subscriber = tracing_subscriber::registry().with(layer);
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| AlreadyStarted)?;
+    THRESHOLD.set(threshold).map_err(|_| AlreadyStarted)
+}
+
+/// The least serious level that is logged now; `None` before logging has started.
+pub fn log_level() -> Option<LogLevel> {
+    THRESHOLD.get().map(Threshold::level)
+}
+
+/// Logs from this level on, until the process ends. Before logging has started this does nothing.
+pub fn set_log_level(level: LogLevel) {
+    if let Some(threshold) = THRESHOLD.get() {
+        threshold.set(level);
+    }
+}
+
+/// That of the process.
+static THRESHOLD: OnceLock<Threshold> = OnceLock::new();
+
+/// The least serious level that is logged. All clones are one.
+#[derive(Clone)]
+struct Threshold(Arc<AtomicU8>);
+
+impl Threshold {
+    fn new(level: LogLevel) -> Self {
+        Self(Arc::new(AtomicU8::new(level as u8)))
+    }
+
+    fn level(&self) -> LogLevel {
+        LogLevel::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+    }
+
+    fn set(&self, level: LogLevel) {
+        self.0.store(level as u8, Ordering::Relaxed);
+        // Every place in the code that logs remembers whether it is listened to.
+        tracing::callsite::rebuild_interest_cache();
+    }
 }
 
 struct LogLayer {
-    settings: LogSettings,
+    format: LogFormat,
+    threshold: Threshold,
 }
 
 impl LogLayer {
     fn filter(&self) -> LevelFilter {
-        match self.settings.level {
+        match self.threshold.level() {
             LogLevel::Debug => LevelFilter::DEBUG,
             LogLevel::Info => LevelFilter::INFO,
             LogLevel::Warn => LevelFilter::WARN,
@@ -105,7 +166,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             let line = kept.as_deref_mut().unwrap_or(&mut own);
             line.clear();
             // Only a field's own formatting can fail; what it wrote until then is still worth a line.
-            let _ = write_line(line, self.settings.format, wall_clock(), event);
+            let _ = write_line(line, self.format, wall_clock(), event);
             line.push('\n');
             // One write for the whole line, so that lines of several threads do not mix. There is nowhere to report a
             // stderr that is gone.

@@ -10,6 +10,6 @@ mod panic;
 mod raft_log;
 mod timestamp;
 
-pub use log::{LogFormat, LogLevel, LogSettings, init};
+pub use log::{LogFormat, LogLevel, LogSettings, init, log_level, set_log_level};
 pub use panic::{EXIT_STORE_DAMAGED, install_panic_hook, note_store_damage};
 pub use raft_log::raft_logger;

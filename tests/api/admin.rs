@@ -44,11 +44,14 @@ async fn codes(client: &mut AdminClient<Channel>) -> Vec<(&'static str, Code)> {
     }
     let (id, name) = ("00".repeat(8), "nobody".to_owned());
     let approve = pb::NodeApproveRequest { fingerprint: "77".repeat(32) };
+    let log_level = |level: &str| pb::LogLevelRequest { level: level.to_owned() };
     vec![
         ("Status", code(client.status(pb::StatusRequest {}).await)),
         ("TokenList", code(client.token_list(pb::TokenListRequest {}).await)),
         ("NodePending", code(client.node_pending(pb::NodePendingRequest {}).await)),
         ("ClientList", code(client.client_list(pb::ClientListRequest {}).await)),
+        ("LogLevel", code(client.log_level(log_level("")).await)),
+        ("LogLevel debug", code(client.log_level(log_level("debug")).await)),
         ("TokenCreate", code(client.token_create(pb::TokenCreateRequest { seconds: 600 }).await)),
         ("TokenRevoke", code(client.token_revoke(pb::TokenRevokeRequest { id }).await)),
         ("NodeApprove", code(client.node_approve(approve).await)),
@@ -62,7 +65,7 @@ async fn codes(client: &mut AdminClient<Channel>) -> Vec<(&'static str, Code)> {
 }
 
 /// How many of the calls above only look.
-const LOOKS: usize = 4;
+const LOOKS: usize = 5;
 
 #[test]
 fn the_operator_of_the_box_may_do_everything() {
@@ -258,6 +261,22 @@ fn clients_are_told_apart_by_the_authority_that_they_know_and_renewed_by_name() 
         assert_eq!(counts(&mut client).await, (0, 0, 1, true, 0));
         let renewed = client.client_renew(renew()).await.unwrap().into_inner();
         assert_eq!((&renewed.authority[..], counts(&mut client).await), ("second", (0, 0, 0, false, 0)));
+    });
+}
+
+#[test]
+fn the_log_level_is_asked_for_and_changed_by_its_name_whatever_the_member_lacks() {
+    run(async {
+        let server = Server::with(Setup { joins: true, ..Setup::default() }).await;
+        let mut client = AdminClient::new(server.channel().await);
+        let mut level = async |level: &str| {
+            let answer = client.log_level(pb::LogLevelRequest { level: level.to_owned() }).await;
+            answer.map(|answer| answer.into_inner().level).map_err(|status| status.code())
+        };
+        assert_eq!(level("").await.as_deref(), Ok("info"));
+        assert_eq!(level("debug").await.as_deref(), Ok("debug"));
+        assert_eq!(level("loud").await, Err(Code::InvalidArgument));
+        assert_eq!(level("").await.as_deref(), Ok("debug"), "it stays what it was");
     });
 }
 

@@ -9,6 +9,7 @@ use covey::api::{ClusterBeside, ComesIn, GivingUp, Host, IssuedClient, PendingNo
 use covey::command::{self, ClientKey};
 use covey::formation::Fingerprint;
 use covey::ids::ClusterId;
+use covey::telemetry::LogLevel;
 
 /// What is around a node, as a test says it.
 #[derive(Default)]
@@ -18,6 +19,7 @@ pub struct Around {
     pub seen: Mutex<Vec<SeenNode>>,
     pub comes_in: ComesIn,
     pub other_hardware: Option<String>,
+    pub log_level: Mutex<Option<LogLevel>>,
 }
 
 impl Host for Around {
@@ -56,6 +58,14 @@ impl Host for Around {
             key: text("key"),
             known_by: ClientKey(*Fingerprint::from_bytes([9; 32]).bytes()),
         })
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.log_level.lock().unwrap().unwrap_or(LogLevel::Info)
+    }
+
+    fn set_log_level(&self, level: LogLevel) {
+        *self.log_level.lock().unwrap() = Some(level);
     }
 
     fn give_up_for(&self, winner: ClusterId) -> GivingUp {
