@@ -393,6 +393,7 @@ async fn attend(
             let published = async { Some(publishing.as_mut().await) };
             let told = or(published, served_before(&handle)).await;
             listeners::listen(config, sockets, tls, &api, &executor)?;
+            supervisor.ready(&supervisor::standing(&handle));
             match told {
                 Some(told) => told,
                 None => publishing.await,
