@@ -56,6 +56,10 @@ counter! {
     Revision(i64)
 }
 counter! {
+    /// How often users, roles and permissions have changed; 1 when they never have.
+    AuthRevision(u64)
+}
+counter! {
     /// How often this node has started; fsynced before its first packet.
     Incarnation(u64)
 }

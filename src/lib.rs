@@ -12,6 +12,7 @@ pub mod planted;
 pub mod prng;
 pub mod time;
 // R1: what crosses the wire and the log
+pub mod auth;
 pub mod command;
 pub mod wire;
 // R2: the disk

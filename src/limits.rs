@@ -27,6 +27,8 @@ pub const LEASE_BYTES: u64 = 64;
 pub const QUOTA_CLEAR_PERCENT: u64 = 95;
 /// Alarms of one kind that may be raised: any client can raise one for any id.
 pub const ALARMS_MAX: usize = 256;
+/// What users, roles and permissions may take in bytes: they are all in memory, and copied at each change.
+pub const AUTH_BYTES_MAX: usize = 1024 * 1024;
 
 /// A peer URL is no longer than this: a DNS name and what comes around it.
 pub const PEER_URL_BYTES_MAX: usize = 512;

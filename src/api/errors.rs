@@ -84,6 +84,19 @@ impl From<Rejection> for Status {
                 etcd(Code::Unknown, "re-configuration failed due to not enough started members")
             }
             Rejection::NotLearner => etcd(Code::FailedPrecondition, "can only promote a learner member"),
+            Rejection::UserExists
+            | Rejection::UserNotFound
+            | Rejection::RoleExists
+            | Rejection::RoleNotFound
+            | Rejection::RootUserMissing
+            | Rejection::RootRoleMissing
+            | Rejection::RoleNotGranted
+            | Rejection::PermissionNotGranted => etcd(Code::FailedPrecondition, &error.to_string()),
+            Rejection::UserNameEmpty
+            | Rejection::RoleNameEmpty
+            | Rejection::InvalidAuthManagement
+            | Rejection::AuthRevisionOld => etcd(Code::InvalidArgument, &error.to_string()),
+            Rejection::PermissionDenied => etcd(Code::PermissionDenied, &error.to_string()),
             // Only nodes that join can bring this about, and they are told by their own protocol.
             Rejection::PlaceTaken => Status::failed_precondition(format!("covey: {error}")),
             // etcd knows nothing of these.
@@ -110,6 +123,7 @@ impl From<Rejection> for Status {
             | Rejection::TooManyMembers
             | Rejection::TooManyClients
             // etcd keeps any number of these.
+            | Rejection::AuthTooLarge
             | Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
         }
     }

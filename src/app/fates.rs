@@ -336,7 +336,7 @@ mod tests {
     const ME: MemberId = MemberId(2);
 
     fn entry(index: u64, command: Option<Command>) -> LogEntry {
-        let envelope = |command| encode(&Envelope { id: ProposalId::default(), command });
+        let envelope = |command| encode(&Envelope { id: ProposalId::default(), caller: None, command });
         let data = command.map(envelope).unwrap_or_default();
         LogEntry { index: LogIndex(index), term: Term(1), kind: EntryKind::Normal, data }
     }

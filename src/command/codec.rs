@@ -4,11 +4,12 @@
 //! version or a new tag. Driven by `node`: encodes before proposing, decodes when applying.
 //!
 //! ```text
-//! entry    = version:u8 (1)  boot:u64 LE  seq:varint  tag:u8  body
+//! entry    = version:u8 (1)  boot:u64 LE  seq:varint  [tag:u8 (25)  caller]  tag:u8  body
 //! bytes    = length:varint  raw            varint = LEB128, at most 10 bytes
 //! i64      = zigzag varint                 list   = count:varint  items
 //! ```
 
+mod auth;
 mod charter;
 
 use bytes::{Buf, Bytes};
@@ -24,6 +25,9 @@ use crate::limits::{LEASE_TTL_MAX, TXN_DEPTH_MAX};
 
 /// The version that this build writes, and the only one it reads.
 pub const VERSION: u8 = 1;
+
+/// In the place of a command's tag: who asks for it, and then the command's.
+const CALLER: u8 = 25;
 
 /// Bytes that are no log entry of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +69,10 @@ pub fn encode(envelope: &Envelope) -> Bytes {
     out.0.push(VERSION);
     out.0.extend_from_slice(&envelope.id.boot.to_le_bytes());
     out.varint(envelope.id.seq);
+    if let Some(caller) = &envelope.caller {
+        out.0.push(CALLER);
+        out.caller(caller);
+    }
     match &envelope.command {
         Command::Put(put) => {
             out.0.push(1);
@@ -106,6 +114,10 @@ pub fn encode(envelope: &Envelope) -> Bytes {
             out.0.push(16);
             out.charter(command);
         }
+        Command::Auth(command) => {
+            out.0.push(26);
+            out.auth(command);
+        }
     }
     Bytes::from(out.0)
 }
@@ -118,7 +130,11 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
         return Err(CodecError::UnsupportedVersion { found: version });
     }
     let id = ProposalId { boot: input.fixed_u64()?, seq: input.varint()? };
-    let command = match input.byte()? {
+    let (caller, tag) = match input.byte()? {
+        CALLER => (Some(input.caller()?), input.byte()?),
+        tag => (None, tag),
+    };
+    let command = match tag {
         1 => Command::Put(input.put()?),
         2 => Command::DeleteRange(input.delete()?),
         3 => Command::Txn(input.txn(0)?),
@@ -128,10 +144,11 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
         tag @ 7..=10 => Command::Lease(input.lease(tag)?),
         tag @ (11..=15 | 24) => Command::Member(input.members(tag)?),
         16 => Command::Charter(input.charter()?),
+        26 => Command::Auth(input.auth()?),
         tag => return Err(undefined("command", tag)),
     };
     match input.0.len() {
-        0 => Ok(Envelope { id, command }),
+        0 => Ok(Envelope { id, caller, command }),
         rest => Err(CodecError::TrailingBytes(rest)),
     }
 }

@@ -3,9 +3,12 @@
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-use super::super::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey, Tombstone};
+use super::super::{
+    Admission, AuthCommand, Authority, Caller, CharterCommand, ClientKey, PasswordHash, Permission,
+    PermissionKind, TokenId, TokenKey, TokenSecret, Tombstone,
+};
 use super::*;
-use crate::ids::{ClusterId, Incarnation, LogIndex};
+use crate::ids::{AuthRevision, ClusterId, Incarnation, LogIndex};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..6).prop_map(Bytes::from)
@@ -150,6 +153,35 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
     )
 }
 
+fn auth_command() -> impl Strategy<Value = AuthCommand> {
+    let kind = proptest::sample::select(vec![
+        PermissionKind::Read,
+        PermissionKind::Write,
+        PermissionKind::ReadWrite,
+    ]);
+    let fields = (any::<String>(), any::<String>(), kind, key_range(), any::<bool>(), any::<[u8; 32]>());
+    (0..12, fields).prop_map(|(number, (name, other, kind, range, flag, secret))| match number {
+        0 => AuthCommand::Enable,
+        1 => AuthCommand::Disable,
+        2 => AuthCommand::AddUser { name, password: PasswordHash(other), no_password: flag },
+        3 => AuthCommand::DeleteUser { name },
+        4 => AuthCommand::ChangePassword { name, password: PasswordHash(other) },
+        5 => AuthCommand::GrantRole { user: name, role: other },
+        6 => AuthCommand::RevokeRole { user: name, role: other },
+        7 => AuthCommand::AddRole { name },
+        8 => AuthCommand::DeleteRole { name },
+        9 => AuthCommand::GrantPermission { role: name, permission: Permission { kind, range } },
+        10 => AuthCommand::RevokePermission { role: name, range },
+        _ => AuthCommand::EstablishTokens { secret: TokenSecret(secret) },
+    })
+}
+
+fn caller() -> impl Strategy<Value = Option<Caller>> {
+    let caller = (any::<String>(), any::<u64>())
+        .prop_map(|(user, revision)| Caller { user, revision: AuthRevision(revision) });
+    proptest::option::of(caller)
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let action = proptest::sample::select(vec![
         AlarmAction::Activate,
@@ -194,6 +226,7 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         member,
         charter_command().prop_map(Command::Charter),
+        auth_command().prop_map(Command::Auth),
         revote,
         lease_command().prop_map(Command::Lease),
         put().prop_map(Command::Put),
@@ -207,14 +240,23 @@ fn command() -> impl Strategy<Value = Command> {
 
 proptest! {
     #[test]
-    fn every_command_comes_back(command in command(), boot in any::<u64>(), seq in any::<u64>()) {
-        let envelope = Envelope { id: ProposalId { boot, seq }, command };
+    fn every_command_comes_back(
+        command in command(),
+        caller in caller(),
+        boot in any::<u64>(),
+        seq in any::<u64>(),
+    ) {
+        let envelope = Envelope { id: ProposalId { boot, seq }, caller, command };
         assert_eq!(decode(encode(&envelope)), Ok(envelope));
     }
 
     #[test]
-    fn a_cut_entry_is_refused(command in command(), cut in any::<proptest::sample::Index>()) {
-        let whole = encode(&Envelope { id: ProposalId { boot: 1, seq: 2 }, command });
+    fn a_cut_entry_is_refused(
+        command in command(),
+        caller in caller(),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let whole = encode(&Envelope { id: ProposalId { boot: 1, seq: 2 }, caller, command });
         let cut = cut.index(whole.len());
         assert!(decode(whole.slice(..cut)).is_err());
     }
@@ -237,7 +279,8 @@ fn version_1_is_pinned() {
         lease: LeaseChange::Set(LeaseId(-1)),
         prev_kv: true,
     };
-    let envelope = Envelope { id: ProposalId { boot: 0x0102, seq: 300 }, command: Command::Put(put) };
+    let envelope =
+        Envelope { id: ProposalId { boot: 0x0102, seq: 300 }, caller: None, command: Command::Put(put) };
     let expected = [1, 2, 1, 0, 0, 0, 0, 0, 0, 0xac, 2, 1, 1, 1, b'k', 1, b'v', 1];
     assert_eq!(encode(&envelope).as_ref(), expected);
 }
@@ -257,7 +300,7 @@ fn leases_in_version_1_are_pinned() {
         ),
     ];
     for (command, expected) in cases {
-        let envelope = Envelope { id: ProposalId::default(), command: Command::Lease(command) };
+        let envelope = Envelope { id: ProposalId::default(), caller: None, command: Command::Lease(command) };
         assert_eq!(&encode(&envelope)[10..], expected);
     }
 }
@@ -320,7 +363,8 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
         ),
     ];
     for (command, expected) in cases {
-        let envelope = Envelope { id: ProposalId::default(), command: Command::Charter(command) };
+        let envelope =
+            Envelope { id: ProposalId::default(), caller: None, command: Command::Charter(command) };
         assert_eq!(encode(&envelope)[10..], [&[16][..], &expected].concat(), "{envelope:?}");
     }
 }
@@ -329,8 +373,58 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
 fn a_revote_in_version_1_is_pinned() {
     let revote =
         MemberCommand::Revote { promote: vec![MemberId(1), MemberId(300)], demote: vec![MemberId(2)] };
-    let envelope = Envelope { id: ProposalId::default(), command: Command::Member(revote) };
+    let envelope = Envelope { id: ProposalId::default(), caller: None, command: Command::Member(revote) };
     assert_eq!(&encode(&envelope)[10..], [24, 2, 1, 0xac, 2, 1, 2]);
+}
+
+#[test]
+fn changes_of_users_and_roles_in_version_1_are_pinned() {
+    let (a, b) = (|| "a".to_owned(), || "b".to_owned());
+    let range = || KeyRange { start: Bytes::from_static(b"k"), end: RangeEnd::Unbounded };
+    let permission = |kind| Permission { kind, range: range() };
+    let grant = |kind| AuthCommand::GrantPermission { role: a(), permission: permission(kind) };
+    let cases = [
+        (AuthCommand::Enable, vec![1]),
+        (AuthCommand::Disable, vec![2]),
+        (
+            AuthCommand::AddUser { name: a(), password: PasswordHash("hash".into()), no_password: false },
+            b"\x03\x01a\x04hash\x00".to_vec(),
+        ),
+        (
+            AuthCommand::AddUser { name: a(), password: PasswordHash::default(), no_password: true },
+            b"\x03\x01a\x00\x01".to_vec(),
+        ),
+        (AuthCommand::DeleteUser { name: a() }, b"\x04\x01a".to_vec()),
+        (
+            AuthCommand::ChangePassword { name: a(), password: PasswordHash("hash".into()) },
+            b"\x05\x01a\x04hash".to_vec(),
+        ),
+        (AuthCommand::GrantRole { user: a(), role: b() }, b"\x06\x01a\x01b".to_vec()),
+        (AuthCommand::RevokeRole { user: a(), role: b() }, b"\x07\x01a\x01b".to_vec()),
+        (AuthCommand::AddRole { name: a() }, b"\x08\x01a".to_vec()),
+        (AuthCommand::DeleteRole { name: a() }, b"\x09\x01a".to_vec()),
+        (grant(PermissionKind::Read), b"\x0a\x01a\x00\x01k\x01".to_vec()),
+        (grant(PermissionKind::Write), b"\x0a\x01a\x01\x01k\x01".to_vec()),
+        (grant(PermissionKind::ReadWrite), b"\x0a\x01a\x02\x01k\x01".to_vec()),
+        (AuthCommand::RevokePermission { role: a(), range: range() }, b"\x0b\x01a\x01k\x01".to_vec()),
+        (AuthCommand::EstablishTokens { secret: TokenSecret([7; 32]) }, [&[12][..], &[7; 32]].concat()),
+    ];
+    for (command, expected) in cases {
+        let envelope = Envelope { id: ProposalId::default(), caller: None, command: Command::Auth(command) };
+        assert_eq!(encode(&envelope)[10..], [&[26][..], &expected].concat(), "{envelope:?}");
+    }
+}
+
+#[test]
+fn a_caller_in_version_1_is_pinned_and_there_is_at_most_one() {
+    let caller = Some(Caller { user: "u".into(), revision: AuthRevision(300) });
+    let envelope = Envelope { id: ProposalId::default(), caller, command: Command::Compact { revision: 3 } };
+    let bytes = encode(&envelope);
+    assert_eq!(&bytes[10..], [25, 1, b'u', 0xac, 2, 4, 6]);
+    let nobody = encode(&Envelope { caller: None, ..envelope });
+    assert_eq!(nobody.len() + 5, bytes.len(), "nothing where there is none");
+    let twice = [&bytes[..15], &bytes[10..]].concat();
+    assert_eq!(decode(twice.into()), Err(CodecError::Undefined { what: "command", value: 25 }));
 }
 
 /// The store and the lessor count on these bounds.
@@ -349,7 +443,8 @@ fn leases_without_an_id_or_with_a_time_out_of_bounds_are_refused() {
 
 #[test]
 fn another_version_and_a_longer_entry_are_refused() {
-    let envelope = Envelope { id: ProposalId::default(), command: Command::Compact { revision: 3 } };
+    let envelope =
+        Envelope { id: ProposalId::default(), caller: None, command: Command::Compact { revision: 3 } };
     let mut bytes = encode(&envelope).to_vec();
     bytes.push(0);
     assert_eq!(decode(Bytes::from(bytes.clone())), Err(CodecError::TrailingBytes(1)));
@@ -364,6 +459,6 @@ fn a_nested_bomb_is_refused_at_the_depth_limit() {
     for _ in 0..=TXN_DEPTH_MAX {
         txn = Txn { success: vec![Op::Txn(txn)], ..Txn::default() };
     }
-    let bomb = encode(&Envelope { id: ProposalId::default(), command: Command::Txn(txn) });
+    let bomb = encode(&Envelope { id: ProposalId::default(), caller: None, command: Command::Txn(txn) });
     assert_eq!(decode(bomb), Err(CodecError::TooDeep));
 }

@@ -4,8 +4,10 @@
 //! Must never: depend on protobuf types (they stop at the edge) or on state. Built by `api` and `node`, consumed
 //! by `machine`.
 
+mod auth;
 mod charter;
 pub mod codec;
+mod intervals;
 mod key_range;
 mod lease;
 mod member;
@@ -14,10 +16,12 @@ pub mod varint;
 
 use bytes::Bytes;
 
+pub use auth::{AuthCommand, Caller, PasswordHash, Permission, PermissionKind, TokenSecret};
 pub use charter::{
     Admission, Authority, CharterCommand, ClientKey, SIGNATURE_BYTES, TOMBSTONE_BYTES, TokenId, TokenKey,
     Tombstone,
 };
+pub use intervals::Intervals;
 pub use key_range::{KeyBounds, KeyRange, RangeEnd};
 pub use lease::{LeaseCommand, LeaseInstance};
 pub use member::MemberCommand;
@@ -28,13 +32,37 @@ pub use txn::{
 
 use crate::ids::{LeaseId, MemberId, ProposalId, Revision};
 
-/// A log entry's content: a command and who waits for its result.
+/// A log entry's content: a command, who asks for it, and who waits for its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// The proposal that this entry carries.
     pub id: ProposalId,
+    /// On whose behalf, where authentication is on and it is somebody's.
+    pub caller: Option<Caller>,
     /// What to do.
     pub command: Command,
+}
+
+/// What is to be applied: the part of an [`Envelope`] that the state depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'e> {
+    /// See [`Envelope::caller`].
+    pub caller: Option<&'e Caller>,
+    /// What to do.
+    pub command: &'e Command,
+}
+
+impl<'e> From<&'e Envelope> for Request<'e> {
+    fn from(envelope: &'e Envelope) -> Self {
+        Self { caller: envelope.caller.as_ref(), command: &envelope.command }
+    }
+}
+
+impl<'e> From<&'e Command> for Request<'e> {
+    /// On nobody's behalf.
+    fn from(command: &'e Command) -> Self {
+        Self { caller: None, command }
+    }
 }
 
 /// A change of the replicated state. Applying it is a function of the state and of these fields alone.
@@ -66,6 +94,8 @@ pub enum Command {
     Member(MemberCommand),
     /// Changes what the cluster has agreed on about itself.
     Charter(CharterCommand),
+    /// Changes users, roles and permissions.
+    Auth(AuthCommand),
 }
 
 impl Command {
@@ -78,6 +108,19 @@ impl Command {
             | Self::Txn(_)
             | Self::Compact { .. }
             | Self::Lease(LeaseCommand::Grant { .. } | LeaseCommand::Revoke { .. })
+            | Self::Auth(
+                AuthCommand::Enable
+                | AuthCommand::Disable
+                | AuthCommand::AddUser { .. }
+                | AuthCommand::DeleteUser { .. }
+                | AuthCommand::ChangePassword { .. }
+                | AuthCommand::GrantRole { .. }
+                | AuthCommand::RevokeRole { .. }
+                | AuthCommand::AddRole { .. }
+                | AuthCommand::DeleteRole { .. }
+                | AuthCommand::GrantPermission { .. }
+                | AuthCommand::RevokePermission { .. },
+            )
             | Self::Member(
                 MemberCommand::Add { .. }
                 | MemberCommand::Promote { .. }
@@ -96,6 +139,7 @@ impl Command {
             ) => true,
             Self::Alarm { .. }
             | Self::Publish(_)
+            | Self::Auth(AuthCommand::EstablishTokens { .. })
             | Self::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
             | Self::Member(MemberCommand::Bind { .. } | MemberCommand::Revote { .. })
             | Self::Charter(
@@ -107,6 +151,22 @@ impl Command {
                 | CharterCommand::Yield { .. }
                 | CharterCommand::Bury(_),
             ) => false,
+        }
+    }
+
+    /// Whether only users ask for it, so that it takes one while authentication is on. All others nodes and leaders propose by themselves, too, or operators at their box.
+    pub fn takes_caller(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::DeleteRange(_) | Self::Txn(_) => true,
+            Self::Lease(command) => {
+                matches!(command, LeaseCommand::Grant { .. } | LeaseCommand::Revoke { .. })
+            }
+            Self::Auth(command) => !matches!(command, AuthCommand::EstablishTokens { .. }),
+            Self::Compact { .. }
+            | Self::Alarm { .. }
+            | Self::Publish(_)
+            | Self::Member(_)
+            | Self::Charter(_) => false,
         }
     }
 }
@@ -255,6 +315,8 @@ pub enum Outcome {
     Member(MemberId),
     /// Of [`Command::Charter`], but for admissions.
     Charter,
+    /// Of [`Command::Auth`].
+    Auth,
     /// Of [`LeaseCommand::Grant`].
     LeaseGrant {
         /// The time to live in seconds.
@@ -372,4 +434,46 @@ pub enum Rejection {
     /// Something is to last shorter or longer than it may.
     #[error("the time is too short or too long")]
     TimeOutOfRange,
+    /// A user without a name is to be added; or authentication is on, and a request is nobody's.
+    #[error("user name is empty")]
+    UserNameEmpty,
+    /// A user has this name.
+    #[error("user name already exists")]
+    UserExists,
+    /// No user has this name.
+    #[error("user name not found")]
+    UserNotFound,
+    /// A role without a name is to be added.
+    #[error("role name is empty")]
+    RoleNameEmpty,
+    /// A role has this name.
+    #[error("role name already exists")]
+    RoleExists,
+    /// No role has this name.
+    #[error("role name not found")]
+    RoleNotFound,
+    /// Authentication is to be enabled while nobody could disable it.
+    #[error("root user does not exist")]
+    RootUserMissing,
+    /// As before: there is a user root, who may not do everything.
+    #[error("root user does not have root role")]
+    RootRoleMissing,
+    /// The user does not have the role that is to be taken from it.
+    #[error("role is not granted to the user")]
+    RoleNotGranted,
+    /// The role does not have the permission that is to be taken from it.
+    #[error("permission is not granted to the role")]
+    PermissionNotGranted,
+    /// What would leave nobody who may do everything; or a permission for an interval that is none.
+    #[error("invalid auth management")]
+    InvalidAuthManagement,
+    /// The user may not do that.
+    #[error("permission denied")]
+    PermissionDenied,
+    /// Users or roles have changed since it was looked who asks.
+    #[error("revision of auth store is old")]
+    AuthRevisionOld,
+    /// Users and roles would take more than is kept.
+    #[error("there are too many users, roles and permissions")]
+    AuthTooLarge,
 }

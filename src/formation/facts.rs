@@ -29,6 +29,7 @@
 //! A member that goes on alone (`node::go_on_alone`) has another configuration at a position that its log has, so what is kept is dropped before.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::disk::{Directory, File};
 use crate::ids::MemberId;
@@ -44,6 +45,8 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Keeps the facts of a store, durably. Its member is this one.
 pub fn keep_facts<D: Directory>(root: &D, member: MemberId, meta: &Meta) -> io::Result<()> {
+    // Users and roles come with the other member's state: nobody is served before.
+    let meta = &Meta { auth: Arc::default(), ..meta.clone() };
     let names = root.list()?;
     let exists = NAMES.map(|name| names.iter().any(|found| found == name));
     if !meta.conf_state.others_vote(member) && exists == [false; 2] {

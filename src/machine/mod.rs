@@ -13,6 +13,7 @@
 //! [`Machine::must_stall`] and holds entries back.
 
 mod alarms;
+mod auth;
 mod charter;
 mod leases;
 mod members;
@@ -25,7 +26,7 @@ pub use charter::check_admission;
 pub use members::check_started;
 
 use crate::command::AlarmKind;
-use crate::command::{Applied, Command, LeaseCommand, Outcome, Rejection};
+use crate::command::{Applied, Command, LeaseCommand, Outcome, Rejection, Request};
 use crate::ids::{Digest, LeaseId, LogIndex, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
 use crate::mvcc::{Allowance, Facts, ReadError, Tip, View, Writer, cost_of};
@@ -113,16 +114,19 @@ impl Machine {
     /// Applies the entry at `index`, which must follow the last one. What is read for the answer alone is read as far as `answer` allows;
     /// beyond it the answer is [`Outcome::AnswerTooLarge`], and the effect is the same. A rejection is a result like any other: equal on all members, without
     /// effect on the state.
-    pub fn apply(
+    pub fn apply<'e>(
         &mut self,
         index: LogIndex,
         term: Term,
-        command: &Command,
+        request: impl Into<Request<'e>>,
         answer: Allowance,
     ) -> Result<Applied, StoreError> {
+        let request = request.into();
+        let command = request.command;
         self.apply_empty(index, term);
-        let executed =
-            self.gate(command).map_err(ReadError::from).and_then(|()| self.execute(command, answer));
+        let gate = self.gate(command).map_err(ReadError::from);
+        let permitted = gate.and_then(|()| self.tip.view().authorize(request));
+        let executed = permitted.and_then(|()| self.execute(command, answer));
         let (outcome, too_large) = match executed {
             Ok((outcome, too_large)) => (Ok(outcome), too_large),
             Err(ReadError::Rejected(rejection)) => (Err(rejection), false),
@@ -196,6 +200,7 @@ impl Machine {
             Command::Lease(command) => return Ok((self.execute_lease(command)?, false)),
             Command::Member(command) => return Ok((self.execute_member(command)?, false)),
             Command::Charter(command) => return Ok((self.execute_charter(command)?, false)),
+            Command::Auth(command) => return Ok((self.execute_auth(command)?, false)),
         };
         Ok((outcome, writer.is_answer_too_large()))
     }
@@ -275,6 +280,8 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+mod auth_test;
 #[cfg(test)]
 mod hash_test;
 #[cfg(test)]

@@ -101,8 +101,8 @@ impl Model {
         match command {
             Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.alarm(*action, *alarm))),
             Command::Publish(_) => Ok(Outcome::Publish),
-            Command::Member(_) | Command::Charter(_) => {
-                unreachable!("who takes part is not part of the model")
+            Command::Member(_) | Command::Charter(_) | Command::Auth(_) => {
+                unreachable!("who takes part, and who asks, is not part of the model")
             }
             Command::Lease(LeaseCommand::Checkpoint { term: of, leases, .. }) => {
                 Ok(Outcome::LeaseCheckpoint(self.checkpoint(*of == term, leases)))

@@ -9,8 +9,8 @@ use redb::backends::InMemoryBackend;
 
 use super::Machine;
 use crate::command::{
-    Applied, Command, DeleteRange, KeyRange, LeaseChange, MemberAttributes, Outcome, Put, Range, Rejection,
-    Txn,
+    Applied, Caller, Command, DeleteRange, KeyRange, LeaseChange, MemberAttributes, Outcome, Put, Range,
+    Rejection, Request, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
 use crate::limits::OVERLAY_BYTES;
@@ -21,6 +21,8 @@ use crate::store::{Base, Charter, ConfState, FoldBatch, Member, Meta, Store, Sto
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     Command(Command),
+    /// A command on somebody's behalf.
+    Asked(Caller, Command),
     Empty,
     Conf(ConfState),
 }
@@ -127,6 +129,14 @@ impl Rig {
         applied
     }
 
+    /// The same on behalf of a user.
+    pub(crate) fn apply_for(&mut self, caller: Caller, command: Command) -> Applied {
+        let entry = Entry::Asked(caller, command);
+        let applied = self.play(&entry).expect("a command has a result");
+        self.log.push((entry, Some(applied.clone())));
+        applied
+    }
+
     pub(crate) fn enter(&mut self, entry: Entry) {
         let result = self.play(&entry);
         self.log.push((entry, result));
@@ -135,12 +145,8 @@ impl Rig {
     fn play(&mut self, entry: &Entry) -> Option<Applied> {
         let index = self.machine.applied().next();
         match entry {
-            Entry::Command(command) => {
-                if self.machine.has_to_sweep(TERM, command).expect("a sound store") {
-                    return Some(self.sweep(index, command));
-                }
-                Some(self.machine.apply(index, TERM, command, Allowance::UNLIMITED).expect("a sound store"))
-            }
+            Entry::Command(command) => Some(self.run(index, command.into())),
+            Entry::Asked(caller, command) => Some(self.run(index, Request { caller: Some(caller), command })),
             Entry::Empty => {
                 self.machine.apply_empty(index, TERM);
                 None
@@ -152,11 +158,18 @@ impl Rig {
         }
     }
 
+    fn run(&mut self, index: LogIndex, request: Request<'_>) -> Applied {
+        if self.machine.has_to_sweep(TERM, request).expect("a sound store") {
+            return self.sweep(index, request);
+        }
+        self.machine.apply(index, TERM, request, Allowance::UNLIMITED).expect("a sound store")
+    }
+
     /// What is frozen is folded first, and nothing shows before the store has it all.
-    fn sweep(&mut self, index: LogIndex, command: &Command) -> Applied {
+    fn sweep(&mut self, index: LogIndex, request: Request<'_>) -> Applied {
         self.fold();
         let before = self.view();
-        let swept = self.machine.begin_sweep(index, TERM, command, Allowance::UNLIMITED);
+        let swept = self.machine.begin_sweep(index, TERM, request, Allowance::UNLIMITED);
         let (batch, applied) = swept.expect("a sound store");
         let now = self.view();
         assert!(self.machine.must_stall() && self.machine.rotate().is_none());

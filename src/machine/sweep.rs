@@ -8,30 +8,40 @@
 //! it takes.
 
 use super::Machine;
-use crate::command::{Applied, Command};
+use crate::command::{Applied, Request};
 use crate::ids::{LogIndex, Term};
-use crate::mvcc::Allowance;
+use crate::mvcc::{Allowance, ReadError};
 use crate::store::{FoldBatch, StoreError};
 
 impl Machine {
     /// Whether the next entry, which has this command, has to be swept.
-    pub fn has_to_sweep(&self, term: Term, command: &Command) -> Result<bool, StoreError> {
-        Ok(self.gate(command).is_ok() && self.tip.view().outweighs(term, command, self.overlay_bytes)?)
+    pub fn has_to_sweep<'e>(&self, term: Term, request: impl Into<Request<'e>>) -> Result<bool, StoreError> {
+        let (request, view) = (request.into(), self.tip.view());
+        if self.gate(request.command).is_err()
+            || !view.outweighs(term, request.command, self.overlay_bytes)?
+        {
+            return Ok(false);
+        }
+        match view.authorize(request) {
+            Ok(()) => Ok(true),
+            Err(ReadError::Rejected(_)) => Ok(false),
+            Err(ReadError::Store(error)) => Err(error),
+        }
     }
 
     /// Applies the entry at `index`, which deletes so much: the store has to fold the batch, and then the state is what was applied. Until
     /// [`Machine::folded`] nothing else can be. No generation may be frozen. `answer` is as in [`Machine::apply`].
-    pub fn begin_sweep(
+    pub fn begin_sweep<'e>(
         &mut self,
         index: LogIndex,
         term: Term,
-        command: &Command,
+        request: impl Into<Request<'e>>,
         answer: Allowance,
     ) -> Result<(FoldBatch, Applied), StoreError> {
         assert!(self.freezing.is_none(), "one fold at a time");
         let (own, changes) = self.tip.begin_sweep();
         let shown = std::mem::replace(&mut self.tip, own);
-        let applied = self.apply(index, term, command, answer)?;
+        let applied = self.apply(index, term, request, answer)?;
         let (leases, sweep) = (self.take_changed_leases(), self.tip.take_sweep());
         let meta = self.tip.view().meta();
         self.ahead = Some(std::mem::replace(&mut self.tip, shown));

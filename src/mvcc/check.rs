@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::intervals::Intervals;
-use crate::command::{Command, LeaseCommand, Op, Put, Range, Txn};
+use crate::command::{Command, Intervals, LeaseCommand, Op, Put, Range, Txn};
 use crate::limits::{LEASE_BYTES, PUT_OVERHEAD_BYTES, TXN_DEPTH_MAX};
 
 /// What is wrong with a request whatever the state is.
@@ -60,6 +59,7 @@ pub fn cost_of(command: &Command) -> u64 {
         | Command::Publish(_)
         | Command::Member(_)
         | Command::Charter(_)
+        | Command::Auth(_)
         | Command::Lease(_) => 0,
     }
 }

@@ -5,16 +5,17 @@
 //!
 //! ```text
 //! entry   index  term   ( change: main  sub  key  [value  create  version  lease] | lease: id  [ttl  remaining  granted at]
-//!         | member | charter: its bytes )*   result
+//!         | member | charter: its bytes | auth: its bytes )*   result
 //! result  kind of outcome or rejection   revision after   what the outcome says that no change does
 //! ```
 //!
 //! It is to notice members that have come apart by a bug or by bad memory, not to withstand somebody who wants two states to look alike. So speed
 //! decides: two words cost one multiplication of 64 by 64 bits, whose halves are added without carry.
 
+use crate::auth::Auth;
 use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Rejection, TxnResult};
 use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
-use crate::store::{Change, ChangeKind, Charter, ConfState, Lease, Member, put_charter};
+use crate::store::{Change, ChangeKind, Charter, ConfState, Lease, Member, put_auth, put_charter};
 
 /// What goes into a digest, and how. Members whose programs have different ones have nothing to compare. A digest is chained over all of the log: a
 /// version that has another one must begin its chain anew, on all members at the same entry.
@@ -109,6 +110,7 @@ impl Digest {
             Ok(Outcome::Publish) => self.word(6),
             Ok(Outcome::Member(id)) => self.pair(11, id.0),
             Ok(Outcome::Charter) => self.word(12),
+            Ok(Outcome::Auth) => self.word(13),
             Ok(Outcome::LeaseGrant { .. }) => self.word(7),
             Ok(Outcome::LeaseRevoke) => self.word(8),
             Ok(Outcome::LeaseExpire(leases)) => self.pair(9, leases.len() as u64),
@@ -166,6 +168,13 @@ impl Digest {
         self.bytes(&bytes);
     }
 
+    /// There are these users and roles from now on.
+    pub fn auth(&mut self, auth: &Auth) {
+        let mut bytes = Vec::new();
+        put_auth(&mut bytes, auth);
+        self.bytes(&bytes);
+    }
+
     /// The cluster has this configuration from now on.
     pub fn conf_state(&mut self, conf_state: &ConfState) {
         let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
@@ -219,6 +228,20 @@ fn code(rejection: Rejection) -> u64 {
         Rejection::TooLong => 31,
         Rejection::TimeOutOfRange => 32,
         Rejection::Entangled => 33,
+        Rejection::UserNameEmpty => 34,
+        Rejection::UserExists => 35,
+        Rejection::UserNotFound => 36,
+        Rejection::RoleNameEmpty => 37,
+        Rejection::RoleExists => 38,
+        Rejection::RoleNotFound => 39,
+        Rejection::RootUserMissing => 40,
+        Rejection::RootRoleMissing => 41,
+        Rejection::RoleNotGranted => 42,
+        Rejection::PermissionNotGranted => 43,
+        Rejection::InvalidAuthManagement => 44,
+        Rejection::PermissionDenied => 45,
+        Rejection::AuthRevisionOld => 46,
+        Rejection::AuthTooLarge => 47,
     }
 }
 
@@ -228,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    const REJECTIONS: [Rejection; 33] = [
+    const REJECTIONS: [Rejection; 47] = [
         Rejection::KeyNotFound,
         Rejection::LeaseNotFound,
         Rejection::Compacted,
@@ -262,6 +285,20 @@ mod tests {
         Rejection::TooLong,
         Rejection::TimeOutOfRange,
         Rejection::Entangled,
+        Rejection::UserNameEmpty,
+        Rejection::UserExists,
+        Rejection::UserNotFound,
+        Rejection::RoleNameEmpty,
+        Rejection::RoleExists,
+        Rejection::RoleNotFound,
+        Rejection::RootUserMissing,
+        Rejection::RootRoleMissing,
+        Rejection::RoleNotGranted,
+        Rejection::PermissionNotGranted,
+        Rejection::InvalidAuthManagement,
+        Rejection::PermissionDenied,
+        Rejection::AuthRevisionOld,
+        Rejection::AuthTooLarge,
     ];
 
     fn put(key: &'static str, value: &'static str) -> Change {
@@ -316,6 +353,7 @@ mod tests {
             Ok(Outcome::Compact),
             Ok(Outcome::Publish),
             Ok(Outcome::Charter),
+            Ok(Outcome::Auth),
         ]);
         for (result, at) in results.flat_map(|result| [(result.clone(), 5), (result, 6)]) {
             all.push(of(|digest| digest.result(Revision(at), Revision(0), &result)));

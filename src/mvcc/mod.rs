@@ -19,13 +19,13 @@
 //!
 //! `active` keeps growing under a view; the view ignores what lies above its revision, so publishing a view copies nothing.
 
+mod access;
 pub mod check;
 mod compare;
 mod digest;
 mod footprint;
 mod generation;
 mod hash;
-mod intervals;
 mod leases;
 mod pages;
 mod range;

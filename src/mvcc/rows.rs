@@ -7,9 +7,8 @@ use std::iter::Peekable;
 use bytes::Bytes;
 
 use super::generation::{Hit, Hits};
-use super::intervals::Intervals;
 use super::view::View;
-use crate::command::{KeyRange, KeyValue};
+use crate::command::{Intervals, KeyRange, KeyValue};
 use crate::ids::{Revision, VersionId};
 use crate::store::{Base, ChangeKind, Head, StoreError, Visit, WHOLE_FILE};
 

@@ -19,12 +19,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::generation::Generation;
-use super::intervals::Intervals;
 use super::range::{Allowance, Portion, Progress};
 use super::tip::Tip;
 use super::view::View;
 use super::writer::{Writer, branch, next_choice};
-use crate::command::{Command, DeleteRange, DeleteResult, KeyRange, LeaseCommand, Op, RangeEnd, Txn};
+use crate::command::{
+    Command, DeleteRange, DeleteResult, Intervals, KeyRange, LeaseCommand, Op, RangeEnd, Txn,
+};
 use crate::ids::{LeaseId, Revision, Term, VersionId};
 use crate::limits::{OVERLAY_READ_CHUNK, PUT_OVERHEAD_BYTES};
 use crate::store::{Base, Change, ChangeKind, ChangeLog, Doomed, StoreError, Sweep, SweepStep};
@@ -143,7 +144,11 @@ impl View {
     }
 
     /// Goes through the keys that are attached to `lease`, in key order, for as long as `found` wants more.
-    fn each_lease_key(&self, lease: LeaseId, mut found: impl FnMut(Bytes) -> bool) -> Result<(), StoreError> {
+    pub(super) fn each_lease_key(
+        &self,
+        lease: LeaseId,
+        mut found: impl FnMut(Bytes) -> bool,
+    ) -> Result<(), StoreError> {
         let mut reading = self.begin_lease_keys(lease);
         loop {
             let allowance = &mut { Allowance::UNLIMITED };

@@ -12,6 +12,7 @@ use super::generation::Generation;
 use super::leases::Leases;
 use super::rows::Row;
 use super::sweep::Swept;
+use crate::auth::Auth;
 use crate::command::{Alarm, KeyValue, Rejection};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
 use crate::limits::PUT_OVERHEAD_BYTES;
@@ -37,6 +38,8 @@ pub struct Facts {
     pub forming: bool,
     /// See [`Meta::charter`].
     pub charter: Arc<Charter>,
+    /// See [`Meta::auth`].
+    pub auth: Arc<Auth>,
     /// The configuration of the cluster.
     pub conf_state: ConfState,
 }
@@ -89,6 +92,7 @@ impl View {
             removed: meta.removed.clone(),
             forming: meta.forming,
             charter: Arc::clone(&meta.charter),
+            auth: Arc::clone(&meta.auth),
             conf_state: meta.conf_state.clone(),
         };
         Ok(Self {
@@ -116,6 +120,7 @@ impl View {
             removed,
             forming,
             charter,
+            auth,
             conf_state,
         } = self.facts().clone();
         Meta {
@@ -135,6 +140,7 @@ impl View {
             removed,
             forming,
             charter,
+            auth,
         }
     }
 

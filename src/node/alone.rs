@@ -100,12 +100,11 @@ fn apply(machine: &mut Machine, store: &mut Store, entry: &LogEntry) -> Result<(
         return Ok(());
     }
     let envelope = codec::decode(entry.data.clone()).map_err(|cause| AloneError::Entry { index, cause })?;
-    let command = &envelope.command;
-    if machine.has_to_sweep(term, command)? {
-        let (batch, _) = machine.begin_sweep(index, term, command, Allowance::NOTHING)?;
+    if machine.has_to_sweep(term, &envelope)? {
+        let (batch, _) = machine.begin_sweep(index, term, &envelope, Allowance::NOTHING)?;
         return fold(machine, store, &batch);
     }
-    machine.apply(index, term, command, Allowance::NOTHING)?;
+    machine.apply(index, term, &envelope, Allowance::NOTHING)?;
     Ok(())
 }
 

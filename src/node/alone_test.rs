@@ -24,7 +24,8 @@ fn options() -> DiskOptions {
 
 fn entry(index: u64, command: Option<Command>) -> LogEntry {
     let id = ProposalId { boot: 9, seq: index };
-    let data = command.map_or_else(Bytes::new, |command| codec::encode(&Envelope { id, command }));
+    let data =
+        command.map_or_else(Bytes::new, |command| codec::encode(&Envelope { id, caller: None, command }));
     LogEntry { index: LogIndex(index), term: Term(2), kind: EntryKind::Normal, data }
 }
 

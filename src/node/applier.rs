@@ -373,12 +373,12 @@ impl Applier {
         let envelope = codec::decode(entry.data.clone())
             .map_err(|cause| ApplierError::EntryUnreadable { index, cause })?;
         let store = |cause| ApplierError::Store { index, cause };
-        if self.machine.has_to_sweep(term, &envelope.command).map_err(store)? {
-            self.plan_sweep(entry.clone(), envelope.id, envelope.command);
+        if self.machine.has_to_sweep(term, &envelope).map_err(store)? {
+            self.plan_sweep(entry.clone(), envelope);
             return Ok(false);
         }
         let answer = self.answer_for(envelope.id);
-        let applied = self.machine.apply(index, term, &envelope.command, answer).map_err(store)?;
+        let applied = self.machine.apply(index, term, &envelope, answer).map_err(store)?;
         self.note_outcome(&envelope.command, &applied);
         if self.is_ours(envelope.id) {
             replies.push((envelope.id, applied));

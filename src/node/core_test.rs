@@ -148,7 +148,7 @@ fn id(seq: u64) -> ProposalId {
 /// Some command, told from others by `text`.
 fn command(text: &str) -> Bytes {
     let attributes = MemberAttributes { name: text.to_owned(), ..MemberAttributes::default() };
-    codec::encode(&Envelope { id: id(0), command: Command::Publish(attributes) })
+    codec::encode(&Envelope { id: id(0), caller: None, command: Command::Publish(attributes) })
 }
 
 #[test]

@@ -242,7 +242,7 @@ impl Member {
     pub(super) fn propose(&mut self, command: Command) -> ProposalId {
         self.seq += 1;
         let id = ProposalId { boot: self.boot, seq: self.seq };
-        self.core.handle_proposal(self.now, id, encode(&Envelope { id, command }));
+        self.core.handle_proposal(self.now, id, encode(&Envelope { id, caller: None, command }));
         id
     }
 

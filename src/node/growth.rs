@@ -292,7 +292,7 @@ impl Core {
         let Some(command) = self.growth.next(&outlook) else { return };
         let index = status.last.next();
         let id = ProposalId { boot: NO_RUN, seq: index.0 };
-        let envelope = codec::encode(&Envelope { id, command: Command::Member(command) });
+        let envelope = codec::encode(&Envelope { id, caller: None, command: Command::Member(command) });
         // What is refused now is wanted again at the next look.
         if self.consensus.propose(self.now, vec![envelope]).is_ok() {
             self.growth.note_asked(index);

@@ -7,16 +7,14 @@
 //! way, and is then part of the next one. Entries wait for it as they do when both generations are full.
 
 use super::applier::{Applier, ApplierError, ApplierOutput};
-use crate::command::{Applied, Command};
-use crate::ids::ProposalId;
+use crate::command::{Applied, Envelope};
 use crate::time::Instant;
 use crate::wal::LogEntry;
 
 /// An entry that is too large for a generation.
 pub(super) struct Sweep {
     entry: LogEntry,
-    id: ProposalId,
-    command: Command,
+    envelope: Envelope,
     /// Since when entries wait for it.
     since: Instant,
     /// What it comes to once the store has it; unknown while it waits for a fold.
@@ -32,8 +30,8 @@ impl Sweep {
 
 impl Applier {
     /// Sets an entry aside until it can be handed to the store.
-    pub(super) fn plan_sweep(&mut self, entry: LogEntry, id: ProposalId, command: Command) {
-        self.sweep = Some(Sweep { entry, id, command, since: self.now, applied: None });
+    pub(super) fn plan_sweep(&mut self, entry: LogEntry, envelope: Envelope) {
+        self.sweep = Some(Sweep { entry, envelope, since: self.now, applied: None });
     }
 
     /// Hands it to the store, if nothing is being folded; whether there was one.
@@ -45,7 +43,7 @@ impl Applier {
         let LogEntry { index, term, .. } = sweep.entry;
         let (batch, applied) = self
             .machine
-            .begin_sweep(index, term, &sweep.command, self.answer_for(sweep.id))
+            .begin_sweep(index, term, &sweep.envelope, self.answer_for(sweep.envelope.id))
             .map_err(|cause| ApplierError::Store { index, cause })?;
         sweep.applied = Some(applied);
         self.sweep = Some(sweep);
@@ -63,8 +61,9 @@ impl Applier {
         // Renewals have waited for the state, like everybody.
         self.lessor.postpone(self.now, self.now.since(sweep.since));
         let Some(applied) = sweep.applied else { return };
-        self.note_outcome(&sweep.command, &applied);
-        let reply = self.is_ours(sweep.id).then_some((sweep.id, applied));
+        let Envelope { id, command, .. } = sweep.envelope;
+        self.note_outcome(&command, &applied);
+        let reply = self.is_ours(id).then_some((id, applied));
         self.publish(reply.into_iter().collect());
     }
 }

@@ -16,7 +16,7 @@ use super::threads::{CoreInput, Queues};
 use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{
-    Alarm, AlarmAction, AlarmKind, Applied, CharterCommand, Command, Envelope, MemberAttributes,
+    Alarm, AlarmAction, AlarmKind, Applied, Caller, CharterCommand, Command, Envelope, MemberAttributes,
     MemberCommand, codec,
 };
 use crate::consensus::CoreStatus;
@@ -207,24 +207,30 @@ impl Handle {
     ///
     /// A caller that goes away does not take the proposal back.
     pub async fn propose(&self, command: Command) -> Result<Applied, ServeError> {
+        self.propose_for(None, command).await
+    }
+
+    /// As [`Handle::propose`], on behalf of somebody: the state refuses what they may not do, and says so where it has changed since it was found out who they are. Nothing has happened
+    /// then, so that it can be found out and proposed once more.
+    pub async fn propose_for(&self, caller: Option<Caller>, command: Command) -> Result<Applied, ServeError> {
         self.formed().await?;
         let cost = cost_of(&command);
         if cost > 0 && !self.has_room_for(cost) {
             self.raise_no_space().await;
             return Err(ServeError::NoSpace);
         }
-        self.submit(command, self.0.admission.request_bytes).await
+        self.submit(caller, command, self.0.admission.request_bytes).await
     }
 
     /// As [`Handle::propose`] for somebody who does not wait for an answer and would not mind if it never happened.
     pub fn propose_unheard(&self, command: Command) {
-        let (id, bytes) = self.0.encode(command);
+        let (id, bytes) = self.0.encode(None, command);
         drop(self.0.core.send(CoreInput::Propose { id, bytes }));
     }
 
     /// Tells the cluster what this member is called and where it is found.
     pub async fn publish(&self, attributes: MemberAttributes) -> Result<Applied, ServeError> {
-        let applied = self.submit(Command::Publish(attributes), usize::MAX).await?;
+        let applied = self.submit(None, Command::Publish(attributes), usize::MAX).await?;
         // The answer comes from this member's own state, so that it has all that came before.
         self.0.caught_up.store(true, Ordering::Release);
         Ok(applied)
@@ -295,12 +301,12 @@ impl Handle {
 
     /// Changes the members; nothing but the log stands in its way.
     pub async fn change_members(&self, command: MemberCommand) -> Result<Applied, ServeError> {
-        self.submit(Command::Member(command), usize::MAX).await
+        self.submit(None, Command::Member(command), usize::MAX).await
     }
 
     /// Changes the charter; nothing but the log stands in its way, and what users have to wait for.
     pub async fn change_charter(&self, command: CharterCommand) -> Result<Applied, ServeError> {
-        self.submit(Command::Charter(command), usize::MAX).await
+        self.submit(None, Command::Charter(command), usize::MAX).await
     }
 
     /// Waits until it is settled that the cluster stays. One that this node has founded alone, since it found nobody, may give itself up for one of those who
@@ -362,17 +368,22 @@ impl Handle {
         let alarm = Alarm { member: self.0.ids.member, kind: AlarmKind::NoSpace };
         if !self.0.views.load().facts().alarms.contains(&alarm) {
             let raise = Command::Alarm { action: AlarmAction::QuotaReached, alarm };
-            let raised = self.submit(raise, usize::MAX).await;
+            let raised = self.submit(None, raise, usize::MAX).await;
             if let Err(error) = raised {
                 tracing::warn!(%error, "could not raise the NOSPACE alarm; the next refused write tries again");
             }
         }
     }
 
-    async fn submit(&self, command: Command, bytes_max: usize) -> Result<Applied, ServeError> {
+    async fn submit(
+        &self,
+        caller: Option<Caller>,
+        command: Command,
+        bytes_max: usize,
+    ) -> Result<Applied, ServeError> {
         let shared = &self.0;
         let is_users = command.is_users();
-        let (id, bytes) = shared.encode(command);
+        let (id, bytes) = shared.encode(caller, command);
         if bytes.len() > bytes_max {
             return Err(ServeError::RequestTooLarge);
         }
@@ -597,10 +608,10 @@ impl Shared {
         self.lock_confirmed().retain(|read| self.reads.contains(read.0));
     }
 
-    /// Numbers and encodes a command.
-    pub(super) fn encode(&self, command: Command) -> (ProposalId, bytes::Bytes) {
+    /// Numbers and encodes a command, and on whose behalf it is.
+    pub(super) fn encode(&self, caller: Option<Caller>, command: Command) -> (ProposalId, bytes::Bytes) {
         let seq = self.sequence.fetch_add(1, Ordering::Relaxed);
         let id = ProposalId { boot: self.ids.boot_nonce, seq };
-        (id, codec::encode(&Envelope { id, command }))
+        (id, codec::encode(&Envelope { id, caller, command }))
     }
 }

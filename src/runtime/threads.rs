@@ -453,7 +453,7 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Compact)));
         }
         ApplierOutput::Propose(command) => {
-            let (id, bytes) = shared.encode(command);
+            let (id, bytes) = shared.encode(None, command);
             drop(shared.core.send(CoreInput::Propose { id, bytes }));
         }
         ApplierOutput::LeaseAnswers(answers) => {
@@ -487,6 +487,7 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
                 | Outcome::Publish
                 | Outcome::Member(_)
                 | Outcome::Charter
+                | Outcome::Auth
                 | Outcome::LeaseCheckpoint(_),
             ) => {}
             Err(_) => metrics.proposals_failed.add(1),

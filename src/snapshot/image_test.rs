@@ -7,14 +7,18 @@ use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert_eq, prop_oneo
 use proptest::test_runner::TestCaseError;
 use redb::backends::InMemoryBackend;
 
-use super::{IMAGE_ALIGNMENT, ImageError, ImageReader, ImageWriter, Record, WriteError};
+use super::{
+    IMAGE_ALIGNMENT, ImageError, ImageReader, ImageWriter, NewRevisions, Record, Refold, WriteError,
+};
 use crate::command::{
     Alarm, AlarmAction, AlarmKind, Command, DeleteRange, KeyRange, LeaseChange, LeaseCommand, Put, RangeEnd,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::machine::Machine;
 use crate::mvcc::{Allowance, View};
-use crate::store::{Base, ChangeLog, Charter, FoldBatch, Lease, Meta, Store, StoreOptions, test_charter};
+use crate::store::{
+    Base, ChangeLog, Charter, FoldBatch, Lease, Meta, Store, StoreOptions, test_auth, test_charter,
+};
 
 /// A machine over a store in memory.
 struct Rig {
@@ -133,7 +137,8 @@ fn sample() -> Rig {
 #[test]
 fn what_a_cluster_knows_of_itself_is_not_in_its_images() {
     let charter = Arc::new(test_charter());
-    let store = new_store(&Meta { revision: Revision(1), charter, ..Meta::default() });
+    let auth = Arc::new(test_auth());
+    let store = new_store(&Meta { revision: Revision(1), charter, auth, ..Meta::default() });
     let view = Machine::new(base(&store)).unwrap().view();
     assert_eq!(*view.meta().charter, test_charter());
     let image = image(&view, usize::MAX);
@@ -141,6 +146,9 @@ fn what_a_cluster_knows_of_itself_is_not_in_its_images() {
         panic!("facts come first")
     };
     assert_eq!(*facts.charter, Charter::default());
+    assert_eq!(*facts.auth, test_auth().without_secrets(), "users and roles are, as in etcd's");
+    let refold = Refold::new(&Meta::default(), &facts, NewRevisions::default()).unwrap();
+    assert_eq!(refold.finish().meta.auth, facts.auth);
     // All secrets in it consist of such bytes.
     assert!(!image.windows(8).any(|bytes| bytes == [0xab; 8]));
 }

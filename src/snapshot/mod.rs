@@ -12,7 +12,7 @@
 //!
 //! header  version:u8 (1)  "covey image"  0:u32
 //! frame   kind:u8  length of body:u32  body  seal:u32          seal = CRC-32C over everything so far but the seals
-//! facts   the facts row of the store (`store::facts`, with a version of its own), without the cluster's charter
+//! facts   the facts of the store (`store::facts`, with a version of its own), users and roles among them, without the cluster's charter and what tokens are made with
 //! lease   id:u64  ttl:u64  remaining:u64  granted at:u64                              by id
 //! change  main:u64  sub:u32  tombstone:u8  create:u64  version:u64  lease:u64  length of key:u32  key  value
 //! end     number of leases:u64  number of changes:u64  SHA-256 over all before this frame                         all numbers little endian

@@ -3,6 +3,8 @@
 //! Owns: what of an image is kept for a new cluster, and what changes on the way. Must never: hold more than one batch. Driven by restores, which
 //! fold each batch into the store of a node that was founded for that.
 
+use std::sync::Arc;
+
 use crate::command::Outcome;
 use crate::ids::{LeaseId, Revision, VersionId};
 use crate::limits::OVERLAY_BYTES;
@@ -66,6 +68,7 @@ impl Refold {
             ever_compacted: mark_compacted || image.ever_compacted,
             alarms: image.alarms.clone(),
             over_quota: image.over_quota.clone(),
+            auth: Arc::clone(&image.auth),
             digest: image.digest,
             ..first.clone()
         };

@@ -44,7 +44,8 @@ impl ImageWriter {
         let mut opening = HEADER.to_vec();
         let mut seal = crc32c::crc32c(&HEADER);
         // What a cluster knows of itself is of no use to another one, and some of it is secret.
-        let facts = Meta { charter: Arc::default(), ..view.meta() };
+        let auth = Arc::new(view.facts().auth.without_secrets());
+        let facts = Meta { charter: Arc::default(), auth, ..view.meta() };
         put_frame(&mut opening, Kind::Facts, &mut seal, |out| out.extend(encode_facts(&facts)));
         let mut leases: Vec<_> = view.leases().iter().map(|(id, lease)| (id, *lease)).collect();
         leases.sort_unstable_by_key(|(id, _)| *id);

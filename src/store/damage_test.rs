@@ -10,8 +10,8 @@ use redb::{
 use super::encoding::seal;
 use super::error::StoreError;
 use super::schema::{
-    ATTACHED, FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LEASE, LIVE, META, REV, attached_key, hist_key,
-    id_key, write_attached, write_live,
+    ATTACHED, AUTH_KEY, FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LEASE, LIVE, META, REV, attached_key,
+    hist_key, id_key, write_attached, write_live,
 };
 use super::scrub::ScrubCursor;
 use super::testing::{Disk, SMALL, at, attached_to, batch, delete, everything, founded, open, put};
@@ -305,7 +305,7 @@ fn a_store_of_another_format_is_refused_and_left_alone() {
 
 #[test]
 fn damaged_or_missing_facts_are_named() {
-    for key in [FORMAT_KEY, FACTS_KEY] {
+    for key in [FORMAT_KEY, FACTS_KEY, AUTH_KEY] {
         let disk = filled();
         alter(&disk, META, |meta| {
             let mut row = meta.get(key).unwrap().unwrap().value().to_vec();
@@ -314,9 +314,11 @@ fn damaged_or_missing_facts_are_named() {
         });
         assert_names(Store::open(disk, SMALL), "meta", key.as_bytes());
     }
-    let disk = filled();
-    alter(&disk, META, |meta| drop(meta.remove(FORMAT_KEY).unwrap()));
-    assert_names(Store::open(disk, SMALL), "meta", FORMAT_KEY.as_bytes());
+    for key in [FORMAT_KEY, AUTH_KEY] {
+        let disk = filled();
+        alter(&disk, META, |meta| drop(meta.remove(key).unwrap()));
+        assert_names(Store::open(disk, SMALL), "meta", key.as_bytes());
+    }
 }
 
 #[test]

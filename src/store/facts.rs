@@ -4,9 +4,10 @@
 //! by the store's commits and by opening.
 //!
 //! ```text
-//! row      = version:u8 (4)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
-//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  removed:list  forming:u8  charter  seal
+//! row      = version:u8 (5)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
+//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  removed:list  forming:u8  charter  auth  seal
 //!            numbers are varints; charter: see there
+//! auth     = where:u8 (0 nobody was ever added, 1 here, 2 in the row beside)  [see there]
 //! conf     = voters:list  learners:list  voters_outgoing:list  learners_next:list (of u64 LE)  auto_leave:u8
 //! alarm    = member:u64 LE  kind:u8 (1 no space, 2 corrupt)
 //! member   = key  votes:u8  id:u64 LE  name:text  peer_urls:list of text  client_urls:list of text  incarnation  boot_nonce:u64 LE
@@ -16,24 +17,39 @@
 
 use std::sync::Arc;
 
+use super::auth::{self, put_auth};
+use super::base::MISSING;
 use super::charter::{charter, put_charter};
 use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
-use super::schema::{FACTS_KEY, META_NAME};
+use super::schema::{AUTH_KEY, FACTS_KEY, META_NAME};
 use super::types::{ConfState, Member, Meta};
+use crate::auth::Auth;
 use crate::command::varint::put_varint;
 use crate::command::{Alarm, AlarmKind, MemberAttributes};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term};
 
 /// The version of the row.
-pub const FACTS_VERSION: u8 = 4;
+pub const FACTS_VERSION: u8 = 5;
 
 const FLAG_EVER_COMPACTED: u8 = 1;
 const ALARM_NO_SPACE: u8 = 1;
 const ALARM_CORRUPT: u8 = 2;
+const AUTH_NONE: u8 = 0;
+const AUTH_HERE: u8 = 1;
+const AUTH_BESIDE: u8 = 2;
 
-/// The row of `meta`.
+/// The facts with users and roles, as they are sent and kept elsewhere.
 pub fn encode(meta: &Meta) -> Vec<u8> {
+    write(meta, AUTH_HERE)
+}
+
+/// The row of `meta`, which only says that there are users and roles.
+pub(super) fn encode_row(meta: &Meta) -> Vec<u8> {
+    write(meta, AUTH_BESIDE)
+}
+
+fn write(meta: &Meta, auth: u8) -> Vec<u8> {
     let mut out = vec![FACTS_VERSION];
     put_varint(&mut out, meta.applied.0);
     put_varint(&mut out, meta.applied_term.0);
@@ -71,13 +87,36 @@ pub fn encode(meta: &Meta) -> Vec<u8> {
     });
     out.push(u8::from(meta.forming));
     put_charter(&mut out, &meta.charter);
+    out.push(if *meta.auth == Auth::default() { AUTH_NONE } else { auth });
+    if out.last() == Some(&AUTH_HERE) {
+        put_auth(&mut out, &meta.auth);
+    }
     seal(FACTS_KEY.as_bytes(), &mut out);
     out
 }
 
-/// Reads the row back.
+/// Reads back what [`encode`] wrote.
 pub fn decode(row: &[u8]) -> Result<Meta, StoreError> {
-    let damaged = |what| StoreError::damaged(META_NAME, FACTS_KEY.as_bytes(), what);
+    let (meta, beside) = read(row)?;
+    if beside { Err(damaged("users and roles are missing")) } else { Ok(meta) }
+}
+
+/// Reads the row back; `auth` is the one of that name, which is read if this one says so. It is never taken for empty where it is lost: nobody would be refused anything.
+pub(super) fn decode_row(row: &[u8], auth: Option<&[u8]>) -> Result<Meta, StoreError> {
+    let (mut meta, beside) = read(row)?;
+    if beside {
+        let auth = auth.ok_or_else(|| StoreError::damaged(META_NAME, AUTH_KEY.as_bytes(), MISSING))?;
+        meta.auth = Arc::new(auth::decode(auth)?);
+    }
+    Ok(meta)
+}
+
+fn damaged(what: &'static str) -> StoreError {
+    StoreError::damaged(META_NAME, FACTS_KEY.as_bytes(), what)
+}
+
+/// The facts, and whether users and roles are elsewhere.
+fn read(row: &[u8]) -> Result<(Meta, bool), StoreError> {
     let body = unseal(FACTS_KEY.as_bytes(), row).ok_or_else(|| damaged("checksum does not fit"))?;
     let mut reader = Reader::new(body);
     match reader.u8() {
@@ -91,7 +130,7 @@ pub fn decode(row: &[u8]) -> Result<Meta, StoreError> {
     parse(reader).ok_or_else(|| damaged("malformed"))
 }
 
-fn parse(mut reader: Reader<'_>) -> Option<Meta> {
+fn parse(mut reader: Reader<'_>) -> Option<(Meta, bool)> {
     let applied = LogIndex(reader.varint()?);
     let applied_term = Term(reader.varint()?);
     let digest = Digest(u64::from_le_bytes(reader.array()?));
@@ -102,7 +141,7 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
         learners_next: reader.list(member_id)?,
         auto_leave: flag(reader.u8()?)?,
     };
-    let meta = Meta {
+    let mut meta = Meta {
         applied,
         applied_term,
         digest,
@@ -118,9 +157,16 @@ fn parse(mut reader: Reader<'_>) -> Option<Meta> {
         removed: reader.list(removed)?,
         forming: flag(reader.u8()?)?,
         charter: Arc::new(charter(&mut reader)?),
+        auth: Arc::default(),
     };
+    let place = reader.u8()?;
+    match place {
+        AUTH_NONE | AUTH_BESIDE => {}
+        AUTH_HERE => meta.auth = Arc::new(auth::auth(&mut reader)?),
+        _ => return None,
+    }
     reader.end()?;
-    Some(meta)
+    Some((meta, place == AUTH_BESIDE))
 }
 
 pub(super) fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut put: impl FnMut(&mut Vec<u8>, &T)) {
@@ -247,6 +293,7 @@ mod tests {
             removed: vec![(MemberId(5), None), (MemberId(6), Some(PublicKey([6; 32])))],
             forming: true,
             charter: Arc::new(crate::store::test_charter()),
+            auth: Arc::new(crate::store::test_auth()),
         }
     }
 
@@ -255,6 +302,16 @@ mod tests {
         for meta in [Meta::default(), full()] {
             assert_eq!(decode(&encode(&meta)).unwrap(), meta);
         }
+    }
+
+    #[test]
+    fn users_and_roles_in_a_row_of_their_own_are_found_or_missed() {
+        let (row, auth) = (encode_row(&full()), auth::encode(&full().auth));
+        assert_eq!(decode_row(&row, Some(&auth)).unwrap(), full());
+        assert!(decode_row(&row, None).unwrap_err().is_damage());
+        assert!(decode(&row).unwrap_err().is_damage());
+        let nobody = Meta { auth: Arc::default(), ..full() };
+        assert_eq!(decode_row(&encode_row(&nobody), None).unwrap(), nobody);
     }
 
     #[test]
@@ -283,6 +340,6 @@ mod tests {
         }
         assert!(resealed([body, b"x"].concat()).is_damage(), "bytes after the end");
         let newer = [&[FACTS_VERSION + 1], &body[1..]].concat();
-        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 5, supported: 4 }));
+        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 6, supported: 5 }));
     }
 }

@@ -7,11 +7,13 @@
 //! ```text
 //! types     what is stored, as values               schema, facts, encoding   the bytes of it
 //! charter   what the cluster agreed on about itself, and the bytes of that
+//! auth      the bytes of users and roles
 //! writer    opening and commits (Store)             base, scan                reading (Base)
 //! fold      changes become rows                     compact, scrub            in slices, between folds
 //! stage     a store that comes from another member
 //! ```
 
+mod auth;
 mod backend;
 mod base;
 mod change_log;
@@ -39,6 +41,9 @@ mod model_test;
 #[cfg(test)]
 mod testing;
 
+pub use auth::put_auth;
+#[cfg(test)]
+pub(crate) use auth::test_auth;
 pub use backend::{IoCounts, Meter};
 pub use base::Base;
 pub use change_log::{ChangeLog, ChangeRef};

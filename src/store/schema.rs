@@ -1,12 +1,13 @@
 //! The tables of `store.redb` and the bytes of their rows.
 //!
-//! Owns: every byte that the store gives redb, except the facts in `meta` (`facts`). Must never: change the meaning of a byte
+//! Owns: every byte that the store gives redb, except the facts in `meta` (`facts`, `auth`). Must never: change the meaning of a byte
 //! that was written; a new shape takes a new [`FORMAT_VERSION`]. Driven by `fold`, `base`, `scan`, `compact`, `scrub`.
 //!
 //! ```text
 //! table  key                                 row
 //! meta   "format"                            version:u32 LE                                             seal
 //! meta   "facts"                             see `facts`                                                seal
+//! meta   "auth"                              see `auth`                                                 seal
 //! rev    main:u64 BE  sub:u32 BE             flags:u8 (0 put, 1 put with lease)  key:bytes
 //!                                            main - create:varint  version:varint  [lease:u64 LE]  value  seal
 //!                                            flags:u8 (2 tombstone)  key:bytes                          seal
@@ -57,6 +58,8 @@ pub const ATTACHED: TableDefinition<'_, &[u8], &[u8; SEAL_BYTES]> = TableDefinit
 pub const FORMAT_KEY: &str = "format";
 /// The row of `meta` that holds the facts; absent until the store is initialised.
 pub const FACTS_KEY: &str = "facts";
+/// The row of `meta` that holds users and roles; absent until there were any.
+pub const AUTH_KEY: &str = "auth";
 
 /// An id as a key.
 pub const ID_BYTES: usize = 12;

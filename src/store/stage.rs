@@ -26,12 +26,13 @@ use super::encoding::{Reader, put_bytes, seal, unseal};
 use super::error::StoreError;
 use super::leases::LeasePlace;
 use super::schema::{
-    FACTS_KEY, ID_BYTES, LEASE_ID_BYTES, META, META_NAME, id_key, parse_change, parse_id, parse_lease,
-    write_lease, write_rev,
+    AUTH_KEY, FACTS_KEY, ID_BYTES, LEASE_ID_BYTES, META, META_NAME, id_key, parse_change, parse_id,
+    parse_lease, write_lease, write_rev,
 };
 use super::types::{Change, Lease, Meta};
 use super::writer::Store;
-use super::{facts, fold};
+use super::{auth, facts, fold};
+use crate::auth::Auth;
 use crate::command::varint::put_varint;
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, VersionId};
 
@@ -243,11 +244,14 @@ impl Store {
         let mut installed = vec![INSTALLED_VERSION];
         installed.extend_from_slice(&meta.applied.0.to_le_bytes());
         seal(INSTALLED_KEY.as_bytes(), &mut installed);
-        let facts = facts::encode(&meta);
+        let facts = facts::encode_row(&meta);
         self.commit_rows(|database| {
             let txn = database.begin_write()?;
             put_meta(&txn, INSTALLED_KEY, &installed)?;
             put_meta(&txn, FACTS_KEY, &facts)?;
+            if *meta.auth != Auth::default() {
+                put_meta(&txn, AUTH_KEY, &auth::encode(&meta.auth))?;
+            }
             Ok(txn)
         })?;
         self.become_whole(meta);

@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use redb::StorageBackend;
 
+use super::auth::test_auth;
 use super::base::Base;
 use super::error::StoreError;
 use super::scan::Visit;
 use super::types::{Change, ChangeKind, FoldBatch, Head, Lease, Meta};
 use super::writer::{Store, StoreOptions};
+use crate::auth::Auth;
 use crate::command::KeyRange;
-use crate::ids::{LeaseId, Revision, VersionId};
+use crate::ids::{AuthRevision, LeaseId, Revision, VersionId};
 
 /// What redb asked of the disk.
 #[derive(Clone, Debug)]
@@ -164,9 +166,11 @@ pub fn at(main: i64, sub: u32) -> VersionId {
 }
 
 /// A batch on top of what `store` holds; `revision` is the last change's, or stays.
+/// A batch that changes users as well, as none does in practice.
 pub fn batch(store: &Store, changes: Vec<(VersionId, Change)>) -> FoldBatch {
     let mut meta = store.meta().clone();
     meta.applied = meta.applied.next();
+    meta.auth = Arc::new(Auth { revision: AuthRevision(meta.applied.0 + 1), ..test_auth() });
     meta.revision = changes.last().map_or(meta.revision, |(id, _)| id.main);
     FoldBatch { changes: changes.into_iter().collect(), leases: Vec::new(), sweep: None, meta }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::change_log::ChangeLog;
 use super::charter::Charter;
+use crate::auth::Auth;
 use crate::command::{Alarm, KeyRange, KeyValue, MemberAttributes};
 use crate::ids::{
     Digest, Incarnation, LeaseId, LogIndex, MemberId, PublicKey, Revision, Run, Term, VersionId,
@@ -121,6 +122,8 @@ pub struct Meta {
     pub forming: bool,
     /// What the cluster has agreed on about itself. Shared, since it may be long and seldom changes.
     pub charter: Arc<Charter>,
+    /// Users, roles and what they may do. Shared for the same reason.
+    pub auth: Arc<Auth>,
 }
 
 /// A member of the cluster, or the place that is kept for one. Raft's configuration ([`ConfState`]) follows: the leader proposes changes

@@ -27,11 +27,11 @@ use super::compact::Walk;
 use super::encoding::{SEAL_BYTES, seal, unseal};
 use super::error::StoreError;
 use super::schema::{
-    ATTACHED, FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LEASE, LIVE, META, META_NAME, REV,
+    ATTACHED, AUTH_KEY, FACTS_KEY, FORMAT_KEY, FORMAT_VERSION, HIST, LEASE, LIVE, META, META_NAME, REV,
 };
 use super::sweep::write_sweep;
 use super::types::{FoldBatch, Meta};
-use super::{facts, fold};
+use super::{auth, facts, fold};
 use crate::disk::{DatabaseFile, Directory};
 use crate::ids::Revision;
 use crate::planted::{self, Bug};
@@ -324,8 +324,11 @@ impl Store {
                 Sureness::Durable => txn.set_quick_repair(true),
                 Sureness::Deferred => txn.set_durability(Durability::None)?,
             }
-            let facts = facts::encode(store.planted(&meta).as_ref().unwrap_or(&meta));
+            let facts = facts::encode_row(store.planted(&meta).as_ref().unwrap_or(&meta));
             txn.open_table(META)?.insert(FACTS_KEY, facts.as_slice())?;
+            if meta.auth != store.meta.auth {
+                txn.open_table(META)?.insert(AUTH_KEY, auth::encode(&meta.auth).as_slice())?;
+            }
             txn.commit()?;
             store.meta = meta;
             Ok(())
@@ -388,7 +391,11 @@ fn read_facts(database: &Database) -> Result<Found, StoreError> {
         None => return Err(damaged(MALFORMED)),
     }
     match meta.get(FACTS_KEY)? {
-        Some(row) => Ok(Found::Facts(Box::new(facts::decode(row.value())?))),
+        Some(row) => {
+            let auth = meta.get(AUTH_KEY)?;
+            let facts = facts::decode_row(row.value(), auth.as_ref().map(redb::AccessGuard::value))?;
+            Ok(Found::Facts(Box::new(facts)))
+        }
         None => Ok(Found::Schema),
     }
 }

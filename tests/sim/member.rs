@@ -343,7 +343,7 @@ impl Member {
     fn submit(&mut self, command: &Command, effects: &mut Effects) -> ProposalId {
         self.sequence += 1;
         let id = ProposalId { boot: self.identity.boot_nonce, seq: self.sequence };
-        let bytes = encode(&Envelope { id, command: command.clone() });
+        let bytes = encode(&Envelope { id, caller: None, command: command.clone() });
         self.tell_core(CoreInput::Propose(id, bytes), effects);
         id
     }

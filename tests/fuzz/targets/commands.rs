@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use covey::command::{
-    Admission, Alarm, AlarmAction, AlarmKind, Authority, CharterCommand, ClientKey, Command, Compare,
-    CompareResult, CompareTarget, DeleteRange, Envelope, KeyRange, LeaseChange, LeaseCommand, LeaseInstance,
-    MemberAttributes, MemberCommand, Op, Put, Range, RangeEnd, TOMBSTONE_BYTES, TokenId, TokenKey, Tombstone,
-    Txn, codec,
+    Admission, Alarm, AlarmAction, AlarmKind, AuthCommand, Authority, Caller, CharterCommand, ClientKey,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, KeyRange, LeaseChange,
+    LeaseCommand, LeaseInstance, MemberAttributes, MemberCommand, Op, PasswordHash, Permission,
+    PermissionKind, Put, Range, RangeEnd, TOMBSTONE_BYTES, TokenId, TokenKey, TokenSecret, Tombstone, Txn,
+    codec,
 };
 use covey::ids::{
-    ClusterId, Incarnation, LeaseId, LogIndex, MemberId, ProposalId, PublicKey, Revision, Term,
+    AuthRevision, ClusterId, Incarnation, LeaseId, LogIndex, MemberId, ProposalId, PublicKey, Revision, Term,
 };
 use covey::machine::Machine;
 use covey::mvcc::Allowance;
@@ -70,13 +71,13 @@ impl One {
     }
 
     /// As a member does that has little room.
-    fn apply_swept(&mut self, command: &Command) -> covey::command::Applied {
+    fn apply_swept(&mut self, envelope: &Envelope) -> covey::command::Applied {
         let index = self.machine.applied().next();
-        if !self.machine.has_to_sweep(TERM, command).unwrap() {
-            return self.machine.apply(index, TERM, command, Allowance::UNLIMITED).unwrap();
+        if !self.machine.has_to_sweep(TERM, envelope).unwrap() {
+            return self.machine.apply(index, TERM, envelope, Allowance::UNLIMITED).unwrap();
         }
         self.fold();
-        let swept = self.machine.begin_sweep(index, TERM, command, Allowance::UNLIMITED);
+        let swept = self.machine.begin_sweep(index, TERM, envelope, Allowance::UNLIMITED);
         let (batch, applied) = swept.unwrap();
         self.store.fold(&batch).unwrap();
         self.machine.folded(base(&self.store));
@@ -91,12 +92,10 @@ pub fn applied(bytes: &[u8]) {
     let (mut one, mut two) = (One::new(charter.clone()), One::new(charter));
     two.machine.set_overlay_bytes(OVERLAY_BYTES);
     while !input.is_empty() {
-        let Ok(Envelope { command, .. }) = codec::decode(Bytes::copy_from_slice(input.piece())) else {
-            continue;
-        };
+        let Ok(envelope) = codec::decode(Bytes::copy_from_slice(input.piece())) else { continue };
         let index = one.machine.applied().next();
-        let applied = one.machine.apply(index, TERM, &command, Allowance::UNLIMITED).unwrap();
-        assert_eq!(two.apply_swept(&command), applied, "{command:?}");
+        let applied = one.machine.apply(index, TERM, &envelope, Allowance::UNLIMITED).unwrap();
+        assert_eq!(two.apply_swept(&envelope), applied, "{envelope:?}");
         if two.machine.should_rotate() {
             two.fold();
             two.store.compact_slice(8).unwrap();
@@ -213,11 +212,53 @@ fn of_the_charter() -> Vec<Command> {
     charter.map(Command::Charter).into()
 }
 
-/// Each as a log entry has it.
+/// A user that may do some things, and one that may do everything.
+fn of_authentication() -> Vec<AuthCommand> {
+    let (app, root) = (|| "app".to_owned(), || "root".to_owned());
+    let range = || KeyRange { start: text("a"), end: RangeEnd::Before(text("c")) };
+    let permission = Permission { kind: PermissionKind::ReadWrite, range: range() };
+    vec![
+        AuthCommand::AddUser { name: root(), password: PasswordHash("hash".into()), no_password: false },
+        AuthCommand::GrantRole { user: root(), role: root() },
+        AuthCommand::AddUser { name: app(), password: PasswordHash::default(), no_password: true },
+        AuthCommand::AddRole { name: app() },
+        AuthCommand::GrantRole { user: app(), role: app() },
+        AuthCommand::GrantPermission { role: app(), permission },
+        AuthCommand::Enable,
+        AuthCommand::EstablishTokens { secret: TokenSecret([7; 32]) },
+        AuthCommand::ChangePassword { name: root(), password: PasswordHash("another".into()) },
+        AuthCommand::RevokePermission { role: app(), range: range() },
+        AuthCommand::RevokeRole { user: app(), role: app() },
+        AuthCommand::DeleteRole { name: app() },
+        AuthCommand::DeleteUser { name: app() },
+        AuthCommand::Disable,
+    ]
+}
+
+/// The place in that list from which on it takes somebody, and the revision there.
+const ENABLED: (usize, AuthRevision) = (7, AuthRevision(7));
+
+/// Each as a log entry has it. Authentication is on for the users' commands, of which each is asked for by one user and by the other.
 pub fn encoded() -> impl Iterator<Item = Bytes> {
     let id = ProposalId { boot: 0x0123_4567_89ab_cdef, seq: 300 };
-    let commands = [of_users(), of_members(), of_the_charter()].concat();
-    commands.into_iter().map(move |command| codec::encode(&Envelope { id, command }))
+    let envelope = move |caller, command| codec::encode(&Envelope { id, caller, command });
+    let by = |user: &str, revision| Some(Caller { user: user.to_owned(), revision });
+    let plain = [of_users(), of_members()].concat().into_iter().map(move |command| envelope(None, command));
+    let mut authentication = of_authentication();
+    let (enabled, mut revision) = ENABLED;
+    let after = authentication.split_off(enabled);
+    let before = authentication.into_iter().map(move |command| envelope(None, Command::Auth(command)));
+    let asked = of_users()
+        .into_iter()
+        .flat_map(move |command| ["app", "root"].map(|user| envelope(by(user, revision), command.clone())));
+    let after = after.into_iter().map(move |command| {
+        let counts = !matches!(command, AuthCommand::EstablishTokens { .. });
+        let entry = envelope(by("root", revision), Command::Auth(command));
+        revision.0 += u64::from(counts);
+        entry
+    });
+    let charter = of_the_charter().into_iter().map(move |command| envelope(None, command));
+    plain.chain(before).chain(asked).chain(after).chain(charter)
 }
 
 pub mod seeds {

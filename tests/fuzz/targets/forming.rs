@@ -6,15 +6,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use covey::auth::{Auth, Role, User};
 use covey::command::{
-    Alarm, AlarmKind, Authority, ClientKey, MemberAttributes, TokenId, TokenKey, Tombstone,
+    Alarm, AlarmKind, Authority, ClientKey, KeyRange, MemberAttributes, PasswordHash, Permission,
+    PermissionKind, TokenId, TokenKey, TokenSecret, Tombstone,
 };
 use covey::discovery::{Found, NAME_BYTES_MAX, SIGHTING_ADDRESSES_MAX};
 use covey::formation::{
     Answer, Candidate, ClusterRoot, Fingerprint, Generation, Introduction, NodeKey, Question, Standing, View,
     Welcome,
 };
-use covey::ids::{ClusterId, Digest, Incarnation, LogIndex, MemberId, PublicKey, Revision, Term};
+use covey::ids::{
+    AuthRevision, ClusterId, Digest, Incarnation, LogIndex, MemberId, PublicKey, Revision, Term,
+};
 use covey::store::{Bridge, Charter, Client, ConfState, Dissolution, Member, Meta, Token, Window};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
@@ -138,6 +143,31 @@ pub fn whole_meta() -> Meta {
         removed: vec![(MemberId(5), None), (MemberId(6), Some(PublicKey([6; 32])))],
         forming: true,
         charter: Arc::new(charter),
+        auth: Arc::new(whole_auth()),
+    }
+}
+
+fn whole_auth() -> Auth {
+    let user = |roles: &[&str]| {
+        let (password, since) = (PasswordHash("hash".into()), AuthRevision(300));
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        Arc::new(User { password, no_password: false, since, roles })
+    };
+    let permission = |kind, end: &'static [u8]| {
+        let range = KeyRange::from_wire(Bytes::from_static(b"k"), Bytes::from_static(end));
+        Permission { kind, range }
+    };
+    let app = Role::of(vec![
+        permission(PermissionKind::Read, b""),
+        permission(PermissionKind::Write, b"\0"),
+        permission(PermissionKind::ReadWrite, b"l"),
+    ]);
+    Auth {
+        enabled: true,
+        revision: AuthRevision(301),
+        token_secret: Some(TokenSecret([12; 32])),
+        users: [("app".to_owned(), user(&["app"])), ("root".to_owned(), user(&["root"]))].into(),
+        roles: [("app".to_owned(), Arc::new(app.unwrap()))].into(),
     }
 }
 

@@ -1,24 +1,25 @@
 //! A set of keys made of single keys and of intervals.
 //!
-//! Owns: how intervals join. Must never: grow with the keys that there are. Used for what a transaction deletes.
+//! Owns: how intervals join. Must never: grow with the keys that there are. Used for what a transaction deletes, and for what a role may read or write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::command::{KeyRange, RangeEnd};
+use super::{KeyRange, RangeEnd};
 
 /// The set; intervals that touch are one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Intervals {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intervals {
     points: BTreeSet<Bytes>,
     /// From a start to its end; `None` is no end.
     spans: BTreeMap<Bytes, Option<Bytes>>,
 }
 
 impl Intervals {
-    pub(super) fn add(&mut self, range: &KeyRange) {
+    /// Adds an interval.
+    pub fn add(&mut self, range: &KeyRange) {
         let start = range.start.clone();
         match &range.end {
             RangeEnd::Single => {
@@ -48,21 +49,31 @@ impl Intervals {
         self.spans.insert(start, end);
     }
 
-    pub(super) fn absorb(&mut self, other: Self) {
+    /// Adds all of another set.
+    pub fn absorb(&mut self, other: Self) {
         self.points.extend(other.points);
         for (start, end) in other.spans {
             self.add_span(start, end);
         }
     }
 
-    pub(super) fn contain(&self, key: &[u8]) -> bool {
+    /// Whether a key is in it.
+    pub fn contain(&self, key: &[u8]) -> bool {
         let span = self.at_or_before(key);
         self.points.contains(key)
             || span.is_some_and(|(_, end)| end.as_ref().is_none_or(|end| key < end.as_ref()))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
         self.points.is_empty() && self.spans.is_empty()
+    }
+
+    /// Where the interval ends that a key is in, as its first key behind it; `Some(None)` where it has no end. Single keys are not looked at.
+    pub fn end_of_span(&self, key: &[u8]) -> Option<Option<&Bytes>> {
+        let (_, end) = self.at_or_before(key)?;
+        let end = end.as_ref();
+        end.is_none_or(|end| key < end.as_ref()).then_some(end)
     }
 
     /// The last span that starts at or before `key`.
