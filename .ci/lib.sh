@@ -51,6 +51,35 @@ covey() {
   export COVEY_BIN
 }
 
+# cross TARGET PROFILE: the binary for a target of the kind that is released, static with musl; sets $built. Debian's compiler comes with
+# the standard library as source, so that it builds for any target; zig brings the C compiler and musl for all of them, so that no other is
+# needed. Of no path of this machine is anything left in the binary, and no time: the same commit gives the same bytes wherever it is built.
+cross() {
+  packages rustc-web cargo-web rust-web-src file binutils
+  venv cross .ci/cross-requirements.txt
+  local tools flags directory crates
+  tools=$(realpath "$target/cross-venv/bin")
+  directory=$(realpath "$target")
+  # Nothing unwinds: a panic aborts, and says where it was without that. The tables for it would be 0.6 MB.
+  flags="-C target-feature=+crt-static -C link-self-contained=no -C force-unwind-tables=no"
+  flags+=" --remap-path-prefix=$PWD=/covey --remap-path-prefix=$directory=/covey/target"
+  /usr/bin/cargo fetch -q --locked
+  for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+    flags+=" --remap-path-prefix=$crates=/crates"
+  done
+  env PATH="$tools:$PATH" RUSTC=/usr/bin/rustc CARGO=/usr/bin/cargo RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" \
+    CARGO_INCREMENTAL=0 LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" \
+    "$tools/cargo-zigbuild" zigbuild -q --locked --profile "$2" -Z build-std=std,panic_abort --target "$1" --bin covey
+  built=$directory/$1/$2/covey
+  is_static "$built" || fail "$1: $(file -L "$built")"
+}
+
+# Both must agree: what `file` calls static, and no interpreter or library asked for.
+is_static() {
+  file -L "$1" | grep -Eq 'statically linked|static-pie linked' &&
+    [[ ! $(readelf --program-headers "$1" | grep INTERP) && ! $(readelf --dynamic "$1" | grep NEEDED) ]]
+}
+
 # Sets ETCD_BIN and ETCDCTL_BIN. Debian 12 has etcd 3.4, and covey follows a later API; so etcd 3.5 is taken from
 # newer suites of the machine's own mirror and unpacked beside our build, not installed. 3.4 is the fallback:
 # it answers the tests' commands the same, but for the header of alarm lists.
