@@ -461,6 +461,7 @@ mod tests {
             for part in [&changes[..end], &changes[end..]] {
                 let mut batch = batch(&parts, part.to_vec());
                 batch.meta.applied = whole.meta().applied;
+                batch.meta.auth.clone_from(&whole.meta().auth);
                 parts.fold_part(&batch).unwrap();
             }
             assert_eq!(dump(&parts), dump(&whole));
