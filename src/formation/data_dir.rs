@@ -221,7 +221,13 @@ pub fn open<D: Directory>(
     founded(root)?.ok_or(OpenError::Fresh)?;
     // On disk before anything else happens in this run: a copy of this directory that starts too can be told apart.
     let identity = record::start(root, boot_nonce)?.ok_or(OpenError::Fresh)?;
-    let data = begin(root, identity, content, options)?;
+    let begun = begin(root, identity, content, options);
+    // Whoever has no cluster asks others from here on, too.
+    if matches!(begun, Ok(_) | Err(OpenError::Fresh)) {
+        record::note_shown(root)?;
+    }
+    let mut data = begun?;
+    data.identity.shown = true;
     if !data.store.is_suspect() {
         // There may be none yet, or a crash came between a fold and them.
         let kept = keep_facts(root, data.identity.member, data.store.meta());

@@ -32,6 +32,7 @@ pub fn found_solo(key: NodeKey, root: ClusterRoot, boot_nonce: u64) -> Founding 
         stage: Stage::Founding,
         incarnation: Incarnation(1),
         boot_nonce,
+        shown: true,
         earlier: Vec::new(),
         promise: None,
         winner: None,

@@ -175,7 +175,9 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The random number of this run.
     pub boot_nonce: u64,
-    /// The runs before, oldest first; of very many some in the middle are forgotten.
+    /// Whether this run has got so far that it may have been shown to somebody.
+    pub shown: bool,
+    /// The runs before that may have been, oldest first; of very many some in the middle are forgotten.
     pub earlier: Vec<Run>,
     /// Whom it leaves the founding to, while it is in no cluster.
     pub promise: Option<Promise>,

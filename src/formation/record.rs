@@ -9,6 +9,7 @@
 //!          incarnation:u64  boot nonce:u64  root key:32  length:u16  node key (PKCS #8)
 //!          promise:u8 (0 none, 1 given)  if given: candidate's public key:32  round:u64
 //!          winner:u8 (0 none, 1 known)  if known: cluster:u64
+//!          shown:u8 (0 no, 1 yes)
 //!          earlier runs, count:u16, each: incarnation:u64  boot nonce:u64
 //! ```
 //!
@@ -17,7 +18,7 @@
 //! a whole record of a later version is recognised as such, not taken for damage.
 //!
 //! Two copies that differ in the promise alone are left by a crash while it was noted, and either may count: the new one was not answered
-//! yet, and the old one is no longer needed or still holds.
+//! yet, and the old one is no longer needed or still holds. So it is with two that differ in whether the run was shown: nobody was shown it yet.
 
 use std::io;
 
@@ -30,7 +31,7 @@ const TEMPORARY: &str = "identity.tmp";
 /// All that the record may have left in a directory.
 pub const IDENTITY_NAMES: [&str; 3] = [COPIES[0], COPIES[1], TEMPORARY];
 const MAGIC: &[u8; 8] = b"covey-id";
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 /// Bytes before the payload.
 const FRAME_HEAD_BYTES: usize = MAGIC.len() + 2 + 4;
 /// No record is longer; a damaged length asks for no memory.
@@ -90,17 +91,27 @@ pub fn create<D: Directory>(directory: &D, identity: &Identity) -> Result<(), Re
     Ok(())
 }
 
-/// Begins a run: the next incarnation with a fresh nonce, on disk when this returns. `None` in a fresh directory.
+/// Begins a run: the next incarnation with a fresh nonce, on disk when this returns. `None` in a fresh directory. A run before it that nobody was shown
+/// is not remembered, so that starts which come to nothing, however many, take no room from those that others go by.
 pub fn start<D: Directory>(directory: &D, boot_nonce: u64) -> Result<Option<Identity>, RecordError> {
     change(directory, |identity| {
-        // One of the oldest may be the last that was published, and one of the newest the last that was shown.
-        if identity.earlier.len() >= EARLIER_MAX {
-            identity.earlier.remove(EARLIER_MAX / 2);
+        if identity.shown {
+            // One of the oldest may be the last that was published, and one of the newest the last that was shown.
+            if identity.earlier.len() >= EARLIER_MAX {
+                identity.earlier.remove(EARLIER_MAX / 2);
+            }
+            identity.earlier.push(identity.run());
         }
-        identity.earlier.push(identity.run());
+        identity.shown = false;
         identity.incarnation = identity.incarnation.next();
         identity.boot_nonce = boot_nonce;
     })
+}
+
+/// Notes that the run has got so far that others may be shown it from now on.
+pub fn note_shown<D: Directory>(directory: &D) -> Result<(), RecordError> {
+    let changed = change(directory, |identity| identity.shown = true)?;
+    changed.map(drop).ok_or(RecordError::Missing)
 }
 
 /// Notes which cluster a node begins that was in none. A promise stays until there is one: before that, the node may begin as if it were fresh.
@@ -315,6 +326,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
     }
     payload.push(identity.winner.is_some().into());
     payload.extend(identity.winner.iter().flat_map(|winner| winner.0.to_le_bytes()));
+    payload.push(identity.shown.into());
     let count = u16::try_from(identity.earlier.len()).unwrap_or(u16::MAX);
     payload.extend_from_slice(&count.to_le_bytes());
     for run in identity.earlier.iter().take(count.into()) {
@@ -372,6 +384,8 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
     let (key, rest) = rest.split_at_checked(u16::from_le_bytes(*key_length).into())?;
     let (promise, rest) = decode_promise(rest)?;
     let (winner, rest) = decode_winner(rest)?;
+    let (shown, rest) = rest.split_first()?;
+    let shown = [false, true].into_iter().find(|value| u8::from(*value) == *shown)?;
     let earlier = decode_runs(rest)?;
     Some(Identity {
         stage,
@@ -381,6 +395,7 @@ fn decode_payload(payload: &[u8]) -> Option<Identity> {
         boot_nonce: number(3)?,
         root: ClusterRoot(*root),
         key: NodeKey::from_pkcs8(key.to_vec()).ok()?,
+        shown,
         earlier,
         promise,
         winner,

@@ -41,9 +41,14 @@ fn what_was_written_comes_back_and_each_start_counts() {
 #[test]
 fn earlier_runs_are_remembered_up_to_the_last_that_was_noted() {
     let (dir, first) = new_record();
+    let show = |nonce| {
+        let run = start(&dir, nonce).unwrap().unwrap();
+        note_shown(&dir).unwrap();
+        run
+    };
     let mut last = first.clone();
     for nonce in 2..=60 {
-        last = start(&dir, nonce).unwrap().unwrap();
+        last = show(nonce);
     }
     let run = |n| Run { incarnation: Incarnation(n), boot_nonce: n };
     assert!(last.knows(first.run()) && (2..=60).all(|n| last.knows(run(n))));
@@ -53,10 +58,16 @@ fn earlier_runs_are_remembered_up_to_the_last_that_was_noted() {
     assert!(!found.knows(run(29)) && (30..=60).all(|n| found.knows(run(n))));
     // However often it starts without being noted, neither what was noted last nor what it was lately is forgotten.
     for nonce in 61..=500 {
-        last = start(&dir, nonce).unwrap().unwrap();
+        last = show(nonce);
     }
     assert!(last.knows(run(30)) && (450..=500).all(|n| last.knows(run(n))) && !last.knows(run(200)));
     assert_eq!(last.earlier.len(), EARLIER_MAX);
+    // Starts that come to nothing take no room from them, whenever they are.
+    for nonce in 501..=900 {
+        last = if nonce == 701 { show(nonce) } else { start(&dir, nonce).unwrap().unwrap() };
+    }
+    assert!([30, 450, 500, 701, 900].into_iter().all(|n| last.knows(run(n))) && !last.knows(run(600)));
+    assert_eq!(last.incarnation, Incarnation(900));
 }
 
 /// A promise outlives every restart, and ends with the cluster that the node gets.

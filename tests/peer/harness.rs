@@ -33,6 +33,7 @@ pub fn public(key: &NodeKey) -> PublicKey {
 /// A member of the cluster that all tests are about, at its first start.
 pub fn identity(member: u64) -> Identity {
     Identity {
+        shown: true,
         earlier: Vec::new(),
         promise: None,
         winner: None,
