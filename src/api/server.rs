@@ -417,6 +417,11 @@ fn is_from_here(local: SocketAddr, peer: SocketAddr) -> bool {
     is_loopback(local) && is_loopback(peer)
 }
 
+/// What an HTTP/2 connection to a port for probes may ask for at a time.
+const PROBE_STREAMS: u32 = 4;
+/// After that such a connection is told to end: there are few places, and who keeps one without a word would keep others out. Over HTTP/1.1 silence ends one anyway.
+const PROBE_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 /// How an HTTP/2 connection starts (RFC 9113, section 3.4). No HTTP/1.1 method starts with these letters.
@@ -452,6 +457,11 @@ async fn run_http2(
     stopping: Stopping,
 ) -> Result<(), Ended> {
     let options = &connection.shared.options;
+    let serves = connection.serves;
+    let streams_max = match serves {
+        Serves::Clients => options.streams_max,
+        Serves::Probes => options.streams_max.min(PROBE_STREAMS),
+    };
     let mut builder = http2::Builder::new(calls.spawner());
     builder
         .timer(SmolTimer)
@@ -460,7 +470,7 @@ async fn run_http2(
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_BYTES)
-        .max_concurrent_streams(options.streams_max)
+        .max_concurrent_streams(streams_max)
         .keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         .auto_date_header(false);
@@ -469,7 +479,13 @@ async fn run_http2(
     let connection = Arc::new(connection);
     let service = service_fn(move |request| answer(Arc::clone(&connection), request));
     let mut http = pin!(builder.serve_connection(Mending::new(transport), service));
-    let mut stopped = pin!(stopping.announced());
+    let aged = async {
+        match serves {
+            Serves::Clients => std::future::pending().await,
+            Serves::Probes => drop(Timer::after(PROBE_AGE_MAX).await),
+        }
+    };
+    let mut stopped = pin!(smol::future::or(stopping.announced(), aged));
     let mut draining = false;
     poll_fn(move |cx| {
         if !draining && stopped.as_mut().poll(cx).is_ready() {
