@@ -578,7 +578,7 @@ impl Hub {
         assert_eq!((self.synced, self.behind, self.ahead.len()), (synced, behind, ahead));
         assert_eq!(self.watchers.len(), watchers);
         assert_eq!(self.ready.len(), self.turns.len());
-        let marked = |scope: &Scope| scope.chosen.is_some() || scope.found.is_some();
+        let marked = |scope: &Scope| scope.chosen.is_some() || scope.found.is_some() || scope.late;
         assert!(!self.scopes.numbers().any(|number| marked(&self.scopes[number])), "no slice is made now");
     }
 }

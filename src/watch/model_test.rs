@@ -3,6 +3,7 @@
 //! Every response with events says up to which revision it tells everything. So each is compared with all changes between the last such
 //! revision and this one: a gap, a repetition or a split revision shows at once. In the end all clients read everything.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,8 +16,8 @@ use proptest::proptest;
 use proptest::test_runner::Config;
 
 use super::{
-    Batch, CreateRequest, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Refusal, Request,
-    Response, StreamId, Taken,
+    Batch, CreateRequest, Event, Filters, Hub, Limits, Message, NO_WATCHER, Options, Outlet, Parts, Refusal,
+    Request, Response, StreamId, Taken,
 };
 use crate::command::{Command, DeleteRange, KeyRange, KeyValue, LeaseChange, Op, Put, Txn};
 use crate::ids::{LeaseId, Revision, VersionId};
@@ -205,7 +206,8 @@ impl Client {
 }
 
 impl World {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: Limits, parts: Option<usize>) -> Self {
+        KEPT.with_borrow_mut(Vec::clear);
         let options = Options { progress_interval: INTERVAL, limits };
         let mut world = Self {
             rig: Rig::new(),
@@ -216,6 +218,9 @@ impl World {
             now: Instant(0),
             advanced: None,
         };
+        if let Some(bytes) = parts {
+            world.hub.encode_long(Parts { events: 1, bytes, encode: keep });
+        }
         for _ in 0..STREAMS {
             let client = world.open();
             world.clients.push(client);
@@ -466,7 +471,7 @@ impl Known {
     ) {
         let due: Vec<&(VersionId, Change)> =
             history.iter().filter(|(id, change)| self.wants(*id, change) && id.main <= through).collect();
-        let told = batch.map_or_else(Vec::new, Batch::events);
+        let told = batch.map_or_else(Vec::new, |batch| read(batch.encoded(|events| keep(events, false))));
         if let Some(last) = told.last() {
             assert!(last.id.main <= through);
         }
@@ -500,6 +505,28 @@ impl Known {
     }
 }
 
+thread_local! {
+    /// What this thread has encoded.
+    static KEPT: RefCell<Vec<Arc<Event>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Encodes events: as the places where they are kept.
+fn keep(events: &[Arc<Event>], _prev_kv: bool) -> Bytes {
+    KEPT.with_borrow_mut(|kept| {
+        let first = kept.len();
+        kept.extend(events.iter().cloned());
+        (first..kept.len()).flat_map(|place| (place as u64).to_le_bytes()).collect()
+    })
+}
+
+fn read(encoded: &[Bytes]) -> Vec<Arc<Event>> {
+    let places = encoded.concat();
+    let place = |bytes: &[u8; 8]| usize::try_from(u64::from_le_bytes(*bytes)).unwrap();
+    KEPT.with_borrow(|kept| {
+        places.as_chunks().0.iter().map(|bytes| Arc::clone(&kept[place(bytes)])).collect()
+    })
+}
+
 /// What a key was before a revision; nothing if this change made it.
 fn before(history: &[(VersionId, Change)], id: VersionId, change: &Change) -> Option<KeyValue> {
     if matches!(change.kind, ChangeKind::Put { create_revision, .. } if create_revision == id.main) {
@@ -513,8 +540,12 @@ proptest! {
     #![proptest_config(Config { cases: 400, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn every_watcher_is_told_everything_once(limits in limits(), steps in vec(step(), 1..150)) {
-        let mut world = World::new(limits);
+    fn every_watcher_is_told_everything_once(
+        limits in limits(),
+        parts in prop::sample::select(vec![None, Some(1), Some(200)]),
+        steps in vec(step(), 1..150),
+    ) {
+        let mut world = World::new(limits, parts);
         for step in steps {
             world.step(step);
         }

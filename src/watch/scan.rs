@@ -16,6 +16,9 @@ use crate::store::{Change, ChangeKind, StoreError};
 /// Of a long revision scopes beside the first one are told in the same slice up to so many parts in all. The others go without it for now.
 const LONG_PARTS_MAX: usize = 4;
 
+/// So many parts scopes' shares in events may take until all of them have them encoded.
+const SHARES_PARTS_MAX: usize = 64;
+
 /// For whom a slice is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum For {
@@ -120,14 +123,16 @@ pub fn slice(
             None
         };
         let event = Arc::new(Event { id, change, previous });
-        bytes += event.bytes();
+        // What scopes share counts once, and for each of them that it is shared.
+        let shares_bytes = matches.len() * size_of::<Arc<Event>>();
+        bytes += event.bytes() + shares_bytes;
         loose.events += 1;
         loose.bytes += event.bytes();
+        loose.shares_bytes += shares_bytes;
         for scope in matches.drain(..) {
             slice.add(scope, &event, &mut scopes.all[scope]);
         }
-        if let Some(parts) = parts.filter(|parts| loose.events >= parts.events && loose.bytes >= parts.bytes)
-        {
+        if let Some(parts) = parts.filter(|parts| loose.is_much(parts)) {
             long.get_or_insert_with(Room::default).encode(&mut slice.found, id.main, parts, scopes.all);
             loose = Loose::default();
         }
@@ -136,7 +141,8 @@ pub fn slice(
         room.encode(&mut slice.found, covered, parts, scopes.all);
     }
     for found in &slice.found {
-        scopes.all[found.scope].found = None;
+        let scope = &mut scopes.all[found.scope];
+        (scope.found, scope.late) = (None, false);
     }
     Ok(slice)
 }
@@ -146,6 +152,15 @@ pub fn slice(
 struct Loose {
     events: usize,
     bytes: usize,
+    /// What it takes that scopes share them.
+    shares_bytes: usize,
+}
+
+impl Loose {
+    fn is_much(&self, parts: &Parts) -> bool {
+        let is_long = self.events >= parts.events && self.bytes >= parts.bytes;
+        is_long || self.shares_bytes >= parts.bytes.saturating_mul(SHARES_PARTS_MAX)
+    }
 }
 
 /// What scopes have encoded of a long revision.
@@ -159,7 +174,7 @@ struct Room {
 
 impl Room {
     /// Encodes what is there of a long revision, for those for whom there is room.
-    fn encode(&mut self, found: &mut [Found], revision: Revision, parts: Parts, scopes: &Slab<Scope>) {
+    fn encode(&mut self, found: &mut [Found], revision: Revision, parts: Parts, scopes: &mut Slab<Scope>) {
         for found in found.iter_mut().filter(|found| found.latest == revision && !found.late) {
             let before = found.long_bytes();
             found.encode_latest(scopes[found.scope].prev_kv, parts.encode);
@@ -171,6 +186,7 @@ impl Room {
                 self.others -= found.long_bytes();
                 found.long = None;
                 found.late = true;
+                scopes[found.scope].late = true;
             }
         }
     }
@@ -187,9 +203,7 @@ impl Slice {
         }
         let found = &mut self.found[place];
         found.latest = event.id.main;
-        if !found.late {
-            found.events.push(Arc::clone(event));
-        }
+        found.events.push(Arc::clone(event));
     }
 }
 
@@ -231,7 +245,7 @@ impl Scopes<'_> {
                     For::Synced => !scope.synced.is_empty(),
                     For::Chosen => scope.chosen.is_some_and(|from| from <= revision),
                 };
-                if listens && scope.wants(&change.kind) {
+                if listens && !scope.late && scope.wants(&change.kind) {
                     matches.push(number);
                 }
                 next = scope.sibling;

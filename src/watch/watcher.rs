@@ -96,6 +96,8 @@ pub struct Scope {
     pub sibling: Option<u32>,
     /// Its place among what a slice has found, while one is made.
     pub found: Option<u32>,
+    /// Whether the revision that is looked through is left to a later slice.
+    pub late: bool,
     /// The lowest cursor of its watchers that are behind and that the slice is made for, if it is for any.
     pub chosen: Option<Revision>,
 }
@@ -111,6 +113,7 @@ impl Scope {
             synced: Vec::new(),
             sibling: None,
             found: None,
+            late: false,
             chosen: None,
         }
     }
