@@ -542,7 +542,7 @@ proptest! {
     #[test]
     fn every_watcher_is_told_everything_once(
         limits in limits(),
-        parts in prop::sample::select(vec![None, Some(1), Some(200)]),
+        parts in prop::sample::select(vec![None, Some(1), Some(1000), Some(2000)]),
         steps in vec(step(), 1..150),
     ) {
         let mut world = World::new(limits, parts);
