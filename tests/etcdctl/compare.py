@@ -9,7 +9,8 @@ etcdctl's own log, which changes with its version), as is a departure that is no
   python compare.py [--subject covey|etcd] [--spoil] [--verbose]
 
 `--subject etcd` compares etcd with a second etcd: nothing may differ, or a rule is missing. `--spoil` writes
-one key to the subject first: the comparison must then fail (and so must any run that sees nothing).
+one key to the subject first and plays the first steps alone: the comparison must then fail (and so must any run that
+sees nothing).
 Needs etcdctl, and etcd; see servers.py for how they are named.
 """
 
@@ -18,9 +19,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +36,8 @@ import servers  # noqa: E402
 import steps  # noqa: E402
 
 STEP_SECONDS_MAX = 60
-SHOWN_LINES_MAX = 12
+SETTLE_SECONDS = 0.3  # what a command prints at once has come by then
+SHOWN_LINES_MAX = 16
 ID_DIGITS_MIN = 6  # a shorter id could not be told from other numbers
 
 
@@ -62,6 +67,8 @@ TERM = "how many elections a server held"
 INDEX = "covey's log has other entries beside the client's"
 SIZE = "the stores have different formats"
 CLIENT = "etcdctl's own logging: a time, an address in its memory, its socket"
+LEASE = "a number that the server has chosen"
+LEFT = "a time that passes"
 
 RULES = (
     Rule("ts", r'"ts":"([^"]+)"', CLIENT),
@@ -85,6 +92,13 @@ RULES = (
     Rule("size", r'"dbSizeInUse":(\d+)', SIZE),
     Rule("size", r'"DBSize" : (\d+)', SIZE),
     Rule("size", r"^DB SIZE = (\d[\d.]* [kMG]?B)", SIZE),
+    Rule("lease", r"\b[le]/([0-9a-f]{15,16})\b", LEASE),
+    Rule("key of a lease", r'"key":"((?:bC|ZS)[89][\w+/=]{21})"', LEASE),
+    Rule("lease", r'"lease":(\d{6,})', LEASE),
+    Rule("lease", r'"Lease" : (\d{6,})', LEASE),
+    Rule("left", r"remaining\((\d+)s\)", LEFT),
+    Rule("left", r'"ttl":(\d+),"granted-ttl"', LEFT),
+    Rule("left", r'^"TTL" : (\d+)\n"GrantedTTL"', LEFT),
     Rule("size, term, index", r"<version>, (\d[\d.]* [kMG]?B, true, false, \d+, \d+, \d+),",
          "the same in the simple form of endpoint status, which has no names"),
 )
@@ -95,6 +109,8 @@ class Identity:
     """What this one server is called: learnt by asking it, replaced wherever it appears."""
 
     words: dict
+    # What steps may name: `{member}`, and `{lease}` once there is one.
+    names: dict
 
     @classmethod
     def learn(cls, etcdctl, server):
@@ -113,7 +129,14 @@ class Identity:
         if member["ID"] != member_id or min(len(str(cluster_id)), len(f"{member_id:x}")) < ID_DIGITS_MIN:
             sys.exit(f"unusable identity of {server.kind.name}: {status} {member}")
         words.pop("", None)
-        return cls(words)
+        return cls(words, {"member": f"{member_id:x}"})
+
+    def learn_lease(self, answer):
+        for pattern, base in ((r"lease ([0-9a-f]{16}) granted", 16), (r'"ID":(\d+),"TTL"', 10), (r'"ID" : (\d+)\n"TTL"', 10)):
+            if found := re.search(pattern, answer.stdout):
+                lease = int(found[1], base)
+                self.names["lease"] = f"{lease:016x}"
+                self.words.update({f"{lease:016x}": "lease", str(lease): "lease"})
 
     def apply(self, text):
         longest_first = sorted(self.words, key=len, reverse=True)
@@ -159,19 +182,33 @@ class Answer:
 
 
 class Etcdctl:
-    def __init__(self):
-        named = os.environ.get("ETCDCTL_BIN") or "etcdctl"
-        self.binary = shutil.which(named) or sys.exit(f"no etcdctl to run: {named} is not there; set ETCDCTL_BIN")
+    def __init__(self, binary):
+        self.binary = binary
         self.environment = {**servers.environment(), "ETCDCTL_API": "3"}
 
-    def __call__(self, server, step):
-        command = [self.binary, "--endpoints", server.endpoint, *step.args]
+    def __call__(self, server, step, names=None):
+        args = [arg.format(**names) if names and re.search(r"\{\w+\}", os.fsdecode(arg)) else arg for arg in step.args]
+        command = [self.binary, "--endpoints", server.endpoint, *args]
+        if step.interrupt:
+            return self.interrupted(command, step.interrupt)
         for _ in range(step.repeat):
             done = subprocess.run(command, input=step.stdin, env=self.environment, capture_output=True,
                                   timeout=STEP_SECONDS_MAX, check=False)
             if done.returncode != 0:
                 break
         return Answer(readable(done.stdout), readable(done.stderr), done.returncode)
+
+    def interrupted(self, command, lines):
+        with subprocess.Popen(command, bufsize=0, env=self.environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            late = threading.Timer(STEP_SECONDS_MAX, process.kill)
+            late.start()
+            begin = b"".join(process.stdout.readline() for _ in range(lines))
+            time.sleep(SETTLE_SECONDS)
+            process.send_signal(signal.SIGINT)
+            rest, stderr = process.communicate()
+            late.cancel()
+        return Answer(readable(begin + rest), readable(stderr), process.returncode)
 
     def must(self, server, *args):
         answer = self(server, steps.Step(args))
@@ -210,9 +247,9 @@ class Comparison:
 
     def play(self, name, script):
         for step in script:
-            raw = self.etcdctl(self.reference, step)
+            raw = self.ask(self.etcdctl, self.reference, step, self.of_reference.identity)
             expected = raw.map(self.of_reference)
-            found = self.etcdctl(self.subject, step).map(self.of_subject)
+            found = self.ask(self.etcdctl, self.subject, step, self.of_subject.identity).map(self.of_subject)
             self.look_for_blindness(step, raw)
             if step.departure and self.departures_hold:
                 if found == expected:
@@ -226,6 +263,12 @@ class Comparison:
                 self.passed += 1
                 if self.verbose:
                     print(f"same  {name}: {step}\n{expected.stdout}{expected.stderr}({expected.code})")
+
+    @staticmethod
+    def ask(etcdctl, server, step, identity):
+        answer = etcdctl(server, step, identity.names)
+        identity.learn_lease(answer)
+        return answer
 
     def fail(self, name, step, lines):
         shown = "".join(f"\n      {line}" for line in lines[:SHOWN_LINES_MAX])
@@ -300,13 +343,12 @@ def stopped_well(server, wrong):
 
 
 def compare(options, scratch):
-    etcdctl = Etcdctl()
+    etcdctl = etcdctl_of_environment()
     used, wrong, passed = set(), [], 0
 
-    def pair(name, flags):
-        nonlocal wrong
+    def pair(name, flags=()):
         subject_kind = servers.KINDS[options.subject]
-        both = [servers.Server(servers.ETCD, scratch / f"{name}-etcd", flags),
+        both = [servers.Server(servers.ETCD, scratch / f"{name}-reference", flags),
                 servers.Server(subject_kind, scratch / f"{name}-subject", flags)]
         for server in both:
             try:
@@ -317,8 +359,15 @@ def compare(options, scratch):
             etcdctl.must(both[1], "put", "spoiled", "by one write")
         return Comparison(etcdctl, *both, used, subject_kind is servers.COVEY, options.verbose)
 
-    plain = pair("plain", ())
+    plain = pair("plain")
+    if options.spoil:
+        plain.play(steps.SCRIPT[0].__name__, steps.SCRIPT[0]())
+        plain.report()
+        return plain.passed, len(plain.wrong)
     for section in steps.SCRIPT:
+        if section is steps.access and not has_users(etcdctl, plain.subject):
+            print(f"not played: {section.__name__}: the subject has no Auth service")
+            continue
         plain.play(section.__name__, section())
     small = pair("quota", (f"--quota-backend-bytes={steps.QUOTA_BYTES}",))
     small.play("no_space", steps.no_space())
@@ -339,6 +388,15 @@ def compare(options, scratch):
     return passed, len(wrong) + len(unused)
 
 
+def has_users(etcdctl, server):
+    return etcdctl(server, steps.run("auth status")).code == 0
+
+
+def etcdctl_of_environment():
+    named = os.environ.get("ETCDCTL_BIN") or "etcdctl"
+    return Etcdctl(shutil.which(named) or sys.exit(f"no etcdctl to run: {named} is not there; set ETCDCTL_BIN"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subject", choices=servers.KINDS, default=servers.COVEY.name)
@@ -346,7 +404,7 @@ def main():
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     servers.exit_on_signals()
-    print(f"{Etcdctl().version()}; etcd: {first_line_of_version(servers.ETCD)}")
+    print(f"{etcdctl_of_environment().version()}; etcd: {first_line_of_version(servers.ETCD)}")
     with tempfile.TemporaryDirectory(prefix="etcdctl-") as scratch:
         passed, failed = compare(options, Path(scratch))
     print(f"{passed} passed, {failed} failed")
