@@ -52,7 +52,7 @@ mod render;
 mod server;
 mod snapshot_stream;
 mod stop;
-mod timer;
+pub(crate) mod timer;
 pub mod version;
 mod waiting;
 mod watch;

@@ -295,7 +295,7 @@ pub fn write(out: &mut impl Write, format: Format, done: &Done) -> io::Result<()
             serde_json::to_writer(&mut *out, &as_json(done))?;
             writeln!(out)
         }
-        Format::Simple | Format::Fields => write_simple(out, done),
+        Format::Simple | Format::Hex | Format::Fields | Format::Table => write_simple(out, done),
     }
 }
 

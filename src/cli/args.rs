@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::bundle::{BundleError, CA_FILE, CERTIFICATE_FILE, KEY_FILE, read_endpo
 use super::spec::{COMMANDS, Command, Flag, GLOBAL, GROUPS};
 use crate::config::{Hint, ValueError, boolean, duration, nearest, split_host_port};
 
-/// What was wrong with the arguments; exit code 2.
+/// What was wrong with the arguments.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// A flag that does not exist.
@@ -62,12 +63,35 @@ pub enum UsageError {
     /// Flags that exclude each other, or a flag that needs another.
     #[error("{0}")]
     Flags(&'static str),
+    /// A format that a command has nothing for. etcdctl's words.
+    #[error("{0} not supported as output format")]
+    Format(&'static str),
     /// An endpoint that is no host and port.
     #[error("invalid endpoint \"{0}\": expected host:port, http://host:port or https://host:port")]
     Endpoint(String),
     /// A bundle that cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+}
+
+/// etcdctl's exit codes: of a line that it cannot read, of a word that a flag does not know, and of wrong arguments.
+const EXIT_UNREADABLE: u8 = 1;
+const EXIT_BAD_FEATURE: u8 = 4;
+pub const EXIT_BAD_ARGUMENTS: u8 = 128;
+
+impl UsageError {
+    /// The exit code, which is etcdctl's.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Arguments(_) | Self::Flags(_) | Self::Endpoint(_) => EXIT_BAD_ARGUMENTS,
+            Self::Word { .. } | Self::Format(_) => EXIT_BAD_FEATURE,
+            Self::UnknownFlag { .. }
+            | Self::UnknownCommand { .. }
+            | Self::Syntax(_)
+            | Self::Value { .. }
+            | Self::Bundle(_) => EXIT_UNREADABLE,
+        }
+    }
 }
 
 /// Where settings of the client are in the environment, the ones before the others.
@@ -78,10 +102,40 @@ const VARIABLES: [&str; 2] = ["COVEY_", "ETCDCTL_"];
 pub enum Format {
     /// etcdctl's default: keys and values on lines of their own.
     Simple,
+    /// The same with keys and values in hexadecimal.
+    Hex,
     /// One JSON object.
     Json,
     /// A field a line.
     Fields,
+    /// A drawn table, of what is one.
+    Table,
+}
+
+impl Format {
+    /// Whether it is the one for people and shells.
+    pub fn is_simple(self) -> bool {
+        matches!(self, Self::Simple | Self::Hex)
+    }
+}
+
+/// A secret, which no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// Who the client says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub user: String,
+    /// Absent as long as it was not asked for.
+    pub password: Option<Password>,
 }
 
 /// One place to connect to.
@@ -108,6 +162,12 @@ pub struct ClientSettings {
     pub cacert: Option<PathBuf>,
     /// Certificate and key to show to the server.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether any certificate of the server's will do.
+    pub trusts_anyone: bool,
+    /// Who to authenticate as.
+    pub credentials: Option<Credentials>,
+    /// How often a connection is tried that is silent while something is waited for, and how long that may take.
+    pub keep_alive: (Duration, Duration),
     /// How long connecting may take.
     pub dial_timeout: Duration,
     /// How long a call may take.
@@ -250,22 +310,54 @@ impl Parsed {
             (None, None) => None,
             _ => return Err(UsageError::Flags("--cert and --key must be set together")),
         };
-        let tls = cacert.is_some() || identity.is_some();
+        let trusts_anyone = self.switch("insecure-skip-tls-verify")?;
+        let wants_tls = self.parse("insecure-transport", boolean)? == Some(false);
+        let tls = wants_tls || cacert.is_some() || identity.is_some();
         let endpoints = match self.text("endpoints").unwrap_or("127.0.0.1:2379") {
             "" if by_bundle => Vec::new(),
             list => list.split(',').map(|text| endpoint(text.trim(), tls)).collect::<Result<_, _>>()?,
         };
-        let formats = [("simple", Format::Simple), ("json", Format::Json), ("fields", Format::Fields)];
+        let keep_alive = (
+            self.parse("keepalive-time", duration)?.unwrap_or(Duration::from_secs(2)),
+            self.parse("keepalive-timeout", duration)?.unwrap_or(Duration::from_secs(6)),
+        );
         let settings = ClientSettings {
             endpoints,
-            searches: by_bundle && cacert.is_some(),
+            searches: by_bundle && cacert.is_some() && !trusts_anyone,
             cacert,
             identity,
+            trusts_anyone,
+            credentials: self.credentials(),
+            keep_alive,
             dial_timeout: self.parse("dial-timeout", duration)?.unwrap_or(Duration::from_secs(2)),
             command_timeout: self.parse("command-timeout", duration)?.unwrap_or(Duration::from_secs(5)),
-            format: self.word("write-out", &formats, "simple, json or fields")?.unwrap_or(Format::Simple),
+            format: self.format()?,
         };
         Ok((settings, self))
+    }
+
+    fn format(&self) -> Result<Format, UsageError> {
+        let simple = if self.switch("hex")? { Format::Hex } else { Format::Simple };
+        let formats = [
+            ("simple", simple),
+            ("json", Format::Json),
+            ("fields", Format::Fields),
+            ("table", Format::Table),
+        ];
+        Ok(self.word("write-out", &formats, "simple, json, fields or table")?.unwrap_or(simple))
+    }
+
+    /// As etcdctl reads them: the password may follow the name behind a colon, unless it was given by itself.
+    fn credentials(&self) -> Option<Credentials> {
+        let given = |flag| self.text(flag).filter(|text| !text.is_empty());
+        let user = given("user")?;
+        let (user, password) = match (given("password"), user.split_once(':')) {
+            (Some(password), _) => (user, Some(password)),
+            (None, Some((user, password))) => (user, Some(password)),
+            (None, None) => (user, None),
+        };
+        let password = password.map(|password| Password(password.to_owned()));
+        Some(Credentials { user: user.to_owned(), password })
     }
 
     /// Takes from a bundle, where one was named, what was not given otherwise; whether that is where to connect, too.
@@ -287,7 +379,7 @@ impl Parsed {
 }
 
 /// An endpoint without a scheme uses TLS where certificates were given.
-fn endpoint(text: &str, tls: bool) -> Result<Endpoint, UsageError> {
+pub fn endpoint(text: &str, tls: bool) -> Result<Endpoint, UsageError> {
     let (tls, rest) = match text.split_once("://") {
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),

@@ -315,3 +315,59 @@ fn some_commands_have_two_words() {
     assert!(unknown("nod").ends_with("(did you mean node?)"), "{}", unknown("nod"));
     assert!(unknown("leas").ends_with("(did you mean lease?)"), "{}", unknown("leas"));
 }
+
+#[test]
+fn who_the_client_is_comes_as_etcdctl_takes_it() {
+    let told = |line: &[&str], env: &[(&str, &str)]| {
+        let credentials = settings(line, env).unwrap().credentials?;
+        Some((credentials.user, credentials.password.map(|password| password.0)))
+    };
+    let of = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
+    assert_eq!(told(&["get"], &[]), None);
+    assert_eq!(told(&["get", "--user", "u:p:q"], &[]), of("u", Some("p:q")));
+    assert_eq!(told(&["get", "--user", "u:v", "--password", "p"], &[]), of("u:v", Some("p")));
+    assert_eq!(told(&["get", "--user", "u"], &[]), of("u", None), "it is asked for");
+    let env = [("ETCDCTL_USER", "u"), ("ETCDCTL_PASSWORD", "p"), ("COVEY_USER", "mine")];
+    assert_eq!(told(&["get"], &env), of("mine", Some("p")));
+    let shown = format!("{:?}", settings(&["get", "--user", "u:hidden"], &[]).unwrap());
+    assert!(!shown.contains("hidden"), "{shown}");
+}
+
+#[test]
+fn the_format_and_the_way_to_connect_are_etcdctls() {
+    let format = |line: &[&str]| settings(line, &[]).unwrap().format;
+    assert_eq!(format(&["get", "--hex"]), Format::Hex);
+    assert_eq!(format(&["get", "--hex", "-w", "json"]), Format::Json);
+    assert_eq!(format(&["get", "-w", "table"]), Format::Table);
+    let tls = |line: &[&str]| settings(line, &[]).unwrap().endpoints[0].tls;
+    assert_eq!(
+        (tls(&["get", "--insecure-transport=false"]), tls(&["get", "--insecure-transport"])),
+        (true, false)
+    );
+    let env = [("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true"), ("ETCDCTL_KEEPALIVE_TIME", "7s")];
+    let settings = settings(&["get"], &env).unwrap();
+    assert!(settings.trusts_anyone && !settings.searches);
+    assert_eq!(settings.keep_alive, (Duration::from_secs(7), Duration::from_secs(6)));
+}
+
+#[test]
+fn exit_codes_are_etcdctls() {
+    let code = |line: &[&str]| match parsed(line) {
+        Err(error) => error.exit_code(),
+        Ok(parsed) => match parsed.client_settings(|_| None) {
+            Err(error) => error.exit_code(),
+            Ok((_, parsed)) => requests::range(&parsed).unwrap_err().exit_code(),
+        },
+    };
+    for (line, expected) in [
+        (&["get"][..], 128),
+        (&["get", "a", "--prefix", "--from-key"], 128),
+        (&["get", "a", "--nonsense"], 1),
+        (&["nonsense"], 1),
+        (&["get", "a", "--limit", "x"], 1),
+        (&["get", "a", "-w", "nonsense"], 4),
+        (&["get", "a", "--order", "SIDEWAYS"], 4),
+    ] {
+        assert_eq!(code(line), expected, "{line:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The calls behind the client commands.
 //!
-//! Owns: what is asked, and for how long. Must never: send a request twice. Driven by `run`.
+//! Owns: what is asked, and for how long. Must never: send a request twice, but for one whose token was not taken: that has done nothing. Driven by
+//! `run`.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -9,23 +10,30 @@ use http::Uri;
 use smol::{LocalExecutor, Timer};
 use tonic::{Request, Response, Status};
 
+use super::EXIT_FAILED;
+use super::access;
 use super::args::{ClientSettings, Endpoint};
 use super::client::{Channel, ConnectError, connect};
+use super::endpoints::status;
 use super::reach::{endpoints, first_reachable};
 use super::reply::{Reply, ValuesOnly};
+use crate::wire::etcdserverpb::auth_client::AuthClient;
 use crate::wire::etcdserverpb::cluster_client::ClusterClient;
 use crate::wire::etcdserverpb::kv_client::KvClient;
 use crate::wire::etcdserverpb::lease_client::LeaseClient;
 use crate::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::wire::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberAddRequest, MemberListRequest,
-    MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest, MoveLeaderRequest, PutRequest,
-    RangeRequest, StatusRequest, TxnRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberAddRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest, MoveLeaderRequest,
+    PutRequest, RangeRequest, TxnRequest,
 };
 
+/// etcdctl's exit code of a command that has no connection to ask through.
+const EXIT_BAD_CONNECTION: u8 = 2;
+
 /// What to ask for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Call {
     /// `get`; whether only values are wanted.
     Range(RangeRequest, ValuesOnly),
@@ -47,8 +55,10 @@ pub enum Call {
     LeaseKeepAlive(i64),
     /// `lease list`
     Leases,
-    /// `endpoint status`
-    Status,
+    /// `alarm list` and `alarm disarm`
+    Alarms(AlarmRequest),
+    /// `auth`, `user` and `role`
+    Access(access::Question),
     /// `member list`
     Members,
     /// `member add`, with the name that the node will have.
@@ -86,19 +96,53 @@ impl From<Status> for CallError {
     }
 }
 
+impl CallError {
+    /// etcdctl's exit code: whoever is not let in has no connection.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Connect(ConnectError::Refused(_))) {
+            EXIT_BAD_CONNECTION
+        } else {
+            EXIT_FAILED
+        }
+    }
+}
+
 /// Connects and asks.
 pub fn perform(settings: &ClientSettings, call: Call) -> Result<Reply, CallError> {
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.run(async {
-        match call {
-            Call::Status => statuses(&executor, settings).await,
-            Call::MoveLeader(heir) => move_leader(&executor, settings, heir).await,
-            call => {
-                let (channel, endpoint) = first_reachable(&executor, settings).await?;
-                within_timeout(settings, unary(channel, &endpoint, settings, call)).await
+        if let Call::MoveLeader(heir) = call {
+            return move_leader(&executor, settings, heir).await;
+        }
+        let answer = ask_first(&executor, settings, call.clone()).await;
+        match answer {
+            Err(CallError::Refused(status)) if settings.credentials.is_some() && is_token_stale(&status) => {
+                ask_first(&executor, settings, call).await
             }
+            answer => answer,
         }
     }))
+}
+
+/// Asks the first that can be reached, with a token of its own.
+async fn ask_first(
+    executor: &Rc<LocalExecutor<'static>>,
+    settings: &ClientSettings,
+    call: Call,
+) -> Result<Reply, CallError> {
+    let (channel, endpoint) = first_reachable(executor, settings).await?;
+    within_timeout(settings, unary(channel, &endpoint, settings, call)).await
+}
+
+/// Whether a server has refused a token, for which there can be a new one: it was restarted, who may do what has changed, or the token is too old.
+/// Nothing was done.
+pub fn is_token_stale(status: &Status) -> bool {
+    const STALE: [&str; 3] = [
+        "etcdserver: invalid auth token",
+        "etcdserver: revision of auth store is old",
+        "etcdserver: user name is empty",
+    ];
+    STALE.contains(&status.message())
 }
 
 async fn unary(
@@ -109,7 +153,8 @@ async fn unary(
 ) -> Result<Reply, CallError> {
     let client_of_cluster = ClusterClient::with_origin(channel.clone(), origin(endpoint));
     let client_of_leases = LeaseClient::with_origin(channel.clone(), origin(endpoint));
-    let mut client = KvClient::with_origin(channel, origin(endpoint)).max_decoding_message_size(usize::MAX);
+    let mut client =
+        KvClient::with_origin(channel.clone(), origin(endpoint)).max_decoding_message_size(usize::MAX);
     let answer = match call {
         Call::Range(request, values_only) => {
             client.range(timed(settings, request)).await.map(|r| Reply::Range(r.into_inner(), values_only))
@@ -123,7 +168,15 @@ async fn unary(
             let revision = request.revision;
             client.compact(timed(settings, request)).await.map(|_| Reply::Compacted(revision))
         }
-        Call::Status | Call::MoveLeader(_) => unreachable!("they ask every endpoint"),
+        Call::Alarms(request) => {
+            let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
+            client.alarm(timed(settings, request)).await.map(inner(Reply::Alarms))
+        }
+        Call::Access(question) => {
+            let client = AuthClient::with_origin(channel, origin(endpoint));
+            access::ask(client, settings, question).await.map(Reply::Access)
+        }
+        Call::MoveLeader(_) => unreachable!("it asks every endpoint"),
         Call::Members
         | Call::MemberAdd(..)
         | Call::MemberRemove(_)
@@ -203,23 +256,6 @@ pub async fn renew(
     answer.ok_or_else(|| Status::unavailable("the server ended the renewal without an answer"))
 }
 
-/// Asks each endpoint; one that does not answer fails the command, after the others were asked.
-async fn statuses(
-    executor: &Rc<LocalExecutor<'static>>,
-    settings: &ClientSettings,
-) -> Result<Reply, CallError> {
-    let mut answers = Vec::new();
-    for endpoint in endpoints(executor, settings).await? {
-        let channel = connect(executor, settings, &endpoint).await?;
-        let ask = async {
-            let mut client = MaintenanceClient::with_origin(channel, origin(&endpoint));
-            client.status(timed(settings, StatusRequest {})).await.map_err(refused)
-        };
-        answers.push((endpoint.text.clone(), within_timeout(settings, ask).await?.into_inner()));
-    }
-    Ok(Reply::Status(answers))
-}
-
 /// Only the leader hands over: it is looked for among the endpoints. One that is not there is passed over.
 async fn move_leader(
     executor: &Rc<LocalExecutor<'static>>,
@@ -228,13 +264,12 @@ async fn move_leader(
 ) -> Result<Reply, CallError> {
     let endpoints = endpoints(executor, settings).await?;
     for endpoint in &endpoints {
-        let Ok(channel) = connect(executor, settings, endpoint).await else { continue };
-        let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
-        let ask = async { client.status(timed(settings, StatusRequest {})).await.map_err(refused) };
-        let Ok(status) = within_timeout(settings, ask).await.map(Response::into_inner) else { continue };
+        let Ok(status) = status(executor, settings, endpoint).await else { continue };
         if status.header.is_none_or(|header| header.member_id != status.leader) {
             continue;
         }
+        let channel = connect(executor, settings, endpoint).await?;
+        let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
         let request = MoveLeaderRequest { target_id: heir };
         let ask = async { client.move_leader(timed(settings, request)).await.map_err(refused) };
         let response = within_timeout(settings, ask).await?.into_inner();

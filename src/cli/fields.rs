@@ -4,8 +4,10 @@
 
 use std::io::{self, Write};
 
+use super::access_reply;
 use super::quote::quote;
 use super::reply::Reply;
+use super::simple::alarm_name;
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
     DeleteRangeResponse, Member, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
@@ -43,6 +45,25 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::Status(answers) => {
             answers.iter().try_for_each(|(endpoint, answer)| status(out, endpoint, answer))
         }
+        Reply::Health(healths) => healths.iter().try_for_each(|health| {
+            let error = health.error.as_deref().unwrap_or_default();
+            writeln!(out, "\"Endpoint\" : {}", quote(health.endpoint.as_bytes()))?;
+            writeln!(out, "\"Health\" : {}\n\"Took\" : {:?}", health.error.is_none(), health.took)?;
+            writeln!(out, "\"Error\" : {error}\n")
+        }),
+        Reply::Hashes(answers) => answers.iter().try_for_each(|(endpoint, answer)| {
+            header(out, answer.header.as_ref())?;
+            writeln!(out, "\"Endpoint\" : {}", quote(endpoint.as_bytes()))?;
+            writeln!(out, "\"Hash\" : {}\n", answer.hash)
+        }),
+        Reply::Alarms(response) => {
+            header(out, response.header.as_ref())?;
+            response.alarms.iter().try_for_each(|each| {
+                writeln!(out, "\"MemberID\" : {}", each.member_id)?;
+                writeln!(out, "\"AlarmType\" : {}\n", alarm_name(each.alarm))
+            })
+        }
+        Reply::Access(answer) => access_reply::fields(out, answer, header),
         Reply::Members(response) => {
             header(out, response.header.as_ref())?;
             response.members.iter().try_for_each(|each| member(out, each))

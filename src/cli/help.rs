@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::examples;
 use super::spec::{COMMANDS, Command, Flag, GLOBAL, SERVE};
 use crate::config;
 
@@ -44,6 +45,9 @@ pub fn command(command: &Command) -> String {
     let mut out = format!("{}\n\nUsage: covey {} {}\n", command.about, command.name, command.usage);
     if !command.details.is_empty() {
         let _ = write!(out, "\n{}", command.details);
+    }
+    if let Some(example) = examples::of(command) {
+        let _ = write!(out, "\nExample:\n  {example}\n");
     }
     if command.name == SERVE.name {
         out.push_str(

@@ -7,7 +7,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::reply::Reply;
+use super::access::Answer;
+use super::reply::{self, Reply};
+use crate::wire::authpb;
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::response_op;
 use crate::wire::mvccpb;
@@ -50,6 +52,17 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
             out,
             &answers.iter().map(|(endpoint, answer)| Status::of(endpoint, answer)).collect::<Vec<_>>(),
         ),
+        Reply::Health(healths) => object(out, &healths.iter().map(Health::of).collect::<Vec<_>>()),
+        Reply::Hashes(answers) => object(
+            out,
+            &answers.iter().map(|(endpoint, answer)| Hash::of(endpoint, answer)).collect::<Vec<_>>(),
+        ),
+        Reply::Alarms(response) => {
+            let alarm = |alarm: &pb::AlarmMember| Alarm { member_id: alarm.member_id, alarm: alarm.alarm };
+            let alarms = response.alarms.iter().map(alarm).collect();
+            object(out, &Alarms { header: header(response.header), alarms })
+        }
+        Reply::Access(answer) => access(out, answer),
         Reply::Members(response) => object(out, &Members::of(response.header, &response.members)),
         Reply::MemberAdded(_, response) => object(
             out,
@@ -63,6 +76,35 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::MemberUpdated(_, response) => object(out, &Members::of(response.header, &response.members)),
         Reply::MemberPromoted(_, response) => object(out, &Members::of(response.header, &response.members)),
         Reply::LeaderMoved { response, .. } => object(out, &Empty { header: header(response.header) }),
+    }
+}
+
+fn access(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
+    match answer {
+        Answer::Said(said) => writeln!(out, "{said}"),
+        Answer::Done(_, response) => object(out, &Empty { header: header(*response) }),
+        Answer::Status(response) => {
+            let pb::AuthStatusResponse { enabled, auth_revision, .. } = *response;
+            object(out, &AuthStatus { header: header(response.header), enabled, auth_revision })
+        }
+        Answer::User(_, response) => {
+            object(out, &User { header: header(response.header), roles: response.roles.clone() })
+        }
+        Answer::Users(response) => {
+            object(out, &Users { header: header(response.header), users: response.users.clone() })
+        }
+        Answer::Roles(response) => {
+            object(out, &User { header: header(response.header), roles: response.roles.clone() })
+        }
+        Answer::Role(_, response) => object(out, &Role::of(response)),
+        // As etcdctl does, though it is no object.
+        Answer::Detail(name, roles) => {
+            writeln!(out, "User: {name}")?;
+            roles.iter().try_for_each(|(_, response)| {
+                writeln!(out)?;
+                object(out, &Role::of(response))
+            })
+        }
     }
 }
 
@@ -120,6 +162,15 @@ object!(StatusBody {
 });
 object!(Downgrade { enabled: bool, target_version: String as "targetVersion" });
 
+object!(Hash { endpoint: String as "Endpoint", hash: HashBody as "HashKV" });
+object!(HashBody { header: Option<Header>, hash: u32, compact_revision: i64, hash_revision: i64 });
+object!(Alarms { header: Option<Header>, alarms: Vec<Alarm> });
+object!(Alarm { member_id: u64 as "memberID", alarm: i32 });
+object!(AuthStatus { header: Option<Header>, enabled: bool, auth_revision: u64 as "authRevision" });
+object!(User { header: Option<Header>, roles: Vec<String> });
+object!(Users { header: Option<Header>, users: Vec<String> });
+object!(Role { header: Option<Header>, perm: Vec<Permission> });
+object!(Permission { kind: i32 as "permType", key: String, range_end: String });
 object!(
     /// An answer that says nothing but who gave it.
     Empty { header: Option<Header> }
@@ -180,6 +231,50 @@ struct Leases {
 #[derive(Serialize)]
 struct LeaseId {
     id: i64,
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    endpoint: &'a str,
+    #[serde(rename = "health")]
+    is_well: bool,
+    took: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl<'a> Health<'a> {
+    fn of(health: &'a reply::Health) -> Self {
+        Self {
+            endpoint: &health.endpoint,
+            is_well: health.error.is_none(),
+            took: format!("{:?}", health.took),
+            error: health.error.as_deref(),
+        }
+    }
+}
+
+impl Role {
+    fn of(response: &pb::AuthRoleGetResponse) -> Self {
+        let permission = |perm: &authpb::Permission| Permission {
+            kind: perm.perm_type,
+            key: base64(&perm.key),
+            range_end: base64(&perm.range_end),
+        };
+        Self { header: header(response.header), perm: response.perm.iter().map(permission).collect() }
+    }
+}
+
+impl Hash {
+    fn of(endpoint: &str, answer: &pb::HashKvResponse) -> Self {
+        let hash = HashBody {
+            header: header(answer.header),
+            hash: answer.hash,
+            compact_revision: answer.compact_revision,
+            hash_revision: answer.hash_revision,
+        };
+        Self { endpoint: endpoint.to_owned(), hash }
+    }
 }
 
 #[derive(Serialize)]

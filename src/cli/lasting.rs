@@ -15,6 +15,7 @@ use smol::{LocalExecutor, Timer};
 use tonic::{Code, Status};
 
 use super::args::{ClientSettings, Endpoint};
+use super::calls::is_token_stale;
 use super::client::{Channel, ConnectError};
 use super::output;
 use super::reach::first_reachable;
@@ -100,6 +101,7 @@ impl<'a> Line<'a> {
                     self.worked = true;
                     return Ok(connected);
                 }
+                Err(error @ ConnectError::Refused(_)) => return Err(error.into()),
                 Err(error) if !self.worked => return Err(error.into()),
                 Err(_) => self.wait().await,
             }
@@ -111,9 +113,10 @@ impl<'a> Line<'a> {
         self.pause = PAUSE_FIRST;
     }
 
-    /// Waits before another try, where one may help.
+    /// Waits before another try, where one may help: a new connection comes with a new token.
     pub async fn broken(&mut self, status: Status) -> Result<(), LastingError> {
-        if !is_temporary(&status) {
+        let is_stale = self.settings.credentials.is_some() && is_token_stale(&status);
+        if !is_temporary(&status) && !is_stale {
             return Err(LastingError::Refused(Box::new(status)));
         }
         if self.pause == PAUSE_FIRST {

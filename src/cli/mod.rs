@@ -3,13 +3,19 @@
 //! Owns: the choice of the command, exit codes, help. Must never: run a server itself (its caller does, with what `config`
 //! has read). Driven by `main`.
 
+mod access;
+mod access_reply;
 mod admin;
 mod args;
 pub mod bundle;
 mod calls;
 mod client;
+mod completion;
 mod consent;
+mod contend;
 mod doctor;
+mod endpoints;
+mod examples;
 mod fields;
 mod give_up;
 mod help;
@@ -17,7 +23,9 @@ mod json;
 mod keep_alive;
 mod lasting;
 mod output;
+mod password;
 mod prepare_image;
+mod progress;
 mod quote;
 mod reach;
 mod recover;
@@ -26,7 +34,10 @@ mod requests;
 mod simple;
 mod snapshot;
 mod spec;
+mod spec_access;
+mod spec_upkeep;
 mod status;
+mod table;
 mod txn;
 mod watch;
 
@@ -37,19 +48,26 @@ use std::process::ExitCode;
 
 use lexopt::Parser;
 
-use self::args::{ClientSettings, First, Format, Parsed, UsageError};
+use self::access::AccessError;
+use self::args::{ClientSettings, Credentials, EXIT_BAD_ARGUMENTS, First, Format, Parsed, UsageError};
 use self::calls::{Call, CallError};
+use self::contend::ContendError;
+use self::endpoints::AskError;
 use self::lasting::LastingError;
+use self::password::PasswordError;
 use self::reply::{Reply, ValuesOnly};
 use self::spec::Command;
 use self::txn::TxnError;
 use crate::app;
 use crate::config::{self, ConfigError, Invocation, ServeConfig};
+use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 
 /// The exit code of a command that was understood and failed.
 const EXIT_FAILED: u8 = 1;
-/// The exit code of a command that was not understood.
-const EXIT_USAGE: u8 = 2;
+/// The exit code of settings to serve with that were not understood.
+const EXIT_CONFIG: u8 = 2;
+/// etcdctl's exit code of a transaction that was not understood.
+const EXIT_INVALID_INPUT: u8 = 3;
 
 /// etcd's API that this server and this client speak.
 const ETCD_API: &str = "3.6";
@@ -67,6 +85,16 @@ enum Failure {
     Call(#[from] CallError),
     #[error(transparent)]
     Ended(LastingError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Ask(AskError),
+    #[error(transparent)]
+    Contend(ContendError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error("{0}")]
+    Unwell(String),
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),
     #[error(transparent)]
@@ -94,6 +122,39 @@ impl From<LastingError> for Failure {
     }
 }
 
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Output(error) => Self::Output(error),
+            error => Self::Ask(error),
+        }
+    }
+}
+
+impl From<ContendError> for Failure {
+    fn from(error: ContendError) -> Self {
+        match error {
+            ContendError::Output(error) => Self::Output(error),
+            error => Self::Contend(error),
+        }
+    }
+}
+
+impl Failure {
+    /// etcdctl's, where it has the command.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(error) | Self::Access(AccessError::Usage(error)) => error.exit_code(),
+            Self::Access(AccessError::Permission(_) | AccessError::Password(_)) => EXIT_BAD_ARGUMENTS,
+            Self::Config(_) => EXIT_CONFIG,
+            Self::Txn(_) => EXIT_INVALID_INPUT,
+            Self::Call(error) | Self::Ask(AskError::Call(error)) => error.exit_code(),
+            Self::Contend(error) => error.exit_code().unwrap_or(EXIT_FAILED),
+            _ => EXIT_FAILED,
+        }
+    }
+}
+
 /// Runs the command that the arguments, without the program's name, ask for. `serve` runs the server.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
@@ -106,10 +167,7 @@ pub fn run(
         }
         Err(failure) => {
             output::to_stderr(&format!("Error: {failure}"));
-            match failure {
-                Failure::Usage(_) | Failure::Config(_) => EXIT_USAGE.into(),
-                _ => EXIT_FAILED.into(),
-            }
+            failure.exit_code().into()
         }
     }
 }
@@ -183,7 +241,17 @@ fn split_at_dashes(mut arguments: Vec<OsString>) -> (Vec<OsString>, Vec<OsString
 }
 
 fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> Result<ExitCode, Failure> {
-    let (settings, parsed) = parsed.client_settings(|name| env::var_os(name))?;
+    let (mut settings, parsed) = parsed.client_settings(|name| env::var_os(name))?;
+    if settings.format == Format::Table {
+        table::check(command)?;
+    }
+    if let Some(code) = local_command(command, &parsed, &settings)? {
+        return Ok(code);
+    }
+    if let Some(Credentials { password: missing @ None, .. }) = &mut settings.credentials {
+        *missing = Some(password::ask()?);
+    }
+    let settings = settings;
     let print = |reply: &Reply| output::to_stdout(|out| reply::write(out, settings.format, reply));
     if command.name == spec::WATCH.name {
         lasting::run(watch::watch(&settings, requests::watch(&parsed)?, to_run, print))?;
@@ -193,30 +261,24 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
         lasting::run(keep_alive::keep_alive(&settings, requests::lease_id(&parsed)?, print))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if command.name == spec::SNAPSHOT.name {
-        let done = snapshot::perform(&settings, snapshot::job(&parsed, &settings)?)?;
-        output::to_stdout(|out| snapshot::write(out, settings.format, &done)).map_err(Failure::Output)?;
+    if let Some(job) = contend::job(command, &parsed)? {
+        match job {
+            contend::Job::Hold(contest) => contend::hold(&settings, &contest, print)?,
+            contend::Job::Listen(name) => lasting::run(contend::listen(&settings, name, print))?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
-    if command.name == spec::RECOVER.name {
-        recover::perform(&recover::job(&parsed)?)?;
-        return Ok(ExitCode::SUCCESS);
+    if command.name == spec::SNAPSHOT.name {
+        return snapshot(&settings, snapshot::job(&parsed, &settings)?);
     }
     if command.name == spec::DOCTOR.name {
         let checks = doctor::perform(&doctor::job(&parsed)?, &settings);
         output::to_stdout(|out| doctor::write(out, settings.format, &checks)).map_err(Failure::Output)?;
         return Ok(if doctor::is_well(&checks) { ExitCode::SUCCESS } else { EXIT_FAILED.into() });
     }
-    if command.name == spec::PREPARE_IMAGE.name {
-        prepare_image::perform(&prepare_image::job(&parsed)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     if command.name == spec::YIELD.name {
         give_up::perform(&settings, &give_up::job(&parsed)?)?;
         return Ok(ExitCode::SUCCESS);
-    }
-    if command.name == spec::NODE_FINGERPRINT.name {
-        return node_fingerprint(&parsed);
     }
     if command.name == spec::STATUS.name {
         return status(&parsed, &settings);
@@ -229,10 +291,59 @@ fn client_command(command: &Command, parsed: Parsed, to_run: Vec<OsString>) -> R
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let call = call(command, &parsed, &settings)?;
+    if let Some(job) = endpoints::job(command, &parsed)? {
+        return ask_endpoints(&settings, job);
+    }
+    let call = match access::question(command, &parsed, settings.format)? {
+        Some(question) => Call::Access(question),
+        None => call(command, &parsed, &settings)?,
+    };
     let reply = calls::perform(&settings, call)?;
     print(&reply).map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A command that talks to no server.
+fn local_command(
+    command: &Command,
+    parsed: &Parsed,
+    settings: &ClientSettings,
+) -> Result<Option<ExitCode>, Failure> {
+    match command.name {
+        name if name == spec::SNAPSHOT.name => match snapshot::job(parsed, settings)? {
+            snapshot::Job::Save(_) => return Ok(None),
+            job => return snapshot(settings, job).map(Some),
+        },
+        name if name == spec::RECOVER.name => recover::perform(&recover::job(parsed)?)?,
+        name if name == spec::PREPARE_IMAGE.name => {
+            prepare_image::perform(&prepare_image::job(parsed)?)?;
+        }
+        name if name == spec_upkeep::COMPLETION.name => return show(&completion::script(parsed)?).map(Some),
+        name if name == spec::NODE_FINGERPRINT.name => return node_fingerprint(parsed).map(Some),
+        _ => return Ok(None),
+    }
+    Ok(Some(ExitCode::SUCCESS))
+}
+
+fn snapshot(settings: &ClientSettings, job: snapshot::Job) -> Result<ExitCode, Failure> {
+    let done = snapshot::perform(settings, job)?;
+    output::to_stdout(|out| snapshot::write(out, settings.format, &done)).map_err(Failure::Output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What went wrong goes to standard error, what did not is printed all the same.
+fn ask_endpoints(settings: &ClientSettings, job: endpoints::Job) -> Result<ExitCode, Failure> {
+    let say = |line: &str| output::to_stdout(|out| writeln!(out, "{line}"));
+    let asked = endpoints::perform(settings, job, say)?;
+    asked.complaints.iter().for_each(|complaint| output::to_stderr(complaint));
+    if let Some(reply) = &asked.reply {
+        output::to_stdout(|out| reply::write(out, settings.format, reply)).map_err(Failure::Output)?;
+    }
+    match asked.verdict {
+        Some(verdict) => Err(Failure::Unwell(verdict)),
+        None if asked.complaints.is_empty() => Ok(ExitCode::SUCCESS),
+        None => Ok(EXIT_FAILED.into()),
+    }
 }
 
 /// The exit code is the verdict.
@@ -307,10 +418,16 @@ fn call(command: &Command, parsed: &Parsed, settings: &ClientSettings) -> Result
         "member update" => Call::MemberUpdate(requests::member_update(parsed)?),
         "member promote" => Call::MemberPromote(requests::member_id(parsed)?),
         "move-leader" => Call::MoveLeader(requests::member_id(parsed)?),
-        _ => {
-            none("endpoint status command does not accept any arguments")?;
-            Call::Status
-        }
+        "alarm disarm" => Call::Alarms(requests::alarms(
+            parsed,
+            AlarmAction::Deactivate,
+            "alarm disarm command accepts no arguments",
+        )?),
+        _ => Call::Alarms(requests::alarms(
+            parsed,
+            AlarmAction::Get,
+            "alarm list command accepts no arguments",
+        )?),
     })
 }
 
@@ -320,10 +437,10 @@ fn check_format(
     values_only: ValuesOnly,
     format: Format,
 ) -> Result<(), UsageError> {
-    if request.count_only && format == Format::Simple {
+    if request.count_only && format.is_simple() {
         return Err(UsageError::Flags("--count-only is only for --write-out=fields or json"));
     }
-    if values_only.0 && format != Format::Simple {
+    if values_only.0 && !format.is_simple() {
         return Err(UsageError::Flags("--print-value-only is only for --write-out=simple"));
     }
     Ok(())

@@ -64,6 +64,8 @@ pub async fn first_reachable(
     for endpoint in &settings.endpoints {
         match connect(executor, settings, endpoint).await {
             Ok(channel) => return Ok((channel, endpoint.clone())),
+            // All of them would say so.
+            Err(error @ ConnectError::Refused(_)) => return Err(error),
             Err(error) => given.push(error),
         }
     }

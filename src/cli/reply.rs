@@ -1,14 +1,17 @@
-//! What a command got from the server, and the three ways to print it.
+//! What a command got from the server, and the ways to print it.
 //!
 //! Owns: the choice among the formats. Must never: print anything but what came back. Driven by `run`.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
+use super::access;
 use super::args::Format;
-use super::{fields, json, simple};
+use super::simple::Bytes;
+use super::{fields, json, simple, table};
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse, MemberListResponse,
+    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberAddResponse, MemberListResponse,
     MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse,
     RangeResponse, StatusResponse, TxnResponse, WatchResponse,
 };
@@ -40,6 +43,14 @@ pub enum Reply {
     Watch(WatchResponse),
     /// From `endpoint status`: each endpoint with its answer.
     Status(Vec<(String, StatusResponse)>),
+    /// From `endpoint health`.
+    Health(Vec<Health>),
+    /// From `endpoint hashkv`: each endpoint with its answer.
+    Hashes(Vec<(String, HashKvResponse)>),
+    /// From `alarm list` and `alarm disarm`.
+    Alarms(AlarmResponse),
+    /// From `auth`, `user` and `role`.
+    Access(access::Answer),
     /// From `member list`.
     Members(MemberListResponse),
     /// From `member add`, with the name that the node will have.
@@ -61,6 +72,17 @@ pub enum Reply {
     },
 }
 
+/// How an endpoint is.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// As it was given.
+    pub endpoint: String,
+    /// How long it took to find out.
+    pub took: Duration,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}
+
 /// Whether the simple format leaves keys out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValuesOnly(pub bool);
@@ -68,9 +90,11 @@ pub struct ValuesOnly(pub bool);
 /// Prints a reply.
 pub fn write(out: &mut impl Write, format: Format, reply: &Reply) -> io::Result<()> {
     match format {
-        Format::Simple => simple::write(out, reply),
+        Format::Simple => simple::write(out, reply, Bytes::Plain),
+        Format::Hex => simple::write(out, reply, Bytes::Hex),
         Format::Json => json::write(out, reply),
         Format::Fields => fields::write(out, reply),
+        Format::Table => table::write(out, reply),
     }
 }
 

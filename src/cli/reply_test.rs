@@ -2,14 +2,17 @@
 
 use bytes::Bytes;
 
-use super::{Reply, ValuesOnly, write};
+use super::{Health, Reply, ValuesOnly, write};
+use crate::cli::access::Answer;
 use crate::cli::args::Format;
+use crate::wire::authpb::Permission;
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, DowngradeInfo, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveResponse, Member, MemberAddResponse, MemberListResponse,
-    MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse,
-    RangeResponse, ResponseHeader, ResponseOp, StatusResponse, TxnResponse, WatchResponse,
-    response_op::Response,
+    AlarmMember, AlarmResponse, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
+    AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, DowngradeInfo, HashKvResponse,
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveResponse, Member, MemberAddResponse, MemberListResponse, MemberPromoteResponse,
+    MemberRemoveResponse, MemberUpdateResponse, MoveLeaderResponse, PutResponse, RangeResponse,
+    ResponseHeader, ResponseOp, StatusResponse, TxnResponse, WatchResponse, response_op::Response,
 };
 use crate::wire::mvccpb::{Event, KeyValue};
 
@@ -314,4 +317,139 @@ ETCD_INITIAL_CLUSTER_STATE="existing"
     let moved = Reply::LeaderMoved { from: id, to: 0xd, response: MoveLeaderResponse { header: None } };
     assert_eq!(printed(Format::Simple, &moved), "Leadership transferred from 8e9e05c52164694d to d\n");
     assert_eq!(printed(Format::Json, &moved), "{}\n");
+}
+
+fn health(error: Option<&str>) -> Health {
+    let took = std::time::Duration::from_micros(3_908);
+    Health { endpoint: "127.0.0.1:2379".to_owned(), took, error: error.map(str::to_owned) }
+}
+
+#[test]
+fn what_each_endpoint_says_is_printed_as_etcdctl_does() {
+    let healths = Reply::Health(vec![health(None), health(Some("context deadline exceeded"))]);
+    assert_eq!(
+        printed(Format::Simple, &healths),
+        "127.0.0.1:2379 is healthy: successfully committed proposal: took = 3.908ms\n"
+    );
+    assert_eq!(
+        printed(Format::Json, &healths),
+        "[{\"endpoint\":\"127.0.0.1:2379\",\"health\":true,\"took\":\"3.908ms\"},\
+         {\"endpoint\":\"127.0.0.1:2379\",\"health\":false,\"took\":\"3.908ms\",\
+         \"error\":\"context deadline exceeded\"}]\n"
+    );
+    assert_eq!(
+        printed(Format::Fields, &Reply::Health(vec![health(None)])),
+        "\"Endpoint\" : \"127.0.0.1:2379\"\n\"Health\" : true\n\"Took\" : 3.908ms\n\"Error\" : \n\n"
+    );
+    let hash = HashKvResponse { header: HEADER, hash: 7, compact_revision: -1, hash_revision: 0 };
+    let hashes = Reply::Hashes(vec![("a:1".to_owned(), hash)]);
+    assert_eq!(printed(Format::Simple, &hashes), "a:1, 7\n");
+    assert!(
+        printed(Format::Json, &hashes).ends_with("\"raft_term\":3},\"hash\":7,\"compact_revision\":-1}}]\n")
+    );
+    assert!(
+        printed(Format::Fields, &hashes)
+            .ends_with("\"RaftTerm\" : 3\n\"Endpoint\" : \"a:1\"\n\"Hash\" : 7\n\n")
+    );
+    let member = AlarmMember { member_id: 12, alarm: 1 };
+    let alarms = Reply::Alarms(AlarmResponse { header: HEADER, alarms: vec![member] });
+    assert_eq!(printed(Format::Simple, &alarms), "memberID:12 alarm:NOSPACE \n");
+    assert!(printed(Format::Json, &alarms).ends_with("},\"alarms\":[{\"memberID\":12,\"alarm\":1}]}\n"));
+    assert!(printed(Format::Fields, &alarms).ends_with("\"MemberID\" : 12\n\"AlarmType\" : NOSPACE\n\n"));
+}
+
+#[test]
+fn bytes_are_printed_in_hexadecimal_when_that_is_asked_for() {
+    assert_eq!(printed(Format::Hex, &range()), "\\x66\\x6f\\x6f\n\\x62\\x61\\x72\n");
+    let values = match range() {
+        Reply::Range(response, _) => Reply::Range(response, ValuesOnly(true)),
+        other => other,
+    };
+    assert_eq!(printed(Format::Hex, &values), "\\x62\\x61\\x72\n");
+    assert!(printed(Format::Hex, &txn()).starts_with("SUCCESS\n\nOK\n\n1\n\\x66"), "words stay words");
+}
+
+#[test]
+fn what_is_a_table_is_drawn() {
+    let member = Member { id: 0xbeef, name: "a".to_owned(), ..Member::default() };
+    let members = Reply::Members(MemberListResponse { header: HEADER, members: vec![member] });
+    assert_eq!(
+        printed(Format::Table, &members),
+        "\
+┌──────┬─────────┬──────┬────────────┬──────────────┬────────────┐
+│  ID  │ STATUS  │ NAME │ PEER ADDRS │ CLIENT ADDRS │ IS LEARNER │
+├──────┼─────────┼──────┼────────────┼──────────────┼────────────┤
+│ beef │ started │    a │            │              │      false │
+└──────┴─────────┴──────┴────────────┴──────────────┴────────────┘
+"
+    );
+    let table = printed(Format::Table, &status());
+    let columns = |line: usize| table.lines().nth(line).unwrap().split('│').count();
+    assert_eq!((columns(1), columns(3)), (18, 18), "{table}");
+    assert_eq!(printed(Format::Table, &Reply::Health(vec![health(None)])).lines().count(), 5);
+}
+
+fn role() -> AuthRoleGetResponse {
+    let permission = |kind: i32, key: &'static str, end: &'static str| Permission {
+        perm_type: kind,
+        key: Bytes::from_static(key.as_bytes()),
+        range_end: Bytes::from_static(end.as_bytes()),
+    };
+    let perm = vec![
+        permission(0, "k", ""),
+        permission(2, "p/", "p0"),
+        permission(1, "z", "\0"),
+        permission(0, "a", "c"),
+    ];
+    AuthRoleGetResponse { header: HEADER, perm }
+}
+
+/// What etcdctl 3.5.30 prints.
+#[test]
+fn users_and_roles_are_printed_as_etcdctl_does() {
+    let access = Reply::Access;
+    let shown = printed(Format::Simple, &access(Answer::Role("r".to_owned(), role())));
+    let lines = "Role r\nKV Read:\n\tk\n\t[p/, p0) (prefix p/)\n\t[a, c)\nKV Write:\n\t[p/, p0) (prefix p/)\n\t[z, <open ended>\n";
+    assert_eq!(shown, lines);
+    let detail = || access(Answer::Detail("u".to_owned(), vec![("r".to_owned(), role())]));
+    assert_eq!(printed(Format::Simple, &detail()), format!("User: u\n\n{lines}"));
+    let json = printed(Format::Json, &access(Answer::Role("r".to_owned(), role())));
+    let perm = "\"perm\":[{\"key\":\"aw==\"},{\"permType\":2,\"key\":\"cC8=\",\"range_end\":\"cDA=\"},";
+    assert!(json.contains(perm), "{json}");
+    assert_eq!(printed(Format::Json, &detail()), format!("User: u\n\n{json}"));
+    let fields = printed(Format::Fields, &access(Answer::Role("r".to_owned(), role())));
+    assert!(
+        fields.contains("\"RaftTerm\" : 3\n\"PermType\" :  READ\n\"Key\" : \"k\"\n\"RangeEnd\" : \"\"\n"),
+        "{fields}"
+    );
+
+    let user = AuthUserGetResponse { header: HEADER, roles: vec!["r".to_owned(), "s".to_owned()] };
+    assert_eq!(printed(Format::Simple, &access(Answer::User("u".to_owned(), user))), "User: u\nRoles: r s\n");
+    let users = || AuthUserListResponse { header: HEADER, users: vec!["u".to_owned(), "v".to_owned()] };
+    assert_eq!(printed(Format::Simple, &access(Answer::Users(users()))), "u\nv\n");
+    assert!(printed(Format::Json, &access(Answer::Users(users()))).ends_with("},\"users\":[\"u\",\"v\"]}\n"));
+    let roles = || AuthRoleListResponse { header: HEADER, roles: vec!["r".to_owned(), "root".to_owned()] };
+    assert!(
+        printed(Format::Fields, &access(Answer::Roles(roles()))).ends_with("\"Roles\" : \"r\" \"root\"\n")
+    );
+    assert!(
+        printed(Format::Json, &access(Answer::Roles(roles()))).ends_with("},\"roles\":[\"r\",\"root\"]}\n")
+    );
+    let status = |enabled| AuthStatusResponse { header: HEADER, enabled, auth_revision: 22 };
+    assert_eq!(
+        printed(Format::Simple, &access(Answer::Status(status(true)))),
+        "Authentication Status: true\nAuthRevision: 22\n"
+    );
+    assert!(
+        printed(Format::Json, &access(Answer::Status(status(false)))).ends_with("},\"authRevision\":22}\n")
+    );
+
+    let done = || access(Answer::Done("User u created".to_owned(), HEADER));
+    assert_eq!(printed(Format::Simple, &done()), "User u created\n");
+    assert!(printed(Format::Json, &done()).starts_with("{\"header\":{\"cluster_id\":"));
+    assert!(printed(Format::Fields, &done()).ends_with("\"RaftTerm\" : 3\n"));
+    for format in [Format::Simple, Format::Json, Format::Fields, Format::Table] {
+        let said = Reply::Access(Answer::Said("Authentication Enabled"));
+        assert_eq!(printed(format, &said), "Authentication Enabled\n");
+    }
 }

@@ -6,14 +6,15 @@ use bytes::Bytes;
 
 use super::args::{Parsed, UsageError};
 use crate::config::ValueError;
+use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 use crate::wire::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::wire::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberAddRequest, MemberUpdateRequest,
-    PutRequest, RangeRequest, WatchCreateRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberAddRequest,
+    MemberUpdateRequest, PutRequest, RangeRequest, WatchCreateRequest,
 };
 
 /// The end of an interval that has none, and the first key there can be (API reference, section 0.3).
-const ZERO: &[u8] = b"\0";
+pub const ZERO: &[u8] = b"\0";
 
 /// The request of `get`.
 pub fn range(parsed: &Parsed) -> Result<RangeRequest, UsageError> {
@@ -117,7 +118,7 @@ fn interval(parsed: &Parsed, needs: &'static str) -> Result<(Bytes, Bytes), Usag
 }
 
 /// The first key behind all that begin with `prefix`: its last byte that can be increased is, what follows is dropped.
-fn prefix_end(prefix: &[u8]) -> Bytes {
+pub fn prefix_end(prefix: &[u8]) -> Bytes {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
@@ -144,6 +145,18 @@ pub fn watch(parsed: &Parsed) -> Result<WatchCreateRequest, UsageError> {
         progress_notify: parsed.switch("progress-notify")?,
         ..WatchCreateRequest::default()
     })
+}
+
+/// The request of `alarm list` and `alarm disarm`, of all alarms.
+pub fn alarms(
+    parsed: &Parsed,
+    action: AlarmAction,
+    refusal: &'static str,
+) -> Result<AlarmRequest, UsageError> {
+    if !parsed.arguments.is_empty() {
+        return Err(UsageError::Arguments(refusal));
+    }
+    Ok(AlarmRequest { action: action as i32, ..AlarmRequest::default() })
 }
 
 /// The request of `lease grant`.
@@ -194,6 +207,16 @@ fn peer_urls(parsed: &Parsed) -> Result<Vec<String>, UsageError> {
     let urls: Vec<String> =
         text.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
     if urls.is_empty() { Err(UsageError::Arguments("member peer urls not provided")) } else { Ok(urls) }
+}
+
+/// A time in whole seconds.
+pub fn seconds(text: &str) -> Result<i64, ValueError> {
+    number(text).and_then(|seconds| if seconds > 0 { Ok(seconds) } else { Err(ValueError::Number) })
+}
+
+/// A revision.
+pub fn revision(text: &str) -> Result<i64, ValueError> {
+    number(text)
 }
 
 fn number(text: &str) -> Result<i64, ValueError> {

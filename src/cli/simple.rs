@@ -1,24 +1,33 @@
 //! etcdctl's simple format: for people and shell scripts.
 //!
-//! Owns: its layout. Must never: escape: keys and values are printed as they are.
+//! Owns: its layout. Must never: escape what it was not asked to: keys and values are printed as they are.
 
 use std::io::{self, Write};
 
+use super::access_reply;
 use super::quote::quote;
-use super::reply::{Reply, ValuesOnly};
+use super::reply::{Health, Reply, ValuesOnly};
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
-    DeleteRangeResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse, PutResponse, RangeResponse,
-    ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
+    AlarmMember, AlarmType, DeleteRangeResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse,
+    PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
 };
 use crate::wire::mvccpb::KeyValue;
 
-pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
+/// How keys and values are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bytes {
+    Plain,
+    /// `\x61\x62`
+    Hex,
+}
+
+pub fn write(out: &mut impl Write, reply: &Reply, bytes: Bytes) -> io::Result<()> {
     match reply {
-        Reply::Range(response, values_only) => range(out, response, *values_only),
-        Reply::Put(response) => put(out, response),
-        Reply::Delete(response) => delete(out, response),
-        Reply::Txn(response) => txn(out, response),
+        Reply::Range(response, values_only) => range(out, response, *values_only, bytes),
+        Reply::Put(response) => put(out, response, bytes),
+        Reply::Delete(response) => delete(out, response, bytes),
+        Reply::Txn(response) => txn(out, response, bytes),
         Reply::Compacted(revision) => writeln!(out, "compacted revision {revision}"),
         Reply::LeaseGranted(response) => {
             writeln!(out, "lease {} granted with TTL({}s)", lease_id(response.id), response.ttl)
@@ -32,10 +41,20 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
         Reply::LeaseKeptAlive(response) => {
             writeln!(out, "lease {} keepalived with TTL({})", lease_id(response.id), response.ttl)
         }
-        Reply::Watch(response) => watch(out, response),
+        Reply::Watch(response) => watch(out, response, bytes),
         Reply::Status(answers) => {
             answers.iter().try_for_each(|(endpoint, answer)| status(out, endpoint, answer))
         }
+        Reply::Health(healths) => healths.iter().filter(|health| health.error.is_none()).try_for_each(
+            |Health { endpoint, took, .. }| {
+                writeln!(out, "{endpoint} is healthy: successfully committed proposal: took = {took:?}")
+            },
+        ),
+        Reply::Hashes(answers) => {
+            answers.iter().try_for_each(|(endpoint, answer)| writeln!(out, "{endpoint}, {}", answer.hash))
+        }
+        Reply::Alarms(response) => response.alarms.iter().try_for_each(|each| alarm(out, each)),
+        Reply::Access(answer) => access_reply::simple(out, answer),
         Reply::Members(response) => response.members.iter().try_for_each(|each| member(out, each)),
         Reply::MemberAdded(name, response) => member_added(out, name, response),
         Reply::MemberRemoved(id, response) => changed(out, *id, "removed from", response.header),
@@ -47,35 +66,38 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
     }
 }
 
-fn range(out: &mut impl Write, response: &RangeResponse, values_only: ValuesOnly) -> io::Result<()> {
-    response.kvs.iter().try_for_each(
-        |kv| {
-            if values_only.0 { line(out, &kv.value) } else { key_value(out, kv) }
-        },
-    )
+fn range(
+    out: &mut impl Write,
+    response: &RangeResponse,
+    values_only: ValuesOnly,
+    bytes: Bytes,
+) -> io::Result<()> {
+    response.kvs.iter().try_for_each(|kv| {
+        if values_only.0 { line(out, &kv.value, bytes) } else { key_value(out, kv, bytes) }
+    })
 }
 
-fn put(out: &mut impl Write, response: &PutResponse) -> io::Result<()> {
-    line(out, b"OK")?;
-    response.prev_kv.iter().try_for_each(|kv| key_value(out, kv))
+fn put(out: &mut impl Write, response: &PutResponse, bytes: Bytes) -> io::Result<()> {
+    writeln!(out, "OK")?;
+    response.prev_kv.iter().try_for_each(|kv| key_value(out, kv, bytes))
 }
 
-fn delete(out: &mut impl Write, response: &DeleteRangeResponse) -> io::Result<()> {
+fn delete(out: &mut impl Write, response: &DeleteRangeResponse, bytes: Bytes) -> io::Result<()> {
     writeln!(out, "{}", response.deleted)?;
-    response.prev_kvs.iter().try_for_each(|kv| key_value(out, kv))
+    response.prev_kvs.iter().try_for_each(|kv| key_value(out, kv, bytes))
 }
 
 /// An answer may hold transactions, which may hold others. prost refuses to decode more than a hundred levels, so this
 /// recursion is bounded.
-fn txn(out: &mut impl Write, response: &TxnResponse) -> io::Result<()> {
-    line(out, if response.succeeded { b"SUCCESS" } else { b"FAILURE" })?;
+fn txn(out: &mut impl Write, response: &TxnResponse, bytes: Bytes) -> io::Result<()> {
+    writeln!(out, "{}", if response.succeeded { "SUCCESS" } else { "FAILURE" })?;
     for answer in response.responses.iter().filter_map(|answer| answer.response.as_ref()) {
-        line(out, b"")?;
+        writeln!(out)?;
         match answer {
-            Response::ResponseRange(response) => range(out, response, ValuesOnly(false))?,
-            Response::ResponsePut(response) => put(out, response)?,
-            Response::ResponseDeleteRange(response) => delete(out, response)?,
-            Response::ResponseTxn(response) => txn(out, response)?,
+            Response::ResponseRange(response) => range(out, response, ValuesOnly(false), bytes)?,
+            Response::ResponsePut(response) => put(out, response, bytes)?,
+            Response::ResponseDeleteRange(response) => delete(out, response, bytes)?,
+            Response::ResponseTxn(response) => txn(out, response, bytes)?,
         }
     }
     Ok(())
@@ -103,20 +125,46 @@ fn time_to_live(out: &mut impl Write, response: &LeaseTimeToLiveResponse, keys: 
     out.write_all(b"\n")
 }
 
-fn watch(out: &mut impl Write, response: &WatchResponse) -> io::Result<()> {
+fn watch(out: &mut impl Write, response: &WatchResponse, bytes: Bytes) -> io::Result<()> {
     for event in &response.events {
-        line(out, event.r#type().as_str_name().as_bytes())?;
-        event.prev_kv.iter().chain(&event.kv).try_for_each(|kv| key_value(out, kv))?;
+        writeln!(out, "{}", event.r#type().as_str_name())?;
+        event.prev_kv.iter().chain(&event.kv).try_for_each(|kv| key_value(out, kv, bytes))?;
     }
     Ok(())
 }
 
-/// A member that has not started has no name yet.
+/// As Go prints the message: what is zero is left out, and every field is followed by a space.
+fn alarm(out: &mut impl Write, alarm: &AlarmMember) -> io::Result<()> {
+    if alarm.member_id != 0 {
+        write!(out, "memberID:{} ", alarm.member_id)?;
+    }
+    if alarm.alarm != 0 {
+        write!(out, "alarm:{} ", alarm_name(alarm.alarm))?;
+    }
+    writeln!(out)
+}
+
+/// The name of an alarm; the number of one that is not known.
+pub fn alarm_name(alarm: i32) -> String {
+    AlarmType::try_from(alarm).map_or_else(|_| alarm.to_string(), |alarm| alarm.as_str_name().to_owned())
+}
+
 fn member(out: &mut impl Write, member: &Member) -> io::Result<()> {
+    writeln!(out, "{}", member_columns(member).join(", "))
+}
+
+/// What is told of a member. One that has not started has no name yet.
+pub fn member_columns(member: &Member) -> [String; 6] {
     let Member { id, name, peer_urls, client_urls, is_learner } = member;
     let state = if name.is_empty() { "unstarted" } else { "started" };
-    let (peer_urls, client_urls) = (peer_urls.join(","), client_urls.join(","));
-    writeln!(out, "{id:x}, {state}, {name}, {peer_urls}, {client_urls}, {is_learner}")
+    [
+        format!("{id:x}"),
+        state.to_owned(),
+        name.clone(),
+        peer_urls.join(","),
+        client_urls.join(","),
+        is_learner.to_string(),
+    ]
 }
 
 /// What the new node has to be started with, as etcd's variables, which `serve` reads, too.
@@ -140,11 +188,15 @@ fn changed(out: &mut impl Write, member: u64, how: &str, header: Option<Response
     writeln!(out, "Member {member:16x} {how} cluster {cluster:16x}")
 }
 
-/// The columns of etcdctl 3.6's `endpoint status`.
 fn status(out: &mut impl Write, endpoint: &str, answer: &StatusResponse) -> io::Result<()> {
+    writeln!(out, "{}", status_columns(endpoint, answer).join(", "))
+}
+
+/// The columns of etcdctl 3.6's `endpoint status`.
+pub fn status_columns(endpoint: &str, answer: &StatusResponse) -> [String; 16] {
     let member = answer.header.map_or(0, |header| header.member_id);
     let downgrade = answer.downgrade_info.clone().unwrap_or_default();
-    let columns = [
+    [
         endpoint.to_owned(),
         format!("{member:x}"),
         answer.version.clone(),
@@ -161,8 +213,7 @@ fn status(out: &mut impl Write, endpoint: &str, answer: &StatusResponse) -> io::
         answer.errors.join(", "),
         downgrade.target_version,
         downgrade.enabled.to_string(),
-    ];
-    writeln!(out, "{}", columns.join(", "))
+    ]
 }
 
 fn unused_percent(answer: &StatusResponse) -> i64 {
@@ -196,13 +247,16 @@ pub fn lease_id(id: i64) -> String {
     if id < 0 { format!("-{:015x}", id.unsigned_abs()) } else { format!("{id:016x}") }
 }
 
-fn key_value(out: &mut impl Write, kv: &KeyValue) -> io::Result<()> {
-    line(out, &kv.key)?;
-    line(out, &kv.value)
+fn key_value(out: &mut impl Write, kv: &KeyValue, bytes: Bytes) -> io::Result<()> {
+    line(out, &kv.key, bytes)?;
+    line(out, &kv.value, bytes)
 }
 
-fn line(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    out.write_all(bytes)?;
+fn line(out: &mut impl Write, text: &[u8], bytes: Bytes) -> io::Result<()> {
+    match bytes {
+        Bytes::Plain => out.write_all(text)?,
+        Bytes::Hex => text.iter().try_for_each(|byte| write!(out, "\\x{byte:02x}"))?,
+    }
     out.write_all(b"\n")
 }
 

@@ -18,6 +18,7 @@ use tonic::{Request, Streaming};
 
 use super::args::{ClientSettings, Format, Parsed, UsageError};
 use super::calls::{CallError, origin};
+use super::progress::Progress;
 use super::reach::first_reachable;
 use super::simple::human_bytes;
 use crate::app::{
@@ -141,7 +142,9 @@ pub fn perform(settings: &ClientSettings, job: Job) -> Result<Done, SnapshotErro
             Ok(Done::Examined(file.examine(HashCheck::Required)?))
         }
         Job::Restore(options) => {
+            let progress = Progress::begin(&format!("restoring {}", options.file.display()));
             let made = restore(&options)?;
+            drop(progress);
             Ok(Done::Restored { options, made })
         }
     }
@@ -173,7 +176,8 @@ fn write_part(settings: &ClientSettings, part: &Path) -> Result<Received, Snapsh
         let (channel, endpoint) = first_reachable(&executor, settings).await.map_err(CallError::from)?;
         let mut client = MaintenanceClient::with_origin(channel, origin(&endpoint));
         let stream = client.snapshot(Request::new(SnapshotRequest {})).await.map_err(CallError::from)?;
-        receive(stream.into_inner(), |blob| file.write_all(blob).map_err(failed)).await
+        let mut progress = Progress::begin(&format!("saving {}", part.display()));
+        receive(stream.into_inner(), &mut progress, |blob| file.write_all(blob).map_err(failed)).await
     }))?;
     file.sync_all().map_err(failed)?;
     Ok(received)
@@ -196,17 +200,20 @@ struct Received {
 /// Takes the stream to its end. The last message is the hash of all before, and is known as such only when no other follows.
 async fn receive(
     mut stream: Streaming<SnapshotResponse>,
+    progress: &mut Progress,
     mut write: impl FnMut(&[u8]) -> Result<(), SnapshotError>,
 ) -> Result<Received, SnapshotError> {
     let mut hash = Context::new(&SHA256);
     let mut look = Look { reader: Some(ImageReader::default()), revision: None };
     let (mut last, mut bytes): (Option<Bytes>, u64) = (None, 0);
     while let Some(message) = next(&mut stream).await? {
+        let left = message.remaining_bytes;
         if let Some(blob) = last.replace(message.blob) {
             hash.update(&blob);
             look.at(&blob)?;
             bytes += blob.len() as u64;
             write(&blob)?;
+            progress.show(&format!("{} saved, {} to come", size(bytes), size(left)));
         }
     }
     let sent =
@@ -220,6 +227,10 @@ async fn receive(
     write(&sent)?;
     let revision = look.finish()?;
     Ok(Received { bytes: bytes + HASH_BYTES as u64, revision })
+}
+
+fn size(bytes: u64) -> String {
+    human_bytes(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 async fn next(stream: &mut Streaming<SnapshotResponse>) -> Result<Option<SnapshotResponse>, CallError> {
@@ -302,7 +313,7 @@ pub fn write(out: &mut impl Write, format: Format, done: &Done) -> io::Result<()
         }
         (Done::Saved { path, bytes, took, revision }, _) => {
             let of = revision.map(|revision| format!(" of revision {revision}")).unwrap_or_default();
-            let size = human_bytes(i64::try_from(*bytes).unwrap_or(i64::MAX));
+            let size = size(*bytes);
             writeln!(out, "Snapshot saved at {}", path.display())?;
             writeln!(out, "{size}{of} in {took:.1?}")
         }
@@ -318,7 +329,7 @@ pub fn write(out: &mut impl Write, format: Format, done: &Done) -> io::Result<()
                 return json(out, &status);
             }
             let StatusJson { hash, revision, total_key, total_size, version } = status;
-            let size = human_bytes(i64::try_from(total_size).unwrap_or(i64::MAX));
+            let size = size(total_size);
             writeln!(out, "{hash:x}, {revision}, {total_key}, {size}, {version}")
         }
         (Done::Restored { options, made }, Format::Json) => json(

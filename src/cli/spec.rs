@@ -2,6 +2,14 @@
 //!
 //! Owns: names and help lines. Must never: parse a value. `covey serve` takes its flags from `config` instead.
 
+use super::spec_access::{
+    AUTH_DISABLE, AUTH_ENABLE, AUTH_STATUS, ROLE_ADD, ROLE_DELETE, ROLE_GET, ROLE_GRANT, ROLE_LIST,
+    ROLE_REVOKE, USER_ADD, USER_DELETE, USER_GET, USER_GRANT_ROLE, USER_LIST, USER_PASSWD, USER_REVOKE_ROLE,
+};
+use super::spec_upkeep::{
+    ALARM_DISARM, ALARM_LIST, COMPLETION, DEFRAG, ELECT, ENDPOINT_HASHKV, ENDPOINT_HEALTH, LOCK,
+};
+
 /// A flag of a client command.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
@@ -32,11 +40,11 @@ pub struct Command {
     pub flags: &'static [Flag],
 }
 
-const fn switch(long: &'static str, help: &'static str) -> Flag {
+pub(super) const fn switch(long: &'static str, help: &'static str) -> Flag {
     Flag { long, short: None, value: None, help }
 }
 
-const fn option(long: &'static str, value: &'static str, help: &'static str) -> Flag {
+pub(super) const fn option(long: &'static str, value: &'static str, help: &'static str) -> Flag {
     Flag { long, short: None, value: Some(value), help }
 }
 
@@ -57,8 +65,15 @@ pub const GLOBAL: &[Flag] = &[
         long: "write-out",
         short: Some('w'),
         value: Some("format"),
-        help: "How to print: simple, json or fields (default simple)",
+        help: "How to print: simple, json, fields or table (default simple)",
     },
+    switch("hex", "Print keys and values in hexadecimal, where the format is simple"),
+    option("user", "name[:password]", "Who to authenticate as; a password that is not given is asked for"),
+    option("password", "text", "Password of --user, which then has none behind its colon"),
+    option("keepalive-time", "time", "How often a silent connection is tried (default 2s)"),
+    option("keepalive-timeout", "time", "How long such a try may take (default 6s)"),
+    switch("insecure-transport", "If false, endpoints without a scheme use TLS (default true)"),
+    switch("insecure-skip-tls-verify", "Trust any certificate of the server's: only for tests"),
 ];
 
 /// Runs a server.
@@ -163,6 +178,9 @@ network. The exit code is 0 if all is well and 1 if not. It works while the node
     flags: &[],
 };
 
+/// The flag of the commands that ask each endpoint.
+pub(super) const CLUSTER: Flag = switch("cluster", "Ask all members, as the cluster lists them");
+
 /// Asks for the state of members.
 pub const ENDPOINT_STATUS: Command = Command {
     name: "endpoint status",
@@ -170,7 +188,7 @@ pub const ENDPOINT_STATUS: Command = Command {
     usage: "[flags]",
     about: "Print the state of each endpoint, as etcdctl does",
     details: "",
-    flags: &[],
+    flags: &[CLUSTER],
 };
 
 /// Makes a token.
@@ -562,7 +580,8 @@ its own key at its first start. Refused while covey runs there.
 };
 
 /// What the commands begin with whose name has two words.
-pub const GROUPS: &[&str] = &["client", "endpoint", "lease", "member", "node", "token", "window"];
+pub const GROUPS: &[&str] =
+    &["alarm", "auth", "client", "endpoint", "lease", "member", "node", "role", "token", "user", "window"];
 
 /// Every command, in the order of help.
 pub const COMMANDS: &[&Command] = &[
@@ -581,12 +600,35 @@ pub const COMMANDS: &[&Command] = &[
     &LEASE_KEEP_ALIVE,
     &COMPACT,
     &ENDPOINT_STATUS,
+    &ENDPOINT_HEALTH,
+    &ENDPOINT_HASHKV,
+    &ALARM_LIST,
+    &ALARM_DISARM,
+    &DEFRAG,
+    &LOCK,
+    &ELECT,
     &MEMBER_LIST,
     &MEMBER_ADD,
     &MEMBER_REMOVE,
     &MEMBER_UPDATE,
     &MEMBER_PROMOTE,
     &MOVE_LEADER,
+    &AUTH_ENABLE,
+    &AUTH_DISABLE,
+    &AUTH_STATUS,
+    &USER_ADD,
+    &USER_DELETE,
+    &USER_GET,
+    &USER_LIST,
+    &USER_PASSWD,
+    &USER_GRANT_ROLE,
+    &USER_REVOKE_ROLE,
+    &ROLE_ADD,
+    &ROLE_DELETE,
+    &ROLE_GET,
+    &ROLE_LIST,
+    &ROLE_GRANT,
+    &ROLE_REVOKE,
     &SNAPSHOT,
     &RECOVER,
     &YIELD,
@@ -604,4 +646,5 @@ pub const COMMANDS: &[&Command] = &[
     &CLIENT_REVOKE,
     &CLIENT_RENEW,
     &LOG_LEVEL,
+    &COMPLETION,
 ];

@@ -208,7 +208,7 @@ pub fn write(
             serde_json::to_writer(&mut *out, &as_json(status, verdict))?;
             writeln!(out)
         }
-        Format::Simple | Format::Fields => write_simple(out, status, verdict),
+        Format::Simple | Format::Hex | Format::Fields | Format::Table => write_simple(out, status, verdict),
     }
 }
 

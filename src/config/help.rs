@@ -33,6 +33,11 @@ fn default(row: &Setting) -> String {
     }
 }
 
+/// All flags, without dashes.
+pub fn flags() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|row| row.flag)
+}
+
 /// A configuration file in which every setting stands with its default and a comment.
 pub fn example() -> String {
     let mut out = String::from(EXAMPLE_HEAD);

@@ -23,7 +23,7 @@ mod values;
 use std::ffi::OsString;
 
 pub use error::{ConfigError, Hint, Origin};
-pub use help::{example, options};
+pub use help::{example, flags, options};
 pub use nearest::nearest;
 pub use peer::{InitialCluster, PeerConfig, PeerHint, TrustMode};
 pub use serve::{ClientConfig, MetricsConfig, ServeConfig, StoreConfig, TlsFiles};

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod etcdctl;
 mod node;
 mod process;
 mod snapshot;

@@ -92,8 +92,8 @@ fn what_cannot_be_read_is_no_new_node() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     assert_eq!(fingerprint(&file).code, 1);
-    for wrong in [&["node", "fingerprint", "x"][..], &["node", "fingers"]] {
-        assert_eq!(run(wrong).code, 2, "{wrong:?}");
+    for (wrong, code) in [(&["node", "fingerprint", "x"][..], 128), (&["node", "fingers"], 1)] {
+        assert_eq!(run(wrong).code, code, "{wrong:?}");
     }
     let help = must(&["node"]);
     assert!(help.contains("covey node <command>") && help.contains("node fingerprint"), "{help}");

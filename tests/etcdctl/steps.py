@@ -419,6 +419,74 @@ def cluster():
 SCRIPT = (puts_and_gets, orders, old_revisions, binary_keys, deletes, watches, transactions, members, refusals,
           compactions, cluster, leases, contests, access)
 
+WORDING = "covey says it in its own words"
+
+
+def ours(why=WORDING, stdout="", stderr_part="Error: ", code=128):
+    return Departure(why, stdout, stderr_part, code)
+
+
+def both_clients():
+    """Played by etcdctl to one covey, and by covey's own client to another: what is printed is etcdctl's, byte for byte."""
+    for key in ("a", "b", "c/1", "c/2"):
+        yield run("put", key, f"value of {key}")
+    yield run("put a again --prev-kv")
+    yield from in_forms("put a again --prev-kv")
+    yield from in_forms("get c/ --prefix")
+    yield run("get c/ --prefix --keys-only")
+    yield run("get c/ --prefix --count-only -w fields")
+    yield run("get c/ --prefix --print-value-only")
+    yield run("get c/ --prefix --hex")
+    yield run("get c/ --prefix --hex -w json")
+    yield run("get a --rev 99")
+    yield run("get ''")
+    yield run("get")
+    yield run("get a b c")
+    yield run("put a x --lease 77")
+    yield run("get a -w table")
+    yield from in_forms("del b --prev-kv")
+    for form in FORMS:
+        yield txn('value("a") = "again"', "", "put t x", "get a", "", "del nothing", "", form=form)
+    for form in FORMS:
+        yield run(f"watch a --rev 3 -w {form}", interrupt=1)
+    yield from in_forms("member list", "table")
+    yield from in_forms("endpoint health", "table")
+    yield run("endpoint health --cluster")
+    yield run("endpoint hashkv")
+    yield run("endpoint hashkv -w fields")
+    yield run("endpoint hashkv -w table")
+    yield from in_forms("alarm list")
+    yield from in_forms("alarm disarm")
+    yield run("alarm list -w table")
+    yield run("alarm list x")
+    yield run("defrag")
+    yield run("defrag --cluster")
+    yield run("move-leader 77")
+    yield run("move-leader {member}")
+    yield run("member remove 77")
+    yield run("member promote 77")
+    yield run("member update 77 --peer-urls http://127.0.0.1:1")
+    yield run("member add")
+    yield run("member add x")
+    yield run("lease grant 900")
+    yield run("put leased/a x --lease {lease}")
+    yield from in_forms("lease timetolive {lease} --keys")
+    yield from in_forms("lease list")
+    yield from in_forms("lease keep-alive --once {lease}")
+    yield from in_forms("lease revoke {lease}")
+    yield run("lease timetolive {lease}")
+    yield run("lease keep-alive {lease}")
+    yield run("lock l -- sh -c 'echo held by $ETCD_LOCK_KEY since $ETCD_LOCK_REV'")
+    yield run("lock l -- sh -c 'exit 7'")
+    yield run("lock l", interrupt=2)
+    yield run("elect e proposal", interrupt=2)
+    yield run("lock")
+    yield run("elect e")
+    yield run("compaction 3")
+    yield run("compaction 3 -w json")
+    yield run("get a --rev 2")
+    yield run("compaction")
+
 SELF_CLEARED = Departure(
     "freed space is found and the alarm lifted without an operator: nothing is left to disarm")
 
