@@ -253,7 +253,8 @@ def compactions():
 
 def leases():
     """`{lease}` is what the server called the lease that was granted last."""
-    yield run("lease grant 0")
+    yield run("lease grant 0")  # the shortest there is, which must not end while others are listed
+    yield run("lease revoke {lease}")
     yield run("lease grant x")
     yield run("lease grant")
     yield run("lease grant 900 -w json")
