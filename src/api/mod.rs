@@ -65,6 +65,7 @@ pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;
 pub use counters::Counters;
 pub use record::methods;
+pub use render::alarm_name;
 pub use server::{Admit, Api, ApiOptions, Listener, MetricsText, Plaintext, Serves, Stay, Task, TlsSource};
 pub use stop::{Stop, Stopping};
 pub use waiting::{AroundNode, Waiting, WaitingNode};

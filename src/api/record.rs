@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,6 +18,7 @@ use tonic::{Code, Status};
 use super::counters::LiveCall;
 use super::errors;
 use super::frames::Frames;
+use super::timer::now;
 use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
 use crate::wire::covey::v1::admin_server;
@@ -93,6 +95,8 @@ pub struct CallRecord {
     place: Option<usize>,
     code: Code,
     sent: Frames,
+    /// When it began, where that is wanted.
+    began: Option<Instant>,
     _live: LiveCall,
 }
 
@@ -106,8 +110,10 @@ impl CallRecord {
         if let Some(place) = place {
             metrics.grpc[place].started.add(1);
         }
+        let is_timed = place.is_some_and(|place| metrics.grpc[place].handling.is_some());
         Self {
             metrics: Arc::clone(metrics),
+            began: is_timed.then(now),
             place,
             code: Code::Cancelled,
             sent: Frames::default(),
@@ -154,6 +160,9 @@ impl Drop for CallRecord {
         if let Some(place) = self.place {
             let method = &self.metrics.grpc[place];
             method.handled(self.code as i32);
+            if let (Some(began), Some(handling)) = (self.began, &method.handling) {
+                handling.observe(now() - began);
+            }
             if self.code == Code::Ok && matches!(method.name.method, "Range" | "RangeStream") {
                 self.metrics.ranges.add(1);
             }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::encounters::Conflicts;
-use crate::api::{MetricsText, version};
+use crate::api::{MetricsText, alarm_name, version};
 use crate::runtime::Handle;
 use crate::telemetry::metrics::{Gauges, Metrics};
 
@@ -14,6 +14,7 @@ pub(super) fn metrics_text(handle: Handle, conflicts: Arc<Conflicts>, metrics: A
     Arc::new(move || {
         let status = handle.status();
         let view = handle.view();
+        let alarms = view.facts().alarms.iter().map(|alarm| (alarm.member, alarm_name(alarm.kind)));
         metrics.render(&Gauges {
             member: status.member,
             server_version: version::SERVER,
@@ -30,6 +31,8 @@ pub(super) fn metrics_text(handle: Handle, conflicts: Arc<Conflicts>, metrics: A
             digest: status.digest,
             revision: view.revision(),
             compacted: view.compacted(),
+            alarms: alarms.collect(),
+            peers: handle.peer_traffic(),
             conflicts: conflicts.list().len() as u64,
         })
     })

@@ -30,6 +30,7 @@ use crate::prng::Prng;
 use crate::runtime::clock::Clock;
 use crate::runtime::{Handle, PeerLink, ServeError};
 use crate::store::Member;
+use crate::telemetry::metrics::PeerTraffic;
 use crate::time::Instant;
 
 /// After so long without a leader the members are asked who else there is, and after so long without an answer the next one is.
@@ -141,6 +142,10 @@ impl PeerLink for Link {
         if let Some(transport) = self.0.upgrade() {
             transport.answer(to, number, answer);
         }
+    }
+
+    fn traffic(&self) -> Vec<PeerTraffic> {
+        self.0.upgrade().map(|transport| transport.traffic()).unwrap_or_default()
     }
 
     fn connected(&self) -> BTreeMap<MemberId, Instant> {

@@ -211,7 +211,8 @@ fn run(config: &ServeConfig, supervisor: &Supervisor) -> Result<End, ServeFailur
         }
         (Opened::Fresh(_), None, None) => unreachable!("a cluster of one was founded"),
     };
-    let metrics = Arc::new(Metrics::new(api::methods()));
+    let metrics = Metrics::new(api::methods());
+    let metrics = Arc::new(if config.metrics.extensive { metrics.extensive() } else { metrics });
     let member = data.content.identity.member;
     let others_vote = data.content.store.meta().conf_state.others_vote(member);
     let (running, identity, tail, lock) =

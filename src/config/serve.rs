@@ -121,6 +121,8 @@ pub struct TlsFiles {
 pub struct MetricsConfig {
     /// Where to listen for it; may be empty. Those with https are served by the certificates of the client listener.
     pub listen_urls: Vec<ListenUrl>,
+    /// How long calls take is among it.
+    pub extensive: bool,
 }
 
 /// The store's part of the configuration.
@@ -320,7 +322,8 @@ fn metrics(reader: &Reader<'_>) -> Result<MetricsConfig, ConfigError> {
     let listen_urls = reader.parse(SettingId::ListenMetricsUrls, |text| {
         if text.is_empty() { Ok(Vec::new()) } else { urls(text, ListenUrl::parse) }
     })?;
-    Ok(MetricsConfig { listen_urls })
+    let detail = reader.parse(SettingId::Metrics, |text| values::choice(text, SettingId::Metrics))?;
+    Ok(MetricsConfig { listen_urls, extensive: detail == "extensive" })
 }
 
 /// The first of these that needs a certificate.

@@ -95,6 +95,8 @@ pub enum SettingId {
     CompactionRetention,
     /// `--listen-metrics-urls`
     ListenMetricsUrls,
+    /// `--metrics`
+    Metrics,
     /// `--log-level`
     LogLevel,
     /// `--log-format`
@@ -211,7 +213,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 44] = [
+pub const SETTINGS: [Setting; 45] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -554,6 +556,14 @@ pub const SETTINGS: [Setting; 44] = [
         Kind::List,
         Fallback::Text(""),
         "Where to answer /metrics, /health, /livez and /readyz as well, and nothing else; http shows them to anyone",
+    ),
+    same(
+        SettingId::Metrics,
+        "metrics",
+        "metrics.detail",
+        Kind::Choice(&["basic", "extensive"]),
+        Fallback::Text("basic"),
+        "Whether /metrics has histograms of how long the calls of each method take, too",
     ),
     same(
         SettingId::LogLevel,

@@ -355,6 +355,19 @@ fn a_long_pause_is_one_election_and_no_storm() {
 }
 
 #[test]
+fn a_leader_knows_when_its_heartbeat_is_late() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let is_late = |cluster: &mut Cluster, id, after| {
+        let due = cluster.raft(id).poll_timeout().unwrap();
+        cluster.raft(id).is_heartbeat_late(due + after)
+    };
+    assert!(!is_late(&mut cluster, leader, HEARTBEAT), "one may be missed");
+    assert!(is_late(&mut cluster, leader, HEARTBEAT + Duration::from_millis(1)));
+    assert!(!is_late(&mut cluster, leader % 3 + 1, ELECTION_TIMEOUT_MAX), "it has none to send");
+}
+
+#[test]
 fn a_start_from_contradicting_disks_is_refused() {
     let start = |edit: fn(&mut Start)| {
         let mut start = start_of(1, conf(&[1], &[]));

@@ -79,6 +79,12 @@ impl Consensus {
         self.count_ticks(now);
     }
 
+    /// Whether this member leads and its heartbeat is due for longer than from one to the next, which is etcd's measure, too.
+    pub fn is_heartbeat_late(&self, now: Instant) -> bool {
+        let leads = self.node.raft.state == StateRole::Leader;
+        leads && self.poll_timeout().is_some_and(|at| now.since(at) > self.pace.heartbeat)
+    }
+
     /// When something happens without a call. `None` for a member without peers: nobody needs its heartbeats.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let raft = &self.node.raft;

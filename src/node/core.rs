@@ -382,6 +382,11 @@ impl Core {
             .min()
     }
 
+    /// Whether this member leads and is late with a heartbeat.
+    pub fn is_heartbeat_late(&self, now: Instant) -> bool {
+        self.consensus.is_heartbeat_late(now)
+    }
+
     /// The next thing to do, until `None`.
     pub fn poll_output(&mut self) -> Option<CoreOutput> {
         while self.outputs.is_empty() && self.advance() {}

@@ -277,7 +277,10 @@ impl Manager {
         self.last_link += 1;
         member.outbox.attach(self.last_link);
         let since = self.shared.clock.now();
-        self.shared.connections().insert(id, Connected { connection: connection.clone(), since });
+        let before = self.shared.connections().insert(id, Connected::new(connection.clone(), since));
+        if let Some(mut before) = before {
+            before.count(&member.outbox.metrics);
+        }
         self.shared.pins.saw(&key, run);
         let dialled = attempt.is_some();
         let link = Link::start(&self.shared, &member.outbox, self.last_link, (connection, greeted, dialled));
@@ -302,7 +305,10 @@ impl Manager {
         member.retired.retain(|retired| retired.id != link);
         let Some(old) = member.link.take_if(|current| current.id == link) else { return };
         member.outbox.detach();
-        self.shared.connections().remove(&id);
+        if let Some(mut lost) = self.shared.connections().remove(&id) {
+            lost.count(&member.outbox.metrics);
+        }
+        member.outbox.metrics.disconnects.add(1);
         if now.since(old.since) >= STABLE {
             member.backoff.reset();
         }

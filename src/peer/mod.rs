@@ -64,13 +64,14 @@ use crate::formation::{Answer, Identity, Question};
 use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
+use crate::telemetry::metrics::PeerTraffic;
 use crate::time::Instant;
 use endpoint::Opened;
 use greet::CLOSED_STOPPING;
 use item::Item;
 use link::end_of_lane;
 use manager::{Input, Manager};
-use outbox::Pushed;
+use outbox::{Outbox, Pushed};
 use reactor::Reactor;
 use shared::{Parts, Shared};
 use trust::{Credentials, Pins};
@@ -240,6 +241,23 @@ impl Transport {
     /// Which members are connected, and since when.
     pub fn connected(&self) -> BTreeMap<MemberId, Instant> {
         self.shared.connections().iter().map(|(id, with)| (*id, with.since)).collect()
+    }
+
+    /// What was counted about each member until now. Each call takes one sample of every round trip, as QUIC knows it at the moment: a timer for that would
+    /// wake a box that has nothing to do.
+    pub fn traffic(&self) -> Vec<PeerTraffic> {
+        let mut connections = self.shared.connections();
+        let outboxes = self.shared.outboxes();
+        let one = |(member, outbox): (&MemberId, &Arc<Outbox>)| {
+            let connected = connections.get_mut(member);
+            let is_connected = connected.is_some();
+            if let Some(connected) = connected {
+                connected.count(&outbox.metrics);
+                outbox.metrics.round_trip.observe(connected.connection.rtt());
+            }
+            PeerTraffic { member: *member, connected: is_connected, metrics: Arc::clone(&outbox.metrics) }
+        };
+        outboxes.iter().map(one).collect()
     }
 
     /// How things are.

@@ -16,6 +16,7 @@ use crate::limits::{
     PEER_APPEND_QUEUE_BYTES_MAX, PEER_CONTROL_MESSAGE_BYTES_MAX, PEER_CONTROL_QUEUE_MAX,
     PEER_FRAME_BYTES_MAX, PEER_PARCELS_MAX, PEER_WRITE_BYTES,
 };
+use crate::telemetry::metrics::PeerMetrics;
 
 /// One of the two ways to a member that items take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ pub(super) type LinkId = u64;
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
     parcels: AtomicU32,
+    pub(super) metrics: Arc<PeerMetrics>,
 }
 
 /// One of the places for parcels on their way to a member.
@@ -142,6 +144,14 @@ impl Outbox {
 
     /// Puts an item into its queue.
     pub(super) fn push(&self, item: Item) -> Pushed {
+        let pushed = self.queue(item);
+        if pushed != Pushed::Waits {
+            self.metrics.sent_failures.add(1);
+        }
+        pushed
+    }
+
+    fn queue(&self, item: Item) -> Pushed {
         let (class, cost) = (item.class(), frame::cost(&item));
         let is_small = cost <= PEER_CONTROL_MESSAGE_BYTES_MAX;
         let mut inner = self.lock();

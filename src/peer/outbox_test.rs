@@ -114,6 +114,7 @@ fn appends_beyond_the_bound_are_dropped_and_reported_once() {
     assert_eq!(outbox.lock().append.bytes, 0);
     let larger_than_a_frame = message(MessageType::MsgAppend, 11, PEER_FRAME_BYTES_MAX);
     assert_eq!(outbox.push(larger_than_a_frame), Pushed::Dropped);
+    assert_eq!(outbox.metrics.sent_failures.value(), 5, "each that was not taken");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::trust::{Credentials, Pins};
 use crate::formation::Identity;
 use crate::ids::{MemberId, PublicKey};
 use crate::runtime::clock::Clock;
+use crate::telemetry::metrics::PeerMetrics;
 use crate::time::Instant;
 
 pub(super) struct Shared {
@@ -45,6 +46,24 @@ pub(super) struct Shared {
 pub(super) struct Connected {
     pub(super) connection: Connection,
     pub(super) since: Instant,
+    /// Bytes sent and received that are counted already.
+    counted: (u64, u64),
+}
+
+impl Connected {
+    /// One that nothing is counted of yet.
+    pub(super) fn new(connection: Connection, since: Instant) -> Self {
+        Self { connection, since, counted: (0, 0) }
+    }
+
+    /// Counts what it has carried since the last time.
+    pub(super) fn count(&mut self, metrics: &PeerMetrics) {
+        let stats = self.connection.stats();
+        let (sent, received) = (stats.udp_tx.bytes, stats.udp_rx.bytes);
+        metrics.sent_bytes.add(sent.saturating_sub(self.counted.0));
+        metrics.received_bytes.add(received.saturating_sub(self.counted.1));
+        self.counted = (sent, received);
+    }
 }
 
 /// What has happened since the start.

@@ -17,6 +17,7 @@ use crate::consensus::Message;
 use crate::ids::MemberId;
 use crate::limits::QUESTIONS_PENDING_MAX;
 use crate::node::{DigestAt, LeaseAnswer, LeaseRequest, Progress, Reach, Roster, TransferMessage};
+use crate::telemetry::metrics::PeerTraffic;
 use crate::time::Instant;
 
 /// The way to the other members. None of it waits, and any of it may be lost.
@@ -31,6 +32,8 @@ pub trait PeerLink: Send + Sync {
     fn answer(&self, to: MemberId, number: u64, answer: Bytes);
     /// Which members are connected, and since when.
     fn connected(&self) -> BTreeMap<MemberId, Instant>;
+    /// What was counted about each, for metrics.
+    fn traffic(&self) -> Vec<PeerTraffic>;
 }
 
 /// The other members.
@@ -128,6 +131,11 @@ impl Handle {
     /// From now on other members are reached by `link`.
     pub fn connect_peers(&self, link: Arc<dyn PeerLink>) {
         self.0.peers.set_link(Some(link));
+    }
+
+    /// What was counted about the way to each other member; nothing where this one is alone.
+    pub fn peer_traffic(&self) -> Vec<PeerTraffic> {
+        self.0.peers.link().map(|link| link.traffic()).unwrap_or_default()
     }
 
     /// Messages of a member; `hold` is dropped once they are handled.

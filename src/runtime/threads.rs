@@ -39,6 +39,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::time::Instant;
 use crate::wal::{LogEntry, Position, WalError};
 
+/// What takes longer to apply is counted as slow; etcd's `--warning-apply-duration`.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
+
 /// How often callers that have waited too long are looked for, while anybody waits.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -200,7 +203,7 @@ struct Standing {
 
 /// The core thread: consensus and nothing else, so that no disk delays it.
 pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
-    let shared = &context.shared;
+    let Context { shared, metrics, .. } = context;
     let mut inputs = Vec::new();
     let mut standing = Standing::default();
     let mut last_sweep = shared.clock.now();
@@ -262,6 +265,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
             }
         }
         if core.poll_timeout().is_some_and(|at| at <= now) {
+            metrics.late_heartbeats.add(u64::from(core.is_heartbeat_late(now)));
             core.handle_timeout(now);
         }
         if now.since(last_sweep) >= SWEEP_INTERVAL {
@@ -283,7 +287,7 @@ fn step(core: &mut Core, now: Instant, messages: Vec<Message>) {
 }
 
 fn carry_out_core(output: CoreOutput, context: &Context, standing: &mut Standing) {
-    let Context { shared, queues, .. } = context;
+    let Context { shared, queues, metrics } = context;
     // A closed queue means that its thread has failed and the process is about to end.
     let log = |job| drop(queues.wal.send(WalInput::Job(job)));
     match output {
@@ -304,9 +308,20 @@ fn carry_out_core(output: CoreOutput, context: &Context, standing: &mut Standing
                 RefusedWhy::TimedOut => ServeError::TimedOut,
                 RefusedWhy::LeaderChanged => ServeError::LeaderChanged,
             };
+            // Who was not let in has failed at nothing.
+            let failed = u64::from(error != ServeError::TooManyRequests);
             match request {
-                Request::Proposal(id) => shared.proposals.answer(id.seq, Err(error)),
-                Request::Read(read) => shared.reads.answer(read.0, Err(error)),
+                Request::Proposal(id) => {
+                    metrics.proposals_failed.add(failed);
+                    shared.proposals.answer(id.seq, Err(error));
+                }
+                Request::Read(read) => {
+                    let is_slow = error == ServeError::TimedOut;
+                    let counter =
+                        if is_slow { &metrics.slow_read_indexes } else { &metrics.read_indexes_failed };
+                    counter.add(failed);
+                    shared.reads.answer(read.0, Err(error));
+                }
             }
         }
         CoreOutput::Send(mut messages) => standing.outbox.append(&mut messages),
@@ -320,7 +335,8 @@ fn publish_status(context: &Context, standing: &mut Standing, new: CoreStatus) {
     let Context { shared, queues, metrics } = context;
     if let Some(lost_at) = standing.succession.note(shared.clock.now(), &new) {
         // What waits since then has not left this member yet, and goes to the new leader.
-        shared.proposals.expire(lost_at, || Err(ServeError::LeaderChanged));
+        let failed = shared.proposals.expire(lost_at, || Err(ServeError::LeaderChanged));
+        metrics.proposals_failed.add(failed as u64);
     }
     let old = &mut standing.status;
     // Before anything that the core puts out after it: a read that still skips its round must not outlive the right to.
@@ -354,6 +370,8 @@ fn sweep(context: &Context, now: Instant) {
     let leases = shared.leases.expire(before(REQUEST_TIMEOUT), || Err(ServeError::TimedOut));
     // Those without an index are the core's, which knows better what to tell them; what is left here waits for the state.
     let reads = shared.reads.expire(before(REQUEST_TIMEOUT + SWEEP_INTERVAL), || Err(ServeError::TimedOut));
+    context.metrics.proposals_failed.add(writes as u64);
+    context.metrics.slow_read_indexes.add(reads as u64);
     if writes + reads + leases > 0 {
         tracing::warn!(writes, reads, leases, "requests timed out");
     }
@@ -385,14 +403,21 @@ fn stop(context: &Context) {
 
 /// The applier thread: the state machine and its views.
 pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(), Fault> {
-    let Context { shared, queues, .. } = context;
+    let Context { shared, queues, metrics } = context;
     let mut inputs = Vec::new();
+    // When the entries came that are being applied.
+    let mut applying: Option<Instant> = None;
     let mut fences: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     loop {
         while let Some(output) = applier.poll_output(shared.clock.now())? {
             carry_out_applier(output, context);
         }
         fences.drain(..).for_each(|pass| pass());
+        if let Some(began) = applying.take()
+            && shared.clock.now().since(began) > SLOW_APPLY
+        {
+            metrics.slow_applies.add(1);
+        }
         let patience = applier.poll_timeout().map(|at| shared.clock.until(at));
         if queues.applier.drain(&mut inputs, patience) == Drained::Closed {
             return Ok(());
@@ -400,7 +425,10 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
         let now = shared.clock.now();
         for input in inputs.drain(..) {
             match input {
-                ApplierInput::Entries(entries) => applier.handle_entries(now, entries),
+                ApplierInput::Entries(entries) => {
+                    applying = Some(now);
+                    applier.handle_entries(now, entries);
+                }
                 ApplierInput::ConfState { index, conf_state } => {
                     applier.apply_conf_state(now, index, conf_state);
                 }
@@ -409,7 +437,8 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 ApplierInput::Installed(base) => {
                     applier.handle_installed(now, base)?;
                     // What was on its way through the leader may be in the state that came, where no answer is.
-                    shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
+                    let failed = shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
+                    metrics.proposals_failed.add(failed as u64);
                 }
                 ApplierInput::FoldWish => applier.handle_fold_wish(now),
                 ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
@@ -489,8 +518,9 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
                 | Outcome::Charter
                 | Outcome::Auth
                 | Outcome::LeaseCheckpoint(_),
-            ) => {}
-            Err(_) => metrics.proposals_failed.add(1),
+            )
+            // It was applied all the same: that there is no such lease, say, is its result.
+            | Err(_) => {}
         }
     }
 }

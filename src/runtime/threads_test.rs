@@ -96,6 +96,8 @@ fn a_read_that_the_core_gives_up_is_told_why() {
             assert_eq!(now(&mut read).await, Some(Err(error)));
         }
     });
+    let Metrics { slow_read_indexes, read_indexes_failed, .. } = &*context.metrics;
+    assert_eq!((slow_read_indexes.value(), read_indexes_failed.value()), (1, 1));
 }
 
 /// Reads that come together cost the core one turn; and the first of them is not waited for.

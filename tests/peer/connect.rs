@@ -102,9 +102,14 @@ fn a_member_that_restarts_at_its_old_port_is_back_without_a_timeout() {
     let address = b.address;
     let connected = || a.transport.connected().get(&MemberId(2)).copied();
     let first = connected().expect("they are a pair");
+    let traffic = || a.transport.traffic().pop().unwrap();
+    let carried = traffic();
+    assert!(carried.connected);
+    assert!(carried.metrics.sent_bytes.value() > 0 && carried.metrics.received_bytes.value() > 0);
     drop(b);
     a.wait_unreachable(2);
     assert_eq!(connected(), None);
+    assert_eq!((traffic().connected, carried.metrics.disconnects.value()), (false, 1));
     let before = Instant::now();
     let again = Node::start_at(next_run, address);
     again.trust(&[a.peer()]);

@@ -53,31 +53,33 @@ impl Gauge {
     }
 }
 
-/// Durations, counted by size: bucket `i` holds those of at most `first × 2ⁱ`, and a last one the rest.
+/// Durations, counted by size.
 #[derive(Debug)]
 pub struct Histogram {
-    first: Duration,
-    /// Not cumulative; the last is for what is beyond all bounds.
+    /// Ascending.
+    bounds: Box<[Duration]>,
+    /// Bucket `i` holds what is at most bound `i` and above the one before. The last is for what is beyond all bounds.
     buckets: Box<[AtomicU64]>,
     sum_nanos: AtomicU64,
 }
 
 impl Histogram {
-    /// An empty one with `bounds` buckets that have a bound.
+    /// An empty one with so many bounds, each twice the one before.
     pub fn new(first: Duration, bounds: usize) -> Self {
         assert!(!first.is_zero() && bounds > 0 && bounds < 32, "bounds must be distinct and representable");
-        let buckets = (0..=bounds).map(|_| AtomicU64::new(0)).collect();
-        Self { first, buckets, sum_nanos: AtomicU64::new(0) }
+        Self::with_bounds(std::iter::successors(Some(first), |bound| Some(*bound * 2)).take(bounds))
+    }
+
+    /// An empty one with these bounds, which ascend.
+    pub fn with_bounds(bounds: impl IntoIterator<Item = Duration>) -> Self {
+        let bounds: Box<[Duration]> = bounds.into_iter().collect();
+        let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { bounds, buckets, sum_nanos: AtomicU64::new(0) }
     }
 
     /// Counts one.
     pub fn observe(&self, duration: Duration) {
-        let mut bound = self.first;
-        let mut bucket = 0;
-        while duration > bound && bucket + 1 < self.buckets.len() {
-            bound *= 2;
-            bucket += 1;
-        }
+        let bucket = self.bounds.iter().position(|bound| duration <= *bound).unwrap_or(self.bounds.len());
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -86,16 +88,12 @@ impl Histogram {
     /// The bounds with how many were counted up to each, ascending. `None` is no bound: its count is of all.
     pub(super) fn cumulative(&self) -> Vec<(Option<Duration>, u64)> {
         let mut total = 0;
-        let last = self.buckets.len() - 1;
-        let buckets = self.buckets.iter().enumerate();
-        buckets
-            .map(|(i, bucket)| {
-                total += bucket.load(Ordering::Relaxed);
-                let bound =
-                    u32::try_from(i).ok().filter(|_| i < last).map(|power| self.first * 2_u32.pow(power));
-                (bound, total)
-            })
-            .collect()
+        let bounds = self.bounds.iter().copied().map(Some).chain([None]);
+        let up_to = |(bound, bucket): (Option<Duration>, &AtomicU64)| {
+            total += bucket.load(Ordering::Relaxed);
+            (bound, total)
+        };
+        bounds.zip(&self.buckets).map(up_to).collect()
     }
 
     /// All that was counted, added up.

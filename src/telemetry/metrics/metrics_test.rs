@@ -1,9 +1,10 @@
 //! The rendered text, read back by a strict reader of the exposition format.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Gauges, GrpcKind, GrpcMethod, Metrics, render};
+use super::{Gauges, GrpcKind, GrpcMethod, Metrics, PeerTraffic, render};
 use crate::ids::{Digest, LogIndex, MemberId, Revision};
 
 const METHODS: [GrpcMethod; 2] = [
@@ -29,6 +30,8 @@ fn gauges() -> Gauges<'static> {
         revision: Revision(5),
         compacted: Revision(3),
         conflicts: 2,
+        alarms: vec![(MemberId(0xab), "NOSPACE")],
+        peers: vec![PeerTraffic { member: MemberId(0xcd), connected: true, metrics: Arc::default() }],
     }
 }
 
@@ -116,14 +119,30 @@ fn read_sample(line: &str) -> (String, Labels, f64) {
     (name.to_owned(), labels, rest.strip_prefix(' ').unwrap().parse().unwrap())
 }
 
+/// A family may have several, which differ in their labels other than the bound.
 fn check_histogram(name: &str, family: &Family) {
-    let buckets: Vec<_> = family.samples.iter().filter(|(suffix, ..)| suffix == "_bucket").collect();
-    let bounds: Vec<f64> = buckets.iter().map(|(_, labels, _)| labels[0].1.parse().unwrap()).collect();
-    assert!(bounds.is_sorted_by(|a, b| a < b) && bounds.last() == Some(&f64::INFINITY), "{name}");
-    assert!(buckets.is_sorted_by(|a, b| a.2 <= b.2), "{name} is not cumulative");
-    let count = family.samples.iter().find(|(suffix, ..)| suffix == "_count").unwrap().2;
-    assert!((buckets.last().unwrap().2 - count).abs() < f64::EPSILON, "{name}");
-    assert_eq!(family.samples.iter().filter(|(suffix, ..)| suffix == "_sum").count(), 1);
+    type Series = (Vec<(f64, f64)>, Option<f64>, usize);
+    let mut all: BTreeMap<Labels, Series> = BTreeMap::new();
+    for (suffix, labels, value) in &family.samples {
+        let mut labels = labels.clone();
+        let bound = (suffix == "_bucket").then(|| labels.pop().unwrap());
+        let (buckets, count, sums) = all.entry(labels).or_default();
+        match (&suffix[..], bound) {
+            ("_bucket", Some((le, bound))) => {
+                assert_eq!(le, "le");
+                buckets.push((bound.parse().unwrap(), *value));
+            }
+            ("_count", _) => *count = Some(*value),
+            _ => *sums += 1,
+        }
+    }
+    for (buckets, count, sums) in all.into_values() {
+        assert!(buckets.is_sorted_by(|a, b| a.0 < b.0), "{name}");
+        assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{name} is not cumulative");
+        let (bound, last) = *buckets.last().unwrap();
+        assert!(bound.is_infinite() && (last - count.unwrap()).abs() < f64::EPSILON, "{name}");
+        assert_eq!(sums, 1, "{name}");
+    }
 }
 
 #[track_caller]
@@ -152,6 +171,11 @@ fn the_text_is_strictly_valid_and_shows_what_was_counted() {
     assert_value(&families, "etcd_mvcc_put_total", "counter", 3.0);
     assert_value(&families, "covey_client_connections", "gauge", 1.0);
     assert_value(&families, "covey_state_digest", "gauge", 9_007_199_254_740_991.0);
+    let peer = |label: &str| vec![(label.to_owned(), "cd".to_owned())];
+    assert_eq!(families["etcd_network_peer_sent_bytes_total"].samples[0].1, peer("To"));
+    assert_eq!(families["etcd_network_peer_received_bytes_total"].samples[0].1, peer("From"));
+    assert_value(&families, "etcd_network_active_peers", "gauge", 1.0);
+    assert_value(&families, "etcd_debugging_server_alarms", "gauge", 1.0);
     assert_value(&families, "covey_state_digest_index", "gauge", 8.0);
     assert_eq!(families["etcd_server_id"].samples[0].1, [("server_id".to_owned(), "ab".to_owned())]);
     let version = &families["etcd_cluster_version"].samples[0].1[0].1;
@@ -206,10 +230,24 @@ fn every_method_is_there_from_the_start_with_every_code() {
 }
 
 #[test]
+fn how_long_calls_take_is_shown_where_it_is_wanted() {
+    assert!(!read(&Metrics::new(METHODS).render(&gauges())).contains_key("grpc_server_handling_seconds"));
+    let metrics = Metrics::new(METHODS).extensive();
+    metrics.grpc[0].handling.as_ref().unwrap().observe(Duration::from_millis(30));
+    let families = read(&metrics.render(&gauges()));
+    let samples = &families["grpc_server_handling_seconds"].samples;
+    let first = samples.iter().find(|(_, _, value)| *value > 0.0).unwrap();
+    assert_eq!(first.1.last().unwrap(), &("le".to_owned(), "0.05".to_owned()));
+    assert_eq!(samples.len(), METHODS.len() * 14);
+}
+
+#[test]
 fn nothing_counted_is_a_valid_text_too() {
     let mut gauges = gauges();
     gauges.cluster_version = None;
     gauges.quota_bytes = None;
+    gauges.alarms.clear();
+    gauges.peers.clear();
     let families = read(&render::render(&Metrics::new(METHODS), &gauges, None));
     assert!(!families.contains_key("etcd_cluster_version") && !families.contains_key("process_open_fds"));
     assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 0.0);

@@ -5,6 +5,7 @@
 
 mod health;
 mod instruments;
+mod peers;
 mod process;
 mod render;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use health::{HealthCheck, HealthCheckMetrics};
 pub use instruments::{Counter, Gauge, Histogram};
+pub use peers::{PeerMetrics, PeerTraffic};
 
 use crate::ids::{Digest, LogIndex, MemberId, Revision};
 
@@ -23,6 +25,8 @@ const DISK_BUCKETS: usize = 14;
 const LEASE_TTL_BUCKET_FIRST: Duration = Duration::from_secs(1);
 /// How many buckets it has.
 const LEASE_TTL_BUCKETS: usize = 24;
+/// The bounds of how long calls take, in milliseconds: Prometheus' own, which etcd has.
+const HANDLING_BOUNDS_MILLIS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
 /// gRPC's status codes are the numbers below this.
 const GRPC_CODES: usize = 17;
 
@@ -35,6 +39,12 @@ pub struct Metrics {
     pub proposals_failed: Counter,
     /// Reads of a read index that ended in an error.
     pub read_indexes_failed: Counter,
+    /// Reads that found no read index, or whose index was not applied, in time.
+    pub slow_read_indexes: Counter,
+    /// Batches of entries that took too long to apply.
+    pub slow_applies: Counter,
+    /// Times that this member led and was late with a heartbeat.
+    pub late_heartbeats: Counter,
     /// How long the log's fdatasync takes.
     pub wal_fsync: Histogram,
     /// Bytes written to the log.
@@ -93,6 +103,9 @@ impl Metrics {
             leader_changes: Counter::default(),
             proposals_failed: Counter::default(),
             read_indexes_failed: Counter::default(),
+            slow_read_indexes: Counter::default(),
+            slow_applies: Counter::default(),
+            late_heartbeats: Counter::default(),
             wal_fsync: Histogram::new(DISK_BUCKET_FIRST, DISK_BUCKETS),
             wal_written_bytes: Counter::default(),
             backend_commit: Histogram::new(DISK_BUCKET_FIRST, DISK_BUCKETS),
@@ -118,6 +131,15 @@ impl Metrics {
             health_checks: Default::default(),
             grpc: methods.into_iter().map(GrpcMethodMetrics::new).collect(),
         }
+    }
+
+    /// The same, and how long calls of each method take: as much text again, so that it has to be wanted (`--metrics extensive`).
+    pub fn extensive(mut self) -> Self {
+        for method in &mut self.grpc {
+            let bounds = HANDLING_BOUNDS_MILLIS.map(Duration::from_millis);
+            method.handling = Some(Histogram::with_bounds(bounds));
+        }
+        self
     }
 
     /// The text of `/metrics` (Prometheus text format 0.0.4): what was counted, the state as of now, and the process.
@@ -159,6 +181,8 @@ pub struct GrpcMethodMetrics {
     pub received: Counter,
     /// Messages sent.
     pub sent: Counter,
+    /// How long calls take, where that is wanted.
+    pub handling: Option<Histogram>,
     handled: [Counter; GRPC_CODES],
 }
 
@@ -169,6 +193,7 @@ impl GrpcMethodMetrics {
             started: Counter::default(),
             received: Counter::default(),
             sent: Counter::default(),
+            handling: None,
             handled: [const { Counter::new() }; GRPC_CODES],
         }
     }
@@ -216,6 +241,10 @@ pub struct Gauges<'a> {
     pub compacted: Revision,
     /// Other clusters that this one cannot become one with.
     pub conflicts: u64,
+    /// The alarms that are raised: whose, and which.
+    pub alarms: Vec<(MemberId, &'static str)>,
+    /// The other members.
+    pub peers: Vec<PeerTraffic>,
 }
 
 #[cfg(test)]

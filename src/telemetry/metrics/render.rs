@@ -6,7 +6,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::process::Process;
-use super::{Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics};
+use super::{Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics, PeerMetrics};
 
 /// The names of gRPC's codes by number, as Go spells them.
 const GRPC_CODE_NAMES: [&str; super::GRPC_CODES] = [
@@ -37,12 +37,15 @@ pub(super) fn render(metrics: &Metrics, gauges: &Gauges<'_>, process: Option<&Pr
     let grpc_lines = metrics.grpc.len() * (super::GRPC_CODES + 3);
     let mut text = Text(String::with_capacity(REST_BYTES + grpc_lines * GRPC_LINE_BYTES));
     server(&mut text, metrics, gauges);
+    troubles(&mut text, metrics, gauges);
     health(&mut text, metrics);
     disk(&mut text, metrics);
     mvcc(&mut text, metrics, gauges);
     leases(&mut text, metrics);
     network(&mut text, metrics);
+    peers(&mut text, gauges);
     grpc(&mut text, &metrics.grpc);
+    handling(&mut text, &metrics.grpc);
     if let Some(process) = process {
         self::process(&mut text, process);
     }
@@ -117,6 +120,32 @@ fn server(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
             "cluster_version",
             version,
         );
+    }
+}
+
+/// What went slower than it should, and what is wrong.
+fn troubles(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
+    text.counter(
+        "etcd_server_slow_read_indexes_total",
+        "Reads that could not be confirmed in time.",
+        &metrics.slow_read_indexes,
+    );
+    text.counter(
+        "etcd_server_slow_apply_total",
+        "Batches of entries that took more than 100 ms to apply.",
+        &metrics.slow_applies,
+    );
+    text.counter(
+        "etcd_server_heartbeat_send_failures_total",
+        "Times that the leader was late with a heartbeat.",
+        &metrics.late_heartbeats,
+    );
+    if !gauges.alarms.is_empty() {
+        let name = "etcd_debugging_server_alarms";
+        text.head(name, "Alarms that are raised: 1 is yes.", "gauge");
+        for (member, alarm) in &gauges.alarms {
+            text.sample(name, &[("server_id", &member.to_string()), ("alarm_type", alarm)], 1);
+        }
     }
 }
 
@@ -243,6 +272,51 @@ fn network(text: &mut Text, metrics: &Metrics) {
     );
 }
 
+/// One line for each other member, whose id is the label as in etcd.
+fn peers(text: &mut Text, gauges: &Gauges<'_>) {
+    type Field = fn(&PeerMetrics) -> &Counter;
+    // Only somebody who has others has something to say of them.
+    if gauges.peers.is_empty() {
+        return;
+    }
+    let families: [(&str, &str, &str, Field); 3] = [
+        ("etcd_network_peer_sent_bytes_total", "Bytes sent to a member.", "To", |peer| &peer.sent_bytes),
+        ("etcd_network_peer_received_bytes_total", "Bytes received from a member.", "From", |peer| {
+            &peer.received_bytes
+        }),
+        (
+            "etcd_network_peer_sent_failures_total",
+            "Messages to a member that were dropped before they were sent.",
+            "To",
+            |peer| &peer.sent_failures,
+        ),
+    ];
+    for (name, help, label, field) in families {
+        text.head(name, help, "counter");
+        for peer in &gauges.peers {
+            text.sample(name, &[(label, &peer.member.to_string())], field(&peer.metrics).value());
+        }
+    }
+    let local = gauges.member.to_string();
+    let name = "etcd_network_active_peers";
+    text.head(name, "Whether a member is connected: 1 is yes.", "gauge");
+    for peer in &gauges.peers {
+        let labels = [("Local", &local[..]), ("Remote", &peer.member.to_string())];
+        text.sample(name, &labels, u8::from(peer.connected));
+    }
+    let name = "etcd_network_disconnected_peers_total";
+    text.head(name, "Connections with a member that were lost.", "counter");
+    for peer in &gauges.peers {
+        let labels = [("Local", &local[..]), ("Remote", &peer.member.to_string())];
+        text.sample(name, &labels, peer.metrics.disconnects.value());
+    }
+    let name = "etcd_network_peer_round_trip_time_seconds";
+    text.head(name, "Round trips to a member, one taken at each scrape.", "histogram");
+    for peer in &gauges.peers {
+        text.buckets(name, &[("To", &peer.member.to_string())], &peer.metrics.round_trip);
+    }
+}
+
 fn grpc(text: &mut Text, methods: &[GrpcMethodMetrics]) {
     type Field = fn(&GrpcMethodMetrics) -> &Counter;
     let families: [(&str, &str, Field); 3] = [
@@ -263,6 +337,18 @@ fn grpc(text: &mut Text, methods: &[GrpcMethodMetrics]) {
         for (code, count) in GRPC_CODE_NAMES.iter().zip(&method.handled) {
             text.sample(name, &[("grpc_code", code), method_name, service, kind], count.value());
         }
+    }
+}
+
+/// How long calls of each method take, where that is wanted.
+fn handling(text: &mut Text, methods: &[GrpcMethodMetrics]) {
+    let name = "grpc_server_handling_seconds";
+    let mut timed = methods.iter().filter_map(|method| Some((method, method.handling.as_ref()?))).peekable();
+    if timed.peek().is_some() {
+        text.head(name, "How long calls took until their answer was whole.", "histogram");
+    }
+    for (method, histogram) in timed {
+        text.buckets(name, &method_labels(method), histogram);
     }
 }
 
@@ -335,16 +421,21 @@ impl Text {
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, help, "histogram");
+        self.buckets(name, &[], histogram);
+    }
+
+    /// One histogram of those that the head before is of.
+    fn buckets(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
         let bucket = format!("{name}_bucket");
         let mut count = 0;
         for (bound, below) in histogram.cumulative() {
             let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
-            self.sample(&bucket, &[("le", &bound)], below);
+            self.sample(&bucket, &[labels, &[("le", &bound)]].concat(), below);
             // The count is the last bucket's, so that the two agree even while others count.
             count = below;
         }
-        self.sample(&format!("{name}_sum"), &[], histogram.sum().as_secs_f64());
-        self.sample(&format!("{name}_count"), &[], count);
+        self.sample(&format!("{name}_sum"), labels, histogram.sum().as_secs_f64());
+        self.sample(&format!("{name}_count"), labels, count);
     }
 }
 
