@@ -52,6 +52,7 @@ pub use transfer::{TransferContent, TransferMessage, TransferMessageError};
 pub use verdict::{Verdict, judge};
 
 use crate::consensus::{Consensus, Pace, Start, StartError};
+use crate::formation::{LOG_NAME, STORE_NAME};
 use crate::ids::MemberId;
 use crate::prng::Prng;
 use crate::store::{Base, StoreError};
@@ -84,7 +85,7 @@ pub struct Recovery {
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// Log and store contradict each other.
-    #[error("the log and the store contradict each other")]
+    #[error("the log ({LOG_NAME}) and the store ({STORE_NAME}) contradict each other")]
     Start(#[from] StartError),
     /// The store cannot be read.
     #[error("the store cannot be read")]
