@@ -271,8 +271,7 @@ async fn move_leader(
         let channel = connect(executor, settings, endpoint).await?;
         let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
         let request = MoveLeaderRequest { target_id: heir };
-        let ask = async { client.move_leader(timed(settings, request)).await.map_err(refused) };
-        let response = within_timeout(settings, ask).await?.into_inner();
+        let response = answered(settings, client.move_leader(timed(settings, request))).await?;
         return Ok(Reply::LeaderMoved { from: status.leader, to: heir, response });
     }
     let given: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.text.as_str()).collect();
@@ -288,6 +287,14 @@ pub fn timed<T>(settings: &ClientSettings, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(settings.command_timeout);
     request
+}
+
+/// The answer of a call, as long as it is waited for.
+pub async fn answered<T>(
+    settings: &ClientSettings,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, CallError> {
+    within_timeout(settings, async { Ok(call.await?.into_inner()) }).await
 }
 
 /// What comes later than the setting allows is not waited for.

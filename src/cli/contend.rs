@@ -21,7 +21,7 @@ use smol::{LocalExecutor, Timer};
 use tonic::Status;
 
 use super::args::{ClientSettings, Parsed, UsageError};
-use super::calls::{CallError, origin, renew, timed, within_timeout};
+use super::calls::{CallError, answered, origin, renew, timed};
 use super::lasting::{LastingError, Line, Work};
 use super::output;
 use super::progress::Progress;
@@ -88,7 +88,7 @@ impl Kind {
 /// Why it is not held, or no more.
 #[derive(Debug, thiserror::Error)]
 pub enum ContendError {
-    /// There is no connection, or the server said no.
+    /// There is no connection, the server said no, nobody reads what is printed, or the command could not be run.
     #[error(transparent)]
     Lasting(#[from] LastingError),
     /// The server did not answer as it should.
@@ -106,17 +106,6 @@ pub enum ContendError {
     /// The system does not tell of interrupts.
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
-    /// Nobody reads what is printed.
-    #[error("cannot write to standard output: {0}")]
-    Output(io::Error),
-    /// The command could not be run.
-    #[error("cannot run {command}: {source}")]
-    Run {
-        /// Its name.
-        command: String,
-        /// What the system says.
-        source: io::Error,
-    },
     /// The command failed. etcdctl's words.
     #[error("{}", told(*.0))]
     Failed(ExitStatus),
@@ -185,8 +174,7 @@ pub fn hold(
         let mut client = LeaseClient::with_origin(channel, origin(&endpoint));
         let request = timed(settings, LeaseGrantRequest { ttl: contest.ttl, id: 0 });
         let ends = Timer::after(whole_seconds(contest.ttl));
-        let ask = async { client.lease_grant(request).await.map_err(CallError::from) };
-        let granted = within_timeout(settings, ask).await?.into_inner();
+        let granted = answered(settings, client.lease_grant(request)).await?;
         // A server may give more time than was asked for, which is not counted on.
         let ttl = whole_seconds(granted.ttl.min(contest.ttl));
         let session = Session { id: granted.id, ttl, expired: contest.kind.expired() };
@@ -246,8 +234,7 @@ impl Session {
         let (channel, endpoint) = first_reachable(executor, settings).await.map_err(CallError::from)?;
         let mut client = LeaseClient::with_origin(channel, origin(&endpoint));
         let request = timed(settings, LeaseRevokeRequest { id: self.id });
-        let ask = async { client.lease_revoke(request).await.map_err(CallError::from) };
-        match within_timeout(settings, ask).await {
+        match answered(settings, client.lease_revoke(request)).await {
             Err(CallError::Refused(status)) if status.message() == NO_LEASE => Ok(()),
             answer => Ok(answer.map(drop)?),
         }
@@ -284,7 +271,7 @@ async fn held(
         program.args(arguments);
         program.env("ETCD_LOCK_KEY", OsString::from_vec(won.key.to_vec()));
         program.env("ETCD_LOCK_REV", won.revision.to_string());
-        let failed = |source| ContendError::Run { command: command.to_string_lossy().into_owned(), source };
+        let failed = |source| LastingError::Run { command: command.to_string_lossy().into_owned(), source };
         let child = program.spawn().map_err(failed)?;
         let status = run(child, lost(kept.as_mut()), signals).await.map_err(failed)?;
         return if status.success() { Ok(()) } else { Err(ContendError::Failed(status)) };
@@ -294,7 +281,7 @@ async fn held(
         if response.kvs.is_empty() {
             return Err(ContendError::Lost);
         }
-        print(&Reply::Range(response, ValuesOnly(false))).map_err(ContendError::Output)?;
+        print(&Reply::Range(response, ValuesOnly(false))).map_err(LastingError::Output)?;
         signals.next().await;
         Ok::<_, ContendError>(())
     };
@@ -381,8 +368,7 @@ async fn get(
     let (channel, endpoint) = first_reachable(executor, settings).await?;
     let mut client = KvClient::with_origin(channel, origin(&endpoint)).max_decoding_message_size(usize::MAX);
     let request = timed(settings, RangeRequest { key, ..RangeRequest::default() });
-    let ask = async { client.range(request).await.map_err(CallError::from) };
-    Ok(within_timeout(settings, ask).await?.into_inner())
+    answered(settings, client.range(request)).await
 }
 
 /// Prints who leads whenever that changes.

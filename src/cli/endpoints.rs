@@ -11,7 +11,7 @@ use smol::LocalExecutor;
 use tonic::Code;
 
 use super::args::{ClientSettings, Endpoint, Parsed, UsageError, endpoint};
-use super::calls::{CallError, origin, timed, within_timeout};
+use super::calls::{CallError, answered, origin, timed};
 use super::client::{Channel, connect};
 use super::progress::Progress;
 use super::reach::{endpoints, first_reachable};
@@ -137,11 +137,8 @@ async fn listed(
 ) -> Result<Vec<Endpoint>, AskError> {
     let (channel, asked) = first_reachable(executor, settings).await.map_err(CallError::from)?;
     let mut client = ClusterClient::with_origin(channel, origin(&asked));
-    let ask = async {
-        let request = timed(settings, MemberListRequest { linearizable: true });
-        client.member_list(request).await.map_err(CallError::from)
-    };
-    let answer = within_timeout(settings, ask).await.map_err(AskError::Members)?.into_inner();
+    let request = timed(settings, MemberListRequest { linearizable: true });
+    let answer = answered(settings, client.member_list(request)).await.map_err(AskError::Members)?;
     let urls = answer.members.iter().flat_map(|member| &member.client_urls);
     urls.map(|url| endpoint(url, asked.tls).map_err(AskError::Endpoint)).collect()
 }
@@ -170,8 +167,7 @@ pub async fn status(
     endpoint: &Endpoint,
 ) -> Result<StatusResponse, CallError> {
     let mut client = maintenance(connect(executor, settings, endpoint).await?, endpoint);
-    let ask = async { client.status(timed(settings, StatusRequest {})).await.map_err(CallError::from) };
-    Ok(within_timeout(settings, ask).await?.into_inner())
+    answered(settings, client.status(timed(settings, StatusRequest {}))).await
 }
 
 async fn hashes(
@@ -201,8 +197,7 @@ async fn hash(
 ) -> Result<HashKvResponse, CallError> {
     let mut client = maintenance(connect(executor, settings, endpoint).await?, endpoint);
     let request = timed(settings, HashKvRequest { revision });
-    let ask = async { client.hash_kv(request).await.map_err(CallError::from) };
-    Ok(within_timeout(settings, ask).await?.into_inner())
+    answered(settings, client.hash_kv(request)).await
 }
 
 /// All at once: one that is away takes its whole timeout.
@@ -247,8 +242,7 @@ async fn healthy(
     let channel = connect(executor, settings, endpoint).await.map_err(|error| error.to_string())?;
     let probe = RangeRequest { key: Bytes::from_static(PROBE), ..RangeRequest::default() };
     let mut client = KvClient::with_origin(channel.clone(), origin(endpoint));
-    let ask = async { client.range(timed(settings, probe)).await.map_err(CallError::from) };
-    match within_timeout(settings, ask).await {
+    match answered(settings, client.range(timed(settings, probe))).await {
         // Whoever is not allowed to read it is told so by a cluster that agrees.
         Err(CallError::Refused(status)) if status.code() == Code::PermissionDenied => {}
         Err(error) => return Err(error.to_string()),
@@ -256,11 +250,10 @@ async fn healthy(
     }
     let mut client = maintenance(channel, endpoint);
     let list = AlarmRequest { action: AlarmAction::Get as i32, ..AlarmRequest::default() };
-    let ask = async { client.alarm(timed(settings, list)).await.map_err(CallError::from) };
-    let Ok(answer) = within_timeout(settings, ask).await else {
+    let Ok(answer) = answered(settings, client.alarm(timed(settings, list))).await else {
         return Err("Unable to fetch the alarm list".to_owned());
     };
-    let alarms = answer.into_inner().alarms;
+    let alarms = answer.alarms;
     if alarms.is_empty() {
         return Ok(());
     }
@@ -299,8 +292,7 @@ async fn defragment_one(
 ) -> Result<(), CallError> {
     let mut client = maintenance(connect(executor, settings, endpoint).await?, endpoint);
     let request = timed(settings, DefragmentRequest {});
-    let ask = async { client.defragment(request).await.map_err(CallError::from) };
-    within_timeout(settings, ask).await.map(drop)
+    answered(settings, client.defragment(request)).await.map(drop)
 }
 
 fn maintenance(channel: Channel, endpoint: &Endpoint) -> MaintenanceClient<Channel> {

@@ -134,7 +134,7 @@ impl From<AskError> for Failure {
 impl From<ContendError> for Failure {
     fn from(error: ContendError) -> Self {
         match error {
-            ContendError::Output(error) => Self::Output(error),
+            ContendError::Lasting(error) => error.into(),
             error => Self::Contend(error),
         }
     }
