@@ -51,6 +51,13 @@ pub enum PermissionKind {
     ReadWrite = 2,
 }
 
+impl PermissionKind {
+    /// The one with this discriminant.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Read, Self::Write, Self::ReadWrite].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
 /// What a role may do with an interval of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {

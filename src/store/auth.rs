@@ -113,12 +113,7 @@ fn role(reader: &mut Reader<'_>) -> Option<(String, Arc<Role>)> {
 }
 
 fn permission(reader: &mut Reader<'_>) -> Option<Permission> {
-    let kind = match reader.u8()? {
-        0 => PermissionKind::Read,
-        1 => PermissionKind::Write,
-        2 => PermissionKind::ReadWrite,
-        _ => return None,
-    };
+    let kind = PermissionKind::from_byte(reader.u8()?)?;
     let mut bytes = || reader.bytes().map(Bytes::copy_from_slice);
     Some(Permission { kind, range: KeyRange::from_wire(bytes()?, bytes()?) })
 }

@@ -105,12 +105,8 @@ impl Reader {
     }
 
     fn permission(&mut self) -> Result<Permission, CodecError> {
-        let kind = match self.byte()? {
-            0 => PermissionKind::Read,
-            1 => PermissionKind::Write,
-            2 => PermissionKind::ReadWrite,
-            kind => return Err(undefined("permission", kind)),
-        };
+        let byte = self.byte()?;
+        let kind = PermissionKind::from_byte(byte).ok_or_else(|| undefined("permission", byte))?;
         Ok(Permission { kind, range: self.range()? })
     }
 }
