@@ -1,7 +1,7 @@
 //! The client API: gRPC and a little HTTP, on one port.
 //!
 //! Owns: everything between a client's bytes and the node's `Handle`. Must never: let a protobuf type further in, decide what the node
-//! must decide, or import `tls`, `telemetry` or `peer`. Built and driven by `app`.
+//! must decide, or import `tls` or `peer`. Built and driven by `app`.
 //!
 //! ```text
 //! server      accept, bound, greet: TLS or not, HTTP/2 or not
