@@ -29,6 +29,12 @@ pub const QUOTA_CLEAR_PERCENT: u64 = 95;
 pub const ALARMS_MAX: usize = 256;
 /// What users, roles and permissions may take in bytes: they are all in memory, and copied at each change.
 pub const AUTH_BYTES_MAX: usize = 1024 * 1024;
+/// The longest name of a user or a role, in bytes: whose an entry is stands in each.
+pub const AUTH_NAME_BYTES_MAX: usize = 256;
+/// Roles of one user: each is looked at for every request. A change that is in the log counts, whatever it makes of this or of the next bound.
+pub const USER_ROLES_MAX: usize = 256;
+/// Permissions of one role: each change of the role goes over all of them, as does what is done with a lease that has keys in so many places.
+pub const ROLE_PERMISSIONS_MAX: usize = 4096;
 
 /// A peer URL is no longer than this: a DNS name and what comes around it.
 pub const PEER_URL_BYTES_MAX: usize = 512;
@@ -38,6 +44,9 @@ pub const REMOVED_MEMBERS_MAX: usize = 64;
 pub const NODE_NAME_BYTES_MAX: usize = 255;
 /// URLs that a node names when it comes in: more addresses than any box has.
 pub const NODE_URLS_MAX: usize = 16;
+/// How long a member is waited for that was let in by nobody's word and has not come, in seconds of running time; then it may be forgotten. Longer than a box
+/// takes that was switched off while it was set up; how long the cluster has run is known up to [`OVERLAP_INTERVAL_SECONDS`].
+pub const AWAITED_SECONDS: u64 = 60 * 60;
 /// Members of a cluster that nodes may come to be by themselves: each is sent all of the log.
 pub const ADMITTED_MEMBERS_MAX: usize = 128;
 /// How long a cluster that formed by itself lets in whoever is on the LAN, in seconds of its running time; who comes in keeps that up for as long again.
@@ -59,6 +68,9 @@ pub const ELAPSED_INTERVAL_SECONDS_MIN: u64 = 5;
 /// How long a node that founded a cluster alone, since it found nobody, holds the first write of a user at most: whoever comes late by that much joins it, and
 /// writes are not lost with a cluster that gives itself up.
 pub const COMMIT_AFTER: Duration = Duration::from_secs(45);
+/// For how long after its end a token is still kept that a node has come in with and has not come yet, in seconds of running time: it asks once more, by the
+/// token alone, if it has lost what it was told.
+pub const TOKEN_KEPT_SECONDS: u64 = TOKEN_SECONDS_MAX;
 /// Tokens that are kept.
 pub const TOKENS_MAX: usize = 64;
 /// Words of members of former clusters that are kept for those that were away; one takes 120 bytes.
@@ -85,6 +97,12 @@ pub const LEARNERS: u64 = 1;
 pub const WAL_SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes of proposals that one WAL batch collects before it is closed; one proposal above it goes alone.
 pub const WAL_BATCH_BYTES: usize = 1024 * 1024;
+/// Below this much room on the disk puts are refused, in bytes: what is on its way by then, two generations with their pages and the log beside them, still fits.
+pub const DISK_LOW_BYTES: u64 = 16 * 1024 * 1024;
+/// What is set aside on the disk for a time when there is no other room, in bytes: deletions and compactions need log and pages, too.
+pub const DISK_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+/// The store writes nothing where there is less room than this, in bytes: a fold that fails half way would end the node.
+pub const FOLD_ROOM_BYTES: u64 = 2 * OVERLAY_BYTES as u64;
 /// The active generation of the overlay is frozen and folded into the store at this many bytes.
 pub const OVERLAY_BYTES: usize = 4 * 1024 * 1024;
 /// A dirty overlay is folded after this much quiet, so that a restart has little to replay.
@@ -253,6 +271,9 @@ pub const VOTERS: usize = 3;
 pub const VOTER_PROBATION: Duration = Duration::from_secs(10);
 /// A voter that was not heard for so long is replaced there: longer than a restart, an update or a change of a cable takes.
 pub const VOTER_ABSENCE_MAX: Duration = Duration::from_mins(10);
+/// A member that a leader has never heard counts as gone after so long, even where half of the members are away: one of those that were away before this leader began
+/// is no part of what has vanished now. Longer than a power cut, as a rule.
+pub const NEVER_HEARD_MAX: Duration = Duration::from_hours(1);
 /// How long a connection with another member must have held before changes of the members count on it (etcd's interval).
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest time to live that a lease may ask for, in seconds (etcd's bound).
@@ -295,6 +316,8 @@ const _: () = {
         ELAPSED_INTERVAL_SECONDS < OVERLAP_INTERVAL_SECONDS
             && OVERLAP_INTERVAL_SECONDS < AUTHORITY_OVERLAP_SECONDS
     );
+    assert!(VOTER_ABSENCE_MAX.as_secs() < NEVER_HEARD_MAX.as_secs());
+    assert!(2 * OVERLAP_INTERVAL_SECONDS <= AWAITED_SECONDS);
     assert!(ADMISSION_SECONDS_MIN < WINDOW_SECONDS_MAX && WINDOW_SECONDS_MAX <= TOKEN_SECONDS_MAX);
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);
     assert!(LEASE_TTL_MIN > 0 && LEASE_TTL_MIN < LEASE_TTL_MAX);

@@ -3,17 +3,27 @@
 use std::env;
 use std::process::ExitCode;
 
-use covey::config::ServeConfig;
+#[cfg(debug_assertions)]
+use covey::command;
+use covey::config::Loaded;
 use covey::{app, cli, telemetry};
 
+/// By which a test has a process play a later build.
+#[cfg(debug_assertions)]
+const PLAYED_COMMANDS: &str = "PLAYED_COMMANDS";
+
 fn main() -> ExitCode {
+    #[cfg(debug_assertions)]
+    if let Some(version) = env::var(PLAYED_COMMANDS).ok().and_then(|version| version.parse().ok()) {
+        command::play(command::CommandVersion(version));
+    }
     cli::run(env::args_os().skip(1), serve)
 }
 
-fn serve(config: ServeConfig) -> ExitCode {
-    if telemetry::init(config.log).is_err() {
+fn serve(loaded: Loaded) -> ExitCode {
+    if telemetry::init(loaded.config.log).is_err() {
         return ExitCode::FAILURE;
     }
     telemetry::install_panic_hook();
-    app::serve(config)
+    app::serve(loaded)
 }

@@ -14,6 +14,8 @@ pub enum Bug {
     AppendAnywhere,
     /// A copy of a data directory, or an older one, is taken for the member itself.
     BelieveCopies,
+    /// Of two clusters that meet the one stays whose member says that it has the lower name, and not the one with the lower id: its members answer by turns.
+    CompareNames,
     /// A member that is on its way out of the configuration is told nothing more.
     CutOffLeaving,
     /// A lease's deadline of an earlier leader's term ends it.

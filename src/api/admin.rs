@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
+use super::credentials::Credentials;
 use super::dispatch::Whence;
-use super::node::Node;
+use super::node::{Freshness, Node};
 use super::render;
 use super::yielding::YieldRefusal;
 use crate::command::{self, CharterCommand, ClientKey, TokenId};
 use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
 use crate::ids::{ClusterId, PublicKey};
-use crate::mvcc::Facts;
+use crate::mvcc::{Facts, View};
+use crate::node::Reach;
 use crate::runtime::clock::entropy;
 use crate::store::{Charter, Member};
 use crate::telemetry::LogLevel;
@@ -40,6 +42,23 @@ pub enum ComesIn {
     ByNothing,
 }
 
+/// Bytes that were written to the data directory, by what for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskWritten {
+    /// For the log.
+    pub log: u64,
+    /// For the state.
+    pub store: u64,
+    /// For a state that came from another member.
+    pub transfer: u64,
+    /// For all else.
+    pub other: u64,
+    /// Revisions that were applied meanwhile.
+    pub revisions: u64,
+    /// In the last hour in which nobody wrote.
+    pub idle_hour: Option<u64>,
+}
+
 /// What only the process around the node knows and can do.
 pub trait Host: Send + Sync {
     /// How nodes come in.
@@ -48,6 +67,8 @@ pub trait Host: Send + Sync {
     fn up(&self) -> Duration;
     /// In which parts the box is other hardware than at the last start, if it is.
     fn other_hardware(&self) -> Option<String>;
+    /// What was written to the data directory since the start.
+    fn disk_written(&self) -> DiskWritten;
     /// The nodes that have asked to be let in, and that nothing lets in.
     fn pending(&self) -> Vec<PendingNode>;
     /// The other clusters that this one cannot become one with.
@@ -135,11 +156,42 @@ impl AdminService {
         Ok(())
     }
 
-    async fn cluster(&self) -> Result<pb::Cluster, Status> {
+    /// A state that whoever asks may be shown, since they may be in that very state.
+    async fn shown<T>(&self, request: &Request<T>, view: Arc<View>) -> Result<Arc<View>, Status> {
+        if whence(request) == Whence::Here {
+            return Ok(view);
+        }
+        let (view, _) = self.node.permitted(&Credentials::of_call(request), view, |_| true).await?;
+        Ok(view)
+    }
+
+    /// All that there is to see, for whoever finds out by itself what of it may be shown.
+    pub async fn all(&self) -> Result<pb::StatusResponse, Status> {
+        let reach = self.node.handle().reach().await?;
+        Ok(self.describe(&reach, self.node.handle().view().facts()))
+    }
+
+    fn describe(&self, reach: &Reach, facts: &Facts) -> pb::StatusResponse {
+        let cluster = self.cluster(reach, facts);
+        let own = cluster.members.iter().find(|member| member.id == cluster.member);
+        let (name, fingerprint) =
+            own.map(|own| (own.name.clone(), own.fingerprint.clone())).unwrap_or_default();
+        pb::StatusResponse {
+            name,
+            fingerprint,
+            up_seconds: self.host.up().as_secs(),
+            cluster: Some(cluster),
+            waits_for: String::new(),
+            seen: self.strangers(facts),
+            other_hardware: self.host.other_hardware().unwrap_or_default(),
+            disk_short: self.node.handle().is_disk_short(),
+            disk_written: Some(disk_written(self.host.disk_written())),
+        }
+    }
+
+    fn cluster(&self, reach: &Reach, facts: &Facts) -> pb::Cluster {
         let handle = self.node.handle();
-        let reach = handle.reach().await?;
-        let (status, view) = (handle.status(), handle.view());
-        let facts = view.facts();
+        let status = handle.status();
         let Charter { automatic, committed, dissolved, .. } = *facts.charter;
         let member = |member: &Member| {
             let is_reached = member.id() == reach.me || reach.connected.contains_key(&member.id());
@@ -151,12 +203,13 @@ impl AdminService {
                 reached: is_reached,
                 peer_urls: member.attributes.peer_urls.clone(),
                 client_urls: member.attributes.client_urls.clone(),
+                understands: member.attributes.understands.0.into(),
             }
         };
         let left = facts.charter.outdated().map(|(_, seconds)| seconds);
         let (outdated, lost): (Vec<u64>, Vec<u64>) = left.partition(|seconds| *seconds > 0);
         let alarm = |alarm: &command::Alarm| render::alarm_name(alarm.kind).to_owned();
-        Ok(pb::Cluster {
+        pb::Cluster {
             id: status.cluster.0,
             member: status.member.0,
             leader: status.leader.map_or(0, |leader| leader.0),
@@ -176,7 +229,8 @@ impl AdminService {
             outdated_clients: outdated.len() as u64,
             outdated_seconds: outdated.into_iter().min().unwrap_or(0),
             lost_clients: lost.len() as u64,
-        })
+            commands: facts.commands.0.into(),
+        }
     }
 
     /// The authority that clients are to know servers by. While another one is about to take its place, nobody is given it who would have to come again.
@@ -246,22 +300,22 @@ impl AdminService {
     }
 }
 
+fn disk_written(written: DiskWritten) -> pb::DiskWritten {
+    let DiskWritten { log, store, transfer, other, revisions, idle_hour } = written;
+    let (idle_hour_known, idle_hour) = (idle_hour.is_some(), idle_hour.unwrap_or_default());
+    pb::DiskWritten { log, store, transfer, other, revisions, idle_hour_known, idle_hour }
+}
+
 #[tonic::async_trait]
 impl Admin for AdminService {
-    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        let cluster = self.cluster().await?;
-        let own = cluster.members.iter().find(|member| member.id == cluster.member);
-        let (name, fingerprint) =
-            own.map(|own| (own.name.clone(), own.fingerprint.clone())).unwrap_or_default();
-        Ok(Response::new(pb::StatusResponse {
-            name,
-            fingerprint,
-            up_seconds: self.host.up().as_secs(),
-            cluster: Some(cluster),
-            waits_for: String::new(),
-            seen: self.strangers(self.node.handle().view().facts()),
-            other_hardware: self.host.other_hardware().unwrap_or_default(),
-        }))
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let handle = self.node.handle();
+        let reach = handle.reach().await?;
+        let view = self.shown(&request, handle.view()).await?;
+        Ok(Response::new(self.describe(&reach, view.facts())))
     }
 
     async fn token_create(
@@ -285,10 +339,10 @@ impl Admin for AdminService {
 
     async fn token_list(
         &self,
-        _: Request<pb::TokenListRequest>,
+        request: Request<pb::TokenListRequest>,
     ) -> Result<Response<pb::TokenListResponse>, Status> {
-        self.node.handle().read_barrier().await?;
-        let view = self.node.handle().view();
+        let view = self.node.view(Freshness::Linearizable).await?;
+        let view = self.shown(&request, view).await?;
         let charter = &view.facts().charter;
         let token = |token: &crate::store::Token| pb::Token {
             id: hex(&token.id.0),
@@ -391,10 +445,10 @@ impl Admin for AdminService {
 
     async fn client_list(
         &self,
-        _: Request<pb::ClientListRequest>,
+        request: Request<pb::ClientListRequest>,
     ) -> Result<Response<pb::ClientListResponse>, Status> {
-        self.node.handle().read_barrier().await?;
-        let view = self.node.handle().view();
+        let view = self.node.view(Freshness::Linearizable).await?;
+        let view = self.shown(&request, view).await?;
         let charter = &view.facts().charter;
         let client = |one: &crate::store::Client| {
             let left = charter.trust_left(one);
@@ -436,11 +490,15 @@ impl Admin for AdminService {
     }
 }
 
+fn whence<T>(request: &Request<T>) -> Whence {
+    request.extensions().get().copied().unwrap_or(Whence::Elsewhere)
+}
+
 /// Only the operator of this machine, on it, gets further than this.
 fn require_here<T>(request: &Request<T>) -> Result<(), Status> {
-    match request.extensions().get() {
-        Some(Whence::Here) => Ok(()),
-        Some(Whence::Elsewhere) | None => Err(Status::permission_denied(
+    match whence(request) {
+        Whence::Here => Ok(()),
+        Whence::Elsewhere => Err(Status::permission_denied(
             "covey: this is for the operator of a box: on one of the cluster's boxes, as its endpoint, use 127.0.0.1 without TLS",
         )),
     }

@@ -16,6 +16,7 @@ use tonic::Status;
 use super::answers::{Held, Outbox};
 use super::calls::Deadline;
 use super::errors;
+use super::gateway;
 use super::record::CallRecord;
 use crate::limits::ANSWER_PIECE_BYTES;
 
@@ -49,6 +50,8 @@ enum Kind {
         /// The call counts as live until its last message is handed over.
         record: CallRecord,
     },
+    /// The messages of a call as JSON, which counts what it takes by itself.
+    Json(Box<gateway::Answer>),
 }
 
 impl Body {
@@ -67,6 +70,11 @@ impl Body {
         Self::new(Kind::Call { messages, deadline, leaderless, record })
     }
 
+    /// The messages of a call as JSON.
+    pub fn of_json(answer: gateway::Answer) -> Self {
+        Self::new(Kind::Json(Box::new(answer)))
+    }
+
     fn new(kind: Kind) -> Self {
         Self { kind, outbox: None, counted_elsewhere: false, rest: None }
     }
@@ -79,6 +87,11 @@ impl Body {
     /// Its bytes count elsewhere, for as long as they are held: here it is only looked whether they are taken.
     pub fn counted_elsewhere(self) -> Self {
         Self { counted_elsewhere: true, ..self }
+    }
+
+    /// Whether its bytes count elsewhere.
+    pub fn is_counted_elsewhere(&self) -> bool {
+        self.counted_elsewhere
     }
 
     /// The next piece of what is at hand.
@@ -102,6 +115,9 @@ impl http_body::Body for Body {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let next = ready!(this.kind.poll_frame(cx));
+        if matches!(this.kind, Kind::Json(_)) {
+            return Poll::Ready(next);
+        }
         match (next, &this.outbox) {
             (Some(Ok(frame)), Some(outbox)) if frame.data_ref().is_some_and(|data| !data.is_empty()) => {
                 let Ok(data) = frame.into_data() else { unreachable!("it was looked at") };
@@ -123,7 +139,7 @@ impl http_body::Body for Body {
                 let rest = self.rest.as_ref().map_or(0, |(rest, _)| rest.len());
                 SizeHint::with_exact((bytes.len() + rest) as u64)
             }
-            Kind::Call { .. } => SizeHint::default(),
+            Kind::Call { .. } | Kind::Json(_) => SizeHint::default(),
         }
     }
 }
@@ -142,6 +158,7 @@ impl Kind {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match self {
+            Kind::Json(answer) => answer.poll_frame(cx),
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Call { messages, deadline, leaderless, record } => {
@@ -175,6 +192,7 @@ impl Kind {
         match self {
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Call { messages, .. } => http_body::Body::is_end_stream(messages),
+            Kind::Json(_) => false,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::credentials::Credentials;
 use super::node::{Freshness, Node, not_in_kind};
 use super::{errors, parse, render};
 use crate::command::{MemberCommand, Outcome};
@@ -50,7 +51,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let view = self.node.view(Freshness::from_wire(!request.into_inner().linearizable)).await?;
+        let (view, _) = self.node.permitted(&credentials, view, |_| true).await?;
         // Headers of this service leave the revision out.
         let header = self.node.header(Revision(0));
         let members = render::members(view.facts());
@@ -61,11 +64,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let pb::MemberAddRequest { peer_urls: urls, is_learner } = request.into_inner();
         let (strict, learners_max) = (self.rules.strict, self.rules.learners_max);
         let peer_urls = parse::peer_urls(urls)?;
         let command = MemberCommand::Add { peer_urls, votes: !is_learner, strict, learners_max };
-        let (id, members) = self.change(command, |_, _| true).await?;
+        let (id, members) = self.change(&credentials, command, |_, _| true).await?;
         let member = members.iter().find(|member| member.id == id.0).cloned();
         let header = Some(self.node.header(Revision(0)));
         Ok(Response::new(pb::MemberAddResponse { header, member, members }))
@@ -75,9 +79,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let command =
             MemberCommand::Remove { id: MemberId(request.into_inner().id), strict: self.rules.strict };
-        let (_, members) = self.change(command, |facts, id| !facts.conf_state.names(id)).await?;
+        let (_, members) =
+            self.change(&credentials, command, |facts, id| !facts.conf_state.names(id)).await?;
         Ok(Response::new(pb::MemberRemoveResponse { header: Some(self.node.header(Revision(0))), members }))
     }
 
@@ -85,9 +91,10 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let pb::MemberUpdateRequest { id, peer_urls: urls } = request.into_inner();
         let command = MemberCommand::Update { id: MemberId(id), peer_urls: parse::peer_urls(urls)? };
-        let (_, members) = self.change(command, |_, _| true).await?;
+        let (_, members) = self.change(&credentials, command, |_, _| true).await?;
         Ok(Response::new(pb::MemberUpdateResponse { header: Some(self.node.header(Revision(0))), members }))
     }
 
@@ -95,6 +102,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let id = MemberId(request.into_inner().id);
         let learns = |member: &Member| member.id() == id && !member.votes;
         if self.node.handle().view().facts().members.iter().any(learns) {
@@ -105,7 +113,8 @@ impl Cluster for ClusterService {
             })?;
         }
         let command = MemberCommand::Promote { id, strict: self.rules.strict };
-        let (_, members) = self.change(command, |facts, id| facts.conf_state.voters.contains(&id)).await?;
+        let (_, members) =
+            self.change(&credentials, command, |facts, id| facts.conf_state.voters.contains(&id)).await?;
         Ok(Response::new(pb::MemberPromoteResponse { header: Some(self.node.header(Revision(0))), members }))
     }
 }
@@ -115,10 +124,17 @@ impl ClusterService {
     /// all members after it.
     async fn change(
         &self,
+        credentials: &Credentials,
         command: MemberCommand,
         followed: impl Fn(&Facts, MemberId) -> bool,
     ) -> Result<(MemberId, Vec<pb::Member>), Status> {
         let handle = self.node.handle();
+        let known = if handle.view().facts().auth.enabled {
+            Some(self.node.root(credentials).await?)
+        } else {
+            // Whether that is so still takes a majority, and where there is none it is said that this is why.
+            None
+        };
         let reach = handle.reach().await?;
         let view = handle.view();
         // The state decides this again. Here it comes first, as with etcd, so that clients are told of members that are missing before they are told
@@ -128,7 +144,11 @@ impl ClusterService {
             return Err(errors::unhealthy_cluster());
         }
         drop(view);
-        let applied = handle.change_members(command).await?;
+        let caller = match known {
+            Some(caller) => caller,
+            None => self.node.root(credentials).await?,
+        };
+        let applied = handle.change_members_for(caller, command).await?;
         let outcome = applied.outcome?;
         let Outcome::Member(id) = outcome else { not_in_kind(&outcome) };
         handle.until_facts(|facts| followed(facts, id)).await?;

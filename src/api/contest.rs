@@ -12,16 +12,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::{Code, Status};
 
+use super::credentials::Credentials;
 use super::errors;
+use super::logins::Permits;
 use super::node::{Freshness, Node, READ_PORTION, not_in_kind};
 use super::stop::Stopping;
+use super::watch_permits::Permit;
+use crate::auth::ROOT;
 use crate::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseChange, Op,
+    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseChange, Op,
     OpResult, Outcome, Put, Range, Sort, SortOrder, SortTarget, Txn, TxnResult,
 };
 use crate::ids::{LeaseId, Revision};
 use crate::mvcc::{Allowance, View};
-use crate::runtime::{Handle, Watching};
+use crate::runtime::Watching;
 use crate::watch::{CreateRequest, Filters, Message, Request};
 
 /// Whoever waits keeps the name in memory, for as long as it likes.
@@ -34,12 +38,26 @@ const LEASE_TTL: i64 = 60;
 pub struct Contest {
     node: Node,
     stopping: Stopping,
+    /// Whoever is in it acts by these.
+    credentials: Credentials,
     prefix: Bytes,
+}
+
+/// Whose a name is.
+pub struct Owner {
+    /// The owner's key; `None` where there is no owner.
+    pub kv: Option<KeyValue>,
+    /// The revision of the state that says so.
+    pub revision: Revision,
+    /// By what that was told; `None` where nobody has to be anybody.
+    pub permit: Option<Permit>,
 }
 
 /// A contender that waits. Dropped before it is its turn, it leaves.
 pub struct Contender {
-    handle: Handle,
+    node: Node,
+    /// Who it is for; its token may end while it waits.
+    user: Option<String>,
     /// Its key.
     pub key: Bytes,
     /// The revision that created the key: its place.
@@ -52,12 +70,17 @@ pub struct Contender {
 }
 
 impl Contest {
-    /// The contest for `name`; waits in it end when the end is announced.
-    pub fn new(node: Node, stopping: Stopping, name: &[u8]) -> Result<Self, Status> {
+    /// The contest for `name`, as somebody sees it; waits in it end when the end is announced.
+    pub fn new(
+        node: Node,
+        stopping: Stopping,
+        credentials: Credentials,
+        name: &[u8],
+    ) -> Result<Self, Status> {
         if name.len() > NAME_BYTES_MAX {
             return Err(errors::name_too_long());
         }
-        Ok(Self { node, stopping, prefix: [name, b"/"].concat().into() })
+        Ok(Self { node, stopping, credentials, prefix: [name, b"/"].concat().into() })
     }
 
     /// All contenders.
@@ -81,20 +104,22 @@ impl Contest {
             success: vec![says(&key, value, lease)],
             failure: vec![Op::Range(Range::all(KeyRange::single(key.clone())))],
         };
-        let (revision, result) = run(&self.node, txn).await?;
+        let (revision, result) = run(&self.node, &self.credentials, txn).await?;
         let found = match result.responses.into_iter().next() {
             Some((_, OpResult::Range(mut found))) => found.kvs.pop(),
             _ => None,
         };
         let place = found.as_ref().map_or(revision, |kv| kv.create_revision);
-        let handle = self.node.handle().clone();
+        let node = self.node.clone();
+        let user =
+            node.caller(&self.credentials, &node.handle().view()).ok().flatten().map(|caller| caller.user);
         // Who was in before may have its turn already, or wait by another call.
         let leaves = found.is_none();
-        Ok(Contender { handle, key, place, found, entered: revision, leaves })
+        Ok(Contender { node, user, key, place, found, entered: revision, leaves })
     }
 
     /// Waits until nobody is before `contender`. Answers the revision at which that was seen; `None` when it has lost its own place meanwhile,
-    /// with its lease or by somebody's deletion.
+    /// with its lease or by somebody's deletion. Whoever may not contend any more by then has waited in vain.
     pub async fn turn(&self, contender: &mut Contender) -> Result<Option<Revision>, Status> {
         let mut waited = false;
         loop {
@@ -104,6 +129,7 @@ impl Contest {
                 .node
                 .view(if waited { Freshness::Linearizable } else { Freshness::Serializable })
                 .await?;
+            let view = self.contending(view, &contender.key).await?;
             let revision = view.revision();
             let mine = view.range(&Range::all(KeyRange::single(contender.key.clone())))?;
             if mine.kvs.first().is_none_or(|kv| kv.create_revision != contender.place) {
@@ -122,11 +148,31 @@ impl Contest {
         }
     }
 
-    /// Who owns the name, and the revision of the state that says so.
-    pub async fn owner(&self) -> Result<(Revision, Option<KeyValue>), Status> {
+    /// Who owns the name.
+    pub async fn owner(&self) -> Result<Owner, Status> {
         let view = self.node.view(Freshness::Linearizable).await?;
+        let (view, permit) = self.readable(view).await?;
         let revision = view.revision();
-        Ok((revision, self.first(view, one_by(self.range(), SortOrder::Ascend)).await?))
+        let kv = self.first(view, one_by(self.range(), SortOrder::Ascend)).await?;
+        Ok(Owner { kv, revision, permit })
+    }
+
+    /// A view in which all contenders may be read, and by what.
+    async fn readable(&self, view: Arc<View>) -> Result<(Arc<View>, Option<Permit>), Status> {
+        let range = self.range();
+        let permitted =
+            self.node.permitted(&self.credentials, view, |permits| permits.access.may_read(&range));
+        let (view, caller) = permitted.await.map_err(|status| as_told(&status))?;
+        let permit = caller.map(|caller| Permit::new(&self.credentials, caller, range, &view));
+        Ok((view, permit))
+    }
+
+    /// A view in which the caller may contend by this key. etcd asks only whether the key may still be read.
+    async fn contending(&self, view: Arc<View>, key: &Bytes) -> Result<Arc<View>, Status> {
+        let (all, own) = (self.range(), KeyRange::single(key.clone()));
+        let permits = |permits: Permits<'_>| permits.access.may_read(&all) && permits.access.may_write(&own);
+        let permitted = self.node.permitted(&self.credentials, view, permits).await;
+        permitted.map(|(view, _)| view).map_err(|status| as_told(&status))
     }
 
     /// The first key of a range of any size.
@@ -177,10 +223,22 @@ impl Contender {
 }
 
 impl Drop for Contender {
-    /// A client that has gone away is not to be waited for. Should this be lost, the lease ends it.
+    /// A client that has gone away is not to be waited for, nor is one that may do nothing any more: what this call has put in and nobody has written since, the server itself takes back, hence as
+    /// root, who is always there. A key that was there before goes only where its user may delete it. Should this be lost, the lease ends it.
     fn drop(&mut self) {
         if self.leaves {
-            self.handle.propose_unheard(Command::Txn(leave(&self.key, self.place)));
+            let handle = self.node.handle();
+            let view = handle.view();
+            let auth = &view.facts().auth;
+            let mut txn = leave(&self.key, self.place);
+            let user = if self.found.is_none() {
+                txn.compare.push(written_at(&self.key, self.place));
+                ROOT.to_owned()
+            } else {
+                self.user.take().unwrap_or_default()
+            };
+            let caller = auth.enabled.then_some(Caller { user, revision: auth.revision });
+            handle.propose_unheard(caller, Command::Txn(txn));
         }
     }
 }
@@ -199,27 +257,34 @@ pub fn leave(key: &Bytes, place: Revision) -> Txn {
 
 /// Whether the key was created by this revision; 0 is whether there is none.
 pub fn created_at(key: &Bytes, revision: Revision) -> Compare {
-    Compare {
-        range: KeyRange::single(key.clone()),
-        result: CompareResult::Equal,
-        target: CompareTarget::Create(revision.0),
-    }
+    equal(key, CompareTarget::Create(revision.0))
+}
+
+/// Whether the key was written last by this revision.
+fn written_at(key: &Bytes, revision: Revision) -> Compare {
+    equal(key, CompareTarget::Mod(revision.0))
+}
+
+fn equal(key: &Bytes, target: CompareTarget) -> Compare {
+    Compare { range: KeyRange::single(key.clone()), result: CompareResult::Equal, target }
 }
 
 /// Applies a transaction.
-pub async fn run(node: &Node, txn: Txn) -> Result<(Revision, TxnResult), Status> {
-    let (revision, outcome) = node.propose(Command::Txn(txn)).await.map_err(|status| as_told(&status))?;
+pub async fn run(node: &Node, credentials: &Credentials, txn: Txn) -> Result<(Revision, TxnResult), Status> {
+    let proposed = node.propose(credentials, Command::Txn(txn)).await;
+    let (revision, outcome) = proposed.map_err(|status| as_told(&status))?;
     let Outcome::Txn(result) = outcome else { not_in_kind(&outcome) };
     Ok((revision, result))
 }
 
 /// The lease to contend with: the caller's own, or one that is made for it.
-pub async fn lease_of(node: &Node, lease: i64) -> Result<LeaseId, Status> {
+pub async fn lease_of(node: &Node, credentials: &Credentials, lease: i64) -> Result<LeaseId, Status> {
     let lease = LeaseId(lease);
     if lease != LeaseId::NONE {
         return Ok(lease);
     }
-    let (id, applied) = node.handle().grant_lease(LeaseId::NONE, LEASE_TTL).await?;
+    let granted = node.grant_lease(credentials, LeaseId::NONE, LEASE_TTL).await;
+    let (id, applied) = granted.map_err(|status| as_told(&status))?;
     applied.outcome.map_err(|rejection| as_told(&rejection.into()))?;
     Ok(id)
 }

@@ -6,6 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use tonic::Status;
+
+use super::errors;
+use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
+
 /// Connections at a time for those who look whether the node is well, where they have a port of their own: clients leave them their places.
 const PROBES_MAX: usize = 32;
 
@@ -40,6 +45,34 @@ impl CallsOfOne {
 pub struct LiveCall {
     _of_all: Live,
     _of_one: Live,
+}
+
+/// Bytes of one request that is not complete, among those of all.
+#[derive(Debug)]
+pub struct Arriving {
+    bytes: usize,
+    of_all: Arc<AtomicUsize>,
+}
+
+impl Arriving {
+    /// Nothing has come yet.
+    pub(super) fn new(of_all: &Arc<AtomicUsize>) -> Self {
+        Self { bytes: 0, of_all: Arc::clone(of_all) }
+    }
+
+    /// So many bytes are there now; an error if that is too much together with those of all the others.
+    pub(super) fn set(&mut self, bytes: usize) -> Result<(), Status> {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.of_all.fetch_sub(before, Ordering::Relaxed);
+        let all = self.of_all.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > REQUESTS_ARRIVING_BYTES_MAX { Err(errors::too_much_arriving()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.of_all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Something that counts for as long as it lives.

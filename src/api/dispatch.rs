@@ -16,24 +16,27 @@ use tower_service::Service as _;
 
 use super::admin::AdminService;
 use super::answers::Outbox;
+use super::auth::AuthService;
 use super::body::{Body, CountedElsewhere, Leaderless};
 use super::calls::{Deadline, Spawner};
 use super::cluster::ClusterService;
 use super::counters::CallsOfOne;
+use super::credentials::{Asker, Credentials};
 use super::election::ElectionService;
 use super::health::HealthService;
 use super::kv::KvService;
 use super::lease::LeaseService;
 use super::lock::LockService;
 use super::maintenance::MaintenanceService;
-use super::node::Node;
-use super::record::{CallRecord, RequestBody};
+use super::record::{CallRecord, RequestBody, Source};
+use super::reflection::{self, ReflectionService};
 use super::server::{Serves, Shared};
 use super::timer::now;
 use super::watch::WatchService;
-use super::{errors, http as plain};
+use super::{errors, gate, http as plain, page, record};
 use crate::runtime::ServeError;
 use crate::wire::covey::v1::admin_server::{self, AdminServer};
+use crate::wire::etcdserverpb::auth_server::{self, AuthServer};
 use crate::wire::etcdserverpb::cluster_server::{self, ClusterServer};
 use crate::wire::etcdserverpb::kv_server::{self, KvServer};
 use crate::wire::etcdserverpb::lease_server::{self, LeaseServer};
@@ -49,20 +52,24 @@ const CALLS_LEFT_TO_EACH: usize = 16;
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What a learner serves too (API reference, section 4); of ranges only the serializable ones, which `kv` sees to.
-const FOR_LEARNERS: [(&str, &str); 5] = [
+const FOR_LEARNERS: [(&str, &str); 7] = [
     (kv_server::SERVICE_NAME, "Range"),
     (maintenance_server::SERVICE_NAME, "Status"),
     (maintenance_server::SERVICE_NAME, "Snapshot"),
     // Of what is wrong with it, too.
     (admin_server::SERVICE_NAME, "Status"),
     (admin_server::SERVICE_NAME, "LogLevel"),
+    (reflection::V1, reflection::METHOD),
+    (reflection::V1ALPHA, reflection::METHOD),
 ];
 
 /// What is answered without a state, too.
-const FOR_EVERYBODY: [(&str, &str); 3] = [
+const FOR_EVERYBODY: [(&str, &str); 5] = [
     (maintenance_server::SERVICE_NAME, "Status"),
     (admin_server::SERVICE_NAME, "Status"),
     (admin_server::SERVICE_NAME, "LogLevel"),
+    (reflection::V1, reflection::METHOD),
+    (reflection::V1ALPHA, reflection::METHOD),
 ];
 
 /// The gRPC services that are offered. A call of any other is answered as unknown.
@@ -77,6 +84,8 @@ pub struct Services {
     pub cluster: ClusterServer<ClusterService>,
     /// `etcdserverpb.Maintenance`.
     pub maintenance: MaintenanceServer<MaintenanceService>,
+    /// `etcdserverpb.Auth`.
+    pub auth: AuthServer<AuthService>,
     /// `v3lockpb.Lock`.
     pub lock: LockServer<LockService>,
     /// `v3electionpb.Election`.
@@ -85,6 +94,8 @@ pub struct Services {
     pub health: HealthServer<HealthService>,
     /// `covey.v1.Admin`.
     pub admin: AdminServer<AdminService>,
+    /// `grpc.reflection.v1.ServerReflection`, where it is among the methods that are counted.
+    pub reflection: ReflectionService,
 }
 
 /// Where a connection comes from, as far as that gives rights. Each call carries it among its extensions.
@@ -97,6 +108,17 @@ pub enum Whence {
     Elsewhere,
 }
 
+/// What a client has shown in its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// There was none: it speaks in plain text.
+    Plain,
+    /// No certificate.
+    Nothing,
+    /// A certificate that the listener takes.
+    Certificate,
+}
+
 /// One connection, as its requests see it.
 pub struct Connection {
     /// The server.
@@ -107,8 +129,14 @@ pub struct Connection {
     pub counted: CallsOfOne,
     /// Where it comes from.
     pub whence: Whence,
+    /// What its client has shown.
+    pub shown: Shown,
     /// What is served on it.
     pub serves: Serves,
+    /// The user that its certificate names.
+    pub common_name: Option<Arc<str>>,
+    /// Who it is that logs in over it.
+    pub asker: Asker,
     /// What was answered and is not taken.
     pub outbox: Arc<Outbox>,
 }
@@ -123,8 +151,10 @@ pub async fn answer(
 }
 
 async fn judge(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
-    // Web pages have no business here, whatever they ask for: see `browser`.
+    // Web pages have no business here, whatever they ask for: see `browser`. Only this server's own has.
     let origin = match connection.shared.options.browser.judge_origin(request.headers()) {
+        Ok(None) => None,
+        _ if page::is_from_itself(connection, &request) => None,
         Ok(origin) => origin,
         Err(refusal) => return plain::refuse(refusal),
     };
@@ -137,7 +167,7 @@ async fn judge(connection: &Connection, request: Request<Incoming>) -> Response<
         response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("POST"));
         return response;
     }
-    call(connection, request).await
+    call(connection, request.map(Source::Grpc)).await
 }
 
 /// gRPC is HTTP/2 with its content type; its web variant is something else.
@@ -147,7 +177,8 @@ pub fn is_grpc(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_2 && matches!(subtype, Some([] | [b'+' | b';', ..]))
 }
 
-async fn call(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+/// Answers a call, whatever its messages come from: gRPC's bytes are what it is answered by.
+pub async fn call(connection: &Connection, request: Request<Source>) -> Response<Body> {
     let shared = &connection.shared;
     let record =
         CallRecord::begin(&shared.metrics, request.uri().path(), shared.counters.call(&connection.counted));
@@ -155,9 +186,13 @@ async fn call(connection: &Connection, request: Request<Incoming>) -> Response<B
         Ok(limits) => limits,
         Err(status) => return finish(status.into_http(), CallLimits::default(), record),
     };
+    // Whatever its headers say, JSON is nobody's by a certificate.
+    let common_name = connection.common_name.as_ref().filter(|_| matches!(request.body(), Source::Grpc(_)));
     let mut request = request.map(|body| record.request_body(body, shared.counters.arriving_bytes()));
     request.extensions_mut().insert(connection.whence);
-    let work = pin!(route(&shared.node, &shared.services, request));
+    let credentials = Credentials::of(request.headers(), common_name);
+    request.extensions_mut().insert(credentials.clone());
+    let work = pin!(route(connection, &credentials, record.is_known(), request));
     let response = match &mut limits.deadline {
         None => work.await,
         Some(deadline) => {
@@ -209,11 +244,7 @@ fn admit(connection: &Connection, headers: &HeaderMap, stream: bool) -> Result<C
     if wants_leader && handle.status().leader.is_none() {
         return Err(errors::no_leader());
     }
-    // This one is counted already. Whoever fills the room for all leaves a few calls to each of the others.
-    let shared = &connection.shared;
-    let too_many =
-        shared.counters.calls() > shared.options.calls_max && connection.counted.count() > CALLS_LEFT_TO_EACH;
-    if too_many || shared.node.answers().is_exhausted() {
+    if !has_room(connection) {
         return Err(ServeError::TooManyRequests.into());
     }
     let limit = timeout.transpose()?.filter(|limit| *limit <= TIMEOUT_MAX);
@@ -221,8 +252,16 @@ fn admit(connection: &Connection, headers: &HeaderMap, stream: bool) -> Result<C
     Ok(CallLimits { deadline, leaderless })
 }
 
+/// Whether there is room for a call that is counted already. Whoever fills the room for all leaves a few calls to each of the others.
+pub fn has_room(connection: &Connection) -> bool {
+    let shared = &connection.shared;
+    let too_many =
+        shared.counters.calls() > shared.options.calls_max && connection.counted.count() > CALLS_LEFT_TO_EACH;
+    !too_many && !shared.node.answers().is_exhausted()
+}
+
 /// A number of at most eight digits and its unit (gRPC over HTTP/2, "Timeout").
-fn parse_timeout(text: &[u8]) -> Option<Duration> {
+pub fn parse_timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -240,15 +279,21 @@ fn parse_timeout(text: &[u8]) -> Option<Duration> {
 }
 
 async fn route(
-    node: &Node,
-    services: &Services,
-    request: Request<RequestBody>,
+    connection: &Connection,
+    credentials: &Credentials,
+    is_known: bool,
+    mut request: Request<RequestBody>,
 ) -> Response<tonic::body::Body> {
+    let Shared { node, services, metrics, .. } = &*connection.shared;
     // Shares the request's bytes; the request itself moves on.
     let uri = request.uri().clone();
     let Some((service, method)) = uri.path().strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
         return errors::malformed_method(uri.path()).into_http();
     };
+    // Also, so that nothing is served that the gate's table does not know.
+    if !is_known {
+        return record::unknown(metrics, service, method).into_http();
+    }
     if !FOR_EVERYBODY.contains(&(service, method))
         && let Err(status) = node.require_state()
     {
@@ -259,6 +304,9 @@ async fn route(
     {
         return status.into_http();
     }
+    if let Err(status) = gate::admit(node, service, method, credentials, connection.whence).await {
+        return status.into_http();
+    }
     let Ok(response) = match service {
         kv_server::SERVICE_NAME => services.kv.clone().call(request).await,
         lease_server::SERVICE_NAME => services.lease.clone().call(request).await,
@@ -266,10 +314,15 @@ async fn route(
         watch_server::SERVICE_NAME => return errors::unknown_method(service, method).into_http(),
         cluster_server::SERVICE_NAME => services.cluster.clone().call(request).await,
         maintenance_server::SERVICE_NAME => services.maintenance.clone().call(request).await,
+        auth_server::SERVICE_NAME => {
+            request.extensions_mut().insert(connection.asker);
+            services.auth.clone().call(request).await
+        }
         lock_server::SERVICE_NAME => services.lock.clone().call(request).await,
         election_server::SERVICE_NAME => services.election.clone().call(request).await,
         health_server::SERVICE_NAME => services.health.clone().call(request).await,
         admin_server::SERVICE_NAME => services.admin.clone().call(request).await,
+        reflection::V1 | reflection::V1ALPHA => return services.reflection.clone().answer(request).await,
         _ => return errors::unknown_service(service).into_http(),
     };
     // Only an answer that is an error already has its status in front.

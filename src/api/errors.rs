@@ -5,7 +5,9 @@
 
 use tonic::{Code, Status};
 
+use crate::auth::Excess;
 use crate::command::Rejection;
+use crate::limits::AUTH_NAME_BYTES_MAX;
 use crate::mvcc::{InvalidRequest, ReadError};
 use crate::runtime::{HoldError, ServeError};
 use crate::snapshot::WriteError;
@@ -83,6 +85,7 @@ impl From<Rejection> for Status {
             Rejection::NotEnoughStarted => {
                 etcd(Code::Unknown, "re-configuration failed due to not enough started members")
             }
+            Rejection::NotCapable => etcd(Code::FailedPrecondition, "not capable"),
             Rejection::NotLearner => etcd(Code::FailedPrecondition, "can only promote a learner member"),
             Rejection::UserExists
             | Rejection::UserNotFound
@@ -126,6 +129,13 @@ impl From<Rejection> for Status {
             | Rejection::AuthTooLarge
             | Rejection::TooManyAlarms => Status::resource_exhausted(format!("covey: {error}")),
         }
+    }
+}
+
+impl From<Excess> for Status {
+    /// etcd has no such bounds.
+    fn from(error: Excess) -> Self {
+        Status::invalid_argument(format!("covey: {error}"))
     }
 }
 
@@ -192,8 +202,27 @@ pub fn watch_refused(refusal: Refusal) -> String {
         Refusal::TooManyWatchers => "covey: too many watchers",
         Refusal::KeysTooLarge => "covey: the keys of all watchers are too large",
         Refusal::TooManyRequests => "etcdserver: too many requests",
+        // As Go prints a status: clients look for these words.
+        Refusal::NobodyAsks => "rpc error: code = InvalidArgument desc = etcdserver: user name is empty",
+        Refusal::BadToken => "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
+        Refusal::OldRevision => {
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
+        }
+        Refusal::NotPermitted => "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
     };
     reason.to_owned()
+}
+
+/// The same, where it is not permitted.
+pub fn watch_refusal(status: &Status) -> Refusal {
+    match status.code() {
+        Code::Unauthenticated => Refusal::BadToken,
+        Code::InvalidArgument if status.message() == Status::from(Rejection::UserNameEmpty).message() => {
+            Refusal::NobodyAsks
+        }
+        Code::InvalidArgument => Refusal::OldRevision,
+        _ => Refusal::NotPermitted,
+    }
 }
 
 /// This member knows no leader.
@@ -259,6 +288,53 @@ pub fn invalid_downgrade_target() -> Status {
 /// There is no downgrade to cancel.
 pub fn no_inflight_downgrade() -> Status {
     etcd(Code::FailedPrecondition, "no inflight downgrade job")
+}
+
+/// A token that is none, or has ended.
+pub fn invalid_auth_token() -> Status {
+    etcd(Code::Unauthenticated, "invalid auth token")
+}
+
+/// There is no such user, or the password is another one.
+pub fn auth_failed() -> Status {
+    etcd(Code::InvalidArgument, "authentication failed, invalid user ID or password")
+}
+
+/// Nobody has to log in.
+pub fn auth_not_enabled() -> Status {
+    etcd(Code::FailedPrecondition, "authentication is not enabled")
+}
+
+/// The user has no password to log in with. etcd sends its inner text.
+pub fn no_password_user() -> Status {
+    Status::unknown("auth: authentication failed, password was given for no password user")
+}
+
+/// This member has no key to sign tokens with. etcd sends its inner text.
+pub fn verify_only() -> Status {
+    Status::unknown("auth: token signing attempted with verify-only key")
+}
+
+/// A password that is longer than bcrypt looks at. The text is that of Go's bcrypt, as etcd sends it.
+pub fn password_too_long() -> Status {
+    Status::unknown("bcrypt: password length exceeds 72 bytes")
+}
+
+/// The name of a user or a role is longer than is kept with everything that they ask for.
+pub fn auth_name_too_long() -> Status {
+    Status::invalid_argument(format!(
+        "covey: the name of a user or a role must not be longer than {AUTH_NAME_BYTES_MAX} bytes"
+    ))
+}
+
+/// What should be made of a password is not, or would take minutes to try.
+pub fn no_password_hash() -> Status {
+    Status::invalid_argument("covey: hashedPassword is no bcrypt hash in base64, or of too high a cost")
+}
+
+/// A permission is to be granted, and none is named.
+pub fn permission_not_given() -> Status {
+    etcd(Code::InvalidArgument, "permission not given")
 }
 
 /// The lease of whoever waited for a lock has ended, and its place with it.
@@ -327,6 +403,40 @@ pub fn malformed_timeout() -> Status {
 /// A path that is not of the form `/service/method`.
 pub fn malformed_method(path: &str) -> Status {
     Status::unimplemented(format!("malformed method name: {path:?}"))
+}
+
+/// What a client sent as JSON is none, or not what the method takes.
+pub fn bad_json(why: &str) -> Status {
+    Status::invalid_argument(format!("json: {why}"))
+}
+
+/// A gateway's caller has a certificate that names a user: it could be anybody's behind a proxy. etcd's words.
+pub fn common_name_ignored() -> Status {
+    Status::invalid_argument(
+        "CommonName of client sending a request against gateway will be ignored and not used as expected",
+    )
+}
+
+/// The JSON of one message is too large, or what it stands for is.
+pub fn json_too_large(bytes_max: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "covey: the JSON of a request has more than {bytes_max} bytes, or stands for more"
+    ))
+}
+
+/// A path that the JSON gateway does not have. Its own text, as is the next.
+pub fn no_such_path() -> Status {
+    Status::not_found("Not Found")
+}
+
+/// A path of the JSON gateway, asked for by another method than `POST`.
+pub fn method_not_allowed() -> Status {
+    Status::unimplemented("Method Not Allowed")
+}
+
+/// A `grpc-timeout` that is none, as the JSON gateway says it.
+pub fn invalid_timeout(timeout: &http::HeaderValue) -> Status {
+    Status::invalid_argument(format!("invalid grpc-timeout: {}", String::from_utf8_lossy(timeout.as_bytes())))
 }
 
 /// A service that is not offered.

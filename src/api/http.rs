@@ -1,4 +1,4 @@
-//! What is not gRPC: `/version`, `/metrics` and the pages of `probes` (API reference, section 11).
+//! What is not gRPC: `/version`, `/metrics`, the pages of `probes` (API reference, section 11), and the way to the JSON gateway and the status page.
 //!
 //! Owns: paths and methods. Must never: read a request's body. Driven by `dispatch`, over HTTP/1.1 and HTTP/2 alike.
 
@@ -12,9 +12,10 @@ use hyper::body::Incoming;
 use super::body::Body;
 use super::browser::Refusal;
 use super::dispatch::{Connection, Whence};
+use super::page::{self as status_page, Part};
 use super::probes::Probe;
 use super::server::Serves;
-use super::version;
+use super::{gateway, version};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -45,7 +46,15 @@ pub async fn answer(
             _ if connection.serves == Serves::Probes => page(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
             ("/version", _) if method != Method::GET => only_get(),
             ("/version", _) => page(StatusCode::OK, JSON, version_text()),
-            _ => page(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
+            _ if !shared.options.gateway => page(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
+            _ => match (Part::at(path), gateway::behind_prefix(path)) {
+                (Some(part), _) => status_page::answer(connection, part, request, origin.is_some()).await,
+                (None, Some(path)) => {
+                    let path = path.to_owned();
+                    gateway::answer(connection, &path, request).await
+                }
+                (None, None) => page(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
+            },
         }
     };
     if let Some(origin) = origin {
@@ -70,8 +79,13 @@ pub fn refuse(refusal: Refusal) -> Response<Body> {
 }
 
 fn only_get() -> Response<Body> {
+    only("GET")
+}
+
+/// Turns down any other method.
+pub(super) fn only(method: &'static str) -> Response<Body> {
     let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
     response
 }
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::credentials::Credentials;
 use super::node::{
     Freshness, Node, READ_PORTION, is_small_range, is_small_txn, may_return_much, not_in_kind,
 };
 use super::range_stream::RangeStream;
+use super::watch_permits::Permit;
 use super::{parse, render};
 use crate::command::{Command, Outcome};
 use crate::ids::Revision;
@@ -32,14 +34,18 @@ impl KvService {
         Self { node, txn_ops_max, request_bytes_max }
     }
 
-    async fn write(&self, command: Command) -> Result<(pb::ResponseHeader, Outcome), Status> {
+    async fn write(
+        &self,
+        credentials: &Credentials,
+        command: Command,
+    ) -> Result<(pb::ResponseHeader, Outcome), Status> {
         // How much it will return is not known before it is applied.
         let _room = if may_return_much(&command) {
             Some(self.node.answers().reserve_for_write().await?)
         } else {
             None
         };
-        let (revision, outcome) = self.node.propose(command).await?;
+        let (revision, outcome) = self.node.propose(credentials, command).await?;
         Ok((self.node.header(revision), outcome))
     }
 }
@@ -47,6 +53,7 @@ impl KvService {
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         let freshness = Freshness::from_wire(request.serializable);
         let range = parse::range(request)?;
@@ -54,6 +61,8 @@ impl Kv for KvService {
             self.node.require_voter()?;
         }
         let view = self.node.view(freshness).await?;
+        let (view, _) =
+            self.node.permitted(&credentials, view, |permits| permits.access.may_read(&range.range)).await?;
         let header = self.node.header(view.revision());
         let answer = if is_small_range(&range.range) {
             view.range(&range).map(|result| render::range(header, result))?
@@ -76,16 +85,21 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<RangeStream>, Status> {
+        let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         let freshness = Freshness::from_wire(request.serializable);
         let range = parse::range_stream(request)?;
         let view = self.node.view(freshness).await?;
-        Ok(Response::new(RangeStream::start(self.node.clone(), view, range, self.request_bytes_max)))
+        let (view, caller) =
+            self.node.permitted(&credentials, view, |permits| permits.access.may_read(&range.range)).await?;
+        let permit = caller.map(|caller| Permit::new(&credentials, caller, range.range.clone(), &view));
+        Ok(Response::new(RangeStream::start(self.node.clone(), view, range, permit, self.request_bytes_max)))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let put = parse::put(request.into_inner())?;
-        let (header, outcome) = self.write(Command::Put(put)).await?;
+        let (header, outcome) = self.write(&credentials, Command::Put(put)).await?;
         let Outcome::Put(result) = outcome else { not_in_kind(&outcome) };
         Ok(Response::new(render::put(header, result)))
     }
@@ -94,21 +108,25 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let delete = parse::delete_range(request.into_inner())?;
-        let (header, outcome) = self.write(Command::DeleteRange(delete)).await?;
+        let (header, outcome) = self.write(&credentials, Command::DeleteRange(delete)).await?;
         let Outcome::DeleteRange(result) = outcome else { not_in_kind(&outcome) };
         Ok(Response::new(render::delete_range(header, result)))
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let parsed = parse::txn(request.into_inner(), self.txn_ops_max)?;
         let txn = parsed.txn;
         if !txn.is_read_only() {
-            let (header, outcome) = self.write(Command::Txn(txn)).await?;
+            let (header, outcome) = self.write(&credentials, Command::Txn(txn)).await?;
             let Outcome::Txn(result) = outcome else { not_in_kind(&outcome) };
             return Ok(Response::new(render::txn(header, result)));
         }
         let view = self.node.view(Freshness::from_wire(parsed.serializable)).await?;
+        let (view, _) =
+            self.node.permitted(&credentials, view, |permits| permits.access.may_run(&txn)).await?;
         let header = self.node.header(view.revision());
         let is_small = is_small_txn(&txn);
         let read = move |view: &View, allowance: &mut Allowance| {
@@ -136,9 +154,10 @@ impl Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         let revision = request.revision;
-        let (header, _) = self.write(Command::Compact { revision }).await?;
+        let (header, _) = self.write(&credentials, Command::Compact { revision }).await?;
         if request.physical {
             self.node.handle().compaction_finished(Revision(revision)).await?;
         }

@@ -4,10 +4,12 @@
 //! `dispatch`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use smol::stream::{self, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::credentials::Credentials;
 use super::errors::{self, BadRequest};
 use super::node::{Node, READ_PORTION, not_in_kind};
 use super::stop::Stopping;
@@ -42,11 +44,12 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         if request.ttl > LEASE_TTL_MAX {
             return Err(BadRequest::LeaseTtlTooLarge.into());
         }
-        let (id, applied) = self.node.handle().grant_lease(LeaseId(request.id), request.ttl).await?;
+        let (id, applied) = self.node.grant_lease(&credentials, LeaseId(request.id), request.ttl).await?;
         let header = Some(self.node.header(applied.revision));
         let outcome = applied.outcome?;
         let Outcome::LeaseGrant { ttl } = outcome else { not_in_kind(&outcome) };
@@ -57,8 +60,10 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let id = LeaseId(request.into_inner().id);
-        let (revision, _) = self.node.propose(Command::Lease(LeaseCommand::Revoke { id })).await?;
+        let revoke = Command::Lease(LeaseCommand::Revoke { id });
+        let (revision, _) = self.node.propose(&credentials, revoke).await?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(self.node.header(revision)) }))
     }
 
@@ -70,18 +75,19 @@ impl Lease for LeaseService {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let state = (request.into_inner(), self.node.clone(), self.stopping.clone());
-        let answers = stream::try_unfold(state, |(mut requests, node, stopping)| async move {
+        let credentials = Credentials::of_call(&request);
+        let state = (request.into_inner(), credentials, self.node.clone(), self.stopping.clone());
+        let answers = stream::try_unfold(state, |(mut requests, credentials, node, stopping)| async move {
             let work = async {
                 let Some(request) = requests.message().await? else { return Ok(None) };
-                renew(&node, request).await.map(Some)
+                renew(&node, &credentials, request).await.map(Some)
             };
             let stopped = async {
                 stopping.announced().await;
                 Err(errors::stopped())
             };
             let answer = smol::future::or(work, stopped).await?;
-            Ok(answer.map(|answer| (answer, (requests, node, stopping))))
+            Ok(answer.map(|answer| (answer, (requests, credentials, node, stopping))))
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -90,10 +96,13 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         let id = LeaseId(request.id);
+        self.node.require_user(&credentials).await?;
         let found = self.node.handle().time_to_live(id).await?;
         let view = self.node.handle().view();
+        let (view, caller) = self.node.permitted(&credentials, view, |_| true).await?;
         let header = Some(self.node.header(view.revision()));
         let Some(time) = found else {
             let ttl = NO_SUCH_LEASE;
@@ -107,7 +116,8 @@ impl Lease for LeaseService {
                     Ok(view.continue_lease_keys(&mut reading, READ_PORTION, allowance)?)
                 })
             };
-            self.node.read_much(view, begin).await?
+            let keys = self.node.read_much(Arc::clone(&view), begin).await?;
+            self.node.may_read_keys(view, caller, keys).await?
         } else {
             Vec::new()
         };
@@ -117,11 +127,14 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
+        self.node.require_user(&credentials).await?;
         let expected = self.node.handle().view().leases().len();
         let _room = self.node.answers().reserve(expected.saturating_mul(LISTED_LEASE_BYTES)).await?;
         let leases = self.node.handle().leases().await?;
+        self.node.may_read_leases(&credentials, leases.clone()).await?;
         let header = Some(self.node.header(self.node.handle().view().revision()));
         let leases = leases.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header, leases }))
@@ -131,8 +144,10 @@ impl Lease for LeaseService {
 /// The header is as of before the renewal, as etcd's is. A lease that is gone is no error: the stream goes on.
 async fn renew(
     node: &Node,
+    credentials: &Credentials,
     request: pb::LeaseKeepAliveRequest,
 ) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    node.may_write_lease(credentials, LeaseId(request.id)).await?;
     let header = Some(node.header(node.handle().view().revision()));
     let ttl = node.handle().renew_lease(LeaseId(request.id)).await?.unwrap_or(0);
     Ok(pb::LeaseKeepAliveResponse { header, id: request.id, ttl })

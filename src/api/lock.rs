@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use super::contest::{Contest, as_told, lease_of};
+use super::credentials::Credentials;
 use super::errors::{self, BadRequest};
 use super::node::Node;
 use super::stop::Stopping;
@@ -29,9 +30,13 @@ impl LockService {
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
-        let request = request.into_inner();
-        let contest = Contest::new(self.node.clone(), self.stopping.clone(), &request.name)?;
-        let lease = lease_of(&self.node, request.lease).await?;
+        let credentials = Credentials::of_call(&request);
+        let pb::LockRequest { name, lease } = request.into_inner();
+        let stopping = self.stopping.clone();
+        let contest = Contest::new(self.node.clone(), stopping, credentials.clone(), &name)?;
+        // It may take long from here on, and what came with it is as large as a request may be.
+        drop(name);
+        let lease = lease_of(&self.node, &credentials, lease).await?;
         let mut contender = contest.enter(lease, Bytes::new()).await?;
         let held = contest.turn(&mut contender).await?.ok_or_else(errors::session_expired)?;
         contender.stay();
@@ -43,12 +48,13 @@ impl Lock for LockService {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let key = request.into_inner().key;
         if key.is_empty() {
             return Err(as_told(&BadRequest::KeyNotProvided.into()));
         }
         let delete = DeleteRange { range: KeyRange::single(key), prev_kv: false };
-        let deleted = self.node.propose(Command::DeleteRange(delete)).await;
+        let deleted = self.node.propose(&credentials, Command::DeleteRange(delete)).await;
         let (revision, _) = deleted.map_err(|status| as_told(&status))?;
         Ok(Response::new(pb::UnlockResponse { header: Some(self.node.header(revision)) }))
     }

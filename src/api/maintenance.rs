@@ -9,6 +9,7 @@ use std::time::Duration;
 use smol::Timer;
 use tonic::{Request, Response, Status};
 
+use super::credentials::Credentials;
 use super::hashes::Hashes;
 use super::node::{Freshness, Node, not_in_kind};
 use super::snapshot_stream::SnapshotStream;
@@ -40,15 +41,25 @@ impl MaintenanceService {
     }
 
     /// The raised alarms of one kind, or all of them.
-    async fn list_alarms(&self, filter: Option<Alarm>) -> Result<pb::AlarmResponse, Status> {
+    async fn list_alarms(
+        &self,
+        credentials: &Credentials,
+        filter: Option<Alarm>,
+    ) -> Result<pb::AlarmResponse, Status> {
         let view = self.node.view(Freshness::Linearizable).await?;
+        let (view, _) = self.node.permitted(credentials, view, |_| true).await?;
         let kept = |alarm: &&Alarm| filter.is_none_or(|filter| filter.kind == alarm.kind);
         let alarms = view.facts().alarms.iter().filter(kept).map(render::alarm).collect();
         Ok(pb::AlarmResponse { header: Some(self.node.header(view.revision())), alarms })
     }
 
-    async fn change_alarm(&self, action: AlarmAction, alarm: Alarm) -> Result<pb::AlarmResponse, Status> {
-        let (revision, outcome) = self.node.propose(Command::Alarm { action, alarm }).await?;
+    async fn change_alarm(
+        &self,
+        credentials: &Credentials,
+        action: AlarmAction,
+        alarm: Alarm,
+    ) -> Result<pb::AlarmResponse, Status> {
+        let (revision, outcome) = self.node.propose(credentials, Command::Alarm { action, alarm }).await?;
         let Outcome::Alarm(changed) = outcome else { not_in_kind(&outcome) };
         let alarms = changed.iter().map(render::alarm).collect();
         Ok(pb::AlarmResponse { header: Some(self.node.header(revision)), alarms })
@@ -64,15 +75,19 @@ impl MaintenanceService {
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         let alarm = parse::alarm(&request);
+        if WireAction::try_from(request.action) != Ok(WireAction::Get) {
+            self.node.require_root(&credentials).await?;
+        }
         let response = match (WireAction::try_from(request.action), alarm) {
-            (Ok(WireAction::Get), _) => self.list_alarms(alarm).await?,
+            (Ok(WireAction::Get), _) => self.list_alarms(&credentials, alarm).await?,
             (Ok(WireAction::Activate), Some(alarm)) => {
-                self.change_alarm(AlarmAction::Activate, alarm).await?
+                self.change_alarm(&credentials, AlarmAction::Activate, alarm).await?
             }
             (Ok(WireAction::Deactivate), Some(alarm)) => {
-                self.change_alarm(AlarmAction::Deactivate, alarm).await?
+                self.change_alarm(&credentials, AlarmAction::Deactivate, alarm).await?
             }
             (Ok(WireAction::Activate | WireAction::Deactivate), None) | (Err(_), _) => self.no_alarm(),
         };
@@ -148,13 +163,14 @@ impl Maintenance for MaintenanceService {
 
     async fn snapshot(
         &self,
-        _: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         if Arc::strong_count(&self.snapshots) > SNAPSHOTS_MAX {
             return Err(ServeError::TooManyRequests.into());
         }
         let place = Arc::clone(&self.snapshots);
-        Ok(Response::new(SnapshotStream::start(self.node.clone(), place).await?))
+        let credentials = Credentials::of_call(&request);
+        Ok(Response::new(SnapshotStream::start(self.node.clone(), &credentials, place).await?))
     }
 
     async fn move_leader(

@@ -8,6 +8,7 @@ use tonic::Status;
 
 use super::answers::Answers;
 use super::errors;
+use super::logins::Logins;
 use crate::command::{Command, KeyRange, Op, Outcome, Txn};
 use crate::ids::Revision;
 use crate::limits::{ANSWER_FIRST_BYTES, READ_PORTION_BYTES, READ_PORTION_KEYS};
@@ -25,6 +26,7 @@ pub const READ_PORTION: Portion = Portion { keys: READ_PORTION_KEYS, bytes: READ
 pub struct Node {
     handle: Handle,
     answers: Answers,
+    logins: Arc<Logins>,
 }
 
 /// What came of one try to read.
@@ -54,9 +56,14 @@ impl Freshness {
 }
 
 impl Node {
-    /// Wraps a handle; answers count against `answers`.
-    pub fn new(handle: Handle, answers: Answers) -> Self {
-        Self { handle, answers }
+    /// Wraps a handle; answers count against `answers`, and callers are known by `logins`.
+    pub fn new(handle: Handle, answers: Answers, logins: Arc<Logins>) -> Self {
+        Self { handle, answers, logins }
+    }
+
+    /// How callers are known.
+    pub fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// The memory of answers.
@@ -164,15 +171,6 @@ impl Node {
                 (Attempt::NoRoom, _) => reserved = Some(self.answers.reserve(bytes).await?),
                 (Attempt::TooLarge, _) => bytes = self.answers.more_than(bytes),
             }
-        }
-    }
-
-    /// Proposes a command and waits until its effect can be read.
-    pub async fn propose(&self, command: Command) -> Result<(Revision, Outcome), Status> {
-        let applied = self.handle.propose(command).await?;
-        match applied.outcome? {
-            Outcome::AnswerTooLarge => Err(errors::answer_too_large()),
-            outcome => Ok((applied.revision, outcome)),
         }
     }
 

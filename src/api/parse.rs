@@ -7,14 +7,14 @@ use bytes::Bytes;
 use tonic::Status;
 
 use crate::command::{
-    Alarm, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseChange, Op, Put,
-    Range, Sort, SortOrder, SortTarget, Txn,
+    Alarm, AlarmKind, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseChange, Op,
+    Permission, PermissionKind, Put, Range, Rejection, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, MemberId};
-use crate::limits::{PEER_URL_BYTES_MAX, TXN_DEPTH_MAX};
+use crate::limits::{AUTH_NAME_BYTES_MAX, PEER_URL_BYTES_MAX, TXN_DEPTH_MAX};
 use crate::mvcc::{InvalidRequest, check};
 use crate::watch;
-use crate::wire::etcdserverpb as pb;
+use crate::wire::{authpb, etcdserverpb as pb};
 use pb::compare::TargetUnion;
 use pb::request_op::Request;
 use pb::watch_create_request::FilterType;
@@ -88,6 +88,24 @@ fn watch_create(request: pb::WatchCreateRequest) -> watch::CreateRequest {
         fragment: request.fragment,
         progress_notify: request.progress_notify,
     }
+}
+
+/// The name of a new user or role. That it is empty the state says.
+pub fn new_name(name: String) -> Result<String, Status> {
+    if name.len() <= AUTH_NAME_BYTES_MAX { Ok(name) } else { Err(errors::auth_name_too_long()) }
+}
+
+/// What a role is to be granted. What is wrong with the interval the state says.
+pub fn permission(permission: Option<authpb::Permission>) -> Result<Permission, Status> {
+    let authpb::Permission { perm_type, key, range_end } =
+        permission.ok_or_else(errors::permission_not_given)?;
+    let kind = match authpb::permission::Type::try_from(perm_type) {
+        Ok(authpb::permission::Type::Read) => PermissionKind::Read,
+        Ok(authpb::permission::Type::Write) => PermissionKind::Write,
+        Ok(authpb::permission::Type::Readwrite) => PermissionKind::ReadWrite,
+        Err(_) => return Err(Rejection::InvalidAuthManagement.into()),
+    };
+    Ok(Permission { kind, range: KeyRange::from_wire(key, range_end) })
 }
 
 /// A put.

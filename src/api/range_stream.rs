@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::node::Node;
 use super::render;
+use super::watch_permits::{Permit, check};
 use crate::command::{KeyRange, KeyValue, Range, RangeResult};
 use crate::ids::Revision;
 use crate::mvcc::{Page, PagesEnd, RangePages, ReadError, View};
@@ -52,14 +53,23 @@ struct Cursor {
     chunk_bytes_max: usize,
     /// Keys sent so far.
     sent: i64,
+    /// By what. While a stream goes on, it may be forbidden.
+    permit: Option<Permit>,
 }
 
 impl RangeStream {
-    /// Reads `request`, which must be in key order, in chunks of about `chunk_bytes_max` bytes; the current revision is `view`'s.
-    pub fn start(node: Node, view: Arc<View>, request: Range, chunk_bytes_max: usize) -> Self {
+    /// Reads `request`, which must be in key order, in chunks of about `chunk_bytes_max` bytes; the current revision is `view`'s, in which `permit` was
+    /// found, unless nobody had to be anybody.
+    pub fn start(
+        node: Node,
+        view: Arc<View>,
+        request: Range,
+        permit: Option<Permit>,
+        chunk_bytes_max: usize,
+    ) -> Self {
         let at = if request.revision > 0 { Revision(request.revision) } else { view.revision() };
         let rest = Range { revision: at.0, ..request };
-        let cursor = Cursor { rest, at, chunk_keys: FIRST_CHUNK_KEYS, chunk_bytes_max, sent: 0 };
+        let cursor = Cursor { rest, at, chunk_keys: FIRST_CHUNK_KEYS, chunk_bytes_max, sent: 0, permit };
         let state = State::Reading(read(node.clone(), view, cursor));
         Self { node, state }
     }
@@ -108,10 +118,12 @@ impl Stream for RangeStream {
 }
 
 /// Reads one chunk on the pool and moves the cursor behind it.
-fn read(node: Node, view: Arc<View>, cursor: Cursor) -> Reading {
+fn read(node: Node, view: Arc<View>, mut cursor: Cursor) -> Reading {
     Box::pin(async move {
         // Until the chunk is encoded, which is when it begins to count as an answer.
         let _room = node.answers().reserve(cursor.chunk_bytes_max).await?;
+        // Room may have been waited for.
+        check(cursor.permit.as_mut(), &node.handle().view())?;
         let mut pages = RangePages::new(view, cursor.rest.clone())?;
         let (keys, bytes) = (cursor.chunk_keys, cursor.chunk_bytes_max);
         let mut chunk = Page { kvs: Vec::new(), end: None };

@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -15,14 +15,17 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 
-use super::counters::LiveCall;
+use super::counters::{Arriving, LiveCall};
 use super::errors;
 use super::frames::Frames;
+use super::gateway::Requests;
+use super::reflection;
 use super::timer::now;
-use crate::limits::REQUESTS_ARRIVING_BYTES_MAX;
 use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
 use crate::wire::covey::v1::admin_server;
-use crate::wire::etcdserverpb::{cluster_server, kv_server, lease_server, maintenance_server, watch_server};
+use crate::wire::etcdserverpb::{
+    auth_server, cluster_server, kv_server, lease_server, maintenance_server, watch_server,
+};
 use crate::wire::grpc::health::v1::health_server;
 use crate::wire::v3electionpb::election_server;
 use crate::wire::v3lockpb::lock_server;
@@ -32,7 +35,7 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
 }
 
 /// Every method of the services that are offered, for metrics that show each from the start.
-const METHODS: [GrpcMethod; 48] = [
+const METHODS: [GrpcMethod; 65] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
     method(kv_server::SERVICE_NAME, "RangeStream", GrpcKind::ServerStream),
     method(kv_server::SERVICE_NAME, "Put", GrpcKind::Unary),
@@ -58,6 +61,23 @@ const METHODS: [GrpcMethod; 48] = [
     method(maintenance_server::SERVICE_NAME, "Snapshot", GrpcKind::ServerStream),
     method(maintenance_server::SERVICE_NAME, "MoveLeader", GrpcKind::Unary),
     method(maintenance_server::SERVICE_NAME, "Downgrade", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "AuthEnable", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "AuthDisable", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "AuthStatus", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "Authenticate", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "UserAdd", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "UserGet", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "UserList", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "UserDelete", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "UserChangePassword", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "UserGrantRole", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "UserRevokeRole", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "RoleAdd", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "RoleGet", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "RoleList", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "RoleDelete", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "RoleGrantPermission", GrpcKind::Unary),
+    method(auth_server::SERVICE_NAME, "RoleRevokePermission", GrpcKind::Unary),
     method(lock_server::SERVICE_NAME, "Lock", GrpcKind::Unary),
     method(lock_server::SERVICE_NAME, "Unlock", GrpcKind::Unary),
     method(election_server::SERVICE_NAME, "Campaign", GrpcKind::Unary),
@@ -83,9 +103,24 @@ const METHODS: [GrpcMethod; 48] = [
     method(admin_server::SERVICE_NAME, "ClientRenew", GrpcKind::Unary),
 ];
 
-/// The methods to make [`Metrics`] with.
-pub fn methods() -> [GrpcMethod; METHODS.len()] {
-    METHODS
+/// What is offered beside them to whoever wants it (`--enable-grpc-reflection`).
+const REFLECTION: [GrpcMethod; 2] = [
+    method(reflection::V1, reflection::METHOD, GrpcKind::BidiStream),
+    method(reflection::V1ALPHA, reflection::METHOD, GrpcKind::BidiStream),
+];
+
+/// The methods to make [`Metrics`] with: what is not among those is not offered.
+pub fn methods(reflection: bool) -> impl Iterator<Item = GrpcMethod> {
+    METHODS.into_iter().chain(REFLECTION.into_iter().filter(move |_| reflection))
+}
+
+/// What a call is told whose method is not offered.
+pub fn unknown(metrics: &Metrics, service: &str, name: &str) -> Status {
+    if metrics.grpc.iter().any(|method| method.name.service == service) {
+        errors::unknown_method(service, name)
+    } else {
+        errors::unknown_service(service)
+    }
 }
 
 /// One call, from its first byte to the end of its answer. Dropped before that, it counts as cancelled.
@@ -121,16 +156,21 @@ impl CallRecord {
         }
     }
 
+    /// Whether the method is one that is offered.
+    pub fn is_known(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// Whether either side sends more than one message.
     pub fn is_stream(&self) -> bool {
         self.place.is_some_and(|place| self.metrics.grpc[place].name.kind != GrpcKind::Unary)
     }
 
     /// The body of the call's request; `arriving` counts what all bodies have brought.
-    pub fn request_body(&self, body: Incoming, arriving: &Arc<AtomicUsize>) -> RequestBody {
+    pub fn request_body(&self, body: Source, arriving: &Arc<AtomicUsize>) -> RequestBody {
         let (metrics, place) = (Arc::clone(&self.metrics), self.place);
-        let (frames, arriving_of_all) = (Frames::default(), Arc::clone(arriving));
-        RequestBody { body, frames, arriving: 0, arriving_of_all, metrics, place }
+        let (frames, arriving) = (Frames::default(), Arriving::new(arriving));
+        RequestBody { body, frames, arriving, metrics, place }
     }
 
     /// Looks into headers or trailers of the answer for the status.
@@ -170,14 +210,20 @@ impl Drop for CallRecord {
     }
 }
 
+/// Where the messages of a request come from. One type for all, so that the services' code is in the binary once.
+pub enum Source {
+    /// gRPC.
+    Grpc(Incoming),
+    /// JSON.
+    Json(Requests),
+}
+
 /// A request's body, counted while it arrives and against a bound that all share.
 pub struct RequestBody {
-    body: Incoming,
+    body: Source,
     frames: Frames,
-    /// What has come of a message that is not complete.
-    arriving: usize,
-    /// The same of all requests: what slow or hostile senders can make us hold.
-    arriving_of_all: Arc<AtomicUsize>,
+    /// What has come of a message that is not complete: what slow or hostile senders can make us hold.
+    arriving: Arriving,
     metrics: Arc<Metrics>,
     place: Option<usize>,
 }
@@ -191,8 +237,12 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let next =
-            Pin::new(&mut this.body).poll_frame(context).map_err(|error| Status::from_error(Box::new(error)));
+        let next = match &mut this.body {
+            Source::Grpc(body) => {
+                Pin::new(body).poll_frame(context).map_err(|error| Status::from_error(Box::new(error)))
+            }
+            Source::Json(requests) => Pin::new(requests).poll_frame(context),
+        };
         if let Poll::Ready(Some(Ok(frame))) = &next
             && let Some(data) = frame.data_ref()
         {
@@ -201,27 +251,24 @@ impl Body for RequestBody {
             if let Some(place) = this.place {
                 this.metrics.grpc[place].received.add(complete);
             }
-            let before = std::mem::replace(&mut this.arriving, this.frames.partial());
-            this.arriving_of_all.fetch_sub(before, Ordering::Relaxed);
-            let all = this.arriving_of_all.fetch_add(this.arriving, Ordering::Relaxed) + this.arriving;
-            if all > REQUESTS_ARRIVING_BYTES_MAX {
-                return Poll::Ready(Some(Err(errors::too_much_arriving())));
+            if let Err(status) = this.arriving.set(this.frames.partial()) {
+                return Poll::Ready(Some(Err(status)));
             }
         }
         next
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Source::Grpc(body) => body.is_end_stream(),
+            Source::Json(requests) => requests.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        self.arriving_of_all.fetch_sub(self.arriving, Ordering::Relaxed);
+        match &self.body {
+            Source::Grpc(body) => body.size_hint(),
+            Source::Json(requests) => requests.size_hint(),
+        }
     }
 }

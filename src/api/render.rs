@@ -3,11 +3,16 @@
 //! Owns: the shape of answers, inner headers of transactions included (API reference, sections 0.1, 0.2 and 1.6). Must never: decide what
 //! an answer is. Driven by the services.
 
-use crate::command::{Alarm, AlarmKind, DeleteResult, KeyValue, OpResult, PutResult, RangeResult, TxnResult};
+use bytes::Bytes;
+
+use crate::command::{
+    Alarm, AlarmKind, DeleteResult, KeyRange, KeyValue, OpResult, Permission, PutResult, RangeResult,
+    TxnResult,
+};
 use crate::ids::Revision;
 use crate::mvcc::Facts;
 use crate::store::Member;
-use crate::wire::{etcdserverpb as pb, mvccpb};
+use crate::wire::{authpb, etcdserverpb as pb, mvccpb};
 use pb::response_op::Response;
 
 /// A key-value pair.
@@ -24,6 +29,19 @@ pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
 
 fn key_values(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
     kvs.into_iter().map(key_value).collect()
+}
+
+/// What a role may do with an interval.
+pub fn permission(permission: &Permission) -> authpb::Permission {
+    let KeyRange { start, .. } = &permission.range;
+    let range_end = permission.range.wire_end();
+    authpb::Permission { perm_type: permission.kind as i32, key: start.clone(), range_end }
+}
+
+/// What root may do.
+pub fn everything() -> authpb::Permission {
+    let perm_type = authpb::permission::Type::Readwrite.into();
+    authpb::Permission { perm_type, key: Bytes::new(), range_end: Bytes::from_static(b"\0") }
 }
 
 /// The answer to a range.

@@ -20,24 +20,29 @@ use smol::{Async, Timer};
 
 use super::admin::{AdminService, Host};
 use super::answers::{Answers, Outbox, Patience};
+use super::auth::AuthService;
 use super::authority::Mending;
 use super::browser::BrowserPolicy;
 use super::calls::Calls;
 use super::cluster::{ClusterService, MemberRules};
 use super::counters::{CallsOfOne, Counters, Live};
-use super::dispatch::{Connection, Services, Whence, answer};
+use super::credentials::{Asker, LoginOptions};
+use super::dispatch::{Connection, Services, Shown, Whence, answer};
 use super::election::ElectionService;
 use super::health::HealthService;
 use super::io::{Rewound, Socket, Stream, Transport};
 use super::kv::KvService;
 use super::lease::LeaseService;
 use super::lock::LockService;
+use super::logins::Logins;
 use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::pings::Pings;
+use super::reflection::ReflectionService;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
 use super::watch::WatchService;
+use crate::auth::common_name;
 use crate::limits::{
     ANSWER_PATIENCE, ANSWERS_BYTES_MAX, CALLS, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
     KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS,
@@ -45,6 +50,7 @@ use crate::limits::{
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::covey::v1::admin_server::AdminServer;
+use crate::wire::etcdserverpb::auth_server::AuthServer;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer;
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
@@ -111,6 +117,10 @@ pub struct ApiOptions {
     pub keepalive_timeout: Duration,
     /// Which web pages may call.
     pub browser: BrowserPolicy,
+    /// How clients show who they are.
+    pub logins: LoginOptions,
+    /// `--enable-grpc-gateway`: whether JSON is answered.
+    pub gateway: bool,
 }
 
 impl Default for ApiOptions {
@@ -128,6 +138,8 @@ impl Default for ApiOptions {
             keepalive_interval: Some(KEEPALIVE_INTERVAL),
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             browser: BrowserPolicy::default(),
+            logins: LoginOptions::default(),
+            gateway: true,
         }
     }
 }
@@ -143,6 +155,8 @@ pub struct Listener {
     pub tls: Option<TlsSource>,
     /// Who may stay of those who speak TLS; without, whoever came through the handshake may, for as long as they like.
     pub admit: Option<Admit>,
+    /// Whether the common name of a client's certificate is a user.
+    pub names_users: bool,
 }
 
 /// What a listening socket is for.
@@ -185,6 +199,8 @@ pub(super) struct Shared {
     pub(super) options: ApiOptions,
     pub(super) node: Node,
     pub(super) services: Services,
+    /// The one of them that the status page asks.
+    pub(super) operator: Arc<AdminService>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) metrics_text: MetricsText,
     pub(super) counters: Counters,
@@ -213,6 +229,10 @@ pub(super) struct Greeted {
     pub(super) stream: Stream,
     pub(super) protocol: Protocol,
     whence: Whence,
+    shown: Shown,
+    asker: Asker,
+    /// The user that its certificate names.
+    common_name: Option<Arc<str>>,
     /// `None` is for ever.
     stay: Option<Stay>,
 }
@@ -227,9 +247,12 @@ impl Api {
         metrics_text: MetricsText,
         stopping: Stopping,
     ) -> Self {
-        let node = Node::new(handle.clone(), Answers::new(options.answer_bytes_max, handle.watch_shortage()));
+        let answers = Answers::new(options.answer_bytes_max, handle.watch_shortage());
+        let logins = Arc::new(Logins::new(&options.logins, handle.ids().boot_nonce));
+        let node = Node::new(handle.clone(), answers, logins);
         let message_bytes_max = options.request_bytes_max + GRPC_OVERHEAD_BYTES;
         let kv = KvService::new(node.clone(), options.txn_ops_max, options.request_bytes_max);
+        let operator = Arc::new(AdminService::new(node.clone(), host));
         let services = Services {
             kv: KvServer::new(kv).max_decoding_message_size(message_bytes_max),
             lease: LeaseServer::new(LeaseService::new(node.clone(), stopping.clone()))
@@ -239,17 +262,28 @@ impl Api {
                 .max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(MaintenanceService::new(node.clone()))
                 .max_decoding_message_size(message_bytes_max),
+            auth: AuthServer::new(AuthService::new(node.clone()))
+                .max_decoding_message_size(message_bytes_max),
             lock: LockServer::new(LockService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
             election: ElectionServer::new(ElectionService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(HealthService::new(stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
-            admin: AdminServer::new(AdminService::new(node.clone(), host))
-                .max_decoding_message_size(message_bytes_max),
+            admin: AdminServer::from_arc(Arc::clone(&operator)).max_decoding_message_size(message_bytes_max),
+            reflection: ReflectionService::new(stopping.clone()),
         };
         let counters = Counters::default();
-        Self(Arc::new(Shared { options, node, services, metrics, metrics_text, counters, stopping }))
+        Self(Arc::new(Shared {
+            options,
+            node,
+            services,
+            operator,
+            metrics,
+            metrics_text,
+            counters,
+            stopping,
+        }))
     }
 
     /// What is live, and what was turned away.
@@ -311,7 +345,7 @@ impl Api {
             Err(io::ErrorKind::ConnectionAborted.into())
         };
         let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
-        let Greeted { stream, protocol, whence, stay } = match greeted {
+        let Greeted { stream, protocol, whence, shown, asker, common_name, stay } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::debug!(%error, "a client did not get as far as a request");
@@ -326,7 +360,10 @@ impl Api {
             calls: calls.spawner(),
             counted: CallsOfOne::default(),
             whence,
+            shown,
             serves: listener.serves,
+            common_name,
+            asker,
             outbox,
         };
         let revoked = async {
@@ -338,7 +375,7 @@ impl Api {
         };
         let talk = async {
             match protocol {
-                Protocol::Http1 => run_http1(connection, Transport::new(stream, None), stopping).await,
+                Protocol::Http1 => run_http1(connection, calls, Transport::new(stream, None), stopping).await,
                 Protocol::Http2 => {
                     let pings = Pings::new(shared.options.keepalive_min_time);
                     run_http2(connection, calls, Transport::new(stream, Some(pings)), stopping).await
@@ -373,7 +410,7 @@ impl Drop for OpenConnection {
 pub(super) async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::Result<Greeted> {
     prepare(client.get_ref())?;
     let (local, peer) = (client.get_ref().local_addr()?, client.get_ref().peer_addr()?);
-    let from_here = is_from_here(local, peer);
+    let (from_here, asker) = (is_from_here(local, peer), Asker::at(peer));
     let stream = Rewound::peek(Socket::new(client), is_telling).await?;
     if !stream.head().starts_with(&[TLS_HANDSHAKE]) {
         if !listener.plaintext.allows(from_here) {
@@ -382,7 +419,15 @@ pub(super) async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::
         let protocol = protocol_of(stream.head())?;
         let stream = Stream::Plain(stream);
         let whence = if from_here { Whence::Here } else { Whence::Elsewhere };
-        return Ok(Greeted { stream, protocol, whence, stay: None });
+        return Ok(Greeted {
+            stream,
+            protocol,
+            whence,
+            shown: Shown::Plain,
+            asker,
+            common_name: None,
+            stay: None,
+        });
     }
     let Some(tls) = listener.tls.as_ref().and_then(|tls| tls()) else {
         return Err(io::Error::other("TLS where none is configured, or no certificate is there yet"));
@@ -395,6 +440,10 @@ pub(super) async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::
             Some(admit(shown).ok_or_else(|| io::Error::other("the client's certificate was revoked"))?)
         }
     };
+    let certificates = stream.get_ref().1.peer_certificates().filter(|shown| !shown.is_empty());
+    let shown = if certificates.is_some() { Shown::Certificate } else { Shown::Nothing };
+    let names_user = certificates.filter(|_| listener.names_users);
+    let common_name = names_user.and_then(|shown| common_name(shown.first()?)).map(Arc::from);
     let (stream, protocol) = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => (Rewound::fresh(stream), Protocol::Http2),
         Some(_) => (Rewound::fresh(stream), Protocol::Http1),
@@ -404,7 +453,8 @@ pub(super) async fn greet(client: Async<TcpStream>, listener: &Listener) -> io::
             (stream, protocol)
         }
     };
-    Ok(Greeted { stream: Stream::Tls(Box::new(stream)), protocol, whence: Whence::Elsewhere, stay })
+    let stream = Stream::Tls(Box::new(stream));
+    Ok(Greeted { stream, protocol, whence: Whence::Elsewhere, shown, asker, common_name, stay })
 }
 
 fn is_loopback(address: SocketAddr) -> bool {
@@ -502,7 +552,12 @@ async fn run_http2(
     .await
 }
 
-async fn run_http1(connection: Connection, transport: Transport, stopping: Stopping) -> Result<(), Ended> {
+async fn run_http1(
+    connection: Connection,
+    mut calls: Calls,
+    transport: Transport,
+    stopping: Stopping,
+) -> Result<(), Ended> {
     let mut builder = http1::Builder::new();
     builder.timer(SmolTimer).header_read_timeout(GREETING_MAX).max_buf_size(HEADER_BYTES as usize);
     let mut patience =
@@ -521,6 +576,8 @@ async fn run_http1(connection: Connection, transport: Transport, stopping: Stopp
         if done.is_ready() {
             return done.map_err(Ended::Http);
         }
+        // hyper spawns nothing here, but calls have deadlines.
+        calls.poll(cx);
         patience.poll(cx).map(|()| Err(Ended::Stalled))
     })
     .await

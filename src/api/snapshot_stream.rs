@@ -12,8 +12,11 @@ use bytes::Bytes;
 use smol::stream::Stream;
 use tonic::Status;
 
+use super::credentials::Credentials;
 use super::node::Node;
+use super::watch_permits::{Permit, check};
 use super::{errors, version};
+use crate::command::{KeyRange, Rejection};
 use crate::runtime::Hold;
 use crate::snapshot::{ImageWriter, WriteError};
 use crate::wire::etcdserverpb as pb;
@@ -40,6 +43,8 @@ pub struct SnapshotStream {
 struct Source {
     writer: ImageWriter,
     hold: Hold,
+    /// By what; `None` where nobody had to be anybody.
+    permit: Option<Permit>,
 }
 
 enum State {
@@ -51,13 +56,16 @@ enum State {
 
 impl SnapshotStream {
     /// Fixes what the image is of: the state of this member as it is now.
-    pub async fn start(node: Node, place: Arc<()>) -> Result<Self, Status> {
+    pub async fn start(node: Node, credentials: &Credentials, place: Arc<()>) -> Result<Self, Status> {
         let hold = node.handle().hold_removal().await?;
         let view = hold.view(node.handle())?;
+        // Meanwhile authentication may have been turned on, or the caller's role taken away.
+        let caller = node.check(credentials, &view, |permits| permits.access.is_root())?;
+        let permit = caller.map(|caller| Permit::new(credentials, caller, KeyRange::everything(), &view));
         let writer = node.read(view, false, ImageWriter::start).await?;
         let remaining = writer.total_bytes();
         tracing::info!(bytes = remaining, revision = writer.revision().0, "sending a snapshot to a client");
-        let state = State::Between(Box::new(Source { writer, hold }));
+        let state = State::Between(Box::new(Source { writer, hold, permit }));
         Ok(Self { node, state, slice: Bytes::new(), remaining, _place: place })
     }
 
@@ -127,6 +135,11 @@ fn write_failed(error: WriteError) -> Status {
 fn read(node: Node, mut source: Box<Source>, rest: Bytes) -> Reading {
     Box::pin(async move {
         let view = source.hold.view(node.handle())?;
+        let auth = &view.facts().auth;
+        if auth.enabled && !source.permit.as_ref().is_some_and(|permit| auth.is_root(permit.user())) {
+            return Err(Rejection::PermissionDenied.into());
+        }
+        check(source.permit.as_mut(), &view)?;
         let work = move |view: &_| match source.writer.next_slice(view, SLICE_BYTES)? {
             Some(slice) => Ok((source, slice)),
             None => Err(source.writer.miscounted()),

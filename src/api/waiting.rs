@@ -27,6 +27,7 @@ use super::body::Body;
 use super::calls::Calls;
 use super::dispatch::is_grpc;
 use super::io::Transport;
+use super::page::{self, Part};
 use super::server::{
     ACCEPT_PAUSE, GREETING_MAX, Greeted, Listener, Plaintext, Protocol, Serves, Task, greet,
 };
@@ -106,8 +107,13 @@ impl Waiting {
     }
 
     async fn talk(&self, client: Async<TcpStream>) {
-        let listener =
-            Listener { serves: Serves::Clients, plaintext: Plaintext::Loopback, tls: None, admit: None };
+        let listener = Listener {
+            serves: Serves::Clients,
+            plaintext: Plaintext::Loopback,
+            tls: None,
+            admit: None,
+            names_users: false,
+        };
         let Ok(Greeted { stream, protocol, .. }) = within(GREETING_MAX, greet(client, &listener)).await
         else {
             return;
@@ -145,6 +151,10 @@ impl Waiting {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<tonic::body::Body>, Infallible> {
         if !is_grpc(&request) {
+            if let Some(part) = Part::at(request.uri().path()) {
+                let response = page::answer_waiting(part, &request, &self.told().into());
+                return Ok(response.map(tonic::body::Body::new));
+            }
             let text = r#"{"health":"false","reason":"this node is in no cluster yet"}"#;
             let mut response = Response::new(tonic::body::Body::new(Body::whole(text)));
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -174,10 +184,16 @@ impl Service<tonic::Request<pb::StatusRequest>> for Says {
     }
 
     fn call(&mut self, _: tonic::Request<pb::StatusRequest>) -> Self::Future {
+        ready(Ok(tonic::Response::new(self.0.clone().into())))
+    }
+}
+
+impl From<WaitingNode> for pb::StatusResponse {
+    fn from(node: WaitingNode) -> Self {
         let digits = |fingerprint: Option<Fingerprint>| {
             fingerprint.map(|fingerprint| hex(fingerprint.bytes())).unwrap_or_default()
         };
-        let WaitingNode { name, fingerprint, up, waits_for, around } = self.0.clone();
+        let WaitingNode { name, fingerprint, up, waits_for, around } = node;
         let sighting = |node: AroundNode| pb::Sighting {
             fingerprint: digits(node.fingerprint),
             name: node.name,
@@ -185,7 +201,7 @@ impl Service<tonic::Request<pb::StatusRequest>> for Says {
             cluster: node.cluster.map_or(0, |cluster| cluster.0),
             why: node.stands,
         };
-        ready(Ok(tonic::Response::new(pb::StatusResponse {
+        Self {
             name,
             fingerprint: digits(fingerprint),
             up_seconds: up.as_secs(),
@@ -193,6 +209,8 @@ impl Service<tonic::Request<pb::StatusRequest>> for Says {
             waits_for,
             seen: around.into_iter().map(sighting).collect(),
             other_hardware: String::new(),
-        })))
+            disk_short: false,
+            disk_written: None,
+        }
     }
 }

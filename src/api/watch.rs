@@ -19,14 +19,21 @@ use tonic::Status;
 use tonic::codec::Streaming;
 
 use super::body::CountedElsewhere;
+use super::credentials::Credentials;
 use super::errors;
 use super::node::Node;
 use super::parse;
 use super::stop::Stopping;
 use super::watch_codec::{Codec, Outgoing};
+use super::watch_permits::{Permit, Verdict, WatchPermits};
+use crate::command::KeyRange;
 use crate::limits::GRPC_OVERHEAD_BYTES;
 use crate::runtime::Watching;
+use crate::watch;
 use crate::wire::etcdserverpb as pb;
+
+/// Requests that ask for nothing, after which others on the thread have their turn.
+const IDLE_REQUESTS_MAX: usize = 64;
 
 /// Serves `etcdserverpb.Watch`. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +60,7 @@ impl WatchService {
             return errors::compressed(encoding).into_http();
         }
         let stopping = self.stopping;
+        let credentials = request.extensions().get().cloned().unwrap_or_default();
         let requests = Streaming::new_request(Codec, request.into_body(), None, Some(self.message_bytes_max));
         let stream = WatchStream {
             requests: Some(requests),
@@ -61,6 +69,9 @@ impl WatchService {
             stopped: Box::pin(async move { stopping.announced().await }),
             message_bytes_max: self.message_bytes_max,
             pieces: VecDeque::new(),
+            credentials,
+            checking: None,
+            permits: WatchPermits::default(),
         };
         let body = tonic::body::Body::new(WatchBody { stream: Some(stream), rest: VecDeque::new() });
         let mut response = http::Response::new(body);
@@ -117,22 +128,81 @@ struct WatchStream {
     message_bytes_max: usize,
     /// What is left of a response that was cut into pieces.
     pieces: VecDeque<Outgoing>,
+    /// By which every watcher is created.
+    credentials: Credentials,
+    /// Whether one may be is being looked at once more; those behind it wait.
+    checking: Option<Checking>,
+    /// Whose its watchers are.
+    permits: WatchPermits,
+}
+
+/// What is asked of the hub, once it is known whether the keys may be watched.
+type Checking = Pin<Box<dyn Future<Output = (watch::Request, Option<Permit>)> + Send>>;
+
+/// A request that must not be made of the hub before its client may read the keys: the same one, or what it is told instead.
+async fn permitted(
+    node: Node,
+    credentials: Credentials,
+    create: watch::CreateRequest,
+) -> (watch::Request, Option<Permit>) {
+    // The request's own bytes would keep all that came with them.
+    let own = Bytes::copy_from_slice;
+    let range = KeyRange::from_wire(own(&create.range.start), own(&create.range.wire_end()));
+    if node.handle().status().leader.is_some() {
+        // If that fails, it is what this member knows that counts.
+        drop(node.learn_whether_open().await);
+    }
+    let view = node.handle().view();
+    let looked = node.permitted(&credentials, view, |permits| permits.access.may_read(&range)).await;
+    match looked {
+        Ok((view, caller)) => {
+            let permit = caller.map(|caller| Permit::new(&credentials, caller, range, &view));
+            (watch::Request::Create(create), permit)
+        }
+        Err(status) => (watch::Request::Refused(errors::watch_refusal(&status)), None),
+    }
 }
 
 impl WatchStream {
+    /// Whether it has to be found out whether a watcher may be created. Whoever has a token was given it while authentication is on, which this member may not know yet. What starts before all
+    /// revisions is refused for that, as in etcd.
+    fn must_ask(&self, create: &watch::CreateRequest) -> bool {
+        create.start >= 0
+            && (self.credentials.token().is_some() || self.node.handle().view().facts().auth.enabled)
+    }
+
     /// Hands in what the client asks for, as far as there is room for answers.
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
-        while let Some(requests) = &mut self.requests
-            && self.watching.takes_requests()
-        {
+        let mut idle = 0;
+        while self.watching.takes_requests() {
+            if idle == IDLE_REQUESTS_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            if let Some(checking) = &mut self.checking {
+                let Poll::Ready((request, permit)) = checking.as_mut().poll(cx) else { break };
+                self.checking = None;
+                self.permits.ask(permit);
+                self.watching.request(request);
+                continue;
+            }
+            let Some(requests) = &mut self.requests else { break };
             match Pin::new(requests).poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.requests = None,
-                Poll::Ready(Some(request)) => {
-                    if let Some(request) = parse::watch_request(request?) {
+                Poll::Ready(Some(request)) => match parse::watch_request(request?) {
+                    Some(watch::Request::Create(create)) if self.must_ask(&create) => {
+                        let (node, credentials) = (self.node.clone(), self.credentials.clone());
+                        self.checking = Some(Box::pin(permitted(node, credentials, create)));
+                    }
+                    Some(request) => {
+                        if matches!(request, watch::Request::Create(_)) {
+                            self.permits.ask(None);
+                        }
                         self.watching.request(request);
                     }
-                }
+                    None => idle += 1,
+                },
             }
         }
         Ok(())
@@ -153,15 +223,22 @@ impl Stream for WatchStream {
         if let Err(status) = this.poll_requests(cx) {
             return Poll::Ready(Some(Err(status)));
         }
-        this.watching.poll_next(cx).map(|response| {
-            let response = response.map(|response| {
-                let header = this.node.header(response.revision);
-                let mut pieces = Outgoing::of(header, response, this.message_bytes_max);
-                let first = pieces.pop_front();
-                this.pieces = pieces;
-                first
-            });
-            response.map_err(Status::from).transpose()
-        })
+        loop {
+            let response = ready!(this.watching.poll_next(cx))?;
+            let header = this.node.header(response.revision);
+            match this.permits.judge(&response, || this.node.handle().view()) {
+                Verdict::Send => {}
+                Verdict::Drop => continue,
+                Verdict::End(refusal) => {
+                    let watch_id = response.watch_id;
+                    this.watching.request(watch::Request::Cancel { watch_id });
+                    return Poll::Ready(Some(Ok(Outgoing::ended(header, watch_id, refusal))));
+                }
+            }
+            let mut pieces = Outgoing::of(header, response, this.message_bytes_max);
+            let first = pieces.pop_front();
+            this.pieces = pieces;
+            return Poll::Ready(first.map(Ok));
+        }
     }
 }

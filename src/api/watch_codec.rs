@@ -14,7 +14,7 @@ use tonic::codec::{DecodeBuf, Decoder};
 
 use super::{errors, render};
 use crate::store::ChangeKind;
-use crate::watch::{Batch, Event, Message, Response};
+use crate::watch::{Batch, Event, Message, Refusal, Response};
 use crate::wire::{etcdserverpb as pb, mvccpb};
 
 /// What stands in front of each event: field 11 of `WatchResponse`, with a length.
@@ -70,6 +70,19 @@ impl Outgoing {
                 (bytes.into(), events.into_iter().map(held).map(Bytes::from_owner).collect())
             }
         }
+    }
+
+    /// Tells a watcher that it has ended, and why.
+    pub fn ended(header: pb::ResponseHeader, watch_id: i64, refusal: Refusal) -> Self {
+        let cancel_reason = errors::watch_refused(refusal);
+        let head = pb::WatchResponse {
+            header: Some(header),
+            watch_id,
+            canceled: true,
+            cancel_reason,
+            ..pb::WatchResponse::default()
+        };
+        Outgoing { head, events: VecDeque::new(), batch: None }
     }
 
     /// The messages of one response: several, if it may be cut into pieces and has `bytes_max` bytes or more.

@@ -38,9 +38,14 @@ pub enum YieldRefusal {
     Silent(ClusterId),
     /// An operator has to let the members in.
     #[error(
-        "cluster {0} lets in nobody by itself, and this cluster's boxes wait there now: on one of its boxes type \"covey node pending\", and for each of them \"covey node approve FINGERPRINT\"; then the same here again"
+        "cluster {cluster} does not let this cluster's boxes in by itself ({why}), and they wait there now: on one of its boxes type \"covey node pending\", and for each of them \"covey node approve FINGERPRINT\"; then the same here again"
     )]
-    Sealed(ClusterId),
+    Sealed {
+        /// The other one.
+        cluster: ClusterId,
+        /// What it says.
+        why: String,
+    },
     /// The members were not taken in.
     #[error(
         "cluster {cluster} has not taken this cluster's boxes in: {why}; type the same again in a minute"
@@ -67,7 +72,7 @@ impl From<YieldRefusal> for Status {
         match refusal {
             YieldRefusal::Alone
             | YieldRefusal::NoConflict(_)
-            | YieldRefusal::Sealed(_)
+            | YieldRefusal::Sealed { .. }
             | YieldRefusal::Rejected(_) => Self::failed_precondition(text),
             YieldRefusal::Busy
             | YieldRefusal::Leaderless(_)

@@ -106,18 +106,20 @@ impl Desk {
             Question::Join { name, peer_urls, claim, run } => {
                 self.join(Candidate { key, name, peer_urls }, &claim, run).await
             }
-            Question::Absorb { cluster, nodes } => self.absorb(key, cluster, nodes).await,
+            Question::Absorb { cluster, winner, nodes } => {
+                match asked_rightly(key, cluster, winner, &nodes, self.identity.cluster()) {
+                    Ok(()) => self.absorb(key, cluster, nodes).await,
+                    Err(why) => Answer::Refused(why),
+                }
+            }
             Question::Fate { cluster } => self.fate(cluster),
         }
     }
 
     /// Why this member must not speak for its cluster: it does not know it yet, or there is none any more.
     pub(super) fn has_nothing_to_say(&self) -> Option<&'static str> {
-        if self.handle.view().facts().charter.dissolved.is_some() {
-            return Some("its cluster has given itself up for another one");
-        }
-        let is_new = self.handle.view().applied() == LogIndex(0) || self.handle.is_catching_up();
-        is_new.then_some("it does not know its cluster's state yet")
+        let view = self.handle.view();
+        why_silent(&view.facts().charter, view.applied(), self.handle.is_catching_up())
     }
 
     /// How this member's cluster stands.
@@ -145,7 +147,7 @@ impl Desk {
     async fn join(&self, node: Candidate, claim: &[u8], run: Incarnation) -> Answer {
         let key = node.key;
         let Some(by) = self.right(key, claim) else { return self.waits(node, sealed(key)) };
-        match self.admit(node, by, run).await {
+        match self.admit(node, by, run, None).await {
             // Applied here, for that is where the answer comes from.
             Ok(()) => self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
             Err(answer) => answer,
@@ -154,9 +156,6 @@ impl Desk {
 
     /// Lets in the members of a cluster that gives itself up then. One of them asks: only of that one is it known that it holds its key.
     async fn absorb(&self, key: PublicKey, cluster: ClusterId, nodes: Vec<Candidate>) -> Answer {
-        if cluster == self.identity.cluster() || !nodes.iter().any(|node| node.key == key) {
-            return Answer::Refused("only a member of another cluster may ask for its members".into());
-        }
         let (admitted, waiting) = sorted_out(self.handle.view().facts(), self.trust, key, nodes);
         let mut answer = None;
         for node in waiting {
@@ -167,16 +166,16 @@ impl Desk {
             return answer;
         }
         // Whoever asks does not wait for as many turns of the log as there are members.
-        let outcomes =
-            together(ABSORBED_MAX, admitted, |(node, by)| self.admit(node, by, Incarnation(0))).await;
+        let outcomes = together(ABSORBED_MAX, admitted, |(node, by)| {
+            self.admit(node, by, Incarnation(0), Some(cluster))
+        })
+        .await;
         outcomes.into_iter().find_map(Result::err).unwrap_or(Answer::Absorbed)
     }
 
     /// What is known of another cluster, or how this one stands.
     fn fate(&self, cluster: ClusterId) -> Answer {
-        let view = self.handle.view();
-        let known = view.facts().charter.buried.iter().filter(|tombstone| tombstone.cluster == cluster);
-        let known: Vec<Tombstone> = known.copied().collect();
+        let known = left_of(cluster, &self.handle.view().facts().charter);
         if known.is_empty() { Answer::Member(self.standing()) } else { Answer::Buried(known) }
     }
 
@@ -190,7 +189,13 @@ impl Desk {
 
     /// Has the log let a node in, or says why not. Of who is a member already the log is asked, too: the cluster may have ended, and this member not know it
     /// yet. Let in as who it was, a node that has left would vote with an empty log.
-    async fn admit(&self, node: Candidate, by: Admission, run: Incarnation) -> Result<(), Answer> {
+    async fn admit(
+        &self,
+        node: Candidate,
+        by: Admission,
+        run: Incarnation,
+        of: Option<ClusterId>,
+    ) -> Result<(), Answer> {
         let refused = |rejection| format!("the cluster does not let it in: {rejection}");
         // Nothing is written to the log only to be refused there.
         let checked = {
@@ -203,7 +208,7 @@ impl Desk {
         }
         let Candidate { key, name, peer_urls } = node;
         let peer_urls = kept(peer_urls);
-        match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by, run }).await {
+        match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by, run, of }).await {
             Ok(applied) => {
                 self.pending.forget(Fingerprint::of(&key));
                 applied.outcome.map(drop).map_err(|rejection| Answer::Pending(refused(rejection)))
@@ -220,9 +225,23 @@ impl Desk {
         let view = self.handle.view();
         let member = member_with(view.facts(), key)?.id();
         let Identity { root, generation, .. } = self.identity;
-        let welcome = Welcome::of(root, generation, member, &view.facts().members);
+        let welcome = Welcome::of(root, generation, member, &view.facts().members, view.facts().commands);
         Some(Answer::Welcome(Box::new(welcome)))
     }
+}
+
+/// See [`Desk::has_nothing_to_say`].
+fn why_silent(charter: &Charter, applied: LogIndex, catches_up: bool) -> Option<&'static str> {
+    if charter.dissolved.is_some() {
+        return Some("its cluster has given itself up for another one");
+    }
+    let is_new = applied == LogIndex(0) || catches_up;
+    is_new.then_some("it does not know its cluster's state yet")
+}
+
+/// What the members of another cluster have left of its end.
+fn left_of(cluster: ClusterId, charter: &Charter) -> Vec<Tombstone> {
+    charter.buried.iter().filter(|tombstone| tombstone.cluster == cluster).copied().collect()
 }
 
 /// Whether nodes come in that no operator has let in.
@@ -276,6 +295,24 @@ fn sorted_out(
     (admitted, waiting)
 }
 
+/// Whether the cluster that is to take in the members of another one is asked, and by one of those. Who has met a member of another cluster may have met it before
+/// it came into this one, and would give itself up for a cluster that has not taken anybody in.
+fn asked_rightly(
+    asks: PublicKey,
+    cluster: ClusterId,
+    winner: ClusterId,
+    nodes: &[Candidate],
+    own: ClusterId,
+) -> Result<(), String> {
+    if winner != own {
+        return Err(format!("it is in cluster {own} by now"));
+    }
+    if cluster == own || !nodes.iter().any(|node| node.key == asks) {
+        return Err("only a member of another cluster may ask for its members".into());
+    }
+    Ok(())
+}
+
 /// What is kept of where a node says that it is, best first.
 fn kept(mut peer_urls: Vec<String>) -> Vec<String> {
     peer_urls.retain(|url| url.len() <= PLACE_BYTES_MAX);
@@ -299,6 +336,7 @@ mod tests {
     use super::*;
     use crate::command::MemberAttributes;
     use crate::ids::MemberId;
+    use crate::store::Dissolution;
 
     fn key(n: u64) -> PublicKey {
         let mut key = [0; 32];
@@ -417,6 +455,46 @@ mod tests {
         let approves = facts(false, &[key(2), key(3)]);
         let approved = |n| (n, Admission::Approval);
         assert_eq!(sort(&approves, 2, &[2, 3]), (vec![approved(2), approved(3)], vec![]));
+    }
+
+    #[test]
+    fn a_member_speaks_for_its_cluster_once_it_knows_it_and_while_there_is_one() {
+        let (lives, knows) = (Charter::automatic(), LogIndex(1));
+        assert_eq!(why_silent(&lives, knows, false), None);
+        assert!(why_silent(&lives, LogIndex(0), false).is_some_and(|why| why.contains("state")));
+        assert!(why_silent(&lives, knows, true).is_some_and(|why| why.contains("state")));
+        let end = Dissolution { winner: ClusterId(2), at: LogIndex(1), ordered: false };
+        let ended = Charter { dissolved: Some(end), ..Charter::automatic() };
+        for catches_up in [false, true] {
+            assert!(why_silent(&ended, knows, catches_up).is_some_and(|why| why.contains("given itself up")));
+        }
+    }
+
+    #[test]
+    fn of_a_cluster_that_has_ended_all_is_told_that_its_members_have_left() {
+        let tombstone = |cluster, signer| Tombstone {
+            cluster: ClusterId(cluster),
+            winner: ClusterId(1),
+            at: LogIndex(5),
+            signer: key(signer),
+            signature: [0; 64],
+        };
+        let buried = vec![tombstone(2, 7), tombstone(3, 8), tombstone(2, 9)];
+        let charter = Charter { buried, ..Charter::automatic() };
+        assert_eq!(left_of(ClusterId(2), &charter), [tombstone(2, 7), tombstone(2, 9)]);
+        assert_eq!(left_of(ClusterId(1), &charter), [], "it is where they went");
+    }
+
+    #[test]
+    fn the_members_of_another_cluster_are_asked_for_by_one_of_them_and_of_the_cluster_that_they_are_to_join()
+    {
+        let nodes = [2, 3].map(|n| Candidate { key: key(n), name: n.to_string(), peer_urls: Vec::new() });
+        let asks = |n, cluster, winner| {
+            asked_rightly(key(n), ClusterId(cluster), ClusterId(winner), &nodes, ClusterId(7)).is_ok()
+        };
+        assert!(asks(2, 9, 7));
+        assert!(!asks(2, 9, 8), "the box was in another cluster when it was met");
+        assert!(!asks(4, 9, 7) && !asks(2, 7, 7));
     }
 
     #[test]

@@ -4,12 +4,14 @@
 
 use std::net::TcpListener;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use smol::future::or;
 use smol::{Async, LocalExecutor};
 
+use super::reload::Reload;
 use super::serve::ServeFailure;
-use super::supervisor::Supervisor;
+use super::supervisor::WAITS;
 use crate::api::Waiting;
 use crate::config::PeerConfig;
 use crate::peer::Trust;
@@ -25,7 +27,7 @@ pub(super) struct Outside<'a> {
     /// Where clients will be served, and operators are.
     pub(super) ports: Vec<TcpListener>,
     pub(super) clock: Clock,
-    pub(super) supervisor: Supervisor,
+    pub(super) reload: Rc<Reload>,
 }
 
 /// Answers whoever asks at the client port, for ever. Nothing of that is left once the executor is gone.
@@ -33,8 +35,10 @@ pub(super) async fn attend_operators<T>(
     executor: &LocalExecutor<'static>,
     waiting: Waiting,
     ports: Vec<TcpListener>,
-    supervisor: Supervisor,
+    reload: Rc<Reload>,
 ) -> Result<T, ServeFailure> {
+    let supervisor = reload.supervisor.clone();
+    executor.spawn(async move { reload.attend(None, || WAITS.to_owned()).await }).detach();
     executor.spawn(async move { supervisor.wait_for_others().await }).detach();
     let attend = async |port: TcpListener| -> T {
         match Async::new(port) {

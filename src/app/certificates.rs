@@ -13,12 +13,14 @@ use smol::future::or;
 use super::lan::Lan;
 use crate::api;
 use crate::command::{self, CharterCommand, ClientKey};
-use crate::ids::ClusterId;
+use crate::ids::{ClusterId, Term};
 use crate::limits::AUTHORITY_OVERLAP_SECONDS;
 use crate::mvcc::Facts;
 use crate::runtime::Handle;
 use crate::store::Charter;
-use crate::tls::{Authority, AuthorityError, ClusterTls, NewAuthority, ServerNames, Successor};
+use crate::tls::{
+    Authority, AuthorityError, ClusterTls, IsIssued, NewAuthority, Protocol, ServerNames, Successor,
+};
 
 /// How often a cluster without an authority, or with one that is to be replaced, is looked at: somebody may have come to lead meanwhile, and who was removed
 /// may have left.
@@ -33,12 +35,19 @@ pub(super) struct Certificates {
     cluster: ClusterId,
     /// What the box is called.
     host: String,
+    protocol: Protocol,
     tls: OnceLock<ClusterTls>,
 }
 
 impl Certificates {
-    pub(super) fn new(handle: Handle, lan: Arc<Lan>, cluster: ClusterId, host: String) -> Arc<Self> {
-        Arc::new(Self { handle, lan, cluster, host, tls: OnceLock::new() })
+    pub(super) fn new(
+        handle: Handle,
+        lan: Arc<Lan>,
+        cluster: ClusterId,
+        host: String,
+        protocol: Protocol,
+    ) -> Arc<Self> {
+        Arc::new(Self { handle, lan, cluster, host, protocol, tls: OnceLock::new() })
     }
 
     /// The configuration for each handshake, once there is an authority.
@@ -80,23 +89,15 @@ impl Certificates {
         }
     }
 
-    /// Makes the cluster's authority, or the one that takes its place, where this member leads. Of two that two leaders make the first one in the log counts.
+    /// Has the log take what is due where this member leads. Of two authorities that two leaders make the first one in the log counts.
     async fn provide(&self) -> Result<(), AuthorityError> {
         // Before the state: what it says then, this leader of this term has acted on.
         let status = self.handle.status();
-        let command = match self.handle.view().facts() {
-            _ if !status.leads() => return Ok(()),
-            Facts { charter, .. } if charter.authority.is_none() => {
-                CharterCommand::Establish(kept(Authority::generate(self.cluster)?))
-            }
-            facts => match (authority_of(&facts.charter), facts.charter.authority_is_due()) {
-                (Some(authority), Some(exposed)) if facts.all_have_left() => {
-                    let Successor { authority, bridge_der } = authority?.succeed()?;
-                    let (authority, bridge) = (kept(authority), Bytes::from(bridge_der));
-                    CharterCommand::ReplaceAuthority { term: status.term, exposed, authority, bridge }
-                }
-                _ => return Ok(()),
-            },
+        if !status.leads() {
+            return Ok(());
+        }
+        let Some(command) = due(self.handle.view().facts(), self.cluster, status.term)? else {
+            return Ok(());
         };
         if let Err(error) = self.handle.change_charter(command).await {
             tracing::debug!(%error, "there can be no other authority for clients yet");
@@ -105,21 +106,45 @@ impl Certificates {
     }
 
     fn follow(&self, authority: Result<Authority, AuthorityError>) -> Result<(), AuthorityError> {
-        // First of all, whatever becomes of the certificate.
-        if let Some(tls) = self.tls.get() {
-            tls.clients().review();
-        }
-        let authority = authority?;
         let names = ServerNames::of_machine(&self.host, self.lan.addresses());
-        if let Some(tls) = self.tls.get() {
-            return tls.update(&authority, names);
-        }
         let handle = self.handle.clone();
         let is_issued = move |key: &[u8; 32]| handle.view().facts().charter.client(ClientKey(*key)).is_some();
-        // Only this task makes it.
-        let _ = self.tls.set(ClusterTls::new(&authority, names, Arc::new(is_issued))?);
-        Ok(())
+        follow(&self.tls, authority, names, Arc::new(is_issued), &self.protocol)
     }
+}
+
+/// The cluster's authority, or the one that takes its place, made by the leader of `term`, if it is time for that.
+fn due(facts: &Facts, cluster: ClusterId, term: Term) -> Result<Option<CharterCommand>, AuthorityError> {
+    let charter = &facts.charter;
+    let Some(authority) = authority_of(charter) else {
+        return Ok(Some(CharterCommand::Establish(kept(Authority::generate(cluster)?))));
+    };
+    let Some(exposed) = charter.authority_is_due().filter(|_| facts.all_have_left()) else {
+        return Ok(None);
+    };
+    let Successor { authority, bridge_der } = authority?.succeed()?;
+    let (authority, bridge) = (kept(authority), Bytes::from(bridge_der));
+    Ok(Some(CharterCommand::ReplaceAuthority { term, exposed, authority, bridge }))
+}
+
+/// Keeps what clients see in step; only one task does.
+fn follow(
+    tls: &OnceLock<ClusterTls>,
+    authority: Result<Authority, AuthorityError>,
+    names: ServerNames,
+    is_issued: IsIssued,
+    protocol: &Protocol,
+) -> Result<(), AuthorityError> {
+    // First of all, whatever becomes of the certificate.
+    if let Some(tls) = tls.get() {
+        tls.clients().review();
+    }
+    let authority = authority?;
+    if let Some(tls) = tls.get() {
+        return tls.update(&authority, names);
+    }
+    let _ = tls.set(ClusterTls::new(&authority, names, is_issued, protocol.clone())?);
+    Ok(())
 }
 
 /// The authority of a cluster that has one, with what leads to it.
@@ -161,8 +186,86 @@ fn remind(charter: &Charter, said: &mut usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+    use smol::future::{block_on, poll_once};
+
     use super::*;
-    use crate::store::{Bridge, Client};
+    use crate::command::MemberAttributes;
+    use crate::ids::{LogIndex, MemberId};
+    use crate::store::{Bridge, Client, ConfState, Member};
+
+    /// Who was removed and is still sent the log would have the new key as well.
+    #[test]
+    fn an_authority_is_replaced_once_nobody_takes_part_who_is_no_member() {
+        let due = |facts: &Facts| due(facts, ClusterId(1), Term(5)).unwrap();
+        let made = Authority::generate(ClusterId(1)).unwrap();
+        let charter = Charter { authority: Some(kept(made)), ..Charter::default() };
+        let attributes = MemberAttributes { member: MemberId(1), ..MemberAttributes::default() };
+        let mut facts = Facts {
+            members: vec![Member { key: None, votes: true, attributes }],
+            conf_state: ConfState { voters: vec![MemberId(1)], ..ConfState::default() },
+            ..Facts::default()
+        };
+        assert!(matches!(due(&facts), Some(CharterCommand::Establish(_))));
+        facts.charter = Arc::new(charter.clone());
+        assert_eq!(due(&facts), None, "nobody was removed");
+        facts.charter = Arc::new(Charter { exposed: Some(LogIndex(9)), ..charter });
+        facts.conf_state.learners = vec![MemberId(2)];
+        assert_eq!(due(&facts), None, "who was removed still listens");
+        (facts.conf_state.learners, facts.conf_state.voters_outgoing) = (Vec::new(), vec![MemberId(2)]);
+        assert_eq!(due(&facts), None, "its vote is still asked for");
+        facts.conf_state.voters_outgoing.clear();
+        let Some(CharterCommand::ReplaceAuthority { term, exposed, .. }) = due(&facts) else { panic!() };
+        assert_eq!((term, exposed), (Term(5), LogIndex(9)));
+    }
+
+    /// A client that was revoked must be gone whether or not there is a certificate to show to the others.
+    #[test]
+    fn who_was_revoked_is_cut_off_at_the_next_change_whatever_becomes_of_the_certificate() {
+        let made = Authority::generate(ClusterId(1)).unwrap();
+        let authority = || Authority::load(&made.certificate_der, &made.key_pkcs8);
+        let issued = authority().unwrap().issue_client("a").unwrap();
+        let shown = [CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()];
+        for fails in [false, true] {
+            let (tls, counts) = (OnceLock::new(), Arc::new(AtomicBool::new(true)));
+            let flag = Arc::clone(&counts);
+            let is_issued: IsIssued = Arc::new(move |_| flag.load(Relaxed));
+            let follows = |authority| {
+                follow(&tls, authority, ServerNames::default(), Arc::clone(&is_issued), &Protocol::default())
+            };
+            follows(authority()).unwrap();
+            let mut ends = Box::pin(tls.get().unwrap().clients().admit(&shown).unwrap());
+            follows(authority()).unwrap();
+            assert!(block_on(poll_once(&mut ends)).is_none());
+            counts.store(false, Relaxed);
+            let outcome = follows(if fails { Err(AuthorityError::Mismatch) } else { authority() });
+            assert_eq!(outcome.is_err(), fails);
+            assert!(block_on(poll_once(&mut ends)).is_some(), "{fails}");
+        }
+    }
+
+    /// Who trusts an older one finds the way from the last to the first: what leads to the newest comes first.
+    #[test]
+    fn the_authority_of_a_charter_is_reached_by_its_bridges_the_newest_first() {
+        assert!(authority_of(&Charter::default()).is_none());
+        let first = Authority::generate(ClusterId(1)).unwrap();
+        let (mut last, mut bridges) = (first, Vec::new());
+        for ends in [1, 2] {
+            let before = Authority::load(&last.certificate_der, &last.key_pkcs8).unwrap();
+            let Successor { authority, bridge_der } = before.succeed().unwrap();
+            bridges.push(Bridge { certificate: bridge_der.into(), ends });
+            last = authority;
+        }
+        let shown: Vec<Bytes> = bridges.iter().rev().map(|bridge| bridge.certificate.clone()).collect();
+        let charter = Charter { authority: Some(kept(last)), bridges, ..Charter::default() };
+        let authority = authority_of(&charter).unwrap().unwrap();
+        let key = crate::tls::ServerKey::generate().unwrap();
+        let chain = authority.issue_server(&key, &ServerNames::default()).unwrap();
+        assert_eq!(chain[1..].iter().map(|der| Bytes::copy_from_slice(der)).collect::<Vec<_>>(), shown);
+    }
 
     #[test]
     fn the_log_says_of_each_client_once_for_each_time_that_it_is_to_be_renewed() {

@@ -18,7 +18,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const UNDECIDED_MAX: u32 = 3;
 
 /// Compares every `interval`, for ever; never where that is zero.
-pub(super) async fn compare(handle: Handle, interval: Duration) {
+pub(super) async fn compare(handle: &Handle, interval: Duration) {
     if interval.is_zero() {
         return;
     }
@@ -63,7 +63,7 @@ pub(super) async fn compare(handle: Handle, interval: Duration) {
                     "members have another state than this one, and there is no majority for either"
                 );
                 if complete || undecided >= UNDECIDED_MAX {
-                    raise_corrupt(&handle, others).await;
+                    raise_corrupt(handle, others).await;
                 }
             }
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use crate::command::Tombstone;
+use crate::command::{NotUnderstood, Tombstone};
 use crate::formation::{
     self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, Welcome,
     drop_tombstones, found_solo, joining_state, keep_tombstones, kept_tombstones,
@@ -19,6 +19,7 @@ use crate::formation::{
 use crate::ids::{ClusterId, Incarnation, Revision};
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
+use crate::runtime::space;
 use crate::store::{Charter, Meta};
 use crate::wal::Position;
 
@@ -55,6 +56,9 @@ pub enum OpenError {
         #[source]
         source: formation::OpenError,
     },
+    /// The cluster that it would join is ahead of this build.
+    #[error("the node does not join")]
+    NotUnderstood(#[from] NotUnderstood),
     /// The generated key was no key.
     #[error("cannot make the node's key")]
     Key(#[from] KeyError),
@@ -116,6 +120,7 @@ impl DataDir {
         make_dir(path)?;
         let directory = RealDirectory::open(path)?;
         let lock = directory.lock()?;
+        space::make_room(path);
         let mut identity = formation::founded(&directory).map_err(failed_content(path))?;
         if let Some(leaving) = identity.take_if(|identity| identity.stage == Stage::Leaving) {
             identity = Some(archive(path, &directory, &leaving)?);
@@ -282,7 +287,8 @@ impl FreshDir {
 
     /// Begins as a member of the cluster that has let this node in.
     pub fn join(self, welcome: Welcome) -> Result<DataDir, OpenError> {
-        let Welcome { root, generation, member, members } = welcome;
+        let Welcome { root, generation, member, members, commands } = welcome;
+        commands.check()?;
         let identity = Identity { member, root, generation, ..self.founder()? };
         tracing::info!(cluster = %identity.cluster(), %member, "joins a cluster");
         let (meta, log_start) = joining_state(members);

@@ -91,6 +91,16 @@ enum NotTakenIn {
     Said(String),
 }
 
+impl NotTakenIn {
+    /// What an operator is told who has ordered it.
+    fn refusal(self, cluster: ClusterId) -> YieldRefusal {
+        match self {
+            Self::Pending(why) => YieldRefusal::Sealed { cluster, why },
+            Self::Said(why) => YieldRefusal::Declined { cluster, why },
+        }
+    }
+}
+
 /// A member of another cluster, as it has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Neighbour {
@@ -160,7 +170,7 @@ impl Encounters {
 
     /// Carries out what operators order, one after the other, until it is dropped.
     pub(super) async fn obey(&self, orders: Receiver<Order>) {
-        while let Ok(Order { winner, done }) = orders.recv().await {
+        while let Some(Order { winner, done }) = next_order(&orders).await {
             tracing::warn!(%winner, "an operator orders that this cluster give itself up for another one");
             let outcome = self.yield_to(winner).await;
             if let Err(refusal) = &outcome {
@@ -179,16 +189,14 @@ impl Encounters {
         if let Some(why) = self.desk.has_nothing_to_say() {
             return Err(YieldRefusal::Speechless(why));
         }
+        let asked = handle.view().applied();
         let beside = self.desk.conflicts.list().remove(&winner).ok_or(YieldRefusal::NoConflict(winner))?;
         let is_meant = |standing: &Standing| standing.cluster == winner;
         let found = self.ask_who(&beside.addresses, is_meant).await;
         let found = found.ok_or(YieldRefusal::Silent(winner))?;
         let witness = found.key;
-        self.hand_members_over(&found).await.map_err(|why| match why {
-            NotTakenIn::Pending(_) => YieldRefusal::Sealed(winner),
-            NotTakenIn::Said(why) => YieldRefusal::Declined { cluster: winner, why },
-        })?;
-        let order = CharterCommand::Yield { winner, witness };
+        self.hand_members_over(&found).await.map_err(|why| why.refusal(winner))?;
+        let order = CharterCommand::Yield { winner, witness, asked };
         let applied = handle.change_charter(order).await.map_err(YieldRefusal::Unknown)?;
         applied.outcome.map(drop).map_err(YieldRefusal::Rejected)
     }
@@ -297,8 +305,21 @@ impl Encounters {
     }
 
     async fn hand_over(&self, winner: &Neighbour, nodes: Vec<Candidate>) -> Result<(), NotTakenIn> {
-        let question = Question::Absorb { cluster: self.desk.identity.cluster(), nodes };
-        took_in(winner.key, self.transport.ask_stranger(winner.at, &question).await)
+        let &Neighbour { key, at, ref standing } = winner;
+        let (cluster, winner) = (self.desk.identity.cluster(), standing.cluster);
+        let question = Question::Absorb { cluster, winner, nodes };
+        took_in(key, self.transport.ask_stranger(at, &question).await)
+    }
+}
+
+/// The next order that somebody still waits for. Until the members' port is there orders wait, too, and whoever has given one up by then may have thought better of it.
+async fn next_order(orders: &Receiver<Order>) -> Option<Order> {
+    loop {
+        let order = orders.recv().await.ok()?;
+        if !order.done.is_canceled() {
+            return Some(order);
+        }
+        tracing::warn!(winner = %order.winner, "nobody waits any more for an order that this cluster give itself up: it is dropped");
     }
 }
 
@@ -357,5 +378,31 @@ mod tests {
             assert!(took_in(one, Ok((one, answer))).is_err());
         }
         assert!(took_in(one, Err(AskError::NotProven)).is_err());
+    }
+
+    #[test]
+    fn an_operator_is_told_why_the_other_cluster_lets_nobody_in() {
+        let refusal = NotTakenIn::Pending("there are 128 members".into()).refusal(ClusterId(7));
+        let text = refusal.to_string();
+        assert!(text.contains("there are 128 members") && text.contains("covey node approve"), "{text}");
+        assert!(matches!(refusal, YieldRefusal::Sealed { cluster: ClusterId(7), .. }));
+    }
+
+    #[test]
+    fn an_order_that_nobody_waits_for_is_not_carried_out() {
+        let (orders, ordered) = smol::channel::bounded(3);
+        let order = |winner| {
+            let (done, outcome) = oneshot::channel();
+            orders.try_send(Order { winner: ClusterId(winner), done }).unwrap();
+            outcome
+        };
+        drop(order(1));
+        let waits = order(2);
+        drop(order(3));
+        orders.close();
+        let next = || smol::block_on(next_order(&ordered)).map(|order| order.winner);
+        assert_eq!(next(), Some(ClusterId(2)));
+        assert_eq!(next(), None);
+        drop(waits);
     }
 }

@@ -95,6 +95,11 @@ fn is_dispensable(facts: &Facts, me: MemberId, tail_may_weigh: bool) -> bool {
     !votes && !facts.charter.committed && !tail_may_weigh
 }
 
+/// Whether a member was let go because it had never come, which is held against nobody.
+pub(super) fn is_forgotten(facts: &Facts, me: MemberId) -> bool {
+    facts.removed.contains(&(me, None))
+}
+
 /// Why a member leaves a cluster whose end its own state does not tell.
 #[derive(Debug)]
 enum Parting {
@@ -150,6 +155,9 @@ fn departure(
     let Facts { members, charter, .. } = facts;
     if let Some(Dissolution { winner, .. }) = charter.dissolved {
         return Departure::Leaves(Some(winner));
+    }
+    if is_forgotten(facts, me) {
+        return Departure::Leaves(None);
     }
     match why {
         Some(Parting::Told(tombstone)) if believe(tombstone, cluster, applied, members, charter).is_ok() => {
@@ -385,6 +393,9 @@ mod tests {
         known.charter = Arc::new(Charter { committed: true, ..Charter::automatic() });
         assert!(!may_leave(Some(&told), &known, false), "a user has written");
         assert!(!may_leave(None, &facts(&[1], false), false));
+        let gone = |key| Facts { removed: vec![(ME, key)], ..facts(&[1], true) };
+        assert!(may_leave(None, &gone(None), true), "it was forgotten");
+        assert!(!may_leave(None, &gone(Some(PublicKey([2; 32]))), false), "it was removed");
         known.charter = Arc::new(Charter { dissolved: Some(end), ..Charter::automatic() });
         assert!(may_leave(None, &known, true));
     }

@@ -24,6 +24,7 @@ use crate::formation::{
 use crate::ids::PublicKey;
 use crate::peer::{Answerer, Forming, Trust};
 use crate::runtime::clock::Clock;
+use crate::runtime::listening::UdpPort;
 use crate::runtime::{Handle, ServeError};
 
 /// The pause between two rounds of questions.
@@ -93,7 +94,7 @@ pub(super) fn form(
     initial: &InitialCluster,
     outside: Outside<'_>,
 ) -> Result<DataDir, ServeFailure> {
-    let Outside { name, config, trust, ports, clock, supervisor } = outside;
+    let Outside { name, config, trust, ports, clock, reload } = outside;
     let named = initial.nodes.iter().map(|(name, urls)| Named {
         name: name.clone(),
         peer_urls: urls.iter().map(ToString::to_string).collect(),
@@ -103,8 +104,8 @@ pub(super) fn form(
     let Some(meeting) = meeting else { unreachable!("the node is among those of the initial cluster") };
     let executor = LocalExecutor::new();
     let said = Said::new(name, fresh.key.fingerprint(), meeting.others(), clock);
-    let attending = attend_operators(&executor, said.waiting.clone(), ports, supervisor);
-    let meets = meet(&fresh.key, meeting.clone(), config.listen.address, trust, said);
+    let attending = attend_operators(&executor, said.waiting.clone(), ports, reload);
+    let meets = meet(&fresh.key, meeting.clone(), &config.listen, trust, said);
     let verdict = smol::block_on(executor.run(or(meets, attending)))?;
     let data = match verdict {
         Verdict::Join(welcome) => fresh.join(*welcome)?,
@@ -122,7 +123,7 @@ pub(super) fn form(
 async fn meet(
     key: &NodeKey,
     meeting: Meeting,
-    listen: SocketAddr,
+    listen: &UdpPort,
     trust: Trust,
     mut said: Said,
 ) -> Result<Verdict, ServeFailure> {
@@ -239,7 +240,10 @@ pub(super) fn answerer(identity: &Identity, handle: &Handle) -> Answerer {
     Arc::new(move |key, _, question| {
         let (identity, handle) = (identity.clone(), handle.clone());
         Box::pin(async move {
-            let ask = || receive(&identity, &handle.view().facts().members, key, &question);
+            let ask = || {
+                let view = handle.view();
+                receive(&identity, (&view.facts().members, view.facts().commands), key, &question)
+            };
             let id = match ask() {
                 Reception::Answer(answer) => return answer,
                 Reception::Bind(id) => id,

@@ -69,7 +69,7 @@ pub(super) fn gather(
     lan: &Arc<Lan>,
     outside: Outside<'_>,
 ) -> Result<Option<DataDir>, ServeFailure> {
-    let Outside { name, config, trust, ports, clock, supervisor } = outside;
+    let Outside { name, config, trust, ports, clock, reload } = outside;
     let executor = LocalExecutor::new();
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (asked, happenings) = smol::channel::bounded(WAITING_MAX);
@@ -78,7 +78,7 @@ pub(super) fn gather(
     let claim = token.map(|token| token.id().0.to_vec()).unwrap_or_default();
     let knows_others = trust.secret.is_some() || trust.token.is_some() || !trust.fingerprints.is_empty();
     let guarded = config.trust == TrustMode::Locked && !knows_others;
-    let port = Rc::new(Forming::start(&fresh.key, config.listen.address, trust, answerer(asked), clock)?);
+    let port = Rc::new(Forming::start(&fresh.key, &config.listen, trust, answerer(asked), clock)?);
     lan.announce(None, false);
     let options = Options {
         key: PublicKey(*fresh.key.public()),
@@ -112,7 +112,7 @@ pub(super) fn gather(
         began: clock.now(),
         waiting: Waiting::default(),
     };
-    let serving = attend_operators(&executor, gatherer.waiting.clone(), ports, supervisor);
+    let serving = attend_operators(&executor, gatherer.waiting.clone(), ports, reload);
     let end = smol::block_on(executor.run(or(gatherer.run(config), serving)))?;
     let Some(end) = end else { return Ok(None) };
     let data = match end {

@@ -67,7 +67,7 @@ impl Lan {
         let rules = interfaces.clone();
         let discovery = Discovery::start(Options { interfaces, own, clock }, on_news)?;
         let client_port = config.client.listen_urls.first().map_or(0, |listen| listen.address.port());
-        let peer_port = config.peer.listen.address.port();
+        let peer_port = config.peer.listen.port();
         let (name, began, booted_lately) = (name.to_owned(), clock.now(), uptime() < BOOTS);
         Ok(Arc::new(Self { discovery, news, rules, name, peer_port, client_port, began, booted_lately }))
     }

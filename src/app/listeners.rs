@@ -40,7 +40,11 @@ pub(super) enum ClientTls {
     /// Nothing.
     None,
     /// By files.
-    Files(Arc<ServerTls>),
+    Files {
+        files: Arc<ServerTls>,
+        /// The common name of what clients show is a user.
+        names_users: bool,
+    },
     /// By the cluster's own authority.
     Cluster(Arc<Certificates>),
 }
@@ -48,12 +52,25 @@ pub(super) enum ClientTls {
 impl ClientTls {
     pub(super) fn load(config: &ClientConfig) -> Result<Self, ServeFailure> {
         let Some(files) = &config.tls else { return Ok(Self::None) };
-        Ok(Self::Files(Arc::new(ServerTls::load(TlsFiles {
+        let names_users = files.client_cert_auth;
+        let files = Arc::new(ServerTls::load(TlsFiles {
             cert: files.cert_file.clone(),
             key: files.key_file.clone(),
             trusted_ca: files.client_ca_file.clone(),
             client_cert_auth: files.client_cert_auth,
-        })?)))
+            crl: files.client_crl_file.clone(),
+            allowed: files.allowed.clone(),
+            protocol: config.tls_protocol.clone(),
+        })?);
+        Ok(Self::Files { files, names_users })
+    }
+
+    /// What is read from files, if anything is.
+    pub(super) fn files(&self) -> Option<Arc<ServerTls>> {
+        match self {
+            Self::Files { files, .. } => Some(Arc::clone(files)),
+            Self::None | Self::Cluster(_) => None,
+        }
     }
 
     /// TLS is recognised by its first byte wherever there is a certificate. An https URL also serves this machine in plain text, unless
@@ -64,15 +81,16 @@ impl ClientTls {
             (Scheme::Https, false) => Plaintext::Loopback,
             (Scheme::Https, true) => Plaintext::Nobody,
         };
-        let (tls, admit) = match self {
-            Self::None => (None, None),
-            Self::Files(files) => {
+        let (tls, admit, names_users) = match self {
+            Self::None => (None, None, false),
+            Self::Files { files, names_users } => {
                 let files = Arc::clone(files);
-                (Some(Arc::new(move || Some(files.current())) as api::TlsSource), None)
+                (Some(Arc::new(move || Some(files.current())) as api::TlsSource), None, *names_users)
             }
-            Self::Cluster(certificates) => (Some(certificates.source()), Some(certificates.admit())),
+            // What the cluster issues says who may come, and not which user that is.
+            Self::Cluster(certificates) => (Some(certificates.source()), Some(certificates.admit()), false),
         };
-        Listener { serves, plaintext, tls, admit }
+        Listener { serves, plaintext, tls, admit, names_users }
     }
 }
 

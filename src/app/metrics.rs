@@ -7,10 +7,16 @@ use std::sync::Arc;
 use super::encounters::Conflicts;
 use crate::api::{MetricsText, alarm_name, version};
 use crate::runtime::Handle;
+use crate::runtime::written::{Purpose, Written};
 use crate::telemetry::metrics::{Gauges, Metrics};
 
 /// The function that makes the text of `/metrics`.
-pub(super) fn metrics_text(handle: Handle, conflicts: Arc<Conflicts>, metrics: Arc<Metrics>) -> MetricsText {
+pub(super) fn metrics_text(
+    handle: Handle,
+    conflicts: Arc<Conflicts>,
+    metrics: Arc<Metrics>,
+    written: Arc<Written>,
+) -> MetricsText {
     Arc::new(move || {
         let status = handle.status();
         let view = handle.view();
@@ -34,6 +40,8 @@ pub(super) fn metrics_text(handle: Handle, conflicts: Arc<Conflicts>, metrics: A
             alarms: alarms.collect(),
             peers: handle.peer_traffic(),
             conflicts: conflicts.list().len() as u64,
+            disk_short: handle.is_disk_short(),
+            disk_written: &Purpose::ALL.map(|purpose| (purpose.name(), written.bytes(purpose))),
         })
     })
 }

@@ -10,14 +10,18 @@ use smol::channel::Sender;
 
 use super::admission::Pending;
 use super::encounters::{Conflicts, Order};
+use super::idle::IdleHour;
 use super::lan::Lan;
-use crate::api::{ClusterBeside, ComesIn, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
+use crate::api::{
+    ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal,
+};
 use crate::command::{self, ClientKey};
 use crate::config::TrustMode;
 use crate::discovery::Sighting;
-use crate::ids::ClusterId;
-use crate::runtime::ServeError;
+use crate::ids::{ClusterId, Revision};
 use crate::runtime::clock::Clock;
+use crate::runtime::written::{Purpose, Written};
+use crate::runtime::{Handle, ServeError};
 use crate::telemetry::{self, LogLevel};
 use crate::time::Instant;
 use crate::tls::{Authority, Issued};
@@ -36,6 +40,11 @@ pub(super) struct Operator {
     pub(super) began: Instant,
     /// In what the box is another one than at the last start.
     pub(super) other_hardware: Option<String>,
+    pub(super) written: Arc<Written>,
+    pub(super) idle_hour: Arc<IdleHour>,
+    pub(super) handle: Handle,
+    /// The state's when the node began to serve.
+    pub(super) began_at: Revision,
 }
 
 impl Host for Operator {
@@ -53,6 +62,18 @@ impl Host for Operator {
 
     fn other_hardware(&self) -> Option<String> {
         self.other_hardware.clone()
+    }
+
+    fn disk_written(&self) -> DiskWritten {
+        let bytes = |purpose| self.written.bytes(purpose);
+        DiskWritten {
+            log: bytes(Purpose::Log),
+            store: bytes(Purpose::Store),
+            transfer: bytes(Purpose::Transfer),
+            other: bytes(Purpose::Other),
+            revisions: u64::try_from(self.handle.view().revision().0 - self.began_at.0).unwrap_or(0),
+            idle_hour: self.idle_hour.bytes(),
+        }
     }
 
     fn pending(&self) -> Vec<PendingNode> {

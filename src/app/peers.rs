@@ -28,6 +28,7 @@ use crate::node::{Roster, TransferMessage};
 use crate::peer::{Event, Options, Peer, RefusalKind, RefusedBy, StartError, Transport, Trust};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
+use crate::runtime::listening::UdpPort;
 use crate::runtime::{Handle, PeerLink, ServeError};
 use crate::store::Member;
 use crate::telemetry::metrics::PeerTraffic;
@@ -44,7 +45,7 @@ pub(super) struct Members {
     pub(super) handle: Handle,
     pub(super) identity: Identity,
     /// Where this member listens for them.
-    pub(super) listen: SocketAddr,
+    pub(super) listen: UdpPort,
     pub(super) clock: Clock,
     pub(super) prng: Prng,
     /// Who is listened to that is in no cluster yet; none: nobody.
@@ -62,7 +63,7 @@ impl Members {
         });
         let lan = found.as_ref().map(|(lan, ..)| Arc::clone(lan));
         let (identity, prng) = (identity.clone(), prng.fork());
-        Peers::start(Options { identity, listen: *listen, prng, clock: *clock, forming }, handle, lan)
+        Peers::start(Options { identity, listen: listen.clone(), prng, clock: *clock, forming }, handle, lan)
     }
 
     /// Connects with the other members once there are any, until it is dropped. A node that is alone leaves the port to others, unless they are to find it.
@@ -81,7 +82,7 @@ impl Members {
             }
             Timer::after(LISTEN_AGAIN).await;
         };
-        tracing::info!(address = %self.listen, "listening for members");
+        tracing::info!(addresses = %self.listen, "listening for members");
         let transport = Arc::clone(&peers.transport);
         let meeting = async {
             match self.found {

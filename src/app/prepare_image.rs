@@ -10,6 +10,7 @@ use super::data_dir::{ARCHIVE_NAME, OpenError, failed};
 use super::hardware::HARDWARE_NAMES;
 use crate::formation::{IDENTITY_NAMES, STATE_NAMES, TOMBSTONE_NAMES};
 use crate::runtime::files::{DirectoryLock, RealDirectory};
+use crate::runtime::space::RESERVE_NAME;
 
 /// Why the disk is not scrubbed, or only in part; then it can be done again.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,8 @@ impl Scrub {
             .chain(&STATE_NAMES)
             .chain([&ARCHIVE_NAME])
             .chain(&HARDWARE_NAMES)
-            .chain(&TOMBSTONE_NAMES);
+            .chain(&TOMBSTONE_NAMES)
+            .chain([&RESERVE_NAME]);
         let goes: Vec<PathBuf> = ours.map(|name| path.join(name)).filter(|entry| entry.exists()).collect();
         let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = entries.map_err(failed("list", path))?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::data_dir::{Claimed, OpenError};
 use super::image_file::{FileError, HashCheck, ImageFile, ImageSummary, Records};
+use crate::command::NotUnderstood;
 use crate::formation::{Content, ContentError, DiskOptions, first_state};
 use crate::ids::{ClusterId, MemberId, Revision};
 use crate::snapshot::{NewRevisions, Record, Refold, RevisionTooHigh};
@@ -47,6 +48,9 @@ pub enum RestoreError {
     /// The revision would be raised too far; the directory was not touched.
     #[error(transparent)]
     Revision(#[from] RevisionTooHigh),
+    /// The file is of a cluster that was ahead of this build; the directory was not touched.
+    #[error(transparent)]
+    NotUnderstood(#[from] NotUnderstood),
     /// There is something in the directory; etcd's words.
     #[error("data-dir {0:?} not empty or could not be read")]
     NotEmpty(PathBuf),
@@ -59,6 +63,7 @@ pub enum RestoreError {
 pub fn restore(options: &RestoreOptions) -> Result<Restored, RestoreError> {
     let mut file = ImageFile::open(&options.file)?;
     let ImageSummary { facts, .. } = file.examine(options.hash)?;
+    facts.commands.check()?;
     Refold::new(&facts, &facts, options.revisions)?;
     let claimed = Claimed::found(&options.data_dir)?;
     let claimed = claimed.ok_or_else(|| RestoreError::NotEmpty(options.data_dir.clone()))?;

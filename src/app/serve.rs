@@ -17,11 +17,9 @@ use smol::{LocalExecutor, Task, Timer};
 
 use super::admission::Desk;
 use super::attend::Outside;
-use super::auto_compaction::AutoCompactor;
 use super::certificates::Certificates;
 use super::chain;
 use super::charter;
-use super::compare;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
 use super::fates::{self, Decision, Departure, Tail};
 use super::forming;
@@ -32,20 +30,27 @@ use super::listeners::{self, ClientTls, Socket};
 use super::metrics::metrics_text;
 use super::operator::Operator;
 use super::peers::Members;
+use super::reload::{Reload, Told};
 use super::resources;
+use super::schedule;
 use super::supervisor::{self, Supervisor};
-use crate::api::{self, Api, ApiOptions, BrowserPolicy, MemberRules, Stop, Stopping};
-use crate::command::{Command, MemberAttributes, Rejection};
-use crate::config::{AutoCompaction, ServeConfig, TrustMode, Url};
-use crate::formation::{self, DiskOptions, Identity};
-use crate::ids::LogIndex;
+use crate::api::{
+    self, Api, ApiOptions, BrowserPolicy, Jwt, KeyError, LoginOptions, MemberRules, Stop, Stopping, TokenKind,
+};
+use crate::command::{CommandVersion, MemberAttributes};
+use crate::config::{AuthConfig, Loaded, ServeConfig, TokenConfig, TrustMode, Url};
+use crate::formation::{self, DiskOptions, Identity, NodeKey};
+use crate::ids::{LogIndex, MemberId};
 use crate::limits::{
     ANSWER_WRITE_SHARE, COMMIT_AFTER, KEEPALIVE_TIMEOUT, WATCH_LONG_EVENTS, WATCH_SLICE_BYTES,
 };
+use crate::mvcc::Facts;
 use crate::node::{ApplierError, RecoverError, Recovery, VotePolicy, recover};
 use crate::peer::Trust;
 use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
+use crate::runtime::space::Space;
+use crate::runtime::written::Written;
 use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
 use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
 use crate::telemetry;
@@ -83,6 +88,9 @@ pub enum ServeFailure {
     /// A TLS file is of no use.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
+    /// A key for tokens is of no use.
+    #[error("tokens cannot be made or checked (--auth-token)")]
+    Tokens(#[from] KeyError),
     /// A client URL cannot be listened on.
     #[error("cannot listen on {url}")]
     Listen {
@@ -141,14 +149,20 @@ impl ServeFailure {
 }
 
 /// Runs a node until SIGTERM or SIGINT (success) or until it cannot go on (failure, logged).
-pub fn serve(config: ServeConfig) -> ExitCode {
-    for warning in &config.warnings {
+pub fn serve(loaded: Loaded) -> ExitCode {
+    for warning in &loaded.config.warnings {
         tracing::warn!("{warning}");
     }
-    let supervisor = Supervisor::of_process();
+    let reload = match Reload::of(loaded, Supervisor::of_process()) {
+        Ok(reload) => Rc::new(reload),
+        Err(error) => {
+            tracing::error!(%error, "the node stops: it cannot watch for signals");
+            return ExitCode::FAILURE;
+        }
+    };
     loop {
-        match run(&config, &supervisor) {
-            Ok(End::Stop) => return ExitCode::SUCCESS,
+        match run(&reload.config(), &reload) {
+            Ok(End::Stop | End::Removed) => return ExitCode::SUCCESS,
             // Its cluster has ended for it: it begins anew, and looks for another one.
             Ok(End::Leave) => {}
             Err(failure) => {
@@ -166,28 +180,26 @@ enum End {
     Stop,
     /// The cluster has given itself up for another one, or this member was never needed in it.
     Leave,
+    /// It is no member any more.
+    Removed,
 }
 
-fn run(config: &ServeConfig, supervisor: &Supervisor) -> Result<End, ServeFailure> {
+fn run(config: &ServeConfig, reload: &Rc<Reload>) -> Result<End, ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
     let sockets = listeners::bind(config)?;
     let mut tls = ClientTls::load(&config.client)?;
+    let logins = logins(&config.auth)?;
     let store = StoreOptions { cache_bytes: config.store.cache_bytes };
     let disk = DiskOptions { store, ..DiskOptions::default() };
     let mut trust = forming::trust(&config.peer)?;
     let when_fresh = if config.solo { WhenFresh::Solo } else { WhenFresh::Meet };
     let started: Arc<OnceLock<Handle>> = Arc::default();
     note_damage(config, &started);
-    supervisor.say("opens its data directory");
+    reload.supervisor.say("opens its data directory");
     let opened = DataDir::open(&config.data_dir, OpenOptions { when_fresh, disk })?;
     let other_hardware = hardware::look(&config.data_dir);
-    let own = match &opened {
-        _ if !config.is_automatic() => None,
-        // One that somebody founded stays what it is, whatever the next start is told.
-        Opened::Node(data) => is_automatic(data.content.store.meta()).then_some(&data.content.identity.key),
-        Opened::Fresh(fresh) => Some(&fresh.key),
-    };
+    let own = key_to_be_found_by(config, &opened);
     let name = if own.is_some() { name_of(config) } else { config.name.clone() };
     let lan = own.map(|key| Lan::start(config, &name, key.fingerprint(), clock)).transpose()?;
     if config.peer.trust != TrustMode::FleetKey {
@@ -196,8 +208,8 @@ fn run(config: &ServeConfig, supervisor: &Supervisor) -> Result<End, ServeFailur
     let outside = |name| {
         let ports = listeners::shared(&sockets)
             .map_err(|source| ServeFailure::System { action: "share a socket", source })?;
-        let (config, trust, supervisor) = (&config.peer, trust.clone(), supervisor.clone());
-        Ok::<_, ServeFailure>(Outside { name, config, trust, ports, clock, supervisor })
+        let (config, trust, reload) = (&config.peer, trust.clone(), Rc::clone(reload));
+        Ok::<_, ServeFailure>(Outside { name, config, trust, ports, clock, reload })
     };
     let data = match (opened, &config.peer.initial, &lan) {
         (Opened::Node(data), ..) => data,
@@ -211,34 +223,47 @@ fn run(config: &ServeConfig, supervisor: &Supervisor) -> Result<End, ServeFailur
         }
         (Opened::Fresh(_), None, None) => unreachable!("a cluster of one was founded"),
     };
-    let metrics = Metrics::new(api::methods());
+    let metrics = Metrics::new(api::methods(config.client.reflection));
     let metrics = Arc::new(if config.metrics.extensive { metrics.extensive() } else { metrics });
+    let written = data.content.root.written();
     let member = data.content.identity.member;
     let others_vote = data.content.store.meta().conf_state.others_vote(member);
     let (running, identity, tail, lock) =
-        start(config, data, clock, &metrics).or_else(|failure| ended(config, failure, others_vote))?;
+        start(config, data, clock, &metrics).or_else(|failure| failed(config, failure, others_vote))?;
     let handle = running.handle().clone();
     started.get_or_init(|| handle.clone());
     if let (Some(lan), ClientTls::None) = (&lan, &tls) {
         let (lan, cluster) = (Arc::clone(lan), identity.cluster());
-        tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name()));
+        let protocol = config.client.tls_protocol.clone();
+        tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name(), protocol));
     }
-    let supervisor = supervisor.clone();
+    let (ended, reload) = (Arc::default(), Rc::clone(reload));
     let place =
-        Place { name, identity, tail, ended: Arc::default(), trust, lan, tls, other_hardware, supervisor };
+        Place { name, identity, tail, ended, trust, lan, tls, logins, other_hardware, reload, written };
     let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
     let end = match outcome {
         Ok(end) => end,
         // The threads are not waited for: one of them may hang in the very call that failed.
-        Err(failure) => return ended(config, failure, handle.others_vote()),
+        Err(failure) => return failed(config, failure, handle.others_vote()),
     };
     running.stop()?;
+    let end = if end == End::Removed { after_removal(handle.view().facts(), member) } else { end };
     if end == End::Leave {
         leave(config, &place, &handle)?;
     }
     drop(lock);
     tracing::info!(?end, "stopped");
     Ok(end)
+}
+
+/// The key of a node that others find by itself.
+fn key_to_be_found_by<'a>(config: &ServeConfig, opened: &'a Opened) -> Option<&'a NodeKey> {
+    match opened {
+        _ if !config.is_automatic() => None,
+        // One that somebody founded stays what it is, whatever the next start is told.
+        Opened::Node(data) => is_automatic(data.content.store.meta()).then_some(&data.content.identity.key),
+        Opened::Fresh(fresh) => Some(&fresh.key),
+    }
 }
 
 /// Has the data directory begin anew, if that is still what has come of the cluster.
@@ -252,6 +277,19 @@ fn leave(config: &ServeConfig, place: &Place, handle: &Handle) -> Result<(), Ser
     Ok(())
 }
 
+/// What becomes of a node that is no member any more. One that was let in and came only as it was given up has nothing that counts, and looks for a cluster anew.
+fn after_removal(facts: &Facts, member: MemberId) -> End {
+    if fates::is_forgotten(facts, member) {
+        tracing::warn!(
+            "this member had not come for so long that the cluster has forgotten it: it begins anew"
+        );
+        End::Leave
+    } else {
+        tracing::warn!("this member was removed from the cluster: its data directory is of no use any more");
+        End::Removed
+    }
+}
+
 /// Has it noted when redb stops at a damaged page, of the store that is opened or, later, of the node that has started.
 fn note_damage(config: &ServeConfig, started: &Arc<OnceLock<Handle>>) {
     let (path, started) = (config.data_dir.clone(), Arc::clone(started));
@@ -262,7 +300,7 @@ fn note_damage(config: &ServeConfig, started: &Arc<OnceLock<Handle>>) {
 }
 
 /// Notes in the data directory, whose lock is held, what the next start has to know of a failure.
-fn ended<T>(config: &ServeConfig, failure: ServeFailure, others_vote: bool) -> Result<T, ServeFailure> {
+fn failed<T>(config: &ServeConfig, failure: ServeFailure, others_vote: bool) -> Result<T, ServeFailure> {
     if matches!(failure, ServeFailure::Fenced) {
         // So that it does not start again and again until it has caught up with what the others know.
         DataDir::fence(&config.data_dir)?;
@@ -271,6 +309,15 @@ fn ended<T>(config: &ServeConfig, failure: ServeFailure, others_vote: bool) -> R
         tracing::warn!("at the next start another member's state takes the place of this one's");
     }
     Err(failure)
+}
+
+/// How clients show who they are, with the keys that it takes.
+fn logins(config: &AuthConfig) -> Result<LoginOptions, ServeFailure> {
+    let tokens = match &config.token {
+        TokenConfig::Simple(ttl) => TokenKind::Simple(*ttl),
+        TokenConfig::Jwt(options) => TokenKind::Jwt(Arc::new(Jwt::load(options)?)),
+    };
+    Ok(LoginOptions { tokens, bcrypt_cost: config.bcrypt_cost })
 }
 
 type Started = (Running, Identity, Tail, crate::runtime::files::DirectoryLock);
@@ -324,7 +371,8 @@ fn start(
         quota: config.store.quota_bytes,
         hold_until: Some(clock.now() + COMMIT_AFTER),
     };
-    let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
+    let space = Arc::new(Space::of(&config.data_dir));
+    let parts = Parts { core, applier, wal, root, store, ids, admission, space, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, tail, lock))
 }
 
@@ -339,9 +387,12 @@ struct Place {
     /// Where it finds others, if it does.
     lan: Option<Arc<Lan>>,
     tls: ClientTls,
+    logins: LoginOptions,
     /// In what its box is another one than at the last start.
     other_hardware: Option<String>,
-    supervisor: Supervisor,
+    reload: Rc<Reload>,
+    /// What this run has written to the data directory.
+    written: Arc<Written>,
 }
 
 /// Whether a state is that of a cluster that formed by itself, or of a node on its way into one, which knows nothing of it yet.
@@ -368,18 +419,25 @@ async fn attend(
     clock: Clock,
     metrics: Arc<Metrics>,
 ) -> Result<End, ServeFailure> {
-    let Place { identity, lan, tls, supervisor, .. } = place;
+    let Place { identity, lan, tls, reload, .. } = place;
+    let supervisor = &reload.supervisor;
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|source| ServeFailure::System { action: "watch for signals", source })?;
     let handle = running.handle().clone();
     let (stop, stopping) = Stop::pair();
     let executor = Rc::new(LocalExecutor::new());
     let (members, operator) = beside(config, &handle, place, clock)?;
-    let api = build_api(config, &handle, operator, metrics, stopping);
+    let (idle_hour, written) = (Arc::clone(&operator.idle_hour), Arc::clone(&place.written));
+    let measured = handle.clone();
+    executor.spawn(async move { idle_hour.measure(&measured, &written).await }).detach();
+    let api = build_api(config, &handle, operator, place.logins.clone(), metrics, stopping);
     // A task of its own: while the node drains, its last writes still need the others.
     let members = executor.spawn(members.talk(Rc::clone(&executor)));
     let (attendant, attended) = (supervisor.clone(), handle.clone());
     executor.spawn(async move { attendant.attend(attended).await }).detach();
+    let (attends, told) = (Rc::clone(reload), Told { node: handle.clone(), tls: tls.files() });
+    let reloading = async move { attends.attend(Some(&told), || supervisor::standing(&told.node)).await };
+    executor.spawn(reloading).detach();
     let serving = async {
         // Before anything that needs the others: they may all have moved, and find each other by this alone.
         if let Some(lan) = lan {
@@ -400,7 +458,6 @@ async fn attend(
                 None => publishing.await,
             }
         };
-        executor.spawn(compare::compare(handle.clone(), config.peer.compare_interval)).detach();
         let moving = async {
             if let Some(lan) = lan {
                 publish_changes(&handle, config, place, lan, told).await;
@@ -409,7 +466,8 @@ async fn attend(
         executor.spawn(charter::keep_time(handle.clone(), clock, config.peer.trust)).detach();
         let bury = fates::bury(handle.clone(), config.data_dir.clone(), identity.cluster());
         executor.spawn(bury).detach();
-        executor.spawn(compact_by_schedule(config.auto_compaction, handle.clone(), clock)).detach();
+        let by_schedule = schedule::follow(Rc::clone(reload), handle.clone(), clock);
+        executor.spawn(by_schedule).detach();
         tracing::info!("ready to serve client requests");
         if let Some(lan) = lan {
             lan.announce(Some(identity.cluster()), true);
@@ -454,15 +512,27 @@ fn beside(
     let members = Members {
         handle: handle.clone(),
         identity: identity.clone(),
-        listen: config.peer.listen.address,
+        listen: config.peer.listen.clone(),
         clock,
         prng: Prng::new(seed),
         trust: Some(trust.clone()),
         found: lan.clone().map(|lan| (lan, desk, ordered)),
     };
-    let (lan, trust) = (lan.clone(), config.peer.trust);
-    let (began, other_hardware) = (clock.now(), place.other_hardware.clone());
-    Ok((members, Operator { lan, trust, pending, conflicts, orders, clock, began, other_hardware }))
+    let operator = Operator {
+        lan: lan.clone(),
+        trust: config.peer.trust,
+        pending,
+        conflicts,
+        orders,
+        clock,
+        began: clock.now(),
+        other_hardware: place.other_hardware.clone(),
+        written: Arc::clone(&place.written),
+        idle_hour: Arc::default(),
+        handle: handle.clone(),
+        began_at: handle.view().revision(),
+    };
+    Ok((members, operator))
 }
 
 /// Waits for a signal, a fault, or word that this member has no part in its cluster any more.
@@ -483,10 +553,8 @@ async fn end_of_run(
     };
     let removed = async {
         handle.removed().await;
-        tracing::warn!(
-            "this member was removed from the cluster: the node stops; its data directory is of no use any more"
-        );
-        Ok(End::Stop)
+        tracing::warn!("this member has no part in its cluster any more: the node stops");
+        Ok(End::Removed)
     };
     let fenced = async {
         handle.fenced().await;
@@ -543,6 +611,7 @@ fn build_api(
     config: &ServeConfig,
     handle: &Handle,
     operator: Operator,
+    logins: LoginOptions,
     metrics: Arc<Metrics>,
     stopping: Stopping,
 ) -> Api {
@@ -562,9 +631,12 @@ fn build_api(
             hosts: config.client.allowed_hosts.clone(),
             origins: config.client.cors.clone(),
         },
+        logins,
+        gateway: config.client.gateway,
         ..ApiOptions::default()
     };
-    let text = metrics_text(handle.clone(), Arc::clone(&operator.conflicts), Arc::clone(&metrics));
+    let (conflicts, written) = (Arc::clone(&operator.conflicts), Arc::clone(&operator.written));
+    let text = metrics_text(handle.clone(), conflicts, Arc::clone(&metrics), written);
     Api::new(handle.clone(), Arc::new(operator), options, metrics, text, stopping)
 }
 
@@ -581,10 +653,11 @@ fn attributes(config: &ServeConfig, place: &Place) -> MemberAttributes {
     MemberAttributes {
         member: identity.member,
         name: name.clone(),
-        peer_urls: found(&config.peer.advertise_urls, config.peer.listen.address.port(), Lan::peer_urls),
+        peer_urls: found(&config.peer.advertise_urls, config.peer.listen.port(), Lan::peer_urls),
         client_urls: found(&config.client.advertise_urls, client_port, Lan::client_urls),
         incarnation: identity.incarnation.0,
         boot_nonce: identity.boot_nonce,
+        understands: CommandVersion::understood(),
     }
 }
 
@@ -645,29 +718,6 @@ async fn publish_changes(
             continue;
         }
         changed.await;
-    }
-}
-
-/// Compacts as the settings say, while this member leads.
-async fn compact_by_schedule(mode: AutoCompaction, handle: Handle, clock: Clock) {
-    let mut compactor = AutoCompactor::new(mode, clock.now());
-    while let Some(at) = compactor.poll_timeout() {
-        Timer::after(clock.until(at)).await;
-        let Some(target) = compactor.handle_timeout(clock.now(), handle.view().revision()) else { continue };
-        // Before a user has written there is nothing to compact, and it would count as a user's write.
-        if !handle.status().leads() || !handle.view().facts().charter.committed {
-            continue;
-        }
-        match handle.propose(Command::Compact { revision: target.0 }).await {
-            Ok(applied) => {
-                compactor.handle_compacted(target);
-                // A client may have compacted further already.
-                if applied.outcome != Err(Rejection::Compacted) {
-                    tracing::info!(revision = target.0, "compacted by schedule");
-                }
-            }
-            Err(error) => tracing::warn!(%error, revision = target.0, "could not compact by schedule"),
-        }
     }
 }
 

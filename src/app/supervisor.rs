@@ -13,7 +13,7 @@
 //! and the checkpoint thread are not asked: one entry, or one fold, may rightly take them longer than anybody should wait for a core that hangs. A disk that takes
 //! no write for that long counts as hanging, too: such a member serves nobody.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::env;
 use std::ffi::OsStr;
@@ -25,6 +25,7 @@ use std::process;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use smol::Timer;
 use smol::future::or;
 
@@ -37,7 +38,7 @@ const SIGNS: u32 = 4;
 /// A node that has found no cluster by then counts as started: it does what it can until others come, and whoever waits for the start goes on.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What is said of a node without a cluster.
-const WAITS: &str = "has no cluster yet and waits for others: covey status tells more";
+pub(super) const WAITS: &str = "has no cluster yet and waits for others: covey status tells more";
 
 /// A cheap, cloneable reference to the service manager, where there is one.
 #[derive(Clone, Default)]
@@ -49,6 +50,7 @@ struct Line {
     /// After which silence the node is started anew.
     watchdog: Option<Duration>,
     said: RefCell<Said>,
+    was_ready: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -81,12 +83,44 @@ impl Supervisor {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self(Some(Rc::new(Line { socket, address, watchdog, said: RefCell::default() }))))
+        Ok(Self(Some(Rc::new(Line {
+            socket,
+            address,
+            watchdog,
+            said: RefCell::default(),
+            was_ready: Cell::default(),
+        }))))
     }
 
     /// The node has come up as far as it can by itself.
     pub(super) fn ready(&self, status: &str) {
+        if let Some(line) = &self.0 {
+            line.was_ready.set(true);
+        }
         self.tell("READY=1\n", status);
+    }
+
+    /// The node reads its settings again, and says so once it has. The time tells systemd to which of its requests that belongs. Who was never
+    /// ready is told nothing: it would be ready then.
+    pub(super) fn reloading(&self) {
+        if self.was_ready() {
+            let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+            self.tell(
+                &format!("RELOADING=1\nMONOTONIC_USEC={}\n", now.as_micros()),
+                "reads its settings again",
+            );
+        }
+    }
+
+    /// It has read them.
+    pub(super) fn reloaded(&self, status: &str) {
+        if self.was_ready() {
+            self.ready(status);
+        }
+    }
+
+    fn was_ready(&self) -> bool {
+        self.0.as_ref().is_some_and(|line| line.was_ready.get())
     }
 
     /// The node is on its way to `status`.
@@ -154,7 +188,7 @@ impl Supervisor {
 }
 
 fn is_said_once(line: &str) -> bool {
-    matches!(line, "READY=1" | "STOPPING=1")
+    matches!(line, "READY=1" | "STOPPING=1" | "RELOADING=1") || line.starts_with("MONOTONIC_USEC=")
 }
 
 /// How long the service manager waits for a sign of life of this process, as it says in the environment (sd_watchdog_enabled(3)).
@@ -208,11 +242,21 @@ mod tests {
             let manager = manager(&address);
             let supervisor = Supervisor::at(&name, None).unwrap();
             supervisor.say("comes");
+            supervisor.reloading();
+            supervisor.reloaded("comes");
             supervisor.ready("is there");
             supervisor.say("is there");
+            supervisor.reloading();
+            supervisor.reloaded("is there");
             supervisor.stopping();
             let all: Vec<String> = std::iter::from_fn(|| heard(&manager)).collect();
-            assert_eq!(all, ["STATUS=comes\n", "READY=1\nSTATUS=is there\n", "STOPPING=1\nSTATUS=stops\n"]);
+            let ready = "READY=1\nSTATUS=is there\n";
+            let (reloading, others): (Vec<_>, Vec<_>) =
+                all.iter().map(String::as_str).partition(|text| text.starts_with("RELOADING=1\n"));
+            assert_eq!(others, ["STATUS=comes\n", ready, ready, "STOPPING=1\nSTATUS=stops\n"]);
+            let [reloading] = reloading[..] else { panic!("{reloading:?}") };
+            let since = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+            assert!(since.parse::<u64>().unwrap() > 0);
         }
         assert!(Supervisor::at(OsStr::new("vsock:2:1234"), None).is_err());
         // Without a service manager nobody is told.

@@ -5,7 +5,9 @@
 
 use super::roles::{self, Role};
 use super::{Auth, User};
-use crate::command::{Caller, Command, DeleteRange, KeyRange, LeaseCommand, Op, Put, Rejection, Txn};
+use crate::command::{
+    Caller, Command, DeleteRange, KeyRange, LeaseCommand, Op, Put, Rejection, SpanEnd, Txn,
+};
 
 /// What a caller may do, as of one state of users and roles.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +69,11 @@ impl<'a> Access<'a> {
         self.is_root() || roles::cover(self.roles(), range, true)
     }
 
+    /// Up to where everything from `key` on may be read (or written), at least; `None` where that is forbidden for `key` itself.
+    pub fn reach(&self, key: &[u8], write: bool) -> Option<SpanEnd<'a>> {
+        if self.is_root() { Some(SpanEnd::Unbounded) } else { roles::reach(self.roles(), key, write) }
+    }
+
     /// Whether a transaction may run, whichever branches it takes, but for the keys of leases. What is nested counts like what is not.
     pub fn may_run(&self, txn: &Txn) -> bool {
         txn.compare.iter().all(|compare| self.may_read(&compare.range))
@@ -91,7 +98,8 @@ impl<'a> Access<'a> {
             | Command::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
             | Command::Member(_)
             | Command::Charter(_)
-            | Command::Auth(_) => self.is_root(),
+            | Command::Auth(_)
+            | Command::Raise(_) => self.is_root(),
         };
         if permitted { Ok(()) } else { Err(Rejection::PermissionDenied) }
     }

@@ -6,6 +6,7 @@
 //! ```text
 //! roles     what of the roles' permissions follows for an interval
 //! access    what one caller may do
+//! certificate   whom a client's certificate names
 //! ```
 //!
 //! # Tokens
@@ -16,17 +17,19 @@
 //! An image of the state has none.
 
 mod access;
+mod certificate;
 mod roles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use access::Access;
+pub use certificate::{common_name, common_name_bytes};
 pub use roles::Role;
 
 use crate::command::{AuthCommand, PasswordHash, Rejection, TokenSecret};
 use crate::ids::AuthRevision;
-use crate::limits::AUTH_BYTES_MAX;
+use crate::limits::{AUTH_BYTES_MAX, ROLE_PERMISSIONS_MAX, USER_ROLES_MAX};
 
 /// The user without whom authentication cannot be on, and the role that may do everything.
 pub const ROOT: &str = "root";
@@ -60,6 +63,17 @@ pub struct User {
     pub since: AuthRevision,
     /// Sorted.
     pub roles: Vec<String>,
+}
+
+/// Why a change is not even proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Excess {
+    /// The user has as many roles as it may have.
+    #[error("a user must not have more than {} roles", USER_ROLES_MAX)]
+    Roles,
+    /// The role has as many permissions as it may have.
+    #[error("a role must not have more than {} permissions", ROLE_PERMISSIONS_MAX)]
+    Permissions,
 }
 
 impl Default for Auth {
@@ -105,6 +119,23 @@ impl Auth {
     #[must_use]
     pub fn without_secrets(&self) -> Self {
         Self { token_secret: None, ..self.clone() }
+    }
+
+    /// Refuses what makes too much of one user or role. Asked before proposing and never while applying: what is in the log may be from before there was such a bound, and must come to the same.
+    pub fn check_bounds(&self, command: &AuthCommand) -> Result<(), Excess> {
+        match command {
+            AuthCommand::GrantRole { user, role } => {
+                let full = |user: &User| user.roles.len() >= USER_ROLES_MAX && !user.has_role(role);
+                if self.user(user).is_some_and(full) { Err(Excess::Roles) } else { Ok(()) }
+            }
+            AuthCommand::GrantPermission { role, permission } => {
+                let full = |role: &Role| {
+                    role.permissions().len() >= ROLE_PERMISSIONS_MAX && !role.has(&permission.range)
+                };
+                if self.role(role).is_some_and(full) { Err(Excess::Permissions) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What a command makes of it. The same again where it changes nothing.

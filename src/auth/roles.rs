@@ -8,7 +8,7 @@
 use bytes::Bytes;
 
 use super::ITEM_BYTES;
-use crate::command::{Intervals, KeyRange, Permission, PermissionKind, RangeEnd};
+use crate::command::{Intervals, KeyRange, Permission, PermissionKind, RangeEnd, SpanEnd};
 
 /// What some users may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,11 @@ impl Role {
     /// Its permissions, by key; one for each interval.
     pub fn permissions(&self) -> &[Permission] {
         &self.permissions
+    }
+
+    /// Whether there is a permission for just this interval.
+    pub(super) fn has(&self, range: &KeyRange) -> bool {
+        self.find(range).is_ok()
     }
 
     pub(super) fn grant(&mut self, permission: Permission) {
@@ -93,20 +98,26 @@ pub(super) fn cover<'r>(
     let KeyRange { start, end } = span_of(&span);
     let mut from = &start;
     loop {
-        let sets = roles.clone().map(|role| if write { &role.write } else { &role.read });
-        let mut next = None;
-        for end in sets.filter_map(|set| set.end_of_span(from)) {
-            // Without an end, nothing is left.
-            let Some(end) = end else { return true };
-            next = next.max(Some(end));
-        }
         // Each step goes behind the key that it began with, or ends here.
-        let Some(covered) = next else { return false };
-        if matches!(&end, RangeEnd::Before(end) if end <= covered) {
-            return true;
+        match reach(roles.clone(), from, write) {
+            None => return false,
+            Some(SpanEnd::Unbounded) => return true,
+            Some(SpanEnd::Before(covered)) if matches!(&end, RangeEnd::Before(end) if end <= covered) => {
+                return true;
+            }
+            Some(SpanEnd::Before(covered)) => from = covered,
         }
-        from = covered;
     }
+}
+
+/// Up to where one of the roles may read (or write) everything from `key` on, the one that gets furthest; `None` where none of them may do so with `key` itself.
+pub(super) fn reach<'r>(
+    roles: impl Iterator<Item = &'r Role>,
+    key: &[u8],
+    write: bool,
+) -> Option<SpanEnd<'r>> {
+    let sets = roles.map(|role| if write { &role.write } else { &role.read });
+    sets.filter_map(|set| set.end_of_span(key)).max()
 }
 
 /// The same keys as an interval that has bounds.

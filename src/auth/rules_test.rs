@@ -216,6 +216,41 @@ fn the_first_secret_stays_until_authentication_is_off() {
     assert_eq!(secret(&auth), None, "tokens from before are worth nothing");
 }
 
+/// What grants one more than there may be is not proposed, and what is in the log all the same takes effect.
+#[test]
+fn a_user_has_so_many_roles_and_a_role_so_many_permissions() {
+    let name = |number: usize| format!("{number:04}");
+    let mut auth = after(&Auth::default(), &[add_user("u"), add_user("v"), add_role("r"), add_role("s")]);
+    let roles: Vec<_> = (0..USER_ROLES_MAX).map(name).collect();
+    Arc::make_mut(auth.users.get_mut("u").unwrap()).roles = roles;
+    let permissions =
+        (0..ROLE_PERMISSIONS_MAX).map(|number| permission(PermissionKind::Read, &name(number), ""));
+    let full = Role::of(permissions.collect()).unwrap();
+    auth.roles.insert("r".into(), Arc::new(full));
+    for (command, expected) in [
+        (grant_role("u", "r"), Err(Excess::Roles)),
+        (grant_role("u", "0000"), Ok(())),
+        (grant_role("v", "r"), Ok(())),
+        (grant_role("nobody", "r"), Ok(())),
+        (revoke_role("u", "0000"), Ok(())),
+        (grant("r", "a", ""), Err(Excess::Permissions)),
+        (grant("r", "0000", "0001"), Err(Excess::Permissions)),
+        (grant("r", "0000", ""), Ok(())),
+        (grant("s", "a", ""), Ok(())),
+        (grant("nothing", "a", ""), Ok(())),
+        (revoke("r", "0000", ""), Ok(())),
+    ] {
+        assert_eq!(auth.check_bounds(&command), expected, "{command:?}");
+    }
+    let beyond = after(&auth, &[grant_role("u", "r"), grant("r", "a", "")]);
+    assert_eq!(beyond.user("u").unwrap().roles.len(), USER_ROLES_MAX + 1);
+    assert_eq!(beyond.role("r").unwrap().permissions().len(), ROLE_PERMISSIONS_MAX + 1);
+    assert_eq!(
+        after(&beyond, &[revoke_role("u", "0000")]).check_bounds(&grant_role("u", "s")),
+        Err(Excess::Roles)
+    );
+}
+
 #[test]
 fn it_does_not_grow_without_end_but_shrinks_at_any_size() {
     let mut auth = Auth::default();

@@ -19,6 +19,8 @@ use super::calls::{CallError, origin, timed, within_timeout};
 use super::client::Channel;
 use super::reach::first_reachable;
 use super::spec::Command;
+use crate::api::pending_json;
+use crate::api::verdict::span;
 use crate::config::duration;
 use crate::telemetry::LogLevel;
 use crate::wire::covey::v1 as pb;
@@ -376,12 +378,6 @@ fn as_json(done: &Done) -> serde_json::Value {
     }
 }
 
-/// A node that waits, as JSON.
-pub fn pending_json(node: &pb::PendingNode) -> serde_json::Value {
-    let pb::PendingNode { fingerprint, name, peer_urls, asked_seconds } = node;
-    json!({ "fingerprint": fingerprint, "name": name, "peer_urls": peer_urls, "asked_seconds": asked_seconds })
-}
-
 /// What is said beside it, to whoever types.
 pub fn hint(done: &Done) -> Option<String> {
     match done {
@@ -391,22 +387,6 @@ pub fn hint(done: &Done) -> Option<String> {
             span(made.seconds)
         )),
         _ => None,
-    }
-}
-
-/// Seconds for people: the two largest units at most.
-pub fn span(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    let pair = |large: u64, unit: &str, small: u64, smaller: &str| match small {
-        0 => format!("{large} {unit}"),
-        small => format!("{large} {unit} {small} {smaller}"),
-    };
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) if minutes < 10 => pair(minutes, "min", seconds % 60, "s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, minutes) => pair(hours, "h", minutes, "min"),
-        (days, hours, _) => pair(days, "d", hours, "h"),
     }
 }
 

@@ -97,19 +97,3 @@ fn lists_are_lines() {
     let lines = "ci, aa\nci, aa, knows the servers for 1 d: covey client renew\nci, aa, knows no server any more: covey client renew\n";
     assert_eq!(printed(&clients), lines);
 }
-
-#[test]
-fn times_are_for_people() {
-    for (seconds, text) in [
-        (0, "0 s"),
-        (59, "59 s"),
-        (61, "1 min 1 s"),
-        (120, "2 min"),
-        (1620, "27 min"),
-        (3600, "1 h"),
-        (7500, "2 h 5 min"),
-        (86_400 * 3 + 3600, "3 d 1 h"),
-    ] {
-        assert_eq!(span(seconds), text);
-    }
-}

@@ -73,7 +73,7 @@ pub enum Call {
     MoveLeader(u64),
 }
 
-/// Why there is no answer; exit code 1.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No endpoint could be reached; this is the last one's reason.
@@ -88,6 +88,12 @@ pub enum CallError {
     /// The answer took too long; a write may have happened all the same.
     #[error("context deadline exceeded")]
     TimedOut,
+    /// What came of granting or revoking a lease, in etcdctl's words.
+    #[error("failed to {0} lease ({1})")]
+    OfLease(&'static str, Box<CallError>),
+    /// What came of asking for a lease, or renewing one, which etcdctl tells apart by its exit code.
+    #[error(transparent)]
+    AboutLease(Box<CallError>),
 }
 
 impl From<Status> for CallError {
@@ -99,10 +105,23 @@ impl From<Status> for CallError {
 impl CallError {
     /// etcdctl's exit code: whoever is not let in has no connection.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Connect(ConnectError::Refused(_))) {
-            EXIT_BAD_CONNECTION
-        } else {
-            EXIT_FAILED
+        match self {
+            Self::Connect(ConnectError::Refused(_)) | Self::AboutLease(_) => EXIT_BAD_CONNECTION,
+            _ => EXIT_FAILED,
+        }
+    }
+
+    /// As etcdctl tells it of such a call.
+    fn of_call(self, call: &Call) -> Self {
+        match call {
+            // Nothing was asked.
+            _ if matches!(self, Self::Connect(_)) => self,
+            Call::LeaseGrant(_) => Self::OfLease("grant", Box::new(self)),
+            Call::LeaseRevoke(_) => Self::OfLease("revoke", Box::new(self)),
+            Call::LeaseTimeToLive(..) | Call::LeaseKeepAlive(_) | Call::Leases => {
+                Self::AboutLease(Box::new(self))
+            }
+            _ => self,
         }
     }
 }
@@ -115,12 +134,13 @@ pub fn perform(settings: &ClientSettings, call: Call) -> Result<Reply, CallError
             return move_leader(&executor, settings, heir).await;
         }
         let answer = ask_first(&executor, settings, call.clone()).await;
-        match answer {
+        let answer = match answer {
             Err(CallError::Refused(status)) if settings.credentials.is_some() && is_token_stale(&status) => {
-                ask_first(&executor, settings, call).await
+                ask_first(&executor, settings, call.clone()).await
             }
             answer => answer,
-        }
+        };
+        answer.map_err(|error| error.of_call(&call))
     }))
 }
 

@@ -21,8 +21,8 @@ use crate::cli::reply::{Reply, ValuesOnly};
 use crate::runtime::io::HyperIo;
 use crate::wire::etcdserverpb::kv_server::{Kv, KvServer};
 use crate::wire::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
 use crate::wire::mvccpb::KeyValue;
 
@@ -175,6 +175,23 @@ fn errors_are_the_servers_words_and_time_runs_out() {
     let compacted = perform(&settings, Call::Compact(CompactionRequest { revision: 7, physical: false }));
     assert!(matches!(compacted, Ok(Reply::Compacted(7))));
     assert!(matches!(perform(&settings, Call::Txn(TxnRequest::default())), Ok(Reply::Txn(r)) if r.succeeded));
+}
+
+/// The words and the exit codes are etcdctl's.
+#[test]
+fn what_came_of_a_lease_is_told_as_etcdctl_tells_it() {
+    let gone = "etcdserver: requested lease not found";
+    for (call, told, code) in [
+        (Call::LeaseGrant(LeaseGrantRequest::default()), format!("failed to grant lease ({gone})"), 1),
+        (Call::LeaseRevoke(7), format!("failed to revoke lease ({gone})"), 1),
+        (Call::LeaseKeepAlive(7), gone.to_owned(), 2),
+        (Call::LeaseTimeToLive(7, true), gone.to_owned(), 2),
+        (Call::Leases, gone.to_owned(), 2),
+        (Call::Members, gone.to_owned(), 1),
+    ] {
+        let error = CallError::from(Status::not_found(gone)).of_call(&call);
+        assert_eq!((error.to_string(), error.exit_code()), (told, code), "{call:?}");
+    }
 }
 
 /// An authority and a certificate for localhost that it has signed, for the server or a client.

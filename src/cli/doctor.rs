@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::admin;
 use super::args::{ClientSettings, Format, Parsed, UsageError};
 use super::simple::human_bytes;
-use super::{admin, status};
+use crate::api::verdict::{self, other_hardware, renewals};
 use crate::app::{DataDirFindings, Findings, examine};
 use crate::discovery::InterfaceRules;
 use crate::limits::QUOTA_BYTES;
@@ -231,9 +232,9 @@ fn clock(unix_seconds: i64) -> Check {
 }
 
 fn cluster(checks: &mut Vec<Check>, status: &pb::StatusResponse, port: u16) {
-    let verdict = status::judge(status);
+    let verdict = verdict::judge(status);
     // Where something else is wrong, it is part of what is to be done about it.
-    let remarks = status.cluster.iter().flat_map(status::renewals).chain(status::other_hardware(status));
+    let remarks = status.cluster.iter().flat_map(renewals).chain(other_hardware(status));
     let remarks: Vec<_> = remarks.filter(|_| verdict.healthy).collect();
     checks.push(if verdict.healthy { ok(verdict.line) } else { fail(verdict.line, verdict.next.join("; ")) });
     checks.extend(remarks.into_iter().map(|(found, advice)| warn(found, advice)));

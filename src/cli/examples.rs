@@ -67,6 +67,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("client revoke", "covey client revoke camera"),
     ("client renew", "covey client renew camera --out camera.bundle"),
     ("log-level", "covey log-level debug"),
+    ("config check", "covey config check /etc/covey/covey.toml"),
     ("completion", "covey completion bash > /etc/bash_completion.d/covey"),
 ];
 

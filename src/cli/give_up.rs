@@ -8,7 +8,7 @@ use super::admin::{self, AdminError};
 use super::args::{ClientSettings, Parsed, UsageError};
 use super::consent::{self, CONSENT};
 use super::output;
-use super::status::name_of;
+use crate::api::verdict::name_of;
 use crate::ids::ClusterId;
 use crate::wire::covey::v1 as pb;
 

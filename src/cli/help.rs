@@ -52,7 +52,8 @@ pub fn command(command: &Command) -> String {
     if command.name == SERVE.name {
         out.push_str(
             "\nA flag wins over an environment variable, and that over the file. The variable is COVEY_ and the flag's name;\n\
-             where etcd has the flag, etcd's variable works as well. One dash is as good as two.\n\nFlags:\n",
+             where etcd has the flag, etcd's variable works as well. One dash is as good as two.\n\
+             On SIGHUP all are read again: what a running server can take it takes, and names the others in its log.\n\nFlags:\n",
         );
         out.push_str(&config::options());
         return out;

@@ -5,6 +5,8 @@
 
 use std::io::{self, Write};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::access::Answer;
@@ -258,8 +260,8 @@ impl Role {
     fn of(response: &pb::AuthRoleGetResponse) -> Self {
         let permission = |perm: &authpb::Permission| Permission {
             kind: perm.perm_type,
-            key: base64(&perm.key),
-            range_end: base64(&perm.range_end),
+            key: STANDARD.encode(&perm.key),
+            range_end: STANDARD.encode(&perm.range_end),
         };
         Self { header: header(response.header), perm: response.perm.iter().map(permission).collect() }
     }
@@ -289,7 +291,7 @@ struct Watch {
 
 impl TimeToLive {
     fn of(response: &pb::LeaseTimeToLiveResponse) -> Self {
-        let keys: Vec<String> = response.keys.iter().map(|key| base64(key)).collect();
+        let keys: Vec<String> = response.keys.iter().map(|key| STANDARD.encode(key)).collect();
         Self {
             header: header(response.header).unwrap_or_default(),
             id: response.id,
@@ -338,11 +340,11 @@ fn header(header: Option<pb::ResponseHeader>) -> Option<Header> {
 impl Kv {
     fn of(kv: &mvccpb::KeyValue) -> Self {
         Self {
-            key: base64(&kv.key),
+            key: STANDARD.encode(&kv.key),
             create_revision: kv.create_revision,
             mod_revision: kv.mod_revision,
             version: kv.version,
-            value: base64(&kv.value),
+            value: STANDARD.encode(&kv.value),
             lease: kv.lease,
         }
     }
@@ -428,46 +430,5 @@ impl Status {
             }),
         };
         Self { endpoint: endpoint.to_owned(), status }
-    }
-}
-
-/// Standard base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |i| u32::from(chunk.get(i).copied().unwrap_or(0));
-        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            // n bytes fill n + 1 of the four places.
-            if place <= chunk.len() {
-                let index = group >> (18 - 6 * place) & 0x3f;
-                out.push(char::from(ALPHABET[index as usize]));
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_of_the_rfcs_examples() {
-        for (text, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(text.as_bytes()), encoded);
-        }
-        assert_eq!(base64(&[0xff, 0xef, 0xfe]), "/+/+");
     }
 }

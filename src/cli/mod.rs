@@ -58,8 +58,9 @@ use self::password::PasswordError;
 use self::reply::{Reply, ValuesOnly};
 use self::spec::Command;
 use self::txn::TxnError;
+use crate::api::verdict::judge;
 use crate::app;
-use crate::config::{self, ConfigError, Invocation, ServeConfig};
+use crate::config::{self, ConfigError, Invocation, Loaded};
 use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 
 /// The exit code of a command that was understood and failed.
@@ -158,7 +159,7 @@ impl Failure {
 /// Runs the command that the arguments, without the program's name, ask for. `serve` runs the server.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
-    serve: impl FnOnce(ServeConfig) -> ExitCode,
+    serve: impl FnOnce(Loaded) -> ExitCode,
 ) -> ExitCode {
     match dispatch(arguments.into_iter().collect(), serve) {
         Ok(code) => code,
@@ -172,10 +173,7 @@ pub fn run(
     }
 }
 
-fn dispatch(
-    arguments: Vec<OsString>,
-    serve: impl FnOnce(ServeConfig) -> ExitCode,
-) -> Result<ExitCode, Failure> {
+fn dispatch(arguments: Vec<OsString>, serve: impl FnOnce(Loaded) -> ExitCode) -> Result<ExitCode, Failure> {
     let mut parser = Parser::from_args(arguments);
     let mut parsed = Parsed::default();
     let name = match parsed.until_command(&mut parser)? {
@@ -197,9 +195,12 @@ fn dispatch(
         }
         let rest = parser.raw_args().map_err(UsageError::from)?;
         return match config::load(rest, env::vars_os())? {
-            Invocation::Serve(config) => Ok(serve(*config)),
+            Invocation::Serve(loaded) => Ok(serve(*loaded)),
             Invocation::Help => show(&help::command(command)),
         };
+    }
+    if command.name == spec::CONFIG_CHECK.name {
+        return config_check(parser.raw_args().map_err(UsageError::from)?.collect());
     }
     let mut to_run = Vec::new();
     if command.name == spec::WATCH.name {
@@ -228,6 +229,21 @@ fn known(
     both.push(" ");
     both.push(second);
     Ok(Some(args::command(&both)?))
+}
+
+/// What a server would run with, given these arguments.
+fn config_check(mut arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
+    if arguments.first().is_some_and(|first| !first.as_encoded_bytes().starts_with(b"-")) {
+        arguments.insert(0, "--config-file".into());
+    }
+    let Invocation::Serve(checked) = config::load(arguments, env::vars_os())? else {
+        return show(&help::command(&spec::CONFIG_CHECK));
+    };
+    for warning in &checked.config.warnings {
+        output::to_stderr(&format!("Warning: {warning}"));
+    }
+    let lines: Vec<String> = checked.settings.iter().map(ToString::to_string).collect();
+    show(&format!("{}\n", lines.join("\n")))
 }
 
 /// What stands before the first `--`, and what behind it.
@@ -352,7 +368,7 @@ fn status(parsed: &Parsed, settings: &ClientSettings) -> Result<ExitCode, Failur
         return Err(UsageError::Arguments("status takes no arguments, only flags").into());
     }
     let status = admin::status(settings)?;
-    let verdict = status::judge(&status);
+    let verdict = judge(&status);
     output::to_stdout(|out| status::write(out, settings.format, &status, &verdict))
         .map_err(Failure::Output)?;
     Ok(if verdict.healthy { ExitCode::SUCCESS } else { EXIT_FAILED.into() })

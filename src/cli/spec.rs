@@ -333,7 +333,8 @@ pub const SNAPSHOT: Command = Command {
     details: "\
 save      asks one endpoint for everything it has and checks it. Neither reads nor writes are held up.
 status    prints the file's hash, its revision, how many versions of keys it has, its size and format.
-restore   makes the data directory of a new node: a new cluster of one member with the data of the file.
+restore   makes the data directory of a new node: a new cluster of one member with the data of the file. Others join
+          it (covey member add) with empty directories: each restore is a cluster of its own.
 
 The format is covey's own: etcd's tools can save it, but not restore it, and covey does not restore etcd's.
 Unless told otherwise, restore raises the revision far beyond what clients can have seen and compacts below that, so
@@ -579,9 +580,25 @@ its own key at its first start. Refused while covey runs there.
     ],
 };
 
+/// Says what a server would run with.
+pub const CONFIG_CHECK: Command = Command {
+    name: "config check",
+    alias: None,
+    usage: "[FILE] [flags of serve]",
+    about: "Check the settings of a server, and say where each comes from",
+    details: "\
+Reads what serve would: the flags that are given here, COVEY_ and ETCD_ variables, the file, and defaults, the former
+before the latter. What is wrong is said with the file's line and key, and the exit code is 2. It starts nothing and
+touches nothing.
+",
+    flags: &[],
+};
+
 /// What the commands begin with whose name has two words.
-pub const GROUPS: &[&str] =
-    &["alarm", "auth", "client", "endpoint", "lease", "member", "node", "role", "token", "user", "window"];
+pub const GROUPS: &[&str] = &[
+    "alarm", "auth", "client", "config", "endpoint", "lease", "member", "node", "role", "token", "user",
+    "window",
+];
 
 /// Every command, in the order of help.
 pub const COMMANDS: &[&Command] = &[
@@ -630,6 +647,7 @@ pub const COMMANDS: &[&Command] = &[
     &ROLE_GRANT,
     &ROLE_REVOKE,
     &SNAPSHOT,
+    &CONFIG_CHECK,
     &RECOVER,
     &YIELD,
     &PREPARE_IMAGE,

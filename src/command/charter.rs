@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey, Term};
+use crate::ids::{ClusterId, Incarnation, LogIndex, MemberId, PublicKey, Term};
 
 /// What a token is known by; no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +145,13 @@ pub enum CharterCommand {
         by: Admission,
         /// The run in which it asks; 0 where others ask for it.
         run: Incarnation,
+        /// The cluster that it is to leave for this one, where a member of that has asked for all of them.
+        of: Option<ClusterId>,
+    },
+    /// Lets a member go that was let in by nobody's word and never came, once its time is over: nothing is held against it, and it may be let in anew.
+    Forget {
+        /// Which.
+        member: MemberId,
     },
     /// The cluster has run for so long, in seconds; less than is known already changes nothing.
     Elapsed {
@@ -222,6 +229,8 @@ pub enum CharterCommand {
         /// The key of its member that has taken the members of this cluster in. One that is a member here, too, may be of a cluster that is about to give
         /// itself up for this one: of two clusters that would end for each other neither does.
         witness: PublicKey,
+        /// What the proposer knew of this cluster's log before it asked for that: whoever was forgotten since may have been of the other one.
+        asked: LogIndex,
     },
     /// Remembers what became of another cluster, for its members that were away. The same again changes nothing.
     Bury(Tombstone),

@@ -4,7 +4,7 @@
 //! version or a new tag. Driven by `node`: encodes before proposing, decodes when applying.
 //!
 //! ```text
-//! entry    = version:u8 (1)  boot:u64 LE  seq:varint  [tag:u8 (25)  caller]  tag:u8  body
+//! entry    = version:u8 (the command's)  boot:u64 LE  seq:varint  [tag:u8 (25)  caller]  tag:u8  body
 //! bytes    = length:varint  raw            varint = LEB128, at most 10 bytes
 //! i64      = zigzag varint                 list   = count:varint  items
 //! ```
@@ -16,15 +16,12 @@ use bytes::{Buf, Bytes};
 
 use super::varint::{VarintError, put_varint, take_varint};
 use super::{
-    Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope,
-    KeyRange, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, MemberCommand, Op, Put, Range,
-    RangeEnd, Sort, SortOrder, SortTarget, Txn,
+    Alarm, AlarmAction, AlarmKind, Command, CommandVersion, Compare, CompareResult, CompareTarget,
+    DeleteRange, Envelope, KeyRange, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes,
+    MemberCommand, Op, Put, Range, RangeEnd, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, ProposalId, PublicKey, Term};
 use crate::limits::{LEASE_TTL_MAX, TXN_DEPTH_MAX};
-
-/// The version that this build writes, and the only one it reads.
-pub const VERSION: u8 = 1;
 
 /// In the place of a command's tag: who asks for it, and then the command's.
 const CALLER: u8 = 25;
@@ -33,10 +30,12 @@ const CALLER: u8 = 25;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// Written by another version of covey.
-    #[error("log entry has format version {found}; this build reads version {VERSION}")]
+    #[error("log entry is of version {found}; this build reads those up to version {understood}")]
     UnsupportedVersion {
         /// The version byte found.
         found: u8,
+        /// The newest that is read.
+        understood: u8,
     },
     /// The bytes end inside a field.
     #[error("log entry is cut short")]
@@ -66,7 +65,7 @@ pub enum CodecError {
 /// The bytes of `envelope`.
 pub fn encode(envelope: &Envelope) -> Bytes {
     let mut out = Writer(Vec::with_capacity(64));
-    out.0.push(VERSION);
+    out.0.push(envelope.command.version().0);
     out.0.extend_from_slice(&envelope.id.boot.to_le_bytes());
     out.varint(envelope.id.seq);
     if let Some(caller) = &envelope.caller {
@@ -105,9 +104,13 @@ pub fn encode(envelope: &Envelope) -> Bytes {
             });
         }
         Command::Publish(member) => {
-            out.0.push(6);
+            match member.understands {
+                CommandVersion::FIRST => out.0.push(6),
+                CommandVersion(newer) => out.0.extend_from_slice(&[27, newer]),
+            }
             out.member(member);
         }
+        Command::Raise(to) => out.0.extend_from_slice(&[28, to.0]),
         Command::Lease(command) => out.lease(command),
         Command::Member(command) => out.members(command),
         Command::Charter(command) => {
@@ -125,9 +128,9 @@ pub fn encode(envelope: &Envelope) -> Bytes {
 /// Reads what [`encode`] wrote. Keys and values share `bytes`.
 pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
     let mut input = Reader(bytes);
-    let version = input.byte()?;
-    if version != VERSION {
-        return Err(CodecError::UnsupportedVersion { found: version });
+    let (version, understood) = (CommandVersion(input.byte()?), CommandVersion::understood());
+    if !(CommandVersion::FIRST..=understood).contains(&version) {
+        return Err(CodecError::UnsupportedVersion { found: version.0, understood: understood.0 });
     }
     let id = ProposalId { boot: input.fixed_u64()?, seq: input.varint()? };
     let (caller, tag) = match input.byte()? {
@@ -140,13 +143,21 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, CodecError> {
         3 => Command::Txn(input.txn(0)?),
         4 => Command::Compact { revision: input.signed()? },
         5 => input.alarm()?,
-        6 => Command::Publish(input.member()?),
+        6 => Command::Publish(input.member(CommandVersion::FIRST)?),
+        27 => {
+            let understands = input.newer()?;
+            Command::Publish(input.member(understands)?)
+        }
+        28 => Command::Raise(input.newer()?),
         tag @ 7..=10 => Command::Lease(input.lease(tag)?),
         tag @ (11..=15 | 24) => Command::Member(input.members(tag)?),
         16 => Command::Charter(input.charter()?),
         26 => Command::Auth(input.auth()?),
         tag => return Err(undefined("command", tag)),
     };
+    if command.version() != version {
+        return Err(undefined("version of a command", version.0));
+    }
     match input.0.len() {
         0 => Ok(Envelope { id, caller, command }),
         rest => Err(CodecError::TrailingBytes(rest)),
@@ -627,7 +638,15 @@ impl Reader {
         Ok(texts)
     }
 
-    fn member(&mut self) -> Result<MemberAttributes, CodecError> {
+    /// A version beyond the first one.
+    fn newer(&mut self) -> Result<CommandVersion, CodecError> {
+        match self.byte()? {
+            version @ ..2 => Err(undefined("version", version)),
+            version => Ok(CommandVersion(version)),
+        }
+    }
+
+    fn member(&mut self, understands: CommandVersion) -> Result<MemberAttributes, CodecError> {
         Ok(MemberAttributes {
             member: MemberId(self.varint()?),
             name: self.text()?,
@@ -635,6 +654,7 @@ impl Reader {
             client_urls: self.texts()?,
             incarnation: self.varint()?,
             boot_nonce: self.fixed_u64()?,
+            understands,
         })
     }
 }

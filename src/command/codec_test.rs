@@ -118,7 +118,7 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
         Just(Admission::FleetKey),
     ];
     let fields = (any::<[u8; 32]>(), any::<[u8; 8]>(), any::<u64>(), any::<String>(), bytes(), bytes());
-    (0..15, fields, by, vec(any::<String>(), 0..3)).prop_map(
+    (0..16, fields, by, vec(any::<String>(), 0..3)).prop_map(
         |(kind, (hash, id, number, name, one, other), by, peer_urls)| {
             let (id, key) = (TokenId(id), TokenKey(hash));
             match kind {
@@ -128,6 +128,7 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
                     peer_urls,
                     by,
                     run: Incarnation(number),
+                    of: (number % 2 == 0).then_some(ClusterId(number)),
                 },
                 1 => CharterCommand::Elapsed { to: number },
                 2 => CharterCommand::OpenWindow { seconds: number },
@@ -146,7 +147,12 @@ fn charter_command() -> impl Strategy<Value = CharterCommand> {
                 },
                 11 => CharterCommand::RenewClient { key: ClientKey(hash) },
                 12 => CharterCommand::Dissolve { winner: ClusterId(number) },
-                13 => CharterCommand::Yield { winner: ClusterId(number), witness: PublicKey(hash) },
+                13 => CharterCommand::Yield {
+                    winner: ClusterId(number),
+                    witness: PublicKey(hash),
+                    asked: LogIndex(number / 3),
+                },
+                14 => CharterCommand::Forget { member: MemberId(number) },
                 _ => CharterCommand::Bury(tombstone(number, hash)),
             }
         },
@@ -197,8 +203,8 @@ fn command() -> impl Strategy<Value = Command> {
         },
     });
     let texts = || vec(any::<String>(), 0..3);
-    let publish =
-        (any::<[u64; 3]>(), any::<String>(), texts(), texts()).prop_map(|(n, name, peer, client)| {
+    let publish = (any::<[u64; 3]>(), any::<String>(), texts(), texts(), 1_u8..).prop_map(
+        |(n, name, peer, client, newest)| {
             Command::Publish(MemberAttributes {
                 member: MemberId(n[0]),
                 name,
@@ -206,8 +212,10 @@ fn command() -> impl Strategy<Value = Command> {
                 client_urls: client,
                 incarnation: n[1],
                 boot_nonce: n[2],
+                understands: CommandVersion(newest),
             })
-        });
+        },
+    );
     let ids = || vec(any::<u64>().prop_map(MemberId), 0..4);
     let revote = (ids(), ids())
         .prop_map(|(promote, demote)| Command::Member(MemberCommand::Revote { promote, demote }));
@@ -228,6 +236,7 @@ fn command() -> impl Strategy<Value = Command> {
         charter_command().prop_map(Command::Charter),
         auth_command().prop_map(Command::Auth),
         revote,
+        (2_u8..).prop_map(|version| Command::Raise(CommandVersion(version))),
         lease_command().prop_map(Command::Lease),
         put().prop_map(Command::Put),
         delete().prop_map(Command::DeleteRange),
@@ -264,7 +273,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(mut noise in vec(any::<u8>(), 0..200)) {
         if let Some(first) = noise.first_mut() {
-            *first = VERSION;
+            *first = 1;
         }
         let _ = decode(Bytes::from(noise));
     }
@@ -314,14 +323,16 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
         peer_urls: vec!["u".into()],
         by,
         run: Incarnation(3),
+        of: None,
     };
-    let admitted = |by: &[u8]| [&[1][..], &hash, &[1, b'b', 1, 1, b'u'], by, &[3]].concat();
+    let admitted = |by: &[u8]| [&[1][..], &hash, &[1, b'b', 1, 1, b'u'], by, &[3, 0]].concat();
     let authority = Authority { certificate: Bytes::from_static(b"c"), key: Bytes::from_static(b"k") };
     let cases = [
         (admit(Admission::Window), admitted(&[0])),
         (admit(Admission::Token(id)), admitted(&[1, 9, 9, 9, 9, 9, 9, 9, 9])),
         (admit(Admission::Approval), admitted(&[2])),
         (admit(Admission::FleetKey), admitted(&[3])),
+        (CharterCommand::Forget { member: MemberId(258) }, vec![16, 2, 1, 0, 0, 0, 0, 0, 0]),
         (CharterCommand::Elapsed { to: 300 }, vec![2, 0xac, 2]),
         (CharterCommand::OpenWindow { seconds: 60 }, vec![3, 60]),
         (CharterCommand::Seal, vec![4]),
@@ -358,8 +369,8 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
             .concat(),
         ),
         (
-            CharterCommand::Yield { winner: ClusterId(258), witness: PublicKey(hash) },
-            [&[13, 2, 1, 0, 0, 0, 0, 0, 0][..], &hash].concat(),
+            CharterCommand::Yield { winner: ClusterId(258), witness: PublicKey(hash), asked: LogIndex(300) },
+            [&[13, 2, 1, 0, 0, 0, 0, 0, 0][..], &hash, &[0xac, 2]].concat(),
         ),
     ];
     for (command, expected) in cases {
@@ -367,6 +378,21 @@ fn changes_of_the_charter_in_version_1_are_pinned() {
             Envelope { id: ProposalId::default(), caller: None, command: Command::Charter(command) };
         assert_eq!(encode(&envelope)[10..], [&[16][..], &expected].concat(), "{envelope:?}");
     }
+}
+
+#[test]
+fn who_is_let_in_with_its_cluster_in_version_1_is_pinned() {
+    let admit = CharterCommand::Admit {
+        key: PublicKey([7; 32]),
+        name: String::new(),
+        peer_urls: Vec::new(),
+        by: Admission::FleetKey,
+        run: Incarnation(0),
+        of: Some(ClusterId(258)),
+    };
+    let envelope = Envelope { id: ProposalId::default(), caller: None, command: Command::Charter(admit) };
+    let expected = [&[16, 1][..], &[7; 32], &[0, 0, 3, 0, 1, 2, 1, 0, 0, 0, 0, 0, 0]].concat();
+    assert_eq!(encode(&envelope)[10..], expected);
 }
 
 #[test]
@@ -430,7 +456,7 @@ fn a_caller_in_version_1_is_pinned_and_there_is_at_most_one() {
 /// The store and the lessor count on these bounds.
 #[test]
 fn leases_without_an_id_or_with_a_time_out_of_bounds_are_refused() {
-    let entry = |body: &[u8]| decode(Bytes::from([&[VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], body].concat()));
+    let entry = |body: &[u8]| decode(Bytes::from([&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], body].concat()));
     assert!(entry(&[7, 2, 120]).is_ok() && entry(&[10, 5, 7, 1, 4, 1, 0]).is_ok());
     let bodies: [&[u8]; 4] = [&[7, 0, 120], &[7, 2, 0], &[7, 2, 1], &[10, 5, 7, 1, 4, 1, 1]];
     for body in bodies {
@@ -449,7 +475,7 @@ fn another_version_and_a_longer_entry_are_refused() {
     bytes.push(0);
     assert_eq!(decode(Bytes::from(bytes.clone())), Err(CodecError::TrailingBytes(1)));
     bytes[0] = 2;
-    assert_eq!(decode(Bytes::from(bytes)), Err(CodecError::UnsupportedVersion { found: 2 }));
+    assert_eq!(decode(Bytes::from(bytes)), Err(CodecError::UnsupportedVersion { found: 2, understood: 1 }));
 }
 
 /// A length that promises more than there is must not reserve memory for it.

@@ -17,6 +17,15 @@ pub struct Intervals {
     spans: BTreeMap<Bytes, Option<Bytes>>,
 }
 
+/// Where an interval ends; the later end is the greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SpanEnd<'a> {
+    /// Right before this key.
+    Before(&'a Bytes),
+    /// Nowhere.
+    Unbounded,
+}
+
 impl Intervals {
     /// Adds an interval.
     pub fn add(&mut self, range: &KeyRange) {
@@ -69,11 +78,12 @@ impl Intervals {
         self.points.is_empty() && self.spans.is_empty()
     }
 
-    /// Where the interval ends that a key is in, as its first key behind it; `Some(None)` where it has no end. Single keys are not looked at.
-    pub fn end_of_span(&self, key: &[u8]) -> Option<Option<&Bytes>> {
-        let (_, end) = self.at_or_before(key)?;
-        let end = end.as_ref();
-        end.is_none_or(|end| key < end.as_ref()).then_some(end)
+    /// Where the interval ends that a key is in. Single keys are not looked at.
+    pub fn end_of_span(&self, key: &[u8]) -> Option<SpanEnd<'_>> {
+        match self.at_or_before(key)? {
+            (_, None) => Some(SpanEnd::Unbounded),
+            (_, Some(end)) => (key < end.as_ref()).then_some(SpanEnd::Before(end)),
+        }
     }
 
     /// The last span that starts at or before `key`.

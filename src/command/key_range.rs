@@ -42,6 +42,11 @@ impl KeyRange {
         Self { start: key, end: RangeEnd::Single }
     }
 
+    /// All keys.
+    pub const fn everything() -> Self {
+        Self { start: Bytes::from_static(&[0]), end: RangeEnd::Unbounded }
+    }
+
     /// Reads the two wire fields. A start of one zero byte is the lowest possible key, so it needs no case of its own.
     pub fn from_wire(key: Bytes, range_end: Bytes) -> Self {
         let end = match range_end.as_ref() {

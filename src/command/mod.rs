@@ -13,6 +13,7 @@ mod lease;
 mod member;
 mod txn;
 pub mod varint;
+mod version;
 
 use bytes::Bytes;
 
@@ -21,7 +22,7 @@ pub use charter::{
     Admission, Authority, CharterCommand, ClientKey, SIGNATURE_BYTES, TOMBSTONE_BYTES, TokenId, TokenKey,
     Tombstone,
 };
-pub use intervals::Intervals;
+pub use intervals::{Intervals, SpanEnd};
 pub use key_range::{KeyBounds, KeyRange, RangeEnd};
 pub use lease::{LeaseCommand, LeaseInstance};
 pub use member::MemberCommand;
@@ -29,6 +30,9 @@ pub use txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, LeaseChange, Op, Put, Range, Sort, SortOrder,
     SortTarget, Txn,
 };
+#[cfg(debug_assertions)]
+pub use version::play;
+pub use version::{CommandVersion, NotUnderstood};
 
 use crate::ids::{LeaseId, MemberId, ProposalId, Revision};
 
@@ -96,6 +100,8 @@ pub enum Command {
     Charter(CharterCommand),
     /// Changes users, roles and permissions.
     Auth(AuthCommand),
+    /// From now on the log may have commands of this version.
+    Raise(CommandVersion),
 }
 
 impl Command {
@@ -139,11 +145,13 @@ impl Command {
             ) => true,
             Self::Alarm { .. }
             | Self::Publish(_)
+            | Self::Raise(_)
             | Self::Auth(AuthCommand::EstablishTokens { .. })
             | Self::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
             | Self::Member(MemberCommand::Bind { .. } | MemberCommand::Revote { .. })
             | Self::Charter(
                 CharterCommand::Admit { .. }
+                | CharterCommand::Forget { .. }
                 | CharterCommand::Elapsed { .. }
                 | CharterCommand::Establish(_)
                 | CharterCommand::ReplaceAuthority { .. }
@@ -166,7 +174,8 @@ impl Command {
             | Self::Alarm { .. }
             | Self::Publish(_)
             | Self::Member(_)
-            | Self::Charter(_) => false,
+            | Self::Charter(_)
+            | Self::Raise(_) => false,
         }
     }
 }
@@ -186,6 +195,8 @@ pub struct MemberAttributes {
     pub incarnation: u64,
     /// The random nonce of this start.
     pub boot_nonce: u64,
+    /// The newest commands that it understands.
+    pub understands: CommandVersion,
 }
 
 /// Whether an alarm is raised or cleared.
@@ -317,6 +328,8 @@ pub enum Outcome {
     Charter,
     /// Of [`Command::Auth`].
     Auth,
+    /// Of [`Command::Raise`].
+    Raise(CommandVersion),
     /// Of [`LeaseCommand::Grant`].
     LeaseGrant {
         /// The time to live in seconds.
@@ -476,4 +489,7 @@ pub enum Rejection {
     /// Users and roles would take more than is kept.
     #[error("there are too many users, roles and permissions")]
     AuthTooLarge,
+    /// A command, or a version of commands, that not all members understand.
+    #[error("not capable")]
+    NotCapable,
 }

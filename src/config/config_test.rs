@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    AutoCompaction, ConfigError, Invocation, ServeConfig, TrustMode, example, file, load, options, table,
+    AuthConfig, AutoCompaction, ConfigError, Invocation, ServeConfig, TokenConfig, TrustMode, example, file,
+    load, options, table,
 };
 use crate::consensus::Pace;
 use crate::formation::Fingerprint;
@@ -16,7 +17,7 @@ use crate::telemetry::{LogFormat, LogLevel};
 fn load_with(args: &[&str], env: &[(&str, &str)]) -> Result<ServeConfig, ConfigError> {
     let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     match load(args.iter().map(OsString::from), env)? {
-        Invocation::Serve(config) => Ok(*config),
+        Invocation::Serve(loaded) => Ok(loaded.config),
         Invocation::Help => panic!("no help was asked for"),
     }
 }
@@ -37,7 +38,7 @@ fn defaults_are_etcds() {
     assert!(config.is_automatic() && !config.is_named());
     assert_eq!(config.client.listen_urls[0].to_string(), "https://[::]:2379");
     assert_eq!(config.client.advertise_urls, []);
-    assert_eq!(config.peer.listen.to_string(), "https://[::]:2380");
+    assert_eq!(config.peer.listen.to_string(), "[::]:2380");
     assert_eq!(config.peer.advertise_urls, []);
     assert_eq!(config.peer.trust, TrustMode::LanOpen);
     assert_eq!(config.client.tls, None);
@@ -50,6 +51,8 @@ fn defaults_are_etcds() {
     assert!(config.client.allowed_hosts.is_empty() && config.client.cors.is_empty());
     assert_eq!(config.store.quota_bytes, Some(limits::QUOTA_BYTES));
     assert_eq!(config.store.cache_bytes, limits::STORE_CACHE_BYTES);
+    let simple = TokenConfig::Simple(Duration::from_secs(300));
+    assert_eq!(config.auth, AuthConfig { token: simple, bcrypt_cost: 10 });
     assert_eq!(config.auto_compaction, AutoCompaction::Off);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Json));
     assert_eq!(config.warnings, Vec::<String>::new());
@@ -83,7 +86,7 @@ fn a_node_that_does_not_look_for_others_listens_on_this_machine_alone() {
         assert_eq!(config.client.listen_urls[0].to_string(), "http://localhost:2379");
         assert_eq!(config.client.listen_urls[0].address.to_string(), "127.0.0.1:2379");
         assert_eq!(config.client.advertise_urls[0].to_string(), "http://localhost:2379");
-        assert_eq!(config.peer.listen.to_string(), "http://localhost:2380");
+        assert_eq!(config.peer.listen.to_string(), "127.0.0.1:2380");
         assert_eq!(config.peer.advertise_urls[0].to_string(), "http://localhost:2380");
     }
 }
@@ -147,6 +150,57 @@ fn a_port_for_metrics_may_be_plain_and_needs_a_certificate_for_https() {
 }
 
 #[test]
+fn what_tls_asks_of_clients_must_make_sense_together() {
+    use crate::tls::Allowed;
+    let files = ["--cert-file=c", "--key-file=k", "--trusted-ca-file=a"];
+    let with = |more: &[&'static str]| [&files[..], more].concat();
+    let tls = ok(&with(&["--client-crl-file=r", "--client-cert-allowed-cn=a,b"])).client.tls.unwrap();
+    assert_eq!(tls.client_crl_file.as_deref(), Some(Path::new("r")));
+    assert_eq!(tls.allowed, Allowed::Names(vec!["a".into(), "b".into()]));
+    let both = with(&["--client-cert-allowed-cn=a,b", "--client-cert-allowed-hostname=c"]);
+    let refused =
+        "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[\"a\" \"b\"], hostnames=[\"c\"])";
+    assert_eq!(error(&both), refused);
+    for alone in ["--client-crl-file=r", "--client-cert-allowed-cn=a", "--client-cert-allowed-hostname=a"] {
+        assert!(
+            error(&["--cert-file=c", "--key-file=k", alone]).ends_with("need --trusted-ca-file"),
+            "{alone}"
+        );
+    }
+    assert!(error(&with(&["--client-cert-allowed-hostname=a:1"])).ends_with("\"a:1\" is no host or address"));
+}
+
+#[test]
+fn versions_and_ciphers_are_those_of_etcd_that_are_there() {
+    use crate::tls::{Protocol, Version};
+    let protocol = |args: &[&str]| ok(args).client.tls_protocol;
+    let only_least = |least| Protocol { least, ..Protocol::default() };
+    assert_eq!(protocol(&[]), only_least(Some(Version::Tls12)));
+    assert_eq!(protocol(&["--tls-min-version="]), only_least(None));
+    assert_eq!(protocol(&["--tls-min-version=TLS1.3"]), only_least(Some(Version::Tls13)));
+    let old = error(&["--tls-max-version=TLS1.1"]);
+    assert!(old.ends_with("unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)"), "{old}");
+    let crossed = error(&["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"]);
+    assert_eq!(crossed, "min version (TLS1.3) is greater than max version (TLS1.2)");
+    let gcm = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+    let (of_both, of_13) =
+        (format!("--cipher-suites={gcm},TLS_AES_128_GCM_SHA256"), "--cipher-suites=TLS_AES_128_GCM_SHA256");
+    let most = "--tls-max-version=TLS1.2";
+    let ciphers = vec![gcm.to_owned(), "TLS_AES_128_GCM_SHA256".to_owned()];
+    let (least, up_to_12) = (Some(Version::Tls12), Some(Version::Tls12));
+    assert_eq!(protocol(&[&of_both, most]), Protocol { least, most: up_to_12, ciphers });
+    assert_eq!(protocol(&[of_13]).ciphers, ["TLS_AES_128_GCM_SHA256"]);
+    assert!(error(&[of_13, most]).starts_with("--cipher-suites names none of TLS 1.2"));
+    let chacha = protocol(&["--cipher-suites=TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"]).ciphers;
+    assert_eq!(chacha, ["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"]);
+    let cbc = error(&["--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA"]);
+    let refused = "unexpected TLS cipher suite \"TLS_RSA_WITH_AES_128_CBC_SHA\" (must be one of: TLS_ECDHE_";
+    assert!(cbc.contains(refused), "{cbc}");
+    let only_13 = error(&["--tls-min-version=TLS1.3", &of_both]);
+    assert_eq!(only_13, "cipher suites cannot be configured when only TLS1.3 is enabled");
+}
+
+#[test]
 fn keepalives_are_set_by_etcds_flags_and_zero_switches_them_off() {
     let config = ok(&["--grpc-keepalive-interval=1m30s", "--grpc-keepalive-timeout=1s"]);
     assert_eq!(config.client.keepalive, Some((Duration::from_secs(90), Duration::from_secs(1))));
@@ -180,6 +234,24 @@ fn flags_are_spelled_as_in_go() {
     for args in [["-h"], ["--help"], ["-help"]] {
         assert!(matches!(load(args.map(OsString::from), []), Ok(Invocation::Help)));
     }
+}
+
+#[test]
+fn flags_of_etcds_are_taken_under_all_their_names_or_refused_with_what_there_is_instead() {
+    let every = Duration::from_secs(60);
+    let flag = load_with(&["--experimental-watch-progress-notify-interval=1m"], &[]).unwrap();
+    assert_eq!(flag.client.watch_progress_interval, every);
+    let name = "ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL";
+    assert_eq!(load_with(&[], &[(name, "1m")]).unwrap().client.watch_progress_interval, every);
+    let settled = [(name, "1m"), ("ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL", "2m")];
+    assert_eq!(load_with(&[], &settled).unwrap().client.watch_progress_interval, 2 * every);
+
+    let instead = "the log lies in the data directory, in wal/";
+    assert_eq!(error(&["--wal-dir", "x"]), format!("etcd's --wal-dir is not a flag of covey's: {instead}"));
+    let warned = load_with(&[], &[("ETCD_SOLO", "1"), ("ETCD_WAL_DIR", "x")]).unwrap().warnings;
+    let passed_over = format!("environment variable ETCD_WAL_DIR is passed over: {instead}");
+    assert!(warned[0].starts_with("unrecognized environment variable ETCD_SOLO"), "{warned:?}");
+    assert_eq!(warned[1..], [passed_over]);
 }
 
 #[test]
@@ -222,7 +294,11 @@ fn the_file_is_read_strictly_and_errors_name_the_line() {
     );
     assert_eq!(
         in_file("[client]\nlisten-urls = [1]"),
-        "f.toml:2: key \"client.listen-urls\" must be an array of strings"
+        "f.toml:2: key \"client.listen-urls\" must be an array of strings without commas"
+    );
+    assert_eq!(
+        in_file("[client]\ncors = [\"a,b\"]"),
+        "f.toml:2: key \"client.cors\" must be an array of strings without commas"
     );
     assert!(in_file("name = \"a\"\n\nname = \"b\"").starts_with("f.toml:3: "));
     assert!(in_file("a b").starts_with("f.toml:1: "));
@@ -288,6 +364,10 @@ fn values_are_parsed_into_types() {
     assert!(error(&["--name=a\nb"]).contains("control characters"));
     assert!(error(&["--listen-client-urls=http://[::1]:1,http://[::1]:1"]).contains("listed twice"));
     assert!(error(&["--listen-peer-urls="]).contains("must not be empty"));
+    let several = load_with(&["--listen-peer-urls=http://10.0.0.1:7,http://[fd00::1]:7"], &[]).unwrap();
+    assert_eq!(several.peer.listen.to_string(), "10.0.0.1:7, [fd00::1]:7");
+    let ports = error(&["--listen-peer-urls=http://10.0.0.1:7,http://10.0.0.1:8"]);
+    assert_eq!(ports, "all URLs of --listen-peer-urls must have the same port");
 }
 
 #[test]
@@ -411,4 +491,38 @@ fn help_names_every_flag_in_lines_that_fit() {
         assert!(text.contains(&format!("  --{}", row.flag)) && text.contains(row.help), "{}", row.flag);
     }
     assert!(text.lines().all(|line| line.len() <= 120), "{text}");
+}
+
+/// Each source is weaker than the one before, and what comes out names the one that it is from.
+#[test]
+fn a_check_says_where_each_value_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("covey.toml");
+    fs::write(&path, "name = \"by-file\"\n[log]\nlevel = \"warn\"\nformat = \"text\"\n").unwrap();
+    let env = [("COVEY_LOG_LEVEL", "error"), ("ETCD_NAME", "by-env"), ("COVEY_NO_SUCH", "1")];
+    let check = |args: &[&str]| {
+        let args = ["--config-file", path.to_str().unwrap()].into_iter().chain(args.iter().copied());
+        let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        super::load(args.map(OsString::from), env)
+    };
+    let Invocation::Serve(checked) = check(&["--name", "by-flag"]).unwrap() else {
+        panic!("no help was asked for")
+    };
+    assert_eq!(checked.settings.len(), table::SETTINGS.len());
+    assert_eq!(checked.config.warnings, ["unrecognized environment variable COVEY_NO_SUCH"]);
+    let shown =
+        |flag: &str| checked.settings.iter().find(|setting| setting.flag == flag).unwrap().to_string();
+    assert_eq!(shown("name"), "--name=by-flag  # flag --name");
+    assert_eq!(shown("log-level"), "--log-level=error  # environment variable COVEY_LOG_LEVEL");
+    assert_eq!(shown("log-format"), format!("--log-format=text  # {}:4: key log.format", path.display()));
+    assert_eq!(shown("max-learners"), "--max-learners=1  # default");
+    assert_eq!(shown("data-dir"), "--data-dir=(<name>.covey)  # default");
+    assert!(matches!(check(&["--help"]).unwrap(), Invocation::Help));
+    let wrong = |text: &str| {
+        fs::write(&path, text).unwrap();
+        check(&[]).unwrap_err().to_string().replace(path.to_str().unwrap(), "FILE")
+    };
+    assert_eq!(wrong("\n[log]\nlevle = 1\n"), "FILE:3: unknown key \"log.levle\" (did you mean log.level?)");
+    assert!(wrong("[log]\nformat = \"loud\"\n").contains("for FILE:2: key log.format: "));
+    assert!(wrong("name = \"a\"\n[client\n").starts_with("FILE:2: "));
 }

@@ -63,6 +63,14 @@ pub enum ConfigError {
         /// The nearest that does.
         hint: Hint,
     },
+    /// A flag of etcd's that does not exist here.
+    #[error("etcd's --{flag} is not a flag of covey's: {instead}")]
+    EtcdFlag {
+        /// Without its dashes.
+        flag: String,
+        /// What there is instead.
+        instead: &'static str,
+    },
     /// An argument that belongs to no flag.
     #[error("\"{0}\" is not a valid flag")]
     Stray(String),
@@ -139,6 +147,37 @@ pub enum ConfigError {
     /// Authorities for client certificates, but no TLS.
     #[error("--trusted-ca-file needs --cert-file and --key-file")]
     CaWithoutCertificate,
+    /// Nobody's certificate is looked at.
+    #[error(
+        "--client-crl-file, --client-cert-allowed-cn and --client-cert-allowed-hostname need --trusted-ca-file"
+    )]
+    ChosenWithoutCa,
+    /// Two ways of choosing clients. etcd's words.
+    #[error(
+        "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[{}], hostnames=[{}])",
+        quoted(names),
+        quoted(hosts)
+    )]
+    AllowedTwice {
+        /// By the one.
+        names: Vec<String>,
+        /// By the other.
+        hosts: Vec<String>,
+    },
+    /// No version is left. etcd's words.
+    #[error("min version ({least}) is greater than max version ({most})")]
+    TlsVersions {
+        /// The oldest.
+        least: String,
+        /// The newest.
+        most: String,
+    },
+    /// There is no choice. etcd's words.
+    #[error("cipher suites cannot be configured when only TLS1.3 is enabled")]
+    CiphersOfTls13,
+    /// No cipher is left.
+    #[error("--cipher-suites names none of TLS 1.2, and --tls-max-version allows no newer one")]
+    NoCipher,
     /// The node is not among those that form the cluster. etcd's words.
     #[error("couldn't find local name \"{0}\" in the initial cluster configuration")]
     NotInInitialCluster(String),
@@ -181,7 +220,13 @@ pub enum ConfigError {
     /// The same for members.
     #[error("--initial-advertise-peer-urls is required when listening on {0}")]
     AdvertisePeerNeeded(String),
-    /// Members are listened for at one place.
-    #[error("only one URL can be listened on for members: --listen-peer-urls")]
-    OnePeerUrl,
+    /// Members are listened for at one port, of however many addresses.
+    #[error("all URLs of --listen-peer-urls must have the same port")]
+    OnePeerPort,
+}
+
+/// As Go prints a list of texts.
+fn quoted(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+    quoted.join(" ")
 }

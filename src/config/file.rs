@@ -81,7 +81,7 @@ impl Reader<'_> {
             Kind::Path | Kind::Choice(_) => (string(value), "a string"),
             Kind::Bool => (value.as_bool().map(|on| on.to_string()), "true or false"),
             Kind::Number => (integer(value), "a whole number"),
-            Kind::List => (string(value).or_else(|| joined(value)), "an array of strings"),
+            Kind::List => (string(value).or_else(|| joined(value)), "an array of strings without commas"),
         };
         let text = text.ok_or_else(|| self.wrong_type(line, place, expected))?;
         let origin = Origin::File { path: self.path.to_owned(), line, key: row.toml };
@@ -103,9 +103,11 @@ fn integer(value: &DeValue<'_>) -> Option<String> {
     i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|number| number.to_string())
 }
 
+/// A list as it is written after a flag. There a comma parts two items, so that none may have one in it.
 fn joined(value: &DeValue<'_>) -> Option<String> {
     let parts: Option<Vec<&str>> = value.as_array()?.iter().map(|part| part.get_ref().as_str()).collect();
-    Some(parts?.join(","))
+    let parts = parts?;
+    (!parts.iter().any(|part| part.contains(','))).then(|| parts.join(","))
 }
 
 /// The line, from 1, on which a span begins.

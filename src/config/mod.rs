@@ -9,7 +9,10 @@
 //! file ──────┘        ↑ table ↑
 //! ```
 
+mod auth_token;
+mod check;
 mod error;
+mod etcd_flags;
 mod file;
 mod help;
 mod nearest;
@@ -22,19 +25,21 @@ mod values;
 
 use std::ffi::OsString;
 
+pub use auth_token::{AuthConfig, TokenConfig};
+pub use check::Effective;
 pub use error::{ConfigError, Hint, Origin};
 pub use help::{example, flags, options};
 pub use nearest::nearest;
 pub use peer::{InitialCluster, PeerConfig, PeerHint, TrustMode};
-pub use serve::{ClientConfig, MetricsConfig, ServeConfig, StoreConfig, TlsFiles};
+pub use serve::{BackupConfig, ClientConfig, MetricsConfig, ServeConfig, StoreConfig, TlsFiles};
 pub use url::{ListenUrl, Scheme, Url, UrlError, split_host_port};
 pub use values::{AutoCompaction, ValueError, boolean, duration};
 
 /// What the arguments of `covey serve` ask for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// To serve with this configuration.
-    Serve(Box<ServeConfig>),
+    /// To serve.
+    Serve(Box<Loaded>),
     /// For help.
     Help,
 }
@@ -48,9 +53,42 @@ pub fn load(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, ConfigError> {
-    match sources::collect(args, env)? {
-        sources::Asked::Help => Ok(Invocation::Help),
-        sources::Asked::Run(sources) => Ok(Invocation::Serve(Box::new(serve::build(sources)?))),
+    Places { args: args.into_iter().collect(), env: env.into_iter().collect() }.read()
+}
+
+/// What a server runs with, and how that came about.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it runs with.
+    pub config: ServeConfig,
+    /// Each setting as it was written, in the order of the table.
+    pub settings: Vec<Effective>,
+    /// Where all of it was read.
+    pub places: Places,
+}
+
+/// Where settings are read from, so that it can be done again.
+#[derive(Clone, Debug)]
+pub struct Places {
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl Places {
+    /// Reads what is there now: the file may be another one than before.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, in words for the person who wrote it.
+    pub fn read(&self) -> Result<Invocation, ConfigError> {
+        match sources::collect(self.args.clone(), self.env.clone())? {
+            sources::Asked::Help => Ok(Invocation::Help),
+            sources::Asked::Run(sources) => {
+                let settings = check::effective(&sources);
+                let loaded = Loaded { config: serve::build(sources)?, settings, places: self.clone() };
+                Ok(Invocation::Serve(Box::new(loaded)))
+            }
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::url::{ListenUrl, Url, split_host_port};
+use super::url::{Url, split_host_port};
 use crate::consensus::Pace;
 use crate::formation::Fingerprint;
+use crate::runtime::listening::UdpPort;
 
 /// A leader is not missed before it could have been heard so often (etcd's rule).
 const HEARTBEATS_MIN: u32 = 5;
@@ -18,7 +19,7 @@ const HEARTBEATS_MIN: u32 = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
     /// Where to listen for them.
-    pub listen: ListenUrl,
+    pub listen: UdpPort,
     /// Where they are told to find this one. Empty where others are found: then it is wherever this box has addresses.
     pub advertise_urls: Vec<Url>,
     /// How a cluster begins, where this node has none yet.

@@ -6,16 +6,22 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
+
+use super::auth_token::{self, AuthConfig};
 use super::error::ConfigError;
 use super::peer::{InitialCluster, PeerConfig, PeerHint, TrustMode};
 use super::sources::Sources;
 use super::table::{SettingId, setting};
 use super::url::{ListenUrl, Scheme, Url};
 use super::values::{self, AutoCompaction, ValueError};
+use crate::api::{BCRYPT_COST_MAX, BCRYPT_COST_MIN};
 use crate::consensus::Pace;
 use crate::formation::{Fingerprint, FingerprintError};
 use crate::limits::{self, ELECTION_MILLIS_MAX, ELECTION_TIMEOUT_MAX, HEARTBEAT_MILLIS_MIN};
+use crate::runtime::listening::UdpPort;
 use crate::telemetry::{LogFormat, LogLevel, LogSettings};
+use crate::tls::{Allowed, Protocol, Version};
 
 /// Names longer than this are refused.
 const NAME_BYTES_MAX: usize = 255;
@@ -27,6 +33,10 @@ const CONNECTIONS_MAX: u64 = 1_000_000;
 const STORE_CACHE_BYTES_MIN: u64 = 4 * 1024 * 1024;
 /// The most that `--store-cache-bytes` may be set to: what a 32-bit process can still address.
 const STORE_CACHE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// The most that `--backup-keep` may be set to: a directory is looked through for each.
+const BACKUPS_MAX: u64 = 100_000;
+/// The least that `--backup-interval` may be set to.
+const BACKUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The shortest request limit that leaves room for a small key and value.
 const REQUEST_BYTES_MIN: u64 = 1024;
 
@@ -48,12 +58,16 @@ pub struct ServeConfig {
     pub solo: bool,
     /// The client listener.
     pub client: ClientConfig,
+    /// How users show who they are.
+    pub auth: AuthConfig,
     /// What has to do with other members.
     pub peer: PeerConfig,
     /// The store.
     pub store: StoreConfig,
     /// When old revisions are dropped without anybody asking.
     pub auto_compaction: AutoCompaction,
+    /// Where snapshots are written without anybody asking, if they are.
+    pub backup: Option<BackupConfig>,
     /// What monitoring is shown.
     pub metrics: MetricsConfig,
     /// What is logged and how.
@@ -83,6 +97,8 @@ pub struct ClientConfig {
     pub advertise_urls: Vec<Url>,
     /// The certificate, when one was given.
     pub tls: Option<TlsFiles>,
+    /// What is spoken where there is TLS.
+    pub tls_protocol: Protocol,
     /// The largest proposal that is accepted, in bytes as encoded.
     pub max_request_bytes: usize,
     /// The most operations in a transaction.
@@ -101,6 +117,10 @@ pub struct ClientConfig {
     pub allowed_hosts: Vec<String>,
     /// Web origins whose pages may call this member; `*` is any.
     pub cors: Vec<String>,
+    /// Whether JSON is answered.
+    pub gateway: bool,
+    /// Whether clients may ask what there is to call.
+    pub reflection: bool,
 }
 
 /// The files of TLS for clients. They are read when connections come, not here.
@@ -114,6 +134,10 @@ pub struct TlsFiles {
     pub client_ca_file: Option<PathBuf>,
     /// `--client-cert-auth` was given: a client certificate's common name may stand for a user.
     pub client_cert_auth: bool,
+    /// Certificates that count no more (PEM or DER).
+    pub client_crl_file: Option<PathBuf>,
+    /// Whose certificates count.
+    pub allowed: Allowed,
 }
 
 /// What monitoring is shown, beside the client listener.
@@ -123,6 +147,17 @@ pub struct MetricsConfig {
     pub listen_urls: Vec<ListenUrl>,
     /// How long calls take is among it.
     pub extensive: bool,
+}
+
+/// Snapshots by schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupConfig {
+    /// Where they go.
+    pub directory: PathBuf,
+    /// How often; at least a second.
+    pub interval: Duration,
+    /// How many are kept; at least one.
+    pub keep: usize,
 }
 
 /// The store's part of the configuration.
@@ -151,6 +186,7 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
         data_dir,
         solo,
         client: client(&reader, is_automatic)?,
+        auth: auth(&reader)?,
         peer: peer(&reader, is_automatic)?,
         store: StoreConfig {
             quota_bytes: reader.parse(SettingId::Quota, quota)?,
@@ -162,6 +198,7 @@ pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
         },
         auto_compaction: reader
             .parse(SettingId::CompactionRetention, |text| values::retention(mode, text))?,
+        backup: backup(&reader)?,
         metrics: metrics(&reader)?,
         log: LogSettings {
             level: reader.parse(SettingId::LogLevel, level)?,
@@ -209,14 +246,16 @@ fn peer(reader: &Reader<'_>, is_automatic: bool) -> Result<PeerConfig, ConfigErr
     let locally = (!is_automatic).then_some(LISTEN_PEERS_LOCALLY);
     let listen_urls = listen(reader, SettingId::ListenPeerUrls, locally)?;
     let advertised = advertised(reader, SettingId::AdvertisePeerUrls, &listen_urls)?;
-    let [listen] = listen_urls.try_into().map_err(|_| ConfigError::OnePeerUrl)?;
+    let places = listen_urls.iter().map(|url| url.address);
+    let listen = UdpPort::at(places).ok_or(ConfigError::OnePeerPort)?;
     let advertise_urls = match advertised {
         Some(advertised) => advertised,
         None if is_automatic => Vec::new(),
         None if reader.0.is_set(SettingId::InitialCluster) => {
-            return Err(ConfigError::AdvertisePeerNeeded(listen.to_string()));
+            let shown: Vec<String> = listen_urls.iter().map(ToString::to_string).collect();
+            return Err(ConfigError::AdvertisePeerNeeded(shown.join(",")));
         }
-        None => vec![listen.url.clone()],
+        None => listen_urls.iter().map(|listen| listen.url.clone()).collect(),
     };
     let state = reader
         .parse(SettingId::InitialClusterState, |text| values::choice(text, SettingId::InitialClusterState))?;
@@ -237,9 +276,8 @@ fn peer(reader: &Reader<'_>, is_automatic: bool) -> Result<PeerConfig, ConfigErr
     } else {
         TrustMode::LanOpen
     };
-    let hint = |part: &str| {
-        PeerHint::parse(part, listen.address.port()).ok_or_else(|| ValueError::Host(part.to_owned()))
-    };
+    let hint =
+        |part: &str| PeerHint::parse(part, listen.port()).ok_or_else(|| ValueError::Host(part.to_owned()));
     let peers = reader.parse(SettingId::Peers, |text| values::list(text).map(hint).collect())?;
     Ok(PeerConfig {
         listen,
@@ -299,6 +337,7 @@ fn client(reader: &Reader<'_>, is_automatic: bool) -> Result<ClientConfig, Confi
         listen_urls,
         advertise_urls,
         tls,
+        tls_protocol: protocol(reader)?,
         max_request_bytes: reader.number(
             SettingId::MaxRequestBytes,
             REQUEST_BYTES_MIN,
@@ -315,7 +354,19 @@ fn client(reader: &Reader<'_>, is_automatic: bool) -> Result<ClientConfig, Confi
         keepalive: keepalive(reader)?,
         allowed_hosts: names(reader.0, SettingId::AllowedHosts),
         cors: names(reader.0, SettingId::Cors),
+        gateway: reader.parse(SettingId::EnableGateway, values::boolean)?,
+        reflection: reader.parse(SettingId::EnableReflection, values::boolean)?,
     })
+}
+
+fn backup(reader: &Reader<'_>) -> Result<Option<BackupConfig>, ConfigError> {
+    let interval = reader.parse(SettingId::BackupInterval, |text| {
+        let interval = values::duration(text)?;
+        if interval < BACKUP_INTERVAL_MIN { Err(ValueError::Duration) } else { Ok(interval) }
+    })?;
+    let keep = reader.number(SettingId::BackupKeep, 1, BACKUPS_MAX)?;
+    let directory = reader.0.value(SettingId::BackupDir).text;
+    Ok((!directory.is_empty()).then(|| BackupConfig { directory: directory.into(), interval, keep }))
 }
 
 fn metrics(reader: &Reader<'_>) -> Result<MetricsConfig, ConfigError> {
@@ -331,6 +382,17 @@ fn https(urls: &[ListenUrl]) -> Option<&ListenUrl> {
     urls.iter().find(|url| url.url.scheme == Scheme::Https)
 }
 
+fn auth(reader: &Reader<'_>) -> Result<AuthConfig, ConfigError> {
+    let ttl = reader.parse(SettingId::AuthTokenTtl, auth_token::ttl)?;
+    let cost = reader.parse(SettingId::BcryptCost, |text| {
+        values::number(text, u64::from(BCRYPT_COST_MIN)..=u64::from(BCRYPT_COST_MAX))
+    })?;
+    Ok(AuthConfig {
+        token: reader.parse(SettingId::AuthToken, |text| auth_token::parse(text, ttl))?,
+        bcrypt_cost: u32::try_from(cost).unwrap_or(BCRYPT_COST_MAX),
+    })
+}
+
 /// As in etcd, both have to be above zero.
 fn keepalive(reader: &Reader<'_>) -> Result<Option<(Duration, Duration)>, ConfigError> {
     let interval = reader.parse(SettingId::KeepaliveInterval, values::duration)?;
@@ -342,16 +404,89 @@ fn tls(reader: &Reader<'_>) -> Result<Option<TlsFiles>, ConfigError> {
     let path = |key| Some(reader.0.value(key).text).filter(|text| !text.is_empty()).map(PathBuf::from);
     let client_cert_auth = reader.parse(SettingId::ClientCertAuth, values::boolean)?;
     let client_ca_file = path(SettingId::TrustedCaFile);
+    let client_crl_file = path(SettingId::ClientCrlFile);
+    let allowed = allowed(reader)?;
+    if client_ca_file.is_none() && (client_crl_file.is_some() || allowed != Allowed::Everybody) {
+        return Err(ConfigError::ChosenWithoutCa);
+    }
     if client_cert_auth && client_ca_file.is_none() {
         return Err(ConfigError::ClientAuthWithoutCa);
     }
     match (path(SettingId::Certificate), path(SettingId::PrivateKey)) {
-        (Some(cert_file), Some(key_file)) => {
-            Ok(Some(TlsFiles { cert_file, key_file, client_ca_file, client_cert_auth }))
-        }
+        (Some(cert_file), Some(key_file)) => Ok(Some(TlsFiles {
+            cert_file,
+            key_file,
+            client_ca_file,
+            client_cert_auth,
+            client_crl_file,
+            allowed,
+        })),
         (None, None) if client_ca_file.is_some() => Err(ConfigError::CaWithoutCertificate),
         (None, None) => Ok(None),
         _ => Err(ConfigError::HalfCertificate),
+    }
+}
+
+fn allowed(reader: &Reader<'_>) -> Result<Allowed, ConfigError> {
+    let host =
+        |text: &str| ServerName::try_from(text.to_owned()).map_err(|_| ValueError::HostName(text.to_owned()));
+    let hosts: Vec<_> = reader.parse(SettingId::ClientAllowedHostname, |text| {
+        values::list(text).map(host).collect::<Result<_, _>>()
+    })?;
+    let names = names(reader.0, SettingId::ClientAllowedCn);
+    match (names.is_empty(), hosts.is_empty()) {
+        (true, true) => Ok(Allowed::Everybody),
+        (false, true) => Ok(Allowed::Names(names)),
+        (true, false) => Ok(Allowed::Hosts(hosts)),
+        (false, false) => Err(ConfigError::AllowedTwice {
+            names,
+            hosts: self::names(reader.0, SettingId::ClientAllowedHostname),
+        }),
+    }
+}
+
+fn protocol(reader: &Reader<'_>) -> Result<Protocol, ConfigError> {
+    let (least, most) = (
+        reader.parse(SettingId::TlsMinVersion, tls_version)?,
+        reader.parse(SettingId::TlsMaxVersion, tls_version)?,
+    );
+    if let (Some(_), Some(_)) = (least, most)
+        && least > most
+    {
+        let text = |id| reader.0.value(id).text;
+        return Err(ConfigError::TlsVersions {
+            least: text(SettingId::TlsMinVersion),
+            most: text(SettingId::TlsMaxVersion),
+        });
+    }
+    let (of_12, of_13) = (Protocol::ciphers_of(Version::Tls12), Protocol::ciphers_of(Version::Tls13));
+    let cipher = |text: &str| {
+        // The older names that etcd knows, too.
+        let name = if text.ends_with("_POLY1305") { format!("{text}_SHA256") } else { text.to_owned() };
+        let is_there = of_12.contains(&name) || of_13.contains(&name);
+        is_there.then_some(name).ok_or_else(|| ValueError::Cipher(text.to_owned()))
+    };
+    let ciphers: Vec<String> =
+        reader.parse(SettingId::CipherSuites, |text| values::list(text).map(cipher).collect())?;
+    if !ciphers.is_empty() {
+        match (least, most) {
+            (Some(Version::Tls13), _) => return Err(ConfigError::CiphersOfTls13),
+            (_, Some(Version::Tls12)) if !ciphers.iter().any(|cipher| of_12.contains(cipher)) => {
+                return Err(ConfigError::NoCipher);
+            }
+            _ => {}
+        }
+    }
+    Ok(Protocol { least, most, ciphers })
+}
+
+/// As in etcd an empty one is no bound.
+fn tls_version(text: &str) -> Result<Option<Version>, ValueError> {
+    match text {
+        "" => Ok(None),
+        "TLS1.2" => Ok(Some(Version::Tls12)),
+        "TLS1.3" => Ok(Some(Version::Tls13)),
+        _ => Err(ValueError::TlsVersion(text.to_owned())),
     }
 }
 

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Hint, Origin};
+use super::etcd_flags;
 use super::file;
 use super::nearest::nearest;
 use super::table::{Kind, SETTINGS, Setting, SettingId, setting};
@@ -141,11 +142,20 @@ fn read_flags(args: impl IntoIterator<Item = OsString>, into: &mut Sources) -> R
 }
 
 fn by_flag(flag: &str) -> Result<&'static Setting, ConfigError> {
-    SETTINGS.iter().find(|row| row.flag == flag || row.etcd == Some(flag)).ok_or_else(|| {
+    SETTINGS.iter().find(|row| row.flag == flag).or_else(|| of_etcd(flag)).ok_or_else(|| {
+        if let Some(instead) = etcd_flags::instead(flag) {
+            return ConfigError::EtcdFlag { flag: flag.to_owned(), instead };
+        }
         let known = SETTINGS.iter().flat_map(|row| [Some(row.flag), row.etcd]).flatten();
         let hint = Hint(nearest(flag, known).map(|name| format!("--{name}")));
         ConfigError::UnknownFlag { flag: flag.to_owned(), hint }
     })
+}
+
+/// The setting that a flag of etcd's is, under any of the names that it has there.
+fn of_etcd(flag: &str) -> Option<&'static Setting> {
+    let name = etcd_flags::taken_as(flag)?;
+    SETTINGS.iter().find(|row| row.etcd == Some(name))
 }
 
 /// Reads the variables that begin with `COVEY_` or `ETCD_`; the former win, an empty one counts as absent. An
@@ -171,9 +181,18 @@ fn read_env(
     }
     let known: Vec<String> =
         SETTINGS.iter().flat_map(|row| [Some(row.env()), row.etcd_env()]).flatten().collect();
-    for name in found.into_keys() {
-        let hint = Hint(nearest(&name, known.iter().map(String::as_str)).map(str::to_owned));
-        into.warnings.push(format!("unrecognized environment variable {name}{hint}"));
+    for (name, value) in found {
+        let etcds = name.strip_prefix("ETCD_").map(|rest| rest.to_ascii_lowercase().replace('_', "-"));
+        let etcds = etcds.as_deref().unwrap_or_default();
+        if let Some(row) = of_etcd(etcds) {
+            let written = Written { text: text(value, &name)?, origin: Origin::Env(name) };
+            into.set_if_absent(row.key, written);
+        } else if let Some(instead) = etcd_flags::instead(etcds) {
+            into.warnings.push(format!("environment variable {name} is passed over: {instead}"));
+        } else {
+            let hint = Hint(nearest(&name, known.iter().map(String::as_str)).map(str::to_owned));
+            into.warnings.push(format!("unrecognized environment variable {name}{hint}"));
+        }
     }
     Ok(())
 }

@@ -3,10 +3,12 @@
 //! Owns: names, kinds, defaults and help lines. Must never: parse a value (`values` does) or know where a value came from
 //! (`sources` does). Read by every other file of this room.
 
-use crate::limits;
+use crate::{api, limits};
 
 /// Connections that clients may hold open at once, unless set otherwise.
 pub const CONNECTIONS: u64 = 2048;
+/// Backups that are kept, unless set otherwise: a week of days.
+const BACKUPS_KEPT: u64 = 7;
 
 /// Identifies a setting; its number is its place in [`SETTINGS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +45,10 @@ pub enum SettingId {
     AllowedHosts,
     /// `--cors`
     Cors,
+    /// `--enable-grpc-gateway`
+    EnableGateway,
+    /// `--enable-grpc-reflection`
+    EnableReflection,
     /// `--cert-file`
     Certificate,
     /// `--key-file`
@@ -51,6 +57,24 @@ pub enum SettingId {
     TrustedCaFile,
     /// `--client-cert-auth`
     ClientCertAuth,
+    /// `--client-crl-file`
+    ClientCrlFile,
+    /// `--client-cert-allowed-cn`
+    ClientAllowedCn,
+    /// `--client-cert-allowed-hostname`
+    ClientAllowedHostname,
+    /// `--tls-min-version`
+    TlsMinVersion,
+    /// `--tls-max-version`
+    TlsMaxVersion,
+    /// `--cipher-suites`
+    CipherSuites,
+    /// `--auth-token`
+    AuthToken,
+    /// `--auth-token-ttl`
+    AuthTokenTtl,
+    /// `--bcrypt-cost`
+    BcryptCost,
     /// `--listen-peer-urls`
     ListenPeerUrls,
     /// `--initial-advertise-peer-urls`
@@ -93,6 +117,12 @@ pub enum SettingId {
     CompactionMode,
     /// `--auto-compaction-retention`
     CompactionRetention,
+    /// `--backup-dir`
+    BackupDir,
+    /// `--backup-interval`
+    BackupInterval,
+    /// `--backup-keep`
+    BackupKeep,
     /// `--listen-metrics-urls`
     ListenMetricsUrls,
     /// `--metrics`
@@ -166,6 +196,18 @@ impl Setting {
         self.etcd.map(|flag| variable("ETCD_", flag))
     }
 
+    /// Whether a running server takes it anew on SIGHUP.
+    pub fn reloads(&self) -> bool {
+        use SettingId::{
+            BackupDir, BackupInterval, BackupKeep, CompactionMode, CompactionRetention, CorruptCheckTime,
+            LogFormat, LogLevel, Quota, Voters,
+        };
+        let backup = [BackupDir, BackupInterval, BackupKeep];
+        let taken =
+            [Voters, CorruptCheckTime, Quota, CompactionMode, CompactionRetention, LogLevel, LogFormat];
+        taken.contains(&self.key) || backup.contains(&self.key)
+    }
+
     /// The default as one would write it after the flag.
     pub fn fallback_text(&self) -> String {
         match self.fallback {
@@ -213,7 +255,7 @@ const fn ours(
 }
 
 /// Every setting of `covey serve`, in the order of [`SettingId`], those of one TOML table together.
-pub const SETTINGS: [Setting; 45] = [
+pub const SETTINGS: [Setting; 59] = [
     ours(
         SettingId::ConfigFile,
         "config-file",
@@ -347,6 +389,22 @@ pub const SETTINGS: [Setting; 45] = [
         "Web origins whose pages may call this member; * is any",
     ),
     same(
+        SettingId::EnableGateway,
+        "enable-grpc-gateway",
+        "client.enable-grpc-gateway",
+        Kind::Bool,
+        Fallback::Text("true"),
+        "Answer JSON over HTTP, as in POST /v3/kv/range, and show the status page, beside gRPC",
+    ),
+    ours(
+        SettingId::EnableReflection,
+        "enable-grpc-reflection",
+        "client.enable-grpc-reflection",
+        Kind::Bool,
+        Fallback::Text("false"),
+        "Tell gRPC clients that ask, as grpcurl does, what there is to call",
+    ),
+    same(
         SettingId::Certificate,
         "cert-file",
         "client.tls.cert-file",
@@ -376,7 +434,79 @@ pub const SETTINGS: [Setting; 45] = [
         "client.tls.client-cert-auth",
         Kind::Bool,
         Fallback::Text("false"),
-        "Refuse clients without a certificate; needs the trusted authorities",
+        "Refuse clients without a certificate, whose common name is a user; needs the authorities",
+    ),
+    same(
+        SettingId::ClientCrlFile,
+        "client-crl-file",
+        "client.tls.crl-file",
+        Kind::Path,
+        Fallback::Text(""),
+        "Certificates of clients that were revoked, PEM or DER",
+    ),
+    ours(
+        SettingId::ClientAllowedCn,
+        "client-cert-allowed-cn",
+        "client.tls.allowed-cn",
+        Kind::List,
+        Fallback::Text(""),
+        "Refuse clients whose certificate has another common name than one of these",
+    ),
+    same(
+        SettingId::ClientAllowedHostname,
+        "client-cert-allowed-hostname",
+        "client.tls.allowed-hostname",
+        Kind::List,
+        Fallback::Text(""),
+        "Refuse clients whose certificate is good for none of these hosts and addresses",
+    ),
+    same(
+        SettingId::TlsMinVersion,
+        "tls-min-version",
+        "client.tls.min-version",
+        Kind::Text,
+        Fallback::Text("TLS1.2"),
+        "The oldest TLS that clients may speak, TLS1.2 or TLS1.3",
+    ),
+    same(
+        SettingId::TlsMaxVersion,
+        "tls-max-version",
+        "client.tls.max-version",
+        Kind::Text,
+        Fallback::Text(""),
+        "The newest TLS that clients may speak, TLS1.2 or TLS1.3; empty is the newest that there is",
+    ),
+    same(
+        SettingId::CipherSuites,
+        "cipher-suites",
+        "client.tls.cipher-suites",
+        Kind::List,
+        Fallback::Text(""),
+        "The ciphers of TLS 1.2 that are offered, by their names in Go; empty is all",
+    ),
+    same(
+        SettingId::AuthToken,
+        "auth-token",
+        "auth.token",
+        Kind::Text,
+        Fallback::Text("simple"),
+        "simple, or jwt,sign-method=M,pub-key=F,priv-key=F,ttl=T, which ends by the clock of each box",
+    ),
+    same(
+        SettingId::AuthTokenTtl,
+        "auth-token-ttl",
+        "auth.token-ttl",
+        Kind::Number,
+        Fallback::Number(api::SIMPLE_TTL.as_secs()),
+        "Seconds without use after which a simple token ends, whatever the clock of a box says",
+    ),
+    same(
+        SettingId::BcryptCost,
+        "bcrypt-cost",
+        "auth.bcrypt-cost",
+        Kind::Number,
+        Fallback::Number(api::BCRYPT_COST as u64),
+        "What hashing a password costs, from 4 to 16: each one more is twice the time",
     ),
     same(
         SettingId::ListenPeerUrls,
@@ -548,6 +678,30 @@ pub const SETTINGS: [Setting; 45] = [
         Kind::Text,
         Fallback::Text("0"),
         "How much history to keep: 10m, 2h or a number of hours; or revisions; 0 keeps all",
+    ),
+    ours(
+        SettingId::BackupDir,
+        "backup-dir",
+        "backup.dir",
+        Kind::Path,
+        Fallback::Text(""),
+        "Write snapshots into this directory by itself, which is to be on another disk; empty writes none",
+    ),
+    ours(
+        SettingId::BackupInterval,
+        "backup-interval",
+        "backup.interval",
+        Kind::Text,
+        Fallback::Text("24h"),
+        "How often, where something has changed; 1s is the least",
+    ),
+    ours(
+        SettingId::BackupKeep,
+        "backup-keep",
+        "backup.keep",
+        Kind::Number,
+        Fallback::Number(BACKUPS_KEPT),
+        "How many of them are kept; the oldest goes once there is another",
     ),
     same(
         SettingId::ListenMetricsUrls,

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::table::{Kind, SettingId, setting};
 use super::url::UrlError;
+use crate::api::SignMethod;
+use crate::tls::{Protocol, Version};
 
 /// Why a text is not the value it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,9 +57,33 @@ pub enum ValueError {
         "\"{0}\" is no fingerprint: expected 64 hexadecimal digits, as covey node fingerprint prints them"
     )]
     Fingerprint(String),
+    /// Not a kind of token with what it takes.
+    #[error("expected simple, or jwt,sign-method=METHOD with pub-key=FILE, priv-key=FILE and ttl=DURATION")]
+    AuthToken,
+    /// Nothing that JSON Web Tokens take.
+    #[error("\"{0}\" is none of sign-method, pub-key, priv-key, ttl")]
+    JwtOption(String),
+    /// Not how tokens can be signed here.
+    #[error(
+        "\"{name}\" is no sign-method that is supported: {}",
+        SignMethod::names().collect::<Vec<_>>().join(", ")
+    )]
+    SignMethod {
+        /// What was asked for.
+        name: String,
+    },
     /// Not where somebody may be.
     #[error("\"{0}\" is no host, address or host:port")]
     Host(String),
+    /// Not what a certificate may be good for.
+    #[error("\"{0}\" is no host or address")]
+    HostName(String),
+    /// Not a version of TLS. etcd's words.
+    #[error("unexpected TLS version \"{0}\" (must be one of: TLS1.2, TLS1.3)")]
+    TlsVersion(String),
+    /// Not a cipher that can be had. etcd's words, and those that can.
+    #[error("unexpected TLS cipher suite \"{0}\" (must be one of: {known})", known = Protocol::ciphers_of(Version::Tls12).join(", "))]
+    Cipher(String),
     /// Not a URL that fits here.
     #[error(transparent)]
     Url(#[from] UrlError),

@@ -330,11 +330,13 @@ impl Consensus {
 
     /// Makes a committed change of the configuration effective and answers the configuration as of that entry. A change that raft
     /// turns down (it would leave no voter, say) changes nothing, on every member alike.
+    ///
+    /// `None` where raft has gone on to a state that has the entry: the configuration is that of a later one, and the install follows.
     pub fn apply_conf_change(
         &mut self,
         now: Instant,
         entry: &LogEntry,
-    ) -> Result<ConfState, ConfChangeUnreadable> {
+    ) -> Result<Option<ConfState>, ConfChangeUnreadable> {
         self.count_ticks(now);
         let index = entry.index;
         if entry.kind != EntryKind::ConfChangeV2 {
@@ -346,7 +348,10 @@ impl Consensus {
         // ready with the install is asked for.
         let restored = self.node.raft.raft_log.unstable_snapshot().as_ref();
         let restored = restored.map_or(0, |snapshot| snapshot.get_metadata().index).max(self.restored.0);
-        if !self.removed && index.0 > restored {
+        if index.0 <= restored {
+            return Ok(None);
+        }
+        if !self.removed {
             let took_part = self.node.raft.prs().get(self.node.raft.id).is_some();
             // Refused: the configuration stays.
             let _ = self.node.apply_conf_change(&change);
@@ -362,7 +367,7 @@ impl Consensus {
             self.after_call();
             self.campaign_if_alone();
         }
-        Ok(conf_state_from_raft(&self.node.raft.prs().conf().to_conf_state()))
+        Ok(Some(self.conf_state()))
     }
 
     /// The durable state holds everything up to `checkpoint`: older entries go, but for a tail for followers. Answers

@@ -161,7 +161,7 @@ fn an_offer_keeps_the_entries_after_it_and_leads_nowhere_once_they_are_gone() {
 }
 
 #[test]
-fn a_change_from_before_a_snapshot_leaves_its_configuration_alone() {
+fn a_change_from_before_a_snapshot_leaves_its_configuration_alone_and_has_no_answer() {
     for ready_first in [true, false] {
         late_change(ready_first);
     }
@@ -185,7 +185,8 @@ fn late_change(ready_first: bool) {
     let data = prost::Message::encode_to_vec(&change.to_raft()).into();
     let kind = crate::wal::EntryKind::ConfChangeV2;
     let entry = crate::wal::LogEntry { index: LogIndex(2), term: Term(1), kind, data };
-    assert_eq!(raft.apply_conf_change(now, &entry).unwrap(), mark.conf_state);
+    assert_eq!(raft.apply_conf_change(now, &entry).unwrap(), None, "the configuration of a later entry");
+    assert_eq!(raft.conf_state(), mark.conf_state);
 }
 
 /// Three members, one of which does not trust its own state.

@@ -183,7 +183,7 @@ impl Cluster {
             for entry in ready.committed {
                 let index = entry.index;
                 if entry.kind == EntryKind::ConfChangeV2 {
-                    node.conf_state = node.raft.apply_conf_change(now, &entry).unwrap();
+                    node.conf_state = node.raft.apply_conf_change(now, &entry).unwrap().unwrap();
                 }
                 node.applied.push(entry);
                 node.raft.handle_applied(now, index);

@@ -54,11 +54,65 @@ pub(super) struct Mdns {
 /// A daemon, and what is due with it.
 struct Run {
     daemon: Daemon,
+    due: Due,
+    unanswered: u32,
+}
+
+/// When what is done with a daemon.
+#[derive(Clone, Copy, Debug)]
+struct Due {
     asks_afresh: Instant,
     asks_again: Option<Instant>,
     /// `None` while nothing has come since the last look.
     looks: Option<Instant>,
-    unanswered: u32,
+}
+
+/// How everybody is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    Afresh,
+    Again,
+}
+
+impl Due {
+    fn new(now: Instant) -> Self {
+        Self { asks_afresh: now + ASKS_AFRESH, asks_again: Some(now + ASKS_AGAIN), looks: Some(now + LOOKS) }
+    }
+
+    fn first(&self) -> Instant {
+        self.looks.into_iter().chain(self.asks_again).fold(self.asks_afresh, Instant::min)
+    }
+
+    /// Something has come. That the sockets can be read is seen only where the daemon has not read them yet; what it makes of that tells the rest.
+    fn came(&mut self, now: Instant) {
+        self.looks.get_or_insert(now + LOOKS);
+    }
+
+    fn happened(&mut self, event: &ServiceEvent, now: Instant) {
+        let is_heard = matches!(
+            event,
+            ServiceEvent::ServiceFound(..)
+                | ServiceEvent::ServiceResolved(_)
+                | ServiceEvent::ServiceRemoved(..)
+        );
+        if is_heard {
+            self.came(now);
+        }
+    }
+
+    /// Whether everybody is to be asked now.
+    fn ask(&mut self, came_up: Option<Instant>, now: Instant) -> Option<Asks> {
+        if now >= self.asks_afresh {
+            self.asks_afresh = now + ASKS_AFRESH;
+            // Answers come, and what came unseen and tells us nothing is looked at then at the latest.
+            self.came(now);
+            return Some(Asks::Afresh);
+        }
+        self.asks_again.filter(|at| now >= *at)?;
+        let lately = came_up.is_some_and(|at| now.since(at) < CAME_UP);
+        self.asks_again = lately.then_some(now + ASKS_AGAIN);
+        Some(Asks::Again)
+    }
 }
 
 /// Why a run comes to its end.
@@ -119,23 +173,22 @@ impl Mdns {
     /// When something is due, if nothing happens before.
     pub(super) fn due(&self) -> Option<Instant> {
         let run = match &self.run {
-            Some(run) => Some(run.looks.map_or(run.asks_afresh, |looks| looks.min(run.asks_afresh))),
+            Some(run) => Some(run.due.first()),
             None => (!self.interfaces.is_empty()).then_some(self.begins),
         };
-        let again = self.run.as_ref().and_then(|run| run.asks_again);
-        [run, again, self.sightings.due()].into_iter().flatten().min()
+        [run, self.sightings.due()].into_iter().flatten().min()
     }
 
     /// What is waited for: when one of these can be read, something has come.
     pub(super) fn sockets(&self) -> &[OwnedFd] {
-        let waits = self.run.as_ref().filter(|run| run.looks.is_none());
+        let waits = self.run.as_ref().filter(|run| run.due.looks.is_none());
         waits.map_or(&[], |run| run.daemon.sockets())
     }
 
     /// Something has come.
     pub(super) fn heard(&mut self, now: Instant) {
         if let Some(run) = &mut self.run {
-            run.looks = Some(now + LOOKS);
+            run.due.came(now);
         }
     }
 
@@ -156,6 +209,7 @@ impl Mdns {
         let mut differs = false;
         for _ in 0..EVENTS_AT_ONCE {
             let Some(event) = run.daemon.next(context)? else { return Ok(differs) };
+            run.due.happened(&event, now);
             differs |= self.sightings.take(event, now);
         }
         context.waker().wake_by_ref();
@@ -174,10 +228,7 @@ impl Mdns {
         let mut daemon = Daemon::start(self.own, &self.interfaces)?;
         daemon.ask()?;
         self.sightings.doubt(now);
-        let (asks_afresh, asks_again, looks) = (now + ASKS_AFRESH, now + ASKS_AGAIN, now + LOOKS);
-        let run =
-            Run { daemon, asks_afresh, asks_again: Some(asks_again), looks: Some(looks), unanswered: 0 };
-        let run = self.run.insert(run);
+        let run = self.run.insert(Run { daemon, due: Due::new(now), unanswered: 0 });
         // When this fails the run is ended, with what it has said so far.
         run.daemon.announce(&self.announcement)
     }
@@ -199,13 +250,13 @@ impl Run {
         if !self.daemon.grow(interfaces)? {
             return Ok(false);
         }
-        self.asks_again = Some(now + ASKS_AGAIN);
+        self.due.asks_again = Some(now + ASKS_AGAIN);
         self.daemon.announce(announcement)?;
         Ok(true)
     }
 
     fn look(&mut self, now: Instant) -> Result<(), Ends> {
-        if self.looks.is_none_or(|looks| now < looks) {
+        if self.due.looks.is_none_or(|looks| now < looks) {
             return Ok(());
         }
         match self.daemon.load() {
@@ -214,12 +265,12 @@ impl Run {
                 if !self.daemon.open() {
                     self.unanswered = 0;
                 }
-                self.looks = self.daemon.sockets().is_empty().then_some(now + LOOKS_BLIND);
+                self.due.looks = self.daemon.sockets().is_empty().then_some(now + LOOKS_BLIND);
             }
             Load::Unknown => {
                 self.daemon.shut();
                 self.unanswered += 1;
-                self.looks = Some(now + LOOKS_AGAIN);
+                self.due.looks = Some(now + LOOKS_AGAIN);
             }
             Load::TooMuch => return Err(Ends::TooMuch),
         }
@@ -227,15 +278,11 @@ impl Run {
     }
 
     fn ask(&mut self, came_up: Option<Instant>, now: Instant) -> Result<(), mdns_sd::Error> {
-        if now >= self.asks_afresh {
-            self.asks_afresh = now + ASKS_AFRESH;
-            self.daemon.ask_afresh()?;
-        } else if self.asks_again.is_some_and(|at| now >= at) {
-            let lately = came_up.is_some_and(|at| now.since(at) < CAME_UP);
-            self.asks_again = lately.then_some(now + ASKS_AGAIN);
-            self.daemon.ask()?;
+        match self.due.ask(came_up, now) {
+            Some(Asks::Afresh) => self.daemon.ask_afresh(),
+            Some(Asks::Again) => self.daemon.ask(),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -345,6 +392,31 @@ mod tests {
         let moved = Sighting { addresses: Vec::new(), ..sighting(0) };
         assert!(sightings.saw(moved, at(2)));
         assert_eq!(sightings.list().len(), SIGHTINGS_MAX);
+    }
+
+    /// A daemon that is fast has read what came before anybody else sees that it can be read.
+    #[test]
+    fn what_the_daemon_has_heard_is_looked_at_though_nobody_saw_it_come() {
+        let mut due = Due::new(at(0));
+        let looked = |due: &mut Due| due.looks = None;
+        looked(&mut due);
+        due.happened(&ServiceEvent::SearchStarted("nodes".into()), at(1));
+        assert_eq!(due.looks, None, "it has asked; nothing came");
+        for event in [
+            ServiceEvent::ServiceFound("nodes".into(), "a".into()),
+            ServiceEvent::ServiceRemoved("nodes".into(), "a".into()),
+        ] {
+            due.happened(&event, at(2));
+            due.happened(&event, at(3));
+            assert_eq!(due.looks, Some(at(2) + LOOKS), "however much comes after that");
+            looked(&mut due);
+        }
+        assert_eq!((due.ask(None, at(6)), due.ask(None, at(7)), due.looks), (Some(Asks::Again), None, None));
+        let afresh = at(0) + ASKS_AFRESH;
+        assert_eq!(due.first(), afresh);
+        assert_eq!(due.ask(None, afresh), Some(Asks::Afresh));
+        assert_eq!(due.first(), afresh + LOOKS, "at least so often");
+        assert_eq!(due.ask(Some(at(0)), afresh), None);
     }
 
     #[test]

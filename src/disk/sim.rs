@@ -32,6 +32,8 @@ pub struct FaultPlan {
     pub fail_at: BTreeMap<u64, Fault>,
     /// This read fails with `EIO`; reads are counted by themselves, from 1 on.
     pub fail_read_at: Option<u64>,
+    /// The device has no room left: a write that makes its file longer fails, one that stays inside of it does not.
+    pub full: bool,
 }
 
 /// How an operation fails.
@@ -442,8 +444,11 @@ impl File for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.lock();
-        let verdict = disk.begin()?;
+        let mut verdict = disk.begin()?;
         let mut reached = bytes.len();
+        if disk.plan.full && offset + reached as u64 > disk.content(self.id).len() {
+            verdict = Verdict::Fail(io::Error::from_raw_os_error(ENOSPC));
+        }
         if matches!(verdict, Verdict::Fail(_)) && !disk.halted {
             // A write that fails half way has ended between two sectors.
             let end = disk.prng.range(offset, offset + reached as u64 + 1);

@@ -8,6 +8,7 @@
 //! ahead by id does, and the other one, which sees itself ahead by the same ids, can only be beaten by a write, which would not let this one win.
 
 use super::message::Standing;
+use crate::planted::{self, Bug};
 
 /// What a cluster does about another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,14 @@ pub enum Conflict {
 /// What a cluster that stands like this does about `other`. `trusts`: what the other one has shown is enough to join it.
 pub fn course(own: &Standing, other: &Standing, trusts: bool) -> Course {
     let rank = |cluster: &Standing| (!cluster.committed, cluster.cluster);
+    let is_ahead = if planted::has(Bug::CompareNames) && own.committed == other.committed {
+        own.name < other.name
+    } else {
+        rank(own) < rank(other)
+    };
     if own.committed && other.committed {
         Course::Conflict(Conflict::BothCommitted)
-    } else if rank(own) < rank(other) {
+    } else if is_ahead {
         Course::Wait
     } else if trusts {
         Course::Yield

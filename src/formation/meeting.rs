@@ -19,7 +19,7 @@ use ring::digest::{SHA256, digest};
 use super::found::{Founding, found_solo};
 use super::identity::{ClusterRoot, Identity, NodeKey, hash_to_id};
 use super::message::{Answer, Introduction, Question, Standing, Welcome, put_count, put_text};
-use crate::command::MemberAttributes;
+use crate::command::{CommandVersion, MemberAttributes};
 use crate::ids::{LogIndex, MemberId, PublicKey, Revision, Term};
 use crate::store::{Charter, ConfState, Member, Meta};
 use crate::wal::Position;
@@ -189,10 +189,15 @@ pub enum Reception {
     Bind(MemberId),
 }
 
-/// What a member of a cluster that lets nobody in by itself answers to the holder of `key`: it has this identity, and these are the members.
-pub fn receive(identity: &Identity, members: &[Member], key: PublicKey, question: &Question) -> Reception {
+/// What a member of a cluster that lets nobody in by itself answers to the holder of `key`: it has this identity, these are the members, and such commands it uses.
+pub fn receive(
+    identity: &Identity,
+    (members, commands): (&[Member], CommandVersion),
+    key: PublicKey,
+    question: &Question,
+) -> Reception {
     let welcome = |member| {
-        let welcome = Welcome::of(identity.root, identity.generation, member, members);
+        let welcome = Welcome::of(identity.root, identity.generation, member, members, commands);
         Reception::Answer(Answer::Welcome(Box::new(welcome)))
     };
     let known = members.iter().find(|member| member.key == Some(key));

@@ -5,6 +5,8 @@ use crate::formation::identity::test_key;
 use crate::formation::message::View;
 use crate::ids::Incarnation;
 
+const FIRST: CommandVersion = CommandVersion::FIRST;
+
 fn named(name: &str) -> Named {
     Named { name: name.into(), peer_urls: vec![format!("http://{name}:2380")] }
 }
@@ -74,7 +76,7 @@ fn a_founder_welcomes_those_that_it_founded_for() {
     assert!(meta.forming && meta.members.iter().all(|member| member.votes && member.key.is_some()));
     assert_eq!(meta.conf_state.voters, [identity.member]);
     let question = meeting("b", &["a", "b"]).question();
-    let Reception::Answer(answer) = receive(identity, &meta.members, key(2), &question) else {
+    let Reception::Answer(answer) = receive(identity, (&meta.members, FIRST), key(2), &question) else {
         panic!("it is known")
     };
     let Answer::Welcome(welcome) = &answer else { panic!("{answer:?}") };
@@ -82,14 +84,16 @@ fn a_founder_welcomes_those_that_it_founded_for() {
     assert_eq!(Answer::decode(&answer.encode()).as_ref(), Ok(&answer));
     let verdict = meeting("b", &["a", "b"]).heard("a", key(1), answer.clone());
     assert_eq!(verdict, Ok(Some(Verdict::Join(welcome.clone()))));
-    let Reception::Answer(Answer::Refused(why)) = receive(identity, &meta.members, key(3), &question) else {
+    let Reception::Answer(Answer::Refused(why)) =
+        receive(identity, (&meta.members, FIRST), key(3), &question)
+    else {
         panic!("the place has another key")
     };
     assert!(why.contains("has another key"), "{why}");
     let Question::Meets(introduction) = question else { panic!("{question:?}") };
     let stranger = Question::Meets(Introduction { peer_urls: vec!["http://d:2380".into()], ..introduction });
     assert!(matches!(
-        receive(identity, &meta.members, key(3), &stranger),
+        receive(identity, (&meta.members, FIRST), key(3), &stranger),
         Reception::Answer(Answer::Refused(_))
     ));
 }
@@ -110,10 +114,13 @@ fn a_place_that_is_kept_is_bound_to_whoever_comes_from_it() {
         peer_urls: vec!["http://b:1".into(), "http://b:2".into()],
         named: [0; 32],
     });
-    assert_eq!(receive(&founding.identity, &members, key(2), &question), Reception::Bind(MemberId(u64::MAX)));
+    assert_eq!(
+        receive(&founding.identity, (&members, FIRST), key(2), &question),
+        Reception::Bind(MemberId(u64::MAX))
+    );
     members[1].key = Some(key(2));
     assert!(matches!(
-        receive(&founding.identity, &members, key(2), &question),
+        receive(&founding.identity, (&members, FIRST), key(2), &question),
         Reception::Answer(Answer::Welcome(_))
     ));
 }
@@ -127,7 +134,7 @@ fn nodes_that_were_named_leave_others_alone() {
     let founding = a.found(test_key(1), ClusterRoot([9; 32]), 7, &[(named("b"), key(2))]);
     let ask = |seed, question: &Question| match receive(
         &founding.identity,
-        &founding.meta.members,
+        (&founding.meta.members, FIRST),
         key(seed),
         question,
     ) {

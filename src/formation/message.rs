@@ -25,10 +25,10 @@
 
 use super::identity::{ClusterRoot, FINGERPRINT_BYTES, Fingerprint, Generation, PUBLIC_KEY_BYTES};
 use super::meeting::joining_state;
-use crate::command::{MemberAttributes, TOMBSTONE_BYTES, Tombstone};
+use crate::command::{CommandVersion, MemberAttributes, TOMBSTONE_BYTES, Tombstone};
 use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey};
 use crate::limits::{ADMITTED_MEMBERS_MAX, NODE_NAME_BYTES_MAX, TOMBSTONES_MAX};
-use crate::store::{Member, decode_facts, encode_facts};
+use crate::store::{Member, Meta, decode_facts, encode_facts};
 
 /// The version of the bytes.
 const VERSION: u8 = 2;
@@ -88,7 +88,9 @@ pub enum Question {
     Absorb {
         /// The other one.
         cluster: ClusterId,
-        /// Its members.
+        /// This one, as its member has said: it may be in another one by now.
+        winner: ClusterId,
+        /// The members of the other one.
         nodes: Vec<Candidate>,
     },
     /// What became of this cluster, of which the asking node is a member that hears no leader?
@@ -190,12 +192,20 @@ pub struct Welcome {
     pub member: MemberId,
     /// All members, with keys and places.
     pub members: Vec<Member>,
+    /// The newest commands that the cluster uses.
+    pub commands: CommandVersion,
 }
 
 impl Welcome {
     /// That of a cluster of these members. Whose key counts has to be known of all of them; of what they have published about themselves, which may be any number of
     /// addresses, there is as much as one answer has room for: the cluster tells the rest.
-    pub fn of(root: ClusterRoot, generation: Generation, member: MemberId, members: &[Member]) -> Self {
+    pub fn of(
+        root: ClusterRoot,
+        generation: Generation,
+        member: MemberId,
+        members: &[Member],
+        commands: CommandVersion,
+    ) -> Self {
         let mut room = WELCOME_TEXT_BYTES_MAX;
         let mut has_room = |text: &String| {
             let left = room.checked_sub(text.len());
@@ -214,7 +224,7 @@ impl Welcome {
             };
             Member { attributes, ..*member }
         };
-        Self { root, generation, member, members: members.iter().map(&mut shown).collect() }
+        Self { root, generation, member, members: members.iter().map(&mut shown).collect(), commands }
     }
 }
 
@@ -285,9 +295,10 @@ impl Question {
                 out.extend_from_slice(claim);
                 out.extend_from_slice(&run.0.to_le_bytes());
             }
-            Self::Absorb { cluster, nodes } => {
+            Self::Absorb { cluster, winner, nodes } => {
                 out.push(question::ABSORB);
                 out.extend_from_slice(&cluster.0.to_le_bytes());
+                out.extend_from_slice(&winner.0.to_le_bytes());
                 let nodes = &nodes[..nodes.len().min(ABSORBED_MAX)];
                 put_count(&mut out, nodes.len());
                 for Candidate { key, name, peer_urls } in nodes {
@@ -328,14 +339,14 @@ impl Question {
                 Self::Join { name, peer_urls, claim, run: Incarnation(take_number(bytes)?) }
             }
             question::ABSORB => {
-                let cluster = ClusterId(take_number(bytes)?);
+                let (cluster, winner) = (ClusterId(take_number(bytes)?), ClusterId(take_number(bytes)?));
                 let node = |bytes: &mut &[u8]| {
                     let key = PublicKey(take_array(bytes)?);
                     Ok(Candidate { key, name: take_text(bytes)?, peer_urls: take_texts(bytes)? })
                 };
                 let count = take_count(bytes, ABSORBED_MAX)?;
                 let nodes = (0..count).map(|_| node(bytes)).collect::<Result<_, _>>()?;
-                Self::Absorb { cluster, nodes }
+                Self::Absorb { cluster, winner, nodes }
             }
             question::FATE => Self::Fate { cluster: ClusterId(take_number(bytes)?) },
             _ => return Err(MessageError),
@@ -390,7 +401,7 @@ impl Answer {
                 out.extend_from_slice(&welcome.generation.0.to_le_bytes());
                 out.extend_from_slice(&welcome.member.0.to_le_bytes());
                 let (meta, _) = joining_state(welcome.members.clone());
-                out.extend_from_slice(&encode_facts(&meta));
+                out.extend_from_slice(&encode_facts(&Meta { commands: welcome.commands, ..meta }));
             }
             Self::Gathers { name, round, promised, waits, view } => {
                 say(answer::GATHERS, name);
@@ -466,11 +477,11 @@ fn take_welcome(bytes: &mut &[u8]) -> Result<Welcome, MessageError> {
     let generation = Generation(take_number(bytes)?);
     let member = MemberId(take_number(bytes)?);
     let facts = decode_facts(std::mem::take(bytes)).map_err(|_| MessageError)?;
-    let members = facts.members;
+    let (members, commands) = (facts.members, facts.commands);
     // Ascending, and the one that is welcome among them: the state begins from these unseen.
     let sound = members.is_sorted_by(|a, b| a.id() < b.id())
         && members.iter().any(|known| known.id() == member && known.key.is_some());
-    if sound { Ok(Welcome { root, generation, member, members }) } else { Err(MessageError) }
+    if sound { Ok(Welcome { root, generation, member, members, commands }) } else { Err(MessageError) }
 }
 
 /// Its first bytes, where it is longer than any that is read back.

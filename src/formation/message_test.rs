@@ -26,6 +26,7 @@ fn questions() -> Vec<Question> {
         },
         Question::Absorb {
             cluster: ClusterId(9),
+            winner: ClusterId(8),
             nodes: vec![Candidate { key: PublicKey([4; 32]), name, peer_urls }],
         },
         Question::Fate { cluster: ClusterId(u64::MAX) },
@@ -46,6 +47,7 @@ fn answers() -> Vec<Answer> {
         generation: founding.identity.generation,
         member: founding.identity.member,
         members: founding.meta.members,
+        commands: CommandVersion(2),
     };
     vec![
         Answer::Fresh { name: "a".into() },
@@ -120,7 +122,7 @@ fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
     assert_eq!(Question::decode(&join(3 * URLS_MAX).encode()), Ok(join(URLS_MAX)));
     let absorb = |count| {
         let node = Candidate { key: PublicKey([1; 32]), name: String::new(), peer_urls: at(count) };
-        Question::Absorb { cluster: ClusterId(1), nodes: vec![node.clone(), node] }
+        Question::Absorb { cluster: ClusterId(1), winner: ClusterId(8), nodes: vec![node.clone(), node] }
     };
     assert_eq!(Question::decode(&absorb(3 * URLS_MAX).encode()), Ok(absorb(URLS_MAX)));
     let mut more = join(URLS_MAX).encode();
@@ -167,7 +169,13 @@ fn who_is_welcome_is_among_the_members() {
     assert!(Answer::decode(&nobody).is_err());
     let founding = test_founding(1);
     let (root, generation) = (founding.identity.root, founding.identity.generation);
-    let welcome = Welcome { root, generation, member: MemberId(1), members: founding.meta.members };
+    let welcome = Welcome {
+        root,
+        generation,
+        member: MemberId(1),
+        members: founding.meta.members,
+        commands: CommandVersion::FIRST,
+    };
     assert!(Answer::decode(&Answer::Welcome(Box::new(welcome)).encode()).is_err(), "another member");
 }
 

@@ -133,7 +133,7 @@ pub fn keep_tombstones<D: Directory>(root: &D, tombstones: &[Tombstone]) -> io::
     root.sync()
 }
 
-/// What is kept; nothing where the file is damaged, for other members keep the same.
+/// What is kept; nothing where the file is damaged, for other members keep the same. One of a later version is left as it is.
 pub fn kept_tombstones<D: Directory>(root: &D) -> io::Result<Vec<Tombstone>> {
     if !root.list()?.iter().any(|name| name == NAME) {
         return Ok(Vec::new());
@@ -141,7 +141,14 @@ pub fn kept_tombstones<D: Directory>(root: &D) -> io::Result<Vec<Tombstone>> {
     let file = root.open(NAME)?;
     let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(FILE_BYTES_MAX)];
     file.read_at(0, &mut bytes)?;
-    Ok(decode(&bytes).unwrap_or_default())
+    match decode(&bytes) {
+        Some(Ok(kept)) => Ok(kept),
+        Some(Err(found)) => {
+            let why = format!("{NAME} has format version {found}; this build reads version {VERSION}");
+            Err(io::Error::new(io::ErrorKind::Unsupported, why))
+        }
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Keeps nothing any more.
@@ -154,14 +161,19 @@ fn remove<D: Directory>(root: &D, name: &str) -> io::Result<()> {
     if root.list()?.iter().any(|found| found == name) { root.remove(name) } else { Ok(()) }
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Tombstone>> {
+/// What is in a whole file, or of which other version it is.
+fn decode(bytes: &[u8]) -> Option<Result<Vec<Tombstone>, u8>> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
     let (&[version, low, high], rest) = body.split_first_chunk::<HEAD_BYTES>()?;
+    if version != VERSION {
+        return Some(Err(version));
+    }
     let (tombstones, []) = rest.as_chunks::<TOMBSTONE_BYTES>() else { return None };
-    let whole = crc32c::crc32c(body) == u32::from_le_bytes(*crc)
-        && version == VERSION
-        && tombstones.len() == usize::from(u16::from_le_bytes([low, high]));
-    whole.then(|| tombstones.iter().map(Tombstone::from_bytes).collect())
+    let whole = tombstones.len() == usize::from(u16::from_le_bytes([low, high]));
+    whole.then(|| Ok(tombstones.iter().map(Tombstone::from_bytes).collect()))
 }
 
 #[cfg(test)]
@@ -280,5 +292,12 @@ mod tests {
         }
         root.flip_bit(NAME, 9, 1);
         assert_eq!(kept_tombstones(&root).unwrap(), [], "damage is no word");
+
+        let later = SimDir::new(2);
+        let mut bytes = vec![VERSION + 1, 7, 7, 7];
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        later.create(NAME).unwrap().write_at(0, &bytes).unwrap();
+        let refused = kept_tombstones(&later).unwrap_err().to_string();
+        assert_eq!(refused, "tombstones has format version 2; this build reads version 1");
     }
 }

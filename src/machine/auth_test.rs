@@ -1,5 +1,7 @@
 //! Who may do what, while entries are applied; and that users and roles survive what keys survive.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -253,6 +255,35 @@ fn a_lease_takes_the_permissions_of_all_its_keys() {
         assert_eq!(as_user(rig, "app", revoke_lease(own)), Err(Rejection::LeaseNotFound));
         assert_eq!(as_user(rig, "app", Command::Put(leased("x", own))), Err(Rejection::LeaseNotFound));
         assert_eq!(rig.view().lease_keys(mixed).unwrap(), Vec::<Bytes>::new());
+    });
+}
+
+/// However many keys a lease has, and has had, each interval that its user may write is looked at once, in each layer.
+#[test]
+fn the_keys_of_a_lease_are_judged_by_intervals() {
+    in_all_layers(|rig, settle| {
+        set_up(rig);
+        assert!(as_user(rig, "app", grant_lease(LEASE)).is_ok());
+        let judge = |rig: &Rig, write| {
+            let view = rig.view();
+            let access = view.facts().auth.access_of("app").unwrap();
+            let asked = Cell::new(0);
+            let within = view.is_lease_within(LEASE, |key| {
+                asked.set(asked.get() + 1);
+                access.reach(key, write)
+            });
+            (within.unwrap(), asked.get())
+        };
+        for lease in [LEASE, LeaseId::NONE] {
+            for number in 0..100 {
+                assert!(as_user(rig, "app", Command::Put(leased(&format!("x{number}"), lease))).is_ok());
+                assert!(as_user(rig, "app", Command::Put(leased(&format!("w{number}"), lease))).is_ok());
+            }
+            settle(rig);
+            let (within, asked) = judge(rig, true);
+            assert!(within && asked <= 3, "{asked}");
+            assert_eq!(judge(rig, false).0, lease == LeaseId::NONE, "what may only be written");
+        }
     });
 }
 

@@ -15,19 +15,22 @@ use crate::command::{
 use crate::ids::{ClusterId, Incarnation, LogIndex, MemberId, PublicKey, Term};
 use crate::limits::{
     ADMISSION_SECONDS_MIN, ADMITTED_MEMBERS_MAX, APPROVALS_MAX, AUTHORITY_BYTES_MAX,
-    AUTHORITY_OVERLAP_SECONDS, CLIENT_NAME_BYTES_MAX, CLIENTS_MAX, FOUNDING_WINDOW_SECONDS,
-    FOUNDING_WINDOW_SECONDS_MAX, NODE_NAME_BYTES_MAX, NODE_URLS_MAX, PEER_URL_BYTES_MAX, TOKEN_SECONDS_MAX,
-    TOKENS_MAX, TOMBSTONES_MAX, WINDOW_SECONDS_MAX,
+    AUTHORITY_OVERLAP_SECONDS, AWAITED_SECONDS, CLIENT_NAME_BYTES_MAX, CLIENTS_MAX, FOUNDING_WINDOW_SECONDS,
+    FOUNDING_WINDOW_SECONDS_MAX, NODE_NAME_BYTES_MAX, NODE_URLS_MAX, PEER_URL_BYTES_MAX, TOKEN_KEPT_SECONDS,
+    TOKEN_SECONDS_MAX, TOKENS_MAX, TOMBSTONES_MAX, WINDOW_SECONDS_MAX,
 };
 use crate::mvcc::Facts;
-use crate::store::{Bridge, Charter, Client, Dissolution, Member, Token, Window};
+use crate::store::{Awaited, Bridge, Charter, Client, Dissolution, Member, Token, Window};
 
 impl Machine {
     pub(super) fn execute_charter(&mut self, command: &CharterCommand) -> Result<Outcome, Rejection> {
         match command {
-            CharterCommand::Admit { key, name, peer_urls, by, run } => {
-                return self.admit(*key, name, peer_urls, *by, *run).map(Outcome::Member);
+            CharterCommand::Admit { key, name, peer_urls, by, run, of } => {
+                let id = self.admit(*key, name, peer_urls, *by, *run)?;
+                self.wait_longer(id, *of);
+                return Ok(Outcome::Member(id));
             }
+            CharterCommand::Forget { member } => self.forget(*member)?,
             CharterCommand::Elapsed { to } => self.elapse(*to),
             CharterCommand::OpenWindow { seconds } => self.open_window(*seconds)?,
             CharterCommand::Seal => self.seal(),
@@ -42,7 +45,9 @@ impl Machine {
             CharterCommand::RevokeClient { key } => self.revoke_client(*key)?,
             CharterCommand::RenewClient { key } => self.renew_client(*key)?,
             CharterCommand::Dissolve { winner } => self.dissolve(*winner)?,
-            CharterCommand::Yield { winner, witness } => self.give_up_for(*winner, *witness)?,
+            CharterCommand::Yield { winner, witness, asked } => {
+                self.give_up_for(*winner, *witness, *asked)?;
+            }
             CharterCommand::Bury(tombstone) => self.bury(tombstone),
         }
         Ok(Outcome::Charter)
@@ -127,7 +132,13 @@ impl Machine {
             let attributes = MemberAttributes { name, peer_urls, ..MemberAttributes::default() };
             self.add(Some(key), false, attributes)
         };
+        // For whom an operator has said something, be it that a place is kept for it, is waited for ever, and so is who was a member before.
+        let by_itself = matches!(by, Admission::Window | Admission::FleetKey);
+        let is_awaited = by_itself && left.is_none() && kept.is_none();
         self.edit_charter(|charter| {
+            if is_awaited {
+                charter.awaited.push(Awaited { member: id, ends: 0, of: None });
+            }
             // An approval is for one time, by whatever the node came in.
             let fingerprint = key.fingerprint();
             charter.approved.retain(|approved| *approved != fingerprint);
@@ -146,11 +157,51 @@ impl Machine {
         Ok(id)
     }
 
+    /// A node that has just been let in, or has asked for it again, has all its time before it.
+    fn wait_longer(&mut self, member: MemberId, of: Option<ClusterId>) {
+        if self.charter().awaited.iter().any(|awaited| awaited.member == member) {
+            self.edit_charter(|charter| {
+                let ends = charter.elapsed.saturating_add(AWAITED_SECONDS);
+                for awaited in charter.awaited.iter_mut().filter(|awaited| awaited.member == member) {
+                    (awaited.ends, awaited.of) = (ends, of);
+                }
+            });
+        }
+    }
+
+    /// A member has come, or is none any more.
+    pub(super) fn wait_no_more(&mut self, member: MemberId) {
+        if self.charter().awaited.iter().any(|awaited| awaited.member == member) {
+            self.edit_charter(|charter| charter.awaited.retain(|awaited| awaited.member != member));
+        }
+    }
+
+    /// It may have come meanwhile, or been given a vote.
+    fn forget(&mut self, member: MemberId) -> Result<(), Rejection> {
+        let facts = self.tip.view().facts();
+        let listens = facts.members.iter().any(|known| known.id() == member && !known.votes);
+        if !listens || !facts.charter.is_overdue(member) {
+            return Err(Rejection::MemberNotFound);
+        }
+        self.drop_member(member);
+        let at = self.applied();
+        self.edit_charter(|charter| charter.forgot = at);
+        Ok(())
+    }
+
     fn elapse(&mut self, to: u64) {
         if to > self.charter().elapsed {
+            let members = self.tip.view().facts().members.iter();
+            let waits: Vec<PublicKey> =
+                members.filter(|member| member.run().is_none()).filter_map(|member| member.key).collect();
+            // Whoever was let in by it and has lost the answer knows the cluster by this alone.
+            let is_kept = |token: &Token| {
+                let ends = token.expires.saturating_add(TOKEN_KEPT_SECONDS);
+                ends > to && token.used_by.is_some_and(|key| waits.contains(&key))
+            };
             self.edit_charter(|charter| {
                 charter.elapsed = to;
-                charter.tokens.retain(|token| token.expires > to);
+                charter.tokens.retain(|token| token.expires > to || is_kept(token));
                 charter.bridges.retain(|bridge| bridge.ends > to);
             });
         }
@@ -309,9 +360,17 @@ impl Machine {
     }
 
     /// Two clusters whose operators order the same at the same time would both end. But before one of them does, the other one has taken its members in; and
-    /// who has taken in the members of a cluster does not give itself up for that one.
-    fn give_up_for(&mut self, winner: ClusterId, witness: PublicKey) -> Result<(), Rejection> {
-        if self.tip.view().facts().members.iter().any(|member| member.key == Some(witness)) {
+    /// who has taken in the members of a cluster does not give itself up for that one. Nor where it has forgotten one since it `asked` that other one to take in
+    /// its own: whoever is forgotten may have been of that one, which has ended. Asked after that it would still have been there.
+    fn give_up_for(
+        &mut self,
+        winner: ClusterId,
+        witness: PublicKey,
+        asked: LogIndex,
+    ) -> Result<(), Rejection> {
+        let facts = self.tip.view().facts();
+        let is_in = facts.members.iter().any(|member| member.key == Some(witness));
+        if is_in || asked < facts.charter.forgot {
             return Err(Rejection::Entangled);
         }
         self.end_for(winner, true);
@@ -337,6 +396,8 @@ impl Machine {
         self.edit_charter(|charter| {
             charter.buried.drain(..surplus);
             charter.buried.push(*tombstone);
+            // It has ended for this one, so that its members come, however long they are away.
+            charter.awaited.retain(|awaited| awaited.of != Some(tombstone.cluster));
         });
     }
 

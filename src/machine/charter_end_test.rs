@@ -19,7 +19,7 @@ fn an_operator_may_give_up_what_users_have_written_but_not_for_a_cluster_that_wa
     for again in [give_up(3), CharterCommand::Dissolve { winner: WINNER }] {
         assert_eq!(rig.change(again), Ok(Outcome::Charter), "it may be said again");
     }
-    let other = CharterCommand::Yield { winner: ClusterId(5), witness: key(3) };
+    let other = CharterCommand::Yield { winner: ClusterId(5), witness: key(3), asked: LogIndex(9) };
     assert_eq!(rig.change(other), Err(Rejection::Dissolved));
     assert_eq!(rig.charter().dissolved, Some(Dissolution { winner: WINNER, at, ordered: true }));
     rig.check_digest();

@@ -13,6 +13,8 @@ use super::*;
 use crate::command::{Alarm, AlarmAction, AlarmKind, Command, DeleteRange, LeaseCommand, MemberCommand, Txn};
 use crate::ids::{Incarnation, LeaseId, LogIndex};
 
+#[path = "awaited_test.rs"]
+mod awaited;
 #[path = "charter_end_test.rs"]
 mod ends;
 
@@ -29,7 +31,7 @@ fn url(n: u8) -> String {
 
 fn admit_in(n: u8, by: Admission, run: u64) -> CharterCommand {
     let (name, peer_urls) = (format!("box {n}"), vec![url(n)]);
-    CharterCommand::Admit { key: key(n), name, peer_urls, by, run: Incarnation(run) }
+    CharterCommand::Admit { key: key(n), name, peer_urls, by, run: Incarnation(run), of: None }
 }
 
 fn admit(n: u8, by: Admission) -> CharterCommand {
@@ -113,6 +115,7 @@ fn who_comes_in_by_the_window_listens_under_its_key_and_is_told_the_same_again()
         peer_urls: vec![url(1)],
         by: Admission::FleetKey,
         run: Incarnation(1),
+        of: None,
     };
     assert!(rig.change(elsewhere).is_ok(), "an address that was another's is no reason");
     rig.check_digest();
@@ -159,6 +162,7 @@ fn a_place_that_is_kept_for_its_urls_is_what_a_node_gets() {
         peer_urls: urls.iter().copied().map(url).collect(),
         by: Admission::Window,
         run: Incarnation(1),
+        of: None,
     };
     assert_ne!(rig.change(at(&[1], 3)).unwrap(), Outcome::Member(place), "somewhere else");
     assert_eq!(rig.change(at(&[2, 1], 4)).unwrap(), Outcome::Member(place));
@@ -254,6 +258,30 @@ fn a_token_lets_one_node_in_within_its_time() {
     rig.check_digest();
 }
 
+/// A node that lost its power before it had the answer on its disk has nothing but the token, and knows the cluster by that alone.
+#[test]
+fn a_token_that_was_used_is_there_until_its_node_has_come() {
+    let mut rig = Rig::automatic();
+    let by = |n| Admission::Token(token(n));
+    for n in 1..=4 {
+        rig.change(create(n, 600)).unwrap();
+    }
+    let ids = [1, 2, 3].map(|n| rig.admit(n, by(n)).unwrap());
+    let attributes = MemberAttributes { member: ids[1], incarnation: 1, boot_nonce: 1, ..Default::default() };
+    rig.apply(Command::Publish(attributes)).outcome.unwrap();
+    rig.apply(remove(ids[2])).outcome.unwrap();
+    rig.change(elapsed(600)).unwrap();
+    let kept = |rig: &Rig| rig.charter().tokens.iter().map(|token| token.id).collect::<Vec<_>>();
+    assert_eq!(kept(&rig), [token(1)], "one node came, one was removed, one token was never used");
+    assert_eq!(rig.admit(1, by(1)), Ok(ids[0]));
+    assert_eq!(rig.admit(5, by(1)), Err(Rejection::TokenUsed), "it lets nobody else in");
+    rig.change(elapsed(600 + TOKEN_KEPT_SECONDS - 1)).unwrap();
+    assert_eq!(kept(&rig), [token(1)]);
+    rig.change(elapsed(600 + TOKEN_KEPT_SECONDS)).unwrap();
+    assert!(kept(&rig).is_empty());
+    rig.check_digest();
+}
+
 #[test]
 fn an_approval_lets_one_node_in_once() {
     let mut rig = Rig::automatic();
@@ -319,7 +347,7 @@ fn a_cluster_that_was_founded_by_somebody_lets_in_by_token_and_approval_alone() 
 }
 
 fn give_up(witness: u8) -> CharterCommand {
-    CharterCommand::Yield { winner: WINNER, witness: key(witness) }
+    CharterCommand::Yield { winner: WINNER, witness: key(witness), asked: LogIndex(9) }
 }
 
 type Make<'a> = &'a dyn Fn(usize) -> CharterCommand;
@@ -345,6 +373,7 @@ fn everything_is_bounded() {
         peer_urls: Vec::new(),
         by: Admission::Window,
         run: Incarnation(1),
+        of: None,
     };
     let cases: [(Make<'_>, usize, Rejection); 4] = [
         (&create, TOKENS_MAX, Rejection::TooManyTokens),
@@ -367,6 +396,7 @@ fn everything_is_bounded() {
         peer_urls: Vec::new(),
         by: Admission::Token(TokenId(number(5))),
         run: Incarnation(1),
+        of: None,
     };
     rig.change(used).unwrap();
     rig.change(create(TOKENS_MAX)).expect("a used token makes room");
@@ -383,6 +413,7 @@ fn what_is_too_long_is_refused() {
         peer_urls: vec!["u".repeat(url); urls],
         by: Admission::Window,
         run: Incarnation(1),
+        of: None,
     };
     let client =
         |name: usize| CharterCommand::IssueClient { key: ClientKey([1; 32]), name: "n".repeat(name) };
@@ -491,7 +522,8 @@ struct Model {
     opened: u64,
     closes: u64,
     founding: bool,
-    tokens: BTreeMap<u8, (u64, bool)>,
+    /// When each ends, and who came in by it.
+    tokens: BTreeMap<u8, (u64, Option<u8>)>,
     approved: BTreeSet<u8>,
     inside: BTreeSet<u8>,
     removed: BTreeSet<u8>,
@@ -547,9 +579,16 @@ impl Model {
             Admission::FleetKey => by_itself,
             Admission::Approval => self.approved.contains(&n),
             Admission::Token(id) => {
-                self.tokens.get(&id.0[0]).is_some_and(|(expires, used)| self.now < *expires && !used)
+                self.tokens.get(&id.0[0]).is_some_and(|(expires, by)| self.now < *expires && by.is_none())
             }
         }
+    }
+
+    /// Who was let in by a token keeps it: nobody ever comes here.
+    fn expire(&mut self) {
+        let waits = |by: &Option<u8>| by.is_some_and(|n| self.inside.contains(&n));
+        let kept = |by: &Option<u8>| if waits(by) { 30 * 24 * 60 * MINUTE } else { 0 };
+        self.tokens.retain(|_, (expires, by)| self.now < *expires + kept(by));
     }
 
     /// Whether the move succeeds.
@@ -568,7 +607,7 @@ impl Model {
                     self.inside.insert(n);
                     self.approved.remove(&n);
                     match by {
-                        Admission::Token(id) => self.tokens.get_mut(&id.0[0]).unwrap().1 = true,
+                        Admission::Token(id) => self.tokens.get_mut(&id.0[0]).unwrap().1 = Some(n),
                         Admission::Window if self.founding => {
                             self.closes = self.closes.max((self.now + 1800).min(self.opened + 3600));
                         }
@@ -579,7 +618,7 @@ impl Model {
             }
             Move::Pass(seconds) => {
                 self.now += seconds;
-                self.tokens.retain(|_, (expires, _)| self.now < *expires);
+                self.expire();
                 return true;
             }
             Move::Back | Move::Restart => return true,
@@ -601,7 +640,7 @@ impl Model {
                 true
             }
             Move::Create(n, seconds) => {
-                self.tokens.entry(n).or_insert((self.now + seconds, false));
+                self.tokens.entry(n).or_insert((self.now + seconds, None));
                 true
             }
             Move::Revoke(n) => self.tokens.remove(&n).is_some(),

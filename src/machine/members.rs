@@ -4,7 +4,7 @@
 //! Part of [`Machine`].
 
 use super::Machine;
-use crate::command::{MemberAttributes, MemberCommand, Outcome, Rejection};
+use crate::command::{CommandVersion, MemberAttributes, MemberCommand, Outcome, Rejection};
 use crate::ids::{MemberId, PublicKey};
 use crate::limits::REMOVED_MEMBERS_MAX;
 use crate::mvcc::Facts;
@@ -77,7 +77,19 @@ impl Machine {
             if !peer_urls.is_empty() && !says_where {
                 known.peer_urls = peer_urls;
             }
+            self.wait_no_more(attributes.member);
         }
+    }
+
+    /// Commands of this version may come. Not where it is in use, or somebody does not understand it who was not there, or came back with an older build,
+    /// when that was proposed.
+    pub(super) fn raise(&mut self, to: CommandVersion) -> Result<(), Rejection> {
+        let facts = self.tip.view().facts();
+        if to <= facts.commands || facts.understood_by_all().is_none_or(|understood| to > understood) {
+            return Err(Rejection::NotCapable);
+        }
+        self.tip.facts_mut().commands = to;
+        Ok(())
     }
 
     /// A cluster that was founded for several has formed once all of them vote.
@@ -140,6 +152,7 @@ impl Machine {
         }
         facts.alarms.retain(|alarm| alarm.member != id);
         facts.over_quota.retain(|member| *member != id);
+        self.wait_no_more(id);
         key
     }
 

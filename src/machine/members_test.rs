@@ -1,6 +1,6 @@
 //! The rules for members, one by one (API reference, section 4).
 
-use super::super::rig::{FOUNDER, Rig};
+use super::super::rig::{Entry, FOUNDER, Rig};
 use super::*;
 use crate::command::Command;
 use crate::ids::PublicKey;
@@ -31,6 +31,46 @@ impl Rig {
     fn found(&self, id: MemberId) -> Member {
         self.view().facts().members.iter().find(|member| member.id() == id).cloned().expect("a member")
     }
+}
+
+/// Whoever could not read an entry would have to stop.
+#[test]
+fn commands_are_raised_to_what_everybody_with_a_key_understands_and_never_lowered() {
+    let mut rig = Rig::new();
+    let publish = |rig: &mut Rig, member, newest| {
+        let understands = CommandVersion(newest);
+        let attributes = MemberAttributes { member, understands, ..MemberAttributes::default() };
+        assert_eq!(rig.apply(Command::Publish(attributes)).outcome, Ok(Outcome::Publish));
+    };
+    let raise = |rig: &mut Rig, to| rig.apply(Command::Raise(CommandVersion(to))).outcome;
+    let (raised, refused) = (|to| Ok(Outcome::Raise(CommandVersion(to))), Err(Rejection::NotCapable));
+    publish(&mut rig, FOUNDER, 9);
+    assert_eq!(raise(&mut rig, 2), refused, "nobody has come by a key");
+    rig.member(MemberCommand::Bind { id: FOUNDER, key: PublicKey([1; 32]) }).unwrap();
+    assert_eq!(raise(&mut rig, 1), refused, "it is in use");
+    assert_eq!(raise(&mut rig, 3), raised(3));
+    assert_eq!((raise(&mut rig, 3), raise(&mut rig, 2)), (refused.clone(), refused.clone()));
+    // A place keeps nobody waiting before a node has it, and then until that says what it is.
+    let id = rig.member(add("b", false)).unwrap();
+    assert_eq!(raise(&mut rig, 4), raised(4));
+    rig.member(MemberCommand::Bind { id, key: PublicKey([2; 32]) }).unwrap();
+    assert_eq!(raise(&mut rig, 5), refused);
+    publish(&mut rig, id, 5);
+    assert_eq!((raise(&mut rig, 6), raise(&mut rig, 5)), (refused.clone(), raised(5)));
+    // Back to an older build: what is in use stays so.
+    publish(&mut rig, id, 4);
+    assert_eq!((raise(&mut rig, 6), rig.view().facts().commands), (refused.clone(), CommandVersion(5)));
+    // Who was removed still has a part as long as raft's configuration names it.
+    let both = ConfState { voters: vec![FOUNDER], learners: vec![id], ..ConfState::default() };
+    rig.enter(Entry::Conf(both.clone()));
+    rig.member(MemberCommand::Remove { id, strict: false }).unwrap();
+    assert_eq!(raise(&mut rig, 6), refused);
+    rig.enter(Entry::Conf(ConfState { learners: Vec::new(), ..both }));
+    assert_eq!(raise(&mut rig, 6), raised(6));
+    rig.rotate();
+    rig.fold();
+    rig.reopen();
+    assert_eq!(rig.view().facts().commands, CommandVersion(6));
 }
 
 #[test]

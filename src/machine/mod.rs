@@ -155,8 +155,11 @@ impl Machine {
         self.follow_configuration(conf_state);
     }
 
-    /// What the end of the cluster and the alarms forbid. CORRUPT is the graver one of those.
+    /// What the version that the cluster uses, its end and the alarms forbid. CORRUPT is the graver one of those.
     fn gate(&self, command: &Command) -> Result<(), Rejection> {
+        if command.version() > self.facts().commands {
+            return Err(Rejection::NotCapable);
+        }
         self.check_dissolved(match command {
             Command::Charter(command) => Some(command),
             _ => None,
@@ -196,6 +199,10 @@ impl Machine {
             Command::Publish(attributes) => {
                 self.publish(attributes);
                 return Ok((Outcome::Publish, false));
+            }
+            Command::Raise(to) => {
+                self.raise(*to)?;
+                return Ok((Outcome::Raise(*to), false));
             }
             Command::Lease(command) => return Ok((self.execute_lease(command)?, false)),
             Command::Member(command) => return Ok((self.execute_member(command)?, false)),

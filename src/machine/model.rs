@@ -101,7 +101,7 @@ impl Model {
         match command {
             Command::Alarm { action, alarm } => Ok(Outcome::Alarm(self.alarm(*action, *alarm))),
             Command::Publish(_) => Ok(Outcome::Publish),
-            Command::Member(_) | Command::Charter(_) | Command::Auth(_) => {
+            Command::Member(_) | Command::Charter(_) | Command::Auth(_) | Command::Raise(_) => {
                 unreachable!("who takes part, and who asks, is not part of the model")
             }
             Command::Lease(LeaseCommand::Checkpoint { term: of, leases, .. }) => {

@@ -11,10 +11,10 @@ use proptest::test_runner::{Config, TestCaseError};
 use proptest::{prop_assert_eq, proptest};
 
 use super::model::{Leased, Model, State};
-use super::rig::{Entry, Rig, TERM};
+use super::rig::{Entry, Rig, TERM, interval};
 use crate::command::{
-    Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange,
-    KeyValue, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, Op, Put, Range, RangeEnd,
+    Alarm, AlarmAction, AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteRange, Intervals,
+    KeyRange, KeyValue, LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, Op, Put, Range,
     RangeResult, Rejection, Sort, SortOrder, SortTarget, Txn,
 };
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
@@ -303,7 +303,7 @@ fn rejection<T>(result: Result<T, ReadError>) -> Result<T, Rejection> {
 
 /// Compares all that a view can be asked: whole and in pages at each revision, the changes, and the hash.
 fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
-    let all = || KeyRange { start: Bytes::from_static(b"\0"), end: RangeEnd::Unbounded };
+    let all = KeyRange::everything;
     let view = Arc::new(view.clone());
     for revision in 0..=model.rev + 1 {
         let range = Range { revision, ..Range::all(all()) };
@@ -358,8 +358,30 @@ fn leases_agree(view: &View, model: &Model) -> Result<(), TestCaseError> {
     for id in [LeaseId(-7), LeaseId(1), LeaseId(2), LeaseId(i64::MAX), LeaseId(3)] {
         prop_assert_eq!(view.lease_keys(id).expect("a sound store"), model.keys_of(id));
         prop_assert_eq!(in_small_portions(view, id), model.keys_of(id));
+        for within in some_intervals() {
+            let found = view.is_lease_within(id, |key| within.end_of_span(key)).expect("a sound store");
+            prop_assert_eq!(found, model.keys_of(id).iter().all(|key| within.contain(key)));
+        }
     }
     Ok(())
+}
+
+/// Nothing, everything, and what ends or begins where keys do.
+fn some_intervals() -> [Intervals; 5] {
+    let sets: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("\0", "\0")],
+        &[("a", "b")],
+        &[("\0", "a\0"), ("a\0\0", "b\0"), ("c", "\0")],
+        &[("a\0", "aa"), ("b", "ba")],
+    ];
+    sets.map(|set| {
+        let mut intervals = Intervals::default();
+        for (start, end) in set {
+            intervals.add(&interval(start, end));
+        }
+        intervals
+    })
 }
 
 fn in_small_portions(view: &View, lease: LeaseId) -> Vec<Bytes> {

@@ -10,20 +10,19 @@
 use super::Machine;
 use crate::command::{Applied, Request};
 use crate::ids::{LogIndex, Term};
-use crate::mvcc::{Allowance, ReadError};
+use crate::mvcc::{Allowance, ReadError, may_delete_many};
 use crate::store::{FoldBatch, StoreError};
 
 impl Machine {
     /// Whether the next entry, which has this command, has to be swept.
     pub fn has_to_sweep<'e>(&self, term: Term, request: impl Into<Request<'e>>) -> Result<bool, StoreError> {
         let (request, view) = (request.into(), self.tip.view());
-        if self.gate(request.command).is_err()
-            || !view.outweighs(term, request.command, self.overlay_bytes)?
-        {
+        if !may_delete_many(request.command) || self.gate(request.command).is_err() {
             return Ok(false);
         }
+        // In this order: what is not permitted is not gone through.
         match view.authorize(request) {
-            Ok(()) => Ok(true),
+            Ok(()) => view.outweighs(term, request.command, self.overlay_bytes),
             Err(ReadError::Rejected(_)) => Ok(false),
             Err(ReadError::Store(error)) => Err(error),
         }

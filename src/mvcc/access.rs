@@ -8,9 +8,7 @@ use std::collections::BTreeSet;
 use super::ReadError;
 use super::view::View;
 use crate::auth::Access;
-use crate::command::{
-    Command, KeyRange, LeaseChange, LeaseCommand, Op, Put, RangeEnd, Rejection, Request, Txn,
-};
+use crate::command::{Command, LeaseChange, LeaseCommand, Op, Put, Rejection, Request, Txn};
 use crate::ids::LeaseId;
 
 impl View {
@@ -32,21 +30,16 @@ impl View {
             Command::Lease(LeaseCommand::Revoke { id }) => leases.extend([*id]),
             _ => {}
         }
-        leases.into_iter().try_for_each(|lease| self.authorize_lease(access, lease))
+        leases.into_iter().try_for_each(|lease| self.authorize_lease(access, lease, true))
     }
 
-    /// Refuses somebody who may not write all keys that are attached to a lease. There may be no such lease.
-    pub fn authorize_lease(&self, access: Access<'_>, lease: LeaseId) -> Result<(), ReadError> {
-        let every_key = KeyRange { start: bytes::Bytes::from_static(b"\0"), end: RangeEnd::Unbounded };
-        if access.may_write(&every_key) || !self.leases().contains(lease) {
+    /// Refuses somebody who may not read (or write) all keys that are attached to a lease. There may be no such lease.
+    pub fn authorize_lease(&self, access: Access<'_>, lease: LeaseId, write: bool) -> Result<(), ReadError> {
+        if access.is_root() || !self.leases().contains(lease) {
             return Ok(());
         }
-        let mut permitted = true;
-        self.each_lease_key(lease, |key| {
-            permitted = access.may_write(&KeyRange::single(key));
-            permitted
-        })?;
-        if permitted { Ok(()) } else { Err(Rejection::PermissionDenied.into()) }
+        let within = self.is_lease_within(lease, |key| access.reach(key, write))?;
+        if within { Ok(()) } else { Err(Rejection::PermissionDenied.into()) }
     }
 }
 

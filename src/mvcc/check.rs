@@ -60,6 +60,7 @@ pub fn cost_of(command: &Command) -> u64 {
         | Command::Member(_)
         | Command::Charter(_)
         | Command::Auth(_)
+        | Command::Raise(_)
         | Command::Lease(_) => 0,
     }
 }

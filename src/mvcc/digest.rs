@@ -13,7 +13,9 @@
 //! decides: two words cost one multiplication of 64 by 64 bits, whose halves are added without carry.
 
 use crate::auth::Auth;
-use crate::command::{Alarm, AlarmKind, MemberAttributes, OpResult, Outcome, Rejection, TxnResult};
+use crate::command::{
+    Alarm, AlarmKind, CommandVersion, MemberAttributes, OpResult, Outcome, Rejection, TxnResult,
+};
 use crate::ids::{Digest, LeaseId, LogIndex, MemberId, Revision, Term, VersionId};
 use crate::store::{Change, ChangeKind, Charter, ConfState, Lease, Member, put_auth, put_charter};
 
@@ -111,6 +113,7 @@ impl Digest {
             Ok(Outcome::Member(id)) => self.pair(11, id.0),
             Ok(Outcome::Charter) => self.word(12),
             Ok(Outcome::Auth) => self.word(13),
+            Ok(Outcome::Raise(version)) => self.pair(14, version.0.into()),
             Ok(Outcome::LeaseGrant { .. }) => self.word(7),
             Ok(Outcome::LeaseRevoke) => self.word(8),
             Ok(Outcome::LeaseExpire(leases)) => self.pair(9, leases.len() as u64),
@@ -150,6 +153,10 @@ impl Digest {
         }
         self.word(attributes.incarnation);
         self.word(attributes.boot_nonce);
+        // Members of builds that know of no versions come to the same.
+        if attributes.understands > CommandVersion::FIRST {
+            self.word(attributes.understands.0.into());
+        }
     }
 
     /// A member is this from now on, or none any more.
@@ -242,6 +249,7 @@ fn code(rejection: Rejection) -> u64 {
         Rejection::PermissionDenied => 45,
         Rejection::AuthRevisionOld => 46,
         Rejection::AuthTooLarge => 47,
+        Rejection::NotCapable => 48,
     }
 }
 
@@ -251,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    const REJECTIONS: [Rejection; 47] = [
+    const REJECTIONS: [Rejection; 48] = [
         Rejection::KeyNotFound,
         Rejection::LeaseNotFound,
         Rejection::Compacted,
@@ -299,6 +307,7 @@ mod tests {
         Rejection::PermissionDenied,
         Rejection::AuthRevisionOld,
         Rejection::AuthTooLarge,
+        Rejection::NotCapable,
     ];
 
     fn put(key: &'static str, value: &'static str) -> Change {
@@ -354,6 +363,8 @@ mod tests {
             Ok(Outcome::Publish),
             Ok(Outcome::Charter),
             Ok(Outcome::Auth),
+            Ok(Outcome::Raise(CommandVersion(2))),
+            Ok(Outcome::Raise(CommandVersion(3))),
         ]);
         for (result, at) in results.flat_map(|result| [(result.clone(), 5), (result, 6)]) {
             all.push(of(|digest| digest.result(Revision(at), Revision(0), &result)));

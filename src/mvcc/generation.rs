@@ -125,6 +125,13 @@ impl Generation {
         of_lease.map(|(_, key)| key.clone()).collect()
     }
 
+    /// The first of those keys at or after `from`.
+    pub(super) fn attached_from(&self, lease: LeaseId, from: Bytes) -> Option<Bytes> {
+        let inner = self.read();
+        let (of, key) = inner.attached.range((lease, from)..).next()?;
+        (*of == lease).then(|| key.clone())
+    }
+
     /// The keys of an interval that have a change visible at `at`, in key order. The first lock takes at most `expected` keys.
     pub(super) fn hits<'g>(&'g self, range: &'g KeyRange, at: Revision, expected: usize) -> Hits<'g> {
         let chunk = expected.clamp(1, OVERLAY_READ_CHUNK);

@@ -14,7 +14,7 @@ use super::range::from_key;
 use super::rows::Step;
 use super::view::View;
 use crate::command::varint::put_varint;
-use crate::command::{KeyRange, RangeEnd, Rejection};
+use crate::command::{KeyRange, Rejection};
 use crate::ids::{Revision, VersionId};
 use crate::store::{Change, ChangeKind, StoreError};
 
@@ -85,7 +85,7 @@ pub struct HashWalk {
 impl HashWalk {
     /// Begins the hash of what a view calls `name`.
     pub fn start(name: HashName) -> Self {
-        let all = KeyRange { start: bytes::Bytes::from_static(&[0]), end: RangeEnd::Unbounded };
+        let all = KeyRange::everything();
         let (next, hash) = (VersionId::default(), crc32c::crc32c(b"key"));
         Self { name, witness: name.hash_revision, search: Some(all), next, hash, row: Vec::new() }
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::range::{Allowance, Portion, Progress};
 use super::view::View;
-use crate::command::LeaseInstance;
+use crate::command::{LeaseInstance, SpanEnd};
 use crate::ids::LeaseId;
 use crate::limits::LEASE_BYTES;
 use crate::store::{Base, ChangeKind, Lease, StoreError};
@@ -155,7 +155,7 @@ impl View {
     pub fn begin_lease_keys(&self, lease: LeaseId) -> LeaseKeys {
         let layers = self.frozen.iter().chain([&self.active]);
         let candidates: BTreeSet<Bytes> = layers.flat_map(|layer| layer.attached(lease)).collect();
-        let names_it = |kind| matches!(kind, ChangeKind::Put { lease: of, .. } if of == lease);
+        let names_it = |kind| names(&kind, lease);
         let above = candidates.into_iter().filter(|key| self.find_above(key).is_some_and(names_it));
         let above = above.collect::<Vec<_>>().into_iter().peekable();
         LeaseKeys { lease, above, from: Bytes::new(), keys: Vec::new() }
@@ -193,11 +193,57 @@ impl View {
         Ok(Progress::Done(reading.take_keys()))
     }
 
+    /// Whether all keys of a lease are in some intervals, of which `end_of` says where one ends that a key is in. It is asked once for each interval and layer, and not for each key: a lease may
+    /// have very many, and entries wait for this.
+    pub fn is_lease_within<'i>(
+        &self,
+        lease: LeaseId,
+        end_of: impl Fn(&[u8]) -> Option<SpanEnd<'i>>,
+    ) -> Result<bool, StoreError> {
+        let behind = |end| match end {
+            SpanEnd::Before(key) => Some(Bytes::clone(key)),
+            SpanEnd::Unbounded => None,
+        };
+        for layer in self.frozen.iter().chain([&self.active]) {
+            let mut next = Some(Bytes::new());
+            while let Some(key) = next.take().and_then(|from| layer.attached_from(lease, from)) {
+                next = match end_of(&key) {
+                    Some(end) => behind(end),
+                    None if self.find_above(&key).is_some_and(|kind| names(&kind, lease)) => {
+                        return Ok(false);
+                    }
+                    // It is another's by now. What comes right behind it is the next key that there can be.
+                    None => Some([&key[..], b"\0"].concat().into()),
+                };
+            }
+        }
+        let mut next = Some(Bytes::new());
+        while let Some(from) = next.take() {
+            for key in self.base.attached(lease, &from)? {
+                let key = key?;
+                match end_of(&key) {
+                    Some(end) => {
+                        next = behind(end);
+                        break;
+                    }
+                    None if self.find_above(&key).is_none() => return Ok(false),
+                    None => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// The newest change of a key in the overlay, as of this view.
     fn find_above(&self, key: &Bytes) -> Option<ChangeKind> {
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.find(key, self.rev));
         self.active.find(key, self.rev).or_else(frozen).map(|(_, kind)| kind)
     }
+}
+
+/// Whether a change attaches its key to this lease.
+fn names(kind: &ChangeKind, lease: LeaseId) -> bool {
+    matches!(kind, ChangeKind::Put { lease: of, .. } if *of == lease)
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub use hash::{HashKv, HashName, HashWalk};
 pub use leases::{LeaseKeys, Leases};
 pub use pages::{Page, PagesEnd, RangePages};
 pub use range::{Allowance, Portion, Progress, RangeReading};
+pub use sweep::may_delete_many;
 pub use tip::Tip;
 pub use view::{Facts, View, ViewCell};
 pub use writer::Writer;

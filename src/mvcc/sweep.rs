@@ -164,6 +164,18 @@ impl View {
     }
 }
 
+/// Whether a command may delete more than a key for each of its operations. For all others nothing has to be looked up.
+pub fn may_delete_many(command: &Command) -> bool {
+    match command {
+        Command::DeleteRange(delete) => !delete.range.is_single(),
+        Command::Txn(txn) => deletes_intervals(txn),
+        Command::Lease(command) => {
+            matches!(command, LeaseCommand::Revoke { .. } | LeaseCommand::Expire { .. })
+        }
+        _ => false,
+    }
+}
+
 /// Whether any operation deletes more than a single key.
 fn deletes_intervals(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).any(|op| match op {

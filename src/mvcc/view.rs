@@ -13,7 +13,7 @@ use super::leases::Leases;
 use super::rows::Row;
 use super::sweep::Swept;
 use crate::auth::Auth;
-use crate::command::{Alarm, KeyValue, Rejection};
+use crate::command::{Alarm, CommandVersion, KeyValue, Rejection};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term, VersionId};
 use crate::limits::PUT_OVERHEAD_BYTES;
 use crate::planted::{self, Bug};
@@ -40,11 +40,20 @@ pub struct Facts {
     pub charter: Arc<Charter>,
     /// See [`Meta::auth`].
     pub auth: Arc<Auth>,
+    /// See [`Meta::commands`].
+    pub commands: CommandVersion,
     /// The configuration of the cluster.
     pub conf_state: ConfState,
 }
 
 impl Facts {
+    /// The newest commands that everybody understands who takes part; `None` while somebody who was removed still does, or nobody has come.
+    pub fn understood_by_all(&self) -> Option<CommandVersion> {
+        let bound = self.members.iter().filter(|member| member.key.is_some());
+        let newest = bound.map(|member| member.attributes.understands).min();
+        newest.filter(|_| self.all_have_left())
+    }
+
     /// The keys of all that take part, with their members: those that are members, and those that were removed but still vote or listen, for
     /// it may take their votes to let them go.
     pub fn keys(&self) -> impl Iterator<Item = (MemberId, PublicKey)> {
@@ -93,6 +102,7 @@ impl View {
             forming: meta.forming,
             charter: Arc::clone(&meta.charter),
             auth: Arc::clone(&meta.auth),
+            commands: meta.commands,
             conf_state: meta.conf_state.clone(),
         };
         Ok(Self {
@@ -121,6 +131,7 @@ impl View {
             forming,
             charter,
             auth,
+            commands,
             conf_state,
         } = self.facts().clone();
         Meta {
@@ -141,6 +152,7 @@ impl View {
             forming,
             charter,
             auth,
+            commands,
         }
     }
 

@@ -140,6 +140,7 @@ fn alone(meta: Meta, member: MemberId) -> Option<(Meta, Vec<Member>)> {
         approved: Vec::new(),
         // They have what this member has.
         exposed: if dropped.is_empty() { meta.charter.exposed } else { Some(meta.applied) },
+        awaited: Vec::new(),
         ..Charter::clone(&meta.charter)
     });
     let meta =

@@ -12,7 +12,7 @@ use super::reconcile::Membership;
 use super::sweep::Sweep;
 use super::trail::Trail;
 use crate::command::codec::{self, CodecError};
-use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command};
+use crate::command::{Alarm, AlarmAction, AlarmKind, Applied, Command, NotUnderstood, Outcome};
 use crate::ids::{Digest, LogIndex, MemberId, ProposalId, Term};
 use crate::lease::Lessor;
 use crate::limits::{
@@ -44,7 +44,7 @@ pub enum ApplierOutput {
         bytes: usize,
     },
     /// Ask the core for this entry's configuration ([`Core::apply_conf_change`](super::Core::apply_conf_change)) and hand it to
-    /// [`Applier::apply_conf_state`]. Nothing is applied meanwhile.
+    /// [`Applier::apply_conf_state`]. Nothing is applied meanwhile. Where there is none, [`Applier::handle_installed`] comes instead.
     ConfChange(LogEntry),
     /// Commit this to the store, durably, then [`Applier::handle_folded`] and
     /// [`Core::handle_checkpointed`](super::Core::handle_checkpointed). One at a time.
@@ -80,6 +80,15 @@ pub enum ApplierError {
         /// The store's error.
         #[source]
         cause: StoreError,
+    },
+    /// An entry has raised what may come to what this build does not understand. The state of before is on the disk.
+    #[error("log entry {index}: {cause}")]
+    NotUnderstood {
+        /// The entry.
+        index: LogIndex,
+        /// What may come.
+        #[source]
+        cause: NotUnderstood,
     },
 }
 
@@ -200,15 +209,12 @@ impl Applier {
     /// The configuration as of the entry of the last [`ApplierOutput::ConfChange`].
     pub fn apply_conf_state(&mut self, now: Instant, index: LogIndex, conf_state: ConfState) {
         self.now = now;
-        if index <= self.machine.applied() {
-            // An install came between question and answer, and brought the effect of the entry.
-            return;
-        }
         let entry = self.asked.take();
         let entry = entry.filter(|entry| entry.index == index);
         assert!(entry.is_some(), "the answer is for the entry that was asked about");
         if let Some(entry) = entry {
             self.machine.apply_conf_state(entry.index, entry.term, conf_state);
+            self.raise_commands();
             self.note_digest();
             self.note_applied(&entry);
             self.publish(Vec::new());
@@ -262,6 +268,7 @@ impl Applier {
         self.settle_leases();
         if newly {
             self.clear_nospace();
+            self.raise_commands();
         }
     }
 
@@ -379,6 +386,9 @@ impl Applier {
         }
         let answer = self.answer_for(envelope.id);
         let applied = self.machine.apply(index, term, &envelope, answer).map_err(store)?;
+        if let Ok(Outcome::Raise(to)) = applied.outcome {
+            to.check().map_err(|cause| ApplierError::NotUnderstood { index, cause })?;
+        }
         self.note_outcome(&envelope.command, &applied);
         if self.is_ours(envelope.id) {
             replies.push((envelope.id, applied));
@@ -388,8 +398,19 @@ impl Applier {
 
     /// An entry with this command was applied.
     pub(super) fn note_outcome(&mut self, command: &Command, applied: &Applied) {
-        if let (Command::Lease(command), Ok(outcome)) = (command, &applied.outcome) {
-            self.note_lease(command, outcome);
+        match (command, &applied.outcome) {
+            (Command::Lease(command), Ok(outcome)) => self.note_lease(command, outcome),
+            (Command::Publish(_) | Command::Member(_) | Command::Charter(_), Ok(_)) => self.raise_commands(),
+            _ => {}
+        }
+    }
+
+    /// Once everybody understands newer commands than the cluster uses, the leader has these used. Asked again at each change of the store, since it may get lost.
+    fn raise_commands(&mut self) {
+        let facts = self.machine.facts();
+        let newer = facts.understood_by_all().filter(|understood| *understood > facts.commands);
+        if let (Some(to), Some(_)) = (newer, self.leads_in) {
+            self.outputs.push_back(ApplierOutput::Propose(Command::Raise(to)));
         }
     }
 
@@ -446,6 +467,7 @@ impl Applier {
         self.outputs.push_back(ApplierOutput::Publish(self.machine.view()));
         self.start_compaction(base);
         self.clear_nospace();
+        self.raise_commands();
     }
 
     fn start_compaction(&mut self, base: &Base) {
@@ -453,6 +475,12 @@ impl Applier {
             self.compacting = true;
             self.outputs.push_back(ApplierOutput::CompactStart);
         }
+    }
+
+    /// Judges NOSPACE by another quota, if by any.
+    pub fn set_quota(&mut self, quota_bytes: Option<u64>) {
+        self.quota_bytes = quota_bytes;
+        self.clear_nospace();
     }
 
     /// Removal made room: the leader has the alarm cleared, unless an operator raised it. Asked again at each change of the store,

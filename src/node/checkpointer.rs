@@ -141,6 +141,8 @@ pub struct Checkpointer<D> {
     compaction: Compaction,
     /// Somebody reads what compaction would remove.
     held: bool,
+    /// See [`Checkpointer::hold_writes`].
+    full: bool,
     /// Changes that a slice of compaction may remove.
     slice: usize,
     scrub: Scrub,
@@ -163,6 +165,7 @@ impl<D: Directory> Checkpointer<D> {
             folds: VecDeque::new(),
             compaction: Compaction::Resting,
             held: false,
+            full: false,
             slice: COMPACTION_SLICE,
             scrub: Scrub { cursor: ScrubCursor::default(), rows: 0, next_slice: now + SCRUB_PAUSE },
             outputs: VecDeque::new(),
@@ -188,6 +191,16 @@ impl<D: Directory> Checkpointer<D> {
     /// Removes nothing from now on, or does again.
     pub fn hold_removal(&mut self, held: bool) {
         self.held = held;
+    }
+
+    /// Whether there is something to write to the store.
+    pub fn wants_to_write(&self) -> bool {
+        self.wants_to_remove() || !self.folds.is_empty() || !self.inbox.is_empty()
+    }
+
+    /// The disk has no room, or has it again. Until it has, folds and removal wait, and what others send of a state is lost: they send it again.
+    pub fn hold_writes(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Takes a job; nothing is done yet.
@@ -223,7 +236,9 @@ impl<D: Directory> Checkpointer<D> {
         // What the applier handed out before it heard of an install is of the store before.
         let applied = self.store.meta().applied;
         self.folds.retain(|batch| batch.meta.applied > applied);
-        if let Some(batch) = self.folds.pop_front() {
+        if !self.full
+            && let Some(batch) = self.folds.pop_front()
+        {
             if let Compaction::Due(_) = self.compaction {
                 self.compaction = Compaction::Due(now);
             }
@@ -239,6 +254,7 @@ impl<D: Directory> Checkpointer<D> {
         if let Compaction::Due(at) = self.compaction
             && at <= now
             && !self.held
+            && !self.full
         {
             let meta = self.store.meta();
             if meta.compaction_finished >= meta.compacted {
@@ -263,7 +279,7 @@ impl<D: Directory> Checkpointer<D> {
     /// When there is work without a new job.
     pub fn poll_timeout(&self) -> Instant {
         let compaction = match self.compaction {
-            Compaction::Due(at) if !self.held => Some(at),
+            Compaction::Due(at) if !self.held && !self.full => Some(at),
             Compaction::Resting | Compaction::Due(_) | Compaction::Paused => None,
         };
         let timeouts = [compaction, self.source.poll_timeout(), self.staging.poll_timeout()];
@@ -306,6 +322,9 @@ impl<D: Directory> Checkpointer<D> {
         if let TransferContent::Status { progress, whole } = message.content {
             self.source.handle_status(now, from, message.transfer, progress, whole);
             self.collect_from_source();
+            return Ok(CheckpointWork::Piece);
+        }
+        if self.full {
             return Ok(CheckpointWork::Piece);
         }
         let reaction = self.staging.handle(now, message)?;

@@ -323,12 +323,13 @@ impl Core {
     }
 
     /// Makes a committed change of the configuration effective: the answer to
-    /// [`ApplierOutput::ConfChange`](super::ApplierOutput::ConfChange), to be handed back to the applier.
+    /// [`ApplierOutput::ConfChange`](super::ApplierOutput::ConfChange), to be handed back to the applier. `None` where the applier waits for the state
+    /// that is about to be installed.
     pub fn apply_conf_change(
         &mut self,
         now: Instant,
         entry: &LogEntry,
-    ) -> Result<ConfState, ConfChangeUnreadable> {
+    ) -> Result<Option<ConfState>, ConfChangeUnreadable> {
         self.now = now;
         self.settled = false;
         self.consensus.apply_conf_change(now, entry)

@@ -473,7 +473,8 @@ fn a_leader_that_is_to_go_lets_each_of_the_others_try_and_writes_in_between() {
     let leader = trio.elect();
     trio.pass(HEARTBEAT * 2);
     let others: Vec<MemberId> = (1..=3).map(MemberId).filter(|id| id.0 != leader as u64 + 1).collect();
-    let target = |member: &MemberId| Target { member: *member, bound: true, votes: true, came: true };
+    let target =
+        |member: &MemberId| Target { member: *member, bound: true, votes: true, came: true, overdue: false };
     let targets = others.iter().map(target).collect();
     trio.cores[leader].handle_membership(trio.now, Membership { targets, ..Membership::default() });
 

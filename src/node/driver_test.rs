@@ -13,14 +13,14 @@ use crate::disk::DatabaseFile;
 use crate::disk::Directory;
 use crate::disk::sim::{SimDir, Survival};
 use crate::formation::{Founding, test_founding};
-use crate::ids::{LeaseId, LogIndex, ProposalId, Revision};
+use crate::ids::{Digest, LeaseId, LogIndex, ProposalId, Revision, Term};
 use crate::limits::{
     OVERLAY_BYTES, OVERLAY_IDLE, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, QUOTA_BYTES,
     REQUEST_BYTES_MAX, UNAPPLIED_BYTES_MAX, WAL_BATCH_BYTES,
 };
 use crate::mvcc::View;
-use crate::store::{Base, FoldBatch, Store, StoreOptions};
-use crate::wal::{Batch, Options, Wal};
+use crate::store::{Base, FoldBatch, Meta, Store, StoreOptions};
+use crate::wal::{Batch, EntryKind, LogEntry, Options, Wal};
 
 /// Where log and store are.
 #[derive(Clone)]
@@ -193,7 +193,7 @@ impl Member {
             }
             ApplierOutput::Applied { index, bytes } => self.core.handle_applied(self.now, index, bytes),
             ApplierOutput::ConfChange(entry) => {
-                let conf_state = self.core.apply_conf_change(self.now, &entry).unwrap();
+                let conf_state = self.core.apply_conf_change(self.now, &entry).unwrap().unwrap();
                 self.applier.apply_conf_state(self.now, entry.index, conf_state);
             }
             ApplierOutput::Fold(batch) if self.hold_folds => self.held_fold = Some(batch),
@@ -555,4 +555,37 @@ fn a_second_member_ends_the_shortcut_for_reads_before_it_is_there() {
     member.run();
     assert_eq!(member.core.poll_timeout(), None);
     assert!(member.core.status().sole_voter);
+}
+
+#[test]
+fn a_change_that_a_coming_state_has_waits_for_that_state() {
+    let mut member = Member::found();
+    let (before, digest) = (member.applier.applied(), member.view.as_ref().unwrap().digest());
+    let entry = |index, kind| LogEntry { index, term: Term(9), kind, data: Bytes::new() };
+    let change = entry(before.next(), EntryKind::ConfChangeV2);
+    let behind = entry(change.index.next(), EntryKind::Normal);
+    let bytes = change.memory_bytes() + behind.memory_bytes();
+    member.applier.handle_entries(member.now, vec![change, behind.clone()]);
+    member.applier.handle_fold_wish(member.now);
+    let asked = member.applier.poll_output(member.now).unwrap();
+    assert!(matches!(asked, Some(ApplierOutput::ConfChange(entry)) if entry.index == before.next()));
+    while let Some(output) = member.applier.poll_output(member.now).unwrap() {
+        member.applier_output(output);
+    }
+    let meta = member.store.meta().clone();
+    assert_eq!((meta.applied, meta.digest), (before, digest), "nothing of it is in a fold");
+
+    let disks = Disks { log: SimDir::new(3), store: SimDir::new(4) };
+    let mut store = disks.open_store();
+    store.initialise(&Meta { applied: behind.index, digest: Digest(7), ..meta }).unwrap();
+    member.applier.handle_installed(member.now, Arc::new(store.base().unwrap())).unwrap();
+    let published = member.applier.poll_output(member.now).unwrap();
+    assert!(matches!(published, Some(ApplierOutput::Publish(view)) if view.digest() == Digest(7)));
+    let counted = member.applier.poll_output(member.now).unwrap();
+    assert!(
+        matches!(counted, Some(ApplierOutput::Applied { index, bytes: all }) if (index, all) == (behind.index, bytes))
+    );
+    member.applier.handle_entries(member.now, vec![entry(behind.index.next(), EntryKind::Normal)]);
+    assert!(member.applier.poll_output(member.now).unwrap().is_some());
+    assert_eq!(member.applier.applied(), behind.index.next());
 }

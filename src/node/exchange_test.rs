@@ -194,6 +194,27 @@ fn what_is_lost_is_sent_again_and_what_is_folded_meanwhile_comes_too() {
     assert!(!pair.follower.root.list().unwrap().contains(&STAGED_NAME.to_owned()));
 }
 
+/// Neither the disk nor the link is there for the transfer alone.
+#[test]
+fn there_is_a_rest_between_two_pieces() {
+    let mut pair = Pair::new();
+    pair.source.checkpointer.set_piece_bytes(1);
+    pair.serve();
+    let mut took = Duration::ZERO;
+    while pair.follower.staged.is_empty() {
+        took += Duration::from_millis(1);
+        let now = pair.now + took;
+        for message in pair.source.work(now) {
+            pair.follower.job(now, CheckpointJob::Receive(SOURCE, message));
+        }
+        for message in pair.follower.work(now) {
+            pair.source.job(now, CheckpointJob::Receive(FOLLOWER, message));
+        }
+    }
+    // One for each of thirty changes, and the facts.
+    assert!((150..400).contains(&took.as_millis()), "{took:?}");
+}
+
 #[test]
 fn a_follower_that_crashed_goes_on_where_it_was_and_one_that_lost_its_file_begins_anew() {
     let mut pair = Pair::new();

@@ -1,7 +1,7 @@
 //! Who votes, where the members need nobody to say so.
 //!
-//! Owns: how many members vote, who is promoted, and who takes the place of a voter that stays away. Must never: leave fewer voters than there were,
-//! take the vote from a member that is there, or let anybody go who is a member. [`Growth`] is pure; [`Core`] asks it while it leads.
+//! Owns: how many members vote, who is promoted, who takes the place of a voter that stays away, and who is not waited for any more. Must never: leave fewer voters
+//! than there were, take the vote from a member that is there, or let anybody go who has ever come. [`Growth`] is pure; [`Core`] asks it while it leads.
 //!
 //! ```text
 //! nodes        voters
@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::reconcile::{Membership, Target};
-use crate::command::{Command, Envelope, MemberCommand, codec};
+use crate::command::{CharterCommand, Command, Envelope, MemberCommand, codec};
 use crate::consensus::Role;
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
-use crate::limits::{HEARTBEAT, VOTER_ABSENCE_MAX, VOTER_PROBATION, VOTERS};
+use crate::limits::{HEARTBEAT, NEVER_HEARD_MAX, VOTER_ABSENCE_MAX, VOTER_PROBATION, VOTERS};
 use crate::store::ConfState;
 use crate::time::Instant;
 
@@ -41,11 +41,18 @@ pub struct VotePolicy {
     pub probation: Duration,
     /// A voter that was missed for so long is replaced.
     pub absence_max: Duration,
+    /// Who was never heard by a leader that has led for so long does not keep others from being replaced.
+    pub never_heard_max: Duration,
 }
 
 impl Default for VotePolicy {
     fn default() -> Self {
-        Self { voters: VOTERS, probation: VOTER_PROBATION, absence_max: VOTER_ABSENCE_MAX }
+        Self {
+            voters: VOTERS,
+            probation: VOTER_PROBATION,
+            absence_max: VOTER_ABSENCE_MAX,
+            never_heard_max: NEVER_HEARD_MAX,
+        }
     }
 }
 
@@ -58,12 +65,20 @@ struct Seen {
     well_since: Option<Instant>,
     /// For how long it was missed, as far as that counts.
     missed: Duration,
+    /// How long a majority was there and it has never been heard; `None`: it has been.
+    unheard: Option<Duration>,
 }
 
 impl Seen {
     /// Whoever a leader has not looked for before may be about to say something.
     fn at(now: Instant) -> Self {
-        Self { heard: now, well: now, well_since: None, missed: Duration::ZERO }
+        Self {
+            heard: now,
+            well: now,
+            well_since: None,
+            missed: Duration::ZERO,
+            unheard: Some(Duration::ZERO),
+        }
     }
 
     fn is_silent(&self, now: Instant, silence_max: Duration) -> bool {
@@ -90,6 +105,11 @@ impl Outlook<'_> {
     /// become a part of this one and has not, for example.
     fn members(&self) -> impl Iterator<Item = &Target> {
         self.wanted.targets.iter().filter(|target| target.bound && (target.came || target.votes))
+    }
+
+    /// Members whose nodes have had all the time to come, and have not.
+    fn overdue(&self) -> impl Iterator<Item = &Target> {
+        self.wanted.targets.iter().filter(|target| target.bound && target.overdue)
     }
 
     fn voters(&self) -> impl Iterator<Item = MemberId> {
@@ -149,11 +169,12 @@ impl Growth {
         // While the process itself stood still nobody was missed.
         let passed = now.since(self.looked).min(silence_max);
         self.looked = now;
-        self.members.retain(|member, _| outlook.members().any(|target| target.member == *member));
-        for target in outlook.members().filter(|target| target.member != me) {
+        let watched = || outlook.members().chain(outlook.overdue());
+        self.members.retain(|member, _| watched().any(|target| target.member == *member));
+        for target in watched().filter(|target| target.member != me) {
             let seen = self.members.entry(target.member).or_insert(Seen::at(now));
             if is_active(target.member) {
-                (seen.heard, seen.missed) = (now, Duration::ZERO);
+                (seen.heard, seen.missed, seen.unheard) = (now, Duration::ZERO, None);
             }
             if has_caught_up(target.member) {
                 seen.well = now;
@@ -162,9 +183,11 @@ impl Growth {
                 seen.well_since = None;
             }
         }
-        if self.has_majority(outlook) && !self.is_frozen(outlook) {
+        if self.has_majority(outlook) {
+            let is_frozen = self.is_frozen(outlook);
             for seen in self.members.values_mut().filter(|seen| seen.is_silent(now, silence_max)) {
-                seen.missed += passed;
+                seen.missed += if is_frozen { Duration::ZERO } else { passed };
+                seen.unheard = seen.unheard.map(|unheard| unheard + passed);
             }
         }
     }
@@ -178,6 +201,13 @@ impl Growth {
         let spare: Vec<MemberId> =
             outlook.learners().filter(|learner| self.is_ready(outlook, *learner)).collect();
         self.promotion(outlook, &spare).or_else(|| self.replacement(outlook, &spare))
+    }
+
+    /// Who was let in, has never come, and is not about to: this leader has not heard of it for as long as takes a voter its vote.
+    pub(super) fn forgotten(&self, outlook: &Outlook) -> Option<MemberId> {
+        let waits = self.asked.is_some_and(|index| index > outlook.applied);
+        let gone = |member: &MemberId| self.is_gone(*member);
+        outlook.overdue().map(|target| target.member).find(gone).filter(|_| !waits)
     }
 
     /// A proposal is in the log: until it is applied there is no other.
@@ -226,7 +256,11 @@ impl Growth {
 
     /// It stays away.
     fn is_gone(&self, member: MemberId) -> bool {
-        self.members.get(&member).is_some_and(|seen| seen.missed >= self.policy.absence_max)
+        let is_gone = |seen: &Seen| {
+            seen.missed >= self.policy.absence_max
+                || seen.unheard.is_some_and(|unheard| unheard >= self.policy.never_heard_max)
+        };
+        self.members.get(&member).is_some_and(is_gone)
     }
 
     fn is_silent(&self, outlook: &Outlook, member: MemberId) -> bool {
@@ -242,7 +276,8 @@ impl Growth {
     }
 
     /// Half of the members or more have vanished together: that is no broken box but a switch, a fuse, or a rack, and they are all going to come back.
-    /// Whoever was gone before is not among them, as far as this leader knows.
+    /// Whoever was gone before is not among them: one that this leader has missed, or has not heard once though it has led for long. It may have been elected because they
+    /// vanished, and waits for them as well. A swap that comes too early costs little: a majority is there, or nobody would lead, and who comes back listens.
     fn is_frozen(&self, outlook: &Outlook) -> bool {
         let members = outlook.members().map(|target| target.member);
         let rest: Vec<MemberId> = members.filter(|member| !self.is_gone(*member)).collect();
@@ -261,6 +296,11 @@ impl Core {
     /// Decides by this who votes, where members need nobody for that.
     pub fn set_vote_policy(&mut self, policy: VotePolicy) {
         self.growth.policy = policy;
+    }
+
+    /// So many are to vote from now on.
+    pub fn set_voters(&mut self, voters: usize) {
+        self.growth.policy.voters = voters;
     }
 
     /// Proposes that others vote, once that is called for.
@@ -289,10 +329,12 @@ impl Core {
         if !consensus.takes_conf_change() {
             return;
         }
-        let Some(command) = self.growth.next(&outlook) else { return };
+        let forget = |member| Command::Charter(CharterCommand::Forget { member });
+        let next = self.growth.next(&outlook).map(Command::Member);
+        let Some(command) = next.or_else(|| self.growth.forgotten(&outlook).map(forget)) else { return };
         let index = status.last.next();
         let id = ProposalId { boot: NO_RUN, seq: index.0 };
-        let envelope = codec::encode(&Envelope { id, caller: None, command: Command::Member(command) });
+        let envelope = codec::encode(&Envelope { id, caller: None, command });
         // What is refused now is wanted again at the next look.
         if self.consensus.propose(self.now, vec![envelope]).is_ok() {
             self.growth.note_asked(index);

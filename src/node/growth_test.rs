@@ -29,8 +29,13 @@ struct Rig {
 impl Rig {
     /// Of so many members, these vote.
     fn new(members: u64, voters: &[u64]) -> Self {
-        let target =
-            |id| Target { member: MemberId(id), bound: true, votes: voters.contains(&id), came: true };
+        let target = |id| Target {
+            member: MemberId(id),
+            bound: true,
+            votes: voters.contains(&id),
+            came: true,
+            overdue: false,
+        };
         let targets = (1..=members).map(target).collect();
         let wanted = Membership { targets, automatic: true, committed: true, ..Membership::default() };
         let mut rig = Self {
@@ -72,8 +77,8 @@ impl Rig {
         self.asked.split_off(before)
     }
 
-    fn look(&mut self, begin: Instant) {
-        let outlook = Outlook {
+    fn outlook(&self) -> Outlook<'_> {
+        Outlook {
             now: self.now,
             term: self.term,
             me: MemberId(1),
@@ -81,11 +86,18 @@ impl Rig {
             wanted: &self.wanted,
             conf: &self.conf,
             silence_max: SILENCE_MAX,
-        };
+        }
+    }
+
+    fn look(&mut self, begin: Instant) {
         let (away, behind) = (&self.away, &self.behind);
         let is_active = |member: MemberId| !away.contains(&member.0);
-        self.growth.observe(&outlook, is_active, |member| is_active(member) && !behind.contains(&member.0));
-        let Some(MemberCommand::Revote { promote, demote }) = self.growth.next(&outlook) else { return };
+        let mut growth = std::mem::take(&mut self.growth);
+        growth.observe(&self.outlook(), is_active, |member| is_active(member) && !behind.contains(&member.0));
+        self.growth = growth;
+        let Some(MemberCommand::Revote { promote, demote }) = self.growth.next(&self.outlook()) else {
+            return;
+        };
         let index = self.applied.next();
         self.growth.note_asked(index);
         if !self.held {
@@ -260,6 +272,44 @@ fn half_of_the_members_that_vanish_together_are_coming_back() {
     assert_eq!(rig.conf.voters, [1, 5, 6].map(MemberId));
 }
 
+/// Three of six boxes were retired and never removed. Each leader that knew it is gone; the next one would never replace a voter.
+#[test]
+fn members_that_were_dead_before_a_leader_began_keep_nobody_from_being_replaced_for_ever() {
+    let mut rig = Rig::new(7, &[1, 2, 3]);
+    rig.leave(&[5, 6, 7]);
+    rig.pass(VOTER_PROBATION);
+    rig.leave(&[3, 5, 6, 7]);
+    let asked = rig.pass(NEVER_HEARD_MAX + VOTER_ABSENCE_MAX * 2);
+    let [(after, promote, demote)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((&promote[..], &demote[..]), (&[4][..], &[3][..]));
+    let due = NEVER_HEARD_MAX.saturating_sub(VOTER_PROBATION) + VOTER_ABSENCE_MAX;
+    assert!(*after >= due && *after < due + SILENCE_MAX * 3, "{after:?}");
+
+    // Those that it has heard are coming back, and so are those that it hears within the time.
+    for heard in [Duration::ZERO, NEVER_HEARD_MAX.saturating_sub(VOTER_PROBATION)] {
+        let mut rig = Rig::new(7, &[1, 2, 3]);
+        rig.leave(&[5, 6, 7]);
+        rig.pass(heard);
+        rig.leave(&[]);
+        rig.pass(MOMENT);
+        rig.leave(&[3, 5, 6, 7]);
+        assert!(rig.pass(NEVER_HEARD_MAX * 3).is_empty(), "{heard:?}");
+    }
+    // They are replaced as well, if they vote, and not sooner than anybody else.
+    let mut rig = Rig::new(6, &[1, 2, 3]);
+    rig.leave(&[3, 5, 6]);
+    let asked = rig.pass(NEVER_HEARD_MAX + MOMENT + SILENCE_MAX * 2);
+    let [(after, promote, demote)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((&promote[..], &demote[..]), (&[4][..], &[3][..]));
+    assert!(*after >= NEVER_HEARD_MAX, "{after:?}");
+    // A leader that hears no majority says nothing of anybody.
+    let mut rig = Rig::new(7, &[1, 2, 3]);
+    rig.leave(&[2, 3, 5, 6, 7]);
+    rig.pass(NEVER_HEARD_MAX * 2);
+    rig.leave(&[3, 5, 6, 7]);
+    assert!(rig.pass(NEVER_HEARD_MAX.saturating_sub(MOMENT)).is_empty());
+}
+
 #[test]
 fn a_leader_that_hears_no_majority_takes_nobody_for_lost() {
     let mut rig = Rig::new(8, &[1, 2, 3]);
@@ -353,4 +403,47 @@ fn votes_that_an_operator_has_given_count_and_stay() {
     rig.wanted.targets[2].bound = false;
     rig.follow();
     assert!(rig.pass(VOTER_ABSENCE_MAX * 2).is_empty());
+}
+
+#[test]
+fn who_was_let_in_and_never_came_is_forgotten_once_this_leader_has_missed_it_for_long() {
+    let forgotten = |rig: &mut Rig| {
+        let outlook = |rig: &Rig| rig.growth.forgotten(&rig.outlook());
+        let begin = rig.now;
+        while outlook(rig).is_none() && rig.now < begin + VOTER_ABSENCE_MAX * 2 {
+            rig.pass(LOOK_INTERVAL);
+        }
+        outlook(rig).map(|member| (member.0, rig.now.since(begin)))
+    };
+    let ghost = |away: &[u64]| {
+        let mut rig = Rig::new(4, &[1, 2, 3]);
+        (rig.wanted.targets[3].came, rig.wanted.targets[3].overdue) = (false, true);
+        rig.leave(away);
+        rig
+    };
+    let (member, after) = forgotten(&mut ghost(&[4])).unwrap();
+    assert_eq!(member, 4);
+    assert!(after >= VOTER_ABSENCE_MAX && after <= VOTER_ABSENCE_MAX + SILENCE_MAX + MOMENT, "{after:?}");
+    assert_eq!(forgotten(&mut ghost(&[])), None, "it is there, and on its way to all of the state");
+    assert_eq!(forgotten(&mut ghost(&[2, 3, 4])), None, "nobody is there");
+    let mut waits = ghost(&[4]);
+    waits.wanted.targets[3].overdue = false;
+    assert_eq!(forgotten(&mut waits), None, "it has time yet");
+    let mut late = ghost(&[4]);
+    late.pass(VOTER_ABSENCE_MAX);
+    late.leave(&[]);
+    late.pass(MOMENT);
+    late.leave(&[4]);
+    late.pass(VOTER_ABSENCE_MAX.saturating_sub(MOMENT));
+    assert_eq!(late.growth.forgotten(&late.outlook()), None, "it was about to come");
+    // Whoever leads then has not missed it for long.
+    let mut rig = ghost(&[4]);
+    rig.pass(VOTER_ABSENCE_MAX * 2);
+    rig.term = Term(2);
+    rig.pass(LOOK_INTERVAL);
+    let (_, after) = forgotten(&mut rig).unwrap();
+    assert!(after >= VOTER_ABSENCE_MAX, "{after:?}");
+    // One proposal at a time, and what is in the log comes first.
+    rig.growth.note_asked(rig.applied.next());
+    assert_eq!(rig.growth.forgotten(&rig.outlook()), None);
 }

@@ -80,7 +80,8 @@ enum Waiting {
 ///
 /// [`LogWriter::handle`] everything that has come, the more at once, the larger the batches. Then [`LogWriter::write`], and as long as
 /// it answers `true`, [`LogWriter::sync`], whose id goes to [`super::Core::handle_persisted`], and `write` again. Then, as long as nothing
-/// has come meanwhile, [`LogWriter::rest`] until it answers `false`. After an error nothing works any more.
+/// has come meanwhile, [`LogWriter::rest`] until it answers `false`. After an error nothing works any more, but for
+/// [`WalError::Full`]: what waits goes on waiting, and is written by the same call once there is room.
 pub struct LogWriter<D: Directory> {
     wal: Wal<D>,
     waiting: VecDeque<Waiting>,
@@ -116,20 +117,28 @@ impl<D: Directory> LogWriter<D> {
         if let Some(before) = self.cut.take() {
             self.wal.cut(before)?;
         }
-        while let Some(waiting) = self.waiting.pop_front() {
-            let merged = match waiting {
-                Waiting::Batch(merged) => merged,
+        while let Some(waiting) = self.waiting.front() {
+            match waiting {
                 // The state is in place and durable: a crash before this is through leaves the old log, which the next start resets.
-                Waiting::Reset(to) => {
-                    self.wal.reset(to)?;
-                    continue;
+                Waiting::Reset(to) => self.wal.reset(*to)?,
+                Waiting::Batch(merged) => {
+                    self.wal.append(Batch { hard_state: merged.hard_state, entries: &merged.entries })?;
+                    self.written = Some(merged.last);
                 }
-            };
-            self.wal.append(Batch { hard_state: merged.hard_state, entries: &merged.entries })?;
-            self.written = Some(merged.last);
-            return Ok(true);
+            }
+            self.waiting.pop_front();
+            if self.written.is_some() {
+                return Ok(true);
+            }
         }
         Ok(false)
+    }
+
+    /// After [`WalError::Full`]: gives up what the log need not have any more, which is used again; `false` when there is none of that.
+    pub fn make_room(&mut self) -> Result<bool, WalError> {
+        // A reset may be under way, and work ahead comes between batches.
+        self.wal.sync()?;
+        self.wal.prepare()
     }
 
     /// Makes the batch durable that was written last, and names the last persist in it; `None` where there was none.
@@ -173,7 +182,7 @@ impl<D: Directory> LogWriter<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::sim::{SimDir, Survival};
+    use crate::disk::sim::{FaultPlan, SimDir, Survival};
     use crate::ids::{ClusterId, MemberId, Term};
     use crate::wal::{EntryKind, Identity, Options};
 
@@ -279,6 +288,50 @@ mod tests {
             "each segment is a piece of its own, so that a batch waits for one at most: {pieces}"
         );
         assert!(disk.list().unwrap().len() < files);
+    }
+
+    /// Nothing of what waits for room is lost, named as durable, or written out of order.
+    #[test]
+    fn what_a_full_disk_has_no_room_for_waits() {
+        let disk = SimDir::new(1);
+        let mut writer = writer(&disk);
+        disk.plan(FaultPlan { full: true, ..FaultPlan::default() });
+        let mut durable = Vec::new();
+        for index in 1..8 {
+            writer.handle(persist(index, index..index + 1, 6000));
+            match writer.write() {
+                Ok(written) => {
+                    assert!(written && durable.len() as u64 == index - 1);
+                    durable.push(writer.sync().unwrap().unwrap().0);
+                }
+                Err(error) => assert!(error.is_full(), "{error}"),
+            }
+        }
+        assert_eq!(durable, [1, 2], "two segments are there, each with room for one of these");
+        assert!(!writer.is_idle() && writer.write().unwrap_err().is_full());
+        disk.plan(FaultPlan::default());
+        assert_eq!(drive(&mut writer), [7]);
+        assert_eq!(Wal::open(disk, IDENTITY, OPTIONS).unwrap().1.last().index, LogIndex(7));
+    }
+
+    /// A fold lets the log be cut while a batch waits for room: the log has that room itself.
+    #[test]
+    fn a_full_disk_is_no_end_to_a_log_that_may_be_cut() {
+        let disk = SimDir::new(1);
+        let mut writer = writer(&disk);
+        disk.plan(FaultPlan { full: true, ..FaultPlan::default() });
+        for index in 1..4 {
+            writer.handle(persist(index, index..index + 1, 6000));
+            if index < 3 {
+                assert_eq!(drive(&mut writer), [index]);
+            }
+        }
+        assert!(writer.write().unwrap_err().is_full() && !writer.make_room().unwrap());
+        writer.handle(LogJob::Cut { before: LogIndex(2) });
+        assert!(writer.write().unwrap_err().is_full());
+        while writer.make_room().unwrap() {}
+        assert_eq!(drive(&mut writer), [3]);
+        assert_eq!(Wal::open(disk, IDENTITY, OPTIONS).unwrap().1.last().index, LogIndex(3));
     }
 
     #[test]

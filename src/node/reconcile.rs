@@ -32,6 +32,8 @@ pub struct Target {
     pub votes: bool,
     /// Its node has come, and said so.
     pub came: bool,
+    /// It has not, and its time for that is over.
+    pub overdue: bool,
 }
 
 /// What the configuration is to be.
@@ -97,6 +99,7 @@ impl Membership {
             bound: member.key.is_some(),
             votes: member.votes,
             came: member.run().is_some(),
+            overdue: !member.votes && facts.charter.is_overdue(member.id()),
         };
         Self {
             targets: facts.members.iter().map(target).collect(),
@@ -241,8 +244,13 @@ mod tests {
     }
 
     fn voters(members: &[u64]) -> Membership {
-        let target =
-            |member: &u64| Target { member: MemberId(*member), bound: true, votes: true, came: true };
+        let target = |member: &u64| Target {
+            member: MemberId(*member),
+            bound: true,
+            votes: true,
+            came: true,
+            overdue: false,
+        };
         Membership { targets: members.iter().map(target).collect(), ..Membership::default() }
     }
 

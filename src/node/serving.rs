@@ -149,9 +149,23 @@ impl Core {
         if !self.consensus.is_suspect() {
             return;
         }
-        if self.consensus.status().role != Role::Leader {
+        if self.consensus.status().role == Role::Leader {
+            self.hand_on();
+        } else {
             self.consensus.request_state(self.now);
-        } else if !self.consensus.is_handing_over() {
+        }
+    }
+
+    /// Lets another voter lead, where this member does and one has caught up.
+    pub fn let_another_lead(&mut self, now: Instant) {
+        self.now = now;
+        if self.consensus.status().role == Role::Leader {
+            self.hand_on();
+        }
+    }
+
+    fn hand_on(&mut self) {
+        if !self.consensus.is_handing_over() {
             let (consensus, me) = (&self.consensus, self.consensus.member());
             let voters = consensus.conf_state().voters;
             let heirs = voters.into_iter().filter(|voter| *voter != me && consensus.has_caught_up(*voter));

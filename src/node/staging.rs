@@ -217,6 +217,8 @@ impl<D: Directory> Staging<D> {
             if !is_plausible(&meta, progress, self.member) {
                 return Ok(Reaction::default());
             }
+            // What is too new for this build is not to take the place of what it can read.
+            meta.commands.check()?;
             store.finish_stage(&meta)?;
             *mark = Some(mark_of(&meta));
         }

@@ -13,7 +13,7 @@ use quinn::{Connection, Incoming};
 use rustls_pki_types::CertificateDer;
 use smol::future::or;
 
-use super::endpoint::canonical;
+use super::endpoint::{self, canonical};
 use super::forming::{self, Answerer, Heard};
 use super::gate::{Admission, Shown};
 use super::greet::{self, Failure, refuse, unfinished, why};
@@ -28,7 +28,7 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Lets strangers in, one task each, for as long as the endpoint is open.
 pub(super) async fn run(shared: Arc<Shared>) {
-    while let Some(incoming) = shared.endpoint.accept().await {
+    while let Some(incoming) = endpoint::accept(&shared.endpoint, &shared.listen).await {
         let address = incoming.remote_address().ip();
         let is_proven = incoming.remote_address_validated();
         let admission = shared.gate().ask(shared.clock.now(), address, is_proven);

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
-    TransportConfig, VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    ServerConfig, TransportConfig, VarInt,
 };
 use ring::{digest, hmac};
 use smol::Executor;
@@ -23,7 +23,7 @@ use crate::formation::NodeKey;
 use crate::ids::PublicKey;
 use crate::limits::{PEER_PARCELS_MAX, PEER_STREAM_WINDOW};
 use crate::runtime::clock::entropy;
-use crate::runtime::listening;
+use crate::runtime::listening::UdpPort;
 
 /// A connection on which nothing was heard for this long is over. Who has nothing to say (two followers) is pinged well before.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,10 +43,10 @@ const CONNECTION_ID_BYTES: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen for members on UDP {address}: {error}")]
+    #[error("cannot listen for members on UDP {port}: {error}")]
     Listen {
         /// Which.
-        address: SocketAddr,
+        port: UdpPort,
         /// Why not.
         error: io::Error,
     },
@@ -92,7 +92,7 @@ pub(super) struct Opened {
 
 /// Binds the socket and accepts, once `executor` runs, whom `crypto` lets in.
 pub(super) fn open(
-    listen: SocketAddr,
+    listen: &UdpPort,
     key: &NodeKey,
     crypto: rustls::ServerConfig,
     executor: &Arc<Executor<'static>>,
@@ -106,14 +106,26 @@ pub(super) fn open(
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
     let mut config = EndpointConfig::new(Arc::new(reset_key(key)));
     config.cid_generator(|| Box::new(RandomIds));
-    let failed = |error| StartError::Listen { address: listen, error };
-    let socket = Arc::new(listening::udp(listen).map_err(failed)?);
+    let failed = |error| StartError::Listen { port: listen.clone(), error };
+    let socket = Arc::new(listen.listen().map_err(failed)?);
     let reactor = Reactor::new(Arc::clone(&socket)).map_err(failed)?;
     let host = Host::new(executor, Arc::clone(&reactor));
     let socket = Arc::new(Socket::new(socket, Arc::clone(&reactor)).map_err(failed)?);
     let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(host.clone()))
         .map_err(failed)?;
     Ok(Opened { endpoint, reactor, host })
+}
+
+/// The next stranger, at an address that is listened on; `None` once the endpoint is closed. Who answers a dial of this node's is heard wherever the
+/// kernel has sent it from.
+pub(super) async fn accept(endpoint: &Endpoint, listen: &UdpPort) -> Option<Incoming> {
+    loop {
+        let incoming = endpoint.accept().await?;
+        if listen.takes(incoming.local_ip()) {
+            return Some(incoming);
+        }
+        incoming.ignore();
+    }
 }
 
 /// How to dial the holder of `key`.

@@ -35,6 +35,7 @@ use crate::formation::{
 };
 use crate::ids::PublicKey;
 use crate::runtime::clock::Clock;
+use crate::runtime::listening::UdpPort;
 
 /// What the two ends derive from their connection, and nobody else can.
 const EXPORT_LABEL: &[u8] = b"EXPORTER-covey-forming-1";
@@ -135,7 +136,10 @@ enum Unheard {
     Unproven,
     #[error("this node is in no cluster that gives out join tokens")]
     NoTokens,
-    #[error("this cluster has given out no such join token, or it is used up, or its time is over")]
+    /// An approval does not stand in for it: by the token alone the node knows the cluster.
+    #[error(
+        "this cluster has given out no such join token, or it is used up, or its time is over: on one of its boxes type \"covey token create\""
+    )]
     Token,
     #[error("this node does not listen: {0}")]
     Key(#[from] KeyRefused),
@@ -323,6 +327,8 @@ struct Inner {
     answerer: Answerer,
     clock: Clock,
     host: Host,
+    /// Where strangers are heard.
+    listen: UdpPort,
     gate: Mutex<Gate>,
 }
 
@@ -336,7 +342,7 @@ impl Forming {
     /// Binds the port and starts the thread.
     pub fn start(
         key: &NodeKey,
-        listen: SocketAddr,
+        listen: &UdpPort,
         trust: Trust,
         answerer: Answerer,
         clock: Clock,
@@ -346,8 +352,9 @@ impl Forming {
         let server = credentials.server_of_strangers()?;
         let Opened { endpoint, reactor, host } = endpoint::open(listen, key, server, &executor)?;
         let own = PublicKey(*key.public());
-        let gate = Mutex::default();
-        let inner = Arc::new(Inner { endpoint, credentials, own, trust, answerer, clock, host, gate });
+        let (gate, listen) = (Mutex::default(), listen.clone());
+        let inner =
+            Arc::new(Inner { endpoint, credentials, own, trust, answerer, clock, host, listen, gate });
         let (stop, stopped) = smol::channel::bounded(1);
         let for_thread = Arc::clone(&inner);
         let work = move || {
@@ -453,7 +460,7 @@ async fn accept(inner: Arc<Inner>) {
     let gate = |inner: &Inner, ask: &dyn Fn(&mut Gate) -> Admission| {
         ask(&mut inner.gate.lock().unwrap_or_else(PoisonError::into_inner))
     };
-    while let Some(incoming) = inner.endpoint.accept().await {
+    while let Some(incoming) = endpoint::accept(&inner.endpoint, &inner.listen).await {
         let address = incoming.remote_address().ip();
         let (now, proven) = (inner.clock.now(), incoming.remote_address_validated());
         match gate(&inner, &|gate| gate.ask(now, address, proven)) {

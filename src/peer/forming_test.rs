@@ -4,7 +4,7 @@ use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 
 use super::*;
-use crate::command::MemberAttributes;
+use crate::command::{CommandVersion, MemberAttributes};
 use crate::formation::{ClusterRoot, Generation, Introduction, PLACE_BYTES_MAX, PLACES_MAX, Welcome};
 use crate::ids::{Incarnation, MemberId};
 use crate::limits::{ADMITTED_MEMBERS_MAX, NODE_NAME_BYTES_MAX};
@@ -50,8 +50,8 @@ impl Node {
             for_answers.lock().unwrap().push(key);
             Box::pin(async { answer() })
         });
-        let listen = "127.0.0.1:0".parse().unwrap();
-        Self { forming: Forming::start(key, listen, trust, answerer, Clock::start()).unwrap(), asked_by }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        Self { forming: Forming::start(key, &listen, trust, answerer, Clock::start()).unwrap(), asked_by }
     }
 
     fn ask(&self, other: &Self) -> Result<(PublicKey, Answer), AskError> {
@@ -259,7 +259,8 @@ fn who_has_not_proven_it_answers_nothing() {
 fn impostor(forge: fn(&[u8]) -> [u8; PROOF_BYTES]) -> (SocketAddr, JoinHandle<()>) {
     let (key, executor) = (new_key(), Arc::new(Executor::new()));
     let crypto = Credentials::new(&key).unwrap().server_of_strangers().unwrap();
-    let port = endpoint::open("127.0.0.1:0".parse().unwrap(), &key, crypto, &executor).unwrap();
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+    let port = endpoint::open(&listen, &key, crypto, &executor).unwrap();
     let Opened { endpoint, reactor, .. } = port;
     let address = endpoint.local_addr().unwrap();
     let work = move || {
@@ -290,11 +291,13 @@ fn a_welcome_fits_into_a_message_whatever_its_members_publish() {
             client_urls: urls(64, 128),
             incarnation: 1,
             boot_nonce: 7,
+            ..MemberAttributes::default()
         };
         Member { key: Some(PublicKey(key)), votes: n < 7, attributes }
     };
     let welcome = |members: &[Member]| {
-        let welcome = Welcome::of(ClusterRoot([5; 32]), Generation(1), MemberId(1), members);
+        let welcome =
+            Welcome::of(ClusterRoot([5; 32]), Generation(1), MemberId(1), members, CommandVersion::FIRST);
         let bytes = Answer::Welcome(Box::new(welcome)).encode();
         assert!(bytes.len() + HEAD_BYTES <= MESSAGE_BYTES_MAX, "{} bytes", bytes.len());
         let Ok(Answer::Welcome(welcome)) = Answer::decode(&bytes) else { panic!("it is understood") };

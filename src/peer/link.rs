@@ -26,6 +26,32 @@ use crate::time::Instant;
 /// How long a connection that was replaced may take to bring what it has.
 const LINGER: Duration = Duration::from_millis(500);
 const APPEND_PRIORITY: i32 = 1;
+/// After so many looks in a row that found packets sent and none received, the other end is silent. A process that was stopped for long has one such look, whatever waits for it.
+const UNANSWERED_LOOKS: u32 = 2;
+
+/// Whether the other end of a connection is still heard, by how many packets have come and gone.
+#[derive(Debug, Default)]
+struct Ear {
+    received: u64,
+    sent: u64,
+    unanswered: u32,
+}
+
+impl Ear {
+    fn is_silent(&self) -> bool {
+        self.unanswered >= UNANSWERED_LOOKS
+    }
+
+    /// So many have come and gone until now. Where nothing was sent, there was nothing to answer; who is silent stays so until something comes.
+    fn look(&mut self, received: u64, sent: u64) {
+        if received != self.received || (sent == self.sent && !self.is_silent()) {
+            self.unanswered = 0;
+        } else {
+            self.unanswered = self.unanswered.saturating_add(1);
+        }
+        (self.received, self.sent) = (received, sent);
+    }
+}
 
 /// A connection in use. Dropped, its tasks end; the connection itself has to be closed before.
 pub(super) struct Link {
@@ -35,6 +61,7 @@ pub(super) struct Link {
     pub(super) dialled: bool,
     pub(super) run: Run,
     pub(super) since: Instant,
+    ear: Ear,
     /// Writers that have not brought everything to the other end.
     writing: Arc<AtomicUsize>,
     tasks: Vec<Task<()>>,
@@ -51,8 +78,8 @@ impl Link {
         let ends = Ends { us: shared.own.member, them: greeted.hello.from };
         let run = greeted.hello.run;
         let writing = Arc::new(AtomicUsize::new(2));
-        let mut link =
-            Self { id, connection, dialled, run, since: shared.clock.now(), writing, tasks: Vec::new() };
+        let (since, ear) = (shared.clock.now(), Ear::default());
+        let mut link = Self { id, connection, dialled, run, since, ear, writing, tasks: Vec::new() };
         link.write_control(shared, outbox, greeted.send);
         link.read_control(shared, ends, greeted.recv);
         link.write_append(shared, outbox);
@@ -63,6 +90,19 @@ impl Link {
 
     pub(super) fn address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
+    }
+
+    /// Whether nothing comes any more, though there would be something to answer.
+    pub(super) fn is_silent(&self) -> bool {
+        self.ear.is_silent()
+    }
+
+    /// A look from time to time: whether it has become silent, or is no longer, by this one.
+    pub(super) fn look(&mut self) -> bool {
+        let before = self.is_silent();
+        let stats = self.connection.stats();
+        self.ear.look(stats.udp_rx.datagrams, stats.udp_tx.datagrams);
+        self.is_silent() != before
     }
 
     fn write_control(&mut self, shared: &Arc<Shared>, outbox: &Arc<Outbox>, mut stream: quinn::SendStream) {
@@ -195,5 +235,29 @@ async fn read_stream(
             }
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_answers_nothing_is_silent_and_who_is_asked_nothing_is_not() {
+        let mut ear = Ear::default();
+        let mut look = |received, sent| {
+            ear.look(received, sent);
+            ear.is_silent()
+        };
+        assert!(!look(5, 5));
+        assert!((0..10).all(|_| !look(5, 5)), "nothing to answer");
+        assert!(!look(5, 6), "the answer may be on its way");
+        assert!(!look(6, 7));
+        assert!(!look(6, 8));
+        assert!(!look(6, 8));
+        assert!(!look(6, 9), "in a row");
+        assert!(look(6, 10));
+        assert!(look(6, 10), "still");
+        assert!(!look(7, 10), "heard again");
     }
 }

@@ -4,6 +4,7 @@
 //! is a task that reports back. Driven by its queue, on the transport's thread.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, VarInt};
 use smol::Task;
-use smol::channel::Receiver;
+use smol::channel::{Receiver, RecvError};
+use smol::future::or;
 
 use super::Peer;
 use super::backoff::Backoff;
@@ -34,6 +36,9 @@ const CROSSING: Duration = Duration::from_secs(2);
 /// A connection that held this long was no failure.
 const STABLE: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether members are still heard: QUIC itself takes [`IDLE_TIMEOUT`](super::endpoint) to give one up.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How many of the addresses that a member has said, and of those that were heard, are dialled: as many as one box is believed to have.
 const DIALLED_OF_A_KIND_MAX: usize = 16;
 
@@ -53,6 +58,8 @@ pub(super) enum Input {
     RetiredWithLoss { link: LinkId },
     /// Something for this member was dropped on its way in.
     Lost(MemberId),
+    /// It is time to look whether members are still heard.
+    Look,
     /// The end.
     Stop,
 }
@@ -88,10 +95,11 @@ struct Dial {
 }
 
 impl Member {
-    /// There is no connection, or ours leads to where the member does not live any more.
+    /// There is no connection, or nothing comes by it any more, or ours leads to where the member does not live any more.
     fn wants_dial(&self) -> bool {
+        let leads_elsewhere = |link: &Link| link.dialled && !self.lives_at(link.address());
         self.peer.has_address()
-            && self.link.as_ref().is_none_or(|link| link.dialled && !self.lives_at(link.address()))
+            && self.link.as_ref().is_none_or(|link| link.is_silent() || leads_elsewhere(link))
     }
 
     fn lives_at(&self, address: SocketAddr) -> bool {
@@ -100,8 +108,9 @@ impl Member {
 
     /// Where it is dialled. Whatever is heard, what it has said itself comes first, and enough of both comes.
     fn places(&self) -> Vec<SocketAddr> {
-        // Where a connection leads that is there, it need not be dialled, unless it lives there.
-        let met = self.met.filter(|met| self.link.is_none() || self.lives_at(*met));
+        // Where a connection leads that works, it need not be dialled, unless it lives there.
+        let works = self.link.as_ref().is_some_and(|link| !link.is_silent());
+        let met = self.met.filter(|met| !works || self.lives_at(*met));
         let mut places: Vec<SocketAddr> = met.into_iter().collect();
         for kind in [&self.peer.addresses, &self.peer.heard] {
             let most = places.len() + DIALLED_OF_A_KIND_MAX;
@@ -129,14 +138,17 @@ pub(super) struct Manager {
     members: BTreeMap<MemberId, Member>,
     last_link: LinkId,
     last_attempt: u64,
+    look_at: Instant,
     refusals: Muffle<(Option<MemberId>, IpAddr, RefusedBy, RefusalKind)>,
     unreached: Muffle<MemberId>,
 }
 
 impl Manager {
     pub(super) fn new(shared: Arc<Shared>, prng: Prng) -> Self {
+        let look_at = shared.clock.now() + LOOK;
         Self {
             shared,
+            look_at,
             prng,
             members: BTreeMap::new(),
             last_link: 0,
@@ -148,7 +160,7 @@ impl Manager {
 
     /// Until it is told to stop.
     pub(super) async fn run(mut self, inputs: Receiver<Input>) {
-        while let Ok(input) = inputs.recv().await {
+        while let Ok(input) = or(self.until_look(), inputs.recv()).await {
             match input {
                 Input::Peers(peers) => self.replace_peers(peers),
                 Input::Established(new) => self.established(new),
@@ -159,8 +171,49 @@ impl Manager {
                 Input::LinkDown { member, link, error } => self.link_down(member, link, &error),
                 Input::RetiredWithLoss { link } => self.retired_with_loss(link),
                 Input::Lost(member) => self.tell(Event::Unreachable(member)),
+                Input::Look => self.look(),
                 Input::Stop => return,
             }
+        }
+    }
+
+    /// Whatever comes meanwhile, the time of the next look stays. Without members there is nothing to look at.
+    async fn until_look(&self) -> Result<Input, RecvError> {
+        if self.members.is_empty() {
+            pending::<()>().await;
+        }
+        self.shared.host.sleep(self.look_at.since(self.shared.clock.now())).await;
+        Ok(Input::Look)
+    }
+
+    /// A member that is not heard any more is dialled wherever it may be by now, while the old connection has the rest of its time: that the other end
+    /// is stopped or the network is down looks the same from here.
+    fn look(&mut self) {
+        let now = self.shared.clock.now();
+        self.look_at = now + LOOK;
+        let mut fell_silent = Vec::new();
+        for (id, member) in &mut self.members {
+            let Some(link) = &mut member.link else { continue };
+            if !link.look() {
+                continue;
+            }
+            let silent = link.is_silent();
+            if let Some(connected) = self.shared.connections().get_mut(id) {
+                connected.silent = silent;
+            }
+            if silent {
+                if now.since(link.since) >= STABLE {
+                    member.backoff.reset();
+                }
+                tracing::info!(member = %id, address = %link.address(), "a member is silent");
+                fell_silent.push(*id);
+            } else {
+                member.drop_waiting_dial();
+            }
+        }
+        for id in fell_silent {
+            self.tell(Event::Unreachable(id));
+            self.dial_if_wanted(id, Duration::ZERO);
         }
     }
 
@@ -313,6 +366,8 @@ impl Manager {
             member.backoff.reset();
         }
         let pause = member.backoff.next(&mut self.prng);
+        // One that waits since it fell silent may wait for longer.
+        member.drop_waiting_dial();
         tracing::info!(member = %id, address = %old.address(), %error, "lost the connection with a member");
         if let Failure::Refused { by, refusal } = why(error) {
             self.refused(Some(id), old.address(), by, refusal);

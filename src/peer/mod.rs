@@ -64,6 +64,7 @@ use crate::formation::{Answer, Identity, Question};
 use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
+use crate::runtime::listening::UdpPort;
 use crate::telemetry::metrics::PeerTraffic;
 use crate::time::Instant;
 use endpoint::Opened;
@@ -83,8 +84,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub struct Options {
     /// Who this node is, in this run.
     pub identity: Identity,
-    /// Where members reach it: a UDP port for both directions. `[::]` is IPv4, too.
-    pub listen: SocketAddr,
+    /// Where members reach it: a UDP port for both directions.
+    pub listen: UdpPort,
     /// Jitter; nothing secret is made of it.
     pub prng: Prng,
     /// The process's clock.
@@ -143,7 +144,7 @@ impl Transport {
         let pins = Arc::new(Pins::default());
         let credentials = Credentials::new(&identity.key)?;
         let Opened { endpoint, reactor, host } =
-            endpoint::open(listen, &identity.key, credentials.server(&pins, forming.is_some())?, &executor)?;
+            endpoint::open(&listen, &identity.key, credentials.server(&pins, forming.is_some())?, &executor)?;
         let own_key = PublicKey(*identity.key.public());
         let (inputs, inbox) = smol::channel::unbounded();
         let shared = Arc::new(Shared::new(Parts {
@@ -156,6 +157,7 @@ impl Transport {
             events,
             inputs,
             own_key,
+            listen,
             forming,
         }));
         let for_thread = Arc::clone(&shared);
@@ -238,9 +240,10 @@ impl Transport {
         forming::ask(&forming::Asker { endpoint, credentials, own: *own_key, trust }, address, question).await
     }
 
-    /// Which members are connected, and since when.
+    /// Which members are connected, and since when. One that is silent is left out.
     pub fn connected(&self) -> BTreeMap<MemberId, Instant> {
-        self.shared.connections().iter().map(|(id, with)| (*id, with.since)).collect()
+        let connections = self.shared.connections();
+        connections.iter().filter(|(_, with)| !with.silent).map(|(id, with)| (*id, with.since)).collect()
     }
 
     /// What was counted about each member until now. Each call takes one sample of every round trip, as QUIC knows it at the moment: a timer for that would
@@ -250,7 +253,7 @@ impl Transport {
         let outboxes = self.shared.outboxes();
         let one = |(member, outbox): (&MemberId, &Arc<Outbox>)| {
             let connected = connections.get_mut(member);
-            let is_connected = connected.is_some();
+            let is_connected = connected.as_ref().is_some_and(|connected| !connected.silent);
             if let Some(connected) = connected {
                 connected.count(&outbox.metrics);
                 outbox.metrics.round_trip.observe(connected.connection.rtt());

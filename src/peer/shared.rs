@@ -19,6 +19,7 @@ use super::trust::{Credentials, Pins};
 use crate::formation::Identity;
 use crate::ids::{MemberId, PublicKey};
 use crate::runtime::clock::Clock;
+use crate::runtime::listening::UdpPort;
 use crate::telemetry::metrics::PeerMetrics;
 use crate::time::Instant;
 
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     pub(super) inputs: Sender<Input>,
     /// The node's own key.
     pub(super) own_key: PublicKey,
+    /// Where strangers are heard.
+    pub(super) listen: UdpPort,
     /// See [`Options`](super::Options).
     pub(super) forming: Option<(Trust, Answerer)>,
     pub(super) counters: Counters,
@@ -46,6 +49,8 @@ pub(super) struct Shared {
 pub(super) struct Connected {
     pub(super) connection: Connection,
     pub(super) since: Instant,
+    /// The other end is not heard any more.
+    pub(super) silent: bool,
     /// Bytes sent and received that are counted already.
     counted: (u64, u64),
 }
@@ -53,7 +58,7 @@ pub(super) struct Connected {
 impl Connected {
     /// One that nothing is counted of yet.
     pub(super) fn new(connection: Connection, since: Instant) -> Self {
-        Self { connection, since, counted: (0, 0) }
+        Self { connection, since, silent: false, counted: (0, 0) }
     }
 
     /// Counts what it has carried since the last time.
@@ -84,12 +89,14 @@ pub(super) struct Parts {
     pub(super) events: Events,
     pub(super) inputs: Sender<Input>,
     pub(super) own_key: PublicKey,
+    pub(super) listen: UdpPort,
     pub(super) forming: Option<(Trust, Answerer)>,
 }
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { own, clock, pins, credentials, endpoint, host, events, inputs, own_key, forming } = parts;
+        let Parts { own, clock, pins, credentials, endpoint, host, events, inputs, own_key, listen, forming } =
+            parts;
         Self {
             own,
             clock,
@@ -100,6 +107,7 @@ impl Shared {
             events,
             inputs,
             own_key,
+            listen,
             forming,
             counters: Counters::default(),
             gate: Mutex::default(),

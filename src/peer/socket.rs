@@ -80,7 +80,8 @@ impl Socket {
     pub(super) fn new(io: Arc<UdpSocket>, reactor: Arc<Reactor>) -> io::Result<Self> {
         // This makes it non-blocking, too.
         let state = UdpSocketState::new((&*io).into())?;
-        Ok(Self { io, state, reactor, drained: AtomicBool::new(false), blocked: AtomicBool::new(false) })
+        let (drained, blocked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { io, state, reactor, drained, blocked })
     }
 }
 
@@ -147,5 +148,19 @@ impl UdpPoller for Room {
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transfer of states would cost a system call for each packet otherwise.
+    #[test]
+    fn one_call_takes_many_packets() {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let reactor = Reactor::new(Arc::clone(&socket)).unwrap();
+        let socket = Socket::new(socket, reactor).unwrap();
+        assert!(socket.max_transmit_segments() > 1 && socket.max_receive_segments() > 1);
     }
 }

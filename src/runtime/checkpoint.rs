@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use super::Drained;
 use super::hold::{Grant, Holds};
+use super::space::Change;
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
 use crate::disk::Directory;
 use crate::ids::MemberId;
+use crate::limits::FOLD_ROOM_BYTES;
 use crate::node::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, TransferMessage};
 use crate::wal::Position;
 
@@ -25,7 +27,14 @@ pub(super) enum CheckpointInput {
     },
     /// Stop removing until the reader is done.
     Hold(Grant),
+    /// Look how much room the disk has.
+    Look,
+    /// The log of this member waits for room.
+    LogWaits,
 }
+
+/// How often is looked whether a disk without room has some again.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
 
 /// The thread's work.
 pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Context) -> Result<(), Fault> {
@@ -33,6 +42,7 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
     let mut jobs = Vec::new();
     let mut holds = Holds::new(clock);
     let mut patience = Duration::ZERO;
+    let mut room = Room { asked: true, hands_on: false };
     loop {
         // One piece of work at a time, and what has come meanwhile in between: a fold does not wait for more than a slice.
         if context.queues.checkpoint.drain(&mut jobs, Some(patience)) == Drained::Closed {
@@ -46,8 +56,12 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
                     drop(hold);
                 }
                 CheckpointInput::Hold(grant) => holds.ask(grant, &context.queues),
+                CheckpointInput::Look => room.asked = true,
+                CheckpointInput::LogWaits => (room.asked, room.hands_on) = (true, true),
             }
         }
+        let full = room.look(&checkpointer, context);
+        checkpointer.hold_writes(full);
         let target = checkpointer.store().meta().compacted;
         let held = checkpointer.wants_to_remove()
             && (context.shared.watches.needs(target) || !holds.allow_removal());
@@ -66,12 +80,54 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
             None if held => clock.until(checkpointer.poll_timeout()).min(Holds::LOOK),
             None => clock.until(checkpointer.poll_timeout()),
         };
+        if full || context.shared.space.is_short() {
+            patience = patience.min(ROOM_LOOK);
+        }
         while let Some(output) = checkpointer.poll_output() {
             carry_out(output, context);
         }
         if !checkpointer.wants_to_remove() {
             holds.removal_finished(&context.queues);
         }
+    }
+}
+
+/// What is done about the room on the disk.
+struct Room {
+    /// Somebody wants to know.
+    asked: bool,
+    /// This member has led when room became short, and does still.
+    hands_on: bool,
+}
+
+impl Room {
+    /// Looks, if asked to or where it matters; whether there is too little for the store to write anything.
+    fn look<D: Directory>(&mut self, checkpointer: &Checkpointer<D>, context: &Context) -> bool {
+        let space = &context.shared.space;
+        let data_bytes = checkpointer.store().bytes_in_use();
+        let wants_to_write = checkpointer.wants_to_write();
+        if std::mem::take(&mut self.asked) || wants_to_write || space.is_short() {
+            match space.look(data_bytes) {
+                Some(Change::Short { room }) => {
+                    tracing::warn!(
+                        room,
+                        "the disk is nearly full: puts are refused until there is room again"
+                    );
+                    self.hands_on = true;
+                }
+                Some(Change::Enough { room }) => {
+                    tracing::info!(room, "the disk has room again");
+                    self.hands_on = false;
+                }
+                None => {}
+            }
+        }
+        // Once the log of a leader stops, everybody's writes wait, and the others may have room. Who is elected all the same keeps it: the others have none either.
+        self.hands_on &= context.shared.leads();
+        if self.hands_on {
+            drop(context.shared.core.send(CoreInput::LetAnotherLead));
+        }
+        wants_to_write && !space.has_room(FOLD_ROOM_BYTES, data_bytes)
     }
 }
 

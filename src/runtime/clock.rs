@@ -1,6 +1,6 @@
 //! The monotonic clock and the operating system's randomness, for everything but the time in log lines (`telemetry`).
 //!
-//! Owns: the monotonic origin of this process, and how long the machine has slept since. Must never: read the wall clock, by which nothing is decided.
+//! Owns: the monotonic origin of this process, and how long the machine has slept since. Must never: let the wall clock decide anything but whether a JSON Web Token has ended.
 //! Driven by every thread that calls into the core.
 
 use std::io;
@@ -79,6 +79,13 @@ impl BootClock {
 
 fn uptime() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
+
+/// Seconds since 1970 by the machine's clock, which may be wrong. Nothing but a JSON Web Token goes by it.
+#[expect(clippy::disallowed_methods, reason = "the wall clock is read here")]
+pub fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Fills `buffer` with bytes that nobody can guess.

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_channel::oneshot;
@@ -58,8 +57,7 @@ impl Handle {
     }
 
     async fn ask_digest(&self, of: MemberId, index: LogIndex) -> Result<Option<Digest>, ServeError> {
-        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
-        let answer = self.0.peers.ask(self.0.clock.now(), of, number, DigestAt::question(index)).await?;
+        let answer = self.ask(of, DigestAt::question(index)).await?;
         let DigestAt(digest) = DigestAt::decode(answer).map_err(|error| {
             tracing::warn!(%of, %error, "a member's answer is not understood");
             ServeError::TimedOut

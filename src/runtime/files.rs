@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FlockOperation, fadvise, flock, fstatfs};
 
+use super::written::{Purpose, Tag, Written};
 use crate::disk::{Directory, File};
 
 /// Filesystems that never write in place, by the magic of `statfs(2)`: btrfs, bcachefs, f2fs, ubifs, zfs.
@@ -24,6 +25,9 @@ pub const OWNER_ONLY: u32 = 0o700;
 pub struct RealDirectory {
     path: PathBuf,
     handle: Arc<fs::File>,
+    /// Its name where it is below another one.
+    name: Option<String>,
+    written: Arc<Written>,
 }
 
 /// Why a directory cannot be used.
@@ -53,7 +57,21 @@ impl RealDirectory {
     /// Opens an existing directory.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let handle = open_directory(path)?;
-        Ok(Self { path: path.to_owned(), handle: Arc::new(handle) })
+        Ok(Self { path: path.to_owned(), handle: Arc::new(handle), name: None, written: Arc::default() })
+    }
+
+    /// What is written to it, and to all below it.
+    pub fn written(&self) -> Arc<Written> {
+        Arc::clone(&self.written)
+    }
+
+    fn purpose_of(&self, name: &str) -> Purpose {
+        Purpose::of(self.name.as_deref(), name)
+    }
+
+    fn file(&self, name: &str, file: fs::File) -> io::Result<RealFile> {
+        let tag = self.written.open(self.path_of(name)?, self.purpose_of(name));
+        Ok(RealFile { file, written: self.written(), tag })
     }
 
     /// Locks the directory for this process (`flock(2)`: it survives no crash and needs no file).
@@ -110,17 +128,20 @@ impl Directory for RealDirectory {
     fn create(&self, name: &str) -> io::Result<RealFile> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        options.open(self.path_of(name)?).map(RealFile)
+        self.file(name, options.open(self.path_of(name)?)?)
     }
 
     fn open(&self, name: &str) -> io::Result<RealFile> {
         let file = fs::OpenOptions::new().read(true).write(true).open(self.path_of(name)?)?;
         read_from_disk(&file)?;
-        Ok(RealFile(file))
+        self.file(name, file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path_of(from)?, self.path_of(to)?)
+        let (old, new) = (self.path_of(from)?, self.path_of(to)?);
+        fs::rename(&old, &new)?;
+        self.written.rename(&old, new, self.purpose_of(to));
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -135,7 +156,7 @@ impl Directory for RealDirectory {
         }
         let handle = fs::File::open(&path)?;
         if handle.metadata()?.is_dir() {
-            Ok(Self { path, handle: Arc::new(handle) })
+            Ok(Self { path, handle: Arc::new(handle), name: Some(name.to_owned()), written: self.written() })
         } else {
             Err(io::Error::from(io::ErrorKind::NotADirectory))
         }
@@ -156,27 +177,33 @@ impl Directory for RealDirectory {
 
 /// An open file of a [`RealDirectory`].
 #[derive(Debug)]
-pub struct RealFile(fs::File);
+pub struct RealFile {
+    file: fs::File,
+    written: Arc<Written>,
+    tag: Arc<Tag>,
+}
 
 impl File for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)?;
+        self.written.count(&self.tag, offset, bytes.len() as u64);
+        Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 

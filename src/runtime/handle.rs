@@ -10,16 +10,18 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::arrivals::Arrivals;
+use super::checkpoint::CheckpointInput;
 use super::clock::Clock;
 use super::peers::Peers;
-use super::threads::{CoreInput, Queues};
+use super::space::Space;
+use super::threads::{ApplierInput, CoreInput, Queues};
 use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{
-    Alarm, AlarmAction, AlarmKind, Applied, Caller, CharterCommand, Command, Envelope, MemberAttributes,
-    MemberCommand, codec,
+    Alarm, AlarmAction, AlarmKind, Applied, Caller, CharterCommand, Command, CommandVersion, Envelope,
+    MemberAttributes, MemberCommand, Rejection, codec,
 };
-use crate::consensus::CoreStatus;
+use crate::consensus::{CoreStatus, Role};
 use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Run, Term};
 use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT};
 use crate::mvcc::{Facts, View, ViewCell, cost_of};
@@ -45,7 +47,7 @@ pub enum ServeError {
     /// The encoded request is larger than the setting allows.
     #[error("request is too large")]
     RequestTooLarge,
-    /// The quota has no room for the request.
+    /// The quota, or this leader's disk, has no room for the request.
     #[error("database space exceeded")]
     NoSpace,
     /// This member knows no leader.
@@ -98,12 +100,15 @@ impl NodeStatus {
     }
 }
 
+/// A quota that nothing reaches.
+const NO_QUOTA: u64 = u64::MAX;
+
 /// What admission goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionOptions {
     /// The largest encoded request in bytes.
     pub request_bytes: usize,
-    /// The quota in bytes; `None` when there is no limit.
+    /// The quota in bytes at first; `None` when there is no limit.
     pub quota: Option<u64>,
     /// Until when a cluster that formed by itself, and consists of this member alone, holds what users ask for first.
     pub hold_until: Option<Instant>,
@@ -128,6 +133,8 @@ pub struct Handle(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) ids: NodeIds,
     pub(super) admission: AdmissionOptions,
+    /// That of now, in bytes; as many as there can be where there is no limit.
+    quota: AtomicU64,
     pub(super) clock: Clock,
     pub(super) core: Mailbox<CoreInput>,
     pub(super) queues: Arc<Queues>,
@@ -159,11 +166,12 @@ pub(super) struct Shared {
     /// Counts the times that there was no leader for too long.
     pub(super) leader_losses: Milestone,
     pub(super) file_bytes: AtomicU64,
+    pub(super) space: Arc<Space>,
     pub(super) status: Mutex<CoreStatus>,
     /// See [`CoreStatus::sole_voter`]; apart, since every read looks at it.
     pub(super) sole_voter: AtomicBool,
-    /// What this member has said of itself has come back through the log.
-    pub(super) caught_up: AtomicBool,
+    /// See [`Handle::published_at`]; 0 before that.
+    pub(super) published_at: AtomicU64,
     pub(super) pool: Pool,
     pub(super) watches: Watches,
     pub(super) peers: Peers,
@@ -215,30 +223,48 @@ impl Handle {
     pub async fn propose_for(&self, caller: Option<Caller>, command: Command) -> Result<Applied, ServeError> {
         self.formed().await?;
         let cost = cost_of(&command);
-        if cost > 0 && !self.has_room_for(cost) {
-            self.raise_no_space().await;
-            return Err(ServeError::NoSpace);
+        if cost > 0 {
+            self.check_disk()?;
+            if !self.has_room_for(cost) {
+                self.raise_no_space().await;
+                return Err(ServeError::NoSpace);
+            }
         }
         self.submit(caller, command, self.0.admission.request_bytes).await
     }
 
     /// As [`Handle::propose`] for somebody who does not wait for an answer and would not mind if it never happened.
-    pub fn propose_unheard(&self, command: Command) {
-        let (id, bytes) = self.0.encode(None, command);
-        drop(self.0.core.send(CoreInput::Propose { id, bytes }));
+    pub fn propose_unheard(&self, caller: Option<Caller>, command: Command) {
+        if self.refused(&command).is_none() {
+            let (id, bytes) = self.0.encode(caller, command);
+            drop(self.0.core.send(CoreInput::Propose { id, bytes }));
+        }
     }
 
     /// Tells the cluster what this member is called and where it is found.
     pub async fn publish(&self, attributes: MemberAttributes) -> Result<Applied, ServeError> {
         let applied = self.submit(None, Command::Publish(attributes), usize::MAX).await?;
         // The answer comes from this member's own state, so that it has all that came before.
-        self.0.caught_up.store(true, Ordering::Release);
+        if self.published_at().is_none() {
+            self.0.published_at.store(self.view().applied().0, Ordering::Release);
+        }
         Ok(applied)
+    }
+
+    /// The entry by which this member knew that the cluster knows of its run; `None` before that. Whatever any member has done at an earlier one may have been before this run began, and what is
+    /// begun anywhere after it was not.
+    pub fn published_at(&self) -> Option<LogIndex> {
+        Some(LogIndex(self.0.published_at.load(Ordering::Acquire))).filter(|at| *at > LogIndex(0))
+    }
+
+    /// Waits until [`Handle::published_at`] says where, for as long as a request may take.
+    pub async fn until_published(&self) -> Result<(), ServeError> {
+        self.until_facts(|_| self.published_at().is_some()).await
     }
 
     /// Whether there is a state that may be shown. A node that joins has none before its cluster has sent it one, and one that is not to be trusted does not count.
     pub fn has_state(&self) -> bool {
-        self.0.caught_up.load(Ordering::Acquire) || {
+        self.published_at().is_some() || {
             let view = self.view();
             !view.is_suspect() && view.facts().conf_state.names(self.0.ids.member)
         }
@@ -278,7 +304,7 @@ impl Handle {
 
     /// Whether this member only listens, and has not had all of the state yet.
     pub fn is_catching_up(&self) -> bool {
-        if self.0.caught_up.load(Ordering::Acquire) {
+        if self.published_at().is_some() {
             return false;
         }
         let (view, NodeIds { member, boot_nonce, .. }) = (self.view(), self.0.ids);
@@ -301,7 +327,16 @@ impl Handle {
 
     /// Changes the members; nothing but the log stands in its way.
     pub async fn change_members(&self, command: MemberCommand) -> Result<Applied, ServeError> {
-        self.submit(None, Command::Member(command), usize::MAX).await
+        self.change_members_for(None, command).await
+    }
+
+    /// As [`Handle::change_members`], on behalf of somebody.
+    pub async fn change_members_for(
+        &self,
+        caller: Option<Caller>,
+        command: MemberCommand,
+    ) -> Result<Applied, ServeError> {
+        self.submit(caller, Command::Member(command), usize::MAX).await
     }
 
     /// Changes the charter; nothing but the log stands in its way, and what users have to wait for.
@@ -358,8 +393,34 @@ impl Handle {
         }
     }
 
+    /// Refuses what needs room on a disk that is nearly full, where this member leads: it could not let another one lead. No alarm is raised: the disk is this
+    /// member's business, the others may have room, and nobody has to lift anything once there is some.
+    fn check_disk(&self) -> Result<(), ServeError> {
+        let shared = &self.0;
+        if shared.space.wants_look(shared.clock.now()) {
+            drop(shared.queues.checkpoint.send(CheckpointInput::Look));
+        }
+        if shared.space.is_short() && shared.leads() { Err(ServeError::NoSpace) } else { Ok(()) }
+    }
+
+    /// Whether there is too little room on the disk for puts, as of the last look.
+    pub fn is_disk_short(&self) -> bool {
+        self.0.space.is_short()
+    }
+
+    /// Judges writes by this quota from now on.
+    pub fn set_quota(&self, quota: Option<u64>) {
+        self.0.quota.store(quota.unwrap_or(NO_QUOTA), Ordering::Relaxed);
+        drop(self.0.queues.applier.send(ApplierInput::Quota(quota)));
+    }
+
+    /// From now on so many members are to vote, where this one leads and the cluster decides that.
+    pub fn set_voters(&self, voters: usize) {
+        drop(self.0.core.send(CoreInput::Voters(voters)));
+    }
+
     fn has_room_for(&self, cost: u64) -> bool {
-        let Some(quota) = self.0.admission.quota else { return true };
+        let quota = self.0.quota.load(Ordering::Relaxed);
         let under_way = self.0.pending_bytes.load(Ordering::Relaxed) as u64;
         self.0.views.load().bytes_in_use() + under_way + cost < quota
     }
@@ -383,6 +444,9 @@ impl Handle {
     ) -> Result<Applied, ServeError> {
         let shared = &self.0;
         let is_users = command.is_users();
+        if let Some(refused) = self.refused(&command) {
+            return Ok(refused);
+        }
         let (id, bytes) = shared.encode(caller, command);
         if bytes.len() > bytes_max {
             return Err(ServeError::RequestTooLarge);
@@ -397,6 +461,18 @@ impl Handle {
             .ok_or(ServeError::TooManyRequests)?;
         shared.core.send(CoreInput::Propose { id, bytes }).map_err(|_| ServeError::Stopped)?;
         waiting.await.unwrap_or(Err(ServeError::Stopped))
+    }
+
+    /// What the log would come to for a command that not all members understand: one of them would stop at its entry. The state may be old, but what it allows stays allowed.
+    fn refused(&self, command: &Command) -> Option<Applied> {
+        // What was always there needs no look, and that is nearly all.
+        let version = command.version();
+        if version == CommandVersion::FIRST {
+            return None;
+        }
+        let view = self.view();
+        let refused = || Applied { revision: view.revision(), outcome: Err(Rejection::NotCapable) };
+        (version > view.facts().commands).then(refused)
     }
 
     /// Waits for a point at which [`Handle::view`] shows everything that was acknowledged anywhere before this call.
@@ -498,7 +574,7 @@ impl Handle {
             applied: shared.lock_confirmed().applied(),
             file_bytes: shared.file_bytes.load(Ordering::Relaxed),
             bytes_in_use: view.bytes_in_use(),
-            quota: shared.admission.quota,
+            quota: Some(shared.quota.load(Ordering::Relaxed)).filter(|quota| *quota != NO_QUOTA),
             digest: (view.applied(), view.digest()),
             is_learner: view.facts().conf_state.learners.contains(&shared.ids.member),
         }
@@ -518,6 +594,7 @@ impl Shared {
         clock: Clock,
         base: Arc<Base>,
         file_bytes: u64,
+        space: Arc<Space>,
     ) -> Result<Self, StoreError> {
         let others_vote = base.meta().conf_state.others_vote(ids.member);
         let compacted = Milestone::default();
@@ -525,6 +602,7 @@ impl Shared {
         Ok(Self {
             ids,
             admission,
+            quota: AtomicU64::new(admission.quota.unwrap_or(NO_QUOTA)),
             clock,
             core: Mailbox::default(),
             queues: Arc::default(),
@@ -545,9 +623,10 @@ impl Shared {
             leaders: Milestone::default(),
             leader_losses: Milestone::default(),
             file_bytes: AtomicU64::new(file_bytes),
+            space,
             status: Mutex::new(CoreStatus::default()),
             sole_voter: AtomicBool::new(false),
-            caught_up: AtomicBool::new(false),
+            published_at: AtomicU64::new(0),
             pool: Pool::new(POOL_THREADS),
             watches: Watches::default(),
             peers: Peers::default(),
@@ -560,6 +639,11 @@ impl Shared {
     /// Keeps what the core says of itself for whoever asks.
     pub(super) fn set_core_status(&self, status: CoreStatus) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Whether this member leads.
+    pub(super) fn leads(&self) -> bool {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).role == Role::Leader
     }
 
     fn lock_confirmed(&self) -> MutexGuard<'_, ConfirmedReads> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::handle::{Handle, ServeError};
 use super::threads::ApplierInput;
-use crate::command::{Applied, Command, LeaseCommand, Rejection};
+use crate::command::{Applied, Caller, Command, LeaseCommand, Rejection};
 use crate::ids::LeaseId;
 use crate::limits::{ELECTION_TIMEOUT, LEASE_TTL_MIN, READS_PENDING_MAX};
 use crate::node::{LeaseAnswer, LeaseRequest};
@@ -31,15 +31,21 @@ pub struct TimeToLive {
 impl Handle {
     /// Grants a lease of at least [`LEASE_TTL_MIN`] seconds; `ttl` must not be above [`LEASE_TTL_MAX`](crate::limits::LEASE_TTL_MAX). For
     /// [`LeaseId::NONE`] an id that is free is found. Answers the id with the result.
-    pub async fn grant_lease(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), ServeError> {
+    pub async fn grant_lease(
+        &self,
+        caller: Option<Caller>,
+        id: LeaseId,
+        ttl: i64,
+    ) -> Result<(LeaseId, Applied), ServeError> {
         let ttl = ttl.max(LEASE_TTL_MIN);
         if id != LeaseId::NONE {
             let command = Command::Lease(LeaseCommand::Grant { id, ttl });
-            return Ok((id, self.propose(command).await?));
+            return Ok((id, self.propose_for(caller, command).await?));
         }
         loop {
             let id = self.draw_lease_id();
-            let applied = self.propose(Command::Lease(LeaseCommand::Grant { id, ttl })).await?;
+            let command = Command::Lease(LeaseCommand::Grant { id, ttl });
+            let applied = self.propose_for(caller.clone(), command).await?;
             if applied.outcome != Err(Rejection::LeaseExists) {
                 return Ok((id, applied));
             }

@@ -3,8 +3,9 @@
 //! Owns: what `[::]` means: every address of this machine, of both families or of those that there are. Must never: depend on the system's defaults for
 //! that. Called by `app` and `peer`.
 
+use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -21,9 +22,71 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(bound(make, address, SocketType::STREAM)?))
 }
 
-/// Listens for packets.
-pub fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    Ok(UdpSocket::from(bound(make, address, SocketType::DGRAM)?))
+/// Where packets are taken: at one port of one address or of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpPort {
+    port: u16,
+    /// Not empty; none twice.
+    addresses: Vec<IpAddr>,
+}
+
+impl From<SocketAddr> for UdpPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { port: address.port(), addresses: vec![address.ip()] }
+    }
+}
+
+impl UdpPort {
+    /// Takes packets at all of these; `None` for none, and for several ports.
+    pub fn at(places: impl IntoIterator<Item = SocketAddr>) -> Option<Self> {
+        let mut places = places.into_iter();
+        let mut all = Self::from(places.next()?);
+        for place in places {
+            if place.port() != all.port {
+                return None;
+            }
+            if !all.addresses.contains(&place.ip()) {
+                all.addresses.push(place.ip());
+            }
+        }
+        Some(all)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Listens. Several addresses share a socket that gets the packets for all of this machine's: see [`Self::takes`].
+    pub fn listen(&self) -> io::Result<UdpSocket> {
+        let address = match self.addresses[..] {
+            [only] => only,
+            _ if self.addresses.iter().all(IpAddr::is_ipv4) => Ipv4Addr::UNSPECIFIED.into(),
+            _ => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Ok(UdpSocket::from(bound(make, SocketAddr::new(address, self.port), SocketType::DGRAM)?))
+    }
+
+    /// Whether a packet to this address of the machine is for the listener. One whose address is not known is only where there is no choice.
+    pub fn takes(&self, to: Option<IpAddr>) -> bool {
+        let to = to.map(|to| to.to_canonical());
+        self.addresses.len() == 1
+            || self.addresses.iter().any(|address| match address {
+                _ if to == Some(*address) => true,
+                IpAddr::V4(every) => every.is_unspecified() && to.is_some_and(|to| to.is_ipv4()),
+                IpAddr::V6(every) => every.is_unspecified(),
+            })
+    }
+}
+
+impl fmt::Display for UdpPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, address) in self.addresses.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", SocketAddr::new(*address, self.port))?;
+        }
+        Ok(())
+    }
 }
 
 fn make(address: SocketAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
@@ -86,13 +149,33 @@ mod tests {
             sender.send_to(b"x", ("127.0.0.1", port)).unwrap();
             let (_, from) = socket.recv_from(&mut [0; 9]).unwrap();
             assert_eq!(from.ip().to_canonical(), sender.local_addr().unwrap().ip());
-            assert!(udp(([127, 0, 0, 1], port).into()).is_err(), "the port is taken");
+            assert!(
+                UdpPort::from(SocketAddr::from(([127, 0, 0, 1], port))).listen().is_err(),
+                "the port is taken"
+            );
 
             let socket =
                 TcpListener::from(bound(make, EVERYWHERE.parse().unwrap(), SocketType::STREAM).unwrap());
             let port = socket.local_addr().unwrap().port();
             assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
         }
+    }
+
+    #[test]
+    fn several_addresses_have_one_port() {
+        let at = |places: &[&str]| UdpPort::at(places.iter().map(|place| place.parse().unwrap()));
+        let takes = |port: &UdpPort, to: &str| port.takes(Some(to.parse().unwrap()));
+        let two = at(&["127.0.0.1:7", "[::1]:7", "127.0.0.1:7"]).unwrap();
+        assert_eq!(two.to_string(), "127.0.0.1:7, [::1]:7");
+        assert!(takes(&two, "127.0.0.1") && takes(&two, "::1") && takes(&two, "::ffff:127.0.0.1"));
+        assert!(!takes(&two, "127.0.0.2") && !takes(&two, "::2") && !two.takes(None));
+        let mixed = at(&["0.0.0.0:7", "[::1]:7"]).unwrap();
+        assert!(takes(&mixed, "10.0.0.1") && takes(&mixed, "::1") && !takes(&mixed, "fe80::1"));
+        let all = at(&["[::]:7", "10.0.0.1:7"]).unwrap();
+        assert!(takes(&all, "10.0.0.2") && takes(&all, "fe80::1"));
+        assert!(at(&["127.0.0.1:7"]).unwrap().takes(None), "the kernel has seen to it");
+        assert_eq!(at(&["127.0.0.1:7", "127.0.0.1:8"]), None);
+        assert_eq!(at(&[]), None);
     }
 
     /// Whoever has named an address wants that one.

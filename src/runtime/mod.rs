@@ -18,10 +18,12 @@ mod mailbox;
 mod peers;
 mod pool;
 mod running;
+pub mod space;
 mod threads;
 mod waiters;
 mod wal_writer;
 mod watch;
+pub mod written;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
 pub use hold::{Hold, HoldError};

@@ -101,12 +101,19 @@ impl Peers {
         self.asked().retain(|_, asked| asked.since > limit);
     }
 
+    /// This member will not answer what it was asked.
+    pub(super) fn give_up(&self, whom: MemberId) {
+        self.asked().retain(|_, asked| asked.whom != whom);
+    }
+
+    /// `is_wanted` is asked only once the question would be given up together with its addressee.
     pub(super) async fn ask(
         &self,
         since: Instant,
         whom: MemberId,
         number: u64,
         question: Bytes,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<Bytes, ServeError> {
         let link = self.link().ok_or(ServeError::NoLeader)?;
         let (answer, waiting) = oneshot::channel();
@@ -118,7 +125,7 @@ impl Peers {
             }
             asked.insert(number, Asked { whom, since, answer });
         }
-        if !link.ask(whom, number, question) {
+        if !is_wanted() || !link.ask(whom, number, question) {
             return Err(ServeError::LeaderChanged);
         }
         // Dropped unanswered when the member cannot be reached any more.
@@ -144,8 +151,8 @@ impl Handle {
         drop(self.0.core.send(CoreInput::Messages { messages, hold }));
     }
 
-    /// Which other members this one reaches: those that it is connected with, and of them, where it leads, those that answer. The connection with one that
-    /// is silent is over only after many seconds.
+    /// Which other members this one reaches: those that it is connected with and hears, and of them, where it leads, those that answer. Whether it
+    /// hears one takes it seconds to know.
     pub async fn reach(&self) -> Result<Reach, ServeError> {
         let (answer, answered) = oneshot::channel();
         self.0.core.send(CoreInput::Answering(answer)).map_err(|_| ServeError::Stopped)?;
@@ -159,7 +166,7 @@ impl Handle {
 
     /// What was sent to this member lately may be lost, and what it was asked has no answer.
     pub fn peer_unreachable(&self, member: MemberId) {
-        self.0.peers.asked().retain(|_, asked| asked.whom != member);
+        self.0.peers.give_up(member);
         drop(self.0.core.send(CoreInput::Unreachable(member)));
     }
 
@@ -218,10 +225,29 @@ impl Handle {
         }
     }
 
+    /// Asks another member something.
+    pub(super) async fn ask(&self, whom: MemberId, question: Bytes) -> Result<Bytes, ServeError> {
+        self.ask_while(whom, question, || true).await
+    }
+
+    /// Asks the leader something, unless another one has taken its place.
+    async fn ask_leading(&self, leader: MemberId, question: Bytes) -> Result<Bytes, ServeError> {
+        self.ask_while(leader, question, || self.status().leader == Some(leader)).await
+    }
+
+    async fn ask_while(
+        &self,
+        whom: MemberId,
+        question: Bytes,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Bytes, ServeError> {
+        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
+        self.0.peers.ask(self.0.clock.now(), whom, number, question, is_wanted).await
+    }
+
     /// Asks the leader whether a member has caught up.
     pub(super) async fn ask_progress(&self, leader: MemberId, of: MemberId) -> Result<Progress, ServeError> {
-        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
-        let answer = self.0.peers.ask(self.0.clock.now(), leader, number, Progress::question(of)).await?;
+        let answer = self.ask_leading(leader, Progress::question(of)).await?;
         Progress::decode(answer).map_err(|error| {
             tracing::warn!(%leader, %error, "the leader's answer is not understood");
             ServeError::LeaderChanged
@@ -230,8 +256,7 @@ impl Handle {
 
     /// Asks another member who the members are.
     pub async fn ask_roster(&self, of: MemberId) -> Result<Roster, ServeError> {
-        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
-        let answer = self.0.peers.ask(self.0.clock.now(), of, number, Roster::question()).await?;
+        let answer = self.ask(of, Roster::question()).await?;
         Roster::decode(answer).map_err(|error| {
             tracing::warn!(%of, %error, "a member's answer is not understood");
             ServeError::NoLeader
@@ -244,8 +269,7 @@ impl Handle {
         request: LeaseRequest,
     ) -> Result<LeaseAnswer, ServeError> {
         let Some(question) = request.encode() else { return self.ask_own_lessor(request).await };
-        let number = self.0.sequence.fetch_add(1, Ordering::Relaxed);
-        let answer = self.0.peers.ask(self.0.clock.now(), leader, number, question).await?;
+        let answer = self.ask_leading(leader, question).await?;
         match LeaseAnswer::decode(answer) {
             Ok(answer) if answer.is_answer_to(request) => Ok(answer),
             _ => {

@@ -9,6 +9,7 @@ use smol::channel::{Receiver, RecvError};
 
 use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
+use super::space::Space;
 use super::threads::{self, Context, Fault};
 use super::{checkpoint, wal_writer, watch};
 use crate::disk::Directory;
@@ -34,6 +35,8 @@ pub struct Parts<D: Directory> {
     pub ids: NodeIds,
     /// What its admission goes by.
     pub admission: AdmissionOptions,
+    /// The room on the disk.
+    pub space: Arc<Space>,
     /// Who is told of changes.
     pub hub: Hub,
 }
@@ -55,10 +58,10 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, root, store, ids, admission, hub } = parts;
+        let Parts { core, applier, wal, root, store, ids, admission, space, hub } = parts;
         let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
-        let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes())?);
+        let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes(), space)?);
         // What of the log is known to count, before anybody asks.
         shared.set_core_status(core.status());
         let context = Context { shared: Arc::clone(&shared), queues: Arc::clone(&shared.queues), metrics };

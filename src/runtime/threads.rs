@@ -91,8 +91,12 @@ pub(super) enum CoreInput {
     Answering(oneshot::Sender<Option<BTreeSet<MemberId>>>),
     /// Whether others have another state, and nobody knows who is right.
     InDoubt(bool),
+    /// So many members are to vote, where the cluster decides that.
+    Voters(usize),
     /// Hand leadership to this member.
     HandOver(MemberId),
+    /// Hand leadership to whoever can take it, if this member has it.
+    LetAnotherLead,
     Persisted(PersistId),
     Applied {
         index: LogIndex,
@@ -124,6 +128,8 @@ pub(super) enum ApplierInput {
     FoldWish,
     /// The term in which this member leads now, if it does.
     Leads(Option<Term>),
+    /// The quota in bytes, if there is one.
+    Quota(Option<u64>),
     Lease {
         number: u64,
         request: LeaseRequest,
@@ -245,7 +251,9 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::InSync(member, answer) => drop(answer.send(core.is_in_sync(member))),
                 CoreInput::Answering(answer) => drop(answer.send(core.answering(now))),
                 CoreInput::InDoubt(in_doubt) => core.set_in_doubt(in_doubt),
+                CoreInput::Voters(voters) => core.set_voters(voters),
                 CoreInput::HandOver(member) => core.transfer_leader(now, member),
+                CoreInput::LetAnotherLead => core.let_another_lead(now),
                 CoreInput::Unreachable(member) => core.handle_unreachable(now, member),
                 CoreInput::Persisted(id) => core.handle_persisted(now, id),
                 CoreInput::Applied { index, bytes } => core.handle_applied(now, index, bytes),
@@ -258,21 +266,26 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 CoreInput::Hold(grant) => drop(context.queues.checkpoint.send(CheckpointInput::Hold(grant))),
                 CoreInput::Pulse(answer) => drop(context.queues.wal.send(WalInput::Pulse(answer))),
                 CoreInput::ConfChange(entry) => {
-                    let conf_state = core.apply_conf_change(now, &entry)?;
-                    let answer = ApplierInput::ConfState { index: entry.index, conf_state };
-                    drop(context.queues.applier.send(answer));
+                    if let Some(conf_state) = core.apply_conf_change(now, &entry)? {
+                        let answer = ApplierInput::ConfState { index: entry.index, conf_state };
+                        drop(context.queues.applier.send(answer));
+                    }
                 }
             }
         }
-        if core.poll_timeout().is_some_and(|at| at <= now) {
-            metrics.late_heartbeats.add(u64::from(core.is_heartbeat_late(now)));
-            core.handle_timeout(now);
-        }
+        pass_time(&mut core, now, metrics);
         if now.since(last_sweep) >= SWEEP_INTERVAL {
             last_sweep = now;
             sweep(context, now);
             leader_gap.note(now, standing.status.leader.is_some(), &shared.leader_losses);
         }
+    }
+}
+
+fn pass_time(core: &mut Core, now: Instant, metrics: &Metrics) {
+    if core.poll_timeout().is_some_and(|at| at <= now) {
+        metrics.late_heartbeats.add(u64::from(core.is_heartbeat_late(now)));
+        core.handle_timeout(now);
     }
 }
 
@@ -346,7 +359,12 @@ fn publish_status(context: &Context, standing: &mut Standing, new: CoreStatus) {
         shared.removal.reach(1);
     }
     if old.leader != new.leader {
-        metrics.leader_changes.add(1);
+        if let Some(lost) = old.leader {
+            // What only a leader answers, another one does now; what any member answers is asked again.
+            shared.peers.give_up(lost);
+        }
+        // As etcd counts them, whose alerts go by it: that there is none is no change, and that there is one again is.
+        metrics.leader_changes.add(u64::from(new.leader.is_some()));
         shared.leaders.reach(shared.leaders.value() + 1);
         tracing::info!(
             leader = new.leader.map(tracing::field::display),
@@ -442,6 +460,7 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
                 }
                 ApplierInput::FoldWish => applier.handle_fold_wish(now),
                 ApplierInput::Leads(leads_in) => applier.handle_leadership(now, leads_in),
+                ApplierInput::Quota(quota) => applier.set_quota(quota),
                 ApplierInput::Lease { number, request } => {
                     applier.handle_lease_request(now, number, request);
                 }
@@ -517,6 +536,7 @@ fn count(replies: &[(ProposalId, Applied)], metrics: &Metrics) {
                 | Outcome::Member(_)
                 | Outcome::Charter
                 | Outcome::Auth
+                | Outcome::Raise(_)
                 | Outcome::LeaseCheckpoint(_),
             )
             // It was applied all the same: that there is no such lease, say, is its result.

@@ -5,13 +5,13 @@ use redb::backends::InMemoryBackend;
 use super::super::clock::Clock;
 use super::super::handle::{AdmissionOptions, Handle, NodeIds};
 use super::*;
-use crate::command::{Admission, CharterCommand, Command, LeaseCommand, MemberCommand};
+use crate::command::{Admission, CharterCommand, Command, LeaseCommand, MemberAttributes, MemberCommand};
 use crate::formation::first_state_of;
 use crate::ids::{ClusterId, Incarnation, LeaseId, MemberId, PublicKey};
 use crate::limits::PROPOSALS_PENDING_MAX;
 use crate::machine::Machine;
 use crate::mvcc::Allowance;
-use crate::store::{Charter, Meta, Store, StoreOptions};
+use crate::store::{Charter, Member, Meta, Store, StoreOptions};
 
 /// A node of which a test plays the threads.
 fn context() -> Context {
@@ -20,17 +20,21 @@ fn context() -> Context {
 
 /// The same, the only member of a cluster with this charter, and the state that it shows.
 fn alone(charter: Charter, hold: Option<Duration>) -> (Context, Machine) {
-    let member = MemberId(1);
+    let (meta, _) = first_state_of(MemberId(1), PublicKey([1; 32]));
+    of(&Meta { charter: Arc::new(charter), ..meta }, hold)
+}
+
+/// Member 1 of a cluster with this state, in the run of nonce 1.
+fn of(meta: &Meta, hold: Option<Duration>) -> (Context, Machine) {
     let mut store = Store::open(InMemoryBackend::new(), StoreOptions::default()).unwrap();
-    let (meta, _) = first_state_of(member, PublicKey([1; 32]));
-    store.initialise(&Meta { charter: Arc::new(charter), ..meta }).unwrap();
-    let ids = NodeIds { cluster: ClusterId(1), member, boot_nonce: 1 };
+    store.initialise(meta).unwrap();
+    let ids = NodeIds { cluster: ClusterId(1), member: MemberId(1), boot_nonce: 1 };
     let clock = Clock::start();
     let hold_until = hold.map(|hold| clock.now() + hold);
     let admission = AdmissionOptions { request_bytes: 1024, quota: None, hold_until };
     let base = Arc::new(store.base().unwrap());
     let machine = Machine::new(Arc::clone(&base)).unwrap();
-    let shared = Arc::new(Shared::new(ids, admission, clock, base, 0).unwrap());
+    let shared = Arc::new(Shared::new(ids, admission, clock, base, 0, Arc::default()).unwrap());
     let metrics = Arc::new(Metrics::new([]));
     (Context { queues: Arc::clone(&shared.queues), shared, metrics }, machine)
 }
@@ -154,6 +158,7 @@ fn who_founded_alone_holds_what_users_ask_for_and_nothing_else() {
         peer_urls: Vec::new(),
         by: Admission::Window,
         run: Incarnation(1),
+        of: None,
     };
     let promote = MemberCommand::Promote { id: MemberId(1), strict: false };
     smol::block_on(async {
@@ -219,4 +224,23 @@ fn who_is_held_is_told_that_the_node_stops_and_only_so_many_are() {
         assert_eq!(put.await, Err(ServeError::Stopped));
     });
     assert_eq!(context.shared.held.load(Ordering::Relaxed), PROPOSALS_PENDING_MAX - 1);
+}
+
+#[test]
+fn a_member_that_only_listens_catches_up_until_its_state_has_its_word_of_this_run() {
+    let listener = |incarnation, boot_nonce| {
+        let (meta, _) = first_state_of(MemberId(2), PublicKey([2; 32]));
+        let attributes =
+            MemberAttributes { member: MemberId(1), incarnation, boot_nonce, ..Default::default() };
+        let own = Member { key: Some(PublicKey([1; 32])), votes: false, attributes };
+        let members = [vec![own], meta.members].concat();
+        Handle(of(&Meta { members, ..meta }, None).0.shared)
+    };
+    assert!(listener(0, 0).is_catching_up(), "it has never come");
+    assert!(listener(4, 7).is_catching_up(), "it had in an earlier run");
+    assert!(!listener(5, 1).is_catching_up());
+    assert!(!Handle(context().shared).is_catching_up(), "a voter");
+    let handle = listener(0, 0);
+    handle.0.published_at.store(1, Ordering::Release);
+    assert!(!handle.is_catching_up(), "once it has had all, whatever state comes after");
 }

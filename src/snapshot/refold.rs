@@ -69,6 +69,7 @@ impl Refold {
             alarms: image.alarms.clone(),
             over_quota: image.over_quota.clone(),
             auth: Arc::clone(&image.auth),
+            commands: image.commands,
             digest: image.digest,
             ..first.clone()
         };

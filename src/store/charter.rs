@@ -7,10 +7,12 @@
 //! charter  = automatic:u8  committed:u8  elapsed  opened  closes  grows:u8  tokens:list  approved:list of 32 bytes
 //!            authority:there:u8 [certificate:bytes  key:bytes]  edition  bridges:list  exposed:there:u8 [at]  clients:list
 //!            dissolved:u8 (0 not, 1 by itself, 2 on an operator's order) [winner:u64 LE  at]  buried:list of 120 bytes, see `Tombstone`
+//!            awaited:list  forgot
 //!            numbers are varints
 //! token    = id:8 bytes  key:32 bytes  expires  used_by:there:u8 [32 bytes]
 //! bridge   = certificate:bytes  ends
 //! client   = key:32 bytes  name:text  issued  edition
+//! awaited  = member:u64 LE  ends  of:there:u8 [u64 LE]
 //! ```
 
 use bytes::Bytes;
@@ -19,7 +21,7 @@ use super::encoding::{Reader, put_bytes};
 use super::facts::{flag, put_key, put_list, read_key};
 use crate::command::varint::put_varint;
 use crate::command::{Authority, ClientKey, TokenId, TokenKey, Tombstone};
-use crate::ids::{ClusterId, LogIndex, PublicKey};
+use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::limits::{
     AUTHORITY_BRIDGES_MAX, ELAPSED_INTERVAL_SECONDS, FOUNDING_WINDOW_SECONDS, OVERLAP_INTERVAL_SECONDS,
 };
@@ -40,7 +42,7 @@ pub struct Charter {
     pub elapsed: u64,
     /// When whoever is on the LAN may come in.
     pub window: Window,
-    /// What lets single nodes in, oldest first; unused ones whose time is over are gone.
+    /// What lets single nodes in, oldest first. Those whose time is over are gone, but for what the node needs that has used it, and has not come yet.
     pub tokens: Vec<Token>,
     /// The fingerprints that an operator lets in.
     pub approved: Vec<[u8; 32]>,
@@ -58,6 +60,21 @@ pub struct Charter {
     pub dissolved: Option<Dissolution>,
     /// What became of other clusters whose members are in this one, oldest first: for those of them that were away.
     pub buried: Vec<Tombstone>,
+    /// The members that were let in by nobody's word and have not come yet, in the order in which they were: whoever never does is forgotten.
+    pub awaited: Vec<Awaited>,
+    /// The entry that has forgotten one last; 0: none.
+    pub forgot: LogIndex,
+}
+
+/// A member that was let in, and that has not come yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// Which.
+    pub member: MemberId,
+    /// It may be forgotten from then on.
+    pub ends: u64,
+    /// The cluster that it is to leave for this one. Once that has, it comes whenever it can.
+    pub of: Option<ClusterId>,
 }
 
 /// A time in which nodes are let in that prove nothing.
@@ -134,6 +151,8 @@ impl Default for Charter {
             clients: Vec::new(),
             dissolved: None,
             buried: Vec::new(),
+            awaited: Vec::new(),
+            forgot: LogIndex(0),
         }
     }
 }
@@ -153,6 +172,11 @@ impl Charter {
     /// A token that is good, or was used.
     pub fn token(&self, id: TokenId) -> Option<&Token> {
         self.tokens.iter().find(|token| token.id == id)
+    }
+
+    /// Whether a member that has not come has had its time.
+    pub fn is_overdue(&self, member: MemberId) -> bool {
+        self.awaited.iter().any(|awaited| awaited.member == member && awaited.ends <= self.elapsed)
     }
 
     /// A client that is accepted.
@@ -184,7 +208,9 @@ impl Charter {
     pub fn next_deadline(&self) -> Option<u64> {
         let counts = self.dissolved.is_none();
         let bridges = self.bridges.iter().map(|bridge| bridge.ends);
-        self.admission_ends().chain(bridges).filter(|_| counts).min()
+        // Who is overdue has a connection, perhaps, and stays so until it comes or goes.
+        let waits = self.awaited.iter().map(|awaited| awaited.ends).filter(|ends| *ends > self.elapsed);
+        self.admission_ends().chain(bridges).chain(waits).filter(|_| counts).min()
     }
 
     /// How often the running time is noted until then.
@@ -220,6 +246,8 @@ pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
         clients,
         dissolved,
         buried,
+        awaited,
+        forgot,
     } = charter;
     out.extend_from_slice(&[u8::from(*automatic), u8::from(*committed)]);
     for time in [elapsed, opened, closes] {
@@ -263,6 +291,13 @@ pub fn put_charter(out: &mut Vec<u8>, charter: &Charter) {
         put_varint(out, at.0);
     }
     put_list(out, buried, |out, tombstone| out.extend_from_slice(&tombstone.to_bytes()));
+    put_list(out, awaited, |out, awaited| {
+        out.extend_from_slice(&awaited.member.0.to_le_bytes());
+        put_varint(out, awaited.ends);
+        out.push(u8::from(awaited.of.is_some()));
+        out.extend(awaited.of.iter().flat_map(|of| of.0.to_le_bytes()));
+    });
+    put_varint(out, forgot.0);
 }
 
 /// Reads them back.
@@ -286,6 +321,8 @@ pub(super) fn charter(reader: &mut Reader<'_>) -> Option<Charter> {
             _ => return None,
         },
         buried: reader.list(|reader| Some(Tombstone::from_bytes(&reader.array()?)))?,
+        awaited: reader.list(awaited)?,
+        forgot: LogIndex(reader.varint()?),
     })
 }
 
@@ -308,6 +345,12 @@ fn bridge(reader: &mut Reader<'_>) -> Option<Bridge> {
 fn client(reader: &mut Reader<'_>) -> Option<Client> {
     let (key, name) = (ClientKey(reader.array()?), reader.text()?);
     Some(Client { key, name, issued: reader.varint()?, edition: reader.varint()? })
+}
+
+fn awaited(reader: &mut Reader<'_>) -> Option<Awaited> {
+    let (member, ends) = (MemberId(u64::from_le_bytes(reader.array()?)), reader.varint()?);
+    let of = if flag(reader.u8()?)? { Some(ClusterId(u64::from_le_bytes(reader.array()?))) } else { None };
+    Some(Awaited { member, ends, of })
 }
 
 fn dissolution(reader: &mut Reader<'_>, ordered: bool) -> Option<Dissolution> {
@@ -344,6 +387,11 @@ pub(crate) fn test_charter() -> Charter {
             signer: PublicKey([10; 32]),
             signature: [11; 64],
         }],
+        awaited: vec![
+            Awaited { member: MemberId(12), ends: 3600, of: None },
+            Awaited { member: MemberId(13), ends: 300, of: Some(ClusterId(14)) },
+        ],
+        forgot: LogIndex(600),
     }
 }
 
@@ -404,6 +452,9 @@ mod tests {
             &[1, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
             &[10; 32],
             &[11; 64],
+            &[2, 12, 0, 0, 0, 0, 0, 0, 0, 0x90, 0x1c, 0],
+            &[13, 0, 0, 0, 0, 0, 0, 0, 0xac, 2, 1, 14, 0, 0, 0, 0, 0, 0, 0],
+            &[0xd8, 4],
         ];
         assert_eq!(bytes, expected.concat());
     }
@@ -427,6 +478,13 @@ mod tests {
         assert_eq!(test_charter().next_deadline(), None, "where the cluster has dissolved nobody comes in");
         let sealed = Charter { elapsed: 1 << 40, dissolved: None, ..test_charter() };
         assert_eq!(sealed.next_deadline(), Some(7000), "a window that has closed is none");
+        let waits = Charter { elapsed: 300, tokens: Vec::new(), window: Window::default(), ..sealed.clone() };
+        assert_eq!((waits.next_deadline(), waits.elapsed_interval()), (Some(3600), OVERLAP_INTERVAL_SECONDS));
+        assert!(
+            waits.is_overdue(MemberId(13))
+                && !waits.is_overdue(MemberId(12))
+                && !waits.is_overdue(MemberId(1))
+        );
         let used = Charter { tokens: test_charter().tokens[1..].to_vec(), ..sealed };
         assert_eq!(used.next_deadline(), Some(8000), "nor is a token that was used");
         assert_eq!(used.elapsed_interval(), OVERLAP_INTERVAL_SECONDS);

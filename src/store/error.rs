@@ -8,6 +8,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use crate::command::NotUnderstood;
+
 /// Stands for a table's name where the damage is in the file's own structure rather than in one row.
 pub const WHOLE_FILE: &str = "(file)";
 
@@ -35,6 +37,9 @@ pub enum StoreError {
         /// The version that this build reads and writes.
         supported: u32,
     },
+    /// What is in it was agreed on by newer builds.
+    #[error("store: {0}")]
+    NotUnderstood(#[from] NotUnderstood),
     /// An earlier write failed, so that what is on disk is unknown.
     #[error("store: not usable after an earlier failure")]
     Poisoned,
@@ -54,10 +59,10 @@ impl StoreError {
         Self::Damaged { table: WHOLE_FILE, key: Bytes::new(), what: what.into() }
     }
 
-    /// Whether the process must stop rather than go on: everything except the refusal to open a file of another version, which
+    /// Whether the process must stop rather than go on: everything except the refusal to open a file of another version, or of a cluster that uses one, which
     /// harmed nothing. A failed write or sync is never retried (style guide, "fatal").
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::UnsupportedVersion { .. })
+        !matches!(self, Self::UnsupportedVersion { .. } | Self::NotUnderstood(_))
     }
 
     /// Whether the bytes on disk are at fault, rather than the device or the program.

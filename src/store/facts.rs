@@ -4,13 +4,13 @@
 //! by the store's commits and by opening.
 //!
 //! ```text
-//! row      = version:u8 (5)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
-//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  removed:list  forming:u8  charter  auth  seal
-//!            numbers are varints; charter: see there
+//! row      = version:u8 (6 or 7)  applied  applied_term  digest:u64 LE  conf  revision  compacted  flags:u8 (bit 0 ever compacted)
+//!            compaction_finished  bytes_in_use  alarms:list  over_quota:list of u64 LE  members:list  removed:list  forming:u8  charter  auth  [commands:u8]  seal
+//!            numbers are varints; charter: see there; what is in brackets stands in version 7 only, which is written where it is not 1 everywhere
 //! auth     = where:u8 (0 nobody was ever added, 1 here, 2 in the row beside)  [see there]
 //! conf     = voters:list  learners:list  voters_outgoing:list  learners_next:list (of u64 LE)  auto_leave:u8
 //! alarm    = member:u64 LE  kind:u8 (1 no space, 2 corrupt)
-//! member   = key  votes:u8  id:u64 LE  name:text  peer_urls:list of text  client_urls:list of text  incarnation  boot_nonce:u64 LE
+//! member   = key  votes:u8  id:u64 LE  name:text  peer_urls:list of text  client_urls:list of text  incarnation  boot_nonce:u64 LE  [understands:u8]
 //! removed  = id:u64 LE  key
 //! key      = there:u8  32 bytes where there is one
 //! ```
@@ -26,11 +26,13 @@ use super::schema::{AUTH_KEY, FACTS_KEY, META_NAME};
 use super::types::{ConfState, Member, Meta};
 use crate::auth::Auth;
 use crate::command::varint::put_varint;
-use crate::command::{Alarm, AlarmKind, MemberAttributes};
+use crate::command::{Alarm, AlarmKind, CommandVersion, MemberAttributes};
 use crate::ids::{Digest, LogIndex, MemberId, PublicKey, Revision, Term};
 
-/// The version of the row.
-pub const FACTS_VERSION: u8 = 5;
+/// The newest version of the row.
+pub const FACTS_VERSION: u8 = 7;
+/// The one without versions of commands: builds that know of none read it.
+const UNVERSIONED: u8 = 6;
 
 const FLAG_EVER_COMPACTED: u8 = 1;
 const ALARM_NO_SPACE: u8 = 1;
@@ -50,7 +52,9 @@ pub(super) fn encode_row(meta: &Meta) -> Vec<u8> {
 }
 
 fn write(meta: &Meta, auth: u8) -> Vec<u8> {
-    let mut out = vec![FACTS_VERSION];
+    let is_first = |member: &Member| member.attributes.understands == CommandVersion::FIRST;
+    let versioned = meta.commands != CommandVersion::FIRST || !meta.members.iter().all(is_first);
+    let mut out = vec![if versioned { FACTS_VERSION } else { UNVERSIONED }];
     put_varint(&mut out, meta.applied.0);
     put_varint(&mut out, meta.applied_term.0);
     out.extend_from_slice(&meta.digest.0.to_le_bytes());
@@ -80,6 +84,9 @@ fn write(meta: &Meta, auth: u8) -> Vec<u8> {
         put_key(out, member.key);
         out.push(u8::from(member.votes));
         put_attributes(out, &member.attributes);
+        if versioned {
+            out.push(member.attributes.understands.0);
+        }
     });
     put_list(&mut out, &meta.removed, |out, (member, key)| {
         put_member_id(out, *member);
@@ -90,6 +97,9 @@ fn write(meta: &Meta, auth: u8) -> Vec<u8> {
     out.push(if *meta.auth == Auth::default() { AUTH_NONE } else { auth });
     if out.last() == Some(&AUTH_HERE) {
         put_auth(&mut out, &meta.auth);
+    }
+    if versioned {
+        out.push(meta.commands.0);
     }
     seal(FACTS_KEY.as_bytes(), &mut out);
     out
@@ -119,18 +129,19 @@ fn damaged(what: &'static str) -> StoreError {
 fn read(row: &[u8]) -> Result<(Meta, bool), StoreError> {
     let body = unseal(FACTS_KEY.as_bytes(), row).ok_or_else(|| damaged("checksum does not fit"))?;
     let mut reader = Reader::new(body);
-    match reader.u8() {
-        Some(FACTS_VERSION) => {}
+    let versioned = match reader.u8() {
+        Some(UNVERSIONED) => false,
+        Some(FACTS_VERSION) => true,
         Some(found) => {
             let (found, supported) = (u32::from(found), u32::from(FACTS_VERSION));
             return Err(StoreError::UnsupportedVersion { found, supported });
         }
         None => return Err(damaged("empty")),
-    }
-    parse(reader).ok_or_else(|| damaged("malformed"))
+    };
+    parse(reader, versioned).ok_or_else(|| damaged("malformed"))
 }
 
-fn parse(mut reader: Reader<'_>) -> Option<(Meta, bool)> {
+fn parse(mut reader: Reader<'_>, versioned: bool) -> Option<(Meta, bool)> {
     let applied = LogIndex(reader.varint()?);
     let applied_term = Term(reader.varint()?);
     let digest = Digest(u64::from_le_bytes(reader.array()?));
@@ -153,17 +164,21 @@ fn parse(mut reader: Reader<'_>) -> Option<(Meta, bool)> {
         bytes_in_use: reader.varint()?,
         alarms: reader.list(alarm)?,
         over_quota: reader.list(member_id)?,
-        members: reader.list(member)?,
+        members: reader.list(|reader| member(reader, versioned))?,
         removed: reader.list(removed)?,
         forming: flag(reader.u8()?)?,
         charter: Arc::new(charter(&mut reader)?),
         auth: Arc::default(),
+        commands: CommandVersion::FIRST,
     };
     let place = reader.u8()?;
     match place {
         AUTH_NONE | AUTH_BESIDE => {}
         AUTH_HERE => meta.auth = Arc::new(auth::auth(&mut reader)?),
         _ => return None,
+    }
+    if versioned {
+        meta.commands = command_version(&mut reader)?;
     }
     reader.end()?;
     Some((meta, place == AUTH_BESIDE))
@@ -216,10 +231,18 @@ pub(super) fn read_key(reader: &mut Reader<'_>, into: &mut Option<PublicKey>) ->
     Some(())
 }
 
-fn member(reader: &mut Reader<'_>) -> Option<Member> {
+fn member(reader: &mut Reader<'_>, versioned: bool) -> Option<Member> {
     let mut key = None;
     read_key(reader, &mut key)?;
-    Some(Member { key, votes: flag(reader.u8()?)?, attributes: attributes(reader)? })
+    let mut member = Member { key, votes: flag(reader.u8()?)?, attributes: attributes(reader)? };
+    if versioned {
+        member.attributes.understands = command_version(reader)?;
+    }
+    Some(member)
+}
+
+fn command_version(reader: &mut Reader<'_>) -> Option<CommandVersion> {
+    Some(CommandVersion(reader.u8()?)).filter(|version| *version >= CommandVersion::FIRST)
 }
 
 fn removed(reader: &mut Reader<'_>) -> Option<(MemberId, Option<PublicKey>)> {
@@ -246,6 +269,7 @@ fn attributes(reader: &mut Reader<'_>) -> Option<MemberAttributes> {
         client_urls: reader.list(Reader::text)?,
         incarnation: reader.varint()?,
         boot_nonce: u64::from_le_bytes(reader.array()?),
+        understands: CommandVersion::FIRST,
     })
 }
 
@@ -261,6 +285,7 @@ mod tests {
             client_urls: vec!["https://b:2".into()],
             incarnation: 3,
             boot_nonce: u64::MAX,
+            understands: CommandVersion(3),
         };
         Meta {
             applied: LogIndex(u64::MAX),
@@ -294,6 +319,7 @@ mod tests {
             forming: true,
             charter: Arc::new(crate::store::test_charter()),
             auth: Arc::new(crate::store::test_auth()),
+            commands: CommandVersion(2),
         }
     }
 
@@ -302,6 +328,23 @@ mod tests {
         for meta in [Meta::default(), full()] {
             assert_eq!(decode(&encode(&meta)).unwrap(), meta);
         }
+    }
+
+    /// The members are upgraded one after another: those that are older read what the newer ones send and write.
+    #[test]
+    fn where_nobody_uses_versions_of_commands_the_row_is_that_of_builds_without_them() {
+        let mut meta = Meta { commands: CommandVersion::FIRST, ..full() };
+        assert_eq!(encode(&meta)[0], FACTS_VERSION);
+        for member in &mut meta.members {
+            member.attributes.understands = CommandVersion::FIRST;
+        }
+        let row = encode(&meta);
+        assert_eq!((row[0], decode(&row).unwrap()), (UNVERSIONED, meta.clone()));
+        meta.commands = CommandVersion(2);
+        let raised = encode(&meta);
+        let (members, commands, seal) = (meta.members.len(), 1, 4);
+        assert_eq!((raised[0], raised.len()), (FACTS_VERSION, row.len() + members + commands));
+        assert_eq!(raised[raised.len() - seal - 1], 2);
     }
 
     #[test]
@@ -340,6 +383,6 @@ mod tests {
         }
         assert!(resealed([body, b"x"].concat()).is_damage(), "bytes after the end");
         let newer = [&[FACTS_VERSION + 1], &body[1..]].concat();
-        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 6, supported: 5 }));
+        assert!(matches!(resealed(newer), StoreError::UnsupportedVersion { found: 8, supported: 7 }));
     }
 }

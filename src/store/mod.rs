@@ -49,7 +49,7 @@ pub use base::Base;
 pub use change_log::{ChangeLog, ChangeRef};
 #[cfg(test)]
 pub(crate) use charter::test_charter;
-pub use charter::{Bridge, Charter, Client, Dissolution, Token, Window, put_charter};
+pub use charter::{Awaited, Bridge, Charter, Client, Dissolution, Token, Window, put_charter};
 pub use compact::CompactionProgress;
 pub use error::{StoreError, WHOLE_FILE};
 pub use facts::{decode as decode_facts, encode as encode_facts};

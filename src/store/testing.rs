@@ -129,7 +129,7 @@ pub fn open(disk: &Disk) -> Store {
 }
 
 pub fn everything() -> KeyRange {
-    KeyRange::from_wire(Bytes::from_static(b"\0"), Bytes::from_static(b"\0"))
+    KeyRange::everything()
 }
 
 pub fn dump(store: &Store) -> Dump {

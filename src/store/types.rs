@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::change_log::ChangeLog;
 use super::charter::Charter;
 use crate::auth::Auth;
-use crate::command::{Alarm, KeyRange, KeyValue, MemberAttributes};
+use crate::command::{Alarm, CommandVersion, KeyRange, KeyValue, MemberAttributes};
 use crate::ids::{
     Digest, Incarnation, LeaseId, LogIndex, MemberId, PublicKey, Revision, Run, Term, VersionId,
 };
@@ -124,6 +124,8 @@ pub struct Meta {
     pub charter: Arc<Charter>,
     /// Users, roles and what they may do. Shared for the same reason.
     pub auth: Arc<Auth>,
+    /// The newest commands that the log may have: all members understand them.
+    pub commands: CommandVersion,
 }
 
 /// A member of the cluster, or the place that is kept for one. Raft's configuration ([`ConfState`]) follows: the leader proposes changes

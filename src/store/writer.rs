@@ -394,6 +394,7 @@ fn read_facts(database: &Database) -> Result<Found, StoreError> {
         Some(row) => {
             let auth = meta.get(AUTH_KEY)?;
             let facts = facts::decode_row(row.value(), auth.as_ref().map(redb::AccessGuard::value))?;
+            facts.commands.check()?;
             Ok(Found::Facts(Box::new(facts)))
         }
         None => Ok(Found::Schema),

@@ -1,12 +1,12 @@
 //! Log lines on stderr: JSON with etcd's keys, or text for people.
 //!
-//! Owns: the layout of a line, and the level, which an operator may change while the process runs. Must never: fail or panic because of what is
+//! Owns: the layout of a line, and level and format, which an operator may change while the process runs. Must never: fail or panic because of what is
 //! logged or because nobody reads it. Installed once by `app`; called by `tracing` for every event that passes the level.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
+use super::recent::RecentLayer;
 use super::timestamp::{wall_clock, write_timestamp};
 
 /// The name of a field that replaces the place of the event itself: for lines that are forwarded from another log.
@@ -86,56 +87,66 @@ pub struct AlreadyStarted;
 ///
 /// When something else has started it before.
 pub fn init(settings: LogSettings) -> Result<(), AlreadyStarted> {
-    let threshold = Threshold::new(settings.level);
-    let layer = LogLayer { format: settings.format, threshold: threshold.clone() };
-    let subscriber = tracing_subscriber::registry().with(layer);
+    let current = Arc::new(Current::of(settings));
+    let layer = LogLayer(Arc::clone(&current));
+    let subscriber = tracing_subscriber::registry().with(layer).with(RecentLayer::of_process());
     tracing::subscriber::set_global_default(subscriber).map_err(|_| AlreadyStarted)?;
-    THRESHOLD.set(threshold).map_err(|_| AlreadyStarted)
+    CURRENT.set(current).map_err(|_| AlreadyStarted)
 }
 
 /// The least serious level that is logged now; `None` before logging has started.
 pub fn log_level() -> Option<LogLevel> {
-    THRESHOLD.get().map(Threshold::level)
+    CURRENT.get().map(|current| current.level())
 }
 
 /// Logs from this level on, until the process ends. Before logging has started this does nothing.
 pub fn set_log_level(level: LogLevel) {
-    if let Some(threshold) = THRESHOLD.get() {
-        threshold.set(level);
+    if let Some(current) = CURRENT.get() {
+        current.set_level(level);
+    }
+}
+
+/// Lines look like this from now on. Before logging has started this does nothing.
+pub fn set_log_format(format: LogFormat) {
+    if let Some(current) = CURRENT.get() {
+        current.is_json.store(format == LogFormat::Json, Ordering::Relaxed);
     }
 }
 
 /// That of the process.
-static THRESHOLD: OnceLock<Threshold> = OnceLock::new();
+static CURRENT: OnceLock<Arc<Current>> = OnceLock::new();
 
-/// The least serious level that is logged. All clones are one.
-#[derive(Clone)]
-struct Threshold(Arc<AtomicU8>);
+/// What is logged and how, as of now.
+struct Current {
+    level: AtomicU8,
+    is_json: AtomicBool,
+}
 
-impl Threshold {
-    fn new(level: LogLevel) -> Self {
-        Self(Arc::new(AtomicU8::new(level as u8)))
+impl Current {
+    fn of(LogSettings { level, format }: LogSettings) -> Self {
+        Self { level: AtomicU8::new(level as u8), is_json: AtomicBool::new(format == LogFormat::Json) }
     }
 
     fn level(&self) -> LogLevel {
-        LogLevel::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+        LogLevel::ALL[usize::from(self.level.load(Ordering::Relaxed))]
     }
 
-    fn set(&self, level: LogLevel) {
-        self.0.store(level as u8, Ordering::Relaxed);
+    fn set_level(&self, level: LogLevel) {
+        self.level.store(level as u8, Ordering::Relaxed);
         // Every place in the code that logs remembers whether it is listened to.
         tracing::callsite::rebuild_interest_cache();
     }
+
+    fn format(&self) -> LogFormat {
+        if self.is_json.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Text }
+    }
 }
 
-struct LogLayer {
-    format: LogFormat,
-    threshold: Threshold,
-}
+struct LogLayer(Arc<Current>);
 
 impl LogLayer {
     fn filter(&self) -> LevelFilter {
-        match self.threshold.level() {
+        match self.0.level() {
             LogLevel::Debug => LevelFilter::DEBUG,
             LogLevel::Info => LevelFilter::INFO,
             LogLevel::Warn => LevelFilter::WARN,
@@ -166,7 +177,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             let line = kept.as_deref_mut().unwrap_or(&mut own);
             line.clear();
             // Only a field's own formatting can fail; what it wrote until then is still worth a line.
-            let _ = write_line(line, self.format, wall_clock(), event);
+            let _ = write_line(line, self.0.format(), wall_clock(), event);
             line.push('\n');
             // One write for the whole line, so that lines of several threads do not mix. There is nowhere to report a
             // stderr that is gone.
@@ -204,16 +215,21 @@ fn write_text(out: &mut String, now: Duration, event: &Event<'_>) -> fmt::Result
     let head = Head::of(event);
     write_timestamp(out, now)?;
     write!(out, " {:5} ", level_name(*metadata.level()))?;
-    text_string(out, &head.message);
-    event.record(&mut TextFields { out });
+    write_words(out, &head, event);
     out.push_str(" (");
     text_string(out, &head.caller(metadata));
     out.push(')');
     Ok(())
 }
 
+/// The message and its fields.
+pub(super) fn write_words(out: &mut String, head: &Head, event: &Event<'_>) {
+    text_string(out, &head.message);
+    event.record(&mut TextFields { out });
+}
+
 /// zap's names, which etcd's readers know; it has nothing below debug.
-fn level_name(level: Level) -> &'static str {
+pub(super) fn level_name(level: Level) -> &'static str {
     match level {
         Level::ERROR => "error",
         Level::WARN => "warn",
@@ -224,13 +240,13 @@ fn level_name(level: Level) -> &'static str {
 
 /// The two fields that stand in front of the others, wherever they were given.
 #[derive(Default)]
-struct Head {
+pub(super) struct Head {
     message: String,
     caller: Option<String>,
 }
 
 impl Head {
-    fn of(event: &Event<'_>) -> Self {
+    pub(super) fn of(event: &Event<'_>) -> Self {
         let mut head = Head::default();
         event.record(&mut head);
         head

@@ -8,7 +8,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-use super::{LogFormat, LogLayer, LogLevel, Threshold, path_end, write_line};
+use super::{Current, LogFormat, LogLayer, LogLevel, LogSettings, path_end, write_line};
 
 /// Formats events as the real layer does, at a fixed time, into a list.
 struct Capture {
@@ -98,7 +98,7 @@ fn the_level_is_a_floor() {
         (LogLevel::Warn, LevelFilter::WARN),
         (LogLevel::Error, LevelFilter::ERROR),
     ] {
-        let layer = LogLayer { format: LogFormat::Json, threshold: Threshold::new(level) };
+        let layer = LogLayer(Arc::new(Current::of(LogSettings { level, format: LogFormat::Json })));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             assert_eq!(tracing::enabled!(tracing::Level::DEBUG), expected >= tracing::Level::DEBUG);
             assert_eq!(tracing::enabled!(tracing::Level::INFO), expected >= tracing::Level::INFO);
@@ -115,12 +115,12 @@ fn somebody_listens() -> bool {
 
 #[test]
 fn the_level_changes_for_what_has_logged_before_too() {
-    let threshold = Threshold::new(LogLevel::Info);
-    let layer = LogLayer { format: LogFormat::Json, threshold: threshold.clone() };
+    let current = Arc::new(Current::of(LogSettings { level: LogLevel::Info, format: LogFormat::Json }));
+    let layer = LogLayer(Arc::clone(&current));
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
         for (level, expected) in [(LogLevel::Info, false), (LogLevel::Debug, true), (LogLevel::Warn, false)] {
-            threshold.set(level);
-            assert_eq!((somebody_listens(), threshold.level()), (expected, level));
+            current.set_level(level);
+            assert_eq!((somebody_listens(), current.level()), (expected, level));
         }
     });
     for level in LogLevel::ALL {

@@ -100,6 +100,16 @@ fn who_trusts_an_authority_is_led_to_those_after_it_and_never_back() {
     }
 }
 
+/// OpenSSL takes a certificate whose issuer has its own name for one that is signed by itself, unless this says who has signed it; then a bridge leads nowhere.
+#[test]
+fn a_bridge_says_by_which_key_it_is_signed() {
+    const AUTHORITY_KEY_IDENTIFIER: [u8; 5] = [6, 3, 0x55, 0x1d, 0x23];
+    let says = |der: &[u8]| der.windows(5).any(|found| found == AUTHORITY_KEY_IDENTIFIER);
+    let Successor { authority: next, bridge_der } = authority().succeed().unwrap();
+    assert!(says(&bridge_der));
+    assert!(!says(&next.certificate_der), "it is signed by itself");
+}
+
 #[test]
 fn clients_certificates_are_sound_for_those_who_check_them_by_the_authority() {
     let authority = authority();

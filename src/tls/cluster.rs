@@ -13,11 +13,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::ALPN;
 use super::authority::{Authority, AuthorityError, ServerKey, ServerNames};
 use super::clients::{Clients, IsIssued, KeyVerifier};
+use super::protocol::Protocol;
 
 /// TLS by the cluster's own authority, as it is for the next handshake.
 pub struct ClusterTls {
     key: ServerKey,
     clients: Arc<Clients>,
+    protocol: Protocol,
     current: Mutex<Current>,
 }
 
@@ -48,11 +50,12 @@ impl ClusterTls {
         authority: &Authority,
         names: ServerNames,
         is_issued: IsIssued,
+        protocol: Protocol,
     ) -> Result<Self, AuthorityError> {
         let (key, clients) = (ServerKey::generate()?, Arc::new(Clients::new(is_issued)));
-        let config = configure(authority, &key, &names, &clients)?;
+        let config = configure(authority, &key, &names, &clients, &protocol)?;
         let current = Current::new(authority, names, config);
-        Ok(Self { key, clients, current: Mutex::new(current) })
+        Ok(Self { key, clients, protocol, current: Mutex::new(current) })
     }
 
     /// Makes the certificate anew if another authority is to issue it, or other ways are to lead there, or it is to say something else. Open connections stay. When it fails,
@@ -62,7 +65,7 @@ impl ClusterTls {
         if current.says(authority, &names) {
             return Ok(());
         }
-        let config = configure(authority, &self.key, &names, &self.clients)?;
+        let config = configure(authority, &self.key, &names, &self.clients, &self.protocol)?;
         tracing::info!(hosts = ?names.hosts, addresses = ?names.addresses, "the server certificate was made anew");
         *current = Current::new(authority, names, config);
         Ok(())
@@ -84,12 +87,13 @@ fn configure(
     key: &ServerKey,
     names: &ServerNames,
     clients: &Arc<Clients>,
+    protocol: &Protocol,
 ) -> Result<Arc<ServerConfig>, AuthorityError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = protocol.provider();
     let verifier = KeyVerifier::new(Arc::clone(clients), authority.subject().clone(), &provider);
     let chain = authority.issue_server(key, names)?;
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_protocol_versions(&protocol.versions())?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, PrivateKeyDer::from(key.to_pkcs8()))?;
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
@@ -117,7 +121,7 @@ mod tests {
         let next = || Authority::load(&next.certificate_der, &next.key_pkcs8).unwrap();
         let (reached, alone) = (next().reached_by([&bridge_der[..]]), next());
         let names = |last| ServerNames::of_machine("box", [IpAddr::from([192, 0, 2, last])]);
-        let tls = ClusterTls::new(&one, names(1), Arc::new(|_| true)).unwrap();
+        let tls = ClusterTls::new(&one, names(1), Arc::new(|_| true), Protocol::default()).unwrap();
         let mut before = tls.current();
         for (authority, address, is_new) in [
             (&one, 1, false),

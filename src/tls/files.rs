@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 use rustls::RootCertStore;
 use rustls::server::VerifierBuilderError;
 use rustls_pki_types::pem::{self, PemObject as _};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use super::chosen::Allowed;
+use super::protocol::Protocol;
+use super::revoked::Revoked;
 
 /// Where certificates and keys are (API reference, section 13).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// `--cert-file`: PEM, the server's certificate and then what leads to its root.
     pub cert: PathBuf,
@@ -21,6 +25,12 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// `--trusted-ca-file`: PEM. With it every client must show a certificate that one of these has issued.
     pub trusted_ca: Option<PathBuf>,
+    /// `--client-crl-file`: PEM or DER, the certificates that count no more.
+    pub crl: Option<PathBuf>,
+    /// Whose certificates count of those that are left.
+    pub allowed: Allowed,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// `--client-cert-auth`: says that clients must show a certificate; needs `trusted_ca`.
     pub client_cert_auth: bool,
 }
@@ -51,6 +61,14 @@ pub enum TlsError {
         file: PathBuf,
         /// What it should hold.
         what: &'static str,
+    },
+    /// A list of revoked certificates that cannot be read.
+    #[error("{} holds a list of revoked certificates that cannot be read: {error}", file.display())]
+    List {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        error: webpki::Error,
     },
     /// A certificate authority that is none.
     #[error("{} holds a certificate that cannot be an authority: {error}", file.display())]
@@ -93,7 +111,7 @@ pub(super) type Stamp = Option<(u64, u64, i64, i64)>;
 
 impl TlsFiles {
     fn all(&self) -> impl Iterator<Item = &Path> {
-        [Some(&self.cert), Some(&self.key), self.trusted_ca.as_ref()]
+        [Some(&self.cert), Some(&self.key), self.trusted_ca.as_ref(), self.crl.as_ref()]
             .into_iter()
             .flatten()
             .map(PathBuf::as_path)
@@ -126,6 +144,23 @@ impl TlsFiles {
             roots.add(certificate).map_err(|error| TlsError::Authority { file: file.clone(), error })?;
         }
         Ok(Some((file.clone(), roots)))
+    }
+
+    /// Which certificates count no more.
+    pub(super) fn revoked(&self) -> Result<Revoked, TlsError> {
+        let Some(file) = &self.crl else { return Ok(Revoked::default()) };
+        let bytes = std::fs::read(file).map_err(|error| TlsError::Read { file: file.clone(), error })?;
+        // DER begins with a sequence.
+        let lists: Vec<_> = if bytes.first() == Some(&0x30) {
+            vec![CertificateRevocationListDer::from(bytes)]
+        } else {
+            let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<_, _>>();
+            lists.map_err(|error| unreadable(file, error))?
+        };
+        if lists.is_empty() {
+            return Err(TlsError::Empty { file: file.clone(), what: "list of revoked certificates" });
+        }
+        Revoked::by(&lists).map_err(|error| TlsError::List { file: file.clone(), error })
     }
 }
 

@@ -6,23 +6,29 @@
 //! Certificates come from files ([`ServerTls`]), or from the cluster's own authority ([`ClusterTls`]).
 
 mod authority;
+mod chosen;
 mod clients;
 mod cluster;
 mod files;
+mod protocol;
+mod revoked;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 pub use authority::{
     Authority, AuthorityError, Issued, KeyHash, NewAuthority, ServerKey, ServerNames, Successor, key_hash_of,
 };
+pub use chosen::Allowed;
+use chosen::Chosen;
 pub use clients::{Clients, IsIssued};
 pub use cluster::ClusterTls;
 use files::Stamp;
 pub use files::{TlsError, TlsFiles};
+pub use protocol::{Protocol, Version};
 
 /// The protocols that are offered, best first. gRPC's Go clients refuse a server that does not choose `h2`.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -70,27 +76,39 @@ impl ServerTls {
         }
         Arc::clone(&current.config)
     }
+
+    /// Reads the files now, whether or not they look as if they had changed.
+    pub fn read_again(&self) {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).seen.clear();
+        self.current();
+    }
 }
 
 fn configure(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = files.protocol.provider();
     let chain = files.chain()?;
     let key = files.key()?;
     let verifier = match files.client_authorities()? {
         None => WebPkiClientVerifier::no_client_auth(),
         Some((file, roots)) => {
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            let vouched = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
-                .map(|verifier| verifier as Arc<dyn ClientCertVerifier>)
-                .map_err(|error| TlsError::Authorities { file, error })?
+                .map_err(|error| TlsError::Authorities { file, error })?;
+            let (revoked, allowed) = (files.revoked()?, files.allowed.clone());
+            Arc::new(Chosen { vouched, revoked, allowed }) as Arc<dyn ClientCertVerifier>
         }
     };
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .with_protocol_versions(&files.protocol.versions())
         .map_err(TlsError::Versions)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|error| TlsError::Pair { cert: files.cert.clone(), key: files.key.clone(), error })?;
+    if files.trusted_ca.is_some() {
+        // Whoever comes back is looked at anew: the certificate may have come to its end meanwhile.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     Ok(config)
 }

@@ -25,6 +25,7 @@ fn write(dir: &Path, name: &str) -> TlsFiles {
         key: dir.join("key.pem"),
         trusted_ca: Some(dir.join("ca.pem")),
         client_cert_auth: true,
+        ..TlsFiles::default()
     };
     fs::write(&files.cert, leaf.pem()).unwrap();
     fs::write(&files.key, leaf_key.serialize_pem()).unwrap();
@@ -82,6 +83,11 @@ fn changed_files_are_used_and_half_changed_ones_are_not() {
     fs::rename(&renewed.key, dir.path().join("key.pem")).unwrap();
     assert!(!Arc::ptr_eq(&first, &tls.current()), "now it fits");
 
+    tls.read_again();
+    let second = tls.current();
+    assert!(Arc::ptr_eq(&second, &tls.current()), "they are read once");
+    tls.read_again();
+    assert!(!Arc::ptr_eq(&second, &tls.current()), "whatever they look like");
     let second = tls.current();
     fs::remove_file(dir.path().join("ca.pem")).unwrap();
     assert!(Arc::ptr_eq(&second, &tls.current()), "a missing file does not turn client certificates off");

@@ -1,7 +1,7 @@
 //! Why the log cannot go on.
 //!
-//! Owns: the errors of the room. Each is fatal: the process stops and says so. Built everywhere in `wal`, consumed by the wal thread
-//! and by the start of the process.
+//! Owns: the errors of the room. Each but a full disk is fatal: the process stops and says so. Built everywhere in `wal`, consumed by the
+//! wal thread and by the start of the process.
 
 use std::io;
 
@@ -19,6 +19,12 @@ pub enum WalError {
         operation: &'static str,
         /// The system's reason.
         source: io::Error,
+    },
+    /// The device has no room for another segment. Nothing has changed, and the same may be tried again.
+    #[error("there is no room on the disk for log file {file}")]
+    Full {
+        /// The file that could not be made.
+        file: String,
     },
     /// The bytes are not what was written: no crash leaves them so.
     #[error("log file {file} is damaged at byte {offset}: {what}")]
@@ -97,6 +103,19 @@ pub enum Damage {
     /// There is no batch in any segment, not even the first.
     #[error("there is no batch in the log")]
     Empty,
+}
+
+impl WalError {
+    /// Whether the log is as it was, and goes on once there is room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
+    /// Whether the operating system had no room for what was tried.
+    pub(super) fn lacks_room(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
 }
 
 /// Puts the file and what was tried to an error of the operating system.

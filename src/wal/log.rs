@@ -73,7 +73,8 @@ pub struct Usage {
 /// ```
 ///
 /// Contract: [`Wal::append`] writes, [`Wal::sync`] makes durable, and there is a sync between two appends (at most one batch can be
-/// torn). After an error nothing works any more: what is on the disk is unknown until the log is opened anew.
+/// torn). After an error nothing works any more: what is on the disk is unknown until the log is opened anew. [`WalError::Full`] is the
+/// exception: it comes before anything is written, and the same call may be made again.
 #[derive(Debug)]
 pub struct Wal<D: Directory> {
     dir: D,
@@ -93,6 +94,8 @@ pub struct Wal<D: Directory> {
     packer: Packer,
     unsynced: bool,
     poisoned: bool,
+    /// The generation that was active when there was no room for a spare behind it.
+    spareless: Option<u64>,
     appended_bytes: u64,
     syncs: u64,
 }
@@ -179,6 +182,7 @@ impl<D: Directory> Wal<D> {
             packer: Packer::default(),
             unsynced: false,
             poisoned: false,
+            spareless: None,
             appended_bytes: 0,
             syncs: 0,
         }
@@ -233,24 +237,37 @@ impl<D: Directory> Wal<D> {
     }
 
     /// One piece of work ahead, so that no append has to do it: moves the floor, uses a given up segment again, or makes a spare where
-    /// there is none. For moments in which nobody waits; `false` when there is nothing left to do. Durable when it returns, with at most
+    /// there is none and the disk has room. For moments in which nobody waits; `false` when there is nothing left to do. Durable when it returns, with at most
     /// three syncs.
     pub fn prepare(&mut self) -> Result<bool, WalError> {
         self.guarded(|wal| {
             assert!(!wal.unsynced, "work ahead comes between batches");
             if wal.planned_floor.is_some() {
-                wal.write(Purpose::Cut, Batch::default())?;
-                wal.sync()?;
-                return Ok(true);
+                return match wal.write(Purpose::Cut, Batch::default()) {
+                    // It would be the first batch of another segment: the batch that gets one brings it along.
+                    Err(WalError::Full { .. }) => Ok(false),
+                    written => {
+                        written?;
+                        wal.sync()?;
+                        Ok(true)
+                    }
+                };
             }
             if wal.release_one()? {
                 return Ok(true);
             }
-            let lacks_spare = wal.active + 1 == wal.segments.len();
-            if lacks_spare {
-                wal.extend(wal.options.segment_bytes)?;
+            let active = wal.segments[wal.active].header.generation;
+            // A full disk is not filled again and again for something that nobody needs yet.
+            if wal.active + 1 < wal.segments.len() || wal.spareless == Some(active) {
+                return Ok(false);
             }
-            Ok(lacks_spare)
+            match wal.extend(wal.options.segment_bytes) {
+                Err(WalError::Full { .. }) => {
+                    wal.spareless = Some(active);
+                    Ok(false)
+                }
+                made => made.map(|()| true),
+            }
         })
     }
 
@@ -290,13 +307,13 @@ impl<D: Directory> Wal<D> {
         })
     }
 
-    /// Refuses to go on after an error, and remembers one.
+    /// Refuses to go on after an error that has left the disk unknown, and remembers one.
     fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, WalError>) -> Result<T, WalError> {
         if self.poisoned {
             return Err(WalError::Poisoned);
         }
         let result = work(self);
-        self.poisoned = result.is_err();
+        self.poisoned = result.as_ref().is_err_and(|error| !error.is_full());
         result
     }
 
@@ -339,7 +356,7 @@ impl<D: Directory> Wal<D> {
         if place.is_none() {
             content = Content { hard_state: Some(hard_state), head: head(self.floor), ..content };
             sectors = sectors_of(content.payload_bytes());
-            self.advance(sectors)?;
+            self.advance(sectors).inspect_err(|_| self.planned_floor = floor)?;
             place = self.segments[self.active].place(sectors);
         }
         assert!(place.is_some(), "a segment is made to hold the batch");
@@ -414,11 +431,17 @@ impl<D: Directory> Wal<D> {
     }
 
     /// Makes a new spare. A crash before the content is synced leaves a draft, one before the name is durable leaves a draft or a whole
-    /// segment without a batch: neither is needed yet.
+    /// segment without a batch: neither is needed yet. Where there is no room for it, what there is of the draft goes: no batch depends on it.
     fn extend(&mut self, length: u64) -> Result<(), WalError> {
         let header = self.header(self.next_generation(), length);
-        let mut segment = Segment::draft(&self.dir, header)?;
-        segment.sync()?;
+        let made = Segment::draft(&self.dir, header).and_then(|mut segment| {
+            segment.sync()?;
+            Ok(segment)
+        });
+        let mut segment = match made {
+            Err(error) if error.lacks_room() => return Err(Segment::discard(&self.dir, header)?),
+            made => made?,
+        };
         segment.publish(&self.dir)?;
         self.segments.push_back(segment);
         Ok(())

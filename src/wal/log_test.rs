@@ -3,7 +3,7 @@
 use super::segment::generation_of;
 use super::testing::{GROWING, IDENTITY, SMALL, at, entries, entry, history, open, run};
 use super::{Batch, EntryKind, HardState, Identity, LogEntry, Options, Wal, WalError};
-use crate::disk::sim::SimDir;
+use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::disk::{Directory, File};
 use crate::ids::{LogIndex, MemberId, Term};
 
@@ -104,6 +104,45 @@ fn a_cut_recycles_segments_and_keeps_the_hard_state() {
     let (_, recovered) = open(&dir, SMALL).unwrap();
     assert_eq!(recovered.hard_state, hard_state);
     assert_eq!(recovered.last(), at(200, 1));
+}
+
+/// A disk fills up under a log that nobody cuts: what fits into its segments goes on, what does not waits, and a floor that was to move is not
+/// forgotten meanwhile.
+#[test]
+fn a_full_disk_stops_what_needs_a_segment_and_nothing_else() {
+    let dir = SimDir::new(1);
+    let mut wal = Wal::create(dir.clone(), IDENTITY, at(0, 0), SMALL).unwrap();
+    for index in 1..=4 {
+        put(&mut wal, &entries(index, 1, 1, 3000));
+    }
+    dir.plan(FaultPlan { full: true, ..FaultPlan::default() });
+    let names = dir.list().unwrap();
+    assert!(!wal.prepare().unwrap(), "a spare can wait");
+    let operations = dir.operations();
+    assert!(!wal.prepare().unwrap());
+    assert_eq!(dir.operations(), operations, "it is not tried again for the same segment");
+    put(&mut wal, &entries(5, 1, 1, 3000));
+    put(&mut wal, &entries(6, 1, 1, 3000));
+    for _ in 0..3 {
+        let error = wal.append(Batch { hard_state: None, entries: &entries(7, 1, 1, 3000) }).unwrap_err();
+        assert_eq!(error.to_string(), "there is no room on the disk for log file 0000000000000003.wal");
+        assert_eq!(dir.list().unwrap(), names, "nothing of it is left");
+        assert_eq!(open(&dir.crash(Survival::Random), SMALL).unwrap().1.last(), at(6, 1));
+    }
+    // A vote still finds room beside it.
+    let vote = HardState { term: Term(2), vote: Some(MemberId(9)), commit: LogIndex(6) };
+    wal.append(Batch { hard_state: Some(vote), entries: &[] }).unwrap();
+    wal.sync().unwrap();
+
+    // What the store has is cut, but the batch that would say so needs a segment.
+    wal.cut(LogIndex(6)).unwrap();
+    assert!(wal.append(Batch { hard_state: None, entries: &entries(7, 1, 2, 3000) }).unwrap_err().is_full());
+    assert!(!wal.prepare().unwrap());
+    dir.plan(FaultPlan::default());
+    put(&mut wal, &entries(7, 1, 2, 3000));
+    rest(&mut wal);
+    assert_eq!((segments(&dir), wal.last()), (vec![2, 3, 4], at(7, 2)), "the first segment was used again");
+    assert_eq!(open(&dir, SMALL).unwrap().1.last(), at(7, 2));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Owns: names, the header, making and recycling of files, where in a segment a batch goes. Must never: know what is in a batch.
 //! Driven by `log` and `recovery`.
 
+use std::io;
+
 use bytes::Buf;
 
 use super::entry::{Identity, Position};
@@ -156,6 +158,15 @@ impl<F: File> Segment<F> {
         }
         file.write_at(0, &header.encode()).map_err(failed(&name, "write the header of"))?;
         Ok(Self { name, file, header, start: None, next: FIRST_SECTOR })
+    }
+
+    /// Removes the draft of a segment that the disk has no room for, and says so.
+    pub(super) fn discard<D: Directory<File = F>>(dir: &D, header: Header) -> Result<WalError, WalError> {
+        let name = draft_name_of(header.generation);
+        match dir.remove(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&name, "remove")(error)),
+            _ => Ok(WalError::Full { file: name_of(header.generation) }),
+        }
     }
 
     /// Gives a durable draft its name and makes the name durable.

@@ -205,7 +205,7 @@ pub(super) fn run(dir: &SimDir, options: Options, start: Position, steps: &[Step
     for step in steps {
         let before = model.clone();
         model.apply(step);
-        let done = match step {
+        let mut take = || match step {
             Step::Append(hard_state, entries) => {
                 let batch = Batch { hard_state: *hard_state, entries };
                 wal.append(batch).and_then(|()| wal.sync())
@@ -218,6 +218,11 @@ pub(super) fn run(dir: &SimDir, options: Options, start: Position, steps: &[Step
                 model.agrees(&recovered).unwrap();
                 assert_eq!(recovered.tear, None);
             }),
+        };
+        // Where there was no room, the owner asks again.
+        let done = match take() {
+            Err(WalError::Full { .. }) => take(),
+            done => done,
         };
         if let Err(error) = done {
             return Outcome {

@@ -119,6 +119,14 @@ pub enum Refusal {
     KeysTooLarge,
     /// Those of all requests that wait would.
     TooManyRequests,
+    /// Every request has to be somebody's.
+    NobodyAsks,
+    /// The token is none, or has ended.
+    BadToken,
+    /// The token is of before the last change of users and roles.
+    OldRevision,
+    /// The keys may not be read.
+    NotPermitted,
 }
 
 /// What a hub is told.

@@ -1,11 +1,11 @@
 //! The operator's service: what it shows, and to whom it listens.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey::api::{ClusterBeside, ComesIn, Listener, PendingNode, Plaintext, SeenNode, Serves};
+use covey::api::{ClusterBeside, ComesIn, PendingNode, SeenNode};
 use covey::command::{self, CharterCommand};
 use covey::formation::{Fingerprint, JoinToken};
 use covey::ids::ClusterId;
@@ -108,20 +108,8 @@ fn a_client_with_a_certificate_may_look_and_change_nothing() {
 #[test]
 fn plain_text_to_an_address_that_others_reach_may_change_nothing() {
     run(async {
-        let addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
-        // A machine without a network has none.
-        let Some(reachable) = addresses.into_iter().find(|ip| ip.is_ipv4() && !ip.is_loopback()) else {
-            return;
-        };
         let server = Server::start().await;
-        let socket = Async::<TcpListener>::bind((reachable, 0)).unwrap();
-        let address = socket.get_ref().local_addr().unwrap();
-        let listener =
-            Listener { serves: Serves::Clients, plaintext: Plaintext::Anyone, tls: None, admit: None };
-        let api = server.api.clone();
-        let accepting = smol::spawn(async move {
-            api.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
-        });
+        let Some((address, accepting)) = server.listen_to_anybody() else { return };
         let stream = Async::<TcpStream>::connect(address).await.unwrap();
         let codes = codes(&mut AdminClient::new(Channel::over(stream).await.unwrap())).await;
         for (call, code) in &codes[LOOKS..] {
@@ -229,6 +217,7 @@ fn clients_are_told_apart_by_the_authority_that_they_know_and_renewed_by_name() 
             peer_urls: Vec::new(),
             by: command::Admission::Approval,
             run: covey::ids::Incarnation(1),
+            of: None,
         };
         change(CharterCommand::Approve { fingerprint: gone.fingerprint() }).await;
         let command::Outcome::Member(id) = change(admit(gone)).await else { panic!() };

@@ -5,7 +5,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use covey::api::{ClusterBeside, ComesIn, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal};
+use covey::api::{
+    ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal,
+};
 use covey::command::{self, ClientKey};
 use covey::formation::Fingerprint;
 use covey::ids::ClusterId;
@@ -20,6 +22,7 @@ pub struct Around {
     pub comes_in: ComesIn,
     pub other_hardware: Option<String>,
     pub log_level: Mutex<Option<LogLevel>>,
+    pub disk_written: DiskWritten,
 }
 
 impl Host for Around {
@@ -29,6 +32,10 @@ impl Host for Around {
 
     fn up(&self) -> Duration {
         Duration::from_secs(77)
+    }
+
+    fn disk_written(&self) -> DiskWritten {
+        self.disk_written
     }
 
     fn other_hardware(&self) -> Option<String> {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use covey::api::{Plaintext, Stay};
+use covey::api::{Host, Plaintext, Stay};
 use covey::ids::ClusterId;
-use covey::tls::{Authority, ClusterTls, Issued, KeyHash, NewAuthority, ServerNames, Successor};
+use covey::tls::{
+    Authority, ClusterTls, Issued, KeyHash, NewAuthority, Protocol, ServerNames, Successor, Version,
+};
 use covey::wire::grpc::health::v1::HealthCheckRequest;
 use covey::wire::grpc::health::v1::health_client::HealthClient;
 use futures_rustls::TlsConnector;
@@ -35,16 +37,21 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new() -> Self {
-        Self::of(Authority::generate(ClusterId(0xc0_7e)).unwrap())
+        Self::speaking(Protocol::default())
+    }
+
+    /// One whose members speak this.
+    fn speaking(protocol: Protocol) -> Self {
+        Self::of(Authority::generate(ClusterId(0xc0_7e)).unwrap(), protocol)
     }
 
     /// One that has this authority.
-    fn of(made: NewAuthority) -> Self {
+    fn of(made: NewAuthority, protocol: Protocol) -> Self {
         let authority = load(&made);
         let issued = Arc::<Mutex<BTreeSet<KeyHash>>>::default();
         let list = Arc::clone(&issued);
         let is_issued = Arc::new(move |key: &KeyHash| list.lock().unwrap().contains(key));
-        let tls = ClusterTls::new(&authority, names([]), is_issued).unwrap();
+        let tls = ClusterTls::new(&authority, names([]), is_issued, protocol).unwrap();
         Self { authority, made, tls: Arc::new(tls), issued, bridges: Vec::new() }
     }
 
@@ -81,11 +88,17 @@ impl Cluster {
 
     /// A node of the cluster, as `covey serve` has it.
     pub async fn serve(&self) -> Server {
+        self.serve_around(Setup::default().host).await
+    }
+
+    /// The same with this around it.
+    pub async fn serve_around(&self, host: Arc<dyn Host>) -> Server {
         let (tls, clients) = (Arc::clone(&self.tls), Arc::clone(self.tls.clients()));
         Server::with(Setup {
             plaintext: Plaintext::Loopback,
             tls: Some(Arc::new(move || Some(tls.current()))),
             admit: Some(Arc::new(move |shown| clients.admit(shown).map(|stay| Box::pin(stay) as Stay))),
+            host,
             ..Setup::default()
         })
         .await
@@ -97,7 +110,7 @@ impl Cluster {
         Channel::over(handshake(server, &connector).await.unwrap()).await.unwrap()
     }
 
-    fn client(
+    pub fn client(
         &self,
         version: &'static SupportedProtocolVersion,
         alpn: &[&str],
@@ -147,7 +160,7 @@ fn mixed(certificate: &Issued, key: &Issued) -> CertifiedKey {
     CertifiedKey::new(chain, provider().key_provider.load_private_key(key).unwrap())
 }
 
-fn own(client: &Issued) -> CertifiedKey {
+pub fn own(client: &Issued) -> CertifiedKey {
     mixed(client, client)
 }
 
@@ -199,6 +212,22 @@ fn a_client_is_let_in_by_its_key_and_by_nothing_else() {
         assert!(handshake(&server, &minted).await.is_err());
         server.idle().await;
         assert_eq!(server.api.counters().failed(), 9);
+    });
+}
+
+#[test]
+fn what_tls_offers_stays_when_the_certificate_is_made_anew() {
+    run(async {
+        let most = Some(Version::Tls12);
+        let mut cluster = Cluster::speaking(Protocol { most, ..Protocol::default() });
+        let server = cluster.serve().await;
+        let client = cluster.issue("client");
+        for made in ["at first", "anew"] {
+            let [old, new] = VERSIONS.map(|version| cluster.client(version, &["h2"], Some(own(&client))));
+            assert!(is_served(&server, &old).await, "{made}");
+            assert!(handshake(&server, &new).await.is_err(), "{made}");
+            cluster.replace();
+        }
     });
 }
 
@@ -268,7 +297,7 @@ fn an_authority_that_was_replaced_is_known_for_a_while_and_is_nobody_to_those_wh
         let mut cluster = Cluster::new();
         let server = cluster.serve().await;
         let client = cluster.issue("client");
-        let mut thief = Cluster::of(cluster.made.clone());
+        let mut thief = Cluster::of(cluster.made.clone(), Protocol::default());
         thief.issued.lock().unwrap().insert(client.key_hash);
         let stolen = load(&cluster.made);
         cluster.replace();

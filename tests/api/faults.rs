@@ -192,7 +192,8 @@ fn a_node_whose_log_hangs_has_no_pulse() {
     let asked = handle.propose(put("after"));
     smol::pin!(asked);
     assert!(smol::block_on(smol::future::poll_once(asked.as_mut())).is_none());
-    assert_eq!(has_pulse(), None, "the core lives and the log does not");
+    // The question may come to the log before what it hangs at.
+    assert!((0..20).any(|_| has_pulse().is_none()), "the core lives and the log does not");
     drop(hangs);
     assert!(smol::block_on(asked).is_ok());
     assert!(smol::block_on(handle.pulse()));

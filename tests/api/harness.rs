@@ -22,10 +22,10 @@ use covey::prng::Prng;
 use covey::runtime::clock::Clock;
 use covey::runtime::files::RealDirectory;
 use covey::runtime::{AdmissionOptions, Handle, NodeIds, Parts, Running};
-use covey::store::{Store, StoreOptions};
+use covey::store::{ConfState, FoldBatch, Meta, Store, StoreOptions};
 use covey::telemetry::metrics::Metrics;
 use covey::wal::{self, Wal};
-use smol::{Async, Timer};
+use smol::{Async, Task, Timer};
 use tempfile::TempDir;
 
 pub use crate::channel::Channel;
@@ -56,6 +56,8 @@ pub struct Setup {
     pub plaintext: Plaintext,
     pub tls: Option<TlsSource>,
     pub admit: Option<Admit>,
+    /// The common names of clients' certificates are users.
+    pub names_users: bool,
     /// What is around the node.
     pub host: Arc<dyn Host>,
     /// Alarms that are raised from the beginning.
@@ -86,6 +88,7 @@ impl Default for Setup {
             plaintext: Plaintext::Anyone,
             tls: None,
             admit: None,
+            names_users: false,
             host: Arc::new(crate::around::Around::default()),
             alarms: Vec::new(),
             lonely: false,
@@ -95,7 +98,7 @@ impl Default for Setup {
             quota: Some(2 << 30),
             progress_interval: Duration::from_secs(600),
             watch_limits: covey::watch::Limits::default(),
-            metrics: Arc::new(Metrics::new(methods())),
+            metrics: Arc::new(Metrics::new(methods(false))),
         }
     }
 }
@@ -109,11 +112,36 @@ impl Server {
         Self::over(Arc::new(TempDir::new().unwrap()), setup).await
     }
 
+    /// Listens in plain text at an address of the machine that others reach, too, until the task is dropped. A machine without a network has none.
+    pub fn listen_to_anybody(&self) -> Option<(SocketAddr, Task<()>)> {
+        let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
+        let reachable = addresses.find(|ip| ip.is_ipv4() && !ip.is_loopback())?;
+        let socket = Async::<TcpListener>::bind((reachable, 0)).unwrap();
+        let address = socket.get_ref().local_addr().unwrap();
+        let listener = Listener {
+            serves: Serves::Clients,
+            plaintext: Plaintext::Anyone,
+            tls: None,
+            admit: None,
+            names_users: false,
+        };
+        let api = self.api.clone();
+        let accepting = smol::spawn(async move {
+            api.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
+        });
+        Some((address, accepting))
+    }
+
     /// Stops the node and starts it again on what it has left, behind another port.
     pub async fn restart(self) -> Self {
+        self.restart_with(Setup::default()).await
+    }
+
+    /// The same with other settings. Where it is to be lonely or to learn, the members have changed meanwhile.
+    pub async fn restart_with(self, setup: Setup) -> Self {
         let dir = Arc::clone(&self.dir);
         drop(self);
-        Self::over(dir, Setup::default()).await
+        Self::over(dir, setup).await
     }
 
     async fn over(dir: Arc<TempDir>, setup: Setup) -> Self {
@@ -128,8 +156,13 @@ impl Server {
         let api = Api::new(handle.clone(), setup.host, setup.options, Arc::clone(&metrics), text, stopping);
         let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
         let address = socket.get_ref().local_addr().unwrap();
-        let listener =
-            Listener { serves: setup.serves, plaintext: setup.plaintext, tls: setup.tls, admit: setup.admit };
+        let listener = Listener {
+            serves: setup.serves,
+            plaintext: setup.plaintext,
+            tls: setup.tls,
+            admit: setup.admit,
+            names_users: setup.names_users,
+        };
         let accepting = api.clone();
         smol::spawn(async move {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
@@ -139,7 +172,10 @@ impl Server {
     }
 
     pub async fn connect(&self) -> Async<TcpStream> {
-        Async::<TcpStream>::connect(self.address).await.unwrap()
+        let stream = Async::<TcpStream>::connect(self.address).await.unwrap();
+        // As every client of gRPC does: else what is sent in two writes waits for an acknowledgement that takes its time.
+        stream.get_ref().set_nodelay(true).unwrap();
+        stream
     }
 
     /// A gRPC client on a connection of its own.
@@ -179,16 +215,7 @@ where
 {
     let (mut meta, log_start) = first_state_of(MEMBER, PublicKey([1; 32]));
     meta.alarms.clone_from(&setup.alarms);
-    if setup.lonely || setup.learns {
-        let (absent, _) = first_state_of(ABSENT, PublicKey([2; 32]));
-        meta.members.extend(absent.members);
-    }
-    if setup.lonely {
-        meta.conf_state.voters.push(ABSENT);
-    }
-    if setup.learns {
-        meta.conf_state.learners = std::mem::replace(&mut meta.conf_state.voters, vec![ABSENT]);
-    }
+    add_absent(&mut meta, setup);
     if setup.joins {
         (meta.members, meta.conf_state) = Default::default();
     }
@@ -199,6 +226,11 @@ where
     let options = wal::Options { segment_bytes: 4 << 20, prefill: false };
     let root = log.clone();
     let (log, entries) = if store.is_initialised() {
+        if setup.lonely || setup.learns {
+            let mut meta = store.meta().clone();
+            add_absent(&mut meta, setup);
+            store.fold(&FoldBatch { meta, ..FoldBatch::default() }).unwrap();
+        }
         let (log, recovered) = Wal::open(log, identity, options).unwrap();
         (log, recovered.entries)
     } else {
@@ -230,8 +262,23 @@ where
     let options =
         covey::watch::Options { progress_interval: setup.progress_interval, limits: setup.watch_limits };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
-    let parts = Parts { core, applier, wal: log, root, store, ids, admission, hub };
+    let parts = Parts { core, applier, wal: log, root, store, ids, admission, space: Arc::default(), hub };
     Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()
+}
+
+/// Has the member that never answers vote: beside this one, or in its place.
+fn add_absent(meta: &mut Meta, setup: &Setup) {
+    if !setup.lonely && !setup.learns {
+        return;
+    }
+    let (absent, _) = first_state_of(ABSENT, PublicKey([2; 32]));
+    meta.members.truncate(1);
+    meta.members.extend(absent.members);
+    meta.conf_state = if setup.learns {
+        ConfState { voters: vec![ABSENT], learners: vec![MEMBER], ..ConfState::default() }
+    } else {
+        ConfState { voters: vec![MEMBER, ABSENT], ..ConfState::default() }
+    };
 }
 
 /// Waits for a condition, a while.

@@ -253,6 +253,16 @@ fn an_election_has_one_winner_who_may_change_its_word_and_resign() {
         );
         assert!(first.election.resign(resign).await.is_ok(), "resigning twice changes nothing");
         assert_eq!(first.election.leader(site()).await.unwrap().into_inner().kv.unwrap().value, "next");
+        for nobody in
+            [elections::LeaderKey::default(), elections::LeaderKey { lease: 0xa, ..Default::default() }]
+        {
+            proclaim.leader = Some(nobody.clone());
+            let refusal = first.election.proclaim(proclaim.clone()).await.unwrap_err();
+            is(&refusal, Code::Unknown, "etcdserver: key is not provided");
+            let resign = elections::ResignRequest { leader: Some(nobody) };
+            let refusal = first.election.resign(resign).await.unwrap_err();
+            is(&refusal, Code::Unknown, "etcdserver: key is not provided");
+        }
         proclaim.leader = None;
         let refusal = first.election.proclaim(proclaim).await.unwrap_err();
         is(&refusal, Code::Unknown, "\"leader\" field must be provided");

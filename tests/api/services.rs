@@ -8,7 +8,6 @@ use covey::time::Instant;
 use covey::wire::covey::v1 as admin_pb;
 use covey::wire::covey::v1::admin_client::AdminClient;
 use covey::wire::etcdserverpb as pb;
-use covey::wire::etcdserverpb::auth_client::AuthClient;
 use covey::wire::etcdserverpb::cluster_client::ClusterClient;
 use covey::wire::etcdserverpb::kv_client::KvClient;
 
@@ -120,10 +119,6 @@ fn what_is_not_offered_is_unknown_in_gos_words() {
     run(async {
         let server = Server::start().await;
         let channel = server.channel().await;
-        let mut auth = AuthClient::new(channel.clone());
-        let refusal = auth.auth_status(pb::AuthStatusRequest {}).await.unwrap_err();
-        assert_eq!(refusal.code(), Code::Unimplemented);
-        assert_eq!(refusal.message(), "unknown service etcdserverpb.Auth");
         for (path, text) in [
             ("/etcdserverpb.KV/Frob", "unknown method Frob for service etcdserverpb.KV"),
             ("/a/b/c", "unknown service a/b"),

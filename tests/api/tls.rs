@@ -4,12 +4,15 @@ use std::fs;
 use std::sync::Arc;
 
 use covey::api::Plaintext;
-use covey::tls::{ServerTls, TlsFiles};
+use covey::tls::{Allowed, Protocol, ServerTls, TlsFiles, Version};
 use covey::wire::grpc::health::v1::HealthCheckRequest;
 use covey::wire::grpc::health::v1::health_client::HealthClient;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use smol::Async;
@@ -19,16 +22,17 @@ use tempfile::TempDir;
 use crate::harness::{Channel, Server, Setup, run, until};
 
 /// An authority, and what it has issued.
-struct Authority {
+pub struct Authority {
     certificate: CertificateDer<'static>,
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -37,15 +41,29 @@ impl Authority {
     }
 
     fn issue(&self, usage: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
-        let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+        self.issue_to("leaf", usage)
+    }
+
+    pub fn issue_to(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
+        self.issue_for(name, "localhost", usage)
+    }
+
+    fn issue_for(
+        &self,
+        name: &str,
+        host: &str,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::new(vec![host.into()]).unwrap();
         params.extended_key_usages = vec![usage];
-        params.distinguished_name.push(DnType::CommonName, "leaf");
+        params.serial_number = Some(SerialNumber::from_slice(name.as_bytes()));
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
     /// Writes a server's files; with `clients` their certificates are asked for.
-    fn write(&self, dir: &TempDir, clients: Option<&Authority>) -> TlsFiles {
+    pub fn write(&self, dir: &TempDir, clients: Option<&Authority>) -> TlsFiles {
         let (certificate, key) = self.issue(ExtendedKeyUsagePurpose::ServerAuth);
         let path = |name: &str| dir.path().join(name);
         fs::write(path("key.pem"), key.serialize_pem()).unwrap();
@@ -59,10 +77,32 @@ impl Authority {
             key: path("key.pem"),
             trusted_ca,
             client_cert_auth: clients.is_some(),
+            ..TlsFiles::default()
         }
     }
 
-    fn client(&self, alpn: &[&str], identity: Option<(rcgen::Certificate, KeyPair)>) -> TlsConnector {
+    /// The serial numbers of those of these names, as revoked.
+    fn revoke(&self, names: &[&str]) -> rcgen::CertificateRevocationList {
+        let day = |year| date_time_ymd(year, 1, 1);
+        let one = |name: &&str| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(name.as_bytes()),
+            revocation_time: day(2020),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: day(2020),
+            // Long past: an old list counts all the same.
+            next_update: day(2021),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: names.iter().map(one).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap()
+    }
+
+    pub fn client(&self, alpn: &[&str], identity: Option<(rcgen::Certificate, KeyPair)>) -> TlsConnector {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -186,5 +226,127 @@ fn renewed_certificates_are_used_for_the_next_handshake_and_old_connections_stay
         assert!(handshake(&server, &old.client(&["h2"], None)).await.is_err());
         assert!(is_healthy(handshake(&server, &new.client(&["h2"], None)).await.unwrap()).await);
         before.check(HealthCheckRequest::default()).await.expect("the old connection is still good");
+    });
+}
+
+/// Whether a client with this certificate is served.
+async fn is_served(server: &Server, authority: &Authority, identity: (rcgen::Certificate, KeyPair)) -> bool {
+    match handshake(server, &authority.client(&["h2"], Some(identity))).await {
+        Ok(stream) => is_healthy(stream).await,
+        Err(_) => false,
+    }
+}
+
+#[test]
+fn of_the_clients_that_are_vouched_for_those_come_in_whose_name_is_allowed() {
+    run(async {
+        let (authority, dir) = (Authority::new("authority"), TempDir::new().unwrap());
+        let issue = |name, host| authority.issue_for(name, host, ExtendedKeyUsagePurpose::ClientAuth);
+        let host = |host: &'static str| ServerName::try_from(host).unwrap();
+        let names = Allowed::Names(vec!["good".into(), "other".into()]);
+        let hosts = Allowed::Hosts(vec![host("box.lan"), host("10.0.0.1")]);
+        for (allowed, name, host, comes_in) in [
+            (&names, "good", "a.lan", true),
+            (&names, "Good", "a.lan", false),
+            (&names, "goods", "good", false),
+            (&hosts, "good", "box.lan", true),
+            (&hosts, "good", "10.0.0.1", true),
+            (&hosts, "box.lan", "a.lan", false),
+        ] {
+            let files = TlsFiles { allowed: allowed.clone(), ..authority.write(&dir, Some(&authority)) };
+            let server = serve(files, Plaintext::Nobody).await;
+            assert_eq!(is_served(&server, &authority, issue(name, host)).await, comes_in, "{name} {host}");
+        }
+        // Names that a stranger's authority has written count for nothing.
+        let files = TlsFiles { allowed: names, ..authority.write(&dir, Some(&authority)) };
+        let server = serve(files, Plaintext::Nobody).await;
+        let stranger =
+            Authority::new("stranger").issue_for("good", "a.lan", ExtendedKeyUsagePurpose::ClientAuth);
+        assert!(!is_served(&server, &authority, stranger).await);
+    });
+}
+
+#[test]
+fn a_list_of_revoked_certificates_and_the_authorities_are_read_anew_while_clients_are_served() {
+    run(async {
+        let (authority, dir) = (Authority::new("authority"), TempDir::new().unwrap());
+        let issue = |name| authority.issue_for(name, "a.lan", ExtendedKeyUsagePurpose::ClientAuth);
+        let crl = dir.path().join("crl");
+        let write = |names: &[&str]| fs::write(&crl, authority.revoke(names).pem().unwrap()).unwrap();
+        write(&["nobody"]);
+        let files = TlsFiles { crl: Some(crl.clone()), ..authority.write(&dir, Some(&authority)) };
+        let server = serve(files, Plaintext::Nobody).await;
+        let stream = handshake(&server, &authority.client(&["h2"], Some(issue("early")))).await.unwrap();
+        let mut before = HealthClient::new(Channel::over(stream).await.unwrap());
+        before.check(HealthCheckRequest::default()).await.unwrap();
+        assert!(is_served(&server, &authority, issue("one")).await);
+        write(&["one", "early"]);
+        assert!(!is_served(&server, &authority, issue("one")).await);
+        assert!(is_served(&server, &authority, issue("two")).await);
+        before.check(HealthCheckRequest::default()).await.expect("only handshakes are looked at, as in etcd");
+        fs::write(&crl, authority.revoke(&["one", "two", "more"]).der()).unwrap();
+        assert!(!is_served(&server, &authority, issue("two")).await, "DER");
+        for spoiled in ["", "no list"] {
+            fs::write(&crl, spoiled).unwrap();
+            assert!(!is_served(&server, &authority, issue("one")).await, "what was revoked stays so");
+            assert!(is_served(&server, &authority, issue("three")).await);
+        }
+        fs::remove_file(&crl).unwrap();
+        assert!(!is_served(&server, &authority, issue("one")).await);
+        let other = Authority::new("other");
+        // Of several lists each counts, and so does one by an authority that has issued nothing.
+        let list = |by: &Authority, names: &[&str]| by.revoke(names).pem().unwrap();
+        let lists = [list(&authority, &["one"]), list(&authority, &["two"]), list(&other, &["three"])];
+        fs::write(&crl, lists.concat()).unwrap();
+        for name in ["one", "two", "three"] {
+            assert!(!is_served(&server, &authority, issue(name)).await, "{name}");
+        }
+        assert!(is_served(&server, &authority, issue("four")).await);
+        write(&["three"]);
+        assert!(is_served(&server, &authority, issue("one")).await);
+        let of_other = || other.issue_for("one", "a.lan", ExtendedKeyUsagePurpose::ClientAuth);
+        assert!(!is_served(&server, &authority, of_other()).await);
+        fs::write(dir.path().join("ca.pem"), format!("{}{}", authority.pem, other.pem)).unwrap();
+        assert!(is_served(&server, &authority, of_other()).await);
+        assert!(is_served(&server, &authority, issue("one")).await);
+        // What another one has issued with the same number is refused, too.
+        write(&["one"]);
+        assert!(!is_served(&server, &authority, of_other()).await);
+    });
+}
+
+#[test]
+fn a_version_of_tls_or_a_cipher_that_is_not_offered_is_refused() {
+    run(async {
+        let (authority, dir) = (Authority::new("authority"), TempDir::new().unwrap());
+        let speaks = |protocol: Protocol| TlsFiles { protocol, ..authority.write(&dir, None) };
+        let connect = async |server: &Server, version: &'static rustls::SupportedProtocolVersion| {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(authority.certificate.clone()).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let stream = handshake(server, &TlsConnector::from(Arc::new(config))).await.ok()?;
+            stream.get_ref().1.negotiated_cipher_suite().map(|chosen| chosen.suite())
+        };
+        let (v12, v13) = (&rustls::version::TLS12, &rustls::version::TLS13);
+        let newest = Protocol { least: Some(Version::Tls13), ..Protocol::default() };
+        let server = serve(speaks(newest), Plaintext::Nobody).await;
+        assert_eq!((connect(&server, v12).await, connect(&server, v13).await.is_some()), (None, true));
+        let oldest = Protocol { most: Some(Version::Tls12), ..Protocol::default() };
+        let server = serve(speaks(oldest), Plaintext::Nobody).await;
+        assert_eq!((connect(&server, v12).await.is_some(), connect(&server, v13).await), (true, None));
+        // The one that no client puts first.
+        let ciphers = vec!["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256".to_owned()];
+        let server = serve(speaks(Protocol { ciphers, ..Protocol::default() }), Plaintext::Nobody).await;
+        let chosen = rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+        assert_eq!(connect(&server, v12).await, Some(chosen));
+        assert!(connect(&server, v13).await.is_some_and(|cipher| cipher != chosen));
+        let ciphers = vec!["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256".to_owned()];
+        let server = serve(speaks(Protocol { ciphers, ..Protocol::default() }), Plaintext::Nobody).await;
+        assert_eq!(connect(&server, v12).await, None, "its key is of another kind");
     });
 }

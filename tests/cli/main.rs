@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod backup;
 mod etcdctl;
 mod node;
 mod process;
 mod snapshot;
 mod supervised;
+mod tls;

@@ -106,10 +106,14 @@ impl Server {
         run(&[&["--endpoints", self.endpoint.as_str()], arguments].concat())
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Tells it to stop, and waits for its end.
     pub fn stop(mut self) -> ExitStatus {
-        let process = Pid::from_child(&self.child);
-        kill_process(process, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.child.wait().unwrap()
     }
 }

@@ -12,14 +12,11 @@ import time
 
 import aetcd
 
+from checks import expect, named, run_all
+
 ENDS_SECONDS_MAX = 60  # each test
 LEASE_SECONDS = 2
 EXPIRED_SECONDS_MAX = 15
-
-
-def expect(found, wanted):
-    if found != wanted:
-        raise AssertionError(f"{found!r} instead of {wanted!r}")
 
 
 async def values_and_revisions(client):
@@ -158,17 +155,7 @@ async def run(test, host, port):
 
 def main():
     host, port = sys.argv[1].rsplit(":", 1)
-    failed = 0
-    for test in TESTS:
-        try:
-            asyncio.run(run(test, host, int(port)))
-        except Exception as error:  # noqa: BLE001  (any error is a failed test)
-            failed += 1
-            print(f"FAIL {test.__name__}: {type(error).__name__}: {error}")
-        else:
-            print(f"ok   {test.__name__}")
-    print(f"{len(TESTS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return run_all(named(TESTS), lambda test: asyncio.run(run(test, host, int(port))))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::small_disk::SmallDisk;
+
 /// How long anything that should happen may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
@@ -51,6 +53,10 @@ pub struct Host {
     pub peer_port: u16,
     /// The network namespace that it runs in, where it is not the test's own.
     pub netns: Option<String>,
+    /// The disk that its data directory is on, where it is one of its own.
+    pub disk: Option<SmallDisk>,
+    /// Whether it plays a build that understands one version of commands more.
+    pub is_later: bool,
     child: Option<Child>,
 }
 
@@ -75,7 +81,7 @@ impl Host {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
 
@@ -88,14 +94,15 @@ impl Host {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let program = std::env::var("COVEY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_covey").to_owned());
-        let mut command = match &self.netns {
-            // It becomes the program, whose process so has the id that is known here.
-            Some(netns) => {
+        // Either becomes the program, whose process so has the id that is known here.
+        let mut command = match (&self.netns, &self.disk) {
+            (Some(netns), _) => {
                 let mut command = Command::new(IP);
                 command.args(["netns", "exec", netns, &program]);
                 command
             }
-            None => Command::new(program),
+            (None, Some(disk)) => disk.command(&program),
+            (None, None) => Command::new(program),
         };
         command.args(["serve", "--name", &self.name, "--log-format", "text", "--data-dir"]);
         command.arg(&self.data_dir);
@@ -103,6 +110,9 @@ impl Host {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer]).args(more);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        if self.is_later {
+            command.env("PLAYED_COMMANDS", "2");
+        }
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -253,6 +263,8 @@ fn new_host(root: &Path, n: usize) -> Host {
         endpoint: format!("127.0.0.1:{}", free_port()),
         peer_port: free_port(),
         netns: None,
+        disk: None,
+        is_later: false,
         child: None,
     }
 }

@@ -49,6 +49,15 @@ REQUESTS = {
     "resign": ("election", "Resign", v3election.ResignRequest),
     "defragment": ("maintenance", "Defragment", maintenance.DefragmentRequest),
 }
+RESPONSES = {
+    "range": kv.RangeResponse, "put": kv.PutResponse, "delete": kv.DeleteRangeResponse, "txn": kv.TxnResponse,
+    "compact": kv.CompactionResponse, "grant": lease.LeaseGrantResponse, "revoke": lease.LeaseRevokeResponse,
+    "time_to_live": lease.LeaseTimeToLiveResponse, "leases": lease.LeaseLeasesResponse,
+    "hash_kv": maintenance.HashKVResponse, "status": maintenance.StatusResponse, "alarm": maintenance.AlarmResponse,
+    "lock": v3lock.LockResponse, "unlock": v3lock.UnlockResponse, "campaign": v3election.CampaignResponse,
+    "proclaim": v3election.ProclaimResponse, "leader": v3election.LeaderResponse, "resign": v3election.ResignResponse,
+    "defragment": maintenance.DefragmentResponse,
+}
 STUBS = {"kv": kv_grpc.KVStub, "lease": lease_grpc.LeaseStub, "watch": watch_grpc.WatchStub,
          "maintenance": maintenance_grpc.MaintenanceStub, "lock": v3lock_grpc.LockStub,
          "election": v3election_grpc.ElectionStub}

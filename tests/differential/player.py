@@ -96,7 +96,7 @@ class Pair:
     def ask(self, name, fields):
         """Sends the request to both at once; what they answer, cleaned."""
         requests = [fill(REQUESTS[name][2](), fields, self.resolver(side)) for side in self.sides]
-        calls = [side.send(name, request) for side, request in zip(self.sides, requests)]
+        calls = [side.send_any_way((name, fields), request) for side, request in zip(self.sides, requests)]
         for side, call in zip(self.sides, calls):
             if name == "grant" and isinstance(fields.get("ID"), tuple):
                 self.learn_alias(side, fields["ID"], call)

@@ -75,6 +75,7 @@ class Server:
     flags: tuple = ()
     port: int = 0
     peer_port: int = 0
+    scheme: str = "http"
     process: subprocess.Popen = field(default=None, repr=False)
     log_start: int = 0  # where this run's part of the log begins
 
@@ -91,7 +92,7 @@ class Server:
 
     @property
     def url(self):
-        return f"http://{self.endpoint}"
+        return f"{self.scheme}://{self.endpoint}"
 
     def launch(self):
         """Starts the process and returns at once."""

@@ -277,16 +277,22 @@ impl Wire {
     }
 }
 
-/// A power cut says no farewell. The node that comes back answers for its past, so that the other end need not wait for its timeout of ten
-/// seconds, although the node knows nobody to dial.
-#[test]
-fn after_a_power_cut_the_old_connection_is_given_up_at_once() {
+/// Two members, of which the first has reached the second by a wire.
+fn wired() -> (Node, Node, Wire) {
     let (a, b) = (Node::start(identity(1)), Node::start(identity(2)));
     let wire = Wire::to(b.address);
     b.trust(&[peer(&a.identity, &[])]);
     a.trust(&[peer(&b.identity, &[wire.address])]);
     a.wait_connected(2);
     b.wait_connected(1);
+    (a, b, wire)
+}
+
+/// A power cut says no farewell. The node that comes back answers for its past, so that the other end need not wait for its timeout of ten
+/// seconds, although the node knows nobody to dial.
+#[test]
+fn after_a_power_cut_the_old_connection_is_given_up_at_once() {
+    let (a, b, wire) = wired();
     wire.cut.store(true, Ordering::Relaxed);
     let (mut next_run, address) = (b.identity.clone(), b.address);
     next_run.earlier.push(next_run.run());
@@ -305,4 +311,43 @@ fn after_a_power_cut_the_old_connection_is_given_up_at_once() {
     }
     a.wait_connected(2);
     again.wait_connected(1);
+}
+
+/// Asks for a sign of life as a leader does, until it is so.
+fn beat_until(a: &Node, what: &str, mut is_so: impl FnMut() -> bool) {
+    let before = Instant::now();
+    while !is_so() {
+        a.transport.send(vec![heartbeat(1, 2, 1)]);
+        std::thread::sleep(Duration::from_millis(50));
+        // QUIC alone gives up after ten seconds.
+        assert!(before.elapsed() < Duration::from_secs(6), "{what}: not in time");
+    }
+}
+
+/// Packets are lost without a word on the way that is in use, and there is another.
+#[test]
+fn a_member_that_is_silent_is_dialled_wherever_it_may_be() {
+    let (a, b, wire) = wired();
+    let (id, mut place) = peer(&b.identity, &[wire.address]);
+    place.heard = vec![b.address];
+    a.trust(&[(id, place)]);
+    wire.cut.store(true, Ordering::Relaxed);
+    beat_until(&a, "the other way", || a.log.count(|event| matches!(event, Event::Connected { .. })) > 0);
+    assert_eq!(a.wait_connected(2), b.address);
+    b.wait_connected(1);
+    a.transport.send(vec![heartbeat(1, 2, 9)]);
+    b.wait_message(&heartbeat(1, 2, 9));
+}
+
+#[test]
+fn a_member_that_is_silent_is_not_reached_until_it_is_heard_again() {
+    let (a, _b, wire) = wired();
+    let since = a.transport.connected()[&MemberId(2)];
+    wire.cut.store(true, Ordering::Relaxed);
+    beat_until(&a, "silent", || a.transport.connected().is_empty());
+    a.wait_unreachable(2);
+    assert!(!a.transport.traffic()[0].connected);
+    wire.cut.store(false, Ordering::Relaxed);
+    beat_until(&a, "heard again", || !a.transport.connected().is_empty());
+    assert!(a.transport.connected()[&MemberId(2)] >= since);
 }

@@ -10,6 +10,7 @@ use covey::formation::{Answer, ClusterSecret, Introduction, NodeKey, Question};
 use covey::peer::{Answerer, AskError, Forming, Options, Transport, Trust};
 use covey::prng::Prng;
 use covey::runtime::clock::Clock;
+use covey::runtime::listening::UdpPort;
 use smol::block_on;
 
 use crate::harness::{identity, new_key};
@@ -31,7 +32,7 @@ fn answerer() -> Answerer {
 }
 
 fn node(key: &NodeKey, trust: Trust) -> Forming {
-    Forming::start(key, loopback(), trust, answerer(), Clock::start()).unwrap()
+    Forming::start(key, &loopback().into(), trust, answerer(), Clock::start()).unwrap()
 }
 
 /// Asks so often, one after the other, and tells who was listened to.
@@ -60,7 +61,7 @@ fn check_strangers(address: SocketAddr) {
 fn asking_a_member_is_free_only_with_the_secret() {
     let options = Options {
         identity: identity(1),
-        listen: loopback(),
+        listen: loopback().into(),
         prng: Prng::new(1),
         clock: Clock::start(),
         forming: Some((right(), answerer())),
@@ -73,13 +74,32 @@ fn asking_a_member_is_free_only_with_the_secret() {
     assert!(transport.stats().turned_away > 0);
 }
 
+/// A node of several addresses has one port, and whoever asks at another address of the machine finds nobody.
+#[test]
+fn a_member_is_reached_at_its_addresses_and_at_no_other() {
+    let listen = UdpPort::at(["127.0.0.1:0", "127.0.0.2:0"].map(|place| place.parse().unwrap()));
+    let options = Options {
+        identity: identity(1),
+        listen: listen.unwrap(),
+        prng: Prng::new(1),
+        clock: Clock::start(),
+        forming: Some((right(), answerer())),
+    };
+    let transport = Transport::start(options, Arc::new(drop)).unwrap();
+    let port = transport.local_address().unwrap().port();
+    for (address, expected) in [([127, 0, 0, 1], true), ([127, 0, 0, 2], true), ([127, 0, 0, 3], false)] {
+        let outcomes = ask(1, right(), (address, port).into());
+        assert_eq!(outcomes[0].is_ok(), expected, "{address:?}: {outcomes:?}");
+    }
+}
+
 /// What a member is asked goes through the log, which may have to wait for a slow disk or an election. Whoever asks has that patience, too.
 #[test]
 fn a_member_may_take_its_time_for_an_answer() {
     let slowly = Duration::from_millis(3200);
     let options = Options {
         identity: identity(1),
-        listen: loopback(),
+        listen: loopback().into(),
         prng: Prng::new(1),
         clock: Clock::start(),
         forming: Some((
@@ -102,7 +122,7 @@ fn a_member_may_take_its_time_for_an_answer() {
 fn asking_a_member_without_a_secret_has_its_rate() {
     let options = Options {
         identity: identity(1),
-        listen: loopback(),
+        listen: loopback().into(),
         prng: Prng::new(1),
         clock: Clock::start(),
         forming: Some((Trust::default(), answerer())),
@@ -122,7 +142,7 @@ fn asking_a_node_without_a_cluster_is_free_only_with_the_secret() {
     let socket = std::net::UdpSocket::bind(loopback()).unwrap();
     let address = socket.local_addr().unwrap();
     drop(socket);
-    let _asked = Forming::start(&new_key(), address, right(), answerer(), Clock::start()).unwrap();
+    let _asked = Forming::start(&new_key(), &address.into(), right(), answerer(), Clock::start()).unwrap();
     check_friends(address);
     check_strangers(address);
 }

@@ -114,8 +114,13 @@ impl Node {
 
     pub fn start_with(identity: Identity, listen: SocketAddr, log: Arc<Log>, events: Events) -> Self {
         let prng = Prng::new(identity.boot_nonce);
-        let options =
-            Options { identity: identity.clone(), listen, prng, clock: Clock::start(), forming: None };
+        let options = Options {
+            identity: identity.clone(),
+            listen: listen.into(),
+            prng,
+            clock: Clock::start(),
+            forming: None,
+        };
         let transport = Transport::start(options, events).unwrap();
         let address = transport.local_address().unwrap();
         Self { identity, transport, log, address }

@@ -96,6 +96,9 @@ fn who_dials_takes_nobody_else_for_the_member() {
 #[test]
 fn a_removed_member_is_cut_off_at_once_and_stays_out() {
     let (a, b) = pair();
+    // Who dialled before the other knew it has been refused once.
+    a.log.clear();
+    b.log.clear();
     let removed = Instant::now();
     b.transport.set_removed([(public(&a.identity.key), a.identity.member)].into());
     b.trust(&[]);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use covey::api::{Admit, Plaintext, Stay, TlsSource};
 use covey::ids::ClusterId;
-use covey::tls::{Authority, ClusterTls, Issued, KeyHash, ServerNames, ServerTls, TlsFiles};
+use covey::tls::{Authority, ClusterTls, Issued, KeyHash, Protocol, ServerNames, ServerTls, TlsFiles};
 use futures_rustls::TlsConnector;
 use http_body_util::BodyExt as _;
 use rustls_pki_types::pem::PemObject as _;
@@ -69,9 +69,9 @@ const CALLS: &[(&str, u32)] = &[
     ("etcdserverpb.Maintenance/Alarm", 0),
     ("etcdserverpb.Maintenance/HashKV", 0),
     ("grpc.health.v1.Health/Check", 0),
-    // Nobody has these.
-    ("etcdserverpb.Auth/AuthEnable", 12),
-    ("etcdserverpb.Auth/Authenticate", 12),
+    ("etcdserverpb.Auth/AuthEnable", 9),
+    ("etcdserverpb.Auth/Authenticate", 9),
+    // Nobody has this.
     ("v3electionpb.Election/Leader", 2),
     ("covey.v1.Nothing/There", 12),
 ];
@@ -82,7 +82,7 @@ const PAGES: &[(&str, u16)] = &[
     ("/version", 200),
     ("/metrics", 200),
     ("/", 404),
-    ("/v3/kv/range", 404),
+    ("/v3/kv/range", 501),
     ("/debug/pprof", 404),
 ];
 
@@ -129,7 +129,7 @@ impl Pki {
         let list = Arc::clone(&self.issued);
         let is_issued = Arc::new(move |key: &KeyHash| list.lock().unwrap().contains(key));
         let names = ServerNames::of_machine("box", []);
-        Arc::new(ClusterTls::new(&self.authority, names, is_issued).unwrap())
+        Arc::new(ClusterTls::new(&self.authority, names, is_issued, Protocol::default()).unwrap())
     }
 
     fn pem(&self) -> String {
@@ -161,7 +161,13 @@ impl Side {
         std::fs::write(path("ca"), own.pem()).unwrap();
         let by_files = |trusted_ca| {
             let client_cert_auth = trusted_ca == Some(path("ca"));
-            let files = TlsFiles { cert: path("cert"), key: path("key"), trusted_ca, client_cert_auth };
+            let files = TlsFiles {
+                cert: path("cert"),
+                key: path("key"),
+                trusted_ca,
+                client_cert_auth,
+                ..TlsFiles::default()
+            };
             let tls = Arc::new(ServerTls::load(files).unwrap());
             Some(Arc::new(move || Some(tls.current())) as TlsSource)
         };

@@ -48,7 +48,7 @@ fn questions() -> Vec<Question> {
         Question::Probe { name: name(), over: Some(7), view: view.clone() },
         Question::Promise { round: u64::MAX, patient: true, view },
         join(&[]),
-        Question::Absorb { cluster: ClusterId(7), nodes: vec![node] },
+        Question::Absorb { cluster: ClusterId(7), winner: ClusterId(8), nodes: vec![node] },
     ]
 }
 

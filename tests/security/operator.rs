@@ -65,8 +65,8 @@ pub fn decide(data_dir: &Path, commands: &[CharterCommand]) -> Seen {
         },
         Prng::new(2),
     );
-    let parts = Parts { core, applier, wal, root, store, ids, admission, hub };
-    let running = Running::start(parts, clock, Arc::new(Metrics::new(methods()))).unwrap();
+    let parts = Parts { core, applier, wal, root, store, ids, admission, space: Arc::default(), hub };
+    let running = Running::start(parts, clock, Arc::new(Metrics::new(methods(false)))).unwrap();
     let handle = running.handle().clone();
     smol::block_on(async {
         while handle.status().leader != Some(member) {

@@ -503,7 +503,9 @@ impl Member {
                 CoreInput::ConfChange(entry) => {
                     let conf_state =
                         self.core.apply_conf_change(now, &entry).map_err(|error| chain(&error))?;
-                    self.tell_applier(ApplierInput::ConfState(entry.index, conf_state), effects);
+                    if let Some(conf_state) = conf_state {
+                        self.tell_applier(ApplierInput::ConfState(entry.index, conf_state), effects);
+                    }
                 }
             }
         }
@@ -714,7 +716,17 @@ impl Member {
     }
 
     fn write_next(&mut self, effects: &mut Effects) -> Result<(), String> {
-        if self.log.write().map_err(|error| chain(&error))? {
+        let written = match self.log.write() {
+            // As the thread does: what the log need not keep is used, and then what waits goes on waiting.
+            Err(error) if error.is_full() => {
+                self.log.make_room().map_err(|error| chain(&error))?;
+                let delay = self.timing.sync(&mut self.prng);
+                self.wake_after(Thread::Wal, delay, effects);
+                return Ok(());
+            }
+            written => written.map_err(|error| chain(&error))?,
+        };
+        if written {
             self.syncing = true;
             let delay = self.timing.sync(&mut self.prng);
             self.wake_after(Thread::WalSync, delay, effects);

@@ -81,6 +81,7 @@ fn a_wrong_way_import_is_found_and_a_right_one_is_not() {
 
 #[test]
 fn what_the_simulator_cannot_run_is_found_below_the_line_only() {
+    assert_eq!(found("src/ids.rs", "//! Owns a field.\n\nfn f() { x.awaited(); }\n"), Vec::<String>::new());
     for banned in NOT_DETERMINISTIC {
         let text = format!("//! Owns trouble.\n\nfn f() {{ x{banned}(); {banned} y }}\n");
         let path = "src/command/codec.rs";

@@ -5,15 +5,17 @@
 //! ```text
 //! body     = kind:u8  fields                                     numbers are varints
 //! admit    = key:32 bytes  name:bytes  peer_urls:list of bytes  by:u8 (0 window, 1 token, 2 approval, 3 fleet key)  [id:8 bytes]
+//!            run  of:there:u8 [u64 LE]
+//! forget   = member:u64 LE
 //! token    = id:8 bytes  key:32 bytes  seconds
 //! replace  = term  exposed  certificate:bytes  key:bytes  bridge:bytes
 //! bury     = 120 bytes, see `Tombstone`
-//! yield    = winner:u64 LE  witness:32 bytes
+//! yield    = winner:u64 LE  witness:32 bytes  asked
 //! ```
 
 use super::{CodecError, Reader, Writer, undefined};
 use crate::command::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey, Tombstone};
-use crate::ids::{ClusterId, Incarnation, LogIndex, Term};
+use crate::ids::{ClusterId, Incarnation, LogIndex, MemberId, Term};
 
 const ADMIT: u8 = 1;
 const ELAPSED: u8 = 2;
@@ -30,6 +32,7 @@ const BURY: u8 = 12;
 const YIELD: u8 = 13;
 const REPLACE_AUTHORITY: u8 = 14;
 const RENEW_CLIENT: u8 = 15;
+const FORGET: u8 = 16;
 
 const BY_WINDOW: u8 = 0;
 const BY_TOKEN: u8 = 1;
@@ -39,13 +42,18 @@ const BY_FLEET_KEY: u8 = 3;
 impl Writer {
     pub(super) fn charter(&mut self, command: &CharterCommand) {
         match command {
-            CharterCommand::Admit { key, name, peer_urls, by, run } => {
+            CharterCommand::Admit { key, name, peer_urls, by, run, of } => {
                 self.0.push(ADMIT);
                 self.0.extend_from_slice(&key.0);
                 self.bytes(name.as_bytes());
                 self.texts(peer_urls);
                 self.admission(*by);
                 self.varint(run.0);
+                self.origin(*of);
+            }
+            CharterCommand::Forget { member } => {
+                self.0.push(FORGET);
+                self.0.extend_from_slice(&member.0.to_le_bytes());
             }
             CharterCommand::Elapsed { to } => {
                 self.0.push(ELAPSED);
@@ -96,12 +104,18 @@ impl Writer {
                 self.0.push(BURY);
                 self.0.extend_from_slice(&tombstone.to_bytes());
             }
-            CharterCommand::Yield { winner, witness } => {
+            CharterCommand::Yield { winner, witness, asked } => {
                 self.0.push(YIELD);
                 self.0.extend_from_slice(&winner.0.to_le_bytes());
                 self.0.extend_from_slice(&witness.0);
+                self.varint(asked.0);
             }
         }
+    }
+
+    fn origin(&mut self, of: Option<ClusterId>) {
+        self.0.push(u8::from(of.is_some()));
+        self.0.extend(of.iter().flat_map(|of| of.0.to_le_bytes()));
     }
 
     fn admission(&mut self, by: Admission) {
@@ -142,7 +156,9 @@ impl Reader {
                     tag => return Err(undefined("admission", tag)),
                 },
                 run: Incarnation(self.varint()?),
+                of: if self.flag()? { Some(ClusterId(self.fixed_u64()?)) } else { None },
             },
+            FORGET => CharterCommand::Forget { member: MemberId(self.fixed_u64()?) },
             ELAPSED => CharterCommand::Elapsed { to: self.varint()? },
             OPEN_WINDOW => CharterCommand::OpenWindow { seconds: self.varint()? },
             SEAL => CharterCommand::Seal,
@@ -165,7 +181,11 @@ impl Reader {
             REVOKE_CLIENT => CharterCommand::RevokeClient { key: ClientKey(self.array()?) },
             DISSOLVE => CharterCommand::Dissolve { winner: ClusterId(self.fixed_u64()?) },
             BURY => CharterCommand::Bury(Tombstone::from_bytes(&self.array()?)),
-            YIELD => CharterCommand::Yield { winner: ClusterId(self.fixed_u64()?), witness: self.key()? },
+            YIELD => CharterCommand::Yield {
+                winner: ClusterId(self.fixed_u64()?),
+                witness: self.key()?,
+                asked: LogIndex(self.varint()?),
+            },
             kind => return Err(undefined("change of the charter", kind)),
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::command::CommandVersion;
 use crate::formation::identity::{ClusterRoot, Generation};
 use crate::formation::message::Standing;
 use crate::ids::{ClusterId, Incarnation, MemberId};
@@ -161,7 +162,7 @@ fn member(cluster: u64, committed: bool) -> Answer {
 
 fn welcome() -> Welcome {
     let (root, generation, member) = (ClusterRoot([5; 32]), Generation(1), MemberId(5));
-    Welcome { root, generation, member, members: Vec::new() }
+    Welcome { root, generation, member, members: Vec::new(), commands: CommandVersion::FIRST }
 }
 
 #[test]
@@ -329,10 +330,11 @@ fn who_has_promised_joins_the_founder_at_once() {
     assert!(matches!(late, Some(Answer::Wait(_))), "{late:?}");
 }
 
-/// What a node waits for that sees members of these clusters.
-fn beside(prefers: Option<u64>, standings: &[(usize, u64, bool)]) -> State {
+/// What a node waits for that sees members of these clusters, when it has looked around for so long.
+fn beside_after(seconds: f64, prefers: Option<u64>, standings: &[(usize, u64, bool)]) -> State {
     let mut fresh = Fixture::new(0, None);
     fresh.gathering.prefers = prefers.map(ClusterId);
+    fresh.now = at(seconds);
     for (other, cluster, committed) in standings {
         fresh.gathering.handle_sighting(fresh.now, Whom::Node(node(*other)), true);
         let ask = fresh.gathering.neighbours.ask(fresh.now, Whom::Node(node(*other)), Matter::Probe);
@@ -341,15 +343,58 @@ fn beside(prefers: Option<u64>, standings: &[(usize, u64, bool)]) -> State {
     fresh.state()
 }
 
+fn beside(prefers: Option<u64>, standings: &[(usize, u64, bool)]) -> State {
+    beside_after(1.0, prefers, standings)
+}
+
 /// A third cluster that is sealed would keep it waiting for an operator.
 #[test]
 fn who_has_left_a_cluster_joins_the_one_that_it_was_given_up_for() {
     for committed in [false, true] {
         let both = [(1, 4, true), (2, 7, committed)];
-        assert_eq!(beside(Some(7), &both), State::Joining(ClusterId(7)));
-        assert_eq!(beside(Some(9), &both), beside(None, &both), "it is not there any more");
+        for seconds in [1.0, 29.9, 30.0] {
+            assert_eq!(beside_after(seconds, Some(7), &both), State::Joining(ClusterId(7)));
+        }
+        assert_eq!(beside(Some(9), &both), State::Joining(ClusterId(9)), "it may only not be heard yet");
+        assert_eq!(beside_after(30.0, Some(9), &both), beside(None, &both), "it is not there any more");
     }
-    assert_eq!(beside(Some(7), &[(1, 4, false)]), State::Joining(ClusterId(4)));
+    assert_eq!(beside_after(30.0, Some(7), &[(1, 4, false)]), State::Joining(ClusterId(4)));
+}
+
+/// The other cluster has its key. A third one that it hears first would have it as well, and one of the two would have a member that never comes.
+#[test]
+fn who_has_left_a_cluster_asks_nobody_before_the_other_one_has_had_time_to_be_heard() {
+    let mut left = Fixture::new(0, None);
+    left.gathering.prefers = Some(ClusterId(7));
+    let hears = |left: &mut Fixture, n: usize, cluster: u64| {
+        left.gathering.handle_sighting(left.now, Whom::Node(node(n)), true);
+        let ask = left.gathering.neighbours.ask(left.now, Whom::Node(node(n)), Matter::Probe);
+        left.gathering.handle_answer(left.now, ask, keys()[n], member(cluster, true));
+        left.drain();
+    };
+    for tick in 1..30 {
+        left.until(f64::from(tick));
+        hears(&mut left, 1, 4);
+        assert_eq!((left.state(), left.asked.len()), (State::Joining(ClusterId(7)), 0));
+    }
+    let mut other = left;
+    assert!(
+        other.gathering.poll_timeout(other.now).is_some_and(|next| next <= at(30.0)),
+        "it goes on by itself"
+    );
+    other.until(30.0);
+    assert!(
+        matches!(other.asked[..], [(_, whom, Question::Join { .. })] if whom == node(1)),
+        "{:?}",
+        other.asked
+    );
+    // Alone it founds nothing meanwhile either, and does then.
+    let mut alone = Fixture::new(0, None);
+    alone.gathering.prefers = Some(ClusterId(7));
+    assert_eq!(alone.until(29.9).state(), State::Joining(ClusterId(7)));
+    assert_eq!(alone.gathering.poll_timeout(alone.now), Some(at(30.0)), "by itself, too");
+    alone.until(40.0).persisted();
+    assert_eq!(alone.end, Some(End::Found { alone: true, with: Vec::new() }));
 }
 
 #[test]

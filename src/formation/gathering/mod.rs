@@ -383,8 +383,9 @@ impl Gathering {
         let promise = self.held.map(|held| held.until);
         let attempt = self.attempt.as_ref().map(|attempt| attempt.until);
         let join = Some(self.joining.not_before).filter(|at| *at > now);
+        let winner = self.winner_awaited().filter(|until| *until > now);
         let neighbours = self.begun().and_then(|_| self.neighbours.timeout(now));
-        [until, promise, attempt, join, neighbours].into_iter().flatten().min()
+        [until, promise, attempt, join, winner, neighbours].into_iter().flatten().min()
     }
 }
 

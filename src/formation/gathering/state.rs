@@ -121,7 +121,7 @@ impl Gathering {
         })
     }
 
-    /// The cluster to join: the one for which this node has left another, and for a guarded one, there or not, no other. Otherwise what users have written counts more than what is new, and of equals the lower number, as between clusters that meet. Two that users have
+    /// The cluster to join: the one for which this node has left another, for a while whether that is there or not, and for a guarded one no other at all. Otherwise what users have written counts more than what is new, and of equals the lower number, as between clusters that meet. Two that users have
     /// written to are an operator's to choose from.
     pub(super) fn cluster(&self, now: Instant) -> Result<Option<ClusterId>, Vec<ClusterId>> {
         let (mut committed, mut all): (Vec<ClusterId>, Vec<ClusterId>) = (Vec::new(), Vec::new());
@@ -131,7 +131,8 @@ impl Gathering {
                 committed.push(standing.cluster);
             }
         }
-        if let Some(winner) = self.prefers.filter(|winner| self.guarded || all.contains(winner)) {
+        let waits = self.guarded || self.winner_awaited().is_some_and(|until| now < until);
+        if let Some(winner) = self.prefers.filter(|winner| waits || all.contains(winner)) {
             return Ok(Some(winner));
         }
         committed.sort_unstable();
@@ -141,6 +142,11 @@ impl Gathering {
             [one] => Ok(Some(*one)),
             _ => Err(committed),
         }
+    }
+
+    /// Until when the cluster for which this node has left another one is waited for.
+    pub(super) fn winner_awaited(&self) -> Option<Instant> {
+        self.prefers.and(self.begun()).map(|begun| begun + self.timers.winner_awaited)
     }
 
     /// The clusters that are asked to let this node in. Of several that cannot become one those are that let nobody in but by an operator's word, who says with it

@@ -31,6 +31,8 @@ pub struct Timers {
     pub patience: Duration,
     /// A cluster that was there is waited for as long as its only member may take to start again.
     pub member_gone: Duration,
+    /// How long a node that has left its cluster for another one looks for that before it is in any other: it may not hear it first.
+    pub winner_awaited: Duration,
     /// Between two probes of a node, ...
     pub probe_every: Duration,
     /// ... and of one that may found at any moment.
@@ -65,6 +67,7 @@ impl Default for Timers {
             solo_after_up: seconds(35),
             patience: seconds(20),
             member_gone: seconds(30),
+            winner_awaited: seconds(30),
             probe_every: seconds(1),
             watch_every: millis(250),
             probe_timeout: seconds(3),

@@ -32,6 +32,8 @@ fn gauges() -> Gauges<'static> {
         conflicts: 2,
         alarms: vec![(MemberId(0xab), "NOSPACE")],
         peers: vec![PeerTraffic { member: MemberId(0xcd), connected: true, metrics: Arc::default() }],
+        disk_short: true,
+        disk_written: &[("log", 8192), ("store", 4096)],
     }
 }
 
@@ -166,6 +168,7 @@ fn the_text_is_strictly_valid_and_shows_what_was_counted() {
 
     assert_value(&families, "etcd_server_has_leader", "gauge", 1.0);
     assert_value(&families, "covey_cluster_conflicts", "gauge", 2.0);
+    assert_value(&families, "covey_disk_short", "gauge", 1.0);
     assert_value(&families, "etcd_server_proposals_committed_total", "gauge", 9.0);
     assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 77.0);
     assert_value(&families, "etcd_mvcc_put_total", "counter", 3.0);

@@ -245,6 +245,10 @@ pub struct Gauges<'a> {
     pub alarms: Vec<(MemberId, &'static str)>,
     /// The other members.
     pub peers: Vec<PeerTraffic>,
+    /// Whether the disk has too little room for puts.
+    pub disk_short: bool,
+    /// Bytes written to the data directory, by what for.
+    pub disk_written: &'a [(&'static str, u64)],
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) fn render(metrics: &Metrics, gauges: &Gauges<'_>, process: Option<&Pr
     server(&mut text, metrics, gauges);
     troubles(&mut text, metrics, gauges);
     health(&mut text, metrics);
-    disk(&mut text, metrics);
+    disk(&mut text, metrics, gauges);
     mvcc(&mut text, metrics, gauges);
     leases(&mut text, metrics);
     network(&mut text, metrics);
@@ -179,7 +179,17 @@ fn health(text: &mut Text, metrics: &Metrics) {
     }
 }
 
-fn disk(text: &mut Text, metrics: &Metrics) {
+fn disk(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
+    text.gauge(
+        "covey_disk_short",
+        "Whether the disk has too little room for puts: 1 is yes.",
+        u8::from(gauges.disk_short),
+    );
+    let name = "covey_disk_written_bytes_total";
+    text.head(name, "Bytes of pages written to the data directory, by what for.", "counter");
+    for &(kind, bytes) in gauges.disk_written {
+        text.sample(name, &[("kind", kind)], bytes);
+    }
     text.histogram(
         "etcd_disk_wal_fsync_duration_seconds",
         "How long the log's fdatasync takes.",

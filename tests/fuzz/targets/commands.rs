@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use covey::command::{
     Admission, Alarm, AlarmAction, AlarmKind, AuthCommand, Authority, Caller, CharterCommand, ClientKey,
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, KeyRange, LeaseChange,
-    LeaseCommand, LeaseInstance, MemberAttributes, MemberCommand, Op, PasswordHash, Permission,
+    Command, CommandVersion, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, KeyRange,
+    LeaseChange, LeaseCommand, LeaseInstance, MemberAttributes, MemberCommand, Op, PasswordHash, Permission,
     PermissionKind, Put, Range, RangeEnd, TOMBSTONE_BYTES, TokenId, TokenKey, TokenSecret, Tombstone, Txn,
     codec,
 };
@@ -167,6 +167,7 @@ fn of_members() -> Vec<Command> {
         client_urls: vec!["https://10.0.0.1:2379".into()],
         incarnation: 1,
         boot_nonce: 2,
+        understands: CommandVersion(2),
     };
     let peer_urls = vec!["http://a:1".into()];
     let members = [
@@ -199,8 +200,10 @@ fn of_the_charter() -> Vec<Command> {
             peer_urls: vec!["https://10.0.0.2:2380".into()],
             by: Admission::Token(TokenId([1; 8])),
             run: Incarnation(2),
+            of: None,
         },
         CharterCommand::Elapsed { to: 100 },
+        CharterCommand::Forget { member: NEW },
         CharterCommand::RevokeToken { id: TokenId([1; 8]) },
         CharterCommand::Establish(Authority { certificate: text("certificate"), key: text("key") }),
         CharterCommand::IssueClient { key: ClientKey([5; 32]), name: "client".into() },

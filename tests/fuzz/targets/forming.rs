@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use covey::auth::{Auth, Role, User};
 use covey::command::{
-    Alarm, AlarmKind, Authority, ClientKey, KeyRange, MemberAttributes, PasswordHash, Permission,
-    PermissionKind, TokenId, TokenKey, TokenSecret, Tombstone,
+    Alarm, AlarmKind, Authority, ClientKey, CommandVersion, KeyRange, MemberAttributes, PasswordHash,
+    Permission, PermissionKind, TokenId, TokenKey, TokenSecret, Tombstone,
 };
 use covey::discovery::{Found, NAME_BYTES_MAX, SIGHTING_ADDRESSES_MAX};
 use covey::formation::{
@@ -20,7 +20,7 @@ use covey::formation::{
 use covey::ids::{
     AuthRevision, ClusterId, Digest, Incarnation, LogIndex, MemberId, PublicKey, Revision, Term,
 };
-use covey::store::{Bridge, Charter, Client, ConfState, Dissolution, Member, Meta, Token, Window};
+use covey::store::{Awaited, Bridge, Charter, Client, ConfState, Dissolution, Member, Meta, Token, Window};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 use crate::input::{Input, piece};
@@ -90,6 +90,7 @@ fn member(n: u8) -> Member {
         client_urls: vec![format!("https://10.0.0.{n}:2379")],
         incarnation: 3,
         boot_nonce: u64::MAX,
+        understands: CommandVersion(n),
     };
     Member { key: Some(PublicKey(*key(n).public())), votes: n.is_multiple_of(2), attributes }
 }
@@ -119,12 +120,18 @@ pub fn whole_meta() -> Meta {
         exposed: Some(LogIndex(290)),
         dissolved: Some(Dissolution { winner: ClusterId(3), at: LogIndex(300), ordered: true }),
         buried: vec![tombstone(1)],
+        awaited: vec![
+            Awaited { member: MemberId(3), ends: 1 << 41, of: None },
+            Awaited { member: MemberId(4), ends: 60, of: Some(ClusterId(9)) },
+        ],
+        forgot: LogIndex(280),
     };
     let ids = |ids: &[u64]| ids.iter().copied().map(MemberId).collect();
     Meta {
         applied: LogIndex(300),
         applied_term: Term(3),
         digest: Digest(0x0123_4567_89ab_cdef),
+        commands: CommandVersion(2),
         conf_state: ConfState {
             voters: ids(&[1, 2]),
             learners: ids(&[3]),
@@ -186,12 +193,13 @@ pub mod seeds {
             Question::Probe { name: name.clone(), over: Some(9), view: view.clone() },
             Question::Promise { round: 9, patient: true, view: view.clone() },
             Question::Join { name: name.clone(), peer_urls, claim: vec![1; 40], run: Incarnation(3) },
-            Question::Absorb { cluster: ClusterId(7), nodes: vec![candidate] },
+            Question::Absorb { cluster: ClusterId(7), winner: ClusterId(8), nodes: vec![candidate] },
             Question::Fate { cluster: ClusterId(7) },
         ];
         let (sentence, generation) = ("not now".to_owned(), Generation(1));
         let members = vec![member(1), member(2)];
-        let welcome = Welcome { root: ClusterRoot([7; 32]), generation, member: MemberId(2), members };
+        let (root, member, commands) = (ClusterRoot([7; 32]), MemberId(2), CommandVersion(2));
+        let welcome = Welcome { root, generation, member, members, commands };
         let standing =
             Standing { name: name.clone(), cluster: ClusterId(7), generation, committed: true, open: true };
         let answers = [

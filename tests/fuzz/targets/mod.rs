@@ -7,9 +7,11 @@ mod commands;
 mod disk;
 mod door;
 mod forming;
+mod json;
 mod peers;
 mod raft;
 mod settings;
+mod tokens;
 
 /// Something that reads bytes.
 pub struct Target {
@@ -61,6 +63,8 @@ targets! {
     clients::requests 12000,
     clients::browser 8000,
     clients::certificates 3000,
+    tokens::web 8000,
+    json::gateway 12000,
     door::connection 300,
     door::call 300,
 }

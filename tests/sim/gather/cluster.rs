@@ -66,6 +66,7 @@ impl Cluster {
             peer_urls,
             by,
             run: Incarnation(1),
+            of: None,
         }));
         let promote = cluster.tip().members.iter().map(Member::id).collect();
         cluster.apply(&Command::Member(MemberCommand::Revote { promote, demote: Vec::new() }));

@@ -117,8 +117,6 @@ impl World {
             Some(Obstacle::Conflict)
         } else if !fleet && live().any(|cluster| !cluster.tip().charter.is_open()) {
             Some(Obstacle::Sealed)
-        } else if there.iter().any(|cluster| cluster.winner().is_some()) {
-            Some(Obstacle::Stranded)
         } else {
             None
         }

@@ -3,28 +3,34 @@
 //! Owns: who leads, what is committed and who knows, who asks other clusters, and who leaves. Must never: decide what an entry does (the real machine does), or
 //! who gives up (`formation::course`). Driven by `world`; what must hold is in `clusters`.
 //!
-//! What `app::admission` and `app::encounters` do is said again here, since they are above the line.
+//! What `app::admission`, `app::encounters` and `app::fates` do is said again here, since they are above the line.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use covey::command::{Admission, Applied, CharterCommand, Command, MemberCommand, Outcome};
+use covey::command::{
+    Admission, Applied, CharterCommand, Command, CommandVersion, MemberCommand, Outcome, Tombstone,
+};
 use covey::formation::gathering::{AskId, Whom};
 use covey::formation::{
     Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome,
-    course, joining_state,
+    believe, course, joining_state, sign, taken_along,
 };
-use covey::ids::{ClusterId, Incarnation, PublicKey};
+use covey::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use covey::mvcc::Facts;
 use covey::store::Member;
+use covey::time::Instant;
 
 use super::cluster::{Cluster, empty, member, write};
-use super::world::{Disk, Event, Node, World};
+use super::host::{Disk, Node};
+use super::world::{Event, World};
 
 /// As in `app`: how often a leader asks other clusters, and how long a member goes on after the end of its cluster.
 const LEADER_LOOKS: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a member hears no leader before it asks what became of its cluster.
+const SILENT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a cluster has a leader.
 const ELECTIONS: Duration = Duration::from_millis(700);
 /// How long a member that joins, and one that starts again, waits for the leader at most.
@@ -44,8 +50,11 @@ pub(super) struct Membership {
     pub(super) applied: usize,
     /// It believes that it leads.
     leads: bool,
-    /// It has seen the end of its cluster.
+    /// It has seen the end of its cluster, or was told of it.
     ends: bool,
+    told: Option<ClusterId>,
+    /// Since when it hears no leader.
+    silent_since: Option<Instant>,
     asked: BTreeMap<AskId, Asked>,
     last_ask: u64,
     /// The clusters that it was in before.
@@ -58,6 +67,8 @@ enum Asked {
     Who,
     /// To take these in: its members as of this entry. Whether an operator has ordered that.
     Absorb(ClusterId, usize, bool),
+    /// What became of its own cluster.
+    Fate,
 }
 
 /// What happens in clusters.
@@ -81,6 +92,8 @@ pub(super) enum Then {
     Admits(Request),
     /// Nothing; the members as of this entry were taken in by the winner.
     Dissolves(usize),
+    /// The cluster remembers what the node's disk need not any more.
+    Buries(Tombstone),
 }
 
 #[derive(Clone)]
@@ -88,6 +101,8 @@ pub(super) struct Request {
     to: (usize, u64, AskId),
     left: Vec<Candidate>,
     joins: Option<(PublicKey, Incarnation)>,
+    /// The cluster that they are all of.
+    of: Option<ClusterId>,
 }
 
 impl World {
@@ -289,7 +304,16 @@ impl World {
 
     fn leaves(&mut self, at: usize) {
         self.note(&[10, at as u64], || format!("node {at} leaves"));
-        self.hosts[at].disk.leaving = true;
+        let Some(cluster) = self.is_in(at) else { return };
+        let (id, facts) = (self.clusters[cluster].id(), self.facts(at, cluster));
+        let host = &mut self.hosts[at];
+        host.disk.leaving = true;
+        host.disk.winner = host.membership.told;
+        if let Some(end) = facts.charter.dissolved {
+            host.disk.winner = Some(end.winner);
+            let own = sign(&host.node_key, id, end);
+            host.disk.tombstones = taken_along(own, &facts.charter, &host.disk.tombstones);
+        }
         if self.crashes_here() {
             return self.crash(at);
         }
@@ -312,12 +336,10 @@ impl World {
 
     fn archived(&mut self, at: usize) {
         self.note(&[11, at as u64], || format!("node {at} is in no cluster again"));
-        let left = self.hosts[at].disk.cluster;
-        let winner = left.and_then(|root| self.clusters[self.number(root)].winner());
         let host = &mut self.hosts[at];
-        host.membership.former.extend(left);
-        host.disk = Disk::default();
-        host.disk.winner = winner;
+        let Disk { cluster, winner, tombstones, .. } = std::mem::take(&mut host.disk);
+        host.membership.former.extend(cluster);
+        host.disk = Disk { winner, tombstones, ..Disk::default() };
         self.judge.left(at);
         self.start(at);
     }
@@ -426,7 +448,10 @@ impl World {
             (Then::Admits(Request { to: (to, boot, ask), .. }), outcome) => {
                 self.answer(at, to, boot, ask, &Answer::Wait(format!("{outcome:?}")));
             }
-            (Then::Nothing | Then::Dissolves(_), _) => {}
+            (Then::Buries(tombstone), Ok(_)) => {
+                self.hosts[at].disk.tombstones.retain(|kept| *kept != tombstone);
+            }
+            (Then::Nothing | Then::Dissolves(_) | Then::Buries(_), _) => {}
         }
     }
 
@@ -472,15 +497,28 @@ impl World {
         let Some(cluster) = self.is_in(at) else { return };
         let key = self.hosts[to.0].key;
         let request = match question {
-            Question::Join { name, peer_urls, run, .. } => {
-                Request { to, left: vec![Candidate { key, name, peer_urls }], joins: Some((key, run)) }
-            }
-            Question::Absorb { cluster: other, nodes } => {
+            Question::Join { name, peer_urls, run, .. } => Request {
+                to,
+                left: vec![Candidate { key, name, peer_urls }],
+                joins: Some((key, run)),
+                of: None,
+            },
+            Question::Absorb { cluster: other, winner, nodes } => {
                 let known = nodes.iter().any(|node| node.key == key);
-                if other == self.clusters[cluster].id() || !known {
+                let own = self.clusters[cluster].id();
+                if winner != own || other == own || !known {
                     return self.answer(at, to.0, to.1, to.2, &Answer::Refused("none of it".into()));
                 }
-                Request { to, left: nodes, joins: None }
+                Request { to, left: nodes, joins: None, of: Some(other) }
+            }
+            Question::Fate { cluster: ended } => {
+                let facts = self.facts(at, cluster);
+                let buried = facts.charter.buried.iter().filter(|tombstone| tombstone.cluster == ended);
+                let buried: Vec<Tombstone> = buried.copied().collect();
+                let is_known = !buried.is_empty();
+                let answer =
+                    if is_known { Answer::Buried(buried) } else { Answer::Member(self.stands(at, cluster)) };
+                return self.answer(at, to.0, to.1, to.2, &answer);
             }
             _ => {
                 let answer = Answer::Member(self.stands(at, cluster));
@@ -494,7 +532,13 @@ impl World {
         let facts = self.facts(at, cluster);
         let member = member(&facts, key)?.id();
         let (root, members) = (self.clusters[cluster].root, facts.members.clone());
-        Some(Answer::Welcome(Box::new(Welcome { root, generation: Generation(1), member, members })))
+        Some(Answer::Welcome(Box::new(Welcome {
+            root,
+            generation: Generation(1),
+            member,
+            members,
+            commands: CommandVersion::FIRST,
+        })))
     }
 
     fn admits(&mut self, at: usize, cluster: usize, mut request: Request) {
@@ -518,7 +562,7 @@ impl World {
             };
             let Candidate { key, name, peer_urls } = request.left.remove(0);
             let run = request.joins.map_or(Incarnation(0), |(_, run)| run);
-            let command = CharterCommand::Admit { key, name, peer_urls, by, run };
+            let command = CharterCommand::Admit { key, name, peer_urls, by, run, of: request.of };
             if self.propose(at, Command::Charter(command), Then::Admits(request)) {
                 return;
             }
@@ -532,10 +576,37 @@ impl World {
     fn looks(&mut self, at: usize) {
         let boot = self.hosts[at].boot;
         self.later(LEADER_LOOKS, Doing::Looks(at, boot));
-        let Some(cluster) = self.is_in(at) else { return };
-        if !self.hosts[at].membership.leads || !self.is_up(at) {
-            return;
+        let Some(cluster) = self.is_in(at).filter(|_| self.is_up(at)) else { return };
+        if let Some(tombstone) = self.hosts[at].disk.tombstones.first().copied() {
+            let bury = Command::Charter(CharterCommand::Bury(tombstone));
+            self.propose(at, bury, Then::Buries(tombstone));
         }
+        if self.is_silent(at, cluster) {
+            let question = Question::Fate { cluster: self.clusters[cluster].id() };
+            self.asks_beside(at, cluster, Asked::Fate, &question);
+        }
+        if self.hosts[at].membership.leads {
+            let question = Question::Probe { name: format!("n{at}"), over: None, view: View::default() };
+            self.asks_beside(at, cluster, Asked::Who, &question);
+        }
+    }
+
+    /// Whether it has heard no leader for long, as far as it looks.
+    fn is_silent(&mut self, at: usize, cluster: usize) -> bool {
+        let now = self.queue.now();
+        let leader = self.clusters[cluster].leader;
+        let hears =
+            leader.is_some_and(|leader| self.reach(at, leader) && self.is_in(leader) == Some(cluster));
+        let membership = &mut self.hosts[at].membership;
+        if hears {
+            membership.silent_since = None;
+            return false;
+        }
+        now.since(*membership.silent_since.get_or_insert(now)) >= SILENT
+    }
+
+    /// One member of each other cluster that it sees.
+    fn asks_beside(&mut self, at: usize, cluster: usize, what: Asked, question: &Question) {
         let mut beside: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for other in 0..self.hosts.len() {
             if let Some(theirs) = self.is_in(other).filter(|theirs| *theirs != cluster)
@@ -547,9 +618,26 @@ impl World {
         }
         for hosts in beside.into_values() {
             let other = hosts[self.pick() % hosts.len()];
-            let question = Question::Probe { name: format!("n{at}"), over: None, view: View::default() };
-            self.asks_stranger(at, other, Asked::Who, &question);
+            self.asks_stranger(at, other, what, question);
         }
+    }
+
+    /// It leaves on the word of a member that it knows, and that word is true.
+    fn told(&mut self, at: usize, cluster: usize, tombstones: &[Tombstone]) {
+        let (id, facts) = (self.clusters[cluster].id(), self.facts(at, cluster));
+        let Membership { applied, ends, .. } = self.hosts[at].membership;
+        let applied = LogIndex(applied as u64);
+        let believes = |told: &&Tombstone| believe(told, id, applied, &facts.members, &facts.charter).is_ok();
+        let Some(Tombstone { winner, .. }) = tombstones.iter().find(believes).filter(|_| !ends).copied()
+        else {
+            return;
+        };
+        assert_eq!(self.clusters[cluster].winner(), Some(winner), "node {at} leaves cluster {id}");
+        let host = &mut self.hosts[at];
+        (host.membership.ends, host.membership.told) = (true, Some(winner));
+        let boot = host.boot;
+        self.report.told += 1;
+        self.later(Duration::from_millis(1), Doing::Leaves(at, boot));
     }
 
     fn asks_stranger(&mut self, at: usize, other: usize, what: Asked, question: &Question) {
@@ -569,10 +657,15 @@ impl World {
         let Some(asked) = self.hosts[at].membership.asked.remove(&ask) else { return };
         match (asked, answer) {
             (Asked::Who, Answer::Member(other)) => self.meets(at, cluster, from, &other),
+            (Asked::Fate, Answer::Buried(tombstones)) => self.told(at, cluster, &tombstones),
             (Asked::Absorb(..), Answer::Absorbed) if self.crashes_here() => self.crash(at),
             (Asked::Absorb(winner, asked, ordered), Answer::Absorbed) => {
                 let command = if ordered {
-                    CharterCommand::Yield { winner, witness: self.hosts[from].key }
+                    CharterCommand::Yield {
+                        winner,
+                        witness: self.hosts[from].key,
+                        asked: LogIndex(asked as u64),
+                    }
                 } else {
                     CharterCommand::Dissolve { winner }
                 };
@@ -607,7 +700,7 @@ impl World {
             Some(Candidate { key: member.key?, name, peer_urls })
         };
         let nodes = facts.members.iter().filter_map(candidate).collect();
-        let question = Question::Absorb { cluster: self.clusters[cluster].id(), nodes };
+        let question = Question::Absorb { cluster: self.clusters[cluster].id(), winner, nodes };
         let asked = Asked::Absorb(winner, self.hosts[at].membership.applied, ordered);
         self.asks_stranger(at, with, asked, &question);
     }

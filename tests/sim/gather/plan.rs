@@ -8,6 +8,10 @@ use covey::formation::gathering::Timers;
 use covey::prng::Prng;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Most disks have a bad day now and then.
+const SLOW_WRITE_ONE_IN: u64 = 8;
+/// Longer than a promise is held.
+const REST: Duration = Duration::from_secs(40);
 
 /// The shape of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,19 @@ pub(crate) enum Kind {
     Halves,
     /// Some pairs never reach each other, in one direction or both.
     Apart,
+    /// Two that never reach each other want to found with the same others, who take long to promise and often begin anew.
+    Rivals,
+}
+
+/// By what a node comes into a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enters {
+    /// With whomever is there.
+    Plain,
+    /// By a claim: it founds none.
+    Invited,
+    /// It is to trust nobody, and stays outside where somebody is there.
+    Guarded,
 }
 
 /// What happens in clusters, and between them.
@@ -46,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) kind: Kind,
     pub(crate) hosts: usize,
+    /// By what each comes in; one is plain.
+    pub(crate) enters: Vec<Enters>,
     pub(crate) timers: Timers,
     /// When each box is switched on, and how long after that its interface is up.
     pub(crate) power: Vec<(Duration, Duration)>,
@@ -55,11 +74,14 @@ pub(crate) struct Plan {
     pub(crate) slow_one_in: u64,
     /// How long a slow message takes at most.
     pub(crate) slow: Duration,
-    /// How long a write takes at most, and one in eight on a bad day.
+    /// How long a write takes at most, and one in so many on a bad day.
     pub(crate) write: Duration,
     pub(crate) slow_write: Duration,
+    pub(crate) slow_write_one_in: u64,
     /// One step that is on disk in so many is followed, or preceded, by a crash.
     pub(crate) crash_one_in: u64,
+    /// How long a box that has crashed is off at most.
+    pub(crate) rest: Duration,
     /// The mean time between two faults.
     pub(crate) fault_gap: Option<Duration>,
     /// From then on nothing goes wrong any more.
@@ -75,6 +97,10 @@ pub(crate) struct Plan {
     pub(crate) verbose: bool,
 }
 
+fn draw_below(prng: &mut Prng, bound: u64) -> usize {
+    usize::try_from(prng.range(0, bound)).expect("small")
+}
+
 impl Plan {
     pub(crate) fn together(seed: u64, hosts: usize) -> Self {
         let mut prng = Prng::new(seed ^ 0x6a74_0001);
@@ -84,6 +110,7 @@ impl Plan {
             seed,
             kind: Kind::Together,
             hosts,
+            enters: vec![Enters::Plain; hosts],
             timers: Timers::default(),
             power,
             lost_one_in: 0,
@@ -92,7 +119,9 @@ impl Plan {
             slow: Duration::ZERO,
             write: Duration::from_millis(60),
             slow_write: Duration::from_millis(300),
+            slow_write_one_in: SLOW_WRITE_ONE_IN,
             crash_one_in: 0,
+            rest: REST,
             fault_gap: None,
             heal: Duration::ZERO,
             hints: false,
@@ -104,6 +133,13 @@ impl Plan {
     }
 
     pub(crate) fn draw(seed: u64) -> Self {
+        // Drawn beside the rest, which stays what it is.
+        let mut prng = Prng::new(seed ^ 0x6a74_0004);
+        if prng.one_in(8) { Self::rivals(seed, &mut prng) } else { Self::mixed(seed) }
+    }
+
+    /// Everything that is not made for one purpose.
+    fn mixed(seed: u64) -> Self {
         let mut prng = Prng::new(seed ^ 0x6a74_0002);
         let prng = &mut prng;
         let hosts = usize::try_from(prng.range(2, 8)).expect("a few");
@@ -129,10 +165,17 @@ impl Plan {
         if patient_driver {
             timers.ask_timeout = SECOND * 60;
         }
+        // Through one that trusts nobody, nodes that do not see each other would not come together.
+        let mixed = kind != Kind::Apart && prng.one_in(3);
+        let mut enters = vec![Enters::Plain; hosts];
+        for enters in enters.iter_mut().skip(1).filter(|_| mixed) {
+            *enters = [Enters::Plain, Enters::Invited, Enters::Guarded][draw_below(prng, 3)];
+        }
         Self {
             seed,
             kind,
             hosts,
+            enters,
             timers,
             power,
             lost_one_in: often(prng, 3, 40),
@@ -141,7 +184,9 @@ impl Plan {
             slow: if patient_driver { SECOND * 40 } else { SECOND * 8 },
             write: Duration::from_millis(prng.range(2, 200)),
             slow_write: Duration::from_millis(prng.range(200, 9000)),
+            slow_write_one_in: SLOW_WRITE_ONE_IN,
             crash_one_in: often(prng, 2, 20),
+            rest: REST,
             fault_gap: (!quiet).then(|| Duration::from_millis(prng.range(500, 15_000))),
             heal,
             hints: prng.one_in(4),
@@ -152,9 +197,26 @@ impl Plan {
         }
     }
 
+    /// What a promise is for has to be about to happen: that an attempt is still being made when another node asks, or after the giver has begun anew, is rare where
+    /// promises are quick and boxes are long off.
+    fn rivals(seed: u64, prng: &mut Prng) -> Self {
+        let hosts = 3 + draw_below(prng, 3);
+        let patience = Duration::from_millis(prng.range(1000, 8000));
+        Self {
+            timers: Timers { patience, ..Timers::default() },
+            kind: Kind::Rivals,
+            slow_write: Duration::from_millis(prng.range(1000, 9000)),
+            slow_write_one_in: 1,
+            rest: SECOND * 3,
+            fault_gap: Some(Duration::from_millis(prng.range(1000, 10_000))),
+            heal: SECOND * u32::try_from(prng.range(40, 90)).expect("seconds"),
+            ..Self::together(seed, hosts)
+        }
+    }
+
     /// Clusters that have been founded apart from each other, and meet, again and again.
     pub(crate) fn meeting(seed: u64) -> Self {
-        let plan = Self::draw(seed);
+        let plan = Self::mixed(seed);
         let mut prng = Prng::new(seed ^ 0x6a74_0003);
         let prng = &mut prng;
         let millis = |prng: &mut Prng, from, to| Duration::from_millis(prng.range(from, to));
@@ -175,6 +237,7 @@ impl Plan {
         Self {
             kind: if prng.one_in(8) { Kind::Chaos } else { Kind::Halves },
             hosts: plan.hosts.max(3),
+            enters: vec![Enters::Plain; plan.hosts.max(3)],
             power: (0..plan.hosts.max(3)).map(|_| (millis(prng, 0, 12_000), millis(prng, 0, 1500))).collect(),
             fault_gap: plan.fault_gap.and(fault_gap),
             heal: SECOND * u32::try_from(prng.range(40, 200)).expect("seconds"),

@@ -6,18 +6,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use covey::command::MemberAttributes;
-use covey::formation::gathering::{AskId, End, Gathering, Network, Options, Output, Ticket, Whom};
+use covey::command::{CommandVersion, MemberAttributes};
+use covey::formation::gathering::{AskId, End, Gathering, Options, Output, Whom};
 use covey::formation::{Answer, ClusterRoot, Fingerprint, Generation, Promise, Question, Standing, Welcome};
-use covey::ids::{ClusterId, Incarnation, MemberId, PublicKey};
+use covey::ids::{Incarnation, MemberId, PublicKey};
 use covey::prng::Prng;
 use covey::store::Member;
 use covey::time::Instant;
 
 use super::cluster::Cluster;
+use super::host::{Disk, Host, Node, Write};
 use super::judge::Judge;
-use super::members::{Doing, Membership};
-use super::plan::{Kind, Plan};
+use super::members::Doing;
+use super::plan::{Enters, Kind, Plan};
 use crate::queue::{Queue, Trace};
 
 /// Announcements are repeated so often.
@@ -47,40 +48,6 @@ pub(super) enum Event {
     Heal,
 }
 
-/// What a box keeps when its power fails.
-#[derive(Default)]
-pub(super) struct Disk {
-    promise: Option<Promise>,
-    writes: Option<Write>,
-    pub(super) cluster: Option<ClusterRoot>,
-    /// How much of the cluster's log has certainly been applied, and that the cluster has ended for the node.
-    pub(super) applied: usize,
-    pub(super) leaving: bool,
-    /// For which cluster the node has left another one.
-    pub(super) winner: Option<ClusterId>,
-}
-
-/// What it will hold.
-struct Write(Option<Promise>);
-
-pub(super) enum Node {
-    Off,
-    Fresh { gathering: Box<Gathering>, tickets: BTreeMap<Ticket, (usize, u64, AskId)> },
-    Member(ClusterRoot),
-}
-
-pub(super) struct Host {
-    pub(super) key: PublicKey,
-    pub(super) disk: Disk,
-    pub(super) node: Node,
-    pub(super) boot: u64,
-    pub(super) membership: Membership,
-    carrier_since: Option<Instant>,
-    last_up: Option<Instant>,
-    pub(super) wake: Option<Instant>,
-    asked: BTreeMap<AskId, Instant>,
-}
-
 /// What came of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Report {
@@ -95,6 +62,8 @@ pub(crate) struct Report {
     pub(crate) dissolved: u64,
     /// How many of them had something that users had written.
     pub(crate) given_up: u64,
+    /// How many members have left a cluster because others had word of its end.
+    pub(crate) told: u64,
     pub(crate) obstacle: Option<Obstacle>,
     /// Members of a living cluster whose nodes never came.
     pub(crate) ghosts: usize,
@@ -108,8 +77,6 @@ pub(crate) enum Obstacle {
     Conflict,
     /// One of them lets nobody in any more.
     Sealed,
-    /// A cluster has dissolved, or lost its majority to another one, before all of its members knew.
-    Stranded,
 }
 
 pub(crate) struct World {
@@ -168,6 +135,7 @@ impl World {
             Kind::Halves if self.plan.meets.is_some() => self.begin_apart(),
             Kind::Halves => self.split(),
             Kind::Apart => self.part(),
+            Kind::Rivals => self.rival(),
         }
         if let Some(gap) = self.plan.fault_gap {
             self.queue.after(gap, Event::Fault);
@@ -201,8 +169,24 @@ impl World {
         }
     }
 
+    /// The two that are to found never reach each other, and the one that comes first of all is not reached by most: who does not see it leaves the founding to the other one.
+    fn rival(&mut self) {
+        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        order.sort_unstable_by_key(|host| Fingerprint::of(&self.hosts[*host].key));
+        let (first, second) = (order[0], order[1]);
+        (self.dials[first][second], self.dials[second][first]) = (false, false);
+        for other in order.into_iter().skip(2) {
+            self.dials[other][first] = self.prng.one_in(8);
+        }
+    }
+
+    /// Whether some never reach each other.
+    fn is_apart(&self) -> bool {
+        matches!(self.plan.kind, Kind::Apart | Kind::Rivals)
+    }
+
     pub(crate) fn run(mut self) -> Report {
-        let limit = if self.plan.kind == Kind::Apart { LIVELY_APART } else { LIVELY };
+        let limit = if self.is_apart() { LIVELY_APART } else { LIVELY };
         let limit = Instant(0) + self.plan.heal + limit + self.last_switch();
         if self.plan.meets.is_some() {
             return self.run_meeting();
@@ -236,7 +220,13 @@ impl World {
     }
 
     pub(super) fn all_joined(&self) -> bool {
-        self.hosts.iter().all(|host| matches!(host.node, Node::Member(_)))
+        let guarded = |host: usize| self.plan.enters[host] == Enters::Guarded;
+        let joined = |(number, host): (usize, &Host)| match host.node {
+            Node::Member(_) => true,
+            Node::Fresh { .. } => guarded(number),
+            Node::Off => false,
+        };
+        self.hosts.iter().enumerate().all(joined)
     }
 
     pub(super) fn standing(&self) -> String {
@@ -303,9 +293,9 @@ impl World {
                 key: host.key,
                 name: format!("n{at}"),
                 peer_urls: vec![format!("https://n{at}:2380")],
-                claim: Vec::new(),
+                claim: if self.plan.enters[at] == Enters::Invited { vec![7; 8] } else { Vec::new() },
                 run: Incarnation(boot),
-                guarded: false,
+                guarded: self.plan.enters[at] == Enters::Guarded,
                 promise: host.disk.promise,
                 prefers: host.disk.winner,
                 timers: self.plan.timers,
@@ -352,7 +342,8 @@ impl World {
         self.judge.died(at);
         self.report.crashes += 1;
         self.changed(at);
-        let rest = Duration::from_millis(self.prng.range(100, 40_000));
+        let longest = u64::try_from(self.plan.rest.as_millis()).expect("short");
+        let rest = Duration::from_millis(self.prng.range(100, longest));
         self.queue.after(rest, Event::Power(at));
     }
 
@@ -399,14 +390,16 @@ impl World {
     fn fault(&mut self) {
         let Some(gap) = self.plan.fault_gap.filter(|_| !self.healed) else { return };
         let (one, other) = (self.pick(), self.pick());
+        let rivals = self.plan.kind == Kind::Rivals;
         match self.prng.range(0, 9) {
+            _ if rivals => self.crash(one),
             0 | 1 => self.crash(one),
             2 => {
                 let up = self.hosts[one].carrier_since.is_none();
                 self.carrier(one, up);
             }
-            3 if self.plan.kind != Kind::Apart => self.split(),
-            4 if self.plan.kind != Kind::Apart => self.mend(),
+            3 if !self.is_apart() => self.split(),
+            4 if !self.is_apart() => self.mend(),
             5 => self.dials[one][other] = !self.dials[one][other],
             6 => self.sees[one][other] = !self.sees[one][other],
             7 => {
@@ -433,7 +426,7 @@ impl World {
     fn heal(&mut self) {
         self.note(&[4], || "all is well".into());
         self.healed = true;
-        if self.plan.kind != Kind::Apart {
+        if !self.is_apart() {
             self.mend();
         }
         let now = self.queue.now();
@@ -555,7 +548,13 @@ impl World {
         let member = MemberId(from as u64 + 1);
         let attributes = MemberAttributes { member, ..MemberAttributes::default() };
         let members = vec![Member { key: Some(self.hosts[from].key), votes: false, attributes }];
-        Answer::Welcome(Box::new(Welcome { root, generation: Generation(1), member, members }))
+        Answer::Welcome(Box::new(Welcome {
+            root,
+            generation: Generation(1),
+            member,
+            members,
+            commands: CommandVersion::FIRST,
+        }))
     }
 
     /// Sends an answer of `from` to whoever has asked.
@@ -567,6 +566,7 @@ impl World {
         match answer {
             Answer::Gathers { round, .. } => self.judge.makes(from, *round),
             Answer::Promised { round } => {
+                assert_eq!(self.plan.enters[from], Enters::Plain, "node {from} promises");
                 let promise = Promise { candidate: self.hosts[to].key, round: *round };
                 let disk = self.hosts[from].disk.promise;
                 self.judge.promises(now, from, to, promise, disk);
@@ -671,8 +671,8 @@ impl World {
     }
 
     pub(super) fn write(&mut self) -> Duration {
-        let longest =
-            if self.prng.one_in(8) && !self.healed { self.plan.slow_write } else { self.plan.write };
+        let is_slow = self.prng.one_in(self.plan.slow_write_one_in) && !self.healed;
+        let longest = if is_slow { self.plan.slow_write } else { self.plan.write };
         Duration::from_micros(
             self.prng.range(500, u64::try_from(longest.as_micros()).expect("short").max(501)),
         )
@@ -703,9 +703,19 @@ impl World {
     fn ends(&mut self, at: usize, end: End) {
         let now = self.queue.now();
         self.note(&[8, at as u64], || format!("node {at} ends: {end:?}"));
+        let enters = self.plan.enters[at];
         let (root, members) = match end {
-            End::Join(welcome) => (welcome.root, welcome.members),
+            End::Join(welcome) => {
+                assert_ne!(enters, Enters::Guarded, "node {at} joins somebody whom it cannot know");
+                (welcome.root, welcome.members)
+            }
             End::Found { alone, with } => {
+                assert_ne!(
+                    enters,
+                    Enters::Invited,
+                    "node {at} founds a cluster and was invited to another one"
+                );
+                assert!(enters == Enters::Plain || alone, "node {at} trusts nobody and counts on {with:?}");
                 let place = |node: &Fingerprint| {
                     self.hosts.iter().position(|host| Fingerprint::of(&host.key) == *node).expect("a host")
                 };
@@ -741,7 +751,8 @@ impl World {
         self.judge.joined(now, at);
         let host = &mut self.hosts[at];
         assert!(host.disk.cluster.is_none(), "a node has one cluster");
-        host.disk = Disk { cluster: Some(root), ..Disk::default() };
+        let tombstones = std::mem::take(&mut host.disk.tombstones);
+        host.disk = Disk { cluster: Some(root), tombstones, ..Disk::default() };
         (host.node, host.wake) = (Node::Member(root), None);
         self.begins(at, root, members);
         // Nobody was told yet.
@@ -752,34 +763,5 @@ impl World {
 
     pub(super) fn note(&mut self, numbers: &[u64], text: impl FnOnce() -> String) {
         self.trace.note(self.queue.now(), numbers, text);
-    }
-}
-
-impl Host {
-    fn new(prng: &mut Prng) -> Self {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&prng.next_u64().to_le_bytes());
-        Self {
-            key: PublicKey(key),
-            disk: Disk::default(),
-            node: Node::Off,
-            boot: 0,
-            membership: Membership::default(),
-            carrier_since: None,
-            last_up: None,
-            wake: None,
-            asked: BTreeMap::new(),
-        }
-    }
-
-    fn network(&self) -> Network {
-        Network { carrier_since: self.carrier_since, last_up: self.last_up }
-    }
-
-    fn fresh(&mut self, boot: u64) -> Option<&mut Gathering> {
-        match &mut self.node {
-            Node::Fresh { gathering, .. } if self.boot == boot => Some(gathering),
-            _ => None,
-        }
     }
 }

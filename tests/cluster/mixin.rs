@@ -1,0 +1,166 @@
+//! What Prometheus makes of a member's metrics: etcd's own alerts and dashboard find what they name.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use covey::wire::etcdserverpb as pb;
+use pb::lease_client::LeaseClient;
+use smol::stream;
+
+use crate::client::{channel, watch};
+use crate::process::{Cluster, Host, until};
+
+/// See its first lines.
+const MIXIN: &str = include_str!("mixin.txt");
+/// What promtool has against names, which are etcd's.
+const AGAINST_NAMES: [&str; 9] = [
+    "etcd_debugging_lease_ttl_total non-counter metrics should not have \"_total\" suffix",
+    "etcd_debugging_mvcc_slow_watcher_total non-counter metrics should not have \"_total\" suffix",
+    "etcd_debugging_mvcc_watch_stream_total non-counter metrics should not have \"_total\" suffix",
+    "etcd_debugging_mvcc_watcher_total non-counter metrics should not have \"_total\" suffix",
+    "etcd_disk_wal_write_bytes_total non-counter metrics should not have \"_total\" suffix",
+    "etcd_server_health_failures counter metrics should have \"_total\" suffix",
+    "etcd_server_health_success counter metrics should have \"_total\" suffix",
+    "etcd_server_proposals_applied_total non-counter metrics should not have \"_total\" suffix",
+    "etcd_server_proposals_committed_total non-counter metrics should not have \"_total\" suffix",
+];
+
+fn start() -> Cluster {
+    let mut cluster = Cluster::prepare(2);
+    let initial = cluster.initial();
+    for host in &mut cluster.hosts {
+        host.start(&["--initial-cluster", &initial, "--metrics=extensive"]);
+    }
+    cluster.wait_ready();
+    cluster
+}
+
+fn scrape(host: &Host) -> String {
+    let mut stream = TcpStream::connect(&host.endpoint).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// A bit of everything. The revision is that of the put.
+fn drive(host: &Host, revision: &str) {
+    host.must(&["put", "key", "value"]);
+    host.must(&["get", "key"]);
+    let granted = host.must(&["lease", "grant", "60"]);
+    let id = granted.split(' ').nth(1).unwrap();
+    host.must(&["lease", "keep-alive", "--once", id]);
+    smol::block_on(async {
+        let create = pb::WatchCreateRequest { key: "key".into(), ..Default::default() };
+        // Its client has nothing more to ask: what is left of the call ends with what is dropped.
+        drop(watch(host, create, stream::empty(), false).await);
+        let again = pb::LeaseGrantRequest { id: i64::from_str_radix(id, 16).unwrap(), ttl: 60 };
+        LeaseClient::new(channel(host).await.unwrap()).lease_grant(again).await.unwrap_err();
+    });
+    // The store commits what it takes to compact it.
+    host.must(&["compaction", revision]);
+}
+
+/// The sum of all samples of a series; none where there is no sample.
+fn value(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let samples = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let shown = series.strip_prefix(name)?;
+        let shown: Vec<&str> = match shown.strip_prefix('{') {
+            Some(shown) => shown.trim_end_matches('}').split(',').collect(),
+            None if shown.is_empty() => Vec::new(),
+            None => return None,
+        };
+        let is_shown = |label: &&str| {
+            shown.iter().filter_map(|shown| shown.split_once('=')).any(|(name, value)| {
+                label.split_once('=').map_or(name == *label, |(wanted, exactly)| {
+                    name == wanted && value.trim_matches('"') == exactly
+                })
+            })
+        };
+        labels.iter().all(is_shown).then(|| value.parse::<f64>().unwrap())
+    });
+    samples.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+/// The lines of the list that do not hold of what was scraped before and after.
+fn unmet(before: &str, after: &str) -> Vec<&'static str> {
+    let is_unmet = |row: &&str| {
+        let mut words = row.split_whitespace();
+        let (kind, does, name) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+        let labels: Vec<&str> = words.collect();
+        let family = if kind == "histogram" { name.strip_suffix("_bucket").unwrap() } else { name };
+        let is_of_kind = after.contains(&format!("# TYPE {family} {kind}\n"));
+        let (before, after) = (value(before, name, &labels), value(after, name, &labels));
+        let does_so = match does {
+            "is-there" => after.is_some(),
+            "is-positive" => after > Some(0.0),
+            "moves" => after > before && before.is_some(),
+            _ => panic!("{row}"),
+        };
+        !(is_of_kind && does_so)
+    };
+    MIXIN.lines().filter(|line| !line.starts_with('#')).filter(is_unmet).collect()
+}
+
+#[test]
+fn what_etcds_alerts_and_dashboard_name_is_there_and_moves_with_traffic() {
+    let cluster = start();
+    for (host, revision) in cluster.hosts.iter().zip(["2", "3"]) {
+        let before = scrape(host);
+        drive(host, revision);
+        // A commit, and the end of a stream, take a moment.
+        until("all that is to move has moved", || unmet(&before, &scrape(host)).is_empty().then_some(()));
+    }
+}
+
+/// What the alerts are for is seen, and counted as etcd counts it.
+#[test]
+fn what_etcds_alerts_are_about_moves_what_they_look_at() {
+    let mut cluster = start();
+    let before = scrape(&cluster.hosts[0]);
+    let more =
+        |now: &str, name: &str, labels: &[&str]| value(now, name, labels) > value(&before, name, labels);
+    cluster.hosts[1].kill();
+    let host = &cluster.hosts[0];
+    let now = until("it has no leader", || {
+        Some(scrape(host)).filter(|now| value(now, "etcd_server_has_leader", &[]) == Some(0.0))
+    });
+    assert!(!more(&now, "etcd_server_leader_changes_seen_total", &[]), "that there is none is no change");
+    host.run(&["put", "key", "value"]).unwrap_err();
+    until("all that fails is counted", || {
+        let now = scrape(host);
+        let is_counted = more(&now, "etcd_server_proposals_failed_total", &[])
+            && more(&now, "etcd_network_peer_sent_failures_total", &["To"])
+            && ["grpc_code=Unavailable", "grpc_code=DeadlineExceeded"]
+                .iter()
+                .any(|code| more(&now, "grpc_server_handled_total", &["grpc_type=unary", code]));
+        is_counted.then_some(())
+    });
+    let initial = cluster.initial();
+    cluster.hosts[1].start(&["--initial-cluster", &initial, "--metrics=extensive"]);
+    until("there is a leader again", || {
+        let now = scrape(&cluster.hosts[0]);
+        let is_back = value(&now, "etcd_server_has_leader", &[]) == Some(1.0);
+        (is_back && more(&now, "etcd_server_leader_changes_seen_total", &[])).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs promtool: .ci/run prometheus"]
+fn promtool_has_nothing_against_the_metrics_but_names_that_etcd_gave() {
+    let cluster = start();
+    let host = &cluster.hosts[0];
+    drive(host, "2");
+    let program = std::env::var("PROMTOOL_BIN").expect("the stage says where it is");
+    let mut command = Command::new(program);
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(scrape(host).as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let mut against: Vec<&str> = said.lines().collect();
+    against.sort_unstable();
+    assert_eq!(against, AGAINST_NAMES);
+}

@@ -1,0 +1,80 @@
+//! A disk of a few megabytes, for one member: a file system in memory, mounted in a namespace of its own.
+//!
+//! Owns: the namespace and what fills the disk up. Must never: mount anything where others see it. Needs root.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::process::until;
+
+/// Where Debian has them.
+const UNSHARE: &str = "/usr/bin/unshare";
+const NSENTER: &str = "/usr/bin/nsenter";
+
+/// The disk, for as long as it is held.
+pub struct SmallDisk {
+    /// Keeps the namespace, over all runs of the member.
+    holder: Child,
+    mounted: PathBuf,
+}
+
+impl SmallDisk {
+    /// A disk of so many megabytes at `path`, which is made.
+    pub fn at(path: &Path, megabytes: u32) -> Self {
+        fs::create_dir_all(path).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={megabytes}m,mode=700 small {} && exec sleep 1000",
+            path.display()
+        );
+        let mut command = Command::new(UNSHARE);
+        command.args(["-m", "sh", "-c", &script]).stdin(Stdio::null());
+        let holder = command.spawn().unwrap();
+        let mounted = PathBuf::from(format!("/proc/{}/root{}", holder.id(), path.display()));
+        let disk = Self { holder, mounted };
+        let id = disk.holder.id();
+        let is_mounted = |mounts: String| mounts.contains(&format!(" {} ", path.display()));
+        until("a small disk", || {
+            fs::read_to_string(format!("/proc/{id}/mounts")).is_ok_and(is_mounted).then_some(())
+        });
+        disk
+    }
+
+    /// A program that sees the disk.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(NSENTER);
+        command.args(["-t", &self.holder.id().to_string(), "-m", program]);
+        command
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.mounted.join("filler")
+    }
+
+    /// Fills it to the last page, as some other program would.
+    pub fn fill_up(&self) {
+        let mut file = File::options().create(true).append(true).open(self.filler()).unwrap();
+        for size in [64 * 1024, 4096] {
+            loop {
+                match file.write_all(&vec![7; size]) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    /// Gives back what was filled.
+    pub fn clear(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(self.holder.kill());
+        drop(self.holder.wait());
+    }
+}

@@ -1,0 +1,82 @@
+"""Requests that go through a server's JSON gateway.
+
+Owns: the connections to it, one for each request, and that what it says is proto3 JSON as etcd writes it. Must never:
+know what an operation means. Driven by side.py: a call here looks like one of gRPC's.
+"""
+
+import http.client
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import grpc
+from google.protobuf import json_format
+
+# name of the operation: path behind /v3/
+PATHS = {
+    "range": "kv/range", "put": "kv/put", "delete": "kv/deleterange", "txn": "kv/txn", "compact": "kv/compaction",
+    "grant": "lease/grant", "revoke": "kv/lease/revoke", "time_to_live": "lease/timetolive", "leases": "lease/leases",
+    "hash_kv": "maintenance/hashkv", "status": "maintenance/status", "alarm": "maintenance/alarm", "lock": "lock/lock",
+    "unlock": "lock/unlock", "campaign": "election/campaign", "proclaim": "election/proclaim",
+    "leader": "election/leader", "resign": "election/resign", "defragment": "maintenance/defragment",
+}
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+# As gRPC's gateway maps them (API reference, section 10).
+HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "NOT_FOUND": 404, "UNKNOWN": 500,
+        "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "UNIMPLEMENTED": 501, "DEADLINE_EXCEEDED": 504}
+# What an answer counts as that is no gateway's.
+WRONG = grpc.StatusCode.DATA_LOSS
+
+
+class Refused(grpc.RpcError):
+    """An error, as gRPC's callers see it."""
+
+    def __init__(self, code, details):
+        super().__init__(details)
+        self._code, self._details = code, details
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return self._details
+
+
+class Gateway:
+    """A thread that asks one server and waits for its answers."""
+
+    def __init__(self, server, seconds_max):
+        self.url, self.seconds_max = server.url, seconds_max
+        self.thread = ThreadPoolExecutor(1)
+
+    def close(self):
+        self.thread.shutdown()
+
+    def send(self, name, request, response):
+        return self.thread.submit(self.ask, name, request, response)
+
+    def ask(self, name, request, response):
+        body = json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
+        with closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=self.seconds_max)) as connection:
+            connection.request("POST", f"/v3/{PATHS[name]}", body)
+            answer = connection.getresponse()
+            kind, text = answer.headers["Content-Type"], answer.read()
+        if kind != "application/json":
+            raise self.wrong(name, f"{kind!r}: {text!r}")
+        found = json.loads(text)
+        if answer.status != 200:
+            code, details = CODES[found["code"]], found["message"]
+            if HTTP.get(code.name) != answer.status or found.get("error", details) != details:
+                raise self.wrong(name, f"{answer.status} with {found!r}")
+            raise Refused(code, details)
+        try:
+            message = json_format.ParseDict(found, response())
+        except json_format.Error as error:
+            raise self.wrong(name, f"{found!r}: {error}") from error
+        canonical = json_format.MessageToDict(message, preserving_proto_field_name=True)
+        if found != canonical:
+            raise self.wrong(name, f"{found!r} is not written as {canonical!r}")
+        return message
+
+    def wrong(self, name, what):
+        return Refused(WRONG, f"{self.url}: {name}: {what}")
