@@ -11,6 +11,11 @@ fail() {
   exit 1
 }
 
+# What a stage installs it installs before this line: `.ci/run` has that done beforehand.
+ready() {
+  [[ ${CI_INSTALLS:-} != only ]] || exit 0
+}
+
 # packages NAME...: Debian packages that must be there.
 packages() {
   local missing=() name
@@ -43,6 +48,14 @@ venv() {
   fi
 }
 
+# test_program NAME [OPTION...]: the tests of that name, built with these options of cargo; sets $tests to their program.
+test_program() {
+  packages build-essential
+  tests=$(cargo test -q --locked --no-run --message-format json --test "$@" |
+    sed -n "s/.*\"name\":\"$1\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1)
+  [[ -x $tests ]] || fail "the tests $1 were not built"
+}
+
 # The one binary that all stages run: static, as it is shipped, but optimised less. Sets COVEY_BIN.
 covey() {
   packages build-essential
@@ -51,13 +64,18 @@ covey() {
   export COVEY_BIN
 }
 
+# What the next one needs.
+cross_tools() {
+  packages rustc-web cargo-web rust-web-src file binutils
+  venv cross .ci/cross-requirements.txt
+}
+
 # cross TARGET PROFILE: the binary for a target of the kind that is released, static with musl; sets $built. Debian's compiler comes with
 # the standard library as source, so that it builds for any target; zig brings the C compiler and musl for all of them, so that no other is
 # needed. Of no path of this machine is anything left in the binary, and no time: the same commit gives the same bytes wherever it is built.
 cross() {
-  packages rustc-web cargo-web rust-web-src file binutils
-  venv cross .ci/cross-requirements.txt
   local tools flags directory crates
+  cross_tools
   tools=$(realpath "$target/cross-venv/bin")
   directory=$(realpath "$target")
   # Nothing unwinds: a panic aborts, and says where it was without that. The tables for it would be 0.6 MB.
@@ -78,6 +96,22 @@ cross() {
 is_static() {
   file -L "$1" | grep -Eq 'statically linked|static-pie linked' &&
     [[ ! $(readelf --program-headers "$1" | grep INTERP) && ! $(readelf --dynamic "$1" | grep NEEDED) ]]
+}
+
+# Sets PROMTOOL_BIN. Debian's package would start a server that listens everywhere; so it is unpacked beside our build, not installed.
+promtool() {
+  local directory=$target/promtool download=$CI_SCRATCH/promtool
+  if [[ ! -x $directory/usr/bin/promtool ]]; then
+    apt_update
+    mkdir -p "$download"
+    rm -rf "$directory.part"
+    (cd "$download" && apt-get download "${apt[@]}" -o APT::Sandbox::User=root prometheus) || fail "apt-get download prometheus"
+    dpkg -x "$download"/prometheus_*.deb "$directory.part"
+    "$directory.part/usr/bin/promtool" --version >/dev/null || fail "promtool does not run"
+    mv -T "$directory.part" "$directory"
+  fi
+  PROMTOOL_BIN=$(realpath "$directory/usr/bin/promtool")
+  export PROMTOOL_BIN
 }
 
 # Sets ETCD_BIN and ETCDCTL_BIN. Debian 12 has etcd 3.4, and covey follows a later API; so etcd 3.5 is taken from
