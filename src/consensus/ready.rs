@@ -3,10 +3,13 @@
 //! Owns: batches for the disk, their order, and the messages that wait for them. Must never: let a message go whose promise is not on disk.
 //! Driven by `node::Core` through [`Consensus::poll_ready`] and [`Consensus::handle_persisted`].
 
+use std::time::Duration;
+
 use raft::StateRole;
 
 use super::Consensus;
 use super::convert::{Message, entry_from_raft, hard_state_from_raft};
+use super::log_store::entry_bytes;
 use super::snapshot;
 use super::types::{Persist, PersistId, Ready};
 use crate::planted::{self, Bug};
@@ -20,7 +23,16 @@ pub(super) struct Outstanding {
     election: bool,
     /// It carries entries, or follows a snapshot.
     has_entries: bool,
+    /// What its entries take in memory.
+    bytes: usize,
     messages: Vec<Message>,
+}
+
+#[cfg(test)]
+impl Outstanding {
+    pub(super) fn waiting(&self) -> usize {
+        self.messages.len()
+    }
 }
 
 impl Consensus {
@@ -37,6 +49,21 @@ impl Consensus {
             self.campaign_if_alone();
         }
         released
+    }
+
+    /// The last batch that the disk does not have yet.
+    pub fn last_unsynced(&self) -> Option<PersistId> {
+        self.outstanding.back().map(|outstanding| PersistId(outstanding.number))
+    }
+
+    /// Whether the disk has a batch that was handed out, and all before it.
+    pub fn is_synced(&self, id: PersistId) -> bool {
+        self.outstanding.front().is_none_or(|front| front.number > id.0)
+    }
+
+    /// What the entries that the disk does not have yet take in memory, in bytes.
+    pub fn unsynced_bytes(&self) -> usize {
+        self.outstanding.iter().map(|outstanding| outstanding.bytes).sum()
     }
 
     /// What raft wants done next, until there is nothing more.
@@ -64,7 +91,9 @@ impl Consensus {
             let changed = hard_state != self.handed_out;
             self.handed_out = hard_state;
             let has_entries = !entries.is_empty() || install.is_some();
-            self.outstanding.push_back(Outstanding { number, election, has_entries, messages: Vec::new() });
+            let bytes = entries.iter().map(entry_bytes).sum();
+            let outstanding = Outstanding { number, election, has_entries, bytes, messages: Vec::new() };
+            self.outstanding.push_back(outstanding);
             Persist {
                 id: PersistId(number),
                 hard_state: changed.then_some(hard_state),
@@ -93,12 +122,16 @@ impl Consensus {
     /// before it. A leader's appends need not wait for its own disk (dissertation, section 10.2.1), except while its very term is
     /// not there yet: who votes alone leads before any sync, and after a crash would lead the same term again with other
     /// entries at positions that a learner already has.
-    fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
+    fn hold_back(&mut self, mut messages: Vec<Message>, leads: bool) -> Vec<Message> {
         let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
         match self.outstanding.iter_mut().rev().find(waits) {
             Some(outstanding) if !planted::has(Bug::SendBeforeSync) => {
-                outstanding.messages.extend(messages);
-                Vec::new()
+                let (now, pause) = (self.now, self.pace.heartbeat / 2);
+                let next_sign = &mut self.next_sign;
+                let waits =
+                    |message: &mut Message| leads || !promises_nothing(message, now, pause, next_sign);
+                outstanding.messages.extend(messages.extract_if(.., waits));
+                messages
             }
             _ => messages,
         }
@@ -126,4 +159,15 @@ impl Consensus {
         }
         self.after_call();
     }
+}
+
+/// Whether a follower may send this whatever becomes of its disk: what it passes on is the leader's to write, and that it follows a leader of this term,
+/// whom a majority has elected, stays true. But of such signs of life only as many as keep the leader from taking it for lost: by each of
+/// them raft sends a follower more than it has room for, and one that is late for its disk needs none of that.
+fn promises_nothing(message: &Message, now: Instant, pause: Duration, next_sign: &mut Instant) -> bool {
+    if message.is_sign_of_life() && now >= *next_sign {
+        *next_sign = now + pause;
+        return true;
+    }
+    message.is_passed_on()
 }
