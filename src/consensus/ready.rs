@@ -3,8 +3,6 @@
 //! Owns: batches for the disk, their order, and the messages that wait for them. Must never: let a message go whose promise is not on disk.
 //! Driven by `node::Core` through [`Consensus::poll_ready`] and [`Consensus::handle_persisted`].
 
-use std::time::Duration;
-
 use raft::StateRole;
 
 use super::Consensus;
@@ -119,22 +117,35 @@ impl Consensus {
     }
 
     /// Keeps messages until what they stand for is on disk. A follower's promise (a vote, an acknowledgement) waits for everything
-    /// before it. A leader's appends need not wait for its own disk (dissertation, section 10.2.1), except while its very term is
-    /// not there yet: who votes alone leads before any sync, and after a crash would lead the same term again with other
-    /// entries at positions that a learner already has.
-    fn hold_back(&mut self, mut messages: Vec<Message>, leads: bool) -> Vec<Message> {
-        let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
-        match self.outstanding.iter_mut().rev().find(waits) {
-            Some(outstanding) if !planted::has(Bug::SendBeforeSync) => {
-                let (now, pause) = (self.now, self.pace.heartbeat / 2);
-                let next_sign = &mut self.next_sign;
-                let waits =
-                    |message: &mut Message| leads || !promises_nothing(message, now, pause, next_sign);
-                outstanding.messages.extend(messages.extract_if(.., waits));
-                messages
-            }
-            _ => messages,
+    /// before it. What promises nothing, and a leader's appends (dissertation, section 10.2.1), wait for no more than term and vote:
+    /// who votes alone leads before any sync, and after a crash would lead the same term again with other entries at positions that
+    /// a learner already has.
+    fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
+        let election = self.outstanding.iter().rposition(|outstanding| outstanding.election);
+        let last = self.outstanding.len().checked_sub(1).filter(|_| !leads);
+        if election.max(last).is_none() || planted::has(Bug::SendBeforeSync) {
+            return messages;
         }
+        let mut free = Vec::new();
+        for message in messages {
+            let waits_for = if leads || self.promises_nothing(&message) { election } else { last };
+            match waits_for {
+                Some(at) => self.outstanding[at].messages.push(message),
+                None => free.push(message),
+            }
+        }
+        free
+    }
+
+    /// Whether what a follower sends is true whatever becomes of its disk: what it passes on is the leader's to write, and a sign of life says
+    /// no more than that it follows. But only as many of those as keep the leader from taking it for lost: by each of them raft
+    /// sends a follower more than it has room for, and one that is late for its disk needs none of that.
+    fn promises_nothing(&mut self, message: &Message) -> bool {
+        if message.is_sign_of_life() && self.now >= self.next_sign {
+            self.next_sign = self.now + self.pace.heartbeat / 2;
+            return true;
+        }
+        message.is_passed_on()
     }
 
     /// Whether every log entry that raft holds is on disk, and none that was to be is on its way there: raft asserts both at the moment it takes the
@@ -159,15 +170,4 @@ impl Consensus {
         }
         self.after_call();
     }
-}
-
-/// Whether a follower may send this whatever becomes of its disk: what it passes on is the leader's to write, and that it follows a leader of this term,
-/// whom a majority has elected, stays true. But of such signs of life only as many as keep the leader from taking it for lost: by each of
-/// them raft sends a follower more than it has room for, and one that is late for its disk needs none of that.
-fn promises_nothing(message: &Message, now: Instant, pause: Duration, next_sign: &mut Instant) -> bool {
-    if message.is_sign_of_life() && now >= *next_sign {
-        *next_sign = now + pause;
-        return true;
-    }
-    message.is_passed_on()
 }
