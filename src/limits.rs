@@ -158,6 +158,11 @@ pub const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 pub const READS_PENDING_MAX: usize = 20_000;
 /// Committed bytes that may wait for the applier before new proposals are held back.
 pub const UNAPPLIED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of entries that may wait for a member's own disk before it takes no more; the leader of others that are faster would fill its memory.
+pub const UNSYNCED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a leader lets proposals come together while its disk syncs, at most. Longer than a sync takes on a flash card in good health; a disk that
+/// takes longer must not hold up members with faster ones.
+pub const GATHERING_MAX: Duration = Duration::from_millis(50);
 
 /// Bytes of changes in one piece of a state that is sent to another member; a single larger change goes alone.
 pub const TRANSFER_PIECE_BYTES: usize = 256 * 1024;

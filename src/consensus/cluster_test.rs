@@ -234,6 +234,59 @@ fn a_vote_leaves_only_after_it_is_on_disk() {
     cluster.elect();
 }
 
+/// Disks that take seconds for a sync cost no leader, and what comes to such a member is passed on all the same.
+#[test]
+fn a_follower_shows_that_it_lives_while_its_disk_is_busy() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let term = cluster.raft(leader).status().term;
+    for id in &followers {
+        cluster.node(*id).slow_disk = true;
+    }
+    cluster.propose(leader, "a");
+    cluster.pass(ELECTION_TIMEOUT * 5);
+    assert_eq!((cluster.leader(), cluster.raft(leader).status().term), (Some(leader), term));
+    assert!(cluster.commands(leader).is_empty(), "nobody else has it on disk");
+
+    cluster.node(followers[0]).slow_disk = false;
+    cluster.propose(followers[1], "b");
+    cluster.pass(HEARTBEAT);
+    assert_eq!(cluster.commands(leader), ["a", "b"]);
+    assert!(cluster.commands(followers[1]).is_empty());
+}
+
+/// Each answer to a heartbeat has raft send a follower more: one whose disk is busy gives no more of them than it has to.
+#[test]
+fn a_follower_whose_disk_is_busy_gives_few_signs_of_life() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    for id in &followers {
+        cluster.node(*id).slow_disk = true;
+    }
+    cluster.propose(leader, "a");
+    let begin = cluster.now;
+    let mut rounds = 0;
+    while cluster.now < begin + HEARTBEAT * 10 {
+        rounds += 1;
+        let now = cluster.now;
+        cluster.raft(leader).start_read_round(now);
+        cluster.settle();
+        cluster.pass(Duration::from_millis(1));
+    }
+    let confirmed = cluster.node(leader).reads.len();
+    // Of the rounds before the last that is confirmed raft says so, too.
+    assert!(rounds > 800 && confirmed > 0, "{confirmed} of {rounds}");
+    let waiting = cluster.raft(followers[0]).held_back();
+    assert!(waiting > rounds - 2 * 10 - 2, "{waiting} of {rounds} wait for the disk");
+    for id in &followers {
+        cluster.node(*id).slow_disk = false;
+    }
+    cluster.settle();
+    assert_eq!(cluster.node(leader).reads.len(), rounds);
+}
+
 /// A voter alone leads at once, before its new term is on disk. Had its appends left then, a crash would let it lead the same term
 /// again, with other entries at positions that the learner already has in that term: two logs that differ and look the same.
 #[test]

@@ -8,6 +8,7 @@ use prost::Message as _;
 use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, MessageType};
 
 use super::allowance::{Allowance, ENTRIES_MAX, SNAPSHOT_BYTES_MAX};
+use super::log_store::entry_bytes;
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::store::ConfState;
 use crate::wal::{EntryKind, HardState, LogEntry};
@@ -83,6 +84,21 @@ impl Message {
     /// Whether its sender waits for what becomes of it: something that was passed on to the leader.
     pub fn is_passed_on(&self) -> bool {
         matches!(self.0.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex)
+    }
+
+    /// Whether it answers a leader's heartbeat.
+    pub(super) fn is_sign_of_life(&self) -> bool {
+        self.0.msg_type == MessageType::MsgHeartbeatResponse
+    }
+
+    /// Whether a follower passes on proposals with it.
+    pub fn is_proposal(&self) -> bool {
+        self.0.msg_type == MessageType::MsgPropose
+    }
+
+    /// What its entries take in memory, in bytes.
+    pub fn entries_bytes(&self) -> usize {
+        self.0.entries.iter().map(entry_bytes).sum()
     }
 
     /// Whether it brings entries for the log.

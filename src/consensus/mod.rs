@@ -89,6 +89,10 @@ pub struct Consensus {
     /// The longest time between two words of a leader that was seen lately.
     longest_gap: Duration,
     last_tick: Instant,
+    /// Of the last call that brought it along.
+    now: Instant,
+    /// Before this no further sign of life leaves ahead of what the disk has to do.
+    next_sign: Instant,
     outstanding: VecDeque<Outstanding>,
     /// The number of the last `Ready` taken from raft.
     last_number: u64,
@@ -154,6 +158,8 @@ impl Consensus {
             heard_from: BTreeMap::new(),
             longest_gap: Duration::ZERO,
             last_tick: now,
+            now,
+            next_sign: now,
             outstanding: VecDeque::new(),
             last_number: 0,
             handed_out: hard_state,

@@ -7,6 +7,7 @@ use raft::StateRole;
 
 use super::Consensus;
 use super::convert::{Message, entry_from_raft, hard_state_from_raft};
+use super::log_store::entry_bytes;
 use super::snapshot;
 use super::types::{Persist, PersistId, Ready};
 use crate::planted::{self, Bug};
@@ -20,7 +21,16 @@ pub(super) struct Outstanding {
     election: bool,
     /// It carries entries, or follows a snapshot.
     has_entries: bool,
+    /// What its entries take in memory.
+    bytes: usize,
     messages: Vec<Message>,
+}
+
+#[cfg(test)]
+impl Outstanding {
+    pub(super) fn waiting(&self) -> usize {
+        self.messages.len()
+    }
 }
 
 impl Consensus {
@@ -37,6 +47,21 @@ impl Consensus {
             self.campaign_if_alone();
         }
         released
+    }
+
+    /// The last batch that the disk does not have yet.
+    pub fn last_unsynced(&self) -> Option<PersistId> {
+        self.outstanding.back().map(|outstanding| PersistId(outstanding.number))
+    }
+
+    /// Whether the disk has a batch that was handed out, and all before it.
+    pub fn is_synced(&self, id: PersistId) -> bool {
+        self.outstanding.front().is_none_or(|front| front.number > id.0)
+    }
+
+    /// What the entries that the disk does not have yet take in memory, in bytes.
+    pub fn unsynced_bytes(&self) -> usize {
+        self.outstanding.iter().map(|outstanding| outstanding.bytes).sum()
     }
 
     /// What raft wants done next, until there is nothing more.
@@ -64,7 +89,9 @@ impl Consensus {
             let changed = hard_state != self.handed_out;
             self.handed_out = hard_state;
             let has_entries = !entries.is_empty() || install.is_some();
-            self.outstanding.push_back(Outstanding { number, election, has_entries, messages: Vec::new() });
+            let bytes = entries.iter().map(entry_bytes).sum();
+            let outstanding = Outstanding { number, election, has_entries, bytes, messages: Vec::new() };
+            self.outstanding.push_back(outstanding);
             Persist {
                 id: PersistId(number),
                 hard_state: changed.then_some(hard_state),
@@ -90,18 +117,35 @@ impl Consensus {
     }
 
     /// Keeps messages until what they stand for is on disk. A follower's promise (a vote, an acknowledgement) waits for everything
-    /// before it. A leader's appends need not wait for its own disk (dissertation, section 10.2.1), except while its very term is
-    /// not there yet: who votes alone leads before any sync, and after a crash would lead the same term again with other
-    /// entries at positions that a learner already has.
+    /// before it. What promises nothing, and a leader's appends (dissertation, section 10.2.1), wait for no more than term and vote:
+    /// who votes alone leads before any sync, and after a crash would lead the same term again with other entries at positions that
+    /// a learner already has.
     fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
-        let waits = |outstanding: &&mut Outstanding| outstanding.election || !leads;
-        match self.outstanding.iter_mut().rev().find(waits) {
-            Some(outstanding) if !planted::has(Bug::SendBeforeSync) => {
-                outstanding.messages.extend(messages);
-                Vec::new()
-            }
-            _ => messages,
+        let election = self.outstanding.iter().rposition(|outstanding| outstanding.election);
+        let last = self.outstanding.len().checked_sub(1).filter(|_| !leads);
+        if election.max(last).is_none() || planted::has(Bug::SendBeforeSync) {
+            return messages;
         }
+        let mut free = Vec::new();
+        for message in messages {
+            let waits_for = if leads || self.promises_nothing(&message) { election } else { last };
+            match waits_for {
+                Some(at) => self.outstanding[at].messages.push(message),
+                None => free.push(message),
+            }
+        }
+        free
+    }
+
+    /// Whether what a follower sends is true whatever becomes of its disk: what it passes on is the leader's to write, and a sign of life says
+    /// no more than that it follows. But only as many of those as keep the leader from taking it for lost: by each of them raft
+    /// sends a follower more than it has room for, and one that is late for its disk needs none of that.
+    fn promises_nothing(&mut self, message: &Message) -> bool {
+        if message.is_sign_of_life() && self.now >= self.next_sign {
+            self.next_sign = self.now + self.pace.heartbeat / 2;
+            return true;
+        }
+        message.is_passed_on()
     }
 
     /// Whether every log entry that raft holds is on disk, and none that was to be is on its way there: raft asserts both at the moment it takes the

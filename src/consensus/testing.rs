@@ -59,6 +59,13 @@ pub(super) fn start_of(member: u64, conf_state: ConfState) -> Start {
     }
 }
 
+impl Consensus {
+    /// How many messages wait for the disk.
+    pub(super) fn held_back(&self) -> usize {
+        self.outstanding.iter().map(Outstanding::waiting).sum()
+    }
+}
+
 impl Cluster {
     pub(super) fn new(voters: &[u64], learners: &[u64]) -> Self {
         let first = conf(voters, learners);

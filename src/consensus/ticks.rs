@@ -113,6 +113,7 @@ impl Consensus {
     }
 
     pub(super) fn count_ticks(&mut self, now: Instant) {
+        self.now = now;
         let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
         if !self.ticks_matter() || passed > self.pace.catch_up_ticks() {

@@ -20,8 +20,8 @@ use crate::consensus::{
 };
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::{
-    ELECTION_TIMEOUT, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT,
-    UNAPPLIED_BYTES_MAX, WAL_BATCH_BYTES,
+    ELECTION_TIMEOUT, GATHERING_MAX, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX,
+    REQUEST_TIMEOUT, UNAPPLIED_BYTES_MAX, UNSYNCED_BYTES_MAX, WAL_BATCH_BYTES,
 };
 use crate::store::ConfState;
 use crate::time::Instant;
@@ -104,6 +104,17 @@ pub enum CoreOutput {
     },
 }
 
+/// How proposals come together at a leader whose disk is busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gathering {
+    /// None wait.
+    Idle,
+    /// Until the disk has this batch, or until then.
+    Until(PersistId, Instant),
+    /// Those that are there go.
+    Over,
+}
+
 /// A batch of own proposals in the log that is not committed yet.
 #[derive(Debug)]
 struct Appended {
@@ -153,13 +164,17 @@ struct Round {
 ///           bounded: PROPOSALS_PENDING_*                                bounded: UNAPPLIED_BYTES_MAX
 /// ```
 ///
-/// A persist goes out at once, even while others are on their way. Holding proposals until the disk is idle would make the
-/// same batches, for the disk's thread merges what waits, but would cost the way back and forth between two syncs.
+/// While the leader's disk syncs, proposals gather: each that left by itself would begin a sync of its own at every follower, and the next ones would wait
+/// for that. What they wait for is settled when the first of them comes, so that nothing which the disk is given later makes them wait longer.
 pub struct Core {
     pub(super) consensus: Consensus,
     pub(super) now: Instant,
     queue: VecDeque<(ProposalId, Bytes)>,
     queue_bytes: usize,
+    /// Proposals that followers have passed on to this leader, in the order in which they came.
+    passed_on: Vec<Message>,
+    passed_on_bytes: usize,
+    gathering: Gathering,
     /// Since when the queue's head waits for a leader.
     leaderless_since: Option<Instant>,
     appended: VecDeque<Appended>,
@@ -195,6 +210,9 @@ impl Core {
             now,
             queue: VecDeque::new(),
             queue_bytes: 0,
+            passed_on: Vec::new(),
+            passed_on_bytes: 0,
+            gathering: Gathering::Idle,
             leaderless_since: None,
             appended: VecDeque::new(),
             appended_count: 0,
@@ -257,9 +275,15 @@ impl Core {
     /// A message from a peer; see [`Consensus::step`].
     pub fn handle_message(&mut self, now: Instant, message: Message) -> Result<(), Refusal> {
         self.now = now;
-        // What waits for the applier is bounded also where others fill it: a follower takes no more entries, which is a loss that raft makes up
-        // for once there is room, and a leader no more proposals.
-        if self.unapplied_bytes > UNAPPLIED_BYTES_MAX && message.brings_entries() {
+        // What waits is bounded also where others fill it: a leader keeps only so many proposals, and a follower that is behind takes no more entries,
+        // which is a loss that raft makes up for once there is room.
+        let is_kept = message.is_proposal() && self.consensus.status().role == Role::Leader;
+        let is_full = if is_kept {
+            self.passed_on_bytes + message.entries_bytes() > PROPOSALS_PENDING_BYTES_MAX
+        } else {
+            message.brings_entries() && self.is_behind()
+        };
+        if is_full {
             return Err(Refusal::Full);
         }
         if !message.proposals().all(|envelope| codec::decode(envelope.clone()).is_ok()) {
@@ -275,6 +299,11 @@ impl Core {
                 self.requested.pop_front();
             }
             self.requested.push_back(request);
+            return Ok(());
+        }
+        if is_kept {
+            self.passed_on_bytes += message.entries_bytes();
+            self.passed_on.push(message);
             return Ok(());
         }
         self.consensus.step(now, message)
@@ -377,7 +406,11 @@ impl Core {
         let leader = self.leaderless_since.map(|since| since + LEADER_PATIENCE);
         let read = self.oldest_read().map(|read| read.deadline);
         let notices = self.notices.poll_timeout();
-        [self.consensus.poll_timeout(), round, leader, read, notices, self.serving.poll_timeout()]
+        let gathered = match self.gathering {
+            Gathering::Until(_, end) => Some(end),
+            Gathering::Idle | Gathering::Over => None,
+        };
+        [self.consensus.poll_timeout(), round, leader, read, notices, gathered, self.serving.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -401,7 +434,7 @@ impl Core {
 
     /// One step of work that is waiting; false when there is none.
     fn advance(&mut self) -> bool {
-        let proposed = self.propose_batch();
+        let proposed = self.propose_waiting();
         let expired = self.expire_reads();
         let asked = self.ask_read_index();
         // Before the batch that it belongs to: `sole_voter` must fall before a second member can come to be.
@@ -454,23 +487,65 @@ impl Core {
         }
     }
 
-    /// Moves one batch from the queue to the log, where that is possible.
-    fn propose_batch(&mut self) -> bool {
+    /// Whether so much waits for the disk or the applier that no more is taken.
+    fn is_behind(&self) -> bool {
+        self.unapplied_bytes > UNAPPLIED_BYTES_MAX || self.consensus.unsynced_bytes() > UNSYNCED_BYTES_MAX
+    }
+
+    /// Moves proposals that wait to the log, where that is possible: all that followers have passed on, and one batch of the queue.
+    fn propose_waiting(&mut self) -> bool {
+        let role = self.consensus.status().role;
+        if role != Role::Leader {
+            // Lost, as on any way: those that wait for it have another leader now, or none.
+            self.passed_on.clear();
+            self.passed_on_bytes = 0;
+        }
         if self.queue.is_empty() {
             self.leaderless_since = None;
+        }
+        if self.queue.is_empty() && self.passed_on.is_empty() {
+            self.gathering = Gathering::Idle;
             return false;
         }
-        if self.consensus.status().role == Role::Removed {
+        if role == Role::Removed {
             return self.refuse_queue(RefusedWhy::Removed);
         }
         if !self.consensus.takes_proposals() {
+            if self.queue.is_empty() {
+                return false;
+            }
             let since = *self.leaderless_since.get_or_insert(self.now);
             return self.now >= since + LEADER_PATIENCE && self.refuse_queue(RefusedWhy::NoLeader);
         }
         self.leaderless_since = None;
-        if self.unapplied_bytes > UNAPPLIED_BYTES_MAX {
+        if self.is_behind() || self.gathers(role) {
             return false;
         }
+        self.passed_on_bytes = 0;
+        for message in std::mem::take(&mut self.passed_on) {
+            // What is refused is as good as lost.
+            let _ = self.consensus.step(self.now, message);
+        }
+        if !self.queue.is_empty() {
+            self.propose_batch();
+        }
+        true
+    }
+
+    /// Whether proposals that are there wait for more.
+    fn gathers(&mut self, role: Role) -> bool {
+        let unsynced = self.consensus.last_unsynced().filter(|_| role == Role::Leader);
+        self.gathering = match (self.gathering, unsynced) {
+            (Gathering::Idle, Some(id)) => Gathering::Until(id, self.now + GATHERING_MAX),
+            (Gathering::Until(id, end), Some(_)) if self.now < end && !self.consensus.is_synced(id) => {
+                return true;
+            }
+            _ => Gathering::Over,
+        };
+        self.gathering != Gathering::Over
+    }
+
+    fn propose_batch(&mut self) {
         let (mut ids, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some((id, envelope)) = self.queue.pop_front() {
             if bytes > 0 && bytes + envelope.len() > WAL_BATCH_BYTES {
@@ -490,7 +565,6 @@ impl Core {
                 }
             }
         }
-        true
     }
 
     fn refuse_queue(&mut self, why: RefusedWhy) -> bool {

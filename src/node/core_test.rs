@@ -19,6 +19,9 @@ struct Trio {
     /// Nothing of it arrives that is neither a sign of life nor part of the log: no candidacy, no transfer of leadership. What was lost so, and when.
     curt: Option<usize>,
     unsaid: Vec<(Instant, MemberId)>,
+    /// Its disk syncs nothing; what it was given last.
+    stuck: Option<usize>,
+    unsynced: Option<PersistId>,
     applied: Vec<Vec<Bytes>>,
     others: Vec<Vec<CoreOutput>>,
 }
@@ -52,6 +55,8 @@ impl Trio {
             mute: None,
             curt: None,
             unsaid: Vec::new(),
+            stuck: None,
+            unsynced: None,
             applied: none().collect(),
             others: std::iter::repeat_with(Vec::new).take(3).collect(),
         }
@@ -72,6 +77,7 @@ impl Trio {
 
     fn carry_out(&mut self, at: usize, output: CoreOutput) {
         match output {
+            CoreOutput::Persist(persist) if self.stuck == Some(at) => self.unsynced = Some(persist.id),
             CoreOutput::Persist(persist) => self.cores[at].handle_persisted(self.now, persist.id),
             CoreOutput::Apply(entries) => {
                 let (last, bytes) = (entries.last().unwrap().index, bytes_of(&entries));
@@ -91,13 +97,27 @@ impl Trio {
                         continue;
                     }
                     let to = usize::try_from(message.to().0 - 1).unwrap();
-                    if ![self.cut_off, self.mute].contains(&Some(at)) && self.cut_off != Some(to) {
-                        let _ = self.cores[to].handle_message(self.now, message);
+                    if ![self.cut_off, self.mute].contains(&Some(at))
+                        && self.cut_off != Some(to)
+                        && let Some(core) = self.cores.get_mut(to)
+                    {
+                        let _ = core.handle_message(self.now, message);
                     }
                 }
             }
             other => self.others[at].push(other),
         }
+    }
+
+    /// The disk that is stuck gets this far.
+    fn sync(&mut self, id: PersistId) {
+        self.cores[self.stuck.unwrap()].handle_persisted(self.now, id);
+        self.settle();
+    }
+
+    fn propose(&mut self, at: usize, seq: u64, text: &str) {
+        self.cores[at].handle_proposal(self.now, id(seq), command(text));
+        self.settle();
     }
 
     fn pass(&mut self, time: Duration) {
@@ -434,6 +454,85 @@ fn who_passes_something_on_is_not_kept_waiting() {
 }
 
 const ASKED_LATELY_AND_MORE: Duration = Duration::from_millis(1100);
+
+/// What comes while the leader's disk syncs leaves together, also what followers have passed on, and waits for no later sync.
+#[test]
+fn proposals_gather_while_the_disk_of_the_leader_is_busy() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let follower = (leader + 1) % 3;
+    let last = |trio: &Trio| trio.cores[follower].status().last.0 - 2;
+    let before = last(&trio);
+    trio.stuck = Some(leader);
+    trio.propose(leader, 1, "a");
+    assert_eq!(last(&trio), before + 1, "the disk had nothing to do");
+    let first = trio.unsynced.unwrap();
+    trio.propose(leader, 2, "b");
+    trio.propose(follower, 3, "c");
+    trio.propose(leader, 4, "d");
+    assert_eq!(last(&trio), before + 1);
+    // Something that does not gather goes to the disk meanwhile.
+    let changes = vec![(MemberId(9), crate::consensus::MemberChange::Learner)];
+    trio.cores[leader].propose_conf_change(trio.now, &ConfChange { changes, context: Bytes::new() }).unwrap();
+    trio.settle();
+    assert_ne!(trio.unsynced, Some(first));
+    trio.sync(first);
+    assert_eq!(last(&trio), before + 5, "those behind that one were not waited for");
+    trio.sync(trio.unsynced.unwrap());
+    let expected = ["a", "c", "b", "d"].map(command);
+    assert_eq!(trio.applied[leader], expected);
+}
+
+/// The others may have disks that are well.
+#[test]
+fn a_disk_that_is_stuck_is_not_waited_for() {
+    let mut trio = Trio::new();
+    let leader = trio.elect();
+    trio.pass(HEARTBEAT * 2);
+    let follower = (leader + 1) % 3;
+    trio.stuck = Some(leader);
+    trio.propose(leader, 1, "a");
+    trio.propose(leader, 2, "b");
+    trio.propose(follower, 3, "c");
+    trio.pass(GATHERING_MAX.saturating_sub(Duration::from_millis(1)));
+    assert_eq!(trio.cores[follower].status().commit.0, 3);
+    trio.pass(Duration::from_millis(5));
+    assert_eq!(trio.applied[follower], ["a", "c", "b"].map(command), "by the disks of the two others");
+    assert!(trio.applied[leader].is_empty());
+}
+
+/// Else a leader or a follower would keep in memory all that the others write.
+#[test]
+fn what_waits_for_the_disk_is_bounded() {
+    let large = |n: u64| {
+        let attributes =
+            MemberAttributes { name: n.to_string().repeat(1_000_000 / 2), ..MemberAttributes::default() };
+        codec::encode(&Envelope { id: id(n), caller: None, command: Command::Publish(attributes) })
+    };
+    for (stuck_leads, through) in [(true, 0), (true, 1), (false, 0)] {
+        let mut trio = Trio::new();
+        let leader = trio.elect();
+        trio.pass(HEARTBEAT * 2);
+        let stuck = if stuck_leads { leader } else { (leader + 1) % 3 };
+        trio.stuck = Some(stuck);
+        let writes = 40;
+        for n in 10..10 + writes {
+            trio.cores[(leader + through) % 3].handle_proposal(trio.now, id(n), large(n));
+            trio.pass(GATHERING_MAX * 2);
+            let unsynced = trio.cores[stuck].consensus.unsynced_bytes();
+            assert!(unsynced <= UNSYNCED_BYTES_MAX + 2 * WAL_BATCH_BYTES, "{unsynced}");
+        }
+        assert!(trio.cores[stuck].is_behind(), "{stuck_leads} {through}");
+        // Nothing is lost but what a follower passed on to a leader that had no room for more.
+        let id = trio.unsynced.unwrap();
+        trio.stuck = None;
+        trio.cores[stuck].handle_persisted(trio.now, id);
+        trio.pass(ELECTION_TIMEOUT);
+        let applied = trio.applied[stuck].len() as u64;
+        assert!(if through == 0 { applied == writes } else { applied > 30 }, "{applied} of {writes}");
+    }
+}
 
 /// In the log it would stop every member that applies it, at every start.
 #[test]

@@ -29,11 +29,13 @@ pub(crate) struct Timing {
     apply: Duration,
     /// One batch in so many takes seconds.
     stall_one_in: u64,
+    /// One sync in so many takes seconds, as one of a flash card that tidies up does.
+    sync_stall_one_in: u64,
     /// What the log holds at a start takes about so long to apply.
     replay: Duration,
 }
 
-/// A batch that takes long to apply takes about so long.
+/// A batch that takes long to apply, or a sync, takes about so long.
 const STALL: Duration = Duration::from_secs(2);
 
 impl Timing {
@@ -44,7 +46,8 @@ impl Timing {
 
     /// From a write to the end of its sync.
     pub(crate) fn sync(&self, prng: &mut Prng) -> Duration {
-        draw(prng, self.sync)
+        let stalls = self.sync_stall_one_in > 0 && prng.one_in(self.sync_stall_one_in);
+        draw(prng, if stalls { STALL } else { self.sync })
     }
 
     /// A fold.
@@ -66,6 +69,7 @@ impl Timing {
     /// From now on nothing takes long.
     pub(crate) fn calm_down(&mut self) {
         (self.apply, self.stall_one_in, self.replay) = (Duration::ZERO, 0, Duration::ZERO);
+        self.sync_stall_one_in = 0;
     }
 }
 
@@ -181,6 +185,7 @@ impl Plan {
             } else {
                 Duration::ZERO
             },
+            sync_stall_one_in: if slow.one_in(4) { slow.range(20, 300) } else { 0 },
         };
         let load = Load {
             clients: prng.range(1, 9),
@@ -328,6 +333,7 @@ impl Plan {
             apply: Duration::ZERO,
             stall_one_in: 0,
             replay: Duration::ZERO,
+            sync_stall_one_in: 0,
             ..plan.timing
         };
         let load = Load {
