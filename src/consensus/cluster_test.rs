@@ -254,6 +254,15 @@ fn a_follower_shows_that_it_lives_while_its_disk_is_busy() {
     cluster.pass(HEARTBEAT);
     assert_eq!(cluster.commands(leader), ["a", "b"]);
     assert!(cluster.commands(followers[1]).is_empty());
+
+    // It knows that they are committed, and says of itself no more than what it has.
+    cluster.pass(HEARTBEAT * 5);
+    let log = &cluster.raft(followers[1]).node.raft.raft_log;
+    let (committed, persisted) = (log.committed, log.persisted);
+    assert!(committed > persisted);
+    let claimed = |progress: &raft::Progress| progress.committed_index.max(progress.matched);
+    let claimed = cluster.raft(leader).node.raft.prs().get(followers[1]).map(claimed).unwrap();
+    assert!(claimed <= persisted, "{claimed} of {persisted}");
 }
 
 /// Each answer to a heartbeat has raft send a follower more: one whose disk is busy gives no more of them than it has to.

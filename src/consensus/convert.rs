@@ -8,7 +8,6 @@ use prost::Message as _;
 use raft::eraftpb::{self, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, MessageType};
 
 use super::allowance::{Allowance, ENTRIES_MAX, SNAPSHOT_BYTES_MAX};
-use super::log_store::entry_bytes;
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::store::ConfState;
 use crate::wal::{EntryKind, HardState, LogEntry};
@@ -91,14 +90,15 @@ impl Message {
         self.0.msg_type == MessageType::MsgHeartbeatResponse
     }
 
+    /// Takes back what it says of a log beyond this position: raft believes an answer to a heartbeat that its sender has on disk what it knows to be
+    /// committed, and never forgets.
+    pub(super) fn claim_no_more_than(&mut self, index: LogIndex) {
+        self.0.commit = self.0.commit.min(index.0);
+    }
+
     /// Whether a follower passes on proposals with it.
     pub fn is_proposal(&self) -> bool {
         self.0.msg_type == MessageType::MsgPropose
-    }
-
-    /// What its entries take in memory, in bytes.
-    pub fn entries_bytes(&self) -> usize {
-        self.0.entries.iter().map(entry_bytes).sum()
     }
 
     /// Whether it brings entries for the log.

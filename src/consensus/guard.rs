@@ -55,8 +55,8 @@ pub enum Refusal {
     /// This member does not trust its own state, and so must not lead.
     #[error("this member waits for another state")]
     Suspect,
-    /// There is no room for more entries before those that wait are applied.
-    #[error("too much waits to be applied")]
+    /// There is no room for more before what waits is on the disk and applied.
+    #[error("too much waits for the disk, or to be applied")]
     Full,
     /// This member is no longer in the cluster.
     #[error("this member was removed")]

@@ -94,6 +94,10 @@ pub struct Consensus {
     /// Before this no further sign of life leaves ahead of what the disk has to do.
     next_sign: Instant,
     outstanding: VecDeque<Outstanding>,
+    /// What the entries of those take in memory.
+    unsynced_bytes: usize,
+    /// The last batch with a new term or vote; 0 before the first.
+    last_election: u64,
     /// The number of the last `Ready` taken from raft.
     last_number: u64,
     /// The hard state that was handed out last.
@@ -161,6 +165,8 @@ impl Consensus {
             now,
             next_sign: now,
             outstanding: VecDeque::new(),
+            unsynced_bytes: 0,
+            last_election: 0,
             last_number: 0,
             handed_out: hard_state,
             rounds: 0,
@@ -198,6 +204,17 @@ impl Consensus {
             self.hear(now);
         }
         Ok(())
+    }
+
+    /// The proposals that another member passes on to this leader, to be proposed at a moment of the caller's.
+    pub fn take_proposals(&mut self, now: Instant, message: Message) -> Result<Vec<Bytes>, Refusal> {
+        self.count_ticks(now);
+        if self.removed {
+            return Err(Refusal::Removed);
+        }
+        self.check(&message.0)?;
+        self.heard_from.insert(message.0.from, now);
+        Ok(message.0.entries.into_iter().map(|entry| entry.data).collect())
     }
 
     /// The bugs that the features plant: the sender's log is taken for one that fits to this member's, or is no shorter.

@@ -10,6 +10,7 @@ use super::convert::{Message, entry_from_raft, hard_state_from_raft};
 use super::log_store::entry_bytes;
 use super::snapshot;
 use super::types::{Persist, PersistId, Ready};
+use crate::ids::LogIndex;
 use crate::planted::{self, Bug};
 use crate::time::Instant;
 
@@ -17,8 +18,6 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) struct Outstanding {
     number: u64,
-    /// It carries a new term or vote.
-    election: bool,
     /// It carries entries, or follows a snapshot.
     has_entries: bool,
     /// What its entries take in memory.
@@ -39,7 +38,9 @@ impl Consensus {
         self.count_ticks(now);
         let mut released = Vec::new();
         while self.outstanding.front().is_some_and(|front| front.number <= id.0) {
-            released.extend(self.outstanding.pop_front().into_iter().flat_map(|front| front.messages));
+            let Some(front) = self.outstanding.pop_front() else { break };
+            self.unsynced_bytes -= front.bytes;
+            released.extend(front.messages);
         }
         if !self.removed {
             self.report_persisted();
@@ -61,7 +62,7 @@ impl Consensus {
 
     /// What the entries that the disk does not have yet take in memory, in bytes.
     pub fn unsynced_bytes(&self) -> usize {
-        self.outstanding.iter().map(|outstanding| outstanding.bytes).sum()
+        self.unsynced_bytes
     }
 
     /// What raft wants done next, until there is nothing more.
@@ -90,8 +91,11 @@ impl Consensus {
             self.handed_out = hard_state;
             let has_entries = !entries.is_empty() || install.is_some();
             let bytes = entries.iter().map(entry_bytes).sum();
-            let outstanding = Outstanding { number, election, has_entries, bytes, messages: Vec::new() };
-            self.outstanding.push_back(outstanding);
+            self.unsynced_bytes += bytes;
+            if election {
+                self.last_election = number;
+            }
+            self.outstanding.push_back(Outstanding { number, has_entries, bytes, messages: Vec::new() });
             Persist {
                 id: PersistId(number),
                 hard_state: changed.then_some(hard_state),
@@ -121,14 +125,17 @@ impl Consensus {
     /// who votes alone leads before any sync, and after a crash would lead the same term again with other entries at positions that
     /// a learner already has.
     fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
-        let election = self.outstanding.iter().rposition(|outstanding| outstanding.election);
+        let election =
+            self.outstanding.partition_point(|outstanding| outstanding.number < self.last_election);
+        let election =
+            self.outstanding.get(election).filter(|at| at.number == self.last_election).map(|_| election);
         let last = self.outstanding.len().checked_sub(1).filter(|_| !leads);
         if election.max(last).is_none() || planted::has(Bug::SendBeforeSync) {
             return messages;
         }
         let mut free = Vec::new();
-        for message in messages {
-            let waits_for = if leads || self.promises_nothing(&message) { election } else { last };
+        for mut message in messages {
+            let waits_for = if leads || self.promises_nothing(&mut message) { election } else { last };
             match waits_for {
                 Some(at) => self.outstanding[at].messages.push(message),
                 None => free.push(message),
@@ -137,12 +144,13 @@ impl Consensus {
         free
     }
 
-    /// Whether what a follower sends is true whatever becomes of its disk: what it passes on is the leader's to write, and a sign of life says
-    /// no more than that it follows. But only as many of those as keep the leader from taking it for lost: by each of them raft
+    /// Whether what a follower sends is true whatever becomes of its disk: what it passes on is the leader's to write, and a sign of life is made to
+    /// say no more than that it follows. Only as many of those as keep the leader from taking it for lost: by each of them raft
     /// sends a follower more than it has room for, and one that is late for its disk needs none of that.
-    fn promises_nothing(&mut self, message: &Message) -> bool {
+    fn promises_nothing(&mut self, message: &mut Message) -> bool {
         if message.is_sign_of_life() && self.now >= self.next_sign {
             self.next_sign = self.now + self.pace.heartbeat / 2;
+            message.claim_no_more_than(LogIndex(self.node.raft.raft_log.persisted));
             return true;
         }
         message.is_passed_on()

@@ -172,7 +172,7 @@ pub struct Core {
     queue: VecDeque<(ProposalId, Bytes)>,
     queue_bytes: usize,
     /// Proposals that followers have passed on to this leader, in the order in which they came.
-    passed_on: Vec<Message>,
+    passed_on: VecDeque<Bytes>,
     passed_on_bytes: usize,
     gathering: Gathering,
     /// Since when the queue's head waits for a leader.
@@ -210,7 +210,7 @@ impl Core {
             now,
             queue: VecDeque::new(),
             queue_bytes: 0,
-            passed_on: Vec::new(),
+            passed_on: VecDeque::new(),
             passed_on_bytes: 0,
             gathering: Gathering::Idle,
             leaderless_since: None,
@@ -277,9 +277,11 @@ impl Core {
         self.now = now;
         // What waits is bounded also where others fill it: a leader keeps only so many proposals, and a follower that is behind takes no more entries,
         // which is a loss that raft makes up for once there is room.
-        let is_kept = message.is_proposal() && self.consensus.status().role == Role::Leader;
-        let is_full = if is_kept {
-            self.passed_on_bytes + message.entries_bytes() > PROPOSALS_PENDING_BYTES_MAX
+        let leads = self.consensus.status().role == Role::Leader;
+        let passes_on = leads && message.is_proposal();
+        let is_full = if passes_on {
+            let bytes: usize = message.proposals().map(cost_of).sum();
+            self.passed_on_bytes + bytes > PROPOSALS_PENDING_BYTES_MAX
         } else {
             message.brings_entries() && self.is_behind()
         };
@@ -301,9 +303,10 @@ impl Core {
             self.requested.push_back(request);
             return Ok(());
         }
-        if is_kept {
-            self.passed_on_bytes += message.entries_bytes();
-            self.passed_on.push(message);
+        if passes_on {
+            let proposals = self.consensus.take_proposals(now, message)?;
+            self.passed_on_bytes += proposals.iter().map(cost_of).sum::<usize>();
+            self.passed_on.extend(proposals);
             return Ok(());
         }
         self.consensus.step(now, message)
@@ -407,8 +410,9 @@ impl Core {
         let read = self.oldest_read().map(|read| read.deadline);
         let notices = self.notices.poll_timeout();
         let gathered = match self.gathering {
-            Gathering::Until(_, end) => Some(end),
-            Gathering::Idle | Gathering::Over => None,
+            // Once that has passed they wait for something else: a leader, the applier, the disk.
+            Gathering::Until(_, end) if end > self.now => Some(end),
+            _ => None,
         };
         [self.consensus.poll_timeout(), round, leader, read, notices, gathered, self.serving.poll_timeout()]
             .into_iter()
@@ -487,12 +491,12 @@ impl Core {
         }
     }
 
-    /// Whether so much waits for the disk or the applier that no more is taken.
+    /// Whether so much waits for the disk or the applier that nothing more goes into the log.
     fn is_behind(&self) -> bool {
         self.unapplied_bytes > UNAPPLIED_BYTES_MAX || self.consensus.unsynced_bytes() > UNSYNCED_BYTES_MAX
     }
 
-    /// Moves proposals that wait to the log, where that is possible: all that followers have passed on, and one batch of the queue.
+    /// Moves one batch of the proposals that wait to the log, where that is possible.
     fn propose_waiting(&mut self) -> bool {
         let role = self.consensus.status().role;
         if role != Role::Leader {
@@ -518,16 +522,16 @@ impl Core {
             return self.now >= since + LEADER_PATIENCE && self.refuse_queue(RefusedWhy::NoLeader);
         }
         self.leaderless_since = None;
-        if self.is_behind() || self.gathers(role) {
+        // What is passed on is the leader's to write.
+        let is_behind =
+            if role == Role::Leader { self.is_behind() } else { self.unapplied_bytes > UNAPPLIED_BYTES_MAX };
+        if is_behind || self.gathers(role) {
             return false;
         }
-        self.passed_on_bytes = 0;
-        for message in std::mem::take(&mut self.passed_on) {
-            // What is refused is as good as lost.
-            let _ = self.consensus.step(self.now, message);
-        }
-        if !self.queue.is_empty() {
+        if self.passed_on.is_empty() {
             self.propose_batch();
+        } else {
+            self.propose_passed_on();
         }
         true
     }
@@ -543,6 +547,21 @@ impl Core {
             _ => Gathering::Over,
         };
         self.gathering != Gathering::Over
+    }
+
+    fn propose_passed_on(&mut self) {
+        let (mut commands, mut bytes) = (Vec::new(), 0);
+        while let Some(command) = self.passed_on.pop_front() {
+            if bytes > 0 && bytes + command.len() > WAL_BATCH_BYTES {
+                self.passed_on.push_front(command);
+                break;
+            }
+            bytes += command.len();
+            self.passed_on_bytes -= cost_of(&command);
+            commands.push(command);
+        }
+        // What is dropped is as good as lost.
+        let _ = self.consensus.propose(self.now, commands);
     }
 
     fn propose_batch(&mut self) {
@@ -715,6 +734,11 @@ impl Core {
         }
         changed
     }
+}
+
+/// What a proposal that was passed on takes while it waits.
+fn cost_of(command: &Bytes) -> usize {
+    size_of::<Bytes>() + command.len()
 }
 
 /// What entries count against [`UNAPPLIED_BYTES_MAX`].
