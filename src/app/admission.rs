@@ -19,6 +19,7 @@ use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
 use crate::mvcc::Facts;
+use crate::node::{self, Applicants};
 use crate::peer::{Answerer, Tokens};
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
@@ -27,12 +28,12 @@ use crate::time::Instant;
 
 /// A node that has asked to be let in, and that nothing lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PendingNode {
-    pub(super) fingerprint: Fingerprint,
-    pub(super) name: String,
-    pub(super) peer_urls: Vec<String>,
+struct PendingNode {
+    fingerprint: Fingerprint,
+    name: String,
+    peer_urls: Vec<String>,
     /// When it asked last.
-    pub(super) asked: Instant,
+    asked: Instant,
 }
 
 /// Those that have asked last. Whoever asks very often, under ever new keys, pushes others out and takes no memory.
@@ -57,8 +58,19 @@ impl Pending {
     }
 
     /// Who waits, the one that asked last at the end.
-    pub(super) fn list(&self) -> Vec<PendingNode> {
+    fn list(&self) -> Vec<PendingNode> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The same as of now, for operators.
+    pub(super) fn as_of(&self, now: Instant) -> Vec<node::PendingNode> {
+        let told = |PendingNode { fingerprint, name, peer_urls, asked }: PendingNode| node::PendingNode {
+            fingerprint,
+            name,
+            peer_urls,
+            asked: now.since(asked),
+        };
+        self.list().into_iter().map(told).collect()
     }
 }
 
@@ -85,6 +97,11 @@ impl Desk {
             let desk = self.clone();
             Box::pin(async move { desk.answer(key, question).await })
         })
+    }
+
+    /// Who waits at this member, as the others are told.
+    pub(super) fn applicants(&self) -> Applicants {
+        Applicants(self.pending.as_of(self.clock.now()))
     }
 
     /// What proofs with the tokens of this cluster are made with.
@@ -182,8 +199,8 @@ impl Desk {
     /// Notes a node that an operator has to let in, and tells it why.
     fn waits(&self, node: Candidate, why: String) -> Answer {
         let Candidate { key, name, peer_urls } = node;
-        let fingerprint = Fingerprint::of(&key);
-        self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
+        let (fingerprint, asked) = (Fingerprint::of(&key), self.clock.now());
+        self.pending.note(PendingNode { fingerprint, name, peer_urls: kept(peer_urls), asked });
         Answer::Pending(why)
     }
 
