@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::encounters::Conflicts;
 use super::fates::{Decision, Tail};
 use super::staggered::together;
-use crate::command::{Admission, CharterCommand, TokenId, Tombstone};
+use crate::command::{Admission, CharterCommand, Rejection, TokenId, Tombstone};
 use crate::config::TrustMode;
 use crate::formation::{
     ABSORBED_MAX, Answer, Candidate, Fingerprint, Identity, PLACE_BYTES_MAX, PLACES_MAX, Question, Standing,
@@ -213,7 +213,6 @@ impl Desk {
         run: Incarnation,
         of: Option<ClusterId>,
     ) -> Result<(), Answer> {
-        let refused = |rejection| format!("the cluster does not let it in: {rejection}");
         // Nothing is written to the log only to be refused there.
         let checked = {
             let view = self.handle.view();
@@ -221,14 +220,14 @@ impl Desk {
             if is_in { Ok(()) } else { check_admission(view.facts(), node.key, by) }
         };
         if let Err(rejection) = checked {
-            return Err(self.waits(node, refused(rejection)));
+            return Err(self.waits(node, refused(&rejection)));
         }
         let Candidate { key, name, peer_urls } = node;
         let peer_urls = kept(peer_urls);
         match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by, run, of }).await {
             Ok(applied) => {
                 self.pending.forget(Fingerprint::of(&key));
-                applied.outcome.map(drop).map_err(|rejection| Answer::Pending(refused(rejection)))
+                applied.outcome.map(drop).map_err(|rejection| Answer::Pending(refused(&rejection)))
             }
             Err(error) => Err(Answer::Wait(error.to_string())),
         }
@@ -340,6 +339,17 @@ fn kept(mut peer_urls: Vec<String>) -> Vec<String> {
 /// The member that holds this key.
 fn member_with(facts: &Facts, key: PublicKey) -> Option<&Member> {
     facts.members.iter().find(|member| member.key == Some(key))
+}
+
+/// What a node is told that has shown something which lets it in no more, or not now.
+fn refused(rejection: &Rejection) -> String {
+    let advice = match rejection {
+        Rejection::TokenNotFound | Rejection::TokenUsed => {
+            ": on one of its boxes type \"covey token create\", put what it prints into the file of --join-token-file on this one, and start covey here again"
+        }
+        _ => "",
+    };
+    format!("the cluster does not let it in: {rejection}{advice}")
 }
 
 /// What a node is told that nothing lets in.
@@ -512,6 +522,15 @@ mod tests {
         assert!(asks(2, 9, 7));
         assert!(!asks(2, 9, 8), "the box was in another cluster when it was met");
         assert!(!asks(4, 9, 7) && !asks(2, 7, 7));
+    }
+
+    #[test]
+    fn who_has_a_token_that_is_worth_nothing_is_told_to_get_another_one() {
+        for worthless in [Rejection::TokenUsed, Rejection::TokenNotFound] {
+            let told = refused(&worthless);
+            assert!(told.contains("covey token create") && told.contains("--join-token-file"), "{told}");
+        }
+        assert!(!refused(&Rejection::Sealed).contains("token create"), "there is none to be replaced");
     }
 
     #[test]

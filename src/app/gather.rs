@@ -3,6 +3,7 @@
 //! Owns: where each question goes, and the promise on disk. Must never: decide anything (`formation::Gathering` does), or answer a promise that is not on
 //! disk. Driven by `serve` before the node starts.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ use crate::formation::gathering::{
 };
 use crate::formation::{Answer, Fingerprint, Founding, Question, found_automatic};
 use crate::ids::PublicKey;
-use crate::peer::{Answerer, Forming};
+use crate::peer::{Answerer, AskError, Forming};
 use crate::prng::Prng;
 use crate::runtime::clock::{BootClock, random_u64};
 use crate::time::Instant;
@@ -52,6 +53,8 @@ enum Happening {
     Answered { ask: AskId, from: PublicKey, at: SocketAddr, answer: Answer },
     /// Nobody has answered where it was asked.
     Lost { ask: AskId, why: String },
+    /// The token lets nobody in there.
+    TurnedDown { ask: AskId, why: String },
     /// Interfaces have changed, or others were heard of.
     Lan,
     /// It is time.
@@ -249,6 +252,9 @@ impl Gatherer<'_> {
                     self.gathering.handle_answer(self.clock.now(), ask, from, answer);
                 }
                 Happening::Lost { ask, why } => self.gathering.handle_lost(self.clock.now(), ask, &why),
+                Happening::TurnedDown { ask, why } => {
+                    self.gathering.handle_turned_down(self.clock.now(), ask, &why);
+                }
                 Happening::Lan => {
                     changed = Box::pin(self.lan.changed());
                     self.look();
@@ -344,10 +350,15 @@ impl Gatherer<'_> {
             if let Whom::Address(hint) = whom {
                 places = resolve(hint).await;
             }
-            let (port, question) = (&port, &question);
+            let (port, question, turned_down) = (&port, &question, &RefCell::new(None));
             let ask_at = |at| async move {
-                let (from, answer) =
-                    port.ask(at, question).await.map_err(|error| format!("{at}: {error}"))?;
+                let (from, answer) = port.ask(at, question).await.map_err(|error| {
+                    let why = format!("{at}: {error}");
+                    if matches!(error, AskError::Token(_)) {
+                        *turned_down.borrow_mut() = Some(why.clone());
+                    }
+                    why
+                })?;
                 // Addresses change hands; the node may be at another one.
                 let node = Fingerprint::of(&from);
                 if expected.is_some_and(|expected| expected != node) {
@@ -357,7 +368,11 @@ impl Gatherer<'_> {
             };
             match staggered(places, ask_at).await {
                 Ok((from, at, answer)) => Happening::Answered { ask, from, at, answer },
-                Err(why) => Happening::Lost { ask, why: why.unwrap_or_else(|| "it has no address".into()) },
+                // It may have more addresses, of which others lead nowhere.
+                Err(why) => match turned_down.take() {
+                    Some(why) => Happening::TurnedDown { ask, why },
+                    None => Happening::Lost { ask, why: why.unwrap_or_else(|| "it has no address".into()) },
+                },
             }
         };
         let task = async move {

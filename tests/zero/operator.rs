@@ -177,7 +177,13 @@ fn a_token_lets_one_box_into_a_sealed_cluster_and_no_other() {
     start(&mut lan.boxes[2], &wrong);
     wait(STAYS_OUT);
     assert!(are_one(&lan.boxes[..2], 2, 1).is_some(), "a token that was made up is none");
-    assert_eq!(status(&lan.boxes[2]).0, 1);
+    let says_what_helps = |one: &Box, why: &str| {
+        let (code, says) = status(one);
+        let said = says["waits_for"].as_str().unwrap_or_default();
+        let helps = ["covey token create", "--join-token-file", why];
+        assert!(code == 1 && helps.iter().all(|what| said.contains(what)), "{code} {says}");
+    };
+    says_what_helps(&lan.boxes[2], "no such join token");
     lan.boxes[2].kill();
     start(&mut lan.boxes[2], &good);
     until("three voters", JOINS, || are_one(&lan.boxes[..3], 3, 3));
@@ -187,7 +193,7 @@ fn a_token_lets_one_box_into_a_sealed_cluster_and_no_other() {
     start(&mut lan.boxes[3], &good);
     wait(STAYS_OUT);
     assert!(are_one(&lan.boxes[..3], 3, 3).is_some(), "a token is used once");
-    assert_eq!(status(&lan.boxes[3]).0, 1);
+    says_what_helps(&lan.boxes[3], "the token was used");
 }
 
 #[test]
