@@ -26,6 +26,7 @@ use super::serve::ServeFailure;
 use super::staggered::staggered;
 use crate::api::{AroundNode, Waiting, WaitingNode};
 use crate::config::{PeerConfig, TrustMode};
+use crate::discovery::is_own;
 use crate::formation::gathering::{
     AskId, End, Gathering, Network, Options, Output, Sighting, Stands, State, Status, Ticket, Timers, Whom,
 };
@@ -34,6 +35,7 @@ use crate::ids::PublicKey;
 use crate::peer::{Answerer, AskError, Forming};
 use crate::prng::Prng;
 use crate::runtime::clock::{BootClock, random_u64};
+use crate::runtime::listening::UdpPort;
 use crate::time::Instant;
 
 /// What others ask and is not heard yet; whoever asks more is not heard.
@@ -55,6 +57,8 @@ enum Happening {
     Lost { ask: AskId, why: String },
     /// The token lets nobody in there.
     TurnedDown { ask: AskId, why: String },
+    /// It is this node itself that is there.
+    Itself { ask: AskId, hint: String },
     /// Interfaces have changed, or others were heard of.
     Lan,
     /// It is time.
@@ -109,6 +113,8 @@ pub(super) fn gather(
         tickets: BTreeMap::new(),
         met: Vec::new(),
         sighted: BTreeSet::new(),
+        listen: config.listen.clone(),
+        itself: BTreeSet::new(),
         asks: Vec::new(),
         said: None,
         name,
@@ -178,6 +184,15 @@ fn since_resumed(network: Network, slept: Duration, resumed: Instant) -> Network
     Network { carrier_since, last_up: network.last_up.map(begins).max(carrier_since.map(|_| resumed)) }
 }
 
+/// Where a hint leads, without this node itself; and whether that is there.
+async fn others_at(hint: String, listen: UdpPort) -> (Vec<SocketAddr>, bool) {
+    let places = resolve(hint).await;
+    let is_itself = move |at: &SocketAddr| listen.is_at(*at) && is_own(at.ip());
+    let sorted_out = move || places.into_iter().partition(is_itself);
+    let (own, others): (Vec<SocketAddr>, Vec<SocketAddr>) = smol::unblock(sorted_out).await;
+    (others, !own.is_empty())
+}
+
 struct Gatherer<'a> {
     gathering: Gathering,
     fresh: &'a FreshDir,
@@ -196,6 +211,10 @@ struct Gatherer<'a> {
     met: Vec<(Fingerprint, SocketAddr)>,
     /// Who was there when it was looked last.
     sighted: BTreeSet<Fingerprint>,
+    /// Where it listens itself, ...
+    listen: UdpPort,
+    /// ... and the hints that lead there, which is said once of each.
+    itself: BTreeSet<String>,
     /// Questions on their way, by whom and what kind. The same is not asked twice at a time.
     asks: Vec<(Asked, Task<()>)>,
     said: Option<(State, Instant)>,
@@ -254,6 +273,12 @@ impl Gatherer<'_> {
                 Happening::Lost { ask, why } => self.gathering.handle_lost(self.clock.now(), ask, &why),
                 Happening::TurnedDown { ask, why } => {
                     self.gathering.handle_turned_down(self.clock.now(), ask, &why);
+                }
+                Happening::Itself { ask, hint } => {
+                    if self.itself.insert(hint.clone()) {
+                        tracing::debug!(%hint, "this node itself is there, and is not asked");
+                    }
+                    self.gathering.handle_itself(self.clock.now(), ask);
                 }
                 Happening::Lan => {
                     changed = Box::pin(self.lan.changed());
@@ -345,10 +370,14 @@ impl Gatherer<'_> {
         let kind = (whom.clone(), discriminant(&question));
         self.asks.retain(|(asked, task)| *asked != kind && !task.is_finished());
         let expected = if let Whom::Node(node) = &whom { Some(*node) } else { None };
-        let port = Rc::clone(&self.port);
+        let (port, listen) = (Rc::clone(&self.port), self.listen.clone());
         let work = async move {
             if let Whom::Address(hint) = whom {
-                places = resolve(hint).await;
+                let itself;
+                (places, itself) = others_at(hint.clone(), listen).await;
+                if itself && places.is_empty() {
+                    return Happening::Itself { ask, hint };
+                }
             }
             let (port, question, turned_down) = (&port, &question, &RefCell::new(None));
             let ask_at = |at| async move {

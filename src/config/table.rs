@@ -597,7 +597,7 @@ pub const SETTINGS: [Setting; 59] = [
         "peer.peers",
         Kind::List,
         Fallback::Text(""),
-        "Where other nodes may be, as host or host:port, where multicast does not reach them",
+        "Where other nodes may be, as host or host:port, where multicast does not reach them; the list may have this node too",
     ),
     ours(
         SettingId::Interfaces,

@@ -620,6 +620,28 @@ fn what_is_said_of_a_claim_that_is_turned_down_comes_before_all_else() {
     assert_eq!(guest.state(), State::Invited(Some(said)));
 }
 
+/// All boxes may have the same list of where they are.
+#[test]
+fn a_node_that_is_told_of_itself_waits_for_nobody() {
+    let mut own = Fixture::new(0, None);
+    own.gathering.handle_sighting(own.now, Whom::Address("me:2380".into()), true);
+    let ask = |own: &mut Fixture| match own.gathering.poll(own.now) {
+        Some(Output::Ask { ask, .. }) => ask,
+        other => panic!("{other:?}"),
+    };
+    let first = ask(&mut own);
+    own.gathering.handle_itself(own.now, first);
+    own.now = at(7.0);
+    assert_eq!(own.gathering.poll(own.now), None, "now and then is enough");
+    assert!(matches!(own.state(), State::Alone(_)), "{:?}", own.state());
+    assert!(own.gathering.status(own.now).around.is_empty());
+    // Somebody else may have the address by then.
+    own.now = at(10.0);
+    let second = ask(&mut own);
+    own.gathering.handle_lost(own.now, second, "nobody answers");
+    assert_eq!(own.gathering.status(own.now).around.len(), 1);
+}
+
 /// Whoever is there may be anybody: a fresh node, or a member that would let it in.
 #[test]
 fn a_guarded_node_joins_nobody_and_founds_only_where_it_is_alone() {

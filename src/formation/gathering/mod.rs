@@ -119,7 +119,7 @@ pub struct Ticket(pub u64);
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Ask this; [`Gathering::handle_answer`], [`Gathering::handle_lost`] or [`Gathering::handle_turned_down`] takes what becomes of it.
+    /// Ask this; [`Gathering::handle_answer`], [`Gathering::handle_lost`], [`Gathering::handle_turned_down`] or [`Gathering::handle_itself`] takes what becomes of it.
     Ask {
         /// To be told with the answer.
         ask: AskId,
@@ -345,6 +345,14 @@ impl Gathering {
     /// The claim of this node lets nobody in there, as whoever was asked has said.
     pub fn handle_turned_down(&mut self, now: Instant, ask: AskId, why: &str) {
         self.turn_down(now, ask, why);
+        self.step(now);
+    }
+
+    /// This node itself is at the address that was to be asked.
+    pub fn handle_itself(&mut self, now: Instant, ask: AskId) {
+        if let Some(asked) = self.neighbours.take(ask) {
+            self.neighbours.is_itself(&asked);
+        }
         self.step(now);
     }
 

@@ -284,8 +284,25 @@ impl Neighbours {
         Ok(Some(known))
     }
 
+    /// This node itself is where it has asked: all may be told of the same addresses. It is nobody to wait for, and may move away from there.
+    pub(super) fn is_itself(&mut self, asked: &Asked) {
+        let (own, patience) = (self.own, self.timers.unreachable);
+        if let Whom::Address(address) = &asked.whom
+            && let Some(hint) = self.hints.get_mut(address)
+        {
+            hint.line.was_answered(asked.at, patience);
+            hint.node = Some(own);
+        }
+    }
+
     /// A question had no answer; the next one goes after `next`.
     pub(super) fn lost(&mut self, now: Instant, asked: &Asked, next: Duration, why: String) {
+        let own = self.own;
+        if let Whom::Address(address) = &asked.whom
+            && let Some(hint) = self.hints.get_mut(address)
+        {
+            hint.node.take_if(|node| *node == own);
+        }
         if let Some(line) = self.line(&asked.whom) {
             line.was_lost(now, next, why);
         }
