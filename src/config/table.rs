@@ -597,7 +597,7 @@ pub const SETTINGS: [Setting; 59] = [
         "peer.peers",
         Kind::List,
         Fallback::Text(""),
-        "Where other nodes may be, as host or host:port, where multicast does not reach them; the list may have this node too",
+        "Where other nodes may be, as host or host:port, where multicast does not reach them",
     ),
     ours(
         SettingId::Interfaces,
