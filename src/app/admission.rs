@@ -220,14 +220,14 @@ impl Desk {
             if is_in { Ok(()) } else { check_admission(view.facts(), node.key, by) }
         };
         if let Err(rejection) = checked {
-            return Err(self.waits(node, refused(&rejection)));
+            return Err(self.waits(node, refused(rejection)));
         }
         let Candidate { key, name, peer_urls } = node;
         let peer_urls = kept(peer_urls);
         match self.handle.change_charter(CharterCommand::Admit { key, name, peer_urls, by, run, of }).await {
             Ok(applied) => {
                 self.pending.forget(Fingerprint::of(&key));
-                applied.outcome.map(drop).map_err(|rejection| Answer::Pending(refused(&rejection)))
+                applied.outcome.map(drop).map_err(|rejection| Answer::Pending(refused(rejection)))
             }
             Err(error) => Err(Answer::Wait(error.to_string())),
         }
@@ -342,7 +342,7 @@ fn member_with(facts: &Facts, key: PublicKey) -> Option<&Member> {
 }
 
 /// What a node is told that has shown something which lets it in no more, or not now.
-fn refused(rejection: &Rejection) -> String {
+fn refused(rejection: Rejection) -> String {
     let advice = match rejection {
         Rejection::TokenNotFound | Rejection::TokenUsed => {
             ": on one of its boxes type \"covey token create\", put what it prints into the file of --join-token-file on this one, and start covey here again"
@@ -527,10 +527,10 @@ mod tests {
     #[test]
     fn who_has_a_token_that_is_worth_nothing_is_told_to_get_another_one() {
         for worthless in [Rejection::TokenUsed, Rejection::TokenNotFound] {
-            let told = refused(&worthless);
+            let told = refused(worthless);
             assert!(told.contains("covey token create") && told.contains("--join-token-file"), "{told}");
         }
-        assert!(!refused(&Rejection::Sealed).contains("token create"), "there is none to be replaced");
+        assert!(!refused(Rejection::Sealed).contains("token create"), "there is none to be replaced");
     }
 
     #[test]

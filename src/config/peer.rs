@@ -99,7 +99,8 @@ impl PeerHint {
             }
         };
         let (address, zone) = host.split_once('%')?;
-        let address = address.parse::<std::net::Ipv6Addr>().ok().filter(|ip| ip.is_unicast_link_local())?;
+        let address =
+            address.parse::<std::net::Ipv6Addr>().ok().filter(std::net::Ipv6Addr::is_unicast_link_local)?;
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@');
         let is_zone = (1..=ZONE_BYTES_MAX).contains(&zone.len()) && zone.chars().all(is_name);
         is_zone.then(|| Self { host: format!("{address}%{zone}"), port })

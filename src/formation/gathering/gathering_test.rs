@@ -593,7 +593,6 @@ fn a_claim_that_is_turned_down_is_shown_ever_more_seldom() {
     let lost_and_found = |gathering: &mut Gathering, now, ask| {
         times += 1;
         match times {
-            1..=3 => gathering.handle_turned_down(now, ask, "no such token"),
             4 => gathering.handle_lost(now, ask, "nobody answers"),
             5 => gathering.handle_answer(now, ask, keys()[1], Answer::Wait("no leader".into())),
             _ => gathering.handle_turned_down(now, ask, "no such token"),
