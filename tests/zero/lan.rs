@@ -25,11 +25,11 @@ const LOOK: Duration = Duration::from_millis(20);
 const LINK_COMES: Duration = Duration::from_secs(5);
 
 /// Asks for metrics, and prints the answer as it comes.
-const METRICS: &str = r#"
+const METRICS: &str = r"
 exec 3<>/dev/tcp/127.0.0.1/2379
 printf 'GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' >&3
 /bin/cat <&3
-"#;
+";
 /// Where a second process on a box listens for members and for clients.
 const LODGERS_PORTS: [u16; 2] = [2390, 2389];
 /// Runs a program, after a directory and a number, where all is as it is here but for the hardware: the board has that number, and the machine is no container. What is mounted
