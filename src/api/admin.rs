@@ -20,7 +20,7 @@ use crate::command::{self, CharterCommand, ClientKey, TokenId};
 use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
 use crate::ids::{ClusterId, PublicKey};
 use crate::mvcc::{Facts, View};
-use crate::node::Reach;
+use crate::node::{PendingNode, Reach};
 use crate::runtime::clock::entropy;
 use crate::store::{Charter, Member};
 use crate::telemetry::LogLevel;
@@ -69,8 +69,10 @@ pub trait Host: Send + Sync {
     fn other_hardware(&self) -> Option<String>;
     /// What was written to the data directory since the start.
     fn disk_written(&self) -> DiskWritten;
-    /// The nodes that have asked to be let in, and that nothing lets in.
+    /// The nodes that have asked this member to be let in, and that nothing lets in.
     fn pending(&self) -> Vec<PendingNode>;
+    /// Those that have asked any member.
+    fn pending_anywhere(&self) -> AskedAround;
     /// The other clusters that this one cannot become one with.
     fn conflicts(&self) -> Vec<ClusterBeside>;
     /// The nodes that were heard of.
@@ -90,17 +92,16 @@ pub trait Host: Send + Sync {
 /// What comes of an order to give the cluster up. It is carried out whether somebody waits for that or not.
 pub type GivingUp = Pin<Box<dyn Future<Output = Result<(), YieldRefusal>> + Send>>;
 
-/// A node that waits for an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PendingNode {
-    /// Who.
-    pub fingerprint: Fingerprint,
-    /// What it calls itself.
-    pub name: String,
-    /// Where it is.
-    pub peer_urls: Vec<String>,
-    /// How long ago it has asked last.
-    pub asked: Duration,
+/// Who waits at all members, as far as they answer in bounded time.
+pub type AskedAround = Pin<Box<dyn Future<Output = AllPending> + Send>>;
+
+/// The nodes that wait for an operator, at whichever member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllPending {
+    /// Each of them once, the one that asked last at the end.
+    pub nodes: Vec<PendingNode>,
+    /// The names of members that have not answered in time.
+    pub silent: Vec<String>,
 }
 
 /// Another cluster.
@@ -221,7 +222,7 @@ impl AdminService {
             dissolved_for: dissolved.map_or(0, |dissolved| dissolved.winner.0),
             catching_up: handle.is_catching_up() || !handle.has_state(),
             members: facts.members.iter().map(member).collect(),
-            pending: self.pending(),
+            pending: self.host.pending().into_iter().map(pending).collect(),
             conflicts: self.host.conflicts().into_iter().map(conflict).collect(),
             alarms: facts.alarms.iter().map(alarm).collect(),
             bytes_in_use: status.bytes_in_use,
@@ -258,16 +259,6 @@ impl AdminService {
         let certificate = certificate.map_err(|error| Status::internal(format!("covey: {error}")))?;
         let urls = facts.members.iter().flat_map(|member| member.attributes.client_urls.clone());
         Ok((certificate, urls.collect()))
-    }
-
-    fn pending(&self) -> Vec<pb::PendingNode> {
-        let node = |node: PendingNode| pb::PendingNode {
-            fingerprint: hex(node.fingerprint.bytes()),
-            name: node.name,
-            peer_urls: node.peer_urls,
-            asked_seconds: node.asked.as_secs(),
-        };
-        self.host.pending().into_iter().map(node).collect()
     }
 
     /// The keys of all clients that are called so, of which there must be one.
@@ -367,7 +358,9 @@ impl Admin for AdminService {
         &self,
         _: Request<pb::NodePendingRequest>,
     ) -> Result<Response<pb::NodePendingResponse>, Status> {
-        Ok(Response::new(pb::NodePendingResponse { nodes: self.pending() }))
+        let AllPending { nodes, silent } = self.host.pending_anywhere().await;
+        let nodes = nodes.into_iter().map(pending).collect();
+        Ok(Response::new(pb::NodePendingResponse { nodes, silent }))
     }
 
     async fn node_approve(
@@ -375,8 +368,10 @@ impl Admin for AdminService {
         request: Request<pb::NodeApproveRequest>,
     ) -> Result<Response<pb::NodeApproveResponse>, Status> {
         require_here(&request)?;
-        let pending = self.host.pending().into_iter().map(|node| node.fingerprint);
-        let fingerprint = meant(&request.into_inner().fingerprint, pending)?;
+        let text = request.into_inner().fingerprint;
+        let is_whole = text.parse::<Fingerprint>().is_ok();
+        let pending = if is_whole { Vec::new() } else { self.host.pending_anywhere().await.nodes };
+        let fingerprint = meant(&text, pending.into_iter().map(|node| node.fingerprint))?;
         self.change(CharterCommand::Approve { fingerprint: *fingerprint.bytes() }).await?;
         Ok(Response::new(pb::NodeApproveResponse { fingerprint: hex(fingerprint.bytes()) }))
     }
@@ -544,7 +539,7 @@ fn meant(text: &str, pending: impl Iterator<Item = Fingerprint>) -> Result<Finge
             Err(Status::failed_precondition("covey: more than one pending node begins like this"))
         }
         (None, _) => Err(Status::not_found(
-            "covey: no node that begins like this is pending on this member: give the whole fingerprint",
+            "covey: no node that begins like this is pending on a member that answers: give the whole fingerprint",
         )),
     }
 }
@@ -558,6 +553,15 @@ fn token_id(text: &str) -> Option<TokenId> {
         *byte = pair[0] << 4 | pair[1];
     }
     Some(id)
+}
+
+fn pending(node: PendingNode) -> pb::PendingNode {
+    pb::PendingNode {
+        fingerprint: hex(node.fingerprint.bytes()),
+        name: node.name,
+        peer_urls: node.peer_urls,
+        asked_seconds: node.asked.as_secs(),
+    }
 }
 
 fn conflict(beside: ClusterBeside) -> pb::Conflict {

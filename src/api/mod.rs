@@ -75,7 +75,10 @@ mod watch_codec;
 mod watch_permits;
 mod yielding;
 
-pub use admin::{ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode};
+pub use crate::node::PendingNode;
+pub use admin::{
+    AllPending, AskedAround, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, SeenNode,
+};
 pub use answers::Answers;
 pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;

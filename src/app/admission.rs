@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::encounters::Conflicts;
 use super::fates::{Decision, Tail};
 use super::staggered::together;
-use crate::command::{Admission, CharterCommand, TokenId, Tombstone};
+use crate::command::{Admission, CharterCommand, Rejection, TokenId, Tombstone};
 use crate::config::TrustMode;
 use crate::formation::{
     ABSORBED_MAX, Answer, Candidate, Fingerprint, Identity, PLACE_BYTES_MAX, PLACES_MAX, Question, Standing,
@@ -19,6 +19,7 @@ use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
 use crate::machine::check_admission;
 use crate::mvcc::Facts;
+use crate::node::{self, Applicants};
 use crate::peer::{Answerer, Tokens};
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
@@ -27,12 +28,12 @@ use crate::time::Instant;
 
 /// A node that has asked to be let in, and that nothing lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PendingNode {
-    pub(super) fingerprint: Fingerprint,
-    pub(super) name: String,
-    pub(super) peer_urls: Vec<String>,
+struct PendingNode {
+    fingerprint: Fingerprint,
+    name: String,
+    peer_urls: Vec<String>,
     /// When it asked last.
-    pub(super) asked: Instant,
+    asked: Instant,
 }
 
 /// Those that have asked last. Whoever asks very often, under ever new keys, pushes others out and takes no memory.
@@ -57,8 +58,19 @@ impl Pending {
     }
 
     /// Who waits, the one that asked last at the end.
-    pub(super) fn list(&self) -> Vec<PendingNode> {
+    fn list(&self) -> Vec<PendingNode> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The same as of now, for operators.
+    pub(super) fn as_of(&self, now: Instant) -> Vec<node::PendingNode> {
+        let told = |PendingNode { fingerprint, name, peer_urls, asked }: PendingNode| node::PendingNode {
+            fingerprint,
+            name,
+            peer_urls,
+            asked: now.since(asked),
+        };
+        self.list().into_iter().map(told).collect()
     }
 }
 
@@ -85,6 +97,11 @@ impl Desk {
             let desk = self.clone();
             Box::pin(async move { desk.answer(key, question).await })
         })
+    }
+
+    /// Who waits at this member, as the others are told.
+    pub(super) fn applicants(&self) -> Applicants {
+        Applicants(self.pending.as_of(self.clock.now()))
     }
 
     /// What proofs with the tokens of this cluster are made with.
@@ -182,8 +199,8 @@ impl Desk {
     /// Notes a node that an operator has to let in, and tells it why.
     fn waits(&self, node: Candidate, why: String) -> Answer {
         let Candidate { key, name, peer_urls } = node;
-        let fingerprint = Fingerprint::of(&key);
-        self.pending.note(PendingNode { fingerprint, name, peer_urls, asked: self.clock.now() });
+        let (fingerprint, asked) = (Fingerprint::of(&key), self.clock.now());
+        self.pending.note(PendingNode { fingerprint, name, peer_urls: kept(peer_urls), asked });
         Answer::Pending(why)
     }
 
@@ -196,7 +213,6 @@ impl Desk {
         run: Incarnation,
         of: Option<ClusterId>,
     ) -> Result<(), Answer> {
-        let refused = |rejection| format!("the cluster does not let it in: {rejection}");
         // Nothing is written to the log only to be refused there.
         let checked = {
             let view = self.handle.view();
@@ -323,6 +339,17 @@ fn kept(mut peer_urls: Vec<String>) -> Vec<String> {
 /// The member that holds this key.
 fn member_with(facts: &Facts, key: PublicKey) -> Option<&Member> {
     facts.members.iter().find(|member| member.key == Some(key))
+}
+
+/// What a node is told that has shown something which lets it in no more, or not now.
+fn refused(rejection: Rejection) -> String {
+    let advice = match rejection {
+        Rejection::TokenNotFound | Rejection::TokenUsed => {
+            ": on one of its boxes type \"covey token create\", put what it prints into the file of --join-token-file on this one, and start covey here again"
+        }
+        _ => "",
+    };
+    format!("the cluster does not let it in: {rejection}{advice}")
 }
 
 /// What a node is told that nothing lets in.
@@ -495,6 +522,15 @@ mod tests {
         assert!(asks(2, 9, 7));
         assert!(!asks(2, 9, 8), "the box was in another cluster when it was met");
         assert!(!asks(4, 9, 7) && !asks(2, 7, 7));
+    }
+
+    #[test]
+    fn who_has_a_token_that_is_worth_nothing_is_told_to_get_another_one() {
+        for worthless in [Rejection::TokenUsed, Rejection::TokenNotFound] {
+            let told = refused(worthless);
+            assert!(told.contains("covey token create") && told.contains("--join-token-file"), "{told}");
+        }
+        assert!(!refused(Rejection::Sealed).contains("token create"), "there is none to be replaced");
     }
 
     #[test]

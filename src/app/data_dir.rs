@@ -172,7 +172,7 @@ impl DataDir {
         let root = RealDirectory::open(path)?;
         if let Some(end) = charter.dissolved {
             let kept = kept_tombstones(&root).map_err(failed(READ_TOMBSTONES, path))?;
-            let own = formation::sign(&identity.key, identity.cluster(), end);
+            let own = formation::sign(&identity.key, identity.cluster(), identity.generation, end);
             let all = formation::taken_along(own, charter, &kept);
             keep_tombstones(&root, &all).map_err(failed("write what became of the cluster into", path))?;
         }

@@ -125,7 +125,7 @@ fn who_leaves_a_cluster_that_gave_itself_up_keeps_its_word_for_that() {
     let mut expected = Vec::new();
     for winner in [4, 3] {
         let left = end_a_cluster(path, &ended(winner));
-        expected.push(formation::sign(&left.key, left.cluster(), end(winner)));
+        expected.push(formation::sign(&left.key, left.cluster(), left.generation, end(winner)));
         let fresh = begin_anew(path);
         assert_eq!(DataDir::tombstones(path).unwrap(), expected, "beside the identity, and not archived");
         assert_eq!(fresh.winner, Some(ClusterId(winner)));

@@ -18,9 +18,9 @@ use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
 use super::staggered::{staggered, together};
 use crate::command::codec::decode;
 use crate::command::{CharterCommand, Tombstone};
-use crate::formation::{Answer, Fingerprint, Question, believe};
+use crate::formation::{Answer, Doubt, Fingerprint, Identity, Known, Question, believe};
 use crate::ids::{ClusterId, LogIndex, MemberId};
-use crate::mvcc::Facts;
+use crate::mvcc::{Facts, View};
 use crate::peer::Transport;
 use crate::runtime::clock::random_u64;
 use crate::runtime::{Handle, Milestone, ServeError};
@@ -103,8 +103,8 @@ pub(super) fn is_forgotten(facts: &Facts, me: MemberId) -> bool {
 /// Why a member leaves a cluster whose end its own state does not tell.
 #[derive(Debug)]
 enum Parting {
-    /// Another cluster has this word of a member's.
-    Told(Tombstone),
+    /// Other clusters have these words of members.
+    Told(Vec<Tombstone>),
     /// Nobody leads, and nothing depends on this member.
     Unneeded,
 }
@@ -129,10 +129,10 @@ impl Decision {
 
     /// Whether the node leaves with what it has, once its threads have ended. The cluster may have come back while clients were still served, and have
     /// given this member a vote, or what a user has written.
-    pub(super) fn outcome(&self, handle: &Handle, cluster: ClusterId, tail: Tail) -> Departure {
+    pub(super) fn outcome(&self, handle: &Handle, identity: &Identity, tail: Tail) -> Departure {
         let (view, status) = (handle.view(), handle.status());
         let may_weigh = tail.may_weigh(view.applied(), status.last);
-        departure(self.why.get(), view.facts(), (cluster, status.member), view.applied(), may_weigh)
+        departure(self.why.get(), &known(identity, &view), status.member, may_weigh)
     }
 }
 
@@ -145,27 +145,28 @@ pub(super) enum Departure {
     Leaves(Option<ClusterId>),
 }
 
-fn departure(
-    why: Option<&Parting>,
-    facts: &Facts,
-    (cluster, me): (ClusterId, MemberId),
-    applied: LogIndex,
-    tail_may_weigh: bool,
-) -> Departure {
-    let Facts { members, charter, .. } = facts;
-    if let Some(Dissolution { winner, .. }) = charter.dissolved {
+fn departure(why: Option<&Parting>, known: &Known<'_>, me: MemberId, tail_may_weigh: bool) -> Departure {
+    let facts = known.facts;
+    if let Some(Dissolution { winner, .. }) = facts.charter.dissolved {
         return Departure::Leaves(Some(winner));
     }
     if is_forgotten(facts, me) {
         return Departure::Leaves(None);
     }
     match why {
-        Some(Parting::Told(tombstone)) if believe(tombstone, cluster, applied, members, charter).is_ok() => {
-            Departure::Leaves(Some(tombstone.winner))
-        }
+        Some(Parting::Told(words)) => match believe(words, known) {
+            Ok(Dissolution { winner, .. }) => Departure::Leaves(Some(winner)),
+            Err(_) => Departure::Stays,
+        },
         Some(Parting::Unneeded) if is_dispensable(facts, me, tail_may_weigh) => Departure::Leaves(None),
         _ => Departure::Stays,
     }
+}
+
+/// What a member at this view knows of its cluster.
+fn known<'a>(identity: &Identity, view: &'a View) -> Known<'a> {
+    let (cluster, generation) = (identity.cluster(), identity.generation);
+    Known { cluster, generation, applied: view.applied(), facts: view.facts() }
 }
 
 /// See the module.
@@ -196,9 +197,9 @@ impl Fates {
                 (said, pause) = (Said::default(), LOOK_LED);
             }
             if silent >= ASK_AFTER
-                && let Some(tombstone) = self.told(&mut said).await
+                && let Some(words) = self.told(&mut said).await
             {
-                return Parting::Told(tombstone);
+                return Parting::Told(words);
             }
             if silent >= GIVE_UP_AFTER {
                 let status = self.desk.handle.status();
@@ -223,38 +224,49 @@ impl Fates {
         status.leader.is_some_and(reaches)
     }
 
-    /// What one of the other clusters that were heard of has of the end of this one.
-    async fn told(&self, said: &mut Said) -> Option<Tombstone> {
+    /// What the other clusters that were heard of have of the end of this one, if it is enough to go by.
+    async fn told(&self, said: &mut Said) -> Option<Vec<Tombstone>> {
         let cluster = self.desk.identity.cluster();
-        let (question, said) = (&Question::Fate { cluster }, &RefCell::new(said));
+        let question = &Question::Fate { cluster };
+        let words_and_said = RefCell::new((Vec::new(), said));
+        let heard = &words_and_said;
         let ask = |at| async move {
             let answer = self.transport.ask_stranger(at, question).await;
             let Ok((_, Answer::Buried(tombstones))) = answer else { return Err(()) };
-            let ends = |tombstone: &Tombstone| self.believes(tombstone, &mut said.borrow_mut());
+            let (words, said) = &mut *heard.borrow_mut();
             // Another member may know more of it.
-            tombstones.into_iter().find(ends).ok_or(())
+            self.is_persuaded(words, tombstones, said).then_some(()).ok_or(())
         };
         let clusters = asked_now(self.lan.clusters_beside(cluster), random_u64().unwrap_or_default());
         let of = |(_, addresses)| staggered::<SocketAddr, _, _, _>(addresses, &ask);
-        together(CLUSTERS_ASKED_MAX, clusters, of).await.into_iter().find_map(Result::ok)
+        let is_persuaded = together(CLUSTERS_ASKED_MAX, clusters, of).await.iter().any(Result::is_ok);
+        is_persuaded.then(|| words_and_said.into_inner().0)
     }
 
-    /// Whether it says of this member's cluster that it has ended, on the word of somebody whom this member knows.
-    fn believes(&self, tombstone: &Tombstone, said: &mut Said) -> bool {
+    /// Whether this member's cluster has ended by these words and those before, on the word of members whom this one knows. Each of them is heard once.
+    fn is_persuaded(&self, words: &mut Vec<Tombstone>, more: Vec<Tombstone>, said: &mut Said) -> bool {
         let view = self.desk.handle.view();
-        let Facts { members, charter, .. } = view.facts();
-        match believe(tombstone, self.desk.identity.cluster(), view.applied(), members, charter) {
-            Ok(()) => {
+        let known = known(&self.desk.identity, &view);
+        for tombstone in more {
+            match known.word(&tombstone) {
+                Ok(_) if words.iter().all(|word| word.signer != tombstone.signer) => words.push(tombstone),
+                Ok(_) => {}
+                Err(doubt) => said.doubts(&tombstone, doubt),
+            }
+        }
+        match (believe(words, &known), words.last()) {
+            (Ok(Dissolution { winner, .. }), _) => {
                 tracing::warn!(
-                    winner = %tombstone.winner, ?tombstone,
+                    %winner, ?words,
                     "while this member was away its cluster has given itself up for another one: it joins that"
                 );
                 true
             }
-            Err(doubt) => {
-                said.doubts(tombstone, doubt);
+            (Err(doubt), Some(word)) => {
+                said.doubts(word, doubt);
                 false
             }
+            (Err(_), None) => false,
         }
     }
 }
@@ -267,7 +279,7 @@ struct Said {
 }
 
 impl Said {
-    fn doubts(&mut self, tombstone: &Tombstone, doubt: crate::formation::Doubt) {
+    fn doubts(&mut self, tombstone: &Tombstone, doubt: Doubt) {
         if !std::mem::replace(&mut self.doubts, true) {
             tracing::error!(
                 ?tombstone, %doubt,
@@ -337,7 +349,7 @@ mod tests {
     use super::*;
     use crate::command::codec::encode;
     use crate::command::{Command, Envelope, MemberAttributes};
-    use crate::formation::{sign, test_founding};
+    use crate::formation::{Generation, sign, test_founding};
     use crate::ids::{ProposalId, PublicKey, Term};
     use crate::store::{Charter, ConfState, Dissolution, Member};
 
@@ -373,10 +385,16 @@ mod tests {
         assert!(!is_dispensable(&facts(&[1], false), ME, true), "its log may say more");
     }
 
+    /// What comes of a reason to leave for a member that knows this.
+    fn comes_of(why: Option<&Parting>, facts: &Facts, tail_may_weigh: bool) -> Departure {
+        let (cluster, generation) = (ClusterId(1), Generation(1));
+        departure(why, &Known { cluster, generation, applied: LogIndex(5), facts }, ME, tail_may_weigh)
+    }
+
     #[test]
     fn a_cluster_that_comes_back_at_the_last_moment_is_not_left() {
         let may_leave = |why: Option<&Parting>, facts: &Facts, may_weigh| {
-            departure(why, facts, (ClusterId(1), ME), LogIndex(5), may_weigh) != Departure::Stays
+            comes_of(why, facts, may_weigh) != Departure::Stays
         };
         let unneeded = Some(&Parting::Unneeded);
         assert!(may_leave(unneeded, &facts(&[1], false), false));
@@ -386,7 +404,7 @@ mod tests {
 
         let key = test_founding(1).identity.key;
         let end = Dissolution { winner: ClusterId(9), at: LogIndex(6), ordered: false };
-        let told = Parting::Told(sign(&key, ClusterId(1), end));
+        let told = Parting::Told(vec![sign(&key, ClusterId(1), Generation(1), end)]);
         let mut known = facts(&[1], false);
         known.members[0].key = Some(PublicKey(*key.public()));
         assert!(may_leave(Some(&told), &known, false));
@@ -398,6 +416,26 @@ mod tests {
         assert!(!may_leave(None, &gone(Some(PublicKey([2; 32]))), false), "it was removed");
         known.charter = Arc::new(Charter { dissolved: Some(end), ..Charter::automatic() });
         assert!(may_leave(None, &known, true));
+    }
+
+    /// The voters may have become more while clients were still served.
+    #[test]
+    fn an_operators_order_is_followed_while_those_who_have_said_so_are_a_majority() {
+        let key = |seed| test_founding(seed).identity.key;
+        let end = Dissolution { winner: ClusterId(9), at: LogIndex(6), ordered: true };
+        let word = |seed| sign(&key(seed), ClusterId(1), Generation(1), end);
+        let mut known = facts(&[1], true);
+        let first = known.members[0].clone();
+        known.members[0].key = Some(PublicKey(*key(1).public()));
+        let one = Parting::Told(vec![word(1)]);
+        assert_eq!(comes_of(Some(&one), &known, true), Departure::Leaves(Some(ClusterId(9))));
+        for seed in [3, 4] {
+            let key = Some(PublicKey(*key(seed).public()));
+            known.members.push(Member { key, ..first.clone() });
+        }
+        assert_eq!(comes_of(Some(&one), &known, true), Departure::Stays);
+        let two = Parting::Told(vec![word(1), word(4)]);
+        assert_eq!(comes_of(Some(&two), &known, true), Departure::Leaves(Some(ClusterId(9))));
     }
 
     #[test]

@@ -219,9 +219,17 @@ impl Said {
     }
 }
 
-/// Where a host and a port lead, as far as the system's resolver knows.
+/// Where a host and a port lead, as far as the system's resolver knows. The resolver also knows the number of the interface that an address of a link names.
 pub(super) async fn resolve(host_and_port: String) -> Vec<SocketAddr> {
-    smol::unblock(move || host_and_port.to_socket_addrs().map(Iterator::collect).unwrap_or_default()).await
+    smol::unblock(move || {
+        let bracketed = host_and_port.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:"));
+        let found = match bracketed.map(|(host, port)| (host, port.parse::<u16>())) {
+            Some((host, Ok(port))) => (host, port).to_socket_addrs(),
+            _ => host_and_port.to_socket_addrs(),
+        };
+        found.map(Iterator::collect).unwrap_or_default()
+    })
+    .await
 }
 
 async fn addresses(urls: &[String]) -> Vec<SocketAddr> {

@@ -3,6 +3,7 @@
 //! Owns: where each question goes, and the promise on disk. Must never: decide anything (`formation::Gathering` does), or answer a promise that is not on
 //! disk. Driven by `serve` before the node starts.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
 use std::net::SocketAddr;
@@ -25,14 +26,16 @@ use super::serve::ServeFailure;
 use super::staggered::staggered;
 use crate::api::{AroundNode, Waiting, WaitingNode};
 use crate::config::{PeerConfig, TrustMode};
+use crate::discovery::is_own;
 use crate::formation::gathering::{
     AskId, End, Gathering, Network, Options, Output, Sighting, Stands, State, Status, Ticket, Timers, Whom,
 };
 use crate::formation::{Answer, Fingerprint, Founding, Question, found_automatic};
 use crate::ids::PublicKey;
-use crate::peer::{Answerer, Forming};
+use crate::peer::{Answerer, AskError, Forming};
 use crate::prng::Prng;
 use crate::runtime::clock::{BootClock, random_u64};
+use crate::runtime::listening::UdpPort;
 use crate::time::Instant;
 
 /// What others ask and is not heard yet; whoever asks more is not heard.
@@ -52,6 +55,10 @@ enum Happening {
     Answered { ask: AskId, from: PublicKey, at: SocketAddr, answer: Answer },
     /// Nobody has answered where it was asked.
     Lost { ask: AskId, why: String },
+    /// The token lets nobody in there.
+    TurnedDown { ask: AskId, why: String },
+    /// It is this node itself that is there.
+    Itself { ask: AskId, hint: String },
     /// Interfaces have changed, or others were heard of.
     Lan,
     /// It is time.
@@ -106,6 +113,8 @@ pub(super) fn gather(
         tickets: BTreeMap::new(),
         met: Vec::new(),
         sighted: BTreeSet::new(),
+        listen: config.listen.clone(),
+        itself: BTreeSet::new(),
         asks: Vec::new(),
         said: None,
         name,
@@ -175,6 +184,15 @@ fn since_resumed(network: Network, slept: Duration, resumed: Instant) -> Network
     Network { carrier_since, last_up: network.last_up.map(begins).max(carrier_since.map(|_| resumed)) }
 }
 
+/// Where a hint leads, without this node itself; and whether that is there.
+async fn others_at(hint: String, listen: UdpPort) -> (Vec<SocketAddr>, bool) {
+    let places = resolve(hint).await;
+    let is_itself = move |at: &SocketAddr| listen.is_at(*at) && is_own(at.ip());
+    let sorted_out = move || places.into_iter().partition(is_itself);
+    let (own, others): (Vec<SocketAddr>, Vec<SocketAddr>) = smol::unblock(sorted_out).await;
+    (others, !own.is_empty())
+}
+
 struct Gatherer<'a> {
     gathering: Gathering,
     fresh: &'a FreshDir,
@@ -193,6 +211,10 @@ struct Gatherer<'a> {
     met: Vec<(Fingerprint, SocketAddr)>,
     /// Who was there when it was looked last.
     sighted: BTreeSet<Fingerprint>,
+    /// Where it listens itself, ...
+    listen: UdpPort,
+    /// ... and the hints that lead there, which is said once of each.
+    itself: BTreeSet<String>,
     /// Questions on their way, by whom and what kind. The same is not asked twice at a time.
     asks: Vec<(Asked, Task<()>)>,
     said: Option<(State, Instant)>,
@@ -249,6 +271,15 @@ impl Gatherer<'_> {
                     self.gathering.handle_answer(self.clock.now(), ask, from, answer);
                 }
                 Happening::Lost { ask, why } => self.gathering.handle_lost(self.clock.now(), ask, &why),
+                Happening::TurnedDown { ask, why } => {
+                    self.gathering.handle_turned_down(self.clock.now(), ask, &why);
+                }
+                Happening::Itself { ask, hint } => {
+                    if self.itself.insert(hint.clone()) {
+                        tracing::debug!(%hint, "this node itself is there, and is not asked");
+                    }
+                    self.gathering.handle_itself(self.clock.now(), ask);
+                }
                 Happening::Lan => {
                     changed = Box::pin(self.lan.changed());
                     self.look();
@@ -339,15 +370,24 @@ impl Gatherer<'_> {
         let kind = (whom.clone(), discriminant(&question));
         self.asks.retain(|(asked, task)| *asked != kind && !task.is_finished());
         let expected = if let Whom::Node(node) = &whom { Some(*node) } else { None };
-        let port = Rc::clone(&self.port);
+        let (port, listen) = (Rc::clone(&self.port), self.listen.clone());
         let work = async move {
             if let Whom::Address(hint) = whom {
-                places = resolve(hint).await;
+                let itself;
+                (places, itself) = others_at(hint.clone(), listen).await;
+                if itself && places.is_empty() {
+                    return Happening::Itself { ask, hint };
+                }
             }
-            let (port, question) = (&port, &question);
+            let (port, question, turned_down) = (&port, &question, &RefCell::new(None));
             let ask_at = |at| async move {
-                let (from, answer) =
-                    port.ask(at, question).await.map_err(|error| format!("{at}: {error}"))?;
+                let (from, answer) = port.ask(at, question).await.map_err(|error| {
+                    let why = format!("{at}: {error}");
+                    if matches!(error, AskError::Token(_)) {
+                        *turned_down.borrow_mut() = Some(why.clone());
+                    }
+                    why
+                })?;
                 // Addresses change hands; the node may be at another one.
                 let node = Fingerprint::of(&from);
                 if expected.is_some_and(|expected| expected != node) {
@@ -357,7 +397,11 @@ impl Gatherer<'_> {
             };
             match staggered(places, ask_at).await {
                 Ok((from, at, answer)) => Happening::Answered { ask, from, at, answer },
-                Err(why) => Happening::Lost { ask, why: why.unwrap_or_else(|| "it has no address".into()) },
+                // It may have more addresses, of which others lead nowhere.
+                Err(why) => match turned_down.take() {
+                    Some(why) => Happening::TurnedDown { ask, why },
+                    None => Happening::Lost { ask, why: why.unwrap_or_else(|| "it has no address".into()) },
+                },
             }
         };
         let task = async move {

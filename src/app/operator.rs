@@ -2,29 +2,41 @@
 //!
 //! Owns: nothing; it looks where others keep it, and hands orders on. Must never: change anything. Made by `serve`, asked by `api`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
+use smol::Timer;
 use smol::channel::Sender;
+use smol::future::or;
 
 use super::admission::Pending;
 use super::encounters::{Conflicts, Order};
 use super::idle::IdleHour;
 use super::lan::Lan;
+use super::staggered::together;
 use crate::api::{
-    ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal,
+    AllPending, AskedAround, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode,
+    SeenNode, YieldRefusal,
 };
 use crate::command::{self, ClientKey};
 use crate::config::TrustMode;
 use crate::discovery::Sighting;
-use crate::ids::{ClusterId, Revision};
+use crate::formation::Fingerprint;
+use crate::ids::{ClusterId, MemberId, Revision};
+use crate::limits::ADMITTED_MEMBERS_MAX;
+use crate::node::Applicants;
 use crate::runtime::clock::Clock;
 use crate::runtime::written::{Purpose, Written};
 use crate::runtime::{Handle, ServeError};
+use crate::store::Member;
 use crate::telemetry::{self, LogLevel};
 use crate::time::Instant;
 use crate::tls::{Authority, Issued};
+
+/// The other members say within so long who waits there, or are named as those that have not.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Operator {
@@ -77,14 +89,25 @@ impl Host for Operator {
     }
 
     fn pending(&self) -> Vec<PendingNode> {
-        let now = self.clock.now();
-        let node = |node: super::admission::PendingNode| PendingNode {
-            fingerprint: node.fingerprint,
-            name: node.name,
-            peer_urls: node.peer_urls,
-            asked: now.since(node.asked),
-        };
-        self.pending.list().into_iter().map(node).collect()
+        self.pending.as_of(self.clock.now())
+    }
+
+    fn pending_anywhere(&self) -> AskedAround {
+        let (handle, own) = (self.handle.clone(), self.pending());
+        Box::pin(async move {
+            let others = others(&handle);
+            let ask = |(id, name): (MemberId, String)| {
+                let handle = handle.clone();
+                async move {
+                    let late = async {
+                        Timer::after(ANSWERED_WITHIN).await;
+                        Err(ServeError::TimedOut)
+                    };
+                    or(handle.ask_applicants(id), late).await.map_err(|_| name)
+                }
+            };
+            all_pending(own, together(ADMITTED_MEMBERS_MAX, others, ask).await)
+        })
     }
 
     fn conflicts(&self) -> Vec<ClusterBeside> {
@@ -147,5 +170,67 @@ impl Host for Operator {
     fn certificate(&self, authority: &command::Authority) -> Result<String, String> {
         let authority = Authority::load(&authority.certificate, &authority.key);
         authority.map(|authority| authority.certificate_pem()).map_err(|error| error.to_string())
+    }
+}
+
+/// The other members that have a node, and what each is called.
+fn others(handle: &Handle) -> Vec<(MemberId, String)> {
+    let (view, own) = (handle.view(), handle.ids().member);
+    let others = view.facts().members.iter().filter(|member| member.key.is_some() && member.id() != own);
+    let name = |member: &Member| {
+        let name = Some(&member.attributes.name).filter(|name| !name.is_empty());
+        name.cloned().unwrap_or_else(|| member.id().to_string())
+    };
+    others.map(|member| (member.id(), name(member))).collect()
+}
+
+/// Who waits at this member and at those that have answered, each node once, the one that asked last at the end; and the names of those that have not.
+fn all_pending(own: Vec<PendingNode>, answers: Vec<Result<Applicants, String>>) -> AllPending {
+    let (mut known, mut silent) = (BTreeMap::<Fingerprint, PendingNode>::new(), Vec::new());
+    let mut note = |node: PendingNode| {
+        let is_news = known.get(&node.fingerprint).is_none_or(|before| node.asked < before.asked);
+        if is_news {
+            known.insert(node.fingerprint, node);
+        }
+    };
+    own.into_iter().for_each(&mut note);
+    for answer in answers {
+        match answer {
+            Ok(Applicants(nodes)) => nodes.into_iter().for_each(&mut note),
+            Err(name) => silent.push(name),
+        }
+    }
+    silent.sort_unstable();
+    let mut nodes: Vec<PendingNode> = known.into_values().collect();
+    nodes.sort_by_key(|node| std::cmp::Reverse(node.asked));
+    AllPending { nodes, silent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(n: u8, asked: u64) -> PendingNode {
+        PendingNode {
+            fingerprint: Fingerprint::from_bytes([n; 32]),
+            name: format!("box{n}"),
+            peer_urls: Vec::new(),
+            asked: Duration::from_secs(asked),
+        }
+    }
+
+    /// A box may be heard by some members only, and asks them in turn.
+    #[test]
+    fn who_waits_anywhere_is_shown_once_and_as_of_when_it_asked_last() {
+        let answers = vec![
+            Ok(Applicants(vec![node(3, 9), node(2, 1)])),
+            Err("box8".to_owned()),
+            Ok(Applicants::default()),
+            Err("box7".to_owned()),
+            Ok(Applicants(vec![node(2, 7), node(4, 2)])),
+        ];
+        let AllPending { nodes, silent } = all_pending(vec![node(1, 30), node(2, 3)], answers);
+        assert_eq!(nodes, [node(1, 30), node(3, 9), node(4, 2), node(2, 1)]);
+        assert_eq!(silent, ["box7", "box8"]);
     }
 }

@@ -24,7 +24,7 @@ use crate::formation::{Fingerprint, Identity};
 use crate::ids::{LogIndex, MemberId, PublicKey, Run};
 use crate::limits::QUESTIONS_WAITING_MAX;
 use crate::mvcc::Facts;
-use crate::node::{Roster, TransferMessage};
+use crate::node::{Applicants, Roster, TransferMessage};
 use crate::peer::{Event, Options, Peer, RefusalKind, RefusedBy, StartError, Transport, Trust};
 use crate::prng::Prng;
 use crate::runtime::clock::Clock;
@@ -61,9 +61,10 @@ impl Members {
             Some((_, desk, _)) => (Trust { tokens: Some(desk.tokens()), ..trust }, desk.clone().answerer()),
             None => (trust, forming::answerer(identity, handle)),
         });
-        let lan = found.as_ref().map(|(lan, ..)| Arc::clone(lan));
+        let found = found.as_ref().map(|(lan, desk, _)| (Arc::clone(lan), desk.clone()));
         let (identity, prng) = (identity.clone(), prng.fork());
-        Peers::start(Options { identity, listen: listen.clone(), prng, clock: *clock, forming }, handle, lan)
+        let options = Options { identity, listen: listen.clone(), prng, clock: *clock, forming };
+        Peers::start(options, handle, found)
     }
 
     /// Connects with the other members once there are any, until it is dropped. A node that is alone leaves the port to others, unless they are to find it.
@@ -117,6 +118,8 @@ struct Peers {
     handle: Handle,
     asked: Receiver<Asked>,
     lan: Option<Arc<Lan>>,
+    /// Who waits there.
+    desk: Option<Desk>,
 }
 
 /// The node's way out. It does not keep the transport alive, which brings what comes to the node.
@@ -156,13 +159,14 @@ impl PeerLink for Link {
 
 impl Peers {
     /// Binds the port and lets members connect whom the state names.
-    fn start(options: Options, handle: &Handle, lan: Option<Arc<Lan>>) -> Result<Self, StartError> {
+    fn start(options: Options, handle: &Handle, found: Option<(Arc<Lan>, Desk)>) -> Result<Self, StartError> {
         let (asks, asked) = smol::channel::bounded(QUESTIONS_WAITING_MAX);
         let for_events = handle.clone();
         let events = Arc::new(move |event| take(&for_events, &asks, event));
         let transport = Arc::new(Transport::start(options, events)?);
         handle.connect_peers(Arc::new(Link(Arc::downgrade(&transport))));
-        Ok(Self { transport, handle: handle.clone(), asked, lan })
+        let (lan, desk) = found.unzip();
+        Ok(Self { transport, handle: handle.clone(), asked, lan, desk })
     }
 
     /// Keeps the transport's members equal to those of the state, until it is dropped. Without a leader, also those that members know of.
@@ -235,6 +239,11 @@ impl Peers {
     /// Answers what members ask, until it is dropped.
     async fn answer(&self, executor: &LocalExecutor<'static>) {
         while let Ok(Asked { from, number, question }) = self.asked.recv().await {
+            if Applicants::is_asked_by(&question) {
+                let applicants = self.desk.as_ref().map(Desk::applicants).unwrap_or_default();
+                self.transport.answer(from, number, applicants.encode());
+                continue;
+            }
             let handle = self.handle.clone();
             executor.spawn(async move { handle.answer_question(from, number, question).await }).detach();
         }

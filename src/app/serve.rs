@@ -268,7 +268,7 @@ fn key_to_be_found_by<'a>(config: &ServeConfig, opened: &'a Opened) -> Option<&'
 
 /// Has the data directory begin anew, if that is still what has come of the cluster.
 fn leave(config: &ServeConfig, place: &Place, handle: &Handle) -> Result<(), ServeFailure> {
-    match place.ended.outcome(handle, place.identity.cluster(), place.tail) {
+    match place.ended.outcome(handle, &place.identity, place.tail) {
         Departure::Leaves(winner) => {
             DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter, winner)?;
         }

@@ -75,7 +75,7 @@ pub enum Done {
     TokenCreated(pb::TokenCreateResponse),
     Tokens(Vec<pb::Token>),
     TokenRevoked(String),
-    Pending(Vec<pb::PendingNode>),
+    Pending(pb::NodePendingResponse),
     Approved(String),
     LogLevel(String),
     WindowOpened(u64),
@@ -219,7 +219,7 @@ async fn perform_one(
         }
         Job::NodePending => {
             let answer = client.node_pending(request(settings, pb::NodePendingRequest {})).await?;
-            Done::Pending(answer.into_inner().nodes)
+            Done::Pending(answer.into_inner())
         }
         Job::NodeApprove { fingerprint } => {
             let answer =
@@ -313,7 +313,7 @@ fn write_simple(out: &mut impl Write, done: &Done) -> io::Result<()> {
             writeln!(out, "{}, {state}", token.id)
         }),
         Done::TokenRevoked(id) => writeln!(out, "token {id} revoked"),
-        Done::Pending(nodes) => nodes.iter().try_for_each(|node| {
+        Done::Pending(told) => told.nodes.iter().try_for_each(|node| {
             let urls = node.peer_urls.join(",");
             let asked = span(node.asked_seconds);
             writeln!(out, "{}, {}, {urls}, asked {asked} ago", grouped(&node.fingerprint), node.name)
@@ -359,7 +359,10 @@ fn as_json(done: &Done) -> serde_json::Value {
             json!({ "tokens": tokens.iter().map(token).collect::<Vec<_>>() })
         }
         Done::TokenRevoked(id) => json!({ "revoked": id }),
-        Done::Pending(nodes) => json!({ "pending": nodes.iter().map(pending_json).collect::<Vec<_>>() }),
+        Done::Pending(told) => {
+            let nodes: Vec<_> = told.nodes.iter().map(pending_json).collect();
+            json!({ "pending": nodes, "silent": told.silent })
+        }
         Done::Approved(fingerprint) => json!({ "approved": fingerprint }),
         Done::WindowOpened(seconds) => json!({ "open_seconds": seconds }),
         Done::LogLevel(level) => json!({ "level": level }),
@@ -385,6 +388,10 @@ pub fn hint(done: &Done) -> Option<String> {
             "token {} lets in one node within {}; it is not shown again. On the new box: covey serve --join-token-file FILE",
             made.id,
             span(made.seconds)
+        )),
+        Done::Pending(told) if !told.silent.is_empty() => Some(format!(
+            "not answered by {}: who has asked only there is missing here",
+            told.silent.join(", ")
         )),
         _ => None,
     }

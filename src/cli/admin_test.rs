@@ -86,7 +86,15 @@ fn lists_are_lines() {
         asked_seconds: 3,
     };
     let line = "0123 4567 89ab cdef, box3, https://10.0.0.3:2380, asked 3 s ago\n";
-    assert_eq!(printed(&Done::Pending(vec![node])), line);
+    let waits = |silent: &[&str]| {
+        let silent = silent.iter().map(|name| (*name).to_owned()).collect();
+        Done::Pending(pb::NodePendingResponse { nodes: vec![node.clone()], silent })
+    };
+    assert_eq!((printed(&waits(&[])).as_str(), hint(&waits(&[]))), (line, None));
+    let partly = waits(&["box1", "box2"]);
+    assert_eq!(printed(&partly), line, "a script reads the same lines");
+    assert!(hint(&partly).unwrap().contains("not answered by box1, box2"));
+    assert_eq!(as_json(&partly)["silent"], serde_json::json!(["box1", "box2"]));
     let client = |outdated, outdated_seconds| pb::Client {
         name: "ci".into(),
         key: "aa".into(),

@@ -229,7 +229,7 @@ pub const NODE_PENDING: Command = Command {
     name: "node pending",
     alias: None,
     usage: "[flags]",
-    about: "Print the nodes that have asked this box to be let in: fingerprint, name, URLs, when",
+    about: "Print the nodes that have asked any member to be let in: fingerprint, name, URLs, when",
     details: "",
     flags: &[],
 };

@@ -112,7 +112,16 @@ fn hints_of_where_others_are_have_the_port_listened_on_unless_they_name_one() {
         ["a.example:2380", "10.0.0.1:2380", "10.0.0.2:7", "[fd00::1]:2380", "[fd00::2]:8"]
     );
     assert_eq!(peers(&["--listen-peer-urls=https://[::]:77", "--peers", "a"]), ["a:77"]);
-    for bad in ["a b", "a:x", ":1", "a/b"] {
+    assert_eq!(
+        peers(&["--peers=fe80::1%eth0,[fe80::2%br-lan.5]:7,[fe80::3%wlan0]"]),
+        ["[fe80::1%eth0]:2380", "[fe80::2%br-lan.5]:7", "[fe80::3%wlan0]:2380"]
+    );
+    let long = format!("fe80::1%{}", "x".repeat(16));
+    for bad in ["a b", "a:x", ":1", "a/b", "fe80::1%", "fd00::1%eth0", "10.0.0.1%eth0", "fe80::1%a/b", &long]
+    {
+        assert!(error(&["--peers", bad]).contains("is no host"), "{bad}");
+    }
+    for bad in ["[fe80::1%eth0]:0", "[fe80::1%eth0]:+1", "[fe80::1%eth0]7", "[fe80::1%eth0"] {
         assert!(error(&["--peers", bad]).contains("is no host"), "{bad}");
     }
 }

@@ -12,6 +12,8 @@ use crate::consensus::Pace;
 use crate::formation::Fingerprint;
 use crate::runtime::listening::UdpPort;
 
+/// The name of an interface is no longer (IFNAMSIZ, with the zero at its end).
+const ZONE_BYTES_MAX: usize = 15;
 /// A leader is not missed before it could have been heard so often (etcd's rule).
 const HEARTBEATS_MIN: u32 = 5;
 
@@ -62,15 +64,18 @@ pub enum TrustMode {
 /// Where somebody may be: a name or an address, and a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerHint {
-    /// A name, or an address without brackets.
+    /// A name, or an address without brackets; of a link with its interface, `fe80::1%eth0`.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
 impl PeerHint {
-    /// Parses `host`, `host:port`, `address` or `[v6]:port`.
+    /// Parses `host`, `host:port`, `address` or `[v6]:port`; an address of a link has its interface behind a `%`.
     pub(super) fn parse(text: &str, port: u16) -> Option<Self> {
+        if let Some(hint) = Self::parse_zoned(text, port) {
+            return Some(hint);
+        }
         if let Ok(address) = text.parse::<std::net::IpAddr>() {
             return Some(Self { host: address.to_string(), port });
         }
@@ -80,6 +85,25 @@ impl PeerHint {
                 split_host_port(&whole).map(|(host, port)| (host.to_owned(), port))
             })?;
         Some(Self { host, port })
+    }
+
+    /// `fe80::1%eth0`, `[fe80::1%eth0]` or `[fe80::1%eth0]:port`.
+    fn parse_zoned(text: &str, port: u16) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+            None => (text, port),
+            Some(Some((host, ""))) => (host, port),
+            Some(bracketed) => {
+                let (host, port) = bracketed?;
+                let port = port.strip_prefix(':').filter(|port| port.bytes().all(|c| c.is_ascii_digit()))?;
+                (host, port.parse().ok().filter(|port| *port != 0)?)
+            }
+        };
+        let (address, zone) = host.split_once('%')?;
+        let address =
+            address.parse::<std::net::Ipv6Addr>().ok().filter(std::net::Ipv6Addr::is_unicast_link_local)?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@');
+        let is_zone = (1..=ZONE_BYTES_MAX).contains(&zone.len()) && zone.chars().all(is_name);
+        is_zone.then(|| Self { host: format!("{address}%{zone}"), port })
     }
 }
 

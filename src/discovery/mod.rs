@@ -24,7 +24,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 pub use interfaces::{INTERFACE_ADDRESSES_MAX, Interface, Surveyed, is_link_local, survey};
-pub use near::is_near;
+pub use near::{is_near, is_own};
 pub use rules::{InterfaceRules, NOT_BY_DEFAULT};
 pub use search::Search;
 #[doc(hidden)]

@@ -1,6 +1,6 @@
-//! Whether an address is on one of the networks that this box is on.
+//! Whether an address is this box's own, or on one of the networks that it is on.
 //!
-//! Owns: that question. Must never: keep an answer, since networks come and go. Asked for each stranger that wants to be heard.
+//! Owns: these questions. Must never: keep an answer, since networks come and go. Asked for each stranger that wants to be heard.
 
 use std::net::IpAddr;
 
@@ -20,6 +20,13 @@ pub fn is_near(rules: &InterfaceRules, address: IpAddr) -> bool {
         let name = interface.name.split(':').next().unwrap_or_default();
         rules.takes(name, interface.is_p2p()) && contains(&interface.addr, address)
     })
+}
+
+/// Whether `address` is one of this box's own, whichever interface it is on.
+pub fn is_own(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let has = |interfaces: Vec<if_addrs::Interface>| interfaces.iter().any(|own| own.ip() == address);
+    address.is_loopback() || get_if_addrs().is_ok_and(has)
 }
 
 fn contains(network: &IfAddr, address: IpAddr) -> bool {
@@ -52,6 +59,20 @@ mod tests {
     fn v6(text: &str, prefixlen: u8) -> IfAddr {
         let (ip, netmask) = (text.parse().unwrap(), Ipv6Addr::UNSPECIFIED);
         IfAddr::V6(Ifv6Addr { ip, netmask, prefixlen, broadcast: None })
+    }
+
+    #[test]
+    fn the_box_itself_is_known_by_any_of_its_addresses() {
+        for own in ["127.0.0.1", "127.0.1.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_own(own.parse().unwrap()), "{own}");
+        }
+        for interface in get_if_addrs().unwrap() {
+            assert!(is_own(interface.ip()), "{interface:?}");
+        }
+        // Kept for documentation: no box has them.
+        for other in ["192.0.2.1", "2001:db8::1"] {
+            assert!(!is_own(other.parse().unwrap()), "{other}");
+        }
     }
 
     #[test]

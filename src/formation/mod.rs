@@ -46,5 +46,6 @@ pub use secret::{
 };
 pub use token::{JoinToken, TOKEN_BYTES, TokenError};
 pub use tombstone::{
-    Doubt, TOMBSTONE_NAMES, believe, drop_tombstones, keep_tombstones, kept_tombstones, sign, taken_along,
+    Doubt, Known, TOMBSTONE_NAMES, believe, drop_tombstones, keep_tombstones, kept_tombstones, sign,
+    taken_along,
 };

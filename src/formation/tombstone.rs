@@ -1,32 +1,41 @@
 //! What became of a cluster that has given itself up, for its members that were away.
 //!
 //! Owns: how that is signed, when it is believed, and the file that keeps it until another cluster does. Must never: take a member out of a cluster that
-//! users have written to without an operator's order, or on the word of anybody but a member of that same cluster. Made and kept by `app`, buried in the charter of the next cluster.
+//! users have written to without an operator's order and the word of a majority for it, or on the word of anybody but members of that same cluster. Made and
+//! kept by `app`, buried in the charter of the next cluster.
 //!
 //! ```text
 //! signed      "covey tombstone 1"  cluster:u64  winner:u64  at:u64                    with the member's key (Ed25519)
-//!             "covey yield 1" instead, where an operator has ordered it
+//!             "covey yield 2"  cluster:u64  winner:u64  at:u64  generation:u64        where an operator has ordered it
 //! tombstones  version:u8 (1)  count:u16  as many tombstones  crc32c:u32 (over all before it)        little endian
 //! ```
 //!
 //! Each member signs when it leaves, for it has applied the end itself; it keeps what it has signed, and what its cluster had buried of earlier ones, beside its
 //! identity until the cluster that it joins then has all of that in its charter. So whoever is found later knows of every cluster that it comes from.
+//!
+//! # An end that was ordered
+//!
+//! It takes what users have written out of service, so that one member's word is not enough: its key may have been taken, or its disk be that of a generation that was
+//! given up. Whoever was away follows when a majority of the voters that it knows say the same. Those are there to be heard: the entry was committed by a majority of
+//! voters, which leave and sign, or one that is left finds another to commit it with. A voter that was given its vote while this member was away is not known to it; where
+//! those of old are too few by then, an operator decides.
 
 use std::io;
 
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
-use super::identity::NodeKey;
+use super::identity::{Generation, NodeKey};
 use crate::command::{SIGNATURE_BYTES, TOMBSTONE_BYTES, Tombstone};
 use crate::disk::{Directory, File};
-use crate::ids::{ClusterId, LogIndex, PublicKey};
+use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::limits::TOMBSTONES_MAX;
+use crate::mvcc::Facts;
 use crate::store::{Charter, Dissolution, Member};
 
 /// Nothing else that is signed with a node's key begins like this: TLS has 64 blanks there.
 const BY_ITSELF: &[u8] = b"covey tombstone 1";
-/// The same where an operator has ordered the end.
-const ORDERED: &[u8] = b"covey yield 1";
+/// The same where an operator has ordered the end: only of the generation that is signed with it.
+const ORDERED: &[u8] = b"covey yield 2";
 const NAME: &str = "tombstones";
 const TEMPORARY: &str = "tombstones.tmp";
 /// All files of it.
@@ -51,17 +60,36 @@ pub enum Doubt {
     #[error("who signed it is no member that this one knows")]
     Stranger,
     /// It was not signed with that key.
-    #[error("its signature is wrong")]
+    #[error("its signature is wrong, or is about another generation of this cluster")]
     Signature,
+    /// An operator has ordered it, and no majority says so.
+    #[error(
+        "an operator is said to have ordered it, and fewer than a majority of the voters that this member knows have said so yet"
+    )]
+    Minority,
 }
 
-/// A member's word that its cluster has ended.
-pub fn sign(key: &NodeKey, cluster: ClusterId, end: Dissolution) -> Tombstone {
+/// What a member knows of its cluster, by which it judges what others say of that.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Which it is.
+    pub cluster: ClusterId,
+    /// Its generation.
+    pub generation: Generation,
+    /// How far this member's state is.
+    pub applied: LogIndex,
+    /// The state.
+    pub facts: &'a Facts,
+}
+
+/// A member's word that its cluster, in this generation, has ended.
+pub fn sign(key: &NodeKey, cluster: ClusterId, generation: Generation, end: Dissolution) -> Tombstone {
     let Dissolution { winner, at, ordered } = end;
     let signer = PublicKey(*key.public());
     let mut tombstone = Tombstone { cluster, winner, at, signer, signature: [0; SIGNATURE_BYTES] };
     // A node's key was read by the same rules, so that there always is a pair.
     if let Ok(pair) = Ed25519KeyPair::from_pkcs8(key.pkcs8()) {
+        let ordered = ordered.then_some(generation);
         let signature = pair.sign(&signed(&tombstone, ordered));
         tombstone.signature.copy_from_slice(signature.as_ref());
     }
@@ -80,40 +108,71 @@ pub fn taken_along(own: Tombstone, charter: &Charter, kept: &[Tombstone]) -> Vec
     all
 }
 
-/// Whether a member may leave its cluster on this word. `applied`: how far its state is, which says the rest.
-pub fn believe(
-    tombstone: &Tombstone,
-    cluster: ClusterId,
-    applied: LogIndex,
-    members: &[Member],
-    charter: &Charter,
-) -> Result<(), Doubt> {
-    if tombstone.cluster != cluster {
-        return Err(Doubt::OtherCluster);
+/// The end of its cluster that a member may go by, of all that others have told it. An error: why not by what was told last.
+pub fn believe(told: &[Tombstone], known: &Known<'_>) -> Result<Dissolution, Doubt> {
+    let mut doubt = Doubt::OtherCluster;
+    let mut ordered = Vec::new();
+    for tombstone in told {
+        match known.word(tombstone) {
+            Ok(end) if end.ordered => ordered.push((end, tombstone.signer)),
+            Ok(end) => return Ok(end),
+            Err(why) => doubt = why,
+        }
     }
-    if charter.dissolved.is_none() && tombstone.at <= applied {
-        return Err(Doubt::Contradicted);
+    let is_agreed = |end: &Dissolution| known.is_majority(|key| ordered.contains(&(*end, key)));
+    let agreed = ordered.iter().map(|(end, _)| *end).find(is_agreed);
+    agreed.ok_or(if ordered.is_empty() { doubt } else { Doubt::Minority })
+}
+
+impl Known<'_> {
+    /// What a member has said of the end of this cluster; or why it says nothing of that.
+    pub fn word(&self, tombstone: &Tombstone) -> Result<Dissolution, Doubt> {
+        let Facts { members, charter, .. } = self.facts;
+        let Tombstone { cluster, winner, at, signer, signature } = *tombstone;
+        if cluster != self.cluster {
+            return Err(Doubt::OtherCluster);
+        }
+        if charter.dissolved.is_none() && at <= self.applied {
+            return Err(Doubt::Contradicted);
+        }
+        if !members.iter().any(|member| member.key == Some(signer)) {
+            return Err(Doubt::Stranger);
+        }
+        let key = UnparsedPublicKey::new(&ED25519, signer.0);
+        let says = |ordered| key.verify(&signed(tombstone, ordered), &signature).is_ok();
+        if says(Some(self.generation)) {
+            Ok(Dissolution { winner, at, ordered: true })
+        } else if !says(None) {
+            Err(Doubt::Signature)
+        } else if charter.committed {
+            Err(Doubt::Committed)
+        } else {
+            Ok(Dissolution { winner, at, ordered: false })
+        }
     }
-    if !members.iter().any(|member| member.key == Some(tombstone.signer)) {
-        return Err(Doubt::Stranger);
-    }
-    let key = UnparsedPublicKey::new(&ED25519, tombstone.signer.0);
-    let says = |ordered| key.verify(&signed(tombstone, ordered), &tombstone.signature).is_ok();
-    if says(true) {
-        Ok(())
-    } else if !says(false) {
-        Err(Doubt::Signature)
-    } else if charter.committed {
-        Err(Doubt::Committed)
-    } else {
-        Ok(())
+
+    /// Whether those who have said something are a majority of the voters; while these change, of the old ones, too.
+    fn is_majority(&self, has_said: impl Fn(PublicKey) -> bool) -> bool {
+        let Facts { members, conf_state, .. } = self.facts;
+        let says = |member: &Member| member.key.is_some_and(&has_said);
+        let is_majority = |votes: &dyn Fn(&Member) -> bool| {
+            let voters: Vec<&Member> = members.iter().filter(|member| votes(member)).collect();
+            voters.iter().filter(|voter| says(voter)).count() > voters.len() / 2
+        };
+        let outgoing: &[MemberId] = &conf_state.voters_outgoing;
+        is_majority(&|member| member.votes)
+            && (outgoing.is_empty() || is_majority(&|member| outgoing.contains(&member.id())))
     }
 }
 
-fn signed(tombstone: &Tombstone, ordered: bool) -> Vec<u8> {
+/// `ordered`: by an operator, and of which generation.
+fn signed(tombstone: &Tombstone, ordered: Option<Generation>) -> Vec<u8> {
     let Tombstone { cluster, winner, at, .. } = tombstone;
     let numbers = [cluster.0, winner.0, at.0].map(u64::to_le_bytes);
-    [if ordered { ORDERED } else { BY_ITSELF }, numbers.as_flattened()].concat()
+    match ordered {
+        Some(Generation(generation)) => [ORDERED, numbers.as_flattened(), &generation.to_le_bytes()].concat(),
+        None => [BY_ITSELF, numbers.as_flattened()].concat(),
+    }
 }
 
 /// Keeps these instead of what was kept, durably.
@@ -178,6 +237,8 @@ fn decode(bytes: &[u8]) -> Option<Result<Vec<Tombstone>, u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::command::MemberAttributes;
     use crate::disk::sim::{FaultPlan, SimDir, Survival};
@@ -186,57 +247,118 @@ mod tests {
     const LOST: ClusterId = ClusterId(7);
     const WINNER: ClusterId = ClusterId(3);
     const END: Dissolution = Dissolution { winner: WINNER, at: LogIndex(40), ordered: false };
+    const ORDER: Dissolution = Dissolution { ordered: true, ..END };
 
     fn tombstone(seed: u8) -> Tombstone {
-        sign(&test_key(seed), LOST, END)
+        sign(&test_key(seed), LOST, Generation(1), END)
     }
 
-    fn member(seed: u8) -> Member {
-        let key = Some(PublicKey(*test_key(seed).public()));
-        Member { key, votes: true, attributes: MemberAttributes::default() }
+    fn ordered(seed: u8) -> Tombstone {
+        sign(&test_key(seed), LOST, Generation(1), ORDER)
+    }
+
+    fn member(seed: u8, votes: bool) -> Member {
+        let attributes = MemberAttributes { member: MemberId(seed.into()), ..MemberAttributes::default() };
+        Member { key: Some(PublicKey(*test_key(seed).public())), votes, attributes }
+    }
+
+    /// What is known of a cluster of these voters, and of one that only learns.
+    fn facts(voters: u8, charter: Charter) -> Facts {
+        let members = (1..=voters).map(|seed| member(seed, true)).chain([member(voters + 1, false)]);
+        Facts { members: members.collect(), charter: Arc::new(charter), ..Facts::default() }
+    }
+
+    fn committed() -> Charter {
+        Charter { committed: true, ..Charter::automatic() }
+    }
+
+    /// What comes of this for a member that has applied so much.
+    fn judge(told: &[Tombstone], applied: u64, facts: &Facts) -> Result<Dissolution, Doubt> {
+        let applied = LogIndex(applied);
+        believe(told, &Known { cluster: LOST, generation: Generation(1), applied, facts })
     }
 
     #[test]
     fn only_the_word_of_a_member_of_the_same_cluster_counts_and_only_where_nobody_has_written() {
-        let (members, charter) = ([member(1), member(2)], Charter::automatic());
+        let fresh = facts(2, Charter::automatic());
         let good = tombstone(1);
-        let judge = |tombstone: &Tombstone, charter: &Charter| {
-            believe(tombstone, LOST, LogIndex(39), &members, charter)
-        };
-        assert_eq!(judge(&good, &charter), Ok(()));
-        let committed = Charter { committed: true, ..charter.clone() };
-        assert_eq!(judge(&good, &committed), Err(Doubt::Committed));
-        assert_eq!(judge(&tombstone(3), &charter), Err(Doubt::Stranger));
-        assert_eq!(judge(&Tombstone { cluster: WINNER, ..good }, &charter), Err(Doubt::OtherCluster));
+        let one = |tombstone: Tombstone| judge(&[tombstone], 39, &fresh);
+        assert_eq!(one(good), Ok(END));
+        assert_eq!(judge(&[good], 39, &facts(2, committed())), Err(Doubt::Committed));
+        assert_eq!(one(tombstone(4)), Err(Doubt::Stranger));
+        assert_eq!(one(Tombstone { cluster: WINNER, ..good }), Err(Doubt::OtherCluster));
         for forged in [
             Tombstone { winner: ClusterId(4), ..good },
             Tombstone { at: LogIndex(41), ..good },
             Tombstone { signer: tombstone(2).signer, ..good },
             Tombstone { signature: [0; SIGNATURE_BYTES], ..good },
         ] {
-            assert_eq!(judge(&forged, &charter), Err(Doubt::Signature), "{forged:?}");
+            assert_eq!(one(forged), Err(Doubt::Signature), "{forged:?}");
+            assert_eq!(judge(&[forged, good], 39, &fresh), Ok(END), "another one's word does not spoil it");
         }
-        let later = |charter: &Charter| believe(&good, LOST, LogIndex(40), &members, charter);
-        assert_eq!(later(&charter), Err(Doubt::Contradicted), "it has that entry itself");
-        assert_eq!(later(&Charter { dissolved: Some(END), ..charter }), Ok(()));
+        assert_eq!(judge(&[good], 40, &fresh), Err(Doubt::Contradicted), "it has that entry itself");
+        let ended = facts(2, Charter { dissolved: Some(END), ..Charter::automatic() });
+        assert_eq!(judge(&[good], 40, &ended), Ok(END));
+        assert_eq!(judge(&[], 39, &fresh), Err(Doubt::OtherCluster));
     }
 
     #[test]
     fn where_users_have_written_a_member_leaves_only_by_an_operators_order() {
-        let members = [member(1)];
-        let committed = Charter { committed: true, ..Charter::automatic() };
-        let by = |seed| sign(&test_key(seed), LOST, Dissolution { ordered: true, ..END });
-        let judge = |tombstone: &Tombstone, charter: &Charter| {
-            believe(tombstone, LOST, LogIndex(39), &members, charter)
-        };
-        assert_eq!(judge(&by(1), &committed), Ok(()));
-        assert_eq!(judge(&by(1), &Charter::automatic()), Ok(()));
-        assert_eq!(judge(&tombstone(1), &committed), Err(Doubt::Committed));
-        assert_eq!(judge(&by(2), &committed), Err(Doubt::Stranger));
-        let forged = Tombstone { winner: ClusterId(4), ..by(1) };
-        assert_eq!(judge(&forged, &committed), Err(Doubt::Signature));
-        let later = believe(&by(1), LOST, LogIndex(40), &members, &committed);
+        let known = facts(1, committed());
+        let one = |tombstone: Tombstone| judge(&[tombstone], 39, &known);
+        assert_eq!(one(ordered(1)), Ok(ORDER), "the only voter is the majority");
+        assert_eq!(judge(&[ordered(1)], 39, &facts(1, Charter::automatic())), Ok(ORDER));
+        assert_eq!(one(tombstone(1)), Err(Doubt::Committed));
+        assert_eq!(one(ordered(3)), Err(Doubt::Stranger));
+        assert_eq!(one(Tombstone { winner: ClusterId(4), ..ordered(1) }), Err(Doubt::Signature));
+        let later = judge(&[ordered(1)], 40, &known);
         assert_eq!(later, Err(Doubt::Contradicted), "it has that entry itself");
+    }
+
+    /// A key that somebody has taken from a box would otherwise take every member out of service that hears no leader for a moment.
+    #[test]
+    fn an_order_is_followed_when_a_majority_of_the_voters_say_the_same() {
+        for charter in [Charter::automatic(), committed()] {
+            let three = facts(3, charter);
+            let of = |told: &[Tombstone]| judge(told, 39, &three);
+            assert_eq!(of(&[ordered(1)]), Err(Doubt::Minority));
+            assert_eq!(of(&[ordered(1), ordered(1)]), Err(Doubt::Minority), "it says it twice");
+            assert_eq!(of(&[ordered(1), ordered(4)]), Err(Doubt::Minority), "one that only learns");
+            assert_eq!(of(&[ordered(1), ordered(5)]), Err(Doubt::Minority), "and nobody knows this one");
+            for other in
+                [Dissolution { winner: ClusterId(4), ..ORDER }, Dissolution { at: LogIndex(41), ..ORDER }]
+            {
+                let other = sign(&test_key(2), LOST, Generation(1), other);
+                assert_eq!(of(&[ordered(1), other]), Err(Doubt::Minority), "they say different things");
+                assert_eq!(of(&[ordered(1), other, ordered(3)]), Ok(ORDER));
+            }
+            assert_eq!(of(&[ordered(3), ordered(2)]), Ok(ORDER));
+            let forged = Tombstone { signer: ordered(2).signer, ..ordered(1) };
+            assert_eq!(of(&[ordered(1), forged]), Err(Doubt::Minority));
+        }
+        assert_eq!(judge(&[1, 2, 4].map(ordered), 39, &facts(5, committed())), Ok(ORDER));
+        assert_eq!(judge(&[1, 4].map(ordered), 39, &facts(5, committed())), Err(Doubt::Minority));
+        assert_eq!(judge(&[1, 2].map(ordered), 39, &facts(4, committed())), Err(Doubt::Minority));
+    }
+
+    #[test]
+    fn while_voters_change_a_majority_of_the_old_ones_is_asked_for_too() {
+        let mut changing = facts(3, committed());
+        changing.conf_state.voters_outgoing = vec![MemberId(4)];
+        let of = |told: &[u8]| judge(&told.iter().copied().map(ordered).collect::<Vec<_>>(), 39, &changing);
+        assert_eq!(of(&[1, 2, 3]), Err(Doubt::Minority));
+        assert_eq!(of(&[4]), Err(Doubt::Minority));
+        assert_eq!(of(&[1, 2, 4]), Ok(ORDER));
+    }
+
+    /// Some members were left behind when an operator went on with another one alone, and end their own generation of the cluster.
+    #[test]
+    fn an_order_to_another_generation_is_none_to_this_one() {
+        let known = facts(1, committed());
+        let later = Known { cluster: LOST, generation: Generation(2), applied: LogIndex(39), facts: &known };
+        assert_eq!(believe(&[ordered(1)], &later), Err(Doubt::Signature));
+        let of_later = sign(&test_key(1), LOST, Generation(2), ORDER);
+        assert_eq!(believe(&[of_later], &later), Ok(ORDER));
     }
 
     /// A signature over anything else with the same key is none over this.
@@ -247,8 +369,7 @@ mod tests {
         let pair = Ed25519KeyPair::from_pkcs8(test_key(1).pkcs8()).unwrap();
         let mut bare = good;
         bare.signature.copy_from_slice(pair.sign(numbers.as_flattened()).as_ref());
-        let judged = believe(&bare, LOST, LogIndex(1), &[member(1)], &Charter::automatic());
-        assert_eq!(judged, Err(Doubt::Signature));
+        assert_eq!(judge(&[bare], 1, &facts(1, Charter::automatic())), Err(Doubt::Signature));
     }
 
     #[test]

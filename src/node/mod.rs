@@ -14,6 +14,7 @@
 //! ```
 
 mod alone;
+mod applicants;
 mod applier;
 mod checkpointer;
 mod core;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 
 pub use self::core::{Core, CoreOutput, ReadId, RefusedWhy, Request};
 pub use alone::{Alone, AloneError, go_on_alone};
+pub use applicants::{Applicants, PendingNode};
 pub use applier::{Applier, ApplierError, ApplierOutput, UNFOLDED_LOG_BYTES_MAX};
 pub use checkpointer::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer};
 pub use growth::VotePolicy;

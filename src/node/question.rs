@@ -1,15 +1,16 @@
 //! What one member asks another: things that only the leader can say, and who the members are.
 //!
-//! Owns: the questions, the answers and their bytes. Must never: decide who is asked, or answer. Made by whoever serves a client on a member that
+//! Owns: the questions, the answers and their bytes, but for those of `applicants`. Must never: decide who is asked, or answer. Made by whoever serves a client on a member that
 //! does not lead; carried beside raft's messages, where loss is harmless: the client's request is asked again or fails.
 //!
 //! ```text
 //! question  = version:u8 (1)  kind:u8 (1 renew, 2 time to live)  lease:i64 LE     or  kind:u8 (3 roster)
 //!                                                                            or  kind:u8 (4 in sync?)  member:u64 LE
 //!                                                                            or  kind:u8 (5 digest?)  version:u8  entry:u64 LE
+//!                                                                            or  kind:u8 (6), see `applicants`
 //! answer    = version:u8 (1)  kind:u8
 //!             1 renewed: ttl:i64 LE     2 gone     3 time to live: granted, remaining:i64 LE     4 not leading     5 too many
-//!             6 roster: facts (as the store keeps them)     7 in sync     8 behind     9 digest:u64 LE     10 no digest
+//!             6 roster: facts (as the store keeps them)     7 in sync     8 behind     9 digest:u64 LE     10 no digest     11, see `applicants`
 //! ```
 //! The list of leases has no bytes: every member gives it from its own state, since it has no bound.
 
@@ -21,7 +22,7 @@ use crate::mvcc::{DIGEST_VERSION, Facts, View};
 use crate::store::{Meta, decode_facts, encode_facts};
 
 /// The version of the bytes.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const RENEW: u8 = 1;
 const TIME_TO_LIVE: u8 = 2;
 const ROSTER: u8 = 3;
@@ -246,7 +247,7 @@ impl Roster {
     }
 }
 
-fn open(mut bytes: Bytes) -> Result<(u8, Bytes), QuestionError> {
+pub(super) fn open(mut bytes: Bytes) -> Result<(u8, Bytes), QuestionError> {
     if bytes.try_get_u8() != Ok(VERSION) {
         return Err(QuestionError);
     }

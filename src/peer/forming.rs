@@ -47,6 +47,8 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Closed with it: what was said is no question of this protocol, or comes from somebody who is not listened to.
 const CLOSED_NOT_HEARD: u32 = 0x200;
+/// The same for a token that lets nobody in here, as long as nobody gives out another one.
+const CLOSED_TOKEN: u32 = 0x201;
 /// How long the end of the connections may take.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -103,6 +105,9 @@ pub enum AskError {
         "{0} is not on this machine or near it, and there is neither a cluster secret (--cluster-secret-file) nor a list of keys (--peer-fingerprints)"
     )]
     TooFar(SocketAddr),
+    /// The token that this node was given lets nobody in there, as it says.
+    #[error("{0}")]
+    Token(String),
     /// It was told nothing.
     #[error("{0}")]
     Key(#[from] KeyRefused),
@@ -138,7 +143,8 @@ enum Unheard {
     NoTokens,
     /// An approval does not stand in for it: by the token alone the node knows the cluster.
     #[error(
-        "this cluster has given out no such join token, or it is used up, or its time is over: on one of its boxes type \"covey token create\""
+        "this cluster has given out no such join token, or it is used up, or its time is over: on one of its boxes type \"covey token create\", put what it prints into the file of \
+        --join-token-file on this one, and start covey here again"
     )]
     Token,
     #[error("this node does not listen: {0}")]
@@ -254,7 +260,8 @@ pub(super) async fn hear(connection: &Connection, own: PublicKey, trust: &Trust)
     match heard(connection, own, trust).await {
         Ok(heard) => Some(heard),
         Err(why) => {
-            connection.close(VarInt::from_u32(CLOSED_NOT_HEARD), why.to_string().as_bytes());
+            let code = if matches!(why, Unheard::Token) { CLOSED_TOKEN } else { CLOSED_NOT_HEARD };
+            connection.close(VarInt::from_u32(code), why.to_string().as_bytes());
             None
         }
     }
@@ -440,7 +447,9 @@ async fn ask_in_time(
 fn why_closed(connection: &Connection) -> Option<AskError> {
     Some(match connection.close_reason()? {
         ConnectionError::ApplicationClosed(close) => {
-            AskError::Lost(Refusal::received(RefusalKind::Key, &close.reason).sentence)
+            let Refusal { sentence, .. } = Refusal::received(RefusalKind::Key, &close.reason);
+            let is_token = close.error_code == VarInt::from_u32(CLOSED_TOKEN);
+            if is_token { AskError::Token(sentence) } else { AskError::Lost(sentence) }
         }
         error => AskError::Lost(error.to_string()),
     })

@@ -176,17 +176,20 @@ fn a_token_is_worth_something_only_where_it_was_given_out_and_only_to_who_has_it
         |token: &JoinToken| Node::start(&a, Trust { token: Some(token.clone()), ..Trust::default() });
     let ask = |joiner: &Node, member: &Node, token: &JoinToken| {
         let address = member.forming.inner.endpoint.local_addr().unwrap();
-        smol::block_on(joiner.forming.ask(address, &join(token))).map_err(|error| error.to_string())
+        smol::block_on(joiner.forming.ask(address, &join(token)))
     };
     let member = Node::start(&b, gives_out(vec![(token.id(), token.key())]));
-    assert_eq!(ask(&joiner(&token), &member, &token), Ok((public(&b), answer())));
+    assert_eq!(ask(&joiner(&token), &member, &token).unwrap(), (public(&b), answer()));
     assert_eq!(member.asked_by(), [public(&a)]);
 
-    let unknown = ask(&joiner(&other), &member, &other).unwrap_err();
-    assert!(unknown.contains("no such join token"), "{unknown}");
+    let AskError::Token(unknown) = ask(&joiner(&other), &member, &other).unwrap_err() else {
+        panic!("it is told apart from a node that is merely not heard");
+    };
+    let helps = ["no such join token", "covey token create", "--join-token-file", "start covey here again"];
+    assert!(helps.iter().all(|what| unknown.contains(what)), "{unknown}");
     // It has seen the name of a token, and has another one.
     let forged = ask(&joiner(&other), &member, &token).unwrap_err();
-    assert!(forged.contains("does not listen"), "{forged}");
+    assert!(matches!(&forged, AskError::Lost(why) if why.contains("does not listen")), "{forged}");
     let nameless =
         Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: vec![1; 7], run: Incarnation(1) };
     let address = member.forming.inner.endpoint.local_addr().unwrap();
@@ -198,7 +201,8 @@ fn a_token_is_worth_something_only_where_it_was_given_out_and_only_to_who_has_it
     assert!(ask(&joiner(&token), &impostor, &token).is_err());
     // Without tokens to ask for nobody is let in by one.
     let stranger = Node::start(&b, Trust::default());
-    assert!(ask(&joiner(&token), &stranger, &token).is_err());
+    let early = ask(&joiner(&token), &stranger, &token).unwrap_err();
+    assert!(matches!(early, AskError::Lost(_)), "it may be a member soon: {early}");
 }
 
 /// Of a token its name is known to many: whoever has the secret of the boxes reads it in a list, or in what another one asks.

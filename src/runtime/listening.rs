@@ -67,6 +67,17 @@ impl UdpPort {
         Ok(UdpSocket::from(bound(make, SocketAddr::new(address, self.port), SocketType::DGRAM)?))
     }
 
+    /// Whether it is the listener that is found at a place, if that is on this machine.
+    pub fn is_at(&self, place: SocketAddr) -> bool {
+        let ip = place.ip().to_canonical();
+        let is_there = |address: &IpAddr| match address {
+            _ if *address == ip => true,
+            IpAddr::V4(every) => every.is_unspecified() && ip.is_ipv4(),
+            IpAddr::V6(every) => every.is_unspecified(),
+        };
+        place.port() == self.port && self.addresses.iter().any(is_there)
+    }
+
     /// Whether a packet to this address of the machine is for the listener. One whose address is not known is only where there is no choice.
     pub fn takes(&self, to: Option<IpAddr>) -> bool {
         let to = to.map(|to| to.to_canonical());
@@ -179,6 +190,19 @@ mod tests {
     }
 
     /// Whoever has named an address wants that one.
+    #[test]
+    fn a_listener_is_at_its_addresses_and_at_its_port() {
+        let at = |places: &[&str]| UdpPort::at(places.iter().map(|place| place.parse().unwrap())).unwrap();
+        let is_at = |port: &UdpPort, place: &str| port.is_at(place.parse().unwrap());
+        let every = at(&["[::]:7"]);
+        assert!(is_at(&every, "10.0.0.1:7") && is_at(&every, "[fd00::1]:7") && !is_at(&every, "10.0.0.1:8"));
+        let every_v4 = at(&["0.0.0.0:7"]);
+        assert!(is_at(&every_v4, "[::ffff:10.0.0.1]:7") && !is_at(&every_v4, "[fd00::1]:7"));
+        // Another process may listen at another address of the machine.
+        let one = at(&["10.0.0.1:7"]);
+        assert!(is_at(&one, "10.0.0.1:7") && !is_at(&one, "10.0.0.2:7"));
+    }
+
     #[test]
     fn no_other_address_gives_way() {
         for kind in [SocketType::DGRAM, SocketType::STREAM] {

@@ -16,7 +16,9 @@ use super::threads::CoreInput;
 use crate::consensus::Message;
 use crate::ids::MemberId;
 use crate::limits::QUESTIONS_PENDING_MAX;
-use crate::node::{DigestAt, LeaseAnswer, LeaseRequest, Progress, Reach, Roster, TransferMessage};
+use crate::node::{
+    Applicants, DigestAt, LeaseAnswer, LeaseRequest, Progress, Reach, Roster, TransferMessage,
+};
 use crate::telemetry::metrics::PeerTraffic;
 use crate::time::Instant;
 
@@ -258,6 +260,15 @@ impl Handle {
     pub async fn ask_roster(&self, of: MemberId) -> Result<Roster, ServeError> {
         let answer = self.ask(of, Roster::question()).await?;
         Roster::decode(answer).map_err(|error| {
+            tracing::warn!(%of, %error, "a member's answer is not understood");
+            ServeError::NoLeader
+        })
+    }
+
+    /// Asks another member who waits there to be let in. A member of an earlier build never answers that.
+    pub async fn ask_applicants(&self, of: MemberId) -> Result<Applicants, ServeError> {
+        let answer = self.ask(of, Applicants::question()).await?;
+        Applicants::decode(answer).map_err(|error| {
             tracing::warn!(%of, %error, "a member's answer is not understood");
             ServeError::NoLeader
         })

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey::api::{ClusterBeside, ComesIn, PendingNode, SeenNode};
+use covey::api::{AllPending, ClusterBeside, ComesIn, PendingNode, SeenNode};
 use covey::command::{self, CharterCommand};
 use covey::formation::{Fingerprint, JoinToken};
 use covey::ids::ClusterId;
@@ -176,6 +176,29 @@ fn a_pending_node_is_approved_by_the_beginning_of_its_fingerprint() {
         let fingerprint = "a3".repeat(16);
         let unknown = client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap_err();
         assert_eq!(unknown.code(), Code::NotFound);
+    });
+}
+
+/// A box that is heard by another member alone, too.
+#[test]
+fn who_waits_at_any_member_is_shown_and_approved_at_this_one() {
+    run(async {
+        let elsewhere = AllPending { nodes: vec![pending(0xb1)], silent: vec!["box7".into()] };
+        let around = Around {
+            pending: Mutex::new(vec![pending(0xa1)]),
+            elsewhere: Mutex::new(elsewhere),
+            ..Around::default()
+        };
+        let server = with(around).await;
+        let mut client = AdminClient::new(server.channel().await);
+        let listed = client.node_pending(pb::NodePendingRequest {}).await.unwrap().into_inner();
+        let names: Vec<&str> = listed.nodes.iter().map(|node| &node.name[..]).collect();
+        assert_eq!((names, &listed.silent[..]), (vec!["box177", "box161"], &["box7".to_owned()][..]));
+        let fingerprint = "b1".repeat(16);
+        client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap();
+        assert_eq!(server.handle.view().facts().charter.approved, [[0xb1; 32]]);
+        let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner().cluster.unwrap();
+        assert_eq!(status.pending.len(), 1, "what this member knows itself");
     });
 }
 

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use covey::api::{
-    ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode, YieldRefusal,
+    AllPending, AskedAround, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode,
+    SeenNode, YieldRefusal,
 };
 use covey::command::{self, ClientKey};
 use covey::formation::Fingerprint;
@@ -17,6 +18,8 @@ use covey::telemetry::LogLevel;
 #[derive(Default)]
 pub struct Around {
     pub pending: Mutex<Vec<PendingNode>>,
+    /// Who waits at other members, and which of those do not answer.
+    pub elsewhere: Mutex<AllPending>,
     pub conflicts: Mutex<Vec<ClusterBeside>>,
     pub seen: Mutex<Vec<SeenNode>>,
     pub comes_in: ComesIn,
@@ -44,6 +47,12 @@ impl Host for Around {
 
     fn pending(&self) -> Vec<PendingNode> {
         self.pending.lock().unwrap().clone()
+    }
+
+    fn pending_anywhere(&self) -> AskedAround {
+        let AllPending { mut nodes, silent } = self.elsewhere.lock().unwrap().clone();
+        nodes.extend(self.pending());
+        Box::pin(async move { AllPending { nodes, silent } })
     }
 
     fn conflicts(&self) -> Vec<ClusterBeside> {

@@ -30,5 +30,6 @@ mod joining;
 mod networks;
 mod nodes;
 mod operator;
+mod orders;
 mod secrets;
 mod wire;

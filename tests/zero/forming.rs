@@ -8,6 +8,7 @@ use crate::lan::{Box, Lan, now, until};
 const TOGETHER: Duration = Duration::from_secs(15);
 /// Whoever founds alone waits that long with the first write, and a little for clients that ask again.
 const FIRST_WRITE: Duration = Duration::from_secs(60);
+const MDNS: u16 = 5353;
 /// A box that looks for a while, finds nobody, founds, and is found later.
 const ALONE: Duration = Duration::from_secs(30);
 
@@ -69,6 +70,54 @@ fn five_at_once_are_one_cluster_of_three_voters() {
     let mut lan = Lan::new(5);
     lan.start(&[]);
     until("five members", ALONE, || are_one(&lan.boxes, 5, 3));
+    wrote_everywhere(&lan.boxes);
+}
+
+/// They share the box's addresses, and the port of mDNS.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn two_processes_on_one_box_are_members_like_others() {
+    let mut lan = Lan::new(2);
+    lan.lodge(0);
+    lan.start(&[]);
+    until("three voters", ALONE, || are_one(&lan.boxes, 3, 3));
+    wrote_everywhere(&lan.boxes);
+    // Each has its own place among the others, which they find again.
+    for n in [2, 0] {
+        lan.boxes[n].kill();
+        lan.boxes[n].start(&[]);
+        until("the one that was away", ALONE, || lan.boxes[n].run(&["put", "back", "again"]).ok());
+    }
+    // Both votes count: without the third box there is still a majority.
+    lan.boxes[1].kill();
+    until("a write of the two", ALONE, || lan.boxes[2].run(&["put", "of", "two"]).ok());
+    assert_eq!(lan.boxes[0].must(&["get", "of"]), "of\ntwo\n");
+}
+
+/// Where no multicast comes through, all boxes are told the same addresses, each its own among them.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn boxes_that_are_told_of_each_other_and_of_themselves_need_no_multicast() {
+    let mut lan = Lan::new(3);
+    lan.boxes.iter().for_each(|one| one.block_udp(MDNS));
+    lan.start(&["--peers", "10.88.0.1,10.88.0.2,10.88.0.3:2380", "--log-level", "debug"]);
+    until("three voters", TOGETHER, || are_one(&lan.boxes, 3, 3));
+    wrote_everywhere(&lan.boxes);
+    for one in &lan.boxes {
+        assert_eq!(one.log().matches("this node itself is there").count(), 1, "said once");
+    }
+}
+
+/// An address of the link means something only on an interface, which is told with it.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_hint_may_be_an_address_of_the_link_with_its_interface() {
+    let mut lan = Lan::new(2);
+    let of_the_link: Vec<String> = lan.boxes.iter().map(Box::address_of_the_link).collect();
+    lan.boxes.iter().for_each(|one| one.block_udp(MDNS));
+    lan.boxes[0].start(&["--peers", &format!("{}%eth0", of_the_link[1])]);
+    lan.boxes[1].start(&["--peers", &format!("[{}%eth0]:2380", of_the_link[0])]);
+    until("two members", ALONE, || are_one(&lan.boxes, 2, 1));
     wrote_everywhere(&lan.boxes);
 }
 

@@ -21,6 +21,40 @@ use tempfile::TempDir;
 /// Where Debian has it: boxes are started without a PATH.
 const IP: &str = "/usr/sbin/ip";
 const LOOK: Duration = Duration::from_millis(20);
+/// An interface gives itself an address of the link within so long.
+const LINK_COMES: Duration = Duration::from_secs(5);
+
+/// Asks for metrics, and prints the answer as it comes.
+const METRICS: &str = r"
+exec 3<>/dev/tcp/127.0.0.1/2379
+printf 'GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' >&3
+/bin/cat <&3
+";
+/// Where a second process on a box listens for members and for clients.
+const LODGERS_PORTS: [u16; 2] = [2390, 2389];
+/// Runs a program, after a directory and a number, where all is as it is here but for the hardware: the board has that number, and the machine is no container. What is mounted
+/// goes with the process: each that is started in a namespace of the network has mounts of its own.
+const OTHER_BOARD: &str = r#"
+set -e
+mkdir -p "$0"
+mount -t tmpfs none "$0"
+for place in /*; do
+  case $place in
+    /sys | "$0") continue ;;
+  esac
+  if [ -L "$place" ]; then
+    cp -a "$place" "$0/"
+  elif [ -d "$place" ]; then
+    mkdir "$0$place"
+    mount --rbind "$place" "$0$place"
+  fi
+done
+mkdir -p "$0/sys/class/dmi/id"
+echo "$1" > "$0/sys/class/dmi/id/board_serial"
+root=$0
+shift
+exec chroot "$root" "$@"
+"#;
 
 /// Numbers the networks of one run of the tests.
 static LANS: AtomicU32 = AtomicU32::new(0);
@@ -97,13 +131,21 @@ impl Lan {
             let netns = format!("{lan}-{n}");
             ip(&["netns", "add", &netns]);
             let data_dir = made.root.path().join(format!("box{n}"));
-            made.boxes.push(Box { n, netns, data_dir, clock: None, child: None });
+            made.boxes.push(Box { n, netns, data_dir, clock: None, board: None, ports: None, child: None });
             ip(&["-n", &made.boxes[n].netns, "link", "set", "lo", "up"]);
             made.plug_in(n, "eth0", *side);
             made.boxes[n].address("add", "eth0", &address(n));
             ip(&["-n", &made.boxes[n].netns, "link", "set", "eth0", "up"]);
         }
         made
+    }
+
+    /// A second process on a box, with a directory and ports of its own.
+    pub fn lodge(&mut self, n: usize) {
+        let (netns, n) = (self.boxes[n].netns.clone(), self.boxes.len());
+        let data_dir = self.root.path().join(format!("box{n}"));
+        let ports = Some(LODGERS_PORTS);
+        self.boxes.push(Box { n, netns, data_dir, clock: None, board: None, ports, child: None });
     }
 
     /// One more wire from a box to a switch; without an address, and down at the box's end.
@@ -145,7 +187,8 @@ impl Drop for Lan {
         for one in &mut self.boxes {
             one.kill();
         }
-        for netns in self.boxes.iter().map(|one| &one.netns).chain([&self.switch]) {
+        let boxes = self.boxes.iter().filter(|one| one.ports.is_none());
+        for netns in boxes.map(|one| &one.netns).chain([&self.switch]) {
             drop(Command::new(IP).args(["netns", "del", netns]).status());
         }
         #[expect(clippy::print_stderr, reason = "what a failed test left behind")]
@@ -169,6 +212,10 @@ pub struct Box {
     pub data_dir: PathBuf,
     /// What its clock says when it starts, if not the truth.
     pub clock: Option<String>,
+    /// The number that its board says it has, if it says anything.
+    pub board: Option<String>,
+    /// Where it listens for members and for clients, if not where all do.
+    ports: Option<[u16; 2]>,
     child: Option<Child>,
 }
 
@@ -185,6 +232,18 @@ impl Box {
     /// Gives it an address, or takes it.
     pub fn address(&self, what: &str, interface: &str, address: &str) {
         ip(&["-n", &self.netns, "address", what, address, "dev", interface]);
+    }
+
+    /// The one that its first wire has given itself.
+    pub fn address_of_the_link(&self) -> String {
+        until("an address of the link", LINK_COMES, || {
+            let mut command = self.command(IP);
+            let output =
+                command.args(["-6", "-o", "address", "show", "dev", "eth0", "scope", "link"]).output();
+            let printed = String::from_utf8(output.unwrap().stdout).unwrap();
+            let (_, rest) = printed.split_once(" inet6 ")?;
+            rest.split_once('/').map(|(address, _)| address.to_owned())
+        })
     }
 
     /// Runs `ip` in it.
@@ -231,11 +290,19 @@ impl Box {
         assert!(self.child.is_none(), "box {} runs", self.n);
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.inside();
+        if let Some(board) = &self.board {
+            command.args(["/bin/sh", "-c", OTHER_BOARD]).arg(self.data_dir.with_extension("root")).arg(board);
+            command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        }
         command.arg(program()).args(["serve", "--log-format", "text", "--name", &format!("box{}", self.n)]);
         if let Some(clock) = &self.clock {
             // The monotonic clock goes on as it does: that is what a wrong battery is like.
             command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("@{clock}"));
             command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("TZ", "UTC");
+        }
+        if let Some([peers, clients]) = self.ports {
+            command.arg(format!("--listen-peer-urls=https://[::]:{peers}"));
+            command.arg(format!("--listen-client-urls=https://[::]:{clients}"));
         }
         command.arg("--data-dir").arg(&self.data_dir).args(more).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
@@ -268,22 +335,34 @@ impl Box {
         status.code().unwrap_or(-1)
     }
 
+    fn client(&self) -> Command {
+        let mut command = self.command(&program());
+        command.args(self.ports.map(|[_, clients]| format!("--endpoints=http://127.0.0.1:{clients}")));
+        command
+    }
+
     /// Runs a client command on it, as its operator would: what it printed, or why it failed.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = self.command(&program()).args(arguments).output().unwrap();
+        let output = self.client().args(arguments).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
     /// The same for one whose exit code says something: that, and what it printed.
     pub fn exit(&self, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(&program()).args(arguments).output().unwrap();
+        let output = self.client().args(arguments).output().unwrap();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The same for one that must succeed.
     pub fn must(&self, arguments: &[&str]) -> String {
         self.run(arguments).unwrap_or_else(|error| panic!("box {} {arguments:?}: {error}", self.n))
+    }
+
+    /// What it tells monitoring, or nothing while it does not.
+    pub fn metrics(&self) -> String {
+        let output = self.command("/bin/bash").args(["-c", METRICS]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The members as it knows them: name, and whether it only learns.

@@ -51,6 +51,10 @@ fn two_halves_that_were_written_to_go_on_as_they_are_and_say_so() {
     lan.join();
     for one in &lan.boxes {
         until("the conflict in a log", APART, || one.log().contains("CONFLICT").then_some(()));
+        until("the conflict in a status", APART, || conflict(one).map(drop));
+        until("the conflict in the metrics", APART, || {
+            one.metrics().contains("\ncovey_cluster_conflicts 1\n").then_some(())
+        });
     }
     wait(Duration::from_secs(5));
     for (half, key) in [(0..2, "left"), (2..4, "right")] {
@@ -125,6 +129,34 @@ fn a_box_that_was_away_when_an_operator_gave_its_cluster_up_follows_the_others()
     are_the_left_ones(&lan.boxes);
     assert!(lan.boxes[learner].log().contains("while this member was away"), "it was told");
     assert_eq!(archives(&lan.boxes[learner]), 1);
+}
+
+/// It has what users have written, and its word counts for a third of them: one other word would not be enough for it.
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn of_three_voters_the_one_that_was_away_goes_by_the_word_of_both_others() {
+    let mut lan = Lan::with(&[Side::Left, Side::Right, Side::Right, Side::Right]);
+    lan.start(&[]);
+    until("the left half", APART, || are_one(&lan.boxes[..1], 1, 1));
+    until("the right half", APART, || are_one(&lan.boxes[1..], 3, 3));
+    until("the first write", TOGETHER, || lan.boxes[0].run(&["put", "left", "1"]).ok());
+    lan.boxes[1].must(&["put", "right", "2"]);
+    lan.boxes[3].kill();
+    lan.join();
+    until("the conflict in a status", APART, || conflict(&lan.boxes[1]).map(drop));
+    until("the order", APART, || lan.boxes[1].run(&["yield", "--yes"]).ok());
+    until("the rest is one cluster", TOGETHER, || {
+        let members = lan.boxes[0].members();
+        (members.len() == 4 && lan.boxes[1..3].iter().all(|one| one.members() == members)).then_some(())
+    });
+    for one in &lan.boxes[1..3] {
+        let tombstones = one.data_dir.join("tombstones");
+        until("both words are buried", APART, || (!tombstones.exists()).then_some(()));
+    }
+    lan.boxes[3].start(&[]);
+    are_the_left_ones(&lan.boxes);
+    assert!(lan.boxes[3].log().contains("while this member was away"), "it was told");
+    assert_eq!(archives(&lan.boxes[3]), 1);
 }
 
 /// The other cluster's operator approves each box, and the order is given once more.

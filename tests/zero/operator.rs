@@ -127,16 +127,17 @@ fn the_doctor_finds_what_keeps_boxes_apart() {
 fn a_box_waits_at_a_sealed_cluster_until_it_is_approved() {
     let mut lan = sealed(3);
     lan.boxes[2].start(&[]);
-    let pending = |lan: &Lan| {
-        let mut all = lan.boxes[..2].iter().enumerate();
-        all.find_map(|(n, one)| {
-            let listed = one.must(&["node", "pending"]);
-            let (fingerprint, name) = listed.lines().next()?.split_once(", ")?;
-            assert!(name.starts_with("box2, https://10.88.0.3:2380, asked "), "{listed}");
-            Some((n, fingerprint.to_owned()))
-        })
+    let pending = |one: &Box| {
+        let listed = one.must(&["node", "pending"]);
+        let (fingerprint, name) = listed.lines().next()?.split_once(", ")?;
+        assert!(name.starts_with("box2, https://10.88.0.3:2380, asked "), "{listed}");
+        Some(fingerprint.to_owned())
     };
-    let (at, fingerprint) = until("a box that waits", JOINS, || pending(&lan));
+    let fingerprint = until("a box that waits", JOINS, || pending(&lan.boxes[0]));
+    // Whichever of them it has asked: the others say so.
+    assert_eq!(pending(&lan.boxes[1]).as_ref(), Some(&fingerprint));
+    let asked = |n: usize| status(&lan.boxes[n]).1["cluster"]["pending"][0]["name"] == "box2";
+    let at = until("the member that it has asked", JOINS, || (0..2).find(|n| asked(*n)));
     let known =
         lan.boxes[2].must(&["node", "fingerprint", "--data-dir", lan.boxes[2].data_dir.to_str().unwrap()]);
     assert_eq!(known.trim_end(), fingerprint, "what is compared is the same text");
@@ -150,7 +151,13 @@ fn a_box_waits_at_a_sealed_cluster_until_it_is_approved() {
     );
     wait(STAYS_OUT);
     assert!(are_one(&lan.boxes[..2], 2, 1).is_some(), "nobody came in by itself");
-    lan.boxes[at].must(&["node", "approve", &fingerprint]);
+    let learner = usize::from(lan.boxes[0].members()[1].1);
+    lan.boxes[learner].kill();
+    let listed = lan.boxes[1 - learner].must(&["node", "pending", "-w", "json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["silent"], serde_json::json!([format!("box{learner}")]), "{listed}");
+    lan.boxes[learner].start(&[]);
+    lan.boxes[1 - learner].must(&["node", "approve", &fingerprint]);
     until("three voters", JOINS, || are_one(&lan.boxes, 3, 3));
 }
 
@@ -170,7 +177,13 @@ fn a_token_lets_one_box_into_a_sealed_cluster_and_no_other() {
     start(&mut lan.boxes[2], &wrong);
     wait(STAYS_OUT);
     assert!(are_one(&lan.boxes[..2], 2, 1).is_some(), "a token that was made up is none");
-    assert_eq!(status(&lan.boxes[2]).0, 1);
+    let says_what_helps = |one: &Box, why: &str| {
+        let (code, says) = status(one);
+        let said = says["waits_for"].as_str().unwrap_or_default();
+        let helps = ["covey token create", "--join-token-file", why];
+        assert!(code == 1 && helps.iter().all(|what| said.contains(what)), "{code} {says}");
+    };
+    says_what_helps(&lan.boxes[2], "no such join token");
     lan.boxes[2].kill();
     start(&mut lan.boxes[2], &good);
     until("three voters", JOINS, || are_one(&lan.boxes[..3], 3, 3));
@@ -180,7 +193,7 @@ fn a_token_lets_one_box_into_a_sealed_cluster_and_no_other() {
     start(&mut lan.boxes[3], &good);
     wait(STAYS_OUT);
     assert!(are_one(&lan.boxes[..3], 3, 3).is_some(), "a token is used once");
-    assert_eq!(status(&lan.boxes[3]).0, 1);
+    says_what_helps(&lan.boxes[3], "the token was used");
 }
 
 #[test]

@@ -550,6 +550,97 @@ fn with_a_claim_it_is_shown_everywhere_and_nothing_is_founded() {
     assert_eq!(guest.end, Some(End::Join(Box::new(welcome()))));
 }
 
+/// In which seconds a claim is shown at one place, which does with it what is said here.
+fn shown_in(seconds: u32, whom: &Whom, mut heard: impl FnMut(&mut Gathering, Instant, AskId)) -> Vec<u32> {
+    let mut guest = Fixture::with_claim(0, None, b"token");
+    guest.gathering.handle_sighting(guest.now, whom.clone(), true);
+    let mut shown = Vec::new();
+    for second in 0..seconds {
+        guest.now = at(f64::from(second));
+        while let Some(output) = guest.gathering.poll(guest.now) {
+            let Output::Ask { ask, whom: asked, .. } = output else { panic!("{output:?}") };
+            if asked == *whom {
+                shown.push(second);
+                heard(&mut guest.gathering, guest.now, ask);
+            }
+        }
+    }
+    shown
+}
+
+/// A token that has expired lies in its file for years, and nobody wants to be asked about it as long, every few seconds.
+#[test]
+fn a_claim_that_is_turned_down_is_shown_ever_more_seldom() {
+    let (far, near) = (Whom::Address("far:2380".into()), Whom::Node(node(1)));
+    let expected = [0, 5, 15, 35, 75, 155, 275, 395];
+    for whom in [&far, &near] {
+        let turned_down = |gathering: &mut Gathering, now, ask| {
+            gathering.handle_turned_down(now, ask, "no such token");
+        };
+        assert_eq!(shown_in(400, whom, turned_down), expected, "{whom:?}");
+        for answer in [Answer::Pending("used".into()), Answer::Refused("no".into())] {
+            let told = |gathering: &mut Gathering, now, ask| {
+                gathering.handle_answer(now, ask, keys()[1], answer.clone());
+            };
+            let shown = shown_in(400, whom, told);
+            // Where one has answered it is looked less often whether another one is there.
+            let expected = if *whom == near { &expected[..] } else { &[0, 10, 20, 40, 80, 160, 280][..] };
+            assert_eq!(shown, expected, "{whom:?}");
+        }
+    }
+    // Who is busy, or does not answer, may let it in any moment.
+    let mut times = 0;
+    let lost_and_found = |gathering: &mut Gathering, now, ask| {
+        times += 1;
+        match times {
+            4 => gathering.handle_lost(now, ask, "nobody answers"),
+            5 => gathering.handle_answer(now, ask, keys()[1], Answer::Wait("no leader".into())),
+            _ => gathering.handle_turned_down(now, ask, "no such token"),
+        }
+    };
+    assert_eq!(shown_in(80, &near, lost_and_found), [0, 5, 15, 35, 40, 45, 50, 60]);
+}
+
+#[test]
+fn what_is_said_of_a_claim_that_is_turned_down_comes_before_all_else() {
+    let mut guest = Fixture::with_claim(0, None, b"token").with(1, &[1]).with(2, &[2]);
+    guest.gathering.handle_sighting(guest.now, Whom::Address("far:2380".into()), true);
+    while let Some(Output::Ask { ask, whom, .. }) = guest.gathering.poll(guest.now) {
+        let gathering = &mut guest.gathering;
+        match whom {
+            Whom::Address(_) => gathering.handle_lost(guest.now, ask, "nobody answers"),
+            Whom::Node(other) if other == node(1) => {
+                gathering.handle_answer(guest.now, ask, keys()[1], Answer::Wait("in no cluster".into()));
+            }
+            Whom::Node(_) => gathering.handle_turned_down(guest.now, ask, "no such token"),
+        }
+    }
+    let said = format!("{}: no such token", node(2).short());
+    assert_eq!(guest.state(), State::Invited(Some(said)));
+}
+
+/// All boxes may have the same list of where they are.
+#[test]
+fn a_node_that_is_told_of_itself_waits_for_nobody() {
+    let mut own = Fixture::new(0, None);
+    own.gathering.handle_sighting(own.now, Whom::Address("me:2380".into()), true);
+    let ask = |own: &mut Fixture| match own.gathering.poll(own.now) {
+        Some(Output::Ask { ask, .. }) => ask,
+        other => panic!("{other:?}"),
+    };
+    let first = ask(&mut own);
+    own.gathering.handle_itself(own.now, first);
+    own.now = at(7.0);
+    assert_eq!(own.gathering.poll(own.now), None, "now and then is enough");
+    assert!(matches!(own.state(), State::Alone(_)), "{:?}", own.state());
+    assert!(own.gathering.status(own.now).around.is_empty());
+    // Somebody else may have the address by then.
+    own.now = at(10.0);
+    let second = ask(&mut own);
+    own.gathering.handle_lost(own.now, second, "nobody answers");
+    assert_eq!(own.gathering.status(own.now).around.len(), 1);
+}
+
 /// Whoever is there may be anybody: a fresh node, or a member that would let it in.
 #[test]
 fn a_guarded_node_joins_nobody_and_founds_only_where_it_is_alone() {

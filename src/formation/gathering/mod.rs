@@ -29,7 +29,8 @@
 //! # With a claim
 //!
 //! A node that was given a claim, a join token, is to be in the cluster that gave it out, wherever that is. It asks whoever it can reach to let it in, and nothing else: the
-//! claim itself proves the two to each other, where a probe would not be heard. It never founds, and nobody counts it in.
+//! claim itself proves the two to each other, where a probe would not be heard. It never founds, and nobody counts it in. Where the claim is turned down it is shown
+//! ever more seldom: a token that has expired stays in its file, and the box may be out of anybody's sight.
 //!
 //! # Guarded
 //!
@@ -118,7 +119,7 @@ pub struct Ticket(pub u64);
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Ask this; [`Gathering::handle_answer`] or [`Gathering::handle_lost`] takes what becomes of it.
+    /// Ask this; [`Gathering::handle_answer`], [`Gathering::handle_lost`], [`Gathering::handle_turned_down`] or [`Gathering::handle_itself`] takes what becomes of it.
     Ask {
         /// To be told with the answer.
         ask: AskId,
@@ -338,6 +339,20 @@ impl Gathering {
     /// There will be no answer.
     pub fn handle_lost(&mut self, now: Instant, ask: AskId, why: &str) {
         self.give_up(now, ask, why);
+        self.step(now);
+    }
+
+    /// The claim of this node lets nobody in there, as whoever was asked has said.
+    pub fn handle_turned_down(&mut self, now: Instant, ask: AskId, why: &str) {
+        self.turn_down(now, ask, why);
+        self.step(now);
+    }
+
+    /// This node itself is at the address that was to be asked.
+    pub fn handle_itself(&mut self, now: Instant, ask: AskId) {
+        if let Some(asked) = self.neighbours.take(ask) {
+            self.neighbours.is_itself(&asked);
+        }
         self.step(now);
     }
 

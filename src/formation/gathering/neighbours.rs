@@ -15,6 +15,8 @@ use crate::time::Instant;
 
 /// Nodes and addresses beyond these are ignored: whoever announces so many is not a network of boxes.
 const NEIGHBOURS_MAX: usize = 1024;
+/// More refusals make a pause no longer.
+const TURNED_DOWN_COUNTED: u32 = 10;
 
 /// What a node has said last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(super) struct Line {
     pub(super) answered: Option<Instant>,
     /// Since when questions are lost, and why the last one was.
     pub(super) failing: Option<(Instant, String)>,
+    /// How often the claim was turned down there, one time after the other.
+    pub(super) turned_down: u32,
 }
 
 /// A node that is believed to be there.
@@ -100,7 +104,15 @@ pub(super) struct Neighbours {
 
 impl Line {
     fn new(now: Instant) -> Self {
-        Self { since: now, probe: None, due: now, probed: None, answered: None, failing: None }
+        Self {
+            since: now,
+            probe: None,
+            due: now,
+            probed: None,
+            answered: None,
+            failing: None,
+            turned_down: 0,
+        }
     }
 
     /// Whether a question was answered lately.
@@ -260,7 +272,7 @@ impl Neighbours {
             Whom::Address(address) => {
                 if let Some(hint) = self.hints.get_mut(address) {
                     // The node is asked for itself from now on; now and then it is looked whether another one is there.
-                    hint.line.was_answered(asked.at, patience);
+                    hint.line.was_answered(asked.at, patience.max(next));
                     hint.node = Some(node);
                 }
             }
@@ -272,13 +284,43 @@ impl Neighbours {
         Ok(Some(known))
     }
 
-    /// A question had no answer.
-    pub(super) fn lost(&mut self, now: Instant, asked: &Asked, why: String) {
-        // Who does not take the claim does not hear it either, and nothing changes that but an operator.
-        let enters = asked.matter == Matter::Enter;
-        let next = if enters { self.timers.pending_every } else { self.timers.probe_every };
+    /// This node itself is where it has asked: all may be told of the same addresses. It is nobody to wait for, and may move away from there.
+    pub(super) fn is_itself(&mut self, asked: &Asked) {
+        let (own, patience) = (self.own, self.timers.unreachable);
+        if let Whom::Address(address) = &asked.whom
+            && let Some(hint) = self.hints.get_mut(address)
+        {
+            hint.line.was_answered(asked.at, patience);
+            hint.node = Some(own);
+        }
+    }
+
+    /// A question had no answer; the next one goes after `next`.
+    pub(super) fn lost(&mut self, now: Instant, asked: &Asked, next: Duration, why: String) {
+        let own = self.own;
+        if let Whom::Address(address) = &asked.whom
+            && let Some(hint) = self.hints.get_mut(address)
+        {
+            hint.node.take_if(|node| *node == own);
+        }
         if let Some(line) = self.line(&asked.whom) {
             line.was_lost(now, next, why);
+        }
+    }
+
+    /// The claim was turned down. Nothing changes that but an operator, who may never come: until when it is not shown there again.
+    pub(super) fn turned_down(&mut self, whom: &Whom) -> Duration {
+        let (first, most) = (self.timers.pending_every, self.timers.claim_every_max);
+        let Some(line) = self.line(whom) else { return first };
+        let pause = first.saturating_mul(1 << line.turned_down.min(TURNED_DOWN_COUNTED));
+        line.turned_down = line.turned_down.saturating_add(1);
+        pause.min(most)
+    }
+
+    /// It was heard there, or may be soon.
+    pub(super) fn not_turned_down(&mut self, whom: &Whom) {
+        if let Some(line) = self.line(whom) {
+            line.turned_down = 0;
         }
     }
 

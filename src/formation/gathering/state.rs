@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::neighbours::Says;
+use super::neighbours::{Line, Says};
 use super::{Gathering, Whom};
 use crate::formation::identity::Fingerprint;
 use crate::formation::message::Standing;
@@ -248,20 +248,26 @@ impl Gathering {
         failed.map(|(why, until)| State::BackedOff(why.clone(), *until))
     }
 
-    /// Why the claim lets this node in nowhere: what is heard where an operator has sent it comes first.
+    /// Why the claim lets this node in nowhere. Where it was turned down somebody knows what claims are worth; then what is heard where an operator has sent it counts most.
     fn told_at_the_door(&self) -> Option<String> {
+        let whom = |node: &Fingerprint| node.short();
+        let turned_down = |(at, line): (String, &Line)| {
+            let why = &line.failing.as_ref().filter(|_| line.turned_down > 0)?.1;
+            Some(format!("{at}: {why}"))
+        };
+        let lines = self.neighbours.hints.iter().map(|(address, hint)| (address.clone(), &hint.line));
+        let lines = lines.chain(self.neighbours.nodes.iter().map(|(node, known)| (whom(node), &known.line)));
         let hints = self.neighbours.hints.iter();
         let hints =
             hints.filter_map(|(address, hint)| Some(format!("{address}: {}", hint.line.failing.as_ref()?.1)));
         let nodes = || self.neighbours.nodes.iter();
         let answered = nodes().filter_map(|(node, known)| match &known.says {
-            Says::Other(sentence) => Some(format!("{}: {sentence}", node.short())),
+            Says::Other(sentence) => Some(format!("{}: {sentence}", whom(node))),
             _ => None,
         });
-        let lost = nodes().filter_map(|(node, known)| {
-            Some(format!("{}: {}", node.short(), known.line.failing.as_ref()?.1))
-        });
-        hints.chain(answered).chain(lost).next()
+        let lost = nodes()
+            .filter_map(|(node, known)| Some(format!("{}: {}", whom(node), known.line.failing.as_ref()?.1)));
+        lines.filter_map(turned_down).chain(hints).chain(answered).chain(lost).next()
     }
 
     /// A visible node that has left the founding to somebody, and to whom.

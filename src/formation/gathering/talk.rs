@@ -121,8 +121,14 @@ impl Gathering {
     pub(super) fn heard(&mut self, now: Instant, asked: &Asked, from: PublicKey, answer: Answer) {
         let node = Fingerprint::of(&from);
         let watched = self.held.is_some_and(|held| held.promise.candidate == from);
-        let next = match asked.matter {
-            Matter::Enter => self.timers.pending_every,
+        let next = match (asked.matter, &answer) {
+            (Matter::Enter, Answer::Pending(_) | Answer::Refused(_)) => {
+                self.neighbours.turned_down(&asked.whom)
+            }
+            (Matter::Enter, _) => {
+                self.neighbours.not_turned_down(&asked.whom);
+                self.timers.pending_every
+            }
             _ if watched => self.timers.watch_every,
             _ => self.neighbours.pause(&mut self.prng),
         };
@@ -216,6 +222,17 @@ impl Gathering {
         self.lost(now, &asked, why.to_owned());
     }
 
+    /// The claim was turned down. A node that was asked something else may not know it.
+    pub(super) fn turn_down(&mut self, now: Instant, ask: AskId, why: &str) {
+        let Some(asked) = self.neighbours.take(ask) else { return };
+        if asked.matter != Matter::Enter {
+            self.joining.ask.take_if(|joining| *joining == ask);
+            return self.lost(now, &asked, why.to_owned());
+        }
+        let next = self.neighbours.turned_down(&asked.whom);
+        self.neighbours.lost(now, &asked, next, why.to_owned());
+    }
+
     pub(super) fn lost(&mut self, now: Instant, asked: &Asked, why: String) {
         match (asked.matter, &asked.whom) {
             (Matter::Promise(round), Whom::Node(node)) => {
@@ -227,6 +244,8 @@ impl Gathering {
             (Matter::Join, _) => self.joining.not_before = now + self.timers.join_every,
             (Matter::Probe | Matter::Promise(_) | Matter::Enter, _) => {}
         }
-        self.neighbours.lost(now, asked, why);
+        let enters = asked.matter == Matter::Enter;
+        let next = if enters { self.timers.pending_every } else { self.timers.probe_every };
+        self.neighbours.lost(now, asked, next, why);
     }
 }

@@ -49,6 +49,8 @@ pub struct Timers {
     pub join_every: Duration,
     /// ... and that somebody has to grant.
     pub pending_every: Duration,
+    /// A claim that is turned down is shown there again after as long as the latter, then after twice that, and so on up to this.
+    pub claim_every_max: Duration,
 }
 
 impl Default for Timers {
@@ -76,6 +78,7 @@ impl Default for Timers {
             back_off_max: seconds(8),
             join_every: seconds(1),
             pending_every: seconds(5),
+            claim_every_max: seconds(120),
         }
     }
 }

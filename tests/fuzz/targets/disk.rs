@@ -250,7 +250,7 @@ pub mod seeds {
     use super::*;
     use crate::input::piece;
     use crate::targets::forming::{key, whole_meta};
-    use covey::formation::{Promise, found, found_solo, note_promise, sign, take_up};
+    use covey::formation::{Generation, Promise, found, found_solo, note_promise, sign, take_up};
     use covey::ids::{LeaseId, PublicKey, Revision, VersionId};
     use covey::store::{Dissolution, Head};
 
@@ -328,7 +328,7 @@ pub mod seeds {
         take_up(&fresh, &founding.identity).unwrap();
         let taken = payload_of(&fresh);
         let end = Dissolution { winner: ClusterId(3), at: LogIndex(40), ordered: false };
-        keep_tombstones(&fresh, &[sign(&key(1), ClusterId(7), end)]).unwrap();
+        keep_tombstones(&fresh, &[sign(&key(1), ClusterId(7), Generation(1), end)]).unwrap();
         let tombstones = get(&fresh, "tombstones");
         let facts = super::seeds::facts().remove(1);
         let body = &tombstones[..tombstones.len() - 4];

@@ -97,7 +97,7 @@ fn member(n: u8) -> Member {
 
 fn tombstone(n: u8) -> Tombstone {
     let end = Dissolution { winner: ClusterId(3), at: LogIndex(40), ordered: false };
-    covey::formation::sign(&key(n), ClusterId(7), end)
+    covey::formation::sign(&key(n), ClusterId(7), Generation(1), end)
 }
 
 /// Facts with some of everything.

@@ -8,7 +8,9 @@ use covey::consensus::ConfChange;
 use covey::formation::{ClusterRoot, Identity, found_solo};
 use covey::ids::{Digest, Incarnation, LeaseId, LogIndex, MemberId, Revision, Run, VersionId};
 use covey::mvcc::Facts;
-use covey::node::{DigestAt, LeaseAnswer, LeaseRequest, Progress, Roster, TransferContent, TransferMessage};
+use covey::node::{
+    Applicants, DigestAt, LeaseAnswer, LeaseRequest, Progress, Roster, TransferContent, TransferMessage,
+};
 use covey::peer::heard::{FrameReader, Hello, Item, Known, StreamKind, decode, encode, frame, judge};
 use covey::peer::{Refusal, RefusalKind};
 use covey::store::{
@@ -107,6 +109,9 @@ pub fn questions(bytes: &[u8]) {
     if let Ok(answer) = DigestAt::decode(shared.clone()) {
         assert_eq!(answer.encode(), shared);
     }
+    if let Ok(answer) = bounded(bytes, BYTES_FOR_EACH, || Applicants::decode(shared.clone())) {
+        assert_eq!(answer.encode(), shared);
+    }
     if let Some(member) = Progress::asked_by(bytes) {
         assert_eq!(Progress::question(member), shared);
     }
@@ -171,6 +176,8 @@ fn leases_of(piece: &Bytes) {
 pub mod seeds {
     use ::raft::eraftpb;
     use covey::consensus::{self, Allowance};
+    use covey::formation::Fingerprint;
+    use covey::node::PendingNode;
     use prost::Message as _;
 
     use super::*;
@@ -237,6 +244,15 @@ pub mod seeds {
         seeds
     }
 
+    fn waiting(n: u8) -> PendingNode {
+        PendingNode {
+            fingerprint: Fingerprint::from_bytes([n; 32]),
+            name: format!("box{n}"),
+            peer_urls: vec!["https://10.0.0.9:2380".into(); n.into()],
+            asked: std::time::Duration::from_secs(300),
+        }
+    }
+
     pub fn questions() -> Vec<Vec<u8>> {
         let meta = whole_meta();
         let facts = Facts {
@@ -255,6 +271,8 @@ pub mod seeds {
             DigestAt::question(LogIndex(300)).into(),
             DigestAt(Some(Digest(77))).encode().into(),
             DigestAt(None).encode().into(),
+            Applicants::question().into(),
+            Applicants(vec![waiting(1), waiting(2)]).encode().into(),
         ];
         seeds.extend(
             [LeaseRequest::Renew(id), LeaseRequest::TimeToLive(id)]

@@ -14,12 +14,12 @@ use covey::command::{
 };
 use covey::formation::gathering::{AskId, Whom};
 use covey::formation::{
-    Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome,
-    believe, course, joining_state, sign, taken_along,
+    Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Known, Question, Standing, View,
+    Welcome, believe, course, joining_state, sign, taken_along,
 };
 use covey::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use covey::mvcc::Facts;
-use covey::store::Member;
+use covey::store::{Dissolution, Member};
 use covey::time::Instant;
 
 use super::cluster::{Cluster, empty, member, write};
@@ -311,7 +311,7 @@ impl World {
         host.disk.winner = host.membership.told;
         if let Some(end) = facts.charter.dissolved {
             host.disk.winner = Some(end.winner);
-            let own = sign(&host.node_key, id, end);
+            let own = sign(&host.node_key, id, Generation(1), end);
             host.disk.tombstones = taken_along(own, &facts.charter, &host.disk.tombstones);
         }
         if self.crashes_here() {
@@ -622,14 +622,13 @@ impl World {
         }
     }
 
-    /// It leaves on the word of a member that it knows, and that word is true.
+    /// It leaves on the word of members that it knows, and that word is true.
     fn told(&mut self, at: usize, cluster: usize, tombstones: &[Tombstone]) {
         let (id, facts) = (self.clusters[cluster].id(), self.facts(at, cluster));
         let Membership { applied, ends, .. } = self.hosts[at].membership;
         let applied = LogIndex(applied as u64);
-        let believes = |told: &&Tombstone| believe(told, id, applied, &facts.members, &facts.charter).is_ok();
-        let Some(Tombstone { winner, .. }) = tombstones.iter().find(believes).filter(|_| !ends).copied()
-        else {
+        let known = Known { cluster: id, generation: Generation(1), applied, facts: &facts };
+        let Some(Dissolution { winner, .. }) = believe(tombstones, &known).ok().filter(|_| !ends) else {
             return;
         };
         assert_eq!(self.clusters[cluster].winner(), Some(winner), "node {at} leaves cluster {id}");
