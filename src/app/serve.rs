@@ -372,7 +372,8 @@ fn start(
         hold_until: Some(clock.now() + COMMIT_AFTER),
     };
     let space = Arc::new(Space::of(&config.data_dir));
-    let parts = Parts { core, applier, wal, root, store, ids, admission, space, hub };
+    let whereabouts = Some(lock.whereabouts().map_err(OpenError::Directory)?);
+    let parts = Parts { core, applier, wal, root, store, ids, admission, space, whereabouts, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, tail, lock))
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FlockOperation, fadvise, flock, fstatfs};
 
+use super::whereabouts::Whereabouts;
 use super::written::{Purpose, Tag, Written};
 use crate::disk::{Directory, File};
 
@@ -51,7 +52,19 @@ pub enum DirectoryError {
 
 /// Keeps other processes out of a directory until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
-pub struct DirectoryLock(#[expect(dead_code, reason = "the lock lasts as long as the descriptor")] fs::File);
+pub struct DirectoryLock {
+    /// The lock lasts as long as the descriptor.
+    handle: fs::File,
+    path: PathBuf,
+}
+
+impl DirectoryLock {
+    /// By what is found out whether what is locked is still what its path leads to, for as long as it is locked.
+    pub fn whereabouts(&self) -> Result<Whereabouts, DirectoryError> {
+        Whereabouts::of(&self.path, &self.handle)
+            .map_err(|source| DirectoryError::Io { path: self.path.clone(), source })
+    }
+}
 
 impl RealDirectory {
     /// Opens an existing directory.
@@ -78,7 +91,7 @@ impl RealDirectory {
     pub fn lock(&self) -> Result<DirectoryLock, DirectoryError> {
         let handle = open_directory(&self.path)?;
         match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(DirectoryLock(handle)),
+            Ok(()) => Ok(DirectoryLock { handle, path: self.path.clone() }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DirectoryError::Locked { path: self.path.clone() }),
             Err(errno) => Err(DirectoryError::Io { path: self.path.clone(), source: errno.into() }),
         }

@@ -24,6 +24,7 @@ mod waiters;
 mod wal_writer;
 mod watch;
 pub mod written;
+mod whereabouts;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
 pub use hold::{Hold, HoldError};
@@ -36,3 +37,4 @@ pub use running::{Parts, Running};
 pub use threads::Fault;
 pub use waiters::{Milestone, Waiters, Waiting};
 pub use watch::Watching;
+pub use whereabouts::{Lost, Whereabouts};

@@ -21,6 +21,7 @@ mod lessons;
 mod linear;
 mod load;
 mod members;
+mod lost;
 mod mixin;
 mod process;
 mod recover;
