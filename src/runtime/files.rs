@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FlockOperation, fadvise, flock, fstatfs};
 
+use super::slow_sync::SlowSyncs;
 use super::whereabouts::Whereabouts;
 use super::written::{Purpose, Tag, Written};
 use crate::disk::{Directory, File};
@@ -29,6 +30,7 @@ pub struct RealDirectory {
     /// Its name where it is below another one.
     name: Option<String>,
     written: Arc<Written>,
+    slow_syncs: Arc<SlowSyncs>,
 }
 
 /// Why a directory cannot be used.
@@ -70,7 +72,13 @@ impl RealDirectory {
     /// Opens an existing directory.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let handle = open_directory(path)?;
-        Ok(Self { path: path.to_owned(), handle: Arc::new(handle), name: None, written: Arc::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            handle: Arc::new(handle),
+            name: None,
+            written: Arc::default(),
+            slow_syncs: Arc::default(),
+        })
     }
 
     /// What is written to it, and to all below it.
@@ -84,7 +92,7 @@ impl RealDirectory {
 
     fn file(&self, name: &str, file: fs::File) -> io::Result<RealFile> {
         let tag = self.written.open(self.path_of(name)?, self.purpose_of(name));
-        Ok(RealFile { file, written: self.written(), tag })
+        Ok(RealFile { file, written: self.written(), tag, slow_syncs: Arc::clone(&self.slow_syncs) })
     }
 
     /// Locks the directory for this process (`flock(2)`: it survives no crash and needs no file).
@@ -169,14 +177,20 @@ impl Directory for RealDirectory {
         }
         let handle = fs::File::open(&path)?;
         if handle.metadata()?.is_dir() {
-            Ok(Self { path, handle: Arc::new(handle), name: Some(name.to_owned()), written: self.written() })
+            Ok(Self {
+                path,
+                handle: Arc::new(handle),
+                name: Some(name.to_owned()),
+                written: self.written(),
+                slow_syncs: Arc::clone(&self.slow_syncs),
+            })
         } else {
             Err(io::Error::from(io::ErrorKind::NotADirectory))
         }
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        self.slow_syncs.watch(|| self.handle.sync_all(), || Some(self.path.as_path().into()))
     }
 
     fn overwrites_in_place(&self) -> io::Result<bool> {
@@ -194,6 +208,7 @@ pub struct RealFile {
     file: fs::File,
     written: Arc<Written>,
     tag: Arc<Tag>,
+    slow_syncs: Arc<SlowSyncs>,
 }
 
 impl File for RealFile {
@@ -216,7 +231,7 @@ impl File for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.slow_syncs.watch(|| self.file.sync_data(), || self.written.path_of(&self.tag))
     }
 }
 

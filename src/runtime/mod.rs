@@ -18,6 +18,7 @@ mod mailbox;
 mod peers;
 mod pool;
 mod running;
+mod slow_sync;
 pub mod space;
 mod threads;
 mod waiters;

@@ -31,6 +31,7 @@ mod silence;
 mod small_disk;
 mod states;
 mod tokens;
+mod slow_disk;
 mod upgrade;
 mod users;
 mod watch;
