@@ -24,8 +24,8 @@ mod threads;
 mod waiters;
 mod wal_writer;
 mod watch;
-pub mod written;
 mod whereabouts;
+pub mod written;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
 pub use hold::{Hold, HoldError};
