@@ -126,6 +126,18 @@ pub const PROPOSALS_PENDING_MAX: usize = 5000;
 pub const PROPOSALS_PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of requests that may be under way from clients and not be complete yet, on all connections together.
 pub const REQUESTS_ARRIVING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest window of an HTTP/2 connection: what its client may send before anything of it is read, in bytes.
+pub const WINDOW_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// The smallest one, which HTTP/2 gives to everybody (RFC 9113, section 6.9.2).
+pub const WINDOW_BYTES_MIN: u32 = 65_535;
+/// The largest window of one stream, in bytes.
+pub const STREAM_WINDOW_BYTES_MAX: u32 = 1024 * 1024;
+/// What windows may come to beyond the smallest ones, on all connections together, in bytes; less where memory is scarce.
+pub const WINDOWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
+pub const CONNECTIONS: usize = 2048;
+/// What clients may have sent that nobody has read, on all connections together, in bytes: the bound that follows from the others.
+pub const UNREAD_BYTES_MAX: usize = CONNECTIONS * WINDOW_BYTES_MIN as usize + WINDOWS_BYTES_MAX;
 /// Calls at a time on all connections together, where there is memory for so many: see `app::resources`.
 pub const CALLS: usize = 1 << 18;
 /// Default of `--max-concurrent-streams`: calls at a time on one connection; a client that meets the bound waits. Kubernetes has thousands of
@@ -313,6 +325,8 @@ const _: () = {
     assert!(QUOTA_CLEAR_PERCENT < 100);
     assert!(ANSWER_FIRST_BYTES <= ANSWERS_BYTES_MIN / ANSWER_SHARE);
     assert!(ANSWERS_BYTES_MIN <= ANSWERS_BYTES_MAX);
+    assert!(2 * STREAM_WINDOW_BYTES_MAX <= WINDOW_BYTES_MAX && WINDOW_BYTES_MIN < WINDOW_BYTES_MAX);
+    assert!(UNREAD_BYTES_MAX <= 192 * 1024 * 1024);
     assert!(PEER_FRAME_BYTES_MAX > REQUEST_BYTES_MAX + 2 * WAL_BATCH_BYTES);
     assert!(PEER_CONTROL_MESSAGE_BYTES_MAX < PEER_WRITE_BYTES && PEER_WRITE_BYTES < PEER_FRAME_BYTES_MAX);
     assert!(TRANSFER_PIECE_BYTES + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);

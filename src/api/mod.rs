@@ -6,6 +6,7 @@
 //! ```text
 //! server      accept, bound, greet: TLS or not, HTTP/2 or not
 //!  io pings   the socket        calls      the streams of a connection and their deadlines
+//!  windows    what may be sent unread          turned_away  what the log says of clients that are too many or too much
 //! dispatch    origin, metadata, deadline, path
 //!  http       /version /metrics                browser    which web pages may call
 //!   probes    /health /livez /readyz
@@ -73,6 +74,7 @@ mod waiting;
 mod watch;
 mod watch_codec;
 mod watch_permits;
+mod windows;
 mod yielding;
 
 pub use admin::{ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode};

@@ -42,10 +42,11 @@ use super::reflection::ReflectionService;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
 use super::watch::WatchService;
+use super::windows::Windows;
 use crate::auth::common_name;
 use crate::limits::{
-    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, CALLS, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
-    KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS,
+    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, CALLS, CONNECTIONS, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL,
+    KEEPALIVE_MIN_TIME, KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS, WINDOWS_BYTES_MAX,
 };
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
@@ -59,15 +60,10 @@ use crate::wire::grpc::health::v1::health_server::HealthServer;
 use crate::wire::v3electionpb::election_server::ElectionServer;
 use crate::wire::v3lockpb::lock_server::LockServer;
 
-/// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
-const CONNECTIONS: usize = 2048;
 /// How long a client may take for its handshake and its first bytes, and for the headers of an HTTP/1.1 request.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Unread bytes that one stream, and one connection, may have in flight towards us.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The largest HTTP/2 frame that is taken.
 const FRAME_BYTES: u32 = 64 * 1024;
 /// Bytes that hyper takes from one answer's body before the client has taken earlier ones.
@@ -101,6 +97,8 @@ pub struct ApiOptions {
     pub connections_max: usize,
     /// Calls that have not ended, on all connections together; one more is refused to whoever has more than a few.
     pub calls_max: usize,
+    /// Bytes that clients may have sent and nobody has read, beyond what HTTP/2 lets each connection send.
+    pub window_bytes_max: usize,
     /// Bytes of answers that are being read or that clients have not taken, on all connections together.
     pub answer_bytes_max: usize,
     /// How long a client may take nothing of what it was answered.
@@ -130,6 +128,7 @@ impl Default for ApiOptions {
             txn_ops_max: TXN_OPS,
             connections_max: CONNECTIONS,
             calls_max: CALLS,
+            window_bytes_max: WINDOWS_BYTES_MAX,
             answer_bytes_max: ANSWERS_BYTES_MAX,
             answer_patience: ANSWER_PATIENCE,
             members: MemberRules::default(),
@@ -204,6 +203,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) metrics_text: MetricsText,
     pub(super) counters: Counters,
+    windows: Windows,
     stopping: Stopping,
 }
 
@@ -274,6 +274,7 @@ impl Api {
             reflection: ReflectionService::new(stopping.clone()),
         };
         let counters = Counters::default();
+        let windows = Windows::new(options.window_bytes_max);
         Self(Arc::new(Shared {
             options,
             node,
@@ -282,6 +283,7 @@ impl Api {
             metrics,
             metrics_text,
             counters,
+            windows,
             stopping,
         }))
     }
@@ -512,11 +514,12 @@ async fn run_http2(
         Serves::Clients => options.streams_max,
         Serves::Probes => options.streams_max.min(PROBE_STREAMS),
     };
+    let window = connection.shared.windows.open();
     let mut builder = http2::Builder::new(calls.spawner());
     builder
         .timer(SmolTimer)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(window.of_stream())
+        .initial_connection_window_size(window.of_connection())
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_BYTES)

@@ -6,7 +6,7 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits::{ANSWERS_BYTES_MAX, ANSWERS_BYTES_MIN, CALLS};
+use crate::limits::{ANSWERS_BYTES_MAX, ANSWERS_BYTES_MIN, CALLS, WINDOWS_BYTES_MAX};
 
 /// Descriptors that are kept for the log, the store, and what the runtime needs.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -40,6 +40,11 @@ pub(super) fn connections(wanted: usize) -> usize {
 /// Calls that there is room for.
 pub(super) fn calls() -> usize {
     memory_limit().map_or(CALLS, |memory| parts_of(memory, CALL_BYTES).min(CALLS))
+}
+
+/// Bytes that clients may have sent and nobody has read, beyond what each connection has anyway.
+pub(super) fn window_bytes() -> usize {
+    memory_limit().map_or(WINDOWS_BYTES_MAX, |memory| parts_of(memory, 1).min(WINDOWS_BYTES_MAX))
 }
 
 /// Bytes that answers may take together.

@@ -622,6 +622,7 @@ fn build_api(
         txn_ops_max: config.client.max_txn_ops,
         connections_max: resources::connections(config.client.max_connections),
         calls_max: resources::calls(),
+        window_bytes_max: resources::window_bytes(),
         answer_bytes_max: resources::answer_bytes(),
         streams_max: config.client.max_streams,
         keepalive_min_time: config.client.keepalive_min_time,
