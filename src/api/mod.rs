@@ -68,6 +68,7 @@ mod snapshot_stream;
 mod status_json;
 mod stop;
 pub(crate) mod timer;
+mod turned_away;
 pub mod verdict;
 pub mod version;
 mod waiting;
