@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::memory_group::MemoryGroup;
 use crate::small_disk::SmallDisk;
 
 /// How long anything that should happen may take.
@@ -55,6 +56,8 @@ pub struct Host {
     pub netns: Option<String>,
     /// The disk that its data directory is on, where it is one of its own.
     pub disk: Option<SmallDisk>,
+    /// What limits its memory, if something does.
+    pub group: Option<MemoryGroup>,
     /// Whether it plays a build that understands one version of commands more.
     pub is_later: bool,
     child: Option<Child>,
@@ -95,14 +98,15 @@ impl Host {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let program = std::env::var("COVEY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_covey").to_owned());
         // Either becomes the program, whose process so has the id that is known here.
-        let mut command = match (&self.netns, &self.disk) {
-            (Some(netns), _) => {
+        let mut command = match (&self.netns, &self.disk, &self.group) {
+            (Some(netns), ..) => {
                 let mut command = Command::new(IP);
                 command.args(["netns", "exec", netns, &program]);
                 command
             }
-            (None, Some(disk)) => disk.command(&program),
-            (None, None) => Command::new(program),
+            (None, Some(disk), _) => disk.command(&program),
+            (None, None, Some(group)) => group.command(&program),
+            (None, None, None) => Command::new(program),
         };
         command.args(["serve", "--name", &self.name, "--log-format", "text", "--data-dir"]);
         command.arg(&self.data_dir);
@@ -264,6 +268,7 @@ fn new_host(root: &Path, n: usize) -> Host {
         peer_port: free_port(),
         netns: None,
         disk: None,
+        group: None,
         is_later: false,
         child: None,
     }
