@@ -10,6 +10,7 @@ mod basics;
 #[expect(dead_code, reason = "some of it is for other tests")]
 mod channel;
 mod client;
+mod clocks;
 mod copies;
 mod disk;
 mod fingerprints;
