@@ -2,6 +2,8 @@
 //!
 //! The modules stand in rank order: each imports only from those above it. `ARCHITECTURE.md` beside this file is the map.
 
+#![forbid(unsafe_code)]
+
 #[cfg(all(feature = "planted", not(debug_assertions)))]
 compile_error!("planted bugs are for the simulator's own tests");
 

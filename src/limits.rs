@@ -103,6 +103,10 @@ pub const DISK_LOW_BYTES: u64 = 16 * 1024 * 1024;
 pub const DISK_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 /// The store writes nothing where there is less room than this, in bytes: a fold that fails half way would end the node.
 pub const FOLD_ROOM_BYTES: u64 = 2 * OVERLAY_BYTES as u64;
+/// How often is looked whether the data directory is still where it was: what is acknowledged in between may be lost with it.
+pub const DIRECTORY_LOOK: Duration = Duration::from_secs(5);
+/// A sync that takes this long is told of in the log: the disk is failing, or too slow for what is asked of it.
+pub const SLOW_SYNC: Duration = Duration::from_secs(1);
 /// The active generation of the overlay is frozen and folded into the store at this many bytes.
 pub const OVERLAY_BYTES: usize = 4 * 1024 * 1024;
 /// A dirty overlay is folded after this much quiet, so that a restart has little to replay.
@@ -122,6 +126,18 @@ pub const PROPOSALS_PENDING_MAX: usize = 5000;
 pub const PROPOSALS_PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of requests that may be under way from clients and not be complete yet, on all connections together.
 pub const REQUESTS_ARRIVING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest window of an HTTP/2 connection: what its client may send before anything of it is read, in bytes.
+pub const WINDOW_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// The smallest one, which HTTP/2 gives to everybody (RFC 9113, section 6.9.2).
+pub const WINDOW_BYTES_MIN: u32 = 65_535;
+/// The largest window of one stream, in bytes.
+pub const STREAM_WINDOW_BYTES_MAX: u32 = 1024 * 1024;
+/// What windows may come to beyond the smallest ones, on all connections together, in bytes; less where memory is scarce.
+pub const WINDOWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
+pub const CONNECTIONS: usize = 2048;
+/// What clients may have sent that nobody has read, on all connections together, in bytes: the bound that follows from the others.
+pub const UNREAD_BYTES_MAX: usize = CONNECTIONS * WINDOW_BYTES_MIN as usize + WINDOWS_BYTES_MAX;
 /// Calls at a time on all connections together, where there is memory for so many: see `app::resources`.
 pub const CALLS: usize = 1 << 18;
 /// Default of `--max-concurrent-streams`: calls at a time on one connection; a client that meets the bound waits. Kubernetes has thousands of
@@ -309,6 +325,8 @@ const _: () = {
     assert!(QUOTA_CLEAR_PERCENT < 100);
     assert!(ANSWER_FIRST_BYTES <= ANSWERS_BYTES_MIN / ANSWER_SHARE);
     assert!(ANSWERS_BYTES_MIN <= ANSWERS_BYTES_MAX);
+    assert!(2 * STREAM_WINDOW_BYTES_MAX <= WINDOW_BYTES_MAX && WINDOW_BYTES_MIN < WINDOW_BYTES_MAX);
+    assert!(UNREAD_BYTES_MAX <= 192 * 1024 * 1024);
     assert!(PEER_FRAME_BYTES_MAX > REQUEST_BYTES_MAX + 2 * WAL_BATCH_BYTES);
     assert!(PEER_CONTROL_MESSAGE_BYTES_MAX < PEER_WRITE_BYTES && PEER_WRITE_BYTES < PEER_FRAME_BYTES_MAX);
     assert!(TRANSFER_PIECE_BYTES + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);

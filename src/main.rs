@@ -1,5 +1,7 @@
 //! The program: hands its arguments to the command line, and `serve` to the node.
 
+#![forbid(unsafe_code)]
+
 use std::env;
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@
 //! about. Driven by hyper, once per request.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use super::record::{CallRecord, RequestBody, Source};
 use super::reflection::{self, ReflectionService};
 use super::server::{Serves, Shared};
 use super::timer::now;
+use super::turned_away::Reason;
 use super::watch::WatchService;
 use super::{errors, gate, http as plain, page, record};
 use crate::runtime::ServeError;
@@ -137,6 +139,8 @@ pub struct Connection {
     pub common_name: Option<Arc<str>>,
     /// Who it is that logs in over it.
     pub asker: Asker,
+    /// Its address.
+    pub peer: SocketAddr,
     /// What was answered and is not taken.
     pub outbox: Arc<Outbox>,
 }
@@ -245,6 +249,12 @@ fn admit(connection: &Connection, headers: &HeaderMap, stream: bool) -> Result<C
         return Err(errors::no_leader());
     }
     if !has_room(connection) {
+        let open = connection.shared.counters.calls();
+        connection.shared.turned_away.tell(
+            Reason::Calls,
+            connection.peer,
+            &format_args!("{open} are under way"),
+        );
         return Err(ServeError::TooManyRequests.into());
     }
     let limit = timeout.transpose()?.filter(|limit| *limit <= TIMEOUT_MAX);
@@ -328,9 +338,15 @@ async fn route(
     // Only an answer that is an error already has its status in front.
     if response.headers().contains_key(Status::GRPC_STATUS)
         && let Some(status) = Status::from_header_map(response.headers())
-        && let Some(translated) = errors::translate(&status, service, method)
     {
-        return translated.into_http();
+        let translated = errors::translate(&status, service, method);
+        let said = translated.as_ref().unwrap_or(&status);
+        if let Some(reason) = errors::turns_away(said) {
+            connection.shared.turned_away.tell(reason, connection.peer, &said.message());
+        }
+        if let Some(translated) = translated {
+            return translated.into_http();
+        }
     }
     response
 }

@@ -5,6 +5,7 @@
 
 use tonic::{Code, Status};
 
+use super::turned_away::Reason;
 use crate::auth::Excess;
 use crate::command::Rejection;
 use crate::limits::AUTH_NAME_BYTES_MAX;
@@ -13,6 +14,11 @@ use crate::runtime::{HoldError, ServeError};
 use crate::snapshot::WriteError;
 use crate::store::StoreError;
 use crate::watch::Refusal;
+
+/// How the refusal of a message begins that is longer than any may be; gRPC's words.
+const TOO_LARGE: &str = "grpc: received message larger than max";
+const JSON_TOO_LARGE: &str = "covey: the JSON of a request has more than";
+const TOO_MUCH_ARRIVING: &str = "covey: too many large requests are arriving at once";
 
 /// What is wrong with a request before anything is asked of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -232,7 +238,20 @@ pub fn no_leader() -> Status {
 
 /// What clients are sending all at once would not fit into memory.
 pub fn too_much_arriving() -> Status {
-    Status::resource_exhausted("covey: too many large requests are arriving at once")
+    Status::resource_exhausted(TOO_MUCH_ARRIVING)
+}
+
+/// Whether a refusal means that what a client sends is too much, whatever it asks for.
+pub fn turns_away(refusal: &Status) -> Option<Reason> {
+    match (refusal.code(), refusal.message()) {
+        (Code::ResourceExhausted, TOO_MUCH_ARRIVING) => Some(Reason::Unfinished),
+        (Code::ResourceExhausted, text)
+            if text.starts_with(TOO_LARGE) || text.starts_with(JSON_TOO_LARGE) =>
+        {
+            Some(Reason::TooLarge)
+        }
+        _ => None,
+    }
 }
 
 /// This member waits for the state of its cluster, or for another one in the place of its own. Others may answer.
@@ -419,9 +438,7 @@ pub fn common_name_ignored() -> Status {
 
 /// The JSON of one message is too large, or what it stands for is.
 pub fn json_too_large(bytes_max: usize) -> Status {
-    Status::resource_exhausted(format!(
-        "covey: the JSON of a request has more than {bytes_max} bytes, or stands for more"
-    ))
+    Status::resource_exhausted(format!("{JSON_TOO_LARGE} {bytes_max} bytes, or stands for more"))
 }
 
 /// A path that the JSON gateway does not have. Its own text, as is the next.
@@ -465,9 +482,7 @@ pub fn translate(status: &Status, service: &str, method: &str) -> Option<Status>
             let numbers = status.message().strip_prefix("Error, decoded message length too large: found ")?;
             let (found, limit) = numbers.split_once(" bytes, the limit is: ")?;
             let limit = limit.strip_suffix(" bytes")?;
-            Some(Status::resource_exhausted(format!(
-                "grpc: received message larger than max ({found} vs. {limit})"
-            )))
+            Some(Status::resource_exhausted(format!("{TOO_LARGE} ({found} vs. {limit})")))
         }
         _ => None,
     }

@@ -6,6 +6,7 @@
 //! ```text
 //! server      accept, bound, greet: TLS or not, HTTP/2 or not
 //!  io pings   the socket        calls      the streams of a connection and their deadlines
+//!  windows    what may be sent unread          turned_away  what the log says of clients that are too many or too much
 //! dispatch    origin, metadata, deadline, path
 //!  http       /version /metrics                browser    which web pages may call
 //!   probes    /health /livez /readyz
@@ -67,12 +68,14 @@ mod snapshot_stream;
 mod status_json;
 mod stop;
 pub(crate) mod timer;
+mod turned_away;
 pub mod verdict;
 pub mod version;
 mod waiting;
 mod watch;
 mod watch_codec;
 mod watch_permits;
+mod windows;
 mod yielding;
 
 pub use crate::node::PendingNode;

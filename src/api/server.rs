@@ -3,11 +3,13 @@
 //! Owns: how many connections are open, how long a client may take to say what it speaks, the settings of HTTP. Must never: spawn
 //! anything itself (the caller says where a connection runs), or hold a client's failure against another. Driven by `app`.
 
+use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
@@ -41,11 +43,13 @@ use super::pings::Pings;
 use super::reflection::ReflectionService;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
+use super::turned_away::{Reason, TurnedAway, is_departure};
 use super::watch::WatchService;
+use super::windows::Windows;
 use crate::auth::common_name;
 use crate::limits::{
-    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, CALLS, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_MIN_TIME,
-    KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS,
+    ANSWER_PATIENCE, ANSWERS_BYTES_MAX, CALLS, CONNECTIONS, GRPC_OVERHEAD_BYTES, KEEPALIVE_INTERVAL,
+    KEEPALIVE_MIN_TIME, KEEPALIVE_TIMEOUT, REQUEST_BYTES, STREAMS_PER_CONNECTION, TXN_OPS, WINDOWS_BYTES_MAX,
 };
 use crate::runtime::Handle;
 use crate::telemetry::metrics::Metrics;
@@ -59,15 +63,10 @@ use crate::wire::grpc::health::v1::health_server::HealthServer;
 use crate::wire::v3electionpb::election_server::ElectionServer;
 use crate::wire::v3lockpb::lock_server::LockServer;
 
-/// Default bound on open connections: at some 28 KB for one with an idle stream, 56 MB when all of them are taken.
-const CONNECTIONS: usize = 2048;
 /// How long a client may take for its handshake and its first bytes, and for the headers of an HTTP/1.1 request.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Unread bytes that one stream, and one connection, may have in flight towards us.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The largest HTTP/2 frame that is taken.
 const FRAME_BYTES: u32 = 64 * 1024;
 /// Bytes that hyper takes from one answer's body before the client has taken earlier ones.
@@ -101,6 +100,8 @@ pub struct ApiOptions {
     pub connections_max: usize,
     /// Calls that have not ended, on all connections together; one more is refused to whoever has more than a few.
     pub calls_max: usize,
+    /// Bytes that clients may have sent and nobody has read, beyond what HTTP/2 lets each connection send.
+    pub window_bytes_max: usize,
     /// Bytes of answers that are being read or that clients have not taken, on all connections together.
     pub answer_bytes_max: usize,
     /// How long a client may take nothing of what it was answered.
@@ -130,6 +131,7 @@ impl Default for ApiOptions {
             txn_ops_max: TXN_OPS,
             connections_max: CONNECTIONS,
             calls_max: CALLS,
+            window_bytes_max: WINDOWS_BYTES_MAX,
             answer_bytes_max: ANSWERS_BYTES_MAX,
             answer_patience: ANSWER_PATIENCE,
             members: MemberRules::default(),
@@ -204,6 +206,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) metrics_text: MetricsText,
     pub(super) counters: Counters,
+    pub(super) turned_away: Arc<TurnedAway>,
+    windows: Windows,
     stopping: Stopping,
 }
 
@@ -216,12 +220,35 @@ pub(super) enum Protocol {
 /// Why a connection ended, other than in order.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    #[error(transparent)]
+    #[error("{}", in_full(.0))]
     Http(hyper::Error),
+    #[error("the client has said nothing for too long")]
+    Silent,
     #[error("the client does not take what it was answered")]
     Stalled,
     #[error("the client's certificate was revoked")]
     Revoked,
+}
+
+impl Ended {
+    /// Why its client was turned away, if it was.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Http(error) => {
+                let cause = error.source().and_then(|source| source.downcast_ref());
+                let has_gone = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+                let is_its_own = !has_gone && !error.is_user() && !cause.is_some_and(is_departure);
+                is_its_own.then_some(Reason::BadHttp)
+            }
+            Self::Stalled => Some(Reason::Stalled),
+            Self::Silent | Self::Revoked => None,
+        }
+    }
+}
+
+/// hyper names the kind, and what it was stands behind that.
+fn in_full(error: &hyper::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 /// A connection that has got as far as its first request.
@@ -274,6 +301,7 @@ impl Api {
             reflection: ReflectionService::new(stopping.clone()),
         };
         let counters = Counters::default();
+        let windows = Windows::new(options.window_bytes_max);
         Self(Arc::new(Shared {
             options,
             node,
@@ -282,6 +310,8 @@ impl Api {
             metrics,
             metrics_text,
             counters,
+            turned_away: Arc::default(),
+            windows,
             stopping,
         }))
     }
@@ -310,16 +340,17 @@ impl Api {
             let next = async { Some(socket.accept().await) };
             match smol::future::or(stopped.as_mut(), next).await {
                 None => return,
-                Some(Ok((client, _))) => {
+                Some(Ok((client, peer))) => {
                     starved = false;
                     let live = match listener.serves {
                         Serves::Clients => self.0.counters.connect(self.0.options.connections_max),
                         Serves::Probes => self.0.counters.connect_probe(),
                     };
                     if let Some(live) = live {
-                        spawn(Box::pin(self.clone().serve(client, listener.clone(), live)));
+                        spawn(Box::pin(self.clone().serve(client, peer, listener.clone(), live)));
                     } else {
                         self.0.metrics.client_connections_refused.add(1);
+                        self.0.turned_away.tell(Reason::Crowd, peer, &"there is room once others have left");
                         drop(client);
                     }
                 }
@@ -336,7 +367,7 @@ impl Api {
         }
     }
 
-    async fn serve(self, client: Async<TcpStream>, listener: Listener, live: Live) {
+    async fn serve(self, client: Async<TcpStream>, peer: SocketAddr, listener: Listener, live: Live) {
         let shared = self.0;
         let _open = OpenConnection::count(&shared.metrics);
         let stopping = shared.stopping.clone();
@@ -350,6 +381,9 @@ impl Api {
             Err(error) => {
                 tracing::debug!(%error, "a client did not get as far as a request");
                 shared.counters.fail();
+                if !is_departure(&error) {
+                    shared.turned_away.tell(Reason::NoRequest, peer, &error);
+                }
                 return;
             }
         };
@@ -364,6 +398,7 @@ impl Api {
             serves: listener.serves,
             common_name,
             asker,
+            peer,
             outbox,
         };
         let revoked = async {
@@ -385,6 +420,9 @@ impl Api {
         let done = smol::future::or(revoked, talk).await;
         if let Err(error) = done {
             tracing::debug!(%error, "a connection ended");
+            if let Some(reason) = error.reason() {
+                shared.turned_away.tell(reason, peer, &error);
+            }
         }
         drop(live);
     }
@@ -512,11 +550,12 @@ async fn run_http2(
         Serves::Clients => options.streams_max,
         Serves::Probes => options.streams_max.min(PROBE_STREAMS),
     };
+    let window = connection.shared.windows.open();
     let mut builder = http2::Builder::new(calls.spawner());
     builder
         .timer(SmolTimer)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(window.of_stream())
+        .initial_connection_window_size(window.of_connection())
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_BYTES)
@@ -544,7 +583,9 @@ async fn run_http2(
         }
         let done = http.as_mut().poll(cx);
         if done.is_ready() {
-            return done.map_err(Ended::Http);
+            let why =
+                |error: hyper::Error| if error.is_timeout() { Ended::Silent } else { Ended::Http(error) };
+            return done.map_err(why);
         }
         calls.poll(cx);
         patience.poll(cx).map(|()| Err(Ended::Stalled))
@@ -563,7 +604,11 @@ async fn run_http1(
     let mut patience =
         Patience::new(Arc::clone(&connection.outbox), connection.shared.options.answer_patience);
     let connection = Arc::new(connection);
-    let service = service_fn(move |request| answer(Arc::clone(&connection), request));
+    let asked = &AtomicBool::new(false);
+    let service = service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
+        answer(Arc::clone(&connection), request)
+    });
     let mut http = pin!(builder.serve_connection(transport, service));
     let mut stopped = pin!(stopping.announced());
     let mut draining = false;
@@ -574,7 +619,9 @@ async fn run_http1(
         }
         let done = http.as_mut().poll(cx);
         if done.is_ready() {
-            return done.map_err(Ended::Http);
+            // One that has asked for something may be silent afterwards; one that has begun to ask, and does not come to an end, may not.
+            let is_silent = |error: &hyper::Error| error.is_timeout() && asked.load(Ordering::Relaxed);
+            return done.map_err(|error| if is_silent(&error) { Ended::Silent } else { Ended::Http(error) });
         }
         // hyper spawns nothing here, but calls have deadlines.
         calls.poll(cx);

@@ -6,7 +6,7 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits::{ANSWERS_BYTES_MAX, ANSWERS_BYTES_MIN, CALLS};
+use crate::limits::{ANSWERS_BYTES_MAX, ANSWERS_BYTES_MIN, CALLS, WINDOWS_BYTES_MAX};
 
 /// Descriptors that are kept for the log, the store, and what the runtime needs.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -42,6 +42,11 @@ pub(super) fn calls() -> usize {
     memory_limit().map_or(CALLS, |memory| parts_of(memory, CALL_BYTES).min(CALLS))
 }
 
+/// Bytes that clients may have sent and nobody has read, beyond what each connection has anyway.
+pub(super) fn window_bytes() -> usize {
+    memory_limit().map_or(WINDOWS_BYTES_MAX, |memory| parts_of(memory, 1).min(WINDOWS_BYTES_MAX))
+}
+
 /// Bytes that answers may take together.
 pub(super) fn answer_bytes() -> usize {
     memory_limit().map_or(ANSWERS_BYTES_MAX, answer_bytes_of)
@@ -74,14 +79,28 @@ fn raise_open_files() -> Option<usize> {
     current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// The memory of the machine in bytes, or what the control group that this process is in leaves of it.
+/// The memory of the machine in bytes, or what the control groups that this process is in leave of it.
 fn memory_limit() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_of_machine(&text));
-    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
-        let path = group_of_process(&text)?.to_owned();
-        memory_of_group(&fs::read_to_string(format!("/sys/fs/cgroup{path}/memory.max")).ok()?)
-    });
-    machine.into_iter().chain(group).min()
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let files = limit_files(&groups);
+    let limits = files.iter().filter_map(|file| memory_of_group(&fs::read_to_string(file).ok()?));
+    machine.into_iter().chain(limits).min()
+}
+
+/// Where the limits stand: a group's own and those of the groups around it hold alike. In a container the group may be named as the machine outside has it,
+/// and stand at the top: files that are not there are passed over.
+fn limit_files(cgroup: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for (version, path) in groups_of_process(cgroup) {
+        let (mounted, file) = match version {
+            Version::One => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            Version::Two => ("/sys/fs/cgroup", "memory.max"),
+        };
+        let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
+        files.extend(ancestors.map(|group| format!("{mounted}{}/{file}", group.trim_end_matches('/'))));
+    }
+    files
 }
 
 /// `MemTotal:  1014204 kB` in `/proc/meminfo` (proc(5)).
@@ -91,12 +110,26 @@ fn memory_of_machine(meminfo: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// `0::/system.slice/covey.service` in `/proc/self/cgroup` (cgroups(7), version 2).
-fn group_of_process(cgroup: &str) -> Option<&str> {
-    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
+/// Of control groups (cgroups(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
 }
 
-/// A number of bytes, or `max`.
+/// `0::/system.slice/covey.service` in `/proc/self/cgroup` (version 2), and `4:memory:/covey` where memory is limited by version 1.
+fn groups_of_process(cgroup: &str) -> impl Iterator<Item = (Version, &str)> {
+    cgroup.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        match controllers {
+            "" => Some((Version::Two, path)),
+            _ => controllers.split(',').any(|name| name == "memory").then_some((Version::One, path)),
+        }
+    })
+}
+
+/// A number of bytes, or `max`. Version 1 has a number for that, which is more than any machine has.
 fn memory_of_group(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
@@ -111,8 +144,19 @@ mod tests {
         assert_eq!(memory_of_machine(meminfo), Some(1_014_204 * 1024));
         assert_eq!(memory_of_machine("MemTotal: many kB"), None);
         assert_eq!(
-            group_of_process("1:x:/a\n0::/system.slice/covey.service\n"),
-            Some("/system.slice/covey.service")
+            limit_files("1:cpu,x:/a\n0::/system.slice/covey.service\n"),
+            [
+                "/sys/fs/cgroup/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/system.slice/covey.service/memory.max"
+            ]
+        );
+        assert_eq!(
+            limit_files("9:name=systemd:/\n4:hugetlb,memory:/covey\nnonsense\n"),
+            [
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/covey/memory.limit_in_bytes"
+            ]
         );
         assert_eq!((memory_of_group("max\n"), memory_of_group("33554432\n")), (None, Some(33_554_432)));
     }

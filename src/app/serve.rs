@@ -372,7 +372,8 @@ fn start(
         hold_until: Some(clock.now() + COMMIT_AFTER),
     };
     let space = Arc::new(Space::of(&config.data_dir));
-    let parts = Parts { core, applier, wal, root, store, ids, admission, space, hub };
+    let whereabouts = Some(lock.whereabouts().map_err(OpenError::Directory)?);
+    let parts = Parts { core, applier, wal, root, store, ids, admission, space, whereabouts, hub };
     Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, tail, lock))
 }
 
@@ -621,6 +622,7 @@ fn build_api(
         txn_ops_max: config.client.max_txn_ops,
         connections_max: resources::connections(config.client.max_connections),
         calls_max: resources::calls(),
+        window_bytes_max: resources::window_bytes(),
         answer_bytes_max: resources::answer_bytes(),
         streams_max: config.client.max_streams,
         keepalive_min_time: config.client.keepalive_min_time,

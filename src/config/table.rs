@@ -6,7 +6,7 @@
 use crate::{api, limits};
 
 /// Connections that clients may hold open at once, unless set otherwise.
-pub const CONNECTIONS: u64 = 2048;
+pub const CONNECTIONS: u64 = limits::CONNECTIONS as u64;
 /// Backups that are kept, unless set otherwise: a week of days.
 const BACKUPS_KEPT: u64 = 7;
 

@@ -22,11 +22,11 @@ use super::events::{Event, RefusedBy};
 use super::greet::{CLOSED_REPLACED, Failure, Greeted, refuse, why};
 use super::hello::{Refusal, RefusalKind, judge_again};
 use super::link::Link;
-use super::muffle::Muffle;
 use super::outbox::{LinkId, Outbox};
 use super::shared::{Connected, Shared};
 use crate::ids::{MemberId, PublicKey, Run};
 use crate::prng::Prng;
+use crate::telemetry::Muffle;
 use crate::time::Instant;
 
 /// Both ends dial. The one with the higher id gives the other this much time first, so that there are rarely two connections.

@@ -25,7 +25,6 @@ mod item;
 mod lane;
 mod link;
 mod manager;
-mod muffle;
 mod outbox;
 mod parcel;
 mod reactor;

@@ -1,6 +1,6 @@
 //! The checkpoint thread: the store's disk, and nothing else, so that neither log nor state waits for it.
 //!
-//! Owns: when `node::Checkpointer` gets its turns. Must never: go on after a failed one. Driven by its queue.
+//! Owns: when `node::Checkpointer` gets its turns, and the looks at where the data directory is. Must never: go on after a failed one. Driven by its queue.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use super::Drained;
 use super::hold::{Grant, Holds};
 use super::space::Change;
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
+use super::whereabouts::Whereabouts;
 use crate::disk::Directory;
 use crate::ids::MemberId;
-use crate::limits::FOLD_ROOM_BYTES;
+use crate::limits::{DIRECTORY_LOOK, FOLD_ROOM_BYTES};
 use crate::node::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, TransferMessage};
 use crate::wal::Position;
 
@@ -37,12 +38,17 @@ pub(super) enum CheckpointInput {
 const ROOM_LOOK: Duration = Duration::from_secs(1);
 
 /// The thread's work.
-pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Context) -> Result<(), Fault> {
+pub(super) fn run<D: Directory>(
+    mut checkpointer: Checkpointer<D>,
+    whereabouts: Option<&Whereabouts>,
+    context: &Context,
+) -> Result<(), Fault> {
     let clock = context.shared.clock;
     let mut jobs = Vec::new();
     let mut holds = Holds::new(clock);
     let mut patience = Duration::ZERO;
     let mut room = Room { asked: true, hands_on: false };
+    let mut next_check = clock.now() + DIRECTORY_LOOK;
     loop {
         // One piece of work at a time, and what has come meanwhile in between: a fold does not wait for more than a slice.
         if context.queues.checkpoint.drain(&mut jobs, Some(patience)) == Drained::Closed {
@@ -59,6 +65,12 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
                 CheckpointInput::Look => room.asked = true,
                 CheckpointInput::LogWaits => (room.asked, room.hands_on) = (true, true),
             }
+        }
+        if let Some(directory) = whereabouts
+            && clock.now() >= next_check
+        {
+            directory.check()?;
+            next_check = clock.now() + DIRECTORY_LOOK;
         }
         let full = room.look(&checkpointer, context);
         checkpointer.hold_writes(full);
@@ -82,6 +94,9 @@ pub(super) fn run<D: Directory>(mut checkpointer: Checkpointer<D>, context: &Con
         };
         if full || context.shared.space.is_short() {
             patience = patience.min(ROOM_LOOK);
+        }
+        if whereabouts.is_some() {
+            patience = patience.min(clock.until(next_check));
         }
         while let Some(output) = checkpointer.poll_output() {
             carry_out(output, context);

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FlockOperation, fadvise, flock, fstatfs};
 
+use super::slow_sync::SlowSyncs;
+use super::whereabouts::Whereabouts;
 use super::written::{Purpose, Tag, Written};
 use crate::disk::{Directory, File};
 
@@ -28,6 +30,7 @@ pub struct RealDirectory {
     /// Its name where it is below another one.
     name: Option<String>,
     written: Arc<Written>,
+    slow_syncs: Arc<SlowSyncs>,
 }
 
 /// Why a directory cannot be used.
@@ -51,13 +54,31 @@ pub enum DirectoryError {
 
 /// Keeps other processes out of a directory until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
-pub struct DirectoryLock(#[expect(dead_code, reason = "the lock lasts as long as the descriptor")] fs::File);
+pub struct DirectoryLock {
+    /// The lock lasts as long as the descriptor.
+    handle: fs::File,
+    path: PathBuf,
+}
+
+impl DirectoryLock {
+    /// By what is found out whether what is locked is still what its path leads to, for as long as it is locked.
+    pub fn whereabouts(&self) -> Result<Whereabouts, DirectoryError> {
+        Whereabouts::of(&self.path, &self.handle)
+            .map_err(|source| DirectoryError::Io { path: self.path.clone(), source })
+    }
+}
 
 impl RealDirectory {
     /// Opens an existing directory.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let handle = open_directory(path)?;
-        Ok(Self { path: path.to_owned(), handle: Arc::new(handle), name: None, written: Arc::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            handle: Arc::new(handle),
+            name: None,
+            written: Arc::default(),
+            slow_syncs: Arc::default(),
+        })
     }
 
     /// What is written to it, and to all below it.
@@ -71,14 +92,14 @@ impl RealDirectory {
 
     fn file(&self, name: &str, file: fs::File) -> io::Result<RealFile> {
         let tag = self.written.open(self.path_of(name)?, self.purpose_of(name));
-        Ok(RealFile { file, written: self.written(), tag })
+        Ok(RealFile { file, written: self.written(), tag, slow_syncs: Arc::clone(&self.slow_syncs) })
     }
 
     /// Locks the directory for this process (`flock(2)`: it survives no crash and needs no file).
     pub fn lock(&self) -> Result<DirectoryLock, DirectoryError> {
         let handle = open_directory(&self.path)?;
         match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(DirectoryLock(handle)),
+            Ok(()) => Ok(DirectoryLock { handle, path: self.path.clone() }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DirectoryError::Locked { path: self.path.clone() }),
             Err(errno) => Err(DirectoryError::Io { path: self.path.clone(), source: errno.into() }),
         }
@@ -156,14 +177,20 @@ impl Directory for RealDirectory {
         }
         let handle = fs::File::open(&path)?;
         if handle.metadata()?.is_dir() {
-            Ok(Self { path, handle: Arc::new(handle), name: Some(name.to_owned()), written: self.written() })
+            Ok(Self {
+                path,
+                handle: Arc::new(handle),
+                name: Some(name.to_owned()),
+                written: self.written(),
+                slow_syncs: Arc::clone(&self.slow_syncs),
+            })
         } else {
             Err(io::Error::from(io::ErrorKind::NotADirectory))
         }
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        self.slow_syncs.watch(|| self.handle.sync_all(), || Some(self.path.as_path().into()))
     }
 
     fn overwrites_in_place(&self) -> io::Result<bool> {
@@ -181,6 +208,7 @@ pub struct RealFile {
     file: fs::File,
     written: Arc<Written>,
     tag: Arc<Tag>,
+    slow_syncs: Arc<SlowSyncs>,
 }
 
 impl File for RealFile {
@@ -203,7 +231,7 @@ impl File for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.slow_syncs.watch(|| self.file.sync_data(), || self.written.path_of(&self.tag))
     }
 }
 

@@ -18,11 +18,13 @@ mod mailbox;
 mod peers;
 mod pool;
 mod running;
+mod slow_sync;
 pub mod space;
 mod threads;
 mod waiters;
 mod wal_writer;
 mod watch;
+mod whereabouts;
 pub mod written;
 
 pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
@@ -36,3 +38,4 @@ pub use running::{Parts, Running};
 pub use threads::Fault;
 pub use waiters::{Milestone, Waiters, Waiting};
 pub use watch::Watching;
+pub use whereabouts::{Lost, Whereabouts};

@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
 use super::space::Space;
 use super::threads::{self, Context, Fault};
+use super::whereabouts::Whereabouts;
 use super::{checkpoint, wal_writer, watch};
 use crate::disk::Directory;
 use crate::node::{Applier, Checkpointer, Core, LogWriter};
@@ -37,6 +38,8 @@ pub struct Parts<D: Directory> {
     pub admission: AdmissionOptions,
     /// The room on the disk.
     pub space: Arc<Space>,
+    /// Where the data directory has to be, if it is on a disk.
+    pub whereabouts: Option<Whereabouts>,
     /// Who is told of changes.
     pub hub: Hub,
 }
@@ -58,7 +61,7 @@ impl Running {
         D: Directory + Send + 'static,
         D::File: Send,
     {
-        let Parts { core, applier, wal, root, store, ids, admission, space, hub } = parts;
+        let Parts { core, applier, wal, root, store, ids, admission, space, whereabouts, hub } = parts;
         let (member, boot_nonce) = (ids.member, ids.boot_nonce);
         let base = Arc::new(store.base()?);
         let shared = Arc::new(Shared::new(ids, admission, clock, base, store.file_bytes(), space)?);
@@ -71,7 +74,9 @@ impl Running {
         let (for_wal, for_checkpoint) = (context.clone(), context.clone());
         let (for_applier, for_watch) = (context.clone(), context.clone());
         let threads = [
-            threads::spawn("checkpoint", &notices, move || checkpoint::run(checkpointer, &for_checkpoint)),
+            threads::spawn("checkpoint", &notices, move || {
+                checkpoint::run(checkpointer, whereabouts.as_ref(), &for_checkpoint)
+            }),
             threads::spawn("wal", &notices, move || wal_writer::run(writer, &for_wal)),
             threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),
             threads::spawn("watch", &notices, move || watch::run(hub, &for_watch)),

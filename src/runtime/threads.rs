@@ -25,6 +25,7 @@ use super::handle::Shared;
 use super::hold::Grant;
 use super::leader::{LeaderGap, Succession};
 use super::wal_writer::WalInput;
+use super::whereabouts::Lost;
 use super::{Drained, Mailbox, ServeError};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
@@ -57,6 +58,9 @@ pub enum Fault {
     /// The store could not be written or read.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// What is written now no start would find.
+    #[error("the data directory is lost")]
+    Lost(#[from] Lost),
     /// A committed entry could not be applied.
     #[error("a committed entry could not be applied")]
     Applier(#[from] ApplierError),

@@ -90,6 +90,12 @@ impl Written {
         }
     }
 
+    /// What an open file is called now.
+    pub(super) fn path_of(&self, tag: &Tag) -> Option<Box<Path>> {
+        let is_it = |known: &Weak<Tag>| std::ptr::eq(known.as_ptr(), tag);
+        self.lock().iter().find(|(_, known)| is_it(known)).map(|(path, _)| path.as_path().into())
+    }
+
     /// Counts a write.
     pub(super) fn count(&self, tag: &Tag, offset: u64, bytes: u64) {
         if bytes > 0 {
@@ -153,5 +159,15 @@ mod tests {
         assert_eq!(counts(), [1, 1, 1, 1]);
         root.open(STORE_NAME).unwrap().write_at(0, b"x").unwrap();
         assert_eq!(counts(), [1, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_file_is_called_what_it_was_renamed_to() {
+        let written = Written::default();
+        let log = written.open("wal/1.tmp".into(), Purpose::Log);
+        let store = written.open("store.redb".into(), Purpose::Store);
+        written.rename(Path::new("wal/1.tmp"), "wal/1.wal".into(), Purpose::Log);
+        assert_eq!(written.path_of(&log).as_deref(), Some(Path::new("wal/1.wal")));
+        assert_eq!(written.path_of(&store).as_deref(), Some(Path::new("store.redb")));
     }
 }

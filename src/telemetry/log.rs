@@ -142,6 +142,14 @@ impl Current {
     }
 }
 
+/// Libraries that warn of each connection with which something is wrong: whoever connects could fill the log. Why it ended is told by who has opened it.
+const ABOUT_STRANGERS: [&str; 1] = ["h2"];
+
+/// Whether what has this target is for whoever looks for a fault in this program, however serious it is called.
+fn is_about_strangers(target: &str) -> bool {
+    target.split("::").next().is_some_and(|library| ABOUT_STRANGERS.contains(&library))
+}
+
 struct LogLayer(Arc<Current>);
 
 impl LogLayer {
@@ -162,7 +170,9 @@ thread_local! {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        *metadata.level() <= self.filter()
+        let filter = self.filter();
+        *metadata.level() <= filter
+            && (filter == LevelFilter::DEBUG || !is_about_strangers(metadata.target()))
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

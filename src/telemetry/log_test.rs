@@ -108,6 +108,20 @@ fn the_level_is_a_floor() {
     }
 }
 
+/// h2 warns of each connection that resets too many streams: anybody could fill the disk with that.
+#[test]
+fn what_libraries_say_of_strangers_is_for_whoever_looks_for_a_fault() {
+    for level in LogLevel::ALL {
+        let layer = LogLayer(Arc::new(Current::of(LogSettings { level, format: LogFormat::Json })));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let is_told = tracing::enabled!(target: "h2::proto::streams::recv", tracing::Level::WARN);
+            assert_eq!(is_told, level == LogLevel::Debug, "{level:?}");
+            let ours = tracing::enabled!(target: "h2_of_another_name", tracing::Level::ERROR);
+            assert!(ours, "{level:?}");
+        });
+    }
+}
+
 /// One place in the code, which `tracing` asks once whether anybody listens to it.
 fn somebody_listens() -> bool {
     tracing::enabled!(tracing::Level::DEBUG)

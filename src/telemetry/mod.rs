@@ -6,12 +6,14 @@
 
 mod log;
 pub mod metrics;
+mod muffle;
 mod panic;
 mod raft_log;
 mod recent;
 mod timestamp;
 
 pub use log::{LogFormat, LogLevel, LogSettings, init, log_level, set_log_format, set_log_level};
+pub use muffle::Muffle;
 pub use panic::{EXIT_STORE_DAMAGED, install_panic_hook, note_store_damage};
 pub use raft_log::raft_logger;
 pub use recent::{Said, recent};

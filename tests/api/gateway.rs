@@ -454,6 +454,24 @@ fn what_is_no_request_is_refused_and_costs_nothing() {
     });
 }
 
+/// It was answered as a fault of the server's own.
+#[test]
+fn a_body_that_is_no_sequence_of_chunks_is_refused_as_json_that_is_none() {
+    run(async {
+        let server = Server::start().await;
+        for chunks in ["zz\r\n{\"key\":\"YQ==\"}\r\n0\r\n\r\n", "5\r\n{\"kextra", "ffffffffffffffffff\r\n"] {
+            let mut client = Client::to(&server).await;
+            client.open("/v3/kv/range").await;
+            client.send(chunks).await;
+            let answer = client.answer().await;
+            assert_eq!((answer.status, &answer.json["code"]), (400, &json!(3)), "{chunks:?}: {answer:?}");
+            let message = answer.json["message"].as_str().unwrap();
+            assert!(message.starts_with("json: "), "{message}");
+        }
+        server.idle().await;
+    });
+}
+
 #[test]
 fn a_request_that_is_too_large_is_refused_however_it_comes() {
     run(async {

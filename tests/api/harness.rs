@@ -262,7 +262,18 @@ where
     let options =
         covey::watch::Options { progress_interval: setup.progress_interval, limits: setup.watch_limits };
     let hub = covey::watch::Hub::new(options, Prng::new(2));
-    let parts = Parts { core, applier, wal: log, root, store, ids, admission, space: Arc::default(), hub };
+    let parts = Parts {
+        core,
+        applier,
+        wal: log,
+        root,
+        store,
+        ids,
+        admission,
+        space: Arc::default(),
+        whereabouts: None,
+        hub,
+    };
     Running::start(parts, clock, Arc::clone(&setup.metrics)).unwrap()
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::memory_group::MemoryGroup;
 use crate::small_disk::SmallDisk;
 
 /// How long anything that should happen may take.
@@ -55,6 +56,10 @@ pub struct Host {
     pub netns: Option<String>,
     /// The disk that its data directory is on, where it is one of its own.
     pub disk: Option<SmallDisk>,
+    /// What limits its memory, if something does.
+    pub group: Option<MemoryGroup>,
+    /// The file that says by how much its wall clock is wrong, where it may be; see [`Host::set_clock`].
+    pub clock: Option<PathBuf>,
     /// Whether it plays a build that understands one version of commands more.
     pub is_later: bool,
     child: Option<Child>,
@@ -95,14 +100,15 @@ impl Host {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let program = std::env::var("COVEY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_covey").to_owned());
         // Either becomes the program, whose process so has the id that is known here.
-        let mut command = match (&self.netns, &self.disk) {
-            (Some(netns), _) => {
+        let mut command = match (&self.netns, &self.disk, &self.group) {
+            (Some(netns), ..) => {
                 let mut command = Command::new(IP);
                 command.args(["netns", "exec", netns, &program]);
                 command
             }
-            (None, Some(disk)) => disk.command(&program),
-            (None, None) => Command::new(program),
+            (None, Some(disk), _) => disk.command(&program),
+            (None, None, Some(group)) => group.command(&program),
+            (None, None, None) => Command::new(program),
         };
         command.args(["serve", "--name", &self.name, "--log-format", "text", "--data-dir"]);
         command.arg(&self.data_dir);
@@ -113,7 +119,21 @@ impl Host {
         if self.is_later {
             command.env("PLAYED_COMMANDS", "2");
         }
+        if let Some(clock) = &self.clock {
+            // The monotonic clock goes on as it does: no battery and no server on the network sets that.
+            command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", clock);
+            command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("TZ", "UTC");
+        }
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Sets its wall clock, while it runs, too: by how much it is wrong, as `+10y`.
+    pub fn set_clock(&self, wrong_by: &str) {
+        let file = self.clock.as_ref().expect("its clock can be wrong");
+        // In one step: it is read all the time.
+        let new = file.with_extension("new");
+        std::fs::write(&new, wrong_by).unwrap();
+        std::fs::rename(new, file).unwrap();
     }
 
     pub fn signal(&self, signal: &str) {
@@ -184,6 +204,14 @@ impl Drop for Host {
             eprintln!("---- {} ----\n{}", self.name, self.log());
         }
     }
+}
+
+/// Where Debian's package has it, whatever the machine.
+fn faketime() -> PathBuf {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap().filter_map(Result::ok);
+    let places = libraries.map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    let found = places.into_iter().find(|place| place.exists());
+    found.expect("libfaketime is installed")
 }
 
 /// A free port for both protocols. Others may take it before it is used, which the tests would notice.
@@ -264,6 +292,8 @@ fn new_host(root: &Path, n: usize) -> Host {
         peer_port: free_port(),
         netns: None,
         disk: None,
+        group: None,
+        clock: None,
         is_later: false,
         child: None,
     }

@@ -41,6 +41,21 @@ impl SmallDisk {
         disk
     }
 
+    /// The filesystem is not there any more for whoever looks for it; who has files of it open has them still.
+    pub fn detach(&self, path: &Path) {
+        self.shell(&format!("umount -l {}", path.display()));
+    }
+
+    /// Whoever looks for it finds it read-only. Files that are open for writing stay so, as after an error that has a filesystem remounted by the kernel.
+    pub fn make_read_only(&self, path: &Path) {
+        let path = path.display();
+        self.shell(&format!("mount --bind {path} {path} && mount -o remount,bind,ro {path}"));
+    }
+
+    fn shell(&self, script: &str) {
+        assert!(self.command("sh").args(["-c", script]).status().unwrap().success(), "{script}");
+    }
+
     /// A program that sees the disk.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(NSENTER);

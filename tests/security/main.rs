@@ -26,6 +26,7 @@ mod boxes;
 mod clients;
 mod clones;
 mod flood;
+mod hostile;
 mod joining;
 mod networks;
 mod nodes;

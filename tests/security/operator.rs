@@ -65,7 +65,18 @@ pub fn decide(data_dir: &Path, commands: &[CharterCommand]) -> Seen {
         },
         Prng::new(2),
     );
-    let parts = Parts { core, applier, wal, root, store, ids, admission, space: Arc::default(), hub };
+    let parts = Parts {
+        core,
+        applier,
+        wal,
+        root,
+        store,
+        ids,
+        admission,
+        space: Arc::default(),
+        whereabouts: None,
+        hub,
+    };
     let running = Running::start(parts, clock, Arc::new(Metrics::new(methods(false)))).unwrap();
     let handle = running.handle().clone();
     smol::block_on(async {

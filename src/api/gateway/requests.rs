@@ -6,6 +6,8 @@
 //! A method that takes one message takes the first object, or nothing, which is the empty message; what comes behind that is passed over, as etcd
 //! does. One that takes a stream takes each object as it comes, while answers flow.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -120,6 +122,14 @@ impl Requests {
     }
 }
 
+/// Over HTTP/1.1 the body is no sequence of chunks, or has ended before its length: to its sender that is JSON that is not whole. HTTP/2 has reasons of its own.
+fn unreadable(error: hyper::Error) -> Status {
+    match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(cause) => errors::bad_json(&cause.to_string()),
+        None => Status::from_error(Box::new(error)),
+    }
+}
+
 /// A message with its prefix.
 fn framed(wire: &[u8]) -> Bytes {
     let mut frame = Vec::with_capacity(PREFIX_BYTES + wire.len());
@@ -147,7 +157,7 @@ impl Body for Requests {
             }
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => this.rest = frame.into_data().unwrap_or_default(),
-                Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(Box::new(error))))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(unreadable(error)))),
                 None => {
                     this.ended = true;
                     if !this.object.is_empty() {

@@ -1,6 +1,6 @@
 //! The same news once a minute.
 //!
-//! Owns: which news was told when. Must never: grow with what strangers can make up. Driven by `manager`.
+//! Owns: which news was told when. Must never: grow with what strangers can make up. Driven by whoever has news that come again and again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const NEWS_MAX: usize = 256;
 
 /// News that are alike have equal keys.
 #[derive(Debug)]
-pub(super) struct Muffle<K>(BTreeMap<K, (Instant, u64)>);
+pub struct Muffle<K>(BTreeMap<K, (Instant, u64)>);
 
 impl<K> Default for Muffle<K> {
     fn default() -> Self {
@@ -23,7 +23,7 @@ impl<K> Default for Muffle<K> {
 
 impl<K: Ord> Muffle<K> {
     /// How often this was kept back before, if it is to be told now.
-    pub(super) fn tell(&mut self, now: Instant, news: K) -> Option<u64> {
+    pub fn tell(&mut self, now: Instant, news: K) -> Option<u64> {
         if let Some((told, kept_back)) = self.0.get_mut(&news) {
             if now.since(*told) < PAUSE {
                 *kept_back += 1;
@@ -40,7 +40,7 @@ impl<K: Ord> Muffle<K> {
     }
 
     /// What matches is told at once when it comes again.
-    pub(super) fn forget(&mut self, matches: impl Fn(&K) -> bool) {
+    pub fn forget(&mut self, matches: impl Fn(&K) -> bool) {
         self.0.retain(|news, _| !matches(news));
     }
 }

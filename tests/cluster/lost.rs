@@ -1,0 +1,82 @@
+//! Data directories that are gone under a member that runs: it stops, and says why, instead of going on where no later start finds anything.
+
+use std::fs;
+
+use crate::process::{Cluster, until};
+use crate::small_disk::SmallDisk;
+
+/// As after any fault.
+const FAILURE: i32 = 1;
+
+/// Waits until a member, which nobody asks anything meanwhile, has stopped because its directory is lost.
+fn stops_and_says(cluster: &mut Cluster, n: usize, why: &str) {
+    let host = &mut cluster.hosts[n];
+    assert_eq!(host.ended(), FAILURE, "{}", host.log());
+    let (log, path) = (host.log(), host.data_dir.display().to_string());
+    let said = log
+        .lines()
+        .find(|line| line.contains("the data directory is lost"))
+        .unwrap_or_else(|| panic!("{log}"));
+    assert!(said.contains(&path) && said.contains(why), "{said}");
+}
+
+#[test]
+fn a_member_whose_data_directory_is_removed_stops_and_the_others_go_on() {
+    let mut cluster = Cluster::start(3);
+    cluster.hosts[0].must(&["put", "key", "before"]);
+    let gone = cluster.leader();
+    fs::remove_dir_all(&cluster.hosts[gone].data_dir).unwrap();
+    stops_and_says(&mut cluster, gone, "is not there any more");
+    let other = (gone + 1) % 3;
+    until("a write without it", || cluster.hosts[other].run(&["put", "key", "after"]).ok());
+    assert!(cluster.hosts[other].is_running() && cluster.hosts[(gone + 2) % 3].is_running());
+}
+
+#[test]
+fn a_directory_in_the_place_of_the_one_that_was_opened_is_not_taken_for_it() {
+    let mut cluster = Cluster::start(1);
+    let (path, away) = (cluster.hosts[0].data_dir.clone(), cluster.path("away"));
+    fs::rename(&path, &away).unwrap();
+    fs::create_dir(&path).unwrap();
+    stops_and_says(&mut cluster, 0, "is another directory");
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "nothing was written there");
+    // What was acknowledged is in the one that was moved away.
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&away, &path).unwrap();
+    cluster.hosts[0].start(&[]);
+    cluster.wait_ready();
+}
+
+#[test]
+fn a_log_that_is_removed_is_missed_before_it_needs_a_new_file() {
+    let mut cluster = Cluster::start(1);
+    fs::remove_dir_all(cluster.hosts[0].data_dir.join("wal")).unwrap();
+    stops_and_says(&mut cluster, 0, "is not there any more");
+}
+
+fn alone_on_a_disk() -> Cluster {
+    let mut cluster = Cluster::prepare(1);
+    let host = &mut cluster.hosts[0];
+    host.disk = Some(SmallDisk::at(&host.data_dir, 96));
+    host.start(&["--initial-cluster", &host.named()]);
+    cluster.wait_ready();
+    cluster
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_member_whose_filesystem_is_unmounted_stops() {
+    let mut cluster = alone_on_a_disk();
+    let host = &cluster.hosts[0];
+    host.disk.as_ref().unwrap().detach(&host.data_dir);
+    stops_and_says(&mut cluster, 0, "its filesystem was unmounted");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_member_whose_filesystem_has_become_read_only_stops() {
+    let mut cluster = alone_on_a_disk();
+    let host = &cluster.hosts[0];
+    host.disk.as_ref().unwrap().make_read_only(&host.data_dir);
+    stops_and_says(&mut cluster, 0, "has become read-only");
+}

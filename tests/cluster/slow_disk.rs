@@ -1,0 +1,88 @@
+//! Disks on which a sync takes seconds: everybody waits, and nobody is elected. Root and strace, by `.ci/run crash`.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::client;
+use crate::process::{Cluster, Host, now, until};
+
+/// Where Debian has it: members are started without a PATH.
+const STRACE: &str = "/usr/bin/strace";
+/// What each sync takes longer.
+const DELAY: Duration = Duration::from_secs(2);
+/// How long they do.
+const TROUBLE: Duration = Duration::from_secs(30);
+/// The threads that sync, as the map of the threads has them.
+const SYNCING: [&str; 2] = ["wal", "checkpoint"];
+
+/// While it lives, each sync of one member takes so much longer. The threads that do not sync run on untouched, as with a disk that is slow.
+struct SlowSyncs(Child);
+
+impl SlowSyncs {
+    fn of(host: &Host) -> Self {
+        let tasks = fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap().map(Result::unwrap);
+        let named = |name: &str| SYNCING.contains(&name.trim());
+        let syncing: Vec<String> = tasks
+            .filter(|task| named(&fs::read_to_string(task.path().join("comm")).unwrap()))
+            .map(|task| task.file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(syncing.len(), SYNCING.len(), "{syncing:?}");
+        let inject = format!("inject=fdatasync,fsync:delay_exit={}", DELAY.as_micros());
+        let mut command = Command::new(STRACE);
+        command.args(["-qq", "-e", "trace=fdatasync,fsync", "-e", &inject, "-o", "/dev/null"]);
+        command.args(["-p", &syncing.join(",")]);
+        let slow = Self(command.stdin(Stdio::null()).spawn().unwrap());
+        let is_traced = |task: &String| {
+            let status = fs::read_to_string(format!("/proc/{}/task/{task}/status", host.pid())).unwrap();
+            !status.contains("TracerPid:\t0\n")
+        };
+        until("slow syncs", || syncing.iter().all(is_traced).then_some(()));
+        slow
+    }
+}
+
+impl Drop for SlowSyncs {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+#[ignore = "needs root and strace"]
+fn syncs_of_two_seconds_everywhere_elect_nobody_and_are_told_of() {
+    let cluster = Cluster::start(3);
+    cluster.hosts[0].must(&["put", "key", "before"]);
+    let leader = cluster.leader();
+    let term = cluster.hosts[leader].term();
+    let slow: Vec<SlowSyncs> = cluster.hosts.iter().map(SlowSyncs::of).collect();
+    let (began, mut puts) = (now(), 0);
+    while began.elapsed() < TROUBLE {
+        let began = now();
+        smol::block_on(client::put(&cluster.hosts[(leader + 1) % 3], "key", &puts.to_string())).unwrap();
+        assert!(began.elapsed() >= DELAY, "the syncs are not slow");
+        puts += 1;
+        assert!(cluster.hosts[leader].leads(), "another one was elected");
+    }
+    assert!(puts >= 4, "{puts}");
+    drop(slow);
+    for host in &cluster.hosts {
+        assert_eq!(host.term(), term, "{}", host.log());
+        let log = host.log();
+        let warnings: Vec<&str> = log.lines().filter(|line| line.contains("the disk is slow")).collect();
+        // A minute is longer than the trouble.
+        let [warning] = warnings[..] else { panic!("{}: {warnings:?}", host.name) };
+        let took = warning.split_once("took_ms=").unwrap().1.split(' ').next().unwrap();
+        assert!(took.parse::<u128>().unwrap() >= DELAY.as_millis(), "{warning}");
+        assert!(
+            warning.contains(" warn ") && warning.contains(&host.data_dir.join("wal").display().to_string()),
+            "{warning}"
+        );
+    }
+    until("quick writes", || {
+        let began = now();
+        smol::block_on(client::put(&cluster.hosts[0], "key", "after")).ok()?;
+        (began.elapsed() < DELAY).then_some(())
+    });
+}
