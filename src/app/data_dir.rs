@@ -64,6 +64,17 @@ pub enum OpenError {
     Key(#[from] KeyError),
 }
 
+impl OpenError {
+    /// Whether no further start helps, as long as nobody puts another program or another directory in place.
+    pub(super) fn is_for_ever(&self) -> bool {
+        match self {
+            Self::Content { source, .. } => source.is_for_ever(),
+            Self::NotUnderstood(_) => true,
+            Self::Io { .. } | Self::Directory(_) | Self::Key(_) => false,
+        }
+    }
+}
+
 /// An open data directory of a founded node.
 pub struct DataDir {
     /// What is in it.

@@ -38,7 +38,7 @@ use crate::api::{
     self, Api, ApiOptions, BrowserPolicy, Jwt, KeyError, LoginOptions, MemberRules, Stop, Stopping, TokenKind,
 };
 use crate::command::{CommandVersion, MemberAttributes};
-use crate::config::{AuthConfig, Loaded, ServeConfig, TokenConfig, TrustMode, Url};
+use crate::config::{AuthConfig, EXIT_CONFIG, Loaded, ServeConfig, TokenConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity, NodeKey};
 use crate::ids::{LogIndex, MemberId};
 use crate::limits::{
@@ -146,6 +146,21 @@ impl ServeFailure {
             _ => false,
         }
     }
+
+    /// Whether no further start helps, as long as nobody changes something.
+    fn is_for_ever(&self) -> bool {
+        match self {
+            Self::Fenced | Self::Fault(Fault::Applier(ApplierError::NotUnderstood { .. })) => true,
+            Self::Open(error) => error.is_for_ever(),
+            Self::Store(error) | Self::Recover(RecoverError::Store(error)) => error.is_of_another_build(),
+            _ => false,
+        }
+    }
+
+    /// What the supervisor of the process is told.
+    fn exit_code(&self) -> ExitCode {
+        if self.is_for_ever() { EXIT_CONFIG.into() } else { ExitCode::FAILURE }
+    }
 }
 
 /// Runs a node until SIGTERM or SIGINT (success) or until it cannot go on (failure, logged).
@@ -167,7 +182,7 @@ pub fn serve(loaded: Loaded) -> ExitCode {
             Ok(End::Leave) => {}
             Err(failure) => {
                 tracing::error!(error = %chain(&failure), "the node stops");
-                return ExitCode::FAILURE;
+                return failure.exit_code();
             }
         }
     }

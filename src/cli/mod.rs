@@ -60,13 +60,11 @@ use self::spec::Command;
 use self::txn::TxnError;
 use crate::api::verdict::judge;
 use crate::app;
-use crate::config::{self, ConfigError, Invocation, Loaded};
+use crate::config::{self, ConfigError, EXIT_CONFIG, Invocation, Loaded};
 use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 
 /// The exit code of a command that was understood and failed.
 const EXIT_FAILED: u8 = 1;
-/// The exit code of settings to serve with that were not understood.
-const EXIT_CONFIG: u8 = 2;
 /// etcdctl's exit code of a transaction that was not understood.
 const EXIT_INVALID_INPUT: u8 = 3;
 

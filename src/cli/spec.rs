@@ -588,8 +588,8 @@ pub const CONFIG_CHECK: Command = Command {
     about: "Check the settings of a server, and say where each comes from",
     details: "\
 Reads what serve would: the flags that are given here, COVEY_ and ETCD_ variables, the file, and defaults, the former
-before the latter. What is wrong is said with the file's line and key, and the exit code is 2. It starts nothing and
-touches nothing.
+before the latter. What is wrong is said with the file's line and key, and the exit code is 78, as serve's. It starts
+nothing and touches nothing.
 ",
     flags: &[],
 };

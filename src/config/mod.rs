@@ -27,7 +27,7 @@ use std::ffi::OsString;
 
 pub use auth_token::{AuthConfig, TokenConfig};
 pub use check::Effective;
-pub use error::{ConfigError, Hint, Origin};
+pub use error::{ConfigError, EXIT_CONFIG, Hint, Origin};
 pub use help::{example, flags, options};
 pub use nearest::nearest;
 pub use peer::{InitialCluster, PeerConfig, PeerHint, TrustMode};
