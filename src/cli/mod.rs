@@ -377,7 +377,7 @@ fn node_fingerprint(parsed: &Parsed) -> Result<ExitCode, Failure> {
     if !parsed.arguments.is_empty() {
         return Err(UsageError::Arguments("node fingerprint takes no arguments, only flags").into());
     }
-    let data_dir = parsed.data_dir();
+    let data_dir = parsed.data_dir(env::vars_os())?;
     let made = app::node_fingerprint(&data_dir)?;
     if made.is_new {
         output::to_stderr(&format!("made the key of a new node in {}", data_dir.display()));
