@@ -230,6 +230,7 @@ impl AdminService {
             outdated_seconds: outdated.into_iter().min().unwrap_or(0),
             lost_clients: lost.len() as u64,
             commands: facts.commands.0.into(),
+            keys: handle.view().keys(),
         }
     }
 

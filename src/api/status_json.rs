@@ -64,6 +64,7 @@ pub fn status_as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_j
             "pending": cluster.pending.iter().map(pending_json).collect::<Vec<_>>(),
             "conflicts": cluster.conflicts.iter().map(conflict).collect::<Vec<_>>(),
             "alarms": cluster.alarms,
+            "keys": cluster.keys,
             "bytes_in_use": cluster.bytes_in_use,
             "quota_bytes": cluster.quota_bytes,
             "outdated_clients": cluster.outdated_clients,

@@ -35,6 +35,7 @@ pub(super) fn metrics_text(
             db_in_use_bytes: status.bytes_in_use,
             quota_bytes: status.quota,
             digest: status.digest,
+            keys: view.keys(),
             revision: view.revision(),
             compacted: view.compacted(),
             alarms: alarms.collect(),

@@ -50,10 +50,13 @@ fn write_simple(out: &mut impl Write, status: &pb::StatusResponse, verdict: &Ver
     })
 }
 
+fn tenths(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
 /// What flash wears out by.
 fn written_line(written: &pb::DiskWritten) -> String {
     let pb::DiskWritten { log, store, transfer, other, revisions, idle_hour_known, idle_hour } = *written;
-    let tenths = |bytes: u64| format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10);
     let all = format!(
         "written to disk: {} (log {}, store {}, transfer {}, other {})",
         tenths(log + store + transfer + other),
@@ -85,6 +88,7 @@ fn write_cluster(out: &mut impl Write, cluster: &pb::Cluster) -> io::Result<()> 
         let (name, urls) = (shown_name(member), member.peer_urls.join(" "));
         writeln!(out, "  {name:width$}  {role:7}  {there:8}  {}  {urls}", short(&member.fingerprint))?;
     }
+    writeln!(out, "\nkeys: {}; with their history {}", cluster.keys, tenths(cluster.bytes_in_use))?;
     if !cluster.pending.is_empty() {
         writeln!(out, "\nwaiting to be let in")?;
     }

@@ -21,6 +21,7 @@ fn the_verdict_comes_first_and_everybody_is_below_it() {
     let mut cluster = three();
     cluster.members[2].reached = false;
     cluster.pending.push(pending());
+    (cluster.keys, cluster.bytes_in_use) = (1234, 5_170_000);
     let status = of(cluster);
     let verdict = judge(&status);
     let printed = |format| {
@@ -36,6 +37,7 @@ fn the_verdict_comes_first_and_everybody_is_below_it() {
         "  box1  voter    this box  0101 0101 0101 0101  https://10.0.0.1:2380",
         "  box2  leader   reached   0202 0202 0202 0202  https://10.0.0.2:2380",
         "  box3  voter    AWAY      0303 0303 0303 0303  https://10.0.0.3:2380",
+        "keys: 1234; with their history 5.1 MB",
     ] {
         assert!(lines.contains(&expected), "{expected}\n{simple}");
     }
@@ -44,4 +46,5 @@ fn the_verdict_comes_first_and_everybody_is_below_it() {
     assert_eq!(json["healthy"], false);
     assert_eq!(json["cluster"]["members"][1]["leads"], true);
     assert_eq!(json["cluster"]["pending"][0]["name"], "box9");
+    assert_eq!(json["cluster"]["keys"], 1234);
 }

@@ -151,6 +151,7 @@ fn on_the_box_the_page_shows_what_the_operator_is_told_and_what_the_member_holds
         let after = parsed(&ask(&server, "GET /status.json", &[OWN]).await);
         let load = &after["load"];
         assert_eq!((&load["keys"], &load["revision"], &load["compacted"]), (&json!(2), &json!(4), &json!(0)));
+        assert_eq!(after["status"]["cluster"]["keys"], 2);
         assert_eq!(
             (&load["counters"]["puts"], &load["counters"]["ranges"]),
             (&json!(3), &json!(1)),

@@ -27,6 +27,7 @@ fn gauges() -> Gauges<'static> {
         db_in_use_bytes: 1024,
         quota_bytes: Some(77),
         digest: (LogIndex(8), Digest(u64::MAX)),
+        keys: 6,
         revision: Revision(5),
         compacted: Revision(3),
         conflicts: 2,

@@ -235,6 +235,8 @@ pub struct Gauges<'a> {
     pub quota_bytes: Option<u64>,
     /// What all entries up to this one have come to.
     pub digest: (LogIndex, Digest),
+    /// Keys that exist.
+    pub keys: u64,
     /// The current revision.
     pub revision: Revision,
     /// The revision that was compacted last.

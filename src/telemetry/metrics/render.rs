@@ -235,6 +235,7 @@ fn mvcc(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
         metrics.slow_watchers.value(),
     );
     text.counter("etcd_debugging_mvcc_events_total", "Events told to watchers.", &metrics.events_told);
+    text.gauge("etcd_debugging_mvcc_keys_total", "Keys that exist.", gauges.keys);
     text.gauge("etcd_debugging_mvcc_current_revision", "The current revision.", gauges.revision);
     text.gauge(
         "etcd_debugging_mvcc_compact_revision",
