@@ -228,7 +228,7 @@ enum Ended {
 pub(super) struct Greeted {
     pub(super) stream: Stream,
     pub(super) protocol: Protocol,
-    whence: Whence,
+    pub(super) whence: Whence,
     shown: Shown,
     asker: Asker,
     /// The user that its certificate names.
