@@ -75,7 +75,9 @@ mod watch_codec;
 mod watch_permits;
 mod yielding;
 
-pub use admin::{ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode};
+pub use admin::{
+    BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode, SeenNode,
+};
 pub use answers::Answers;
 pub use browser::BrowserPolicy;
 pub use cluster::MemberRules;

@@ -237,6 +237,7 @@ impl From<WaitingNode> for pb::StatusResponse {
             other_hardware: String::new(),
             disk_short: false,
             disk_written: None,
+            backups: None,
         }
     }
 }

@@ -443,7 +443,7 @@ async fn attend(
     let executor = Rc::new(LocalExecutor::new());
     let (members, operator) = beside(config, &handle, place, clock)?;
     let (idle_hour, written) = (Arc::clone(&operator.idle_hour), Arc::clone(&place.written));
-    let measured = handle.clone();
+    let (measured, backups) = (handle.clone(), Arc::clone(&operator.backups));
     executor.spawn(async move { idle_hour.measure(&measured, &written).await }).detach();
     let api = build_api(config, &handle, operator, place.logins.clone(), metrics, stopping);
     // A task of its own: while the node drains, its last writes still need the others.
@@ -481,7 +481,7 @@ async fn attend(
         executor.spawn(charter::keep_time(handle.clone(), clock, config.peer.trust)).detach();
         let bury = fates::bury(handle.clone(), config.data_dir.clone(), identity.cluster());
         executor.spawn(bury).detach();
-        let by_schedule = schedule::follow(Rc::clone(reload), handle.clone(), clock);
+        let by_schedule = schedule::follow(Rc::clone(reload), handle.clone(), clock, backups);
         executor.spawn(by_schedule).detach();
         tracing::info!("ready to serve client requests");
         if let Some(lan) = lan {
@@ -544,6 +544,7 @@ fn beside(
         other_hardware: place.other_hardware.clone(),
         written: Arc::clone(&place.written),
         idle_hour: Arc::default(),
+        backups: Arc::default(),
         handle: handle.clone(),
         began_at: handle.view().revision(),
     };
@@ -651,7 +652,9 @@ fn build_api(
         ..ApiOptions::default()
     };
     let (conflicts, written) = (Arc::clone(&operator.conflicts), Arc::clone(&operator.written));
-    let text = metrics_text(handle.clone(), conflicts, Arc::clone(&metrics), written);
+    let (backups, clock) = (Arc::clone(&operator.backups), operator.clock);
+    let made = move || backups.made(clock.now());
+    let text = metrics_text(handle.clone(), conflicts, Arc::clone(&metrics), written, made);
     Api::new(handle.clone(), Arc::new(operator), options, metrics, text, stopping)
 }
 

@@ -17,6 +17,17 @@ fn what_was_written_is_said_for_each_revision_and_for_an_idle_hour() {
 }
 
 #[test]
+fn backups_are_said_with_what_has_become_of_the_last_one() {
+    let none = pb::Backups::default();
+    assert_eq!(backups_line(&none), "backups: none in this run");
+    let some = pb::Backups { written: 4, revision: 99, ago_seconds: 120, ..none };
+    assert_eq!(backups_line(&some), "backups: 4 in this run, the last of revision 99, 2 min ago");
+    let failing = pb::Backups { failed: 2, trouble: "no room".into(), ..some };
+    let line = backups_line(&failing);
+    assert!(line.ends_with(" ago; 2 failed; THE LAST TRY HAS FAILED: no room"), "{line}");
+}
+
+#[test]
 fn the_verdict_comes_first_and_everybody_is_below_it() {
     let mut cluster = three();
     cluster.members[2].reached = false;

@@ -3,6 +3,7 @@
 //! Owns: admission (size, quota, how much may wait), the numbering of proposals and reads, and the promise that an answer comes
 //! after the state it speaks of can be read. Must never: block a thread. Driven by `api` and `app`.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -405,6 +406,11 @@ impl Handle {
     /// Whether there is too little room on the disk for puts, as of the last look.
     pub fn is_disk_short(&self) -> bool {
         self.0.space.is_short()
+    }
+
+    /// Bytes that something which can wait may write into this directory and leave the node what it needs of its disk; `None` where it needs nothing of that one. Waits for the disk.
+    pub fn to_spare(&self, directory: &Path) -> Option<u64> {
+        self.0.space.to_spare(directory)
     }
 
     /// Judges writes by this quota from now on.

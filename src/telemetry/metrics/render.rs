@@ -6,7 +6,9 @@
 use std::fmt::{Display, Write as _};
 
 use super::process::Process;
-use super::{Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics, PeerMetrics};
+use super::{
+    Backups, Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics, PeerMetrics,
+};
 
 /// The names of gRPC's codes by number, as Go spells them.
 const GRPC_CODE_NAMES: [&str; super::GRPC_CODES] = [
@@ -189,6 +191,20 @@ fn disk(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
     text.head(name, "Bytes of pages written to the data directory, by what for.", "counter");
     for &(kind, bytes) in gauges.disk_written {
         text.sample(name, &[("kind", kind)], bytes);
+    }
+    if let Some(Backups { written, failed, failing, revision }) = gauges.backups {
+        let name = "covey_backups_total";
+        text.head(name, "Backups by schedule, by what has come of them.", "counter");
+        for (outcome, count) in [("written", written), ("failed", failed)] {
+            text.sample(name, &[("outcome", outcome)], count);
+        }
+        let last = "Whether the last backup has failed: 1 is yes.";
+        text.gauge("covey_backup_failing", last, u8::from(failing));
+        text.gauge(
+            "covey_backup_revision",
+            "The revision of the last backup; 0 is none in this run.",
+            revision,
+        );
     }
     text.histogram(
         "etcd_disk_wal_fsync_duration_seconds",
