@@ -18,7 +18,7 @@ use super::render;
 use super::yielding::YieldRefusal;
 use crate::command::{self, CharterCommand, ClientKey, TokenId};
 use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
-use crate::ids::{ClusterId, PublicKey};
+use crate::ids::{ClusterId, PublicKey, Revision};
 use crate::mvcc::{Facts, View};
 use crate::node::{PendingNode, Reach};
 use crate::runtime::clock::entropy;
@@ -59,6 +59,19 @@ pub struct DiskWritten {
     pub idle_hour: Option<u64>,
 }
 
+/// What has come of backups by schedule since the node began to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackupsMade {
+    /// Files written.
+    pub written: u64,
+    /// Tries that came to nothing.
+    pub failed: u64,
+    /// The revision of the last one, and how long it has been there.
+    pub last: Option<(Revision, Duration)>,
+    /// Why the last try has come to nothing, if it has.
+    pub trouble: Option<String>,
+}
+
 /// What only the process around the node knows and can do.
 pub trait Host: Send + Sync {
     /// How nodes come in.
@@ -69,6 +82,8 @@ pub trait Host: Send + Sync {
     fn other_hardware(&self) -> Option<String>;
     /// What was written to the data directory since the start.
     fn disk_written(&self) -> DiskWritten;
+    /// What has come of backups by schedule; nothing where nobody wants any.
+    fn backups(&self) -> Option<BackupsMade>;
     /// The nodes that have asked this member to be let in, and that nothing lets in.
     fn pending(&self) -> Vec<PendingNode>;
     /// Those that have asked any member.
@@ -187,6 +202,7 @@ impl AdminService {
             other_hardware: self.host.other_hardware().unwrap_or_default(),
             disk_short: self.node.handle().is_disk_short(),
             disk_written: Some(disk_written(self.host.disk_written())),
+            backups: self.host.backups().map(backups),
         }
     }
 
@@ -231,6 +247,7 @@ impl AdminService {
             outdated_seconds: outdated.into_iter().min().unwrap_or(0),
             lost_clients: lost.len() as u64,
             commands: facts.commands.0.into(),
+            keys: handle.view().keys(),
         }
     }
 
@@ -295,6 +312,13 @@ fn disk_written(written: DiskWritten) -> pb::DiskWritten {
     let DiskWritten { log, store, transfer, other, revisions, idle_hour } = written;
     let (idle_hour_known, idle_hour) = (idle_hour.is_some(), idle_hour.unwrap_or_default());
     pb::DiskWritten { log, store, transfer, other, revisions, idle_hour_known, idle_hour }
+}
+
+fn backups(made: BackupsMade) -> pb::Backups {
+    let BackupsMade { written, failed, last, trouble } = made;
+    let (revision, ago) = last.unwrap_or_default();
+    let (ago_seconds, trouble) = (ago.as_secs(), trouble.unwrap_or_default());
+    pb::Backups { written, failed, revision: revision.0, ago_seconds, trouble }
 }
 
 #[tonic::async_trait]

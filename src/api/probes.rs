@@ -7,6 +7,8 @@
 //! | `/health` | an alarm is raised, no leader is known, or a key cannot be read |
 //! | `/livez` | a restart might help: this member cannot read its own copy |
 //! | `/readyz` | clients should go elsewhere: data are known to be wrong, or reads or writes are not served here |
+//!
+//! A node that is in no cluster yet lives: a restart would only have it begin to wait anew. It is not ready, and says what it waits for.
 
 use http::{Response, StatusCode};
 
@@ -47,15 +49,41 @@ impl Probe {
     /// Looks, and says how it is.
     pub async fn answer(self, node: &Node, metrics: &Metrics, query: Option<&str>) -> Response<Body> {
         let query = Query::parse(query);
-        let checks: Vec<HealthCheck> = match self {
-            Self::Health => return health(node, metrics, &query).await,
-            Self::One(check) => vec![check],
+        let Some(checks) = self.checks(&query) else { return health(node, metrics, &query).await };
+        let mut found = Vec::with_capacity(checks.len());
+        for check in checks {
+            let outcome = look(node, check).await;
+            metrics.health_checks[check as usize].note(outcome.is_ok());
+            found.push((check, outcome));
+        }
+        told(found, query.verbose)
+    }
+
+    /// The same of a node that is in no cluster yet, and waits for this.
+    pub fn answer_waiting(self, waits_for: &str, query: Option<&str>) -> Response<Body> {
+        let query = Query::parse(query);
+        let why = format!("this node is in no cluster yet: {waits_for}");
+        let Some(checks) = self.checks(&query) else { return healthy_unless(Some(why)) };
+        let found = checks.into_iter().map(|check| match check {
+            HealthCheck::Live => (check, Ok(())),
+            HealthCheck::DataCorruption
+            | HealthCheck::SerializableRead
+            | HealthCheck::LinearizableRead
+            | HealthCheck::NonLearner => (check, Err(why.clone())),
+        });
+        told(found.collect(), query.verbose)
+    }
+
+    /// What is looked at for it; nothing for `/health`, which has no checks.
+    fn checks(self, query: &Query) -> Option<Vec<HealthCheck>> {
+        match self {
+            Self::Health => None,
+            Self::One(check) => Some(vec![check]),
             Self::All(page) => {
                 let is_meant = |check: &HealthCheck| check.page() == page && !query.excludes(check.name());
-                HealthCheck::ALL.into_iter().filter(is_meant).collect()
+                Some(HealthCheck::ALL.into_iter().filter(is_meant).collect())
             }
-        };
-        run(node, metrics, &checks, query.verbose).await
+        }
     }
 }
 
@@ -88,12 +116,18 @@ impl Query {
 }
 
 async fn health(node: &Node, metrics: &Metrics, query: &Query) -> Response<Body> {
-    let (status, health, reason, counter) = match sickness(node, query).await {
-        None => (StatusCode::OK, "true", String::new(), &metrics.health_successes),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "false", reason, &metrics.health_failures),
-    };
+    let sickness = sickness(node, query).await;
+    let counter = if sickness.is_none() { &metrics.health_successes } else { &metrics.health_failures };
     counter.add(1);
-    let text = serde_json::json!({ "health": health, "reason": reason });
+    healthy_unless(sickness)
+}
+
+fn healthy_unless(sickness: Option<String>) -> Response<Body> {
+    let (status, health) = match sickness {
+        None => (StatusCode::OK, "true"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "false"),
+    };
+    let text = serde_json::json!({ "health": health, "reason": sickness.unwrap_or_default() });
     page(status, JSON, text.to_string())
 }
 
@@ -112,18 +146,13 @@ async fn sickness(node: &Node, query: &Query) -> Option<String> {
 }
 
 /// All that failed is named; what passed only when that is asked for.
-async fn run(node: &Node, metrics: &Metrics, checks: &[HealthCheck], verbose: bool) -> Response<Body> {
-    let (mut is_well, mut lines) = (true, Vec::new());
-    for check in checks {
-        let found = look(node, *check).await;
-        metrics.health_checks[*check as usize].note(found.is_ok());
-        is_well &= found.is_ok();
-        lines.push(match found {
-            Ok(()) => format!("[+]{} ok\n", check.name()),
-            Err(why) => format!("[-]{} failed: {why}\n", check.name()),
-        });
-    }
-    let text = lines.concat();
+fn told(found: Vec<(HealthCheck, Result<(), String>)>, verbose: bool) -> Response<Body> {
+    let is_well = found.iter().all(|(_, outcome)| outcome.is_ok());
+    let lines = found.into_iter().map(|(check, outcome)| match outcome {
+        Ok(()) => format!("[+]{} ok\n", check.name()),
+        Err(why) => format!("[-]{} failed: {why}\n", check.name()),
+    });
+    let text: String = lines.collect();
     if !is_well {
         return page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text + "\n");
     }

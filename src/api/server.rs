@@ -255,7 +255,7 @@ fn in_full(error: &hyper::Error) -> String {
 pub(super) struct Greeted {
     pub(super) stream: Stream,
     pub(super) protocol: Protocol,
-    whence: Whence,
+    pub(super) whence: Whence,
     shown: Shown,
     asker: Asker,
     /// The user that its certificate names.

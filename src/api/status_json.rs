@@ -24,9 +24,34 @@ fn written_json(written: &pb::DiskWritten) -> serde_json::Value {
     })
 }
 
+fn backups_json(backups: &pb::Backups) -> serde_json::Value {
+    let pb::Backups { written, failed, revision, ago_seconds, trouble } = backups;
+    let is_there = *revision > 0;
+    json!({
+        "written": written,
+        "failed": failed,
+        "revision": is_there.then_some(revision),
+        "ago_seconds": is_there.then_some(ago_seconds),
+        "trouble": trouble,
+    })
+}
+
+fn id(id: u64) -> String {
+    format!("{id:x}")
+}
+
+fn seen_json(node: &pb::Sighting) -> serde_json::Value {
+    json!({
+        "fingerprint": node.fingerprint,
+        "name": node.name,
+        "addresses": node.addresses,
+        "cluster": (node.cluster != 0).then(|| id(node.cluster)),
+        "why": node.why,
+    })
+}
+
 /// All that a node says of itself, and the verdict on it. Ids are text: not every reader of JSON has all 64 bits.
 pub fn status_as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_json::Value {
-    let id = |id: u64| format!("{id:x}");
     let member = |cluster: &pb::Cluster, member: &pb::Member| {
         json!({
             "id": id(member.id),
@@ -64,6 +89,7 @@ pub fn status_as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_j
             "pending": cluster.pending.iter().map(pending_json).collect::<Vec<_>>(),
             "conflicts": cluster.conflicts.iter().map(conflict).collect::<Vec<_>>(),
             "alarms": cluster.alarms,
+            "keys": cluster.keys,
             "bytes_in_use": cluster.bytes_in_use,
             "quota_bytes": cluster.quota_bytes,
             "outdated_clients": cluster.outdated_clients,
@@ -72,15 +98,6 @@ pub fn status_as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_j
             "commands": cluster.commands,
         })
     });
-    let seen = |node: &pb::Sighting| {
-        json!({
-            "fingerprint": node.fingerprint,
-            "name": node.name,
-            "addresses": node.addresses,
-            "cluster": (node.cluster != 0).then(|| id(node.cluster)),
-            "why": node.why,
-        })
-    };
     json!({
         "healthy": verdict.healthy,
         "verdict": verdict.line,
@@ -92,7 +109,8 @@ pub fn status_as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_j
         "other_hardware": status.other_hardware,
         "disk_short": status.disk_short,
         "disk_written": status.disk_written.as_ref().map(written_json),
+        "backups": status.backups.as_ref().map(backups_json),
         "cluster": cluster,
-        "seen": status.seen.iter().map(seen).collect::<Vec<_>>(),
+        "seen": status.seen.iter().map(seen_json).collect::<Vec<_>>(),
     })
 }

@@ -32,7 +32,7 @@ pub fn judge(status: &pb::StatusResponse) -> Verdict {
     let mut verdict = verdict(status);
     let renewals = status.cluster.iter().flat_map(renewals);
     let older = status.cluster.iter().filter_map(older_builds);
-    let remarks = renewals.chain(other_hardware(status)).chain(older);
+    let remarks = renewals.chain(other_hardware(status)).chain(older).chain(no_backup(status));
     verdict.next.extend(remarks.map(|(found, advice)| format!("{found}: {advice}")));
     verdict
 }
@@ -42,6 +42,14 @@ pub fn other_hardware(status: &pb::StatusResponse) -> Option<(String, &'static s
     const ADVICE: &str = "if its disk was copied, stop one of the two boxes and type \"covey prepare-image\" there; if it was repaired, the next start says no more of it";
     let parts = Some(&status.other_hardware).filter(|parts| !parts.is_empty())?;
     Some((format!("this box is other hardware than at its last start ({parts})"), ADVICE))
+}
+
+/// That the last backup by schedule has come to nothing, and what to do about it.
+pub fn no_backup(status: &pb::StatusResponse) -> Option<(String, &'static str)> {
+    const ADVICE: &str =
+        "look at the directory that --backup-dir names; it is tried again after each --backup-interval";
+    let trouble = &status.backups.as_ref()?.trouble;
+    (!trouble.is_empty()).then(|| (format!("there is no new backup ({trouble})"), ADVICE))
 }
 
 /// That the cluster cannot do yet what some of its members can, and what to do about it.

@@ -138,6 +138,20 @@ fn other_hardware_is_an_alarm_and_no_illness() {
 }
 
 #[test]
+fn a_backup_that_fails_is_said_and_is_no_illness() {
+    let status = |trouble: &str| {
+        let backups = pb::Backups { written: 3, failed: 1, trouble: trouble.into(), ..Default::default() };
+        pb::StatusResponse { backups: Some(backups), ..of(three()) }
+    };
+    let verdict = judge(&status("no room"));
+    assert!(
+        verdict.healthy && verdict.next[0].starts_with("there is no new backup (no room): "),
+        "{verdict:?}"
+    );
+    assert_eq!(judge(&status("")).next, judge(&of(three())).next);
+}
+
+#[test]
 fn what_is_wrong_is_named_with_what_to_do() {
     let cases: [(&str, Change); 10] = [
         ("degraded: box3 not reached; leader box2", Box::new(|c| c.members[2].reached = false)),

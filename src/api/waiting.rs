@@ -1,7 +1,7 @@
-//! The client port of a node that is in no cluster yet: it says how the node stands, to whoever is on this machine, and nothing else.
+//! The ports of a node that is in no cluster yet: it says how the node stands, to whoever is on this machine, and to probes whether it lives, and nothing else.
 //!
-//! Owns: what is answered instead of everything else. Must never: serve another machine, or outlive the task that runs it. Driven by `app` while it looks for
-//! others.
+//! Owns: what is answered instead of everything else. Must never: serve another machine anything but probes at a port that is for these, or outlive the task that runs it. Driven by
+//! `app` while it looks for others.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -24,10 +23,13 @@ use tower_service::Service;
 
 use super::admin::hex;
 use super::body::Body;
+use super::browser::BrowserPolicy;
 use super::calls::Calls;
-use super::dispatch::is_grpc;
+use super::dispatch::{Whence, is_grpc};
+use super::http::{only, refuse};
 use super::io::Transport;
 use super::page::{self, Part};
+use super::probes::Probe;
 use super::server::{
     ACCEPT_PAUSE, GREETING_MAX, Greeted, Listener, Plaintext, Protocol, Serves, Task, greet,
 };
@@ -85,8 +87,15 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes connections from `socket` and hands each to `spawn`, until it is dropped.
-    pub async fn serve(&self, socket: &Async<TcpListener>, spawn: impl Fn(Task)) {
+    /// Takes connections from `socket`, which `serves` this once there is a cluster, and hands each to `spawn`, until it is dropped. `plaintext` says who may come to
+    /// probes; to all else whoever is on this machine.
+    pub async fn serve(
+        &self,
+        socket: &Async<TcpListener>,
+        serves: Serves,
+        plaintext: Plaintext,
+        spawn: impl Fn(Task),
+    ) {
         let open = Arc::new(());
         loop {
             match socket.accept().await {
@@ -95,7 +104,7 @@ impl Waiting {
                 Ok((client, _)) => {
                     let (waiting, open) = (self.clone(), Arc::clone(&open));
                     spawn(Box::pin(async move {
-                        waiting.talk(client).await;
+                        waiting.talk(client, serves, plaintext).await;
                         drop(open);
                     }));
                 }
@@ -106,20 +115,21 @@ impl Waiting {
         }
     }
 
-    async fn talk(&self, client: Async<TcpStream>) {
+    async fn talk(&self, client: Async<TcpStream>, serves: Serves, plaintext: Plaintext) {
         let listener = Listener {
-            serves: Serves::Clients,
-            plaintext: Plaintext::Loopback,
+            serves,
+            plaintext: if serves == Serves::Probes { plaintext } else { Plaintext::Loopback },
             tls: None,
             admit: None,
             names_users: false,
         };
-        let Ok(Greeted { stream, protocol, .. }) = within(GREETING_MAX, greet(client, &listener)).await
+        let Ok(Greeted { stream, protocol, whence, .. }) =
+            within(GREETING_MAX, greet(client, &listener)).await
         else {
             return;
         };
         let transport = Transport::new(stream, None);
-        let service = service_fn(|request| self.answer(request));
+        let service = service_fn(|request| self.answer(request, serves, whence));
         // Whatever goes wrong is between hyper and the client.
         match protocol {
             Protocol::Http1 => {
@@ -134,7 +144,7 @@ impl Waiting {
                 let waiting = self.clone();
                 let service = service_fn(move |request| {
                     let waiting = waiting.clone();
-                    async move { waiting.answer(request).await }
+                    async move { waiting.answer(request, serves, whence).await }
                 });
                 let mut http = pin!(builder.serve_connection(transport, service));
                 let both = poll_fn(|cx| {
@@ -149,17 +159,14 @@ impl Waiting {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<tonic::body::Body>, Infallible> {
-        if !is_grpc(&request) {
-            if let Some(part) = Part::at(request.uri().path()) {
-                let response = page::answer_waiting(part, &request, &self.told().into());
-                return Ok(response.map(tonic::body::Body::new));
-            }
-            let text = r#"{"health":"false","reason":"this node is in no cluster yet"}"#;
-            let mut response = Response::new(tonic::body::Body::new(Body::whole(text)));
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            return Ok(response);
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        serves: Serves,
+        whence: Whence,
+    ) -> Result<Response<tonic::body::Body>, Infallible> {
+        if serves == Serves::Probes || !is_grpc(&request) {
+            return Ok(self.answer_plain(&request, serves, whence).map(tonic::body::Body::new));
         }
         let node = self.told();
         if request.uri().path() != STATUS {
@@ -168,6 +175,25 @@ impl Waiting {
         }
         let mut grpc = Grpc::new(ProstCodec::default());
         Ok(grpc.unary(Says(node), request).await)
+    }
+
+    /// Whatever is not gRPC. What is not there before there is a cluster is unavailable as long.
+    fn answer_plain(&self, request: &Request<Incoming>, serves: Serves, whence: Whence) -> Response<Body> {
+        // As later: a web page may have come by a name of its own.
+        if whence == Whence::Here
+            && let Err(refusal) = BrowserPolicy::default().judge_host(request.uri(), request.headers())
+        {
+            return refuse(refusal);
+        }
+        let (node, path) = (self.told(), request.uri().path());
+        match (Probe::at(path), Part::at(path)) {
+            (Some(_), _) if *request.method() != Method::GET => only("GET"),
+            (Some(probe), _) => probe.answer_waiting(&node.waits_for, request.uri().query()),
+            (None, Some(part)) if serves == Serves::Clients => {
+                page::answer_waiting(part, request, &node.into())
+            }
+            (None, _) => Probe::Health.answer_waiting(&node.waits_for, None),
+        }
     }
 }
 
@@ -211,6 +237,7 @@ impl From<WaitingNode> for pb::StatusResponse {
             other_hardware: String::new(),
             disk_short: false,
             disk_written: None,
+            backups: None,
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The client port of a node that looks for others, or waits for them, to form a cluster.
+//! The ports of a node that looks for others, or waits for them, to form a cluster.
 //!
 //! Owns: which sockets are listened on meanwhile. Must never: outlive the wait: the sockets are the cluster's then. Driven by `gather` and `forming`.
 
-use std::net::TcpListener;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use smol::future::or;
 use smol::{Async, LocalExecutor};
 
+use super::listeners::Port;
 use super::reload::Reload;
 use super::serve::ServeFailure;
 use super::supervisor::WAITS;
@@ -24,8 +24,8 @@ pub(super) struct Outside<'a> {
     pub(super) config: &'a PeerConfig,
     /// Who is worth listening to.
     pub(super) trust: Trust,
-    /// Where clients will be served, and operators are.
-    pub(super) ports: Vec<TcpListener>,
+    /// Where clients and probes will be served, and operators and probes are.
+    pub(super) ports: Vec<Port>,
     pub(super) clock: Clock,
     pub(super) reload: Rc<Reload>,
 }
@@ -34,15 +34,17 @@ pub(super) struct Outside<'a> {
 pub(super) async fn attend_operators<T>(
     executor: &LocalExecutor<'static>,
     waiting: Waiting,
-    ports: Vec<TcpListener>,
+    ports: Vec<Port>,
     reload: Rc<Reload>,
 ) -> Result<T, ServeFailure> {
     let supervisor = reload.supervisor.clone();
     executor.spawn(async move { reload.attend(None, || WAITS.to_owned()).await }).detach();
     executor.spawn(async move { supervisor.wait_for_others().await }).detach();
-    let attend = async |port: TcpListener| -> T {
-        match Async::new(port) {
-            Ok(port) => waiting.serve(&port, |task| executor.spawn(task).detach()).await,
+    let attend = async |Port { listener, serves, plaintext }: Port| -> T {
+        match Async::new(listener) {
+            Ok(listener) => {
+                waiting.serve(&listener, serves, plaintext, |task| executor.spawn(task).detach()).await;
+            }
             Err(error) => tracing::warn!(%error, "operators are not answered before there is a cluster"),
         }
         std::future::pending().await

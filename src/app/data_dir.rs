@@ -13,8 +13,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use crate::command::{NotUnderstood, Tombstone};
 use crate::formation::{
-    self, ClusterRoot, Content, DiskOptions, Identity, KeyError, NodeKey, Promise, Stage, Welcome,
-    drop_tombstones, found_solo, joining_state, keep_tombstones, kept_tombstones,
+    self, ClusterRoot, Content, DiskOptions, IDENTITY_DRAFT, Identity, KeyError, NodeKey, Promise, Stage,
+    Welcome, drop_tombstones, found_solo, joining_state, keep_tombstones, kept_tombstones,
 };
 use crate::ids::{ClusterId, Incarnation, Revision};
 use crate::runtime::clock::random_u64;
@@ -62,6 +62,17 @@ pub enum OpenError {
     /// The generated key was no key.
     #[error("cannot make the node's key")]
     Key(#[from] KeyError),
+}
+
+impl OpenError {
+    /// Whether no further start helps, as long as nobody puts another program or another directory in place.
+    pub(super) fn is_for_ever(&self) -> bool {
+        match self {
+            Self::Content { source, .. } => source.is_for_ever(),
+            Self::NotUnderstood(_) => true,
+            Self::Io { .. } | Self::Directory(_) | Self::Key(_) => false,
+        }
+    }
 }
 
 /// An open data directory of a founded node.
@@ -320,7 +331,9 @@ impl Claimed {
     /// Founds a node to be restored into `path`. `None` where there is anything but a restore that was cut off.
     pub(super) fn found(path: &Path) -> Result<Option<Self>, OpenError> {
         let is_empty = match std::fs::read_dir(path) {
-            Ok(mut entries) => entries.next().is_none(),
+            Ok(mut entries) => {
+                entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == IDENTITY_DRAFT))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(_) => return Ok(None),
         };

@@ -46,6 +46,21 @@ fn names_in(path: &Path) -> Vec<String> {
     names
 }
 
+/// The machine may have stopped before the first copy of the record had its name: nothing was begun.
+#[test]
+fn a_draft_of_a_record_keeps_nobody_from_restoring_and_anything_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(IDENTITY_DRAFT), "covey-id").unwrap();
+    let claimed = Claimed::found(dir.path()).unwrap().unwrap();
+    assert_eq!(claimed.identity.stage, Stage::Restoring);
+    drop(claimed);
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join(IDENTITY_DRAFT), "covey-id").unwrap();
+    std::fs::write(other.path().join("somebody's"), "").unwrap();
+    assert!(Claimed::found(other.path()).unwrap().is_none());
+    assert_eq!(names_in(other.path()), [IDENTITY_DRAFT, "somebody's"]);
+}
+
 #[test]
 fn an_archive_that_was_cut_off_is_gone_on_with_and_nothing_is_lost() {
     for moved in 0..=formation::STATE_NAMES.len() {

@@ -73,14 +73,9 @@ impl ClientTls {
         }
     }
 
-    /// TLS is recognised by its first byte wherever there is a certificate. An https URL also serves this machine in plain text, unless
-    /// its operator wants to see certificates. An http URL serves everybody: one for probes shows no user's data, and one for clients is meant so.
+    /// TLS is recognised by its first byte wherever there is a certificate.
     fn listener(&self, serves: Serves, scheme: Scheme, demands_certificates: bool) -> Listener {
-        let plaintext = match (scheme, demands_certificates) {
-            (Scheme::Http, _) => Plaintext::Anyone,
-            (Scheme::Https, false) => Plaintext::Loopback,
-            (Scheme::Https, true) => Plaintext::Nobody,
-        };
+        let plaintext = plaintext(scheme, demands_certificates);
         let (tls, admit, names_users) = match self {
             Self::None => (None, None, false),
             Self::Files { files, names_users } => {
@@ -91,6 +86,16 @@ impl ClientTls {
             Self::Cluster(certificates) => (Some(certificates.source()), Some(certificates.admit()), false),
         };
         Listener { serves, plaintext, tls, admit, names_users }
+    }
+}
+
+/// An https URL also serves this machine in plain text, unless its operator wants to see certificates. An http URL serves everybody: one for probes shows no user's
+/// data, and one for clients is meant so.
+fn plaintext(scheme: Scheme, demands_certificates: bool) -> Plaintext {
+    match (scheme, demands_certificates) {
+        (Scheme::Http, _) => Plaintext::Anyone,
+        (Scheme::Https, false) => Plaintext::Loopback,
+        (Scheme::Https, true) => Plaintext::Nobody,
     }
 }
 
@@ -120,7 +125,19 @@ pub(super) fn listen(
     Ok(())
 }
 
-/// Those sockets once more, for whoever has them before there is a cluster.
-pub(super) fn shared(sockets: &[Socket]) -> io::Result<Vec<TcpListener>> {
-    sockets.iter().map(|socket| socket.listener.try_clone()).collect()
+/// A socket once more, for whoever has it before there is a cluster.
+pub(super) struct Port {
+    pub(super) listener: TcpListener,
+    pub(super) serves: Serves,
+    pub(super) plaintext: Plaintext,
+}
+
+/// All of them.
+pub(super) fn shared(sockets: &[Socket]) -> io::Result<Vec<Port>> {
+    let share = |socket: &Socket| {
+        let Socket { listen, serves, listener } = socket;
+        let plaintext = plaintext(listen.url.scheme, false);
+        Ok(Port { listener: listener.try_clone()?, serves: *serves, plaintext })
+    };
+    sockets.iter().map(share).collect()
 }

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use super::encounters::Conflicts;
-use crate::api::{MetricsText, alarm_name, version};
+use crate::api::{BackupsMade, MetricsText, alarm_name, version};
+use crate::ids::Revision;
 use crate::runtime::Handle;
 use crate::runtime::written::{Purpose, Written};
-use crate::telemetry::metrics::{Gauges, Metrics};
+use crate::telemetry::metrics::{Backups, Gauges, Metrics};
 
 /// The function that makes the text of `/metrics`.
 pub(super) fn metrics_text(
@@ -16,6 +17,7 @@ pub(super) fn metrics_text(
     conflicts: Arc<Conflicts>,
     metrics: Arc<Metrics>,
     written: Arc<Written>,
+    backups: impl Fn() -> Option<BackupsMade> + Send + Sync + 'static,
 ) -> MetricsText {
     Arc::new(move || {
         let status = handle.status();
@@ -35,12 +37,19 @@ pub(super) fn metrics_text(
             db_in_use_bytes: status.bytes_in_use,
             quota_bytes: status.quota,
             digest: status.digest,
+            keys: view.keys(),
             revision: view.revision(),
             compacted: view.compacted(),
             alarms: alarms.collect(),
             peers: handle.peer_traffic(),
             conflicts: conflicts.list().len() as u64,
             disk_short: handle.is_disk_short(),
+            backups: backups().map(|made| Backups {
+                written: made.written,
+                failed: made.failed,
+                failing: made.trouble.is_some(),
+                revision: made.last.map_or(Revision(0), |(revision, _)| revision),
+            }),
             disk_written: &Purpose::ALL.map(|purpose| (purpose.name(), written.bytes(purpose))),
         })
     })

@@ -12,13 +12,14 @@ use smol::channel::Sender;
 use smol::future::or;
 
 use super::admission::Pending;
+use super::backup::Backups;
 use super::encounters::{Conflicts, Order};
 use super::idle::IdleHour;
 use super::lan::Lan;
 use super::staggered::together;
 use crate::api::{
-    AllPending, AskedAround, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode,
-    SeenNode, YieldRefusal,
+    AllPending, AskedAround, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient,
+    PendingNode, SeenNode, YieldRefusal,
 };
 use crate::command::{self, ClientKey};
 use crate::config::TrustMode;
@@ -54,6 +55,7 @@ pub(super) struct Operator {
     pub(super) other_hardware: Option<String>,
     pub(super) written: Arc<Written>,
     pub(super) idle_hour: Arc<IdleHour>,
+    pub(super) backups: Arc<Backups>,
     pub(super) handle: Handle,
     /// The state's when the node began to serve.
     pub(super) began_at: Revision,
@@ -86,6 +88,10 @@ impl Host for Operator {
             revisions: u64::try_from(self.handle.view().revision().0 - self.began_at.0).unwrap_or(0),
             idle_hour: self.idle_hour.bytes(),
         }
+    }
+
+    fn backups(&self) -> Option<BackupsMade> {
+        self.backups.made(self.clock.now())
     }
 
     fn pending(&self) -> Vec<PendingNode> {

@@ -4,12 +4,13 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smol::Timer;
 use smol::future::or;
 
 use super::auto_compaction::AutoCompactor;
-use super::backup::back_up;
+use super::backup::{Backups, back_up};
 use super::compare::compare;
 use super::reload::Reload;
 use crate::command::{Command, Rejection};
@@ -18,10 +19,15 @@ use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 
 /// All of it, for ever.
-pub(super) async fn follow(reload: Rc<Reload>, handle: Handle, clock: Clock) -> Infallible {
+pub(super) async fn follow(
+    reload: Rc<Reload>,
+    handle: Handle,
+    clock: Clock,
+    backups: Arc<Backups>,
+) -> Infallible {
     let comparing = async |interval| compare(&handle, interval).await;
     let compacting = async |mode| compact(mode, &handle, clock).await;
-    let backing_up = async |config| back_up(config, &handle).await;
+    let backing_up = async |config| back_up(config, &handle, clock, &backups).await;
     let compares = reload.follow(|config| config.peer.compare_interval, comparing);
     let compacts = reload.follow(|config| config.auto_compaction, compacting);
     let backs_up = reload.follow(|config| config.backup.clone(), backing_up);

@@ -38,7 +38,7 @@ use crate::api::{
     self, Api, ApiOptions, BrowserPolicy, Jwt, KeyError, LoginOptions, MemberRules, Stop, Stopping, TokenKind,
 };
 use crate::command::{CommandVersion, MemberAttributes};
-use crate::config::{AuthConfig, Loaded, ServeConfig, TokenConfig, TrustMode, Url};
+use crate::config::{AuthConfig, EXIT_CONFIG, Loaded, ServeConfig, TokenConfig, TrustMode, Url};
 use crate::formation::{self, DiskOptions, Identity, NodeKey};
 use crate::ids::{LogIndex, MemberId};
 use crate::limits::{
@@ -146,6 +146,21 @@ impl ServeFailure {
             _ => false,
         }
     }
+
+    /// Whether no further start helps, as long as nobody changes something.
+    fn is_for_ever(&self) -> bool {
+        match self {
+            Self::Fenced | Self::Fault(Fault::Applier(ApplierError::NotUnderstood { .. })) => true,
+            Self::Open(error) => error.is_for_ever(),
+            Self::Store(error) | Self::Recover(RecoverError::Store(error)) => error.is_of_another_build(),
+            _ => false,
+        }
+    }
+
+    /// What the supervisor of the process is told.
+    fn exit_code(&self) -> ExitCode {
+        if self.is_for_ever() { EXIT_CONFIG.into() } else { ExitCode::FAILURE }
+    }
 }
 
 /// Runs a node until SIGTERM or SIGINT (success) or until it cannot go on (failure, logged).
@@ -167,7 +182,7 @@ pub fn serve(loaded: Loaded) -> ExitCode {
             Ok(End::Leave) => {}
             Err(failure) => {
                 tracing::error!(error = %chain(&failure), "the node stops");
-                return ExitCode::FAILURE;
+                return failure.exit_code();
             }
         }
     }
@@ -429,7 +444,7 @@ async fn attend(
     let executor = Rc::new(LocalExecutor::new());
     let (members, operator) = beside(config, &handle, place, clock)?;
     let (idle_hour, written) = (Arc::clone(&operator.idle_hour), Arc::clone(&place.written));
-    let measured = handle.clone();
+    let (measured, backups) = (handle.clone(), Arc::clone(&operator.backups));
     executor.spawn(async move { idle_hour.measure(&measured, &written).await }).detach();
     let api = build_api(config, &handle, operator, place.logins.clone(), metrics, stopping);
     // A task of its own: while the node drains, its last writes still need the others.
@@ -467,7 +482,7 @@ async fn attend(
         executor.spawn(charter::keep_time(handle.clone(), clock, config.peer.trust)).detach();
         let bury = fates::bury(handle.clone(), config.data_dir.clone(), identity.cluster());
         executor.spawn(bury).detach();
-        let by_schedule = schedule::follow(Rc::clone(reload), handle.clone(), clock);
+        let by_schedule = schedule::follow(Rc::clone(reload), handle.clone(), clock, backups);
         executor.spawn(by_schedule).detach();
         tracing::info!("ready to serve client requests");
         if let Some(lan) = lan {
@@ -530,6 +545,7 @@ fn beside(
         other_hardware: place.other_hardware.clone(),
         written: Arc::clone(&place.written),
         idle_hour: Arc::default(),
+        backups: Arc::default(),
         handle: handle.clone(),
         began_at: handle.view().revision(),
     };
@@ -638,7 +654,9 @@ fn build_api(
         ..ApiOptions::default()
     };
     let (conflicts, written) = (Arc::clone(&operator.conflicts), Arc::clone(&operator.written));
-    let text = metrics_text(handle.clone(), conflicts, Arc::clone(&metrics), written);
+    let (backups, clock) = (Arc::clone(&operator.backups), operator.clock);
+    let made = move || backups.made(clock.now());
+    let text = metrics_text(handle.clone(), conflicts, Arc::clone(&metrics), written, made);
     Api::new(handle.clone(), Arc::new(operator), options, metrics, text, stopping)
 }
 

@@ -12,8 +12,10 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 
 use super::bundle::{BundleError, CA_FILE, CERTIFICATE_FILE, KEY_FILE, read_endpoints};
-use super::spec::{COMMANDS, Command, Flag, GLOBAL, GROUPS};
-use crate::config::{Hint, ValueError, boolean, duration, nearest, split_host_port};
+use super::spec::{COMMANDS, Command, Flag, GLOBAL, GROUPS, PLACE};
+use crate::config::{
+    self, ConfigError, EXIT_CONFIG, Hint, ValueError, boolean, duration, nearest, split_host_port,
+};
 
 /// What was wrong with the arguments.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,9 @@ pub enum UsageError {
     /// A bundle that cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The settings of the server whose data directory is meant.
+    #[error(transparent)]
+    Settings(#[from] Box<ConfigError>),
 }
 
 /// etcdctl's exit codes: of a line that it cannot read, of a word that a flag does not know, and of wrong arguments.
@@ -80,11 +85,12 @@ const EXIT_BAD_FEATURE: u8 = 4;
 pub const EXIT_BAD_ARGUMENTS: u8 = 128;
 
 impl UsageError {
-    /// The exit code, which is etcdctl's.
+    /// The exit code, which is etcdctl's where etcdctl has one.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Arguments(_) | Self::Flags(_) | Self::Endpoint(_) => EXIT_BAD_ARGUMENTS,
             Self::Word { .. } | Self::Format(_) => EXIT_BAD_FEATURE,
+            Self::Settings(_) => EXIT_CONFIG,
             Self::UnknownFlag { .. }
             | Self::UnknownCommand { .. }
             | Self::Syntax(_)
@@ -253,10 +259,14 @@ impl Parsed {
         self.parse(flag, boolean).map(|on| on.unwrap_or(false))
     }
 
-    /// The data directory that a command is about which works on one: serve finds it by the same rule.
-    pub fn data_dir(&self) -> PathBuf {
-        let named = || format!("{}.covey", self.text("name").unwrap_or("default"));
-        self.text("data-dir").map_or_else(named, str::to_owned).into()
+    /// The data directory that a command is about which works on one. A server that is told the same has the same: by these flags, by the variables that `env` has, by a
+    /// file.
+    pub fn data_dir(
+        &self,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<PathBuf, UsageError> {
+        let given = PLACE.iter().filter_map(|flag| Some((flag.long, self.text(flag.long)?.to_owned())));
+        Ok(config::data_dir(given, env).map_err(Box::new)?)
     }
 
     /// The value of a flag, parsed.

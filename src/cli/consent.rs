@@ -3,6 +3,7 @@
 //! Owns: the answer that counts as consent, given beforehand or at the terminal. Must never: take anything else for it. Used by the commands that cannot be
 //! undone.
 
+use std::env;
 use std::io::{self, BufRead as _, Write as _};
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ impl Job {
         if !parsed.arguments.is_empty() {
             return Err(UsageError::Arguments(refusal));
         }
-        Ok(Self { data_dir: parsed.data_dir(), agreed: parsed.switch("yes")? })
+        Ok(Self { data_dir: parsed.data_dir(env::vars_os())?, agreed: parsed.switch("yes")? })
     }
 
     /// Whether somebody agrees, beforehand or now.

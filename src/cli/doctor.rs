@@ -2,6 +2,7 @@
 //!
 //! Owns: the judgement. Must never: change anything, or need a server. Driven by `run`.
 
+use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,7 +86,7 @@ pub fn job(parsed: &Parsed) -> Result<Job, UsageError> {
     let peer_port = peer_port.map_err(|_| UsageError::Flags("--peer-port takes a port"))?;
     let names = parsed.text("interfaces").unwrap_or_default().split(',').map(str::trim);
     let interfaces = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    Ok(Job { data_dir: parsed.data_dir(), interfaces, peer_port })
+    Ok(Job { data_dir: parsed.data_dir(env::vars_os())?, interfaces, peer_port })
 }
 
 /// Looks at everything, with the server's help where it runs.

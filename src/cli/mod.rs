@@ -60,13 +60,11 @@ use self::spec::Command;
 use self::txn::TxnError;
 use crate::api::verdict::judge;
 use crate::app;
-use crate::config::{self, ConfigError, Invocation, Loaded};
+use crate::config::{self, ConfigError, EXIT_CONFIG, Invocation, Loaded};
 use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 
 /// The exit code of a command that was understood and failed.
 const EXIT_FAILED: u8 = 1;
-/// The exit code of settings to serve with that were not understood.
-const EXIT_CONFIG: u8 = 2;
 /// etcdctl's exit code of a transaction that was not understood.
 const EXIT_INVALID_INPUT: u8 = 3;
 
@@ -379,7 +377,7 @@ fn node_fingerprint(parsed: &Parsed) -> Result<ExitCode, Failure> {
     if !parsed.arguments.is_empty() {
         return Err(UsageError::Arguments("node fingerprint takes no arguments, only flags").into());
     }
-    let data_dir = parsed.data_dir();
+    let data_dir = parsed.data_dir(env::vars_os())?;
     let made = app::node_fingerprint(&data_dir)?;
     if made.is_new {
         output::to_stderr(&format!("made the key of a new node in {}", data_dir.display()));

@@ -2,6 +2,7 @@
 //!
 //! Owns: the file that is saved, and what is said of files. Must never: leave a file under its final name that is not whole. Driven by `run`.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -110,7 +111,7 @@ fn restore_options(file: PathBuf, parsed: &Parsed) -> Result<RestoreOptions, Usa
     let mark_compacted = parsed.parse("mark-compacted", boolean)?.unwrap_or(bump > 0);
     let hash = if parsed.switch("skip-hash-check")? { HashCheck::Skipped } else { HashCheck::Required };
     let revisions = NewRevisions { bump, mark_compacted };
-    Ok(RestoreOptions { file, data_dir: parsed.data_dir(), hash, revisions })
+    Ok(RestoreOptions { file, data_dir: parsed.data_dir(env::vars_os())?, hash, revisions })
 }
 
 fn bump(text: &str) -> Result<i64, ValueError> {

@@ -48,6 +48,13 @@ pub(super) const fn option(long: &'static str, value: &'static str, help: &'stat
     Flag { long, short: None, value: Some(value), help }
 }
 
+const CONFIG_FILE: Flag = option("config-file", "path", "The settings that serve is started with, TOML");
+const DATA_DIR: Flag = option("data-dir", "path", "The node's data directory (default NAME.covey)");
+const NAME: Flag = option("name", "name", "The node's name, as serve has it (default \"default\")");
+
+/// By which a command is told whose data directory it works on. What none of them says is taken from where serve takes it.
+pub const PLACE: [Flag; 3] = [CONFIG_FILE, DATA_DIR, NAME];
+
 /// The flags of every client command. Each can be set by `COVEY_` or `ETCDCTL_` and its name in the environment, too.
 pub const GLOBAL: &[Flag] = &[
     option("endpoints", "list", "Where to connect, separated by commas (default 127.0.0.1:2379)"),
@@ -366,10 +373,13 @@ not. What others have acknowledged and this node does not have is lost: choose t
   covey recover --data-dir /var/lib/covey      on the stopped node; says what it finds, and asks
   covey serve --data-dir /var/lib/covey        then start it as before
   covey member add b --peer-urls ...           and add others anew, with empty data directories
+
+Instead of the directory, --config-file or serve's variables in the environment say which it is.
 ",
     flags: &[
-        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
-        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+        CONFIG_FILE,
+        DATA_DIR,
+        NAME,
         switch("yes", "Do not ask"),
     ],
 };
@@ -523,8 +533,9 @@ The key stays the same for as long as the data directory does, whatever cluster 
 a node that runs is not disturbed. What is printed is the SHA-256 of the public key; it is no secret.
 ",
     flags: &[
-        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
-        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+        CONFIG_FILE,
+        DATA_DIR,
+        NAME,
     ],
 };
 
@@ -539,8 +550,9 @@ Each finding is OK, WARN or FAIL, with what to do. It changes nothing beyond a t
 exit code is 1 if anything is FAIL.
 ",
     flags: &[
-        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
-        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+        CONFIG_FILE,
+        DATA_DIR,
+        NAME,
         option("interfaces", "list", "Interfaces that count, as serve has it"),
         option("peer-port", "port", "The UDP port of the members (default 2380)"),
     ],
@@ -574,8 +586,9 @@ Copies of a node's key are one node to the others, which let only one of them in
 its own key at its first start. Refused while covey runs there.
 ",
     flags: &[
-        option("data-dir", "path", "The node's data directory (default NAME.covey)"),
-        option("name", "name", "The node's name, as serve has it (default \"default\")"),
+        CONFIG_FILE,
+        DATA_DIR,
+        NAME,
         switch("yes", "Do not ask"),
     ],
 };
@@ -588,8 +601,8 @@ pub const CONFIG_CHECK: Command = Command {
     about: "Check the settings of a server, and say where each comes from",
     details: "\
 Reads what serve would: the flags that are given here, COVEY_ and ETCD_ variables, the file, and defaults, the former
-before the latter. What is wrong is said with the file's line and key, and the exit code is 2. It starts nothing and
-touches nothing.
+before the latter. What is wrong is said with the file's line and key, and the exit code is 78, as serve's. It starts
+nothing and touches nothing.
 ",
     flags: &[],
 };

@@ -41,6 +41,7 @@ fn write_simple(out: &mut impl Write, status: &pb::StatusResponse, verdict: &Ver
         None => writeln!(out, "\nthis box: {}, {}", status.name, grouped(&status.fingerprint))?,
     }
     status.disk_written.iter().try_for_each(|written| writeln!(out, "\n{}", written_line(written)))?;
+    status.backups.iter().try_for_each(|backups| writeln!(out, "\n{}", backups_line(backups)))?;
     if !status.seen.is_empty() {
         writeln!(out, "\nothers on the network")?;
     }
@@ -50,10 +51,13 @@ fn write_simple(out: &mut impl Write, status: &pb::StatusResponse, verdict: &Ver
     })
 }
 
+fn tenths(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
 /// What flash wears out by.
 fn written_line(written: &pb::DiskWritten) -> String {
     let pb::DiskWritten { log, store, transfer, other, revisions, idle_hour_known, idle_hour } = *written;
-    let tenths = |bytes: u64| format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10);
     let all = format!(
         "written to disk: {} (log {}, store {}, transfer {}, other {})",
         tenths(log + store + transfer + other),
@@ -65,6 +69,19 @@ fn written_line(written: &pb::DiskWritten) -> String {
     let each = (log + store).checked_div(revisions).map(|bytes| format!("{bytes} bytes for each revision"));
     let idle = idle_hour_known.then(|| format!("{} in the last idle hour", tenths(idle_hour)));
     [Some(all), each, idle].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// What there is of the data elsewhere.
+fn backups_line(backups: &pb::Backups) -> String {
+    let pb::Backups { written, failed, revision, ago_seconds, trouble } = backups;
+    let last = if *revision > 0 {
+        format!("backups: {written} in this run, the last of revision {revision}, {} ago", span(*ago_seconds))
+    } else {
+        "backups: none in this run".to_owned()
+    };
+    let failed = (*failed > 0).then(|| format!("{failed} failed"));
+    let trouble = (!trouble.is_empty()).then(|| format!("THE LAST TRY HAS FAILED: {trouble}"));
+    [Some(last), failed, trouble].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn write_cluster(out: &mut impl Write, cluster: &pb::Cluster) -> io::Result<()> {
@@ -85,6 +102,7 @@ fn write_cluster(out: &mut impl Write, cluster: &pb::Cluster) -> io::Result<()> 
         let (name, urls) = (shown_name(member), member.peer_urls.join(" "));
         writeln!(out, "  {name:width$}  {role:7}  {there:8}  {}  {urls}", short(&member.fingerprint))?;
     }
+    writeln!(out, "\nkeys: {}; with their history {}", cluster.keys, tenths(cluster.bytes_in_use))?;
     if !cluster.pending.is_empty() {
         writeln!(out, "\nwaiting to be let in")?;
     }

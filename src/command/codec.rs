@@ -62,6 +62,14 @@ pub enum CodecError {
     TooDeep,
 }
 
+/// The bytes of `envelope` for the log of a cluster that uses commands of this version; nothing where one of its members may not understand them. All that is proposed
+/// is made here.
+pub fn encode_for(envelope: &Envelope, uses: impl FnOnce() -> CommandVersion) -> Option<Bytes> {
+    let version = envelope.command.version();
+    // What was always there needs no look, and that is nearly all.
+    (version == CommandVersion::FIRST || version <= uses()).then(|| encode(envelope))
+}
+
 /// The bytes of `envelope`.
 pub fn encode(envelope: &Envelope) -> Bytes {
     let mut out = Writer(Vec::with_capacity(64));

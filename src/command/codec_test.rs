@@ -1,7 +1,11 @@
 //! Round trips of every command, a pinned encoding, and bytes that are no command.
 
+use std::collections::BTreeSet;
+
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use super::super::{
     Admission, AuthCommand, Authority, Caller, CharterCommand, ClientKey, PasswordHash, Permission,
@@ -476,6 +480,57 @@ fn another_version_and_a_longer_entry_are_refused() {
     assert_eq!(decode(Bytes::from(bytes.clone())), Err(CodecError::TrailingBytes(1)));
     bytes[0] = 2;
     assert_eq!(decode(Bytes::from(bytes)), Err(CodecError::UnsupportedVersion { found: 2, understood: 1 }));
+}
+
+/// Which version has brought a command, by its tag and, where that has kinds, by the kind behind it. What stands here was shipped and is never changed.
+fn brought(tag: u8, kind: u8) -> Option<u8> {
+    match tag {
+        1..=15 | 24 | 27 | 28 => Some(1),
+        16 => (1..=16).contains(&kind).then_some(1),
+        26 => (1..=12).contains(&kind).then_some(1),
+        _ => None,
+    }
+}
+
+/// Where an entry without a caller, and with 0 for its number, has its tag.
+const TAG_AT: usize = 10;
+
+fn entry_of(command: Command) -> Bytes {
+    encode(&Envelope { id: ProposalId::default(), caller: None, command })
+}
+
+#[test]
+fn there_is_no_tag_but_those_whose_version_is_known() {
+    for tag in (0..=u8::MAX).filter(|tag| *tag != CALLER) {
+        for kind in 0..=u8::MAX {
+            let mut entry = entry_of(Command::Compact { revision: 3 })[..TAG_AT].to_vec();
+            entry.extend([tag, kind]);
+            let what = ["command", "change of the charter", "change of users and roles"];
+            let is_undefined = matches!(
+                decode(Bytes::from(entry)),
+                Err(CodecError::Undefined { what: found, .. }) if what.contains(&found)
+            );
+            assert_eq!(is_undefined, brought(tag, kind).is_none(), "tag {tag}, kind {kind}");
+        }
+    }
+}
+
+/// A member that understands the version of an entry understands the entry.
+#[test]
+fn each_kind_names_the_version_that_it_came_with() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for _ in 0..20_000 {
+        let command = command().new_tree(&mut runner).unwrap().current();
+        let entry = entry_of(command.clone());
+        let (tag, kind) = (entry[TAG_AT], entry.get(TAG_AT + 1).copied().unwrap_or_default());
+        assert_eq!(Some(entry[0]), brought(tag, kind), "{command:?}");
+        seen.insert((tag, if matches!(tag, 16 | 26) { kind } else { 1 }));
+    }
+    let kinds = |tag| if matches!(tag, 16 | 26) { 0..=u8::MAX } else { 1..=1 };
+    let all = (0..=u8::MAX).flat_map(|tag| kinds(tag).map(move |kind| (tag, kind)));
+    let all: BTreeSet<_> = all.filter(|(tag, kind)| brought(*tag, *kind).is_some()).collect();
+    assert_eq!(seen, all, "each was looked at");
 }
 
 /// A length that promises more than there is must not reserve memory for it.

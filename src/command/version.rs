@@ -20,10 +20,10 @@
 //!
 //! As long as all is of the first version, every byte that is written, sent or counted by the digest is what it was in builds that knew of no versions.
 //!
-//! A command to come: give it a tag and, in [`Command::version`], the next version; raise [`CommandVersion::NEWEST`]. What nodes write to their own disks
-//! has versions of its own, and follows this one where it depends on such commands.
+//! A command to come does not compile before [`Command::version`] has its version, the next one: raise [`CommandVersion::NEWEST`], and give it a tag. A new shape of one
+//! that is there is a command to come. What nodes write to their own disks has versions of its own, and follows this one where it depends on such commands.
 
-use super::Command;
+use super::{AuthCommand, CharterCommand, Command, CompareTarget, LeaseCommand, MemberCommand, Op, Txn};
 
 /// A version of what may be in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,8 +70,84 @@ pub struct NotUnderstood {
 impl Command {
     /// The first version that has it.
     pub fn version(&self) -> CommandVersion {
-        played::version_of(self).unwrap_or(CommandVersion::FIRST)
+        played::version_of(self).unwrap_or_else(|| self.since())
     }
+
+    /// That of each kind, by its name. No arm takes whatever is left: what comes later has to say here since when it is there.
+    fn since(&self) -> CommandVersion {
+        match self {
+            Self::Txn(txn) => since_of(txn),
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Compact { .. }
+            | Self::Alarm { .. }
+            | Self::Publish(_)
+            | Self::Raise(_)
+            | Self::Lease(
+                LeaseCommand::Grant { .. }
+                | LeaseCommand::Revoke { .. }
+                | LeaseCommand::Expire { .. }
+                | LeaseCommand::Checkpoint { .. },
+            )
+            | Self::Member(
+                MemberCommand::Add { .. }
+                | MemberCommand::Bind { .. }
+                | MemberCommand::Promote { .. }
+                | MemberCommand::Remove { .. }
+                | MemberCommand::Update { .. }
+                | MemberCommand::Revote { .. },
+            )
+            | Self::Charter(
+                CharterCommand::Admit { .. }
+                | CharterCommand::Forget { .. }
+                | CharterCommand::Elapsed { .. }
+                | CharterCommand::OpenWindow { .. }
+                | CharterCommand::Seal
+                | CharterCommand::Approve { .. }
+                | CharterCommand::CreateToken { .. }
+                | CharterCommand::RevokeToken { .. }
+                | CharterCommand::Establish(_)
+                | CharterCommand::ReplaceAuthority { .. }
+                | CharterCommand::IssueClient { .. }
+                | CharterCommand::RevokeClient { .. }
+                | CharterCommand::RenewClient { .. }
+                | CharterCommand::Dissolve { .. }
+                | CharterCommand::Yield { .. }
+                | CharterCommand::Bury(_),
+            )
+            | Self::Auth(
+                AuthCommand::Enable
+                | AuthCommand::Disable
+                | AuthCommand::AddUser { .. }
+                | AuthCommand::DeleteUser { .. }
+                | AuthCommand::ChangePassword { .. }
+                | AuthCommand::GrantRole { .. }
+                | AuthCommand::RevokeRole { .. }
+                | AuthCommand::AddRole { .. }
+                | AuthCommand::DeleteRole { .. }
+                | AuthCommand::GrantPermission { .. }
+                | AuthCommand::RevokePermission { .. }
+                | AuthCommand::EstablishTokens { .. },
+            ) => CommandVersion::FIRST,
+        }
+    }
+}
+
+/// That of the newest that a transaction is made of.
+fn since_of(txn: &Txn) -> CommandVersion {
+    let compares = txn.compare.iter().map(|compare| match compare.target {
+        CompareTarget::Version(_)
+        | CompareTarget::Create(_)
+        | CompareTarget::Mod(_)
+        | CompareTarget::Value(_)
+        | CompareTarget::Lease(_)
+        | CompareTarget::Unknown => CommandVersion::FIRST,
+    });
+    let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => CommandVersion::FIRST,
+        Op::Txn(txn) => since_of(txn),
+    });
+    compares.chain(ops).max().unwrap_or_default()
 }
 
 #[cfg(debug_assertions)]

@@ -1,13 +1,14 @@
 //! The configuration as a whole: precedence, spellings, the file, the rules between settings, the example.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    AuthConfig, AutoCompaction, ConfigError, Invocation, ServeConfig, TokenConfig, TrustMode, example, file,
-    load, options, table,
+    AuthConfig, AutoCompaction, ConfigError, Invocation, ServeConfig, TokenConfig, TrustMode, data_dir,
+    example, file, load, options, table,
 };
 use crate::consensus::Pace;
 use crate::formation::Fingerprint;
@@ -28,6 +29,39 @@ fn ok(args: &[&str]) -> ServeConfig {
 
 fn error(args: &[&str]) -> String {
     load_with(args, &[]).unwrap_err().to_string()
+}
+
+/// What a server is told, a command that works on its data directory may be told in the same ways.
+#[test]
+fn a_command_finds_the_data_directory_that_a_server_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("covey.toml");
+    fs::write(&file, "name = \"box\"\ndata-dir = \"/by/file\"\n").unwrap();
+    let (nameless, file) = (dir.path().join("named.toml"), file.to_str().unwrap());
+    fs::write(&nameless, "name = \"box\"\n").unwrap();
+    let nameless = nameless.to_str().unwrap();
+    let flags = [("config-file", file), ("data-dir", "/by/flag"), ("name", "n")];
+    let env = [("COVEY_CONFIG_FILE", nameless), ("ETCD_DATA_DIR", "/by/env"), ("COVEY_NAME", "e")];
+    let mut found = BTreeSet::new();
+    for which in 0..64 {
+        let flags: Vec<_> = some(flags, which).map(|(flag, text)| (flag, text.to_owned())).collect();
+        let env = || some(env, which >> 3).map(|(name, text)| (OsString::from(name), OsString::from(text)));
+        let args = flags.iter().flat_map(|(flag, text)| [format!("--{flag}"), text.clone()]);
+        let Invocation::Serve(server) = load(args.map(OsString::from), env()).unwrap() else {
+            panic!("no help was asked for")
+        };
+        assert_eq!(data_dir(flags.clone(), env()).unwrap(), server.config.data_dir, "{flags:?}");
+        found.insert(server.config.data_dir);
+    }
+    let all = ["/by/env", "/by/file", "/by/flag", "box.covey", "default.covey", "e.covey", "n.covey"];
+    assert_eq!(found, all.map(PathBuf::from).into());
+    let wrong = data_dir([("config-file", "/nowhere".to_owned())], []).unwrap_err();
+    assert!(wrong.to_string().contains("/nowhere"), "{wrong}");
+}
+
+/// Those whose bit is set.
+fn some<T>(all: [T; 3], which: usize) -> impl Iterator<Item = T> {
+    all.into_iter().enumerate().filter(move |(n, _)| which & (1 << n) != 0).map(|(_, one)| one)
 }
 
 #[test]

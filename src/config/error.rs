@@ -1,12 +1,16 @@
 //! Everything that can be wrong with a configuration, in words for the person who wrote it.
 //!
-//! Owns: the error type and its texts. Must never: print (the command line does, with exit code 2).
+//! Owns: the error type, its texts and its exit code. Must never: print (the command line does).
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use super::values::ValueError;
+
+/// The exit code of a server that no further start helps, as long as nobody changes something: its settings are wrong, or its data directory is not for this
+/// build or must not be used again (`EX_CONFIG` of sysexits). `systemd/covey.service` has it, so that systemd does not try for ever.
+pub const EXIT_CONFIG: u8 = 78;
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,4 +233,15 @@ pub enum ConfigError {
 fn quoted(texts: &[String]) -> String {
     let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
     quoted.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EXIT_CONFIG;
+
+    #[test]
+    fn systemd_is_told_which_exit_code_is_for_ever() {
+        let unit = include_str!("../../systemd/covey.service");
+        assert!(unit.lines().any(|line| line == format!("RestartPreventExitStatus={EXIT_CONFIG}")));
+    }
 }

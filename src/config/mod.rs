@@ -24,10 +24,11 @@ mod url;
 mod values;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 pub use auth_token::{AuthConfig, TokenConfig};
 pub use check::Effective;
-pub use error::{ConfigError, Hint, Origin};
+pub use error::{ConfigError, EXIT_CONFIG, Hint, Origin};
 pub use help::{example, flags, options};
 pub use nearest::nearest;
 pub use peer::{InitialCluster, PeerConfig, PeerHint, TrustMode};
@@ -54,6 +55,19 @@ pub fn load(
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, ConfigError> {
     Places { args: args.into_iter().collect(), env: env.into_iter().collect() }.read()
+}
+
+/// The data directory of a server that is given these flags, by their names without dashes: for commands that work on that of one which does not run. The
+/// environment and the file count as for the server.
+///
+/// # Errors
+///
+/// The first thing that is wrong, in words for the person who wrote it.
+pub fn data_dir(
+    flags: impl IntoIterator<Item = (&'static str, String)>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<PathBuf, ConfigError> {
+    serve::data_dir(&sources::given(flags, env)?)
 }
 
 /// What a server runs with, and how that came about.

@@ -169,15 +169,23 @@ pub struct StoreConfig {
     pub cache_bytes: usize,
 }
 
+/// Where a server keeps everything that has these settings.
+pub(super) fn data_dir(sources: &Sources) -> Result<PathBuf, ConfigError> {
+    Ok(place(&Reader(sources))?.1)
+}
+
+/// A member's name, and its data directory, which is named after it unless somebody says otherwise.
+fn place(reader: &Reader<'_>) -> Result<(String, PathBuf), ConfigError> {
+    let name = reader.parse(SettingId::Name, name)?;
+    let named = reader.0.is_set(SettingId::DataDir).then(|| reader.0.value(SettingId::DataDir).text);
+    let data_dir = named.unwrap_or_else(|| format!("{name}.covey"));
+    Ok((name, data_dir.into()))
+}
+
 /// Parses everything that was written.
 pub(super) fn build(sources: Sources) -> Result<ServeConfig, ConfigError> {
     let reader = Reader(&sources);
-    let name = reader.parse(SettingId::Name, name)?;
-    let data_dir = if sources.is_set(SettingId::DataDir) {
-        PathBuf::from(sources.value(SettingId::DataDir).text)
-    } else {
-        PathBuf::from(format!("{name}.covey"))
-    };
+    let (name, data_dir) = place(&reader)?;
     let mode = reader.parse(SettingId::CompactionMode, mode)?;
     let solo = reader.parse(SettingId::Solo, values::boolean)?;
     let is_automatic = !solo && sources.value(SettingId::InitialCluster).text.is_empty();

@@ -72,6 +72,27 @@ pub fn collect(
     if read_flags(args, &mut sources)? == Flow::Help {
         return Ok(Asked::Help);
     }
+    below_flags(sources, env).map(Asked::Run)
+}
+
+/// What a server would have that was given these flags, by their names without dashes, and no others.
+pub fn given(
+    flags: impl IntoIterator<Item = (&'static str, String)>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Sources, ConfigError> {
+    let mut sources = Sources::default();
+    for (flag, text) in flags {
+        let origin = Origin::Flag(flag.to_owned());
+        sources.values.insert(by_flag(flag)?.key, Written { text, origin });
+    }
+    below_flags(sources, env)
+}
+
+/// Adds what the environment and the file say that no flag does.
+fn below_flags(
+    mut sources: Sources,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Sources, ConfigError> {
     let env: Vec<_> = env.into_iter().collect();
     let secret = secret_credential(&env);
     read_env(env, &mut sources)?;
@@ -87,7 +108,7 @@ pub fn collect(
             Written { text: text(path.into(), CREDENTIALS)?, origin: Origin::Env(CREDENTIALS.to_owned()) };
         sources.values.insert(SettingId::ClusterSecretFile, written);
     }
-    Ok(Asked::Run(sources))
+    Ok(sources)
 }
 
 /// The cluster's secret as systemd hands it over. One that cannot be looked at counts as there: reading it will tell why.

@@ -137,6 +137,24 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
+impl OpenError {
+    /// Whether no further start helps, as long as nobody puts another program or another directory in place. Damage does not count: a disk may read again what it
+    /// did not read before.
+    pub fn is_for_ever(&self) -> bool {
+        match self {
+            Self::Fenced { .. } => true,
+            Self::Record(error) => {
+                matches!(error, RecordError::UnknownVersion { .. } | RecordError::Contradiction)
+            }
+            Self::Wal(error) => {
+                matches!(error, WalError::UnsupportedVersion { .. } | WalError::WrongIdentity { .. })
+            }
+            Self::Store(error) => error.is_of_another_build(),
+            _ => false,
+        }
+    }
+}
+
 /// Why the source of content failed.
 pub type ContentError = Box<dyn Error + Send + Sync>;
 

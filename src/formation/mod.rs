@@ -39,7 +39,7 @@ pub use message::{
     ABSORBED_MAX, Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, PLACE_BYTES_MAX,
     PLACES_MAX, Question, Standing, VIEW_NODES_MAX, View, Welcome,
 };
-pub use record::{IDENTITY_NAMES, RecordError};
+pub use record::{IDENTITY_NAMES, RecordError, TEMPORARY as IDENTITY_DRAFT};
 pub use runs::{Stale, judge_run, judge_runs, later_run};
 pub use secret::{
     Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,

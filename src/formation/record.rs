@@ -27,7 +27,8 @@ use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, Incarnation, MemberId, PublicKey, Run};
 
 const COPIES: [&str; 2] = ["identity.0", "identity.1"];
-const TEMPORARY: &str = "identity.tmp";
+/// A copy that is being made. Nothing counts before it has its name.
+pub const TEMPORARY: &str = "identity.tmp";
 /// All that the record may have left in a directory.
 pub const IDENTITY_NAMES: [&str; 3] = [COPIES[0], COPIES[1], TEMPORARY];
 const MAGIC: &[u8; 8] = b"covey-id";

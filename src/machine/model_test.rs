@@ -328,6 +328,7 @@ fn everything_agrees(view: &View, model: &Model) -> Result<(), TestCaseError> {
         changes_agree(&view, model, from.max(model.compacted + 1))?;
     }
     leases_agree(&view, model)?;
+    prop_assert_eq!(view.keys(), model.state_at(model.rev).len() as u64);
     let alarms: Vec<Alarm> = model.alarms.iter().copied().collect();
     prop_assert_eq!(&view.facts().alarms, &alarms);
     Ok(())

@@ -73,8 +73,10 @@ impl Tip {
         assert_eq!(self.view.active.bytes(), 0, "nothing was written since");
         let meta = base.meta();
         assert_eq!((meta.applied, meta.digest), (ahead.view.applied, ahead.view.digest), "it is that state");
+        // Keys that the store has deleted were not counted on the way.
+        let keys = base.keys();
         self.view =
-            View { base, active: Arc::default(), frozen: None, swept: Swept::default(), ..ahead.view };
+            View { base, keys, active: Arc::default(), frozen: None, swept: Swept::default(), ..ahead.view };
     }
 }
 

@@ -75,6 +75,7 @@ impl Facts {
 #[derive(Clone)]
 pub struct View {
     pub(super) rev: Revision,
+    pub(super) keys: u64,
     pub(super) active: Arc<Generation>,
     pub(super) frozen: Option<Arc<Generation>>,
     pub(super) base: Arc<Base>,
@@ -107,6 +108,7 @@ impl View {
         };
         Ok(Self {
             rev: meta.revision,
+            keys: base.keys(),
             applied: meta.applied,
             applied_term: meta.applied_term,
             digest: meta.digest,
@@ -170,6 +172,11 @@ impl View {
     /// The current revision of this state.
     pub fn revision(&self) -> Revision {
         self.rev
+    }
+
+    /// How many keys exist.
+    pub fn keys(&self) -> u64 {
+        self.keys
     }
 
     /// The log entry that this state is the result of.

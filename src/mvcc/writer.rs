@@ -206,6 +206,10 @@ impl<'m> Writer<'m> {
 
     fn push(&mut self, id: VersionId, change: Change, existed: bool) {
         self.view.digest.change(id, &change);
+        match change.kind {
+            ChangeKind::Put { .. } => self.view.keys += u64::from(!existed),
+            ChangeKind::Delete => self.view.keys -= 1,
+        }
         if let Some(sweep) = &mut self.sweep {
             sweep.push(id, change.clone());
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::reconcile::{Membership, Target};
-use crate::command::{CharterCommand, Command, Envelope, MemberCommand, codec};
+use crate::command::{CharterCommand, Command, CommandVersion, Envelope, MemberCommand, codec};
 use crate::consensus::Role;
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::{HEARTBEAT, NEVER_HEARD_MAX, VOTER_ABSENCE_MAX, VOTER_PROBATION, VOTERS};
@@ -334,7 +334,9 @@ impl Core {
         let Some(command) = next.or_else(|| self.growth.forgotten(&outlook).map(forget)) else { return };
         let index = status.last.next();
         let id = ProposalId { boot: NO_RUN, seq: index.0 };
-        let envelope = codec::encode(&Envelope { id, caller: None, command });
+        let envelope = Envelope { id, caller: None, command };
+        // What the cluster uses is not known here: only what was always there is proposed.
+        let Some(envelope) = codec::encode_for(&envelope, || CommandVersion::FIRST) else { return };
         // What is refused now is wanted again at the next look.
         if self.consensus.propose(self.now, vec![envelope]).is_ok() {
             self.growth.note_asked(index);

@@ -3,6 +3,7 @@
 //! Owns: admission (size, quota, how much may wait), the numbering of proposals and reads, and the promise that an answer comes
 //! after the state it speaks of can be read. Must never: block a thread. Driven by `api` and `app`.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,8 +19,8 @@ use super::threads::{ApplierInput, CoreInput, Queues};
 use super::watch::Watches;
 use super::{Mailbox, Milestone, Pool, Waiters};
 use crate::command::{
-    Alarm, AlarmAction, AlarmKind, Applied, Caller, CharterCommand, Command, CommandVersion, Envelope,
-    MemberAttributes, MemberCommand, Rejection, codec,
+    Alarm, AlarmAction, AlarmKind, Applied, Caller, CharterCommand, Command, Envelope, MemberAttributes,
+    MemberCommand, Rejection, codec,
 };
 use crate::consensus::{CoreStatus, Role};
 use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Run, Term};
@@ -235,8 +236,7 @@ impl Handle {
 
     /// As [`Handle::propose`] for somebody who does not wait for an answer and would not mind if it never happened.
     pub fn propose_unheard(&self, caller: Option<Caller>, command: Command) {
-        if self.refused(&command).is_none() {
-            let (id, bytes) = self.0.encode(caller, command);
+        if let Some((id, bytes)) = self.0.encode(caller, command) {
             drop(self.0.core.send(CoreInput::Propose { id, bytes }));
         }
     }
@@ -408,6 +408,11 @@ impl Handle {
         self.0.space.is_short()
     }
 
+    /// Bytes that something which can wait may write into this directory and leave the node what it needs of its disk; `None` where it needs nothing of that one. Waits for the disk.
+    pub fn to_spare(&self, directory: &Path) -> Option<u64> {
+        self.0.space.to_spare(directory)
+    }
+
     /// Judges writes by this quota from now on.
     pub fn set_quota(&self, quota: Option<u64>) {
         self.0.quota.store(quota.unwrap_or(NO_QUOTA), Ordering::Relaxed);
@@ -444,10 +449,7 @@ impl Handle {
     ) -> Result<Applied, ServeError> {
         let shared = &self.0;
         let is_users = command.is_users();
-        if let Some(refused) = self.refused(&command) {
-            return Ok(refused);
-        }
-        let (id, bytes) = shared.encode(caller, command);
+        let Some((id, bytes)) = shared.encode(caller, command) else { return Ok(self.not_capable()) };
         if bytes.len() > bytes_max {
             return Err(ServeError::RequestTooLarge);
         }
@@ -464,15 +466,8 @@ impl Handle {
     }
 
     /// What the log would come to for a command that not all members understand: one of them would stop at its entry. The state may be old, but what it allows stays allowed.
-    fn refused(&self, command: &Command) -> Option<Applied> {
-        // What was always there needs no look, and that is nearly all.
-        let version = command.version();
-        if version == CommandVersion::FIRST {
-            return None;
-        }
-        let view = self.view();
-        let refused = || Applied { revision: view.revision(), outcome: Err(Rejection::NotCapable) };
-        (version > view.facts().commands).then(refused)
+    fn not_capable(&self) -> Applied {
+        Applied { revision: self.view().revision(), outcome: Err(Rejection::NotCapable) }
     }
 
     /// Waits for a point at which [`Handle::view`] shows everything that was acknowledged anywhere before this call.
@@ -692,10 +687,16 @@ impl Shared {
         self.lock_confirmed().retain(|read| self.reads.contains(read.0));
     }
 
-    /// Numbers and encodes a command, and on whose behalf it is.
-    pub(super) fn encode(&self, caller: Option<Caller>, command: Command) -> (ProposalId, bytes::Bytes) {
+    /// Numbers and encodes a command, and on whose behalf it is; nothing where not all members understand it.
+    pub(super) fn encode(
+        &self,
+        caller: Option<Caller>,
+        command: Command,
+    ) -> Option<(ProposalId, bytes::Bytes)> {
         let seq = self.sequence.fetch_add(1, Ordering::Relaxed);
         let id = ProposalId { boot: self.ids.boot_nonce, seq };
-        (id, codec::encode(&Envelope { id, caller, command }))
+        let bytes =
+            codec::encode_for(&Envelope { id, caller, command }, || self.views.load().facts().commands)?;
+        Some((id, bytes))
     }
 }

@@ -119,6 +119,19 @@ impl Space {
         room() || (place.give_up_reserve() && room())
     }
 
+    /// Bytes that something which can wait may write into this directory, if that is on the disk of the node: what is free beyond what puts are taken with again
+    /// and beyond the reserve, set aside or not. `None`: elsewhere, where the node needs nothing, or where nothing is measured. Waits for the disk.
+    pub(super) fn to_spare(&self, directory: &Path) -> Option<u64> {
+        let place = self.place.as_ref()?;
+        let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+        if device(&place.path)? != device(directory)? {
+            return None;
+        }
+        let set_aside = fs::metadata(place.reserve()).map_or(0, |found| found.len());
+        let kept = 2 * place.low_bytes + place.reserve_bytes.saturating_sub(set_aside);
+        Some(place.free()?.saturating_sub(kept))
+    }
+
     /// Gives up the reserve for something that there is no room for; whether there was one.
     pub(super) fn take_reserve(&self) -> bool {
         self.place.as_ref().is_some_and(Place::give_up_reserve)
@@ -260,6 +273,27 @@ mod tests {
         assert_eq!((low.look(0), low.is_short()), (None, true), "pages of the store are none of the log's");
         low.set_log_waits(false);
         assert!(!low.is_short());
+    }
+
+    #[test]
+    fn what_can_wait_leaves_the_node_its_room_and_its_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let (free, _) = measure(dir.path()).unwrap();
+        let slack = free / 16;
+        let within = |space: Space, expected: u64| {
+            let spare = space.to_spare(dir.path()).unwrap();
+            assert!(spare.abs_diff(expected) <= slack, "{spare}, not {expected}");
+        };
+        within(place(dir.path(), 0, free / 4), free / 2);
+        within(place(dir.path(), free / 4, free / 8), free / 2);
+        within(place(dir.path(), free / 2, free / 2), 0);
+        // What is set aside is not free any more. Here it is a hole, which takes no room.
+        File::create(dir.path().join(RESERVE_NAME)).unwrap().set_len(free / 4).unwrap();
+        within(place(dir.path(), free / 4, free / 8), free * 3 / 4);
+        let elsewhere = Path::new("/proc");
+        assert_eq!(place(dir.path(), 0, free).to_spare(elsewhere), None, "another disk");
+        assert_eq!(place(dir.path(), 0, free).to_spare(&dir.path().join("missing")), None);
+        assert_eq!(Space::default().to_spare(dir.path()), None);
     }
 
     #[test]

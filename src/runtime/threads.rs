@@ -505,8 +505,9 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
             drop(queues.checkpoint.send(CheckpointInput::Job(CheckpointJob::Compact)));
         }
         ApplierOutput::Propose(command) => {
-            let (id, bytes) = shared.encode(None, command);
-            drop(shared.core.send(CoreInput::Propose { id, bytes }));
+            if let Some((id, bytes)) = shared.encode(None, command) {
+                drop(shared.core.send(CoreInput::Propose { id, bytes }));
+            }
         }
         ApplierOutput::LeaseAnswers(answers) => {
             let renewed = answers.iter().filter(|(_, answer)| matches!(answer, LeaseAnswer::Renewed { .. }));

@@ -29,6 +29,7 @@ mod reader;
 mod refold;
 mod writer;
 
+pub use format::HASH_BYTES;
 pub use reader::{ImageReader, Record};
 pub use refold::{NewRevisions, REVISION_BUMP, Refold, RevisionTooHigh};
 pub use writer::ImageWriter;

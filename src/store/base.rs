@@ -37,6 +37,7 @@ pub struct Base {
     pub(super) hist: ReadOnlyTable<HistKey, &'static [u8; HIST_ROW_BYTES]>,
     pub(super) lease: ReadOnlyTable<&'static [u8; LEASE_ID_BYTES], &'static [u8]>,
     pub(super) attached: ReadOnlyTable<&'static [u8], &'static [u8; SEAL_BYTES]>,
+    keys: u64,
     complete_from: Revision,
     /// See [`Store::distrust`](super::Store::distrust).
     pub(super) suspect: bool,
@@ -59,11 +60,13 @@ impl Base {
         suspect: bool,
         reader: Arc<()>,
     ) -> Result<Self, StoreError> {
+        let live = txn.open_table(LIVE)?;
         Ok(Self {
             meta,
             complete_from,
+            keys: live.len()?,
             rev: txn.open_table(REV)?,
-            live: txn.open_table(LIVE)?,
+            live,
             hist: txn.open_table(HIST)?,
             lease: txn.open_table(LEASE)?,
             attached: txn.open_table(ATTACHED)?,
@@ -80,6 +83,11 @@ impl Base {
     /// The facts as of this commit.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// How many keys exist.
+    pub fn keys(&self) -> u64 {
+        self.keys
     }
 
     /// All changes from this revision on are there. Of earlier ones some may have been removed: at most [`Meta::compacted`], and below it
@@ -168,7 +176,7 @@ impl Base {
     pub fn count_live(&self, range: &KeyRange, keys: usize) -> Result<(u64, Option<Bytes>), StoreError> {
         // No key is empty, so the lowest possible one is a single zero byte.
         if range.end == RangeEnd::Unbounded && matches!(range.start.as_ref(), [] | [0]) {
-            return Ok((self.live.len()?, None));
+            return Ok((self.keys, None));
         }
         let Some(bounds) = range.bounds() else {
             return Ok((0, None));

@@ -62,7 +62,12 @@ impl StoreError {
     /// Whether the process must stop rather than go on: everything except the refusal to open a file of another version, or of a cluster that uses one, which
     /// harmed nothing. A failed write or sync is never retried (style guide, "fatal").
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::UnsupportedVersion { .. } | Self::NotUnderstood(_))
+        !self.is_of_another_build()
+    }
+
+    /// Whether the file is for another build of covey than this one.
+    pub fn is_of_another_build(&self) -> bool {
+        matches!(self, Self::UnsupportedVersion { .. } | Self::NotUnderstood(_))
     }
 
     /// Whether the bytes on disk are at fault, rather than the device or the program.

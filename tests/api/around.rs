@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use covey::api::{
-    AllPending, AskedAround, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient, PendingNode,
-    SeenNode, YieldRefusal,
+    AllPending, AskedAround, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient,
+    PendingNode, SeenNode, YieldRefusal,
 };
 use covey::command::{self, ClientKey};
 use covey::formation::Fingerprint;
@@ -26,6 +26,7 @@ pub struct Around {
     pub other_hardware: Option<String>,
     pub log_level: Mutex<Option<LogLevel>>,
     pub disk_written: DiskWritten,
+    pub backups: Option<BackupsMade>,
 }
 
 impl Host for Around {
@@ -39,6 +40,10 @@ impl Host for Around {
 
     fn disk_written(&self) -> DiskWritten {
         self.disk_written
+    }
+
+    fn backups(&self) -> Option<BackupsMade> {
+        self.backups.clone()
     }
 
     fn other_hardware(&self) -> Option<String> {

@@ -151,6 +151,7 @@ fn on_the_box_the_page_shows_what_the_operator_is_told_and_what_the_member_holds
         let after = parsed(&ask(&server, "GET /status.json", &[OWN]).await);
         let load = &after["load"];
         assert_eq!((&load["keys"], &load["revision"], &load["compacted"]), (&json!(2), &json!(4), &json!(0)));
+        assert_eq!(after["status"]["cluster"]["keys"], 2);
         assert_eq!(
             (&load["counters"]["puts"], &load["counters"]["ranges"]),
             (&json!(3), &json!(1)),
@@ -411,7 +412,8 @@ fn a_node_without_a_cluster_shows_itself_to_its_machine() {
             ..WaitingNode::default()
         });
         let serving = smol::spawn(async move {
-            waiting.serve(&socket, |task| smol::spawn(task).detach()).await;
+            let spawn = |task| smol::spawn(task).detach();
+            waiting.serve(&socket, Serves::Clients, Plaintext::Loopback, spawn).await;
         });
         let look = async |request: &str, headers: &[&str]| {
             let stream = Async::<std::net::TcpStream>::connect(address).await.unwrap();
@@ -444,5 +446,43 @@ fn a_node_without_a_cluster_shows_itself_to_its_machine() {
         }
         assert_eq!(look("GET /status.json", &[OWN, "origin: http://evil.example"]).await.status, 403);
         serving.cancel().await;
+    });
+}
+
+/// Whoever starts what does not live again must not do so while a box waits for others: it would wait from the beginning each time.
+#[test]
+fn a_node_without_a_cluster_lives_and_is_not_ready() {
+    run(async {
+        for serves in [Serves::Clients, Serves::Probes] {
+            let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+            let address = socket.get_ref().local_addr().unwrap();
+            let waiting = Waiting::default();
+            let waits_for = "an operator".to_owned();
+            waiting.tell(WaitingNode { waits_for, ..WaitingNode::default() });
+            let serving = smol::spawn(async move {
+                let spawn = |task| smol::spawn(task).detach();
+                waiting.serve(&socket, serves, Plaintext::Anyone, spawn).await;
+            });
+            let look = async |request: &str, header: &str| {
+                let stream = Async::<std::net::TcpStream>::connect(address).await.unwrap();
+                let answer = ask_over(stream, request, &[header], "").await;
+                (answer.status, answer.text)
+            };
+            assert_eq!(look("GET /livez", OWN).await, (200, "ok\n".to_owned()));
+            let verbose = "[+]serializable_read ok\nok\n".to_owned();
+            assert_eq!(look("GET /livez?verbose", OWN).await, (200, verbose));
+            let (status, why) = look("GET /readyz", OWN).await;
+            let reads = "[-]linearizable_read failed: this node is in no cluster yet: an operator\n";
+            assert!(status == 503 && why.contains(reads), "{status} {why}");
+            let (status, why) = look("GET /health", OWN).await;
+            let reason = "\"reason\":\"this node is in no cluster yet: an operator\"";
+            assert!(status == 503 && why.contains(reason), "{status} {why}");
+            assert_eq!(look("POST /livez", OWN).await.0, 405);
+            assert_eq!(look("GET /livez", "host: evil.example").await.0, 421);
+            // A port for probes has nothing else.
+            let page = look("GET /status", OWN).await.0;
+            assert_eq!(page, if serves == Serves::Clients { 200 } else { 503 });
+            serving.cancel().await;
+        }
     });
 }

@@ -5,12 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use covey::prng::Prng;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Server, must, until};
+use crate::process::{Server, must, rest, until};
 
 const PART: &str = "covey.part";
+/// Of the moments at which a server is killed.
+const SEED: u64 = 8;
 
 /// A server that backs itself up each second, and what it has of that.
 struct Backed {
@@ -67,11 +70,6 @@ fn revision(file: &Path) -> i64 {
     serde_json::from_str::<Value>(&status).unwrap()["revision"].as_i64().unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "nothing is to happen in another process")]
-fn rest(time: Duration) {
-    std::thread::sleep(time);
-}
-
 #[test]
 fn what_has_changed_is_backed_up_and_the_oldest_goes() {
     let backed = Backed::new();
@@ -109,11 +107,15 @@ fn a_server_that_is_killed_while_it_backs_up_leaves_nothing_half_done_under_a_na
     for n in 0..200 {
         server.must(&["put", &format!("key {n}"), &value]);
     }
-    let (mut last, mut cut_off) = (0, 0);
-    for round in 0..8 {
+    let (mut last, mut cut_off, mut prng) = (0, 0, Prng::new(SEED));
+    for round in 0..12 {
         server.must(&["put", "round", &round.to_string()]);
         until("a part", || backed.directory().join(PART).exists() || backed.names().len() > 2);
-        if round % 2 == 1 {
+        if round % 3 == 1 {
+            // Anywhere within it, or behind it.
+            rest(Duration::from_millis(prng.range(0, 400)));
+        }
+        if round % 3 == 2 {
             // Further on: a name is about to come, or an old file to go.
             let before = backed.names();
             until("another name", || backed.names() != before || !backed.directory().join(PART).exists());

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -61,6 +61,20 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("{what}: not in time");
 }
 
+/// Lets others go on for so long.
+#[expect(clippy::disallowed_methods, reason = "other processes go on meanwhile")]
+pub fn rest(time: Duration) {
+    sleep(time);
+}
+
+/// How long something takes.
+#[expect(clippy::disallowed_methods, reason = "what is measured is the time of other processes")]
+pub fn took(work: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
 /// A loopback port that nobody listens on.
 pub fn free_endpoint() -> String {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().to_string()
@@ -80,6 +94,24 @@ impl Server {
 
     /// The same, with this in its environment.
     pub fn start_in(data_dir: &Path, environment: &[(&str, &OsStr)]) -> Self {
+        match Self::try_start(data_dir, environment) {
+            Ok(server) => server,
+            Err(said) => panic!("the server has ended: {said}"),
+        }
+    }
+
+    /// Whether a directory is there that is served; one that is there and is not is refused in these words.
+    pub fn serves(data_dir: &Path, refusal: &str) -> bool {
+        // Before there is a record nothing is begun.
+        if !["identity.0", "identity.1"].iter().any(|name| data_dir.join(name).exists()) {
+            return false;
+        }
+        let started = Self::try_start(data_dir, &[]);
+        started.map_err(|said| assert!(said.contains(refusal), "{said}")).is_ok()
+    }
+
+    /// What it has said where it ends instead.
+    fn try_start(data_dir: &Path, environment: &[(&str, &OsStr)]) -> Result<Self, String> {
         let endpoint = free_endpoint();
         let log = data_dir.with_extension("log");
         let url = format!("http://{endpoint}");
@@ -88,12 +120,12 @@ impl Server {
         command.arg(data_dir).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         command.envs(environment.iter().copied());
         let mut server = Self { endpoint, child: command.spawn().unwrap() };
+        let mut ended = false;
         until("the server serves", || {
-            let text = std::fs::read_to_string(&log).unwrap();
-            assert!(server.child.try_wait().unwrap().is_none(), "the server has ended: {text}");
-            text.contains("ready to serve client requests")
+            ended = server.child.try_wait().unwrap().is_some();
+            ended || std::fs::read_to_string(&log).unwrap().contains("ready to serve client requests")
         });
-        server
+        if ended { Err(std::fs::read_to_string(&log).unwrap()) } else { Ok(server) }
     }
 
     /// Runs a client command against this server, which must succeed.

@@ -5,13 +5,19 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
+use covey::prng::Prng;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Outcome, Server, covey, free_endpoint, must, run, until};
+use crate::process::{Outcome, Server, covey, free_endpoint, must, rest, run, took, until};
 
 const BUMP: i64 = 1_000_000_000;
+/// Of what is large.
+const KEYS: usize = 200;
+/// Of the moments at which something is killed.
+const SEED: u64 = 8;
 
 /// A directory with a snapshot of a few keys, and what they were.
 struct Saved {
@@ -169,16 +175,85 @@ fn a_save_that_fails_leaves_nothing() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-/// Makes a snapshot that takes a while to restore.
-fn large(dir: &Path) -> PathBuf {
+/// A server with so much that it takes a while to save and to restore.
+fn filled(dir: &Path) -> Server {
     let server = Server::start(&dir.join("data"));
     let value = "v".repeat(120_000);
-    for n in 0..200 {
+    for n in 0..KEYS {
         server.must(&["put", &format!("key {n}"), &value]);
     }
+    server
+}
+
+/// A snapshot of that.
+fn large(dir: &Path) -> PathBuf {
     let file = dir.join("saved");
-    server.must(&["snapshot", "save", file.to_str().unwrap()]);
+    filled(dir).must(&["snapshot", "save", file.to_str().unwrap()]);
     file
+}
+
+/// How many keys of [`filled`] there are.
+fn count(server: &Server) -> usize {
+    server.must(&["get", "key", "--prefix", "--keys-only"]).matches("key").count()
+}
+
+/// Runs a command and kills it at a moment that is drawn from the time that it takes, and a little more; whether that came before its end.
+fn kill_meanwhile(arguments: &[&str], took: Duration, prng: &mut Prng) -> bool {
+    let moment = took.mul_f64(f64::from(u32::try_from(prng.range(0, 1200)).unwrap()) / 1000.0);
+    let mut child = covey(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    rest(moment);
+    child.kill().unwrap();
+    !child.wait().unwrap().success()
+}
+
+/// What is under the name of a snapshot is the one from before or the new one, and whole.
+#[test]
+fn a_save_that_is_killed_at_any_moment_leaves_the_file_of_before_or_a_whole_one() {
+    let dir = TempDir::new().unwrap();
+    let server = filled(dir.path());
+    let (file, part) = (dir.path().join("saved"), dir.path().join("saved.part"));
+    let save = ["--endpoints", &server.endpoint, "snapshot", "save", file.to_str().unwrap()];
+    let saved = || {
+        let status = must(&["snapshot", "status", file.to_str().unwrap(), "-w", "json"]);
+        serde_json::from_str::<Value>(&status).unwrap()["revision"].as_i64().unwrap()
+    };
+    let took = took(|| drop(must(&save)));
+    let (mut prng, mut last, mut cut_off) = (Prng::new(SEED), saved(), 0);
+    for round in 0..16 {
+        server.must(&["put", "round", &round.to_string()]);
+        let was_killed = kill_meanwhile(&save, took, &mut prng);
+        let (before, now) = (last, saved());
+        assert!(now == before || now == revision(&server), "round {round}: {now}");
+        assert!(was_killed || now == revision(&server), "round {round}: it has said that it was saved");
+        (last, cut_off) = (now, cut_off + u32::from(now == before));
+    }
+    assert!(cut_off > 0, "no save was cut off");
+    must(&save);
+    assert_eq!((saved(), part.exists()), (revision(&server), false));
+}
+
+/// A node that was restored in part never serves, and restoring it again makes it whole.
+#[test]
+fn a_restore_that_is_killed_at_any_moment_serves_all_or_nothing() {
+    let dir = TempDir::new().unwrap();
+    let file = large(dir.path());
+    let restore = |to: &Path| {
+        let [file, to] = [file.as_path(), to].map(|path| path.to_str().unwrap().to_owned());
+        ["snapshot", "restore", &file, "--data-dir", &to].map(str::to_owned)
+    };
+    let took = took(|| drop(must(&restore(&dir.path().join("first")))));
+    let (mut prng, mut cut_off) = (Prng::new(SEED), 0);
+    for round in 0..10 {
+        let new = dir.path().join(format!("new{round}"));
+        let arguments = restore(&new);
+        let was_killed = kill_meanwhile(&arguments.each_ref().map(String::as_str), took, &mut prng);
+        if was_killed && !Server::serves(&new, "that was not finished: restore it again") {
+            cut_off += 1;
+            must(&arguments);
+        }
+        assert_eq!(count(&Server::start(&new)), KEYS, "round {round}");
+    }
+    assert!(cut_off > 0, "no restore was cut off");
 }
 
 #[test]
@@ -196,7 +271,7 @@ fn a_restore_that_is_killed_is_not_served_and_can_be_done_again() {
     assert!(served.stderr.contains("that was not finished: restore it again"), "{served:?}");
     must(&arguments);
     let server = Server::start(&new);
-    assert_eq!(server.must(&["get", "", "--prefix", "--keys-only"]).matches("key").count(), 200);
+    assert_eq!(count(&server), KEYS);
     drop(server);
     // Also one whose last bytes were lost by a copy is found before anything is made.
     let mut file = File::options().write(true).open(&file).unwrap();

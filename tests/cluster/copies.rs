@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use covey::config::EXIT_CONFIG;
+
 use crate::disk::copy;
 use crate::members::{add, id_of, remove};
 use crate::process::{Cluster, until};
@@ -29,7 +31,7 @@ fn an_older_copy_of_a_data_directory_does_not_take_part() {
     // However often it is started: the count of starts passes that of the directory which it replaces.
     for _ in 0..4 {
         cluster.hosts[victim].start(&[]);
-        assert_eq!(cluster.hosts[victim].ended(), 1, "{}", cluster.hosts[victim].log());
+        assert_eq!(cluster.hosts[victim].ended(), i32::from(EXIT_CONFIG), "{}", cluster.hosts[victim].log());
     }
     let log = cluster.hosts[victim].log();
     assert!(log.contains("the data directory is an old copy of this member"), "{log}");
@@ -48,7 +50,7 @@ fn of_two_copies_of_a_data_directory_one_stays() {
     cluster.hosts[2].start(&[]);
     until("the first one is back", || cluster.hosts[2].run(&["get", "key"]).ok());
     cluster.hosts[twin].start(&[]);
-    assert_eq!(cluster.hosts[twin].ended(), 1, "{}", cluster.hosts[twin].log());
+    assert_eq!(cluster.hosts[twin].ended(), i32::from(EXIT_CONFIG), "{}", cluster.hosts[twin].log());
     assert!(cluster.hosts[twin].log().contains("the data directory is an old copy of this member"));
     cluster.hosts.truncate(3);
     cluster.wait_ready();

@@ -1,5 +1,8 @@
 //! Disks that fill up, by the data and by somebody else, under a member that is alone and under one of three. Root, by `.ci/run crash`.
 
+use std::fs;
+
+use serde_json::Value;
 use tonic::{Code, Status};
 
 use crate::client;
@@ -123,4 +126,48 @@ fn a_leader_whose_disk_is_full_lets_another_lead_and_comes_back() {
     let all = || cluster.hosts[full].run(&list).ok().map(|keys| keys.split_whitespace().count());
     until("it has all that it missed", || (all() == Some(PUTS)).then_some(()));
     assert!(cluster.hosts[full].is_running());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_backup_leaves_the_node_its_room() {
+    let mut cluster = Cluster::prepare(1);
+    let host = &mut cluster.hosts[0];
+    let disk = SmallDisk::at(&host.data_dir, MEGABYTES);
+    let backups = disk.path().join("backups");
+    fs::create_dir(&backups).unwrap();
+    host.disk = Some(disk);
+    let (initial, directory) = (host.named(), host.data_dir.join("backups"));
+    let schedule =
+        ["--backup-dir", directory.to_str().unwrap(), "--backup-interval", "1s", "--backup-keep", "9"];
+    host.start(&[&["--initial-cluster", &initial][..], &schedule[..]].concat());
+    cluster.wait_ready();
+    let host = &cluster.hosts[0];
+    let names =
+        || fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let told = || {
+        let status: Value = serde_json::from_str(&host.must(&["status", "-w", "json"])).unwrap();
+        status["backups"].clone()
+    };
+    for n in 0..20 {
+        put(host, &format!("a{n:04}")).unwrap();
+    }
+    let whole = |revision: i64| {
+        let end = format!("-r{revision}.snapshot");
+        names().iter().any(|name| name.to_str().unwrap().ends_with(&end)).then_some(())
+    };
+    until("a backup", || whole(21));
+    until("it is said", || (told()["revision"] == 21 && told()["trouble"] == "").then_some(()));
+
+    // Puts still have room, and nothing that can wait.
+    host.disk.as_ref().unwrap().leave(24);
+    let before = names();
+    let last = put(host, "b").unwrap();
+    until("it is said", || told()["trouble"].as_str()?.contains("has no room for it").then_some(()));
+    assert!(told()["failed"].as_u64() > Some(0), "{}", told());
+    assert_eq!(names(), before, "no part is left, and none of the others goes");
+    put(host, "c").unwrap();
+    host.disk.as_ref().unwrap().clear();
+    until("the next one", || whole(last + 1));
+    until("all is well again", || (told()["trouble"] == "").then_some(()));
 }

@@ -8,8 +8,12 @@ use crate::process::{Cluster, until};
 
 fn recover(cluster: &Cluster, host: usize, more: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
-    command.args(["recover", "--data-dir"]).arg(&cluster.hosts[host].data_dir).args(more);
-    let output = command.env_clear().stdin(Stdio::null()).output().unwrap();
+    command.args(["recover", "--data-dir"]).arg(&cluster.hosts[host].data_dir).args(more).env_clear();
+    outcome(command)
+}
+
+fn outcome(mut command: Command) -> (bool, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     (output.status.success(), text)
 }
@@ -30,7 +34,13 @@ fn one_member_goes_on_alone_and_the_others_are_fenced_off() {
     let (done, said) = recover(&cluster, 0, &[]);
     assert!(!done && said.contains("nothing was changed"), "{said}");
     assert!(said.contains(&names[1]) && said.contains(&names[2]), "it says whom it would drop: {said}");
-    let (done, said) = recover(&cluster, 0, &["--yes"]);
+    // Told nothing but what serve is told: by a file, and by a variable that wins over it.
+    let settings = cluster.path("covey.toml");
+    fs::write(&settings, "data-dir = \"/nowhere\"\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_covey"));
+    command.args(["recover", "--yes", "--config-file"]).arg(&settings).env_clear();
+    command.env("COVEY_DATA_DIR", &cluster.hosts[0].data_dir);
+    let (done, said) = outcome(command);
     assert!(done && said.contains("is the only one of generation 2"), "{said}");
 
     cluster.hosts[0].start(&[]);

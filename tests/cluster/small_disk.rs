@@ -7,6 +7,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
 use crate::process::until;
 
 /// Where Debian has them.
@@ -39,6 +41,11 @@ impl SmallDisk {
             fs::read_to_string(format!("/proc/{id}/mounts")).is_ok_and(is_mounted).then_some(())
         });
         disk
+    }
+
+    /// Where it is from outside.
+    pub fn path(&self) -> &Path {
+        &self.mounted
     }
 
     /// The filesystem is not there any more for whoever looks for it; who has files of it open has them still.
@@ -79,6 +86,14 @@ impl SmallDisk {
                 }
             }
         }
+    }
+
+    /// Fills it, as some other program would, until so much is left.
+    pub fn leave(&self, megabytes: u64) {
+        let file = File::create(self.filler()).unwrap();
+        let found = statvfs(&self.mounted).unwrap();
+        let free = found.f_bavail * found.f_frsize;
+        fallocate(&file, FallocateFlags::empty(), 0, free - (megabytes << 20)).unwrap();
     }
 
     /// Gives back what was filled.

@@ -4,6 +4,7 @@
 
 #![cfg(debug_assertions)]
 
+use covey::config::EXIT_CONFIG;
 use serde_json::Value;
 
 use crate::histories::{goes_on, judge};
@@ -66,7 +67,7 @@ fn what_is_new_is_used_once_the_last_member_has_it_while_clients_write() {
     stop(&mut cluster.hosts[0]);
     cluster.hosts[0].is_later = false;
     cluster.hosts[0].start(&[]);
-    assert_ne!(cluster.hosts[0].ended(), 0);
+    assert_eq!(cluster.hosts[0].ended(), i32::from(EXIT_CONFIG));
     assert!(cluster.hosts[0].log().contains(OUTDATED), "{}", cluster.hosts[0].log());
     cluster.hosts[1].must(&["put", LATER, "meanwhile"]);
     cluster.hosts[0].is_later = true;
@@ -90,7 +91,7 @@ fn an_earlier_build_does_not_join_what_uses_later_commands() {
     let initial = cluster.initial();
     let joins = ["--initial-cluster", &initial, "--initial-cluster-state", "existing"];
     cluster.hosts[new].start(&joins);
-    assert_ne!(cluster.hosts[new].ended(), 0);
+    assert_eq!(cluster.hosts[new].ended(), i32::from(EXIT_CONFIG));
     let log = cluster.hosts[new].log();
     assert!(log.contains("the node does not join") && log.contains(OUTDATED), "{log}");
     cluster.hosts[new].is_later = true;

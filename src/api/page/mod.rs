@@ -49,7 +49,6 @@ use super::http::{JSON, TEXT, only, page, refuse};
 use super::status_json::status_as_json;
 use super::verdict::judge;
 use super::{gate, gateway};
-use crate::command::{KeyRange, Range};
 use crate::telemetry;
 use crate::wire::covey::v1 as pb;
 use crate::wire::covey::v1::admin_server;
@@ -212,7 +211,7 @@ async fn data(connection: &Connection, headers: &HeaderMap) -> Result<Value, Sta
     // What of it is shown is found out after it was read, and so by no earlier state.
     let status = connection.shared.operator.all().await?;
     if sees_all(connection, headers).await {
-        let load = load(connection).await;
+        let load = load(connection);
         Ok(whole(&status, connection.whence == Whence::Here, Some(load)))
     } else {
         Ok(redacted(&status))
@@ -272,19 +271,13 @@ fn redacted(status: &pb::StatusResponse) -> Value {
 }
 
 /// What this member holds, and what clients ask of it.
-async fn load(connection: &Connection) -> Value {
+fn load(connection: &Connection) -> Value {
     let shared = &connection.shared;
     let (node, metrics) = (&shared.node, &shared.metrics);
     let (status, view) = (node.handle().status(), node.handle().view());
     let (revision, compacted) = (view.revision(), view.compacted());
-    // The store knows how many there are; what is not folded yet is walked.
-    let count = Range { count_only: true, ..Range::all(KeyRange::everything()) };
-    let keys = match node.require_state() {
-        Ok(()) => {
-            node.read(view, false, move |view| view.range(&count)).await.ok().map(|counted| counted.count)
-        }
-        Err(_) => None,
-    };
+    // Those of a state that is not shown may be wrong.
+    let keys = node.require_state().is_ok().then(|| view.keys());
     json!({
         "keys": keys,
         "revision": revision.0,

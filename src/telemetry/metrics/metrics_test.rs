@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Gauges, GrpcKind, GrpcMethod, Metrics, PeerTraffic, render};
+use super::{Backups, Gauges, GrpcKind, GrpcMethod, Metrics, PeerTraffic, render};
 use crate::ids::{Digest, LogIndex, MemberId, Revision};
 
 const METHODS: [GrpcMethod; 2] = [
@@ -27,6 +27,7 @@ fn gauges() -> Gauges<'static> {
         db_in_use_bytes: 1024,
         quota_bytes: Some(77),
         digest: (LogIndex(8), Digest(u64::MAX)),
+        keys: 6,
         revision: Revision(5),
         compacted: Revision(3),
         conflicts: 2,
@@ -34,6 +35,7 @@ fn gauges() -> Gauges<'static> {
         peers: vec![PeerTraffic { member: MemberId(0xcd), connected: true, metrics: Arc::default() }],
         disk_short: true,
         disk_written: &[("log", 8192), ("store", 4096)],
+        backups: Some(Backups { written: 7, failed: 2, failing: true, revision: Revision(4) }),
     }
 }
 
@@ -169,6 +171,12 @@ fn the_text_is_strictly_valid_and_shows_what_was_counted() {
     assert_value(&families, "etcd_server_has_leader", "gauge", 1.0);
     assert_value(&families, "covey_cluster_conflicts", "gauge", 2.0);
     assert_value(&families, "covey_disk_short", "gauge", 1.0);
+    assert_value(&families, "etcd_debugging_mvcc_keys_total", "gauge", 6.0);
+    assert_value(&families, "covey_backup_failing", "gauge", 1.0);
+    assert_value(&families, "covey_backup_revision", "gauge", 4.0);
+    let backups = &families["covey_backups_total"].samples;
+    let counted: Vec<_> = backups.iter().map(|(_, labels, count)| (labels[0].1.as_str(), *count)).collect();
+    assert_eq!(counted, [("written", 7.0), ("failed", 2.0)]);
     assert_value(&families, "etcd_server_proposals_committed_total", "gauge", 9.0);
     assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 77.0);
     assert_value(&families, "etcd_mvcc_put_total", "counter", 3.0);

@@ -235,6 +235,8 @@ pub struct Gauges<'a> {
     pub quota_bytes: Option<u64>,
     /// What all entries up to this one have come to.
     pub digest: (LogIndex, Digest),
+    /// Keys that exist.
+    pub keys: u64,
     /// The current revision.
     pub revision: Revision,
     /// The revision that was compacted last.
@@ -249,6 +251,21 @@ pub struct Gauges<'a> {
     pub disk_short: bool,
     /// Bytes written to the data directory, by what for.
     pub disk_written: &'a [(&'static str, u64)],
+    /// Of backups by schedule, where somebody wants some.
+    pub backups: Option<Backups>,
+}
+
+/// What has come of backups by schedule in this run.
+#[derive(Clone, Copy, Debug)]
+pub struct Backups {
+    /// Files written.
+    pub written: u64,
+    /// Tries that came to nothing.
+    pub failed: u64,
+    /// The last one was such.
+    pub failing: bool,
+    /// Of the last file; 0 where there is none.
+    pub revision: Revision,
 }
 
 #[cfg(test)]

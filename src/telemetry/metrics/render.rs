@@ -6,7 +6,9 @@
 use std::fmt::{Display, Write as _};
 
 use super::process::Process;
-use super::{Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics, PeerMetrics};
+use super::{
+    Backups, Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics, PeerMetrics,
+};
 
 /// The names of gRPC's codes by number, as Go spells them.
 const GRPC_CODE_NAMES: [&str; super::GRPC_CODES] = [
@@ -190,6 +192,20 @@ fn disk(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
     for &(kind, bytes) in gauges.disk_written {
         text.sample(name, &[("kind", kind)], bytes);
     }
+    if let Some(Backups { written, failed, failing, revision }) = gauges.backups {
+        let name = "covey_backups_total";
+        text.head(name, "Backups by schedule, by what has come of them.", "counter");
+        for (outcome, count) in [("written", written), ("failed", failed)] {
+            text.sample(name, &[("outcome", outcome)], count);
+        }
+        let last = "Whether the last backup has failed: 1 is yes.";
+        text.gauge("covey_backup_failing", last, u8::from(failing));
+        text.gauge(
+            "covey_backup_revision",
+            "The revision of the last backup; 0 is none in this run.",
+            revision,
+        );
+    }
     text.histogram(
         "etcd_disk_wal_fsync_duration_seconds",
         "How long the log's fdatasync takes.",
@@ -235,6 +251,7 @@ fn mvcc(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
         metrics.slow_watchers.value(),
     );
     text.counter("etcd_debugging_mvcc_events_total", "Events told to watchers.", &metrics.events_told);
+    text.gauge("etcd_debugging_mvcc_keys_total", "Keys that exist.", gauges.keys);
     text.gauge("etcd_debugging_mvcc_current_revision", "The current revision.", gauges.revision);
     text.gauge(
         "etcd_debugging_mvcc_compact_revision",
