@@ -2,6 +2,7 @@
 //!
 //! Owns: the draws. Must never: depend on anything but the seed. Read by everything.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use covey::consensus::Pace;
@@ -77,6 +78,11 @@ impl Timing {
 pub(crate) fn draw(prng: &mut Prng, mean: Duration) -> Duration {
     let nanos = u64::try_from(mean.as_nanos()).expect("short");
     Duration::from_nanos(prng.range(0, 2 * nanos + 1))
+}
+
+/// One of the range once in so many draws, else nothing.
+fn sometimes(prng: &mut Prng, one_in: u64, range: Range<u64>) -> u64 {
+    if prng.one_in(one_in) { prng.range(range.start, range.end) } else { 0 }
 }
 
 /// What clients do.
@@ -179,13 +185,9 @@ impl Plan {
             log_tail_bytes: LOG_CACHE_BYTES,
             piece_bytes: TRANSFER_PIECE_BYTES,
             apply: Duration::from_micros(if slow.one_in(3) { slow.range(100, 20_000) } else { 20 }),
-            stall_one_in: if slow.one_in(3) { slow.range(30, 200) } else { 0 },
-            replay: if slow.one_in(2) {
-                Duration::from_millis(slow.range(500, 6000))
-            } else {
-                Duration::ZERO
-            },
-            sync_stall_one_in: if slow.one_in(4) { slow.range(20, 300) } else { 0 },
+            stall_one_in: sometimes(slow, 3, 30..200),
+            replay: Duration::from_millis(sometimes(slow, 2, 500..6000)),
+            sync_stall_one_in: sometimes(slow, 4, 20..300),
         };
         let load = Load {
             clients: prng.range(1, 9),
