@@ -243,14 +243,15 @@ impl Fates {
         is_persuaded.then(|| words_and_said.into_inner().0)
     }
 
-    /// Whether this member's cluster has ended by these words and those before, on the word of members whom this one knows. Each of them is heard once.
+    /// Whether this member's cluster has ended by these words and those before, on the word of members whom this one knows. Whoever has the key of
+    /// one of them may say more than one thing, and takes nothing back of what that one says.
     fn is_persuaded(&self, words: &mut Vec<Tombstone>, more: Vec<Tombstone>, said: &mut Said) -> bool {
         let view = self.desk.handle.view();
         let known = known(&self.desk.identity, &view);
         for tombstone in more {
             match known.word(&tombstone) {
-                Ok(_) if words.iter().all(|word| word.signer != tombstone.signer) => words.push(tombstone),
-                Ok(_) => {}
+                Ok(_) if words.contains(&tombstone) => {}
+                Ok(_) => words.push(tombstone),
                 Err(doubt) => said.doubts(&tombstone, doubt),
             }
         }

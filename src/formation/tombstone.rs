@@ -16,8 +16,8 @@
 //! # An end that was ordered
 //!
 //! It takes what users have written out of service, so that one member's word is not enough: its key may have been taken, or its disk be that of a generation that was
-//! given up. Whoever was away follows when a majority of the voters that it knows say the same. Those are there to be heard: the entry was committed by a majority of
-//! voters, which leave and sign, or one that is left finds another to commit it with. A voter that was given its vote while this member was away is not known to it; where
+//! given up. Whoever was away follows when a majority of the voters that it knows say the same. As a rule those are there to be heard: the entry was committed by a majority of
+//! voters, which leave and sign, or those that are left commit it anew. A voter that was given its vote while this member was away is not known to it; where
 //! those of old are too few by then, an operator decides.
 
 use std::io;
@@ -30,7 +30,7 @@ use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::limits::TOMBSTONES_MAX;
 use crate::mvcc::Facts;
-use crate::store::{Charter, Dissolution, Member};
+use crate::store::{Charter, Dissolution};
 
 /// Nothing else that is signed with a node's key begins like this: TLS has 64 blanks there.
 const BY_ITSELF: &[u8] = b"covey tombstone 1";
@@ -151,17 +151,17 @@ impl Known<'_> {
         }
     }
 
-    /// Whether those who have said something are a majority of the voters; while these change, of the old ones, too.
+    /// Whether those who have said something are a majority of the voters, as raft counts them; while these change, of the old ones, too.
     fn is_majority(&self, has_said: impl Fn(PublicKey) -> bool) -> bool {
         let Facts { members, conf_state, .. } = self.facts;
-        let says = |member: &Member| member.key.is_some_and(&has_said);
-        let is_majority = |votes: &dyn Fn(&Member) -> bool| {
-            let voters: Vec<&Member> = members.iter().filter(|member| votes(member)).collect();
-            voters.iter().filter(|voter| says(voter)).count() > voters.len() / 2
+        let says = |id: &&MemberId| {
+            let mut keys =
+                members.iter().filter(|member| member.id() == **id).filter_map(|member| member.key);
+            keys.any(&has_said)
         };
-        let outgoing: &[MemberId] = &conf_state.voters_outgoing;
-        is_majority(&|member| member.votes)
-            && (outgoing.is_empty() || is_majority(&|member| outgoing.contains(&member.id())))
+        let is_majority = |voters: &[MemberId]| voters.iter().filter(says).count() > voters.len() / 2;
+        let outgoing = &conf_state.voters_outgoing;
+        is_majority(&conf_state.voters) && (outgoing.is_empty() || is_majority(outgoing))
     }
 }
 
@@ -243,6 +243,7 @@ mod tests {
     use crate::command::MemberAttributes;
     use crate::disk::sim::{FaultPlan, SimDir, Survival};
     use crate::formation::identity::test_key;
+    use crate::store::{ConfState, Member};
 
     const LOST: ClusterId = ClusterId(7);
     const WINNER: ClusterId = ClusterId(3);
@@ -264,8 +265,15 @@ mod tests {
 
     /// What is known of a cluster of these voters, and of one that only learns.
     fn facts(voters: u8, charter: Charter) -> Facts {
-        let members = (1..=voters).map(|seed| member(seed, true)).chain([member(voters + 1, false)]);
-        Facts { members: members.collect(), charter: Arc::new(charter), ..Facts::default() }
+        // A place that nobody has taken yet is meant to vote, and does not.
+        let place = Member { key: None, ..member(voters + 2, true) };
+        let members = (1..=voters).map(|seed| member(seed, true)).chain([member(voters + 1, false), place]);
+        let conf_state = ConfState {
+            voters: (1..=voters).map(|seed| MemberId(seed.into())).collect(),
+            learners: vec![MemberId(u64::from(voters) + 1)],
+            ..ConfState::default()
+        };
+        Facts { members: members.collect(), conf_state, charter: Arc::new(charter), ..Facts::default() }
     }
 
     fn committed() -> Charter {
