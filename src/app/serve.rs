@@ -51,7 +51,7 @@ use crate::prng::Prng;
 use crate::runtime::clock::{Clock, random_u64};
 use crate::runtime::space::Space;
 use crate::runtime::written::Written;
-use crate::runtime::{AdmissionOptions, Fault, Handle, NodeIds, Parts, Running, ServeError};
+use crate::runtime::{AdmissionOptions, Fault, Handle, Lost, NodeIds, Parts, Running, ServeError};
 use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
@@ -128,6 +128,9 @@ pub enum ServeFailure {
         "the state of this member is not that of the majority: it is not shown any more, and another member's takes its place at the next start"
     )]
     Diverged,
+    /// Nobody else has what the data directory held: a start would find nothing, and found a cluster without it.
+    #[error("no other member has the state: bring the data directory back before this node is started again")]
+    Bereft(#[source] Fault),
     /// The node could not go on.
     #[error("the node failed")]
     Fault(#[from] Fault),
@@ -150,7 +153,9 @@ impl ServeFailure {
     /// Whether no further start helps, as long as nobody changes something.
     fn is_for_ever(&self) -> bool {
         match self {
-            Self::Fenced | Self::Fault(Fault::Applier(ApplierError::NotUnderstood { .. })) => true,
+            Self::Fenced
+            | Self::Bereft(_)
+            | Self::Fault(Fault::Applier(ApplierError::NotUnderstood { .. })) => true,
             Self::Open(error) => error.is_for_ever(),
             Self::Store(error) | Self::Recover(RecoverError::Store(error)) => error.is_of_another_build(),
             _ => false,
@@ -587,7 +592,14 @@ async fn end_of_run(
         }
         Ok(End::Leave)
     };
-    let fault = async { Err(ServeFailure::Fault(running.fault().await)) };
+    let fault = async {
+        Err(match running.fault().await {
+            fault @ Fault::Lost(Lost::Gone { .. } | Lost::Replaced { .. }) if !handle.others_vote() => {
+                ServeFailure::Bereft(fault)
+            }
+            fault => ServeFailure::Fault(fault),
+        })
+    };
     let leaves = or(removed, or(left(handle), abandoned));
     or(or(fault, or(fenced, diverged)), or(told, leaves)).await
 }

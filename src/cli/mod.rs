@@ -145,6 +145,8 @@ impl Failure {
         match self {
             Self::Usage(error) | Self::Access(AccessError::Usage(error)) => error.exit_code(),
             Self::Access(AccessError::Permission(_) | AccessError::Password(_)) => EXIT_BAD_ARGUMENTS,
+            // A disk may read again what it did not read before.
+            Self::Config(ConfigError::Read { .. }) => EXIT_FAILED,
             Self::Config(_) => EXIT_CONFIG,
             Self::Txn(_) => EXIT_INVALID_INPUT,
             Self::Call(error) | Self::Ask(AskError::Call(error)) => error.exit_code(),
