@@ -52,9 +52,9 @@ impl Window {
         u32::try_from(self.extra).map_or(WINDOW_BYTES_MAX, |extra| WINDOW_BYTES_MIN + extra)
     }
 
-    /// The same for one of its streams. One that is not read leaves room for the others.
+    /// The same for one of its streams. Three that are not read leave room for the others.
     pub(super) fn of_stream(&self) -> u32 {
-        (self.of_connection() / 2).min(STREAM_WINDOW_BYTES_MAX)
+        (self.of_connection() / 4).min(STREAM_WINDOW_BYTES_MAX)
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
         let open: Vec<Window> = (0..CONNECTIONS).map(|_| windows.open()).collect();
         let (first, last) = (&open[0], &open[CONNECTIONS - 1]);
         assert_eq!((first.of_connection(), first.of_stream()), (WINDOW_BYTES_MAX, STREAM_WINDOW_BYTES_MAX));
-        assert_eq!((last.of_connection(), last.of_stream()), (WINDOW_BYTES_MIN, WINDOW_BYTES_MIN / 2));
+        assert_eq!((last.of_connection(), last.of_stream()), (WINDOW_BYTES_MIN, WINDOW_BYTES_MIN / 4));
         let all: usize = open.iter().map(|window| window.of_connection() as usize).sum();
         assert!(all <= CONNECTIONS * WINDOW_BYTES_MIN as usize + BUDGET, "{all}");
         assert!(open[20].of_connection() > 1 << 20, "a few dozen have large ones");

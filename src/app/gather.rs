@@ -187,7 +187,7 @@ fn since_resumed(network: Network, slept: Duration, resumed: Instant) -> Network
 /// Where a hint leads, without this node itself; and whether that is there.
 async fn others_at(hint: String, listen: UdpPort) -> (Vec<SocketAddr>, bool) {
     let places = resolve(hint).await;
-    let is_itself = move |at: &SocketAddr| listen.is_at(*at) && is_own(at.ip());
+    let is_itself = move |at: &SocketAddr| listen.is_at(*at) && is_own(at);
     let sorted_out = move || places.into_iter().partition(is_itself);
     let (own, others): (Vec<SocketAddr>, Vec<SocketAddr>) = smol::unblock(sorted_out).await;
     (others, !own.is_empty())

@@ -2,7 +2,7 @@
 //!
 //! Owns: these questions. Must never: keep an answer, since networks come and go. Asked for each stranger that wants to be heard.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use if_addrs::{IfAddr, get_if_addrs};
 
@@ -22,11 +22,14 @@ pub fn is_near(rules: &InterfaceRules, address: IpAddr) -> bool {
     })
 }
 
-/// Whether `address` is one of this box's own, whichever interface it is on.
-pub fn is_own(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    let has = |interfaces: Vec<if_addrs::Interface>| interfaces.iter().any(|own| own.ip() == address);
-    address.is_loopback() || get_if_addrs().is_ok_and(has)
+/// Whether the address is one of this box's own: of the interface that it names, or whichever it is on.
+pub fn is_own(at: &SocketAddr) -> bool {
+    let address = at.ip().to_canonical();
+    let scope = if let SocketAddr::V6(at) = at { at.scope_id() } else { 0 };
+    let is_it = |own: &if_addrs::Interface| {
+        own.ip() == address && (scope == 0 || own.index.is_none_or(|index| index == scope))
+    };
+    address.is_loopback() || get_if_addrs().is_ok_and(|interfaces| interfaces.iter().any(is_it))
 }
 
 fn contains(network: &IfAddr, address: IpAddr) -> bool {
@@ -45,7 +48,7 @@ fn contains(network: &IfAddr, address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
     use if_addrs::{Ifv4Addr, Ifv6Addr};
 
@@ -64,14 +67,19 @@ mod tests {
     #[test]
     fn the_box_itself_is_known_by_any_of_its_addresses() {
         for own in ["127.0.0.1", "127.0.1.1", "::1", "::ffff:127.0.0.1"] {
-            assert!(is_own(own.parse().unwrap()), "{own}");
+            assert!(is_own(&SocketAddr::new(own.parse().unwrap(), 0)), "{own}");
         }
         for interface in get_if_addrs().unwrap() {
-            assert!(is_own(interface.ip()), "{interface:?}");
+            assert!(is_own(&SocketAddr::new(interface.ip(), 0)), "{interface:?}");
+            if let (IpAddr::V6(ip), Some(index)) = (interface.ip(), interface.index) {
+                assert!(is_own(&SocketAddrV6::new(ip, 0, 0, index).into()), "{interface:?}");
+                let is_elsewhere = is_own(&SocketAddrV6::new(ip, 0, 0, index + 1000).into());
+                assert_eq!(is_elsewhere, ip.is_loopback(), "another link has its own");
+            }
         }
         // Kept for documentation: no box has them.
         for other in ["192.0.2.1", "2001:db8::1"] {
-            assert!(!is_own(other.parse().unwrap()), "{other}");
+            assert!(!is_own(&SocketAddr::new(other.parse().unwrap(), 0)), "{other}");
         }
     }
 

@@ -21,6 +21,9 @@
 mod content;
 mod kept;
 mod make;
+#[path = "../cluster/memory_group.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod memory_group;
 mod newer;
 #[path = "../cluster/process.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]

@@ -157,7 +157,10 @@ impl Neighbour {
     /// Whether there is any reason to believe that it is there.
     fn is_there(&self, now: Instant, timers: &Timers) -> bool {
         let lately = |at: Option<Instant>, limit| at.is_some_and(|at| now.since(at) < limit);
-        self.announced || lately(self.heard, timers.session) || lately(self.line.answered, timers.member_gone)
+        // Who turns this node down is asked seldom: it is there until it does not answer.
+        let turns_down = self.line.turned_down > 0 && self.line.failing.is_none();
+        let answers = turns_down || lately(self.line.answered, timers.member_gone);
+        self.announced || lately(self.heard, timers.session) || answers
     }
 }
 
