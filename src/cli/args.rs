@@ -12,7 +12,7 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 
 use super::bundle::{BundleError, CA_FILE, CERTIFICATE_FILE, KEY_FILE, read_endpoints};
-use super::spec::{COMMANDS, Command, Flag, GLOBAL, GROUPS, PLACE};
+use super::spec::{COMMANDS, Command, DATA_DIR, Flag, GLOBAL, GROUPS, PLACE};
 use crate::config::{
     self, ConfigError, EXIT_CONFIG, Hint, ValueError, boolean, duration, nearest, split_host_port,
 };
@@ -260,11 +260,14 @@ impl Parsed {
     }
 
     /// The data directory that a command is about which works on one. A server that is told the same has the same: by these flags, by the variables that `env` has, by a
-    /// file.
+    /// file. Who names it needs no other setting, and none that is wrong is in the way.
     pub fn data_dir(
         &self,
         env: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<PathBuf, UsageError> {
+        if let Some(named) = self.text(DATA_DIR.long) {
+            return Ok(PathBuf::from(named));
+        }
         let given = PLACE.iter().filter_map(|flag| Some((flag.long, self.text(flag.long)?.to_owned())));
         Ok(config::data_dir(given, env).map_err(Box::new)?)
     }

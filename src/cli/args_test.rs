@@ -30,6 +30,15 @@ fn settings(line: &[&str], env: &[(&str, &str)]) -> Result<ClientSettings, Usage
     Ok(parsed(line)?.client_settings(lookup)?.0)
 }
 
+/// Of a node in trouble the settings may be, too.
+#[test]
+fn a_data_directory_that_is_named_needs_no_other_setting() {
+    let env = || [(OsString::from("COVEY_CONFIG_FILE"), OsString::from("/nowhere"))];
+    let named = parsed(&["recover", "--data-dir", "/data"]).unwrap();
+    assert_eq!(named.data_dir(env()).unwrap(), PathBuf::from("/data"));
+    assert!(parsed(&["recover"]).unwrap().data_dir(env()).is_err());
+}
+
 #[test]
 fn flags_of_the_client_stand_anywhere_and_win_over_the_environment() {
     let env = [("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_DIAL_TIMEOUT", "9s"), ("ETCDCTL_WRITE_OUT", "")];

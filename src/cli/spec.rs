@@ -49,7 +49,8 @@ pub(super) const fn option(long: &'static str, value: &'static str, help: &'stat
 }
 
 const CONFIG_FILE: Flag = option("config-file", "path", "The settings that serve is started with, TOML");
-const DATA_DIR: Flag = option("data-dir", "path", "The node's data directory (default NAME.covey)");
+/// The data directory that a command works on.
+pub const DATA_DIR: Flag = option("data-dir", "path", "The node's data directory (default NAME.covey)");
 const NAME: Flag = option("name", "name", "The node's name, as serve has it (default \"default\")");
 
 /// By which a command is told whose data directory it works on. What none of them says is taken from where serve takes it.
