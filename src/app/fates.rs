@@ -431,8 +431,10 @@ mod tests {
         let one = Parting::Told(vec![word(1)]);
         assert_eq!(comes_of(Some(&one), &known, true), Departure::Leaves(Some(ClusterId(9))));
         for seed in [3, 4] {
-            let key = Some(PublicKey(*key(seed).public()));
-            known.members.push(Member { key, ..first.clone() });
+            let (key, member) = (Some(PublicKey(*key(seed).public())), MemberId(seed.into()));
+            let attributes = MemberAttributes { member, ..first.attributes.clone() };
+            known.members.push(Member { key, attributes, ..first.clone() });
+            known.conf_state.voters.push(member);
         }
         assert_eq!(comes_of(Some(&one), &known, true), Departure::Stays);
         let two = Parting::Told(vec![word(1), word(4)]);
