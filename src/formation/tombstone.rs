@@ -30,7 +30,7 @@ use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::limits::TOMBSTONES_MAX;
 use crate::mvcc::Facts;
-use crate::store::{Charter, Dissolution};
+use crate::store::{Charter, Dissolution, Member};
 
 /// Nothing else that is signed with a node's key begins like this: TLS has 64 blanks there.
 const BY_ITSELF: &[u8] = b"covey tombstone 1";
@@ -151,17 +151,18 @@ impl Known<'_> {
         }
     }
 
-    /// Whether those who have said something are a majority of the voters, as raft counts them; while these change, of the old ones, too.
+    /// Whether those who have said something are a majority of those that are to vote; while these change, of the old voters, too. A place that nobody has
+    /// taken has no vote in anything.
     fn is_majority(&self, has_said: impl Fn(PublicKey) -> bool) -> bool {
         let Facts { members, conf_state, .. } = self.facts;
-        let says = |id: &&MemberId| {
-            let mut keys =
-                members.iter().filter(|member| member.id() == **id).filter_map(|member| member.key);
-            keys.any(&has_said)
+        let is_majority = |votes: &dyn Fn(&Member) -> bool| {
+            let voters: Vec<PublicKey> =
+                members.iter().filter(|member| votes(member)).filter_map(|member| member.key).collect();
+            voters.iter().filter(|key| has_said(**key)).count() > voters.len() / 2
         };
-        let is_majority = |voters: &[MemberId]| voters.iter().filter(says).count() > voters.len() / 2;
-        let outgoing = &conf_state.voters_outgoing;
-        is_majority(&conf_state.voters) && (outgoing.is_empty() || is_majority(outgoing))
+        let outgoing: &[MemberId] = &conf_state.voters_outgoing;
+        is_majority(&|member| member.votes)
+            && (outgoing.is_empty() || is_majority(&|member| outgoing.contains(&member.id())))
     }
 }
 
@@ -243,7 +244,7 @@ mod tests {
     use crate::command::MemberAttributes;
     use crate::disk::sim::{FaultPlan, SimDir, Survival};
     use crate::formation::identity::test_key;
-    use crate::store::{ConfState, Member};
+    use crate::store::ConfState;
 
     const LOST: ClusterId = ClusterId(7);
     const WINNER: ClusterId = ClusterId(3);

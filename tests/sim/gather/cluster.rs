@@ -106,11 +106,7 @@ impl Cluster {
         let had = self.tip().members.len();
         let applied =
             self.machine.apply(index, Term(1), command, Allowance::UNLIMITED).expect("a sound store");
-        let mut facts = self.machine.facts().clone();
-        // Raft is not here: who is to vote does so at once.
-        let voters = facts.members.iter().filter(|member| member.votes && member.key.is_some());
-        facts.conf_state.voters = voters.map(Member::id).collect();
-        self.states.push(Arc::new(facts));
+        self.states.push(Arc::new(self.machine.facts().clone()));
         let took_effect = applied.outcome.is_ok();
         match command {
             Command::Put(_) => self.acknowledged += u64::from(took_effect),

@@ -243,7 +243,6 @@ impl World {
             let (meta, _) = joining_state(members);
             let mut facts = Facts::clone(self.clusters[number].at(0));
             (facts.members, facts.charter) = (meta.members, meta.charter);
-            facts.conf_state = meta.conf_state;
             self.hosts[at].membership.begins = Some(Arc::new(facts));
         }
         self.takes_part(at);
