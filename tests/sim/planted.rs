@@ -77,7 +77,7 @@ fn send_before_sync_is_found() {
 #[test]
 fn append_anywhere_is_found() {
     plant(Bug::AppendAnywhere);
-    find_inside(Plan::draw_members, 60, "not the same up to it");
+    find_inside(Plan::draw_members, 600, "not the same up to it");
 }
 
 #[test]
