@@ -512,7 +512,7 @@ fn a_stream_ends_when_its_time_is_over() {
         for stream in [&mut busy, &mut quiet] {
             let end = loop {
                 match stream.message().await {
-                    Ok(message) => assert_eq!(message.events.len(), 1),
+                    Ok(message) => assert!(!message.events.is_empty()),
                     Err(end) => break end,
                 }
             };
