@@ -341,7 +341,7 @@ fn reopen<D: Directory>(
     let (log, wal_options) = log_directory(root, options)?;
     let (mut wal, recovered) = Wal::open(log, wal_identity(&identity), wal_options)?;
     let (store, damage) = open_state(root, options.store, || instead(&identity, &recovered))?;
-    let recovered = finish_install(root, &store, &mut wal, recovered)?;
+    let recovered = finish_install(root, identity.member, &store, &mut wal, recovered)?;
     Ok(DataDir { identity, root: root.clone(), store, wal, recovered, damage })
 }
 
@@ -493,6 +493,7 @@ pub fn fence<D: Directory>(root: &D) -> Result<(), OpenError> {
 /// A crash in the reset leaves one log or the other, so the next start does it again or finds it done.
 fn finish_install<D: Directory>(
     root: &D,
+    member: MemberId,
     store: &Store,
     wal: &mut Wal<D>,
     recovered: Recovered,
@@ -504,6 +505,8 @@ fn finish_install<D: Directory>(
     }
     // After the process alone had died the store's name may be as young: with the log reset and the name lost there would be neither.
     root.sync().map_err(failed("sync", STORE_NAME))?;
+    // The log loses the position of those that are kept so far.
+    keep_facts(root, member, meta).map_err(failed("keep", FACTS_NAME))?;
     wal.reset(position)?;
     Ok(Recovered { hard_state: wal.hard_state(), start: wal.start(), entries: Vec::new(), ..recovered })
 }

@@ -53,8 +53,10 @@ pub fn keep_facts<D: Directory>(root: &D, member: MemberId, meta: &Meta) -> io::
         return Ok(());
     }
     let kept = read(root)?;
-    if kept.iter().flatten().any(|kept| kept == meta) {
-        return Ok(());
+    if let Some(index) = kept.iter().position(|kept| kept.as_ref() == Some(meta)) {
+        // Whoever wrote them may have been killed before they were durable, and the log may lose their position after this.
+        root.open(NAMES[index])?.sync_data()?;
+        return root.sync();
     }
     let [one, two] = kept.map(|kept| kept.map(|meta| meta.applied));
     let index = usize::from(two < one);

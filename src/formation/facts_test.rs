@@ -1,6 +1,6 @@
 //! Which facts are kept, and which of them a log can be gone on from.
 
-use super::{NAMES, drop_facts, facts_for, keep_facts, others_voted};
+use super::{NAMES, drop_facts, encode, facts_for, keep_facts, others_voted};
 use crate::disk::sim::{FaultPlan, SimDir, Survival};
 use crate::disk::{Directory, File};
 use crate::ids::{LogIndex, MemberId, Term};
@@ -85,7 +85,8 @@ fn the_same_facts_are_written_once() {
     keep_facts(&root, ME, &facts(3, &[ME, OTHER])).unwrap();
     let operations = root.operations();
     keep_facts(&root, ME, &facts(3, &[ME, OTHER])).unwrap();
-    assert_eq!(root.operations(), operations);
+    assert_eq!(root.operations(), operations + 2, "synced, in case that their writer was not able to");
+    assert_eq!(root.list().unwrap().len(), 1);
 }
 
 /// With the power cut in each operation: what was kept before is there, or what was being kept.
@@ -114,4 +115,18 @@ fn a_crash_leaves_the_facts_before_or_after() {
     }
     seen.dedup();
     assert!(seen.len() > 4, "{seen:?}");
+}
+
+/// The next start finds what a killed process has written, and may let the log lose the position of those that are durable.
+#[test]
+fn facts_whose_writer_was_killed_are_durable_once_they_are_kept() {
+    let root = SimDir::new(1);
+    for applied in 3..=4 {
+        keep_facts(&root, ME, &facts(applied, &[ME, OTHER])).unwrap();
+    }
+    let next = facts(5, &[ME, OTHER]);
+    root.open(NAMES[0]).unwrap().write_at(0, &encode(&next)).unwrap();
+    assert_eq!(kept(&root.crash(Survival::Nothing), &log(0, 9, 2)), Some(4));
+    keep_facts(&root, ME, &next).unwrap();
+    assert_eq!(kept(&root.crash(Survival::Nothing), &log(0, 9, 2)), Some(5));
 }
