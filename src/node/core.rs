@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::checkpointer::CheckpointJob;
+use super::gathering::{Company, Gathering, Sight};
 use super::growth::Growth;
 use super::notices::Notices;
 use super::reconcile::{HandOver, Membership, Step, next_step};
@@ -20,8 +21,8 @@ use crate::consensus::{
 };
 use crate::ids::{LogIndex, MemberId, ProposalId, Term};
 use crate::limits::{
-    ELECTION_TIMEOUT, GATHERING_MAX, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX,
-    REQUEST_TIMEOUT, UNAPPLIED_BYTES_MAX, UNSYNCED_BYTES_MAX, WAL_BATCH_BYTES,
+    ELECTION_TIMEOUT, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT,
+    UNAPPLIED_BYTES_MAX, UNSYNCED_BYTES_MAX, WAL_BATCH_BYTES,
 };
 use crate::store::ConfState;
 use crate::time::Instant;
@@ -104,17 +105,6 @@ pub enum CoreOutput {
     },
 }
 
-/// How proposals come together at a leader whose disk is busy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gathering {
-    /// None wait.
-    Idle,
-    /// Until the disk has this batch, or until then.
-    Until(PersistId, Instant),
-    /// Those that are there go.
-    Over,
-}
-
 /// A batch of own proposals in the log that is not committed yet.
 #[derive(Debug)]
 struct Appended {
@@ -143,9 +133,17 @@ struct Round {
     reads: Vec<WaitingRead>,
     /// Of other members.
     requests: Vec<ReadRequest>,
+    began: Instant,
     retry_at: Instant,
     /// Who led when it started: another leader knows nothing of it.
     asked: Leadership,
+}
+
+/// A round that is over.
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    took: Duration,
+    reads: usize,
 }
 
 /// Consensus as one machine.
@@ -165,7 +163,7 @@ struct Round {
 /// ```
 ///
 /// While the leader's disk syncs, proposals gather: each that left by itself would begin a sync of its own at every follower, and the next ones would wait
-/// for that. What they wait for is settled when the first of them comes, so that nothing which the disk is given later makes them wait longer.
+/// for that. See `gathering`.
 pub struct Core {
     pub(super) consensus: Consensus,
     pub(super) now: Instant,
@@ -185,6 +183,9 @@ pub struct Core {
     /// What other members ask this leader for; joins the next round too.
     requested: VecDeque<ReadRequest>,
     round: Option<Round>,
+    /// Whether reads wait for those that the last round has served, and what that round was, until it is known how many came meanwhile.
+    readers: Company,
+    served: Option<Served>,
     pub(super) outputs: VecDeque<CoreOutput>,
     reported: CoreStatus,
     notices: Notices,
@@ -212,7 +213,7 @@ impl Core {
             queue_bytes: 0,
             passed_on: VecDeque::new(),
             passed_on_bytes: 0,
-            gathering: Gathering::Idle,
+            gathering: Gathering::default(),
             leaderless_since: None,
             appended: VecDeque::new(),
             appended_count: 0,
@@ -221,6 +222,8 @@ impl Core {
             joining: Vec::new(),
             requested: VecDeque::new(),
             round: None,
+            readers: Company::default(),
+            served: None,
             outputs: VecDeque::new(),
             reported: CoreStatus::default(),
             notices: Notices::default(),
@@ -267,9 +270,28 @@ impl Core {
         self.joining.push(WaitingRead { id, deadline: now + REQUEST_TIMEOUT, leadership });
     }
 
-    /// Whether a read that is handed in now need not wait for a round on its way.
-    pub fn wants_reads(&self) -> bool {
-        self.round.as_ref().is_none_or(|round| self.is_overdue(round))
+    /// Whether reads, of which so many have not been handed in, are to be handed in now: they need not wait for a round on its way, nor for others that would
+    /// share theirs.
+    pub fn wants_reads(&mut self, now: Instant, waiting: usize) -> bool {
+        if self.awaits_round() {
+            return false;
+        }
+        if let Some(served) = self.served.take() {
+            self.readers.note_served(now, served.took, served.reads, waiting);
+        }
+        waiting > 0 && !(self.requested.is_empty() && self.readers.holds(now, waiting, true))
+    }
+
+    /// How many reads have to wait before [`Core::wants_reads`] may answer something else, where so many do now.
+    pub fn reads_wanted(&self, waiting: usize) -> usize {
+        if self.awaits_round() {
+            return usize::MAX;
+        }
+        self.readers.wanted(waiting).map_or(1, |more| waiting + more)
+    }
+
+    fn awaits_round(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| !self.is_overdue(round))
     }
 
     /// A message from a peer; see [`Consensus::step`].
@@ -322,6 +344,7 @@ impl Core {
     pub fn handle_persisted(&mut self, now: Instant, id: PersistId) {
         self.now = now;
         let messages = self.consensus.handle_persisted(now, id);
+        self.gathering.note_synced(now, self.waiting(), self.consensus.last_unsynced().is_none());
         if !messages.is_empty() {
             self.outputs.push_back(CoreOutput::Send(messages));
         }
@@ -409,12 +432,9 @@ impl Core {
         let leader = self.leaderless_since.map(|since| since + LEADER_PATIENCE);
         let read = self.oldest_read().map(|read| read.deadline);
         let notices = self.notices.poll_timeout();
-        let gathered = match self.gathering {
-            // Once that has passed they wait for something else: a leader, the applier, the disk.
-            Gathering::Until(_, end) if end > self.now => Some(end),
-            _ => None,
-        };
-        [self.consensus.poll_timeout(), round, leader, read, notices, gathered, self.serving.poll_timeout()]
+        let gathered = self.gathering.poll_timeout(self.now);
+        let readers = self.readers.poll_timeout(self.now);
+        [self.consensus.poll_timeout(), round, leader, read, notices, gathered, readers, self.serving.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -479,6 +499,7 @@ impl Core {
     }
 
     fn confirm(&mut self, round: Round, index: LogIndex) {
+        self.served = Some(Served { took: self.now.since(round.began), reads: round.reads.len() });
         let consensus = &self.consensus;
         let answer = |request| consensus.answer_read(request, index);
         let answers: Vec<Message> = round.requests.into_iter().filter_map(answer).collect();
@@ -508,7 +529,7 @@ impl Core {
             self.leaderless_since = None;
         }
         if self.queue.is_empty() && self.passed_on.is_empty() {
-            self.gathering = Gathering::Idle;
+            self.gathering.note_none();
             return false;
         }
         if role == Role::Removed {
@@ -538,15 +559,25 @@ impl Core {
 
     /// Whether proposals that are there wait for more.
     fn gathers(&mut self, role: Role) -> bool {
-        let unsynced = self.consensus.last_unsynced().filter(|_| role == Role::Leader);
-        self.gathering = match (self.gathering, unsynced) {
-            (Gathering::Idle, Some(id)) => Gathering::Until(id, self.now + GATHERING_MAX),
-            (Gathering::Until(id, end), Some(_)) if self.now < end && !self.consensus.is_synced(id) => {
-                return true;
-            }
-            _ => Gathering::Over,
-        };
-        self.gathering != Gathering::Over
+        let status = self.consensus.status();
+        let batch = self.gathering.batch();
+        self.gathering.holds(Sight {
+            now: self.now,
+            waiting: self.waiting(),
+            unsynced: self.consensus.last_unsynced().filter(|_| role == Role::Leader),
+            is_synced: batch.is_some_and(|batch| self.consensus.is_synced(batch)),
+            is_settled: status.commit == status.last,
+        })
+    }
+
+    /// Proposals that are not in the log.
+    fn waiting(&self) -> usize {
+        self.queue.len() + self.passed_on.len()
+    }
+
+    /// How many more proposals have to come before it is worth a turn of this machine's; `None` where each is.
+    pub fn proposals_wanted(&self) -> Option<usize> {
+        self.gathering.wanted(self.waiting())
     }
 
     fn propose_passed_on(&mut self) {
@@ -560,6 +591,7 @@ impl Core {
             self.passed_on_bytes -= cost_of(&command);
             commands.push(command);
         }
+        self.gathering.note_gone(self.now, commands.len());
         // What is dropped is as good as lost.
         let _ = self.consensus.propose(self.now, commands);
     }
@@ -599,6 +631,7 @@ impl Core {
     fn note_appended(&mut self, count: usize, bytes: usize) {
         let status = self.consensus.status();
         if status.role == Role::Leader {
+            self.gathering.note_gone(self.now, count);
             self.appended.push_back(Appended { last: status.last, count, bytes });
             self.appended_count += count;
             self.appended_bytes += bytes;
@@ -661,7 +694,7 @@ impl Core {
         requests.extend(self.requested.drain(..));
         requests.drain(..requests.len().saturating_sub(READ_REQUESTS_MAX));
         let id = self.consensus.start_read_round(self.now);
-        self.round = Some(Round { id, reads, requests, retry_at: self.now + READ_RETRY, asked });
+        self.round = Some(Round { id, reads, requests, began: self.now, retry_at: self.now + READ_RETRY, asked });
         true
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::command::{Command, Envelope, MemberAttributes};
 use crate::consensus::{MessageClass, Pace, Start};
 use crate::ids::Term;
-use crate::limits::HEARTBEAT;
+use crate::limits::{GATHERING_MAX, HEARTBEAT};
 use crate::node::Target;
 use crate::prng::Prng;
 use crate::wal::{EntryKind, HardState, Position};

@@ -18,6 +18,7 @@ mod applicants;
 mod applier;
 mod checkpointer;
 mod core;
+mod gathering;
 mod growth;
 mod lease_walk;
 mod leases;

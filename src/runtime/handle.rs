@@ -17,7 +17,7 @@ use super::peers::Peers;
 use super::space::Space;
 use super::threads::{ApplierInput, CoreInput, Queues};
 use super::watch::Watches;
-use super::{Mailbox, Milestone, Pool, Waiters};
+use super::{Mailbox, Milestone, Pool, Urgency, Waiters};
 use crate::command::{
     Alarm, AlarmAction, AlarmKind, Applied, Caller, CharterCommand, Command, Envelope, MemberAttributes,
     MemberCommand, Rejection, codec,
@@ -237,7 +237,7 @@ impl Handle {
     /// As [`Handle::propose`] for somebody who does not wait for an answer and would not mind if it never happened.
     pub fn propose_unheard(&self, caller: Option<Caller>, command: Command) {
         if let Some((id, bytes)) = self.0.encode(caller, command) {
-            drop(self.0.core.send(CoreInput::Propose { id, bytes }));
+            drop(self.0.core.send_with(Urgency::Joins, CoreInput::Propose { id, bytes }));
         }
     }
 
@@ -461,7 +461,8 @@ impl Handle {
             .proposals
             .register(id.seq, shared.clock.now(), PROPOSALS_PENDING_MAX)
             .ok_or(ServeError::TooManyRequests)?;
-        shared.core.send(CoreInput::Propose { id, bytes }).map_err(|_| ServeError::Stopped)?;
+        let proposal = CoreInput::Propose { id, bytes };
+        shared.core.send_with(Urgency::Joins, proposal).map_err(|_| ServeError::Stopped)?;
         waiting.await.unwrap_or(Err(ServeError::Stopped))
     }
 
@@ -482,8 +483,8 @@ impl Handle {
             .reads
             .register(key, shared.clock.now(), READS_PENDING_MAX)
             .ok_or(ServeError::TooManyRequests)?;
-        let is_first = shared.arrivals.push(key).map_err(|_| ServeError::Stopped)?;
-        if is_first {
+        let is_last = shared.arrivals.push(key).map_err(|_| ServeError::Stopped)?;
+        if is_last {
             let wake = WakeForReads(&shared.core);
             // Whoever else has something to read right now comes first, and is in the same round.
             smol::future::yield_now().await;

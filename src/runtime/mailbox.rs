@@ -15,9 +15,22 @@ pub struct Mailbox<T> {
 
 struct Inner<T> {
     queue: Vec<T>,
+    /// How many of those are [`Urgency::Joins`].
+    joined: usize,
     closed: bool,
-    /// Whether the reader waits; without it every send would cost a system call.
-    reader_waits: bool,
+    /// Whether the reader waits, and for how many that join; without it every send would cost a system call.
+    reader_waits: Option<usize>,
+}
+
+/// Whether a message is worth a wakeup of a reader that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// By itself.
+    Now,
+    /// Together with as many others as the reader waits for.
+    Joins,
+    /// Never: it is read with the next one that is.
+    Whenever,
 }
 
 /// Why [`Mailbox::drain`] returned.
@@ -33,7 +46,7 @@ pub enum Drained {
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
-        let inner = Inner { queue: Vec::new(), closed: false, reader_waits: false };
+        let inner = Inner { queue: Vec::new(), joined: 0, closed: false, reader_waits: None };
         Self { inner: Mutex::new(inner), arrived: Condvar::new() }
     }
 }
@@ -43,16 +56,27 @@ impl<T> Mailbox<T> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a message at the end. A closed mailbox hands it back.
+    /// Puts a message at the end and wakes the reader. A closed mailbox hands it back.
     pub fn send(&self, message: T) -> Result<(), T> {
+        self.send_with(Urgency::Now, message)
+    }
+
+    /// As [`Mailbox::send`], but the reader is only woken if that is worth it.
+    pub fn send_with(&self, urgency: Urgency, message: T) -> Result<(), T> {
         let mut inner = self.lock();
         if inner.closed {
             return Err(message);
         }
         inner.queue.push(message);
-        let wake = std::mem::take(&mut inner.reader_waits);
+        inner.joined += usize::from(urgency == Urgency::Joins);
+        let joined = inner.joined;
+        let wake = inner.reader_waits.take_if(|wanted| match urgency {
+            Urgency::Now => true,
+            Urgency::Joins => joined >= *wanted,
+            Urgency::Whenever => false,
+        });
         drop(inner);
-        if wake {
+        if wake.is_some() {
             self.arrived.notify_one();
         }
         Ok(())
@@ -67,27 +91,30 @@ impl<T> Mailbox<T> {
     pub fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
-        inner.reader_waits = false;
+        inner.reader_waits = None;
         drop(inner);
         self.arrived.notify_one();
     }
 
     /// Moves all messages to the end of `into`, waiting for the first one at most `patience` (`None`: for ever).
     pub fn drain(&self, into: &mut Vec<T>, patience: Option<Duration>) -> Drained {
+        self.drain_when(1, into, patience)
+    }
+
+    /// As [`Mailbox::drain`], but as long as no other messages come it waits for `wanted` of those that only join. When the time is over all are there
+    /// that have come.
+    pub fn drain_when(&self, wanted: usize, into: &mut Vec<T>, patience: Option<Duration>) -> Drained {
         let mut inner = self.lock();
         let mut waited = false;
-        while inner.queue.is_empty() {
+        while inner.queue.len() == inner.joined && inner.joined < wanted.max(1) {
             if inner.closed {
-                return Drained::Closed;
+                break;
             }
-            inner.reader_waits = true;
+            inner.reader_waits = Some(wanted);
             inner = match patience {
                 None => self.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner),
                 // A spurious wake ends the wait early; the reader computes its time anew anyway.
-                Some(_) if waited => {
-                    inner.reader_waits = false;
-                    return Drained::TimedOut;
-                }
+                Some(_) if waited => break,
                 Some(patience) => {
                     waited = true;
                     let (inner, _) =
@@ -96,9 +123,15 @@ impl<T> Mailbox<T> {
                 }
             };
         }
-        inner.reader_waits = false;
+        inner.reader_waits = None;
+        inner.joined = 0;
+        let drained = match (inner.queue.is_empty(), inner.closed) {
+            (false, _) => Drained::Messages,
+            (true, true) => Drained::Closed,
+            (true, false) => Drained::TimedOut,
+        };
         into.append(&mut inner.queue);
-        Drained::Messages
+        drained
     }
 }
 
@@ -124,6 +157,53 @@ mod tests {
         writer.join().unwrap();
         assert_eq!(all, (0..10_000).collect::<Vec<_>>());
         assert_eq!(mailbox.send(1), Err(1));
+    }
+
+    /// Sends while the reader waits for three that join, and says how many had come when it woke.
+    fn woken_by(sent: &[Urgency]) -> usize {
+        const LONG: Duration = Duration::from_secs(60);
+        let mailbox = Arc::new(Mailbox::default());
+        let reader = Arc::clone(&mailbox);
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            assert_eq!(reader.drain_when(3, &mut all, Some(LONG)), Drained::Messages);
+            all.len()
+        });
+        while mailbox.lock().reader_waits.is_none() {
+            thread::yield_now();
+        }
+        for (n, urgency) in sent.iter().enumerate() {
+            assert!(mailbox.lock().reader_waits.is_some(), "woken before message {n}");
+            mailbox.send_with(*urgency, n).unwrap();
+        }
+        assert!(mailbox.lock().reader_waits.is_none(), "it sleeps on");
+        reader.join().unwrap()
+    }
+
+    #[test]
+    fn the_reader_is_woken_once_for_those_that_join_and_at_once_for_others() {
+        use Urgency::{Joins, Now, Whenever};
+        assert_eq!(woken_by(&[Joins, Joins, Joins]), 3);
+        assert_eq!(woken_by(&[Joins, Now]), 2);
+        assert_eq!(woken_by(&[Whenever, Joins, Whenever, Joins, Joins]), 5);
+        assert_eq!(woken_by(&[Now]), 1);
+    }
+
+    #[test]
+    fn what_does_not_wake_the_reader_is_there_when_its_time_is_over_or_it_reads_anyway() {
+        let mailbox = Mailbox::default();
+        let mut all = Vec::new();
+        mailbox.send_with(Urgency::Joins, 1).unwrap();
+        assert_eq!(mailbox.drain_when(2, &mut all, Some(Duration::from_millis(1))), Drained::Messages);
+        mailbox.send_with(Urgency::Joins, 2).unwrap();
+        assert_eq!(mailbox.drain_when(2, &mut all, Some(Duration::from_millis(1))), Drained::Messages);
+        mailbox.send_with(Urgency::Whenever, 3).unwrap();
+        assert_eq!(mailbox.drain_when(2, &mut all, None), Drained::Messages);
+        assert_eq!(all, [1, 2, 3]);
+        mailbox.send_with(Urgency::Joins, 4).unwrap();
+        mailbox.close();
+        assert_eq!(mailbox.drain_when(2, &mut all, None), Drained::Messages);
+        assert_eq!(mailbox.drain_when(2, &mut all, None), Drained::Closed);
     }
 
     #[test]

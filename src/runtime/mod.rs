@@ -31,7 +31,7 @@ pub use handle::{AdmissionOptions, Handle, NodeIds, NodeStatus, ServeError};
 pub use hold::{Hold, HoldError};
 pub use leader::HandOverError;
 pub use leases::TimeToLive;
-pub use mailbox::{Drained, Mailbox};
+pub use mailbox::{Drained, Mailbox, Urgency};
 pub use peers::PeerLink;
 pub use pool::Pool;
 pub use running::{Parts, Running};

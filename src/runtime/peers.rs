@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 
 use super::checkpoint::CheckpointInput;
+use super::Urgency;
 use super::handle::{Handle, ServeError};
 use super::threads::CoreInput;
 use crate::consensus::Message;
@@ -21,6 +22,9 @@ use crate::node::{
 };
 use crate::telemetry::metrics::PeerTraffic;
 use crate::time::Instant;
+
+/// Proposals of another member that come at once and are larger than this together do not wait for others.
+const JOINING_BYTES_MAX: usize = 64 << 10;
 
 /// The way to the other members. None of it waits, and any of it may be lost.
 pub trait PeerLink: Send + Sync {
@@ -149,8 +153,13 @@ impl Handle {
 
     /// Messages of a member; `hold` is dropped once they are handled.
     pub fn peer_messages(&self, messages: Vec<Message>, hold: Box<dyn Send>) {
+        let passed_on = messages.iter().all(Message::is_proposal);
+        let bytes: usize = messages.iter().flat_map(Message::proposals).map(Bytes::len).sum();
+        // More would soon take all the room that there is for what nobody has looked at.
+        let joins = passed_on && bytes <= JOINING_BYTES_MAX;
+        let urgency = if joins { Urgency::Joins } else { Urgency::Now };
         // Where the core has ended, so does the node.
-        drop(self.0.core.send(CoreInput::Messages { messages, hold }));
+        drop(self.0.core.send_with(urgency, CoreInput::Messages { messages, hold }));
     }
 
     /// Which other members this one reaches: those that it is connected with and hears, and of them, where it leads, those that answer. Whether it

@@ -26,11 +26,11 @@ use super::hold::Grant;
 use super::leader::{LeaderGap, Succession};
 use super::wal_writer::WalInput;
 use super::whereabouts::Lost;
-use super::{Drained, Mailbox, ServeError};
+use super::{Drained, Mailbox, ServeError, Urgency};
 use crate::command::{Applied, Outcome};
 use crate::consensus::{CoreStatus, Message, PersistId, Role, SnapshotMark};
 use crate::ids::{Digest, LogIndex, MemberId, ProposalId, Term};
-use crate::limits::REQUEST_TIMEOUT;
+use crate::limits::{REQUEST_TIMEOUT, UNAPPLIED_BYTES_MAX};
 use crate::node::{
     Applier, ApplierError, ApplierOutput, CheckpointJob, Core, CoreOutput, LeaseAnswer, LeaseRequest, LogJob,
     Membership, ReadId, RefusedWhy, Request, TransferOutcome,
@@ -38,7 +38,7 @@ use crate::node::{
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::time::Instant;
-use crate::wal::{LogEntry, Position, WalError};
+use crate::wal::{EntryKind, LogEntry, Position, WalError};
 
 /// What takes longer to apply is counted as slow; etcd's `--warning-apply-duration`.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
@@ -48,6 +48,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Times to live above this are counted as this.
 const LEASE_TTL_COUNTED_MAX: Duration = Duration::from_secs(1 << 25);
+
+/// So many bytes may be applied without waking the core for that alone: less than what would make it wait for the applier.
+const UNTOLD_BYTES_MAX: usize = 64 << 10;
+const _: () = assert!(UNTOLD_BYTES_MAX < UNAPPLIED_BYTES_MAX);
 
 /// Why a node cannot go on. The process ends without another acknowledgement.
 #[derive(Debug, thiserror::Error)]
@@ -220,7 +224,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
     let mut leader_gap = LeaderGap::default();
     loop {
         loop {
-            if core.wants_reads() {
+            if core.wants_reads(shared.clock.now(), shared.arrivals.len()) {
                 for key in shared.arrivals.take() {
                     core.handle_read(shared.clock.now(), ReadId(key));
                 }
@@ -238,7 +242,11 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
             || shared.peers.awaits_answers();
         let deadline = core.poll_timeout().map(|at| shared.clock.until(at));
         let patience = deadline.into_iter().chain(waiting.then_some(SWEEP_INTERVAL)).min();
-        if shared.core.drain(&mut inputs, patience) == Drained::Closed {
+        if shared.arrivals.wait_for(core.reads_wanted(shared.arrivals.len())) {
+            continue;
+        }
+        let wanted = core.proposals_wanted().unwrap_or(1);
+        if shared.core.drain_when(wanted, &mut inputs, patience) == Drained::Closed {
             stop(context);
             return Ok(());
         }
@@ -429,10 +437,11 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
     let mut inputs = Vec::new();
     // When the entries came that are being applied.
     let mut applying: Option<Instant> = None;
+    let mut progress = Progress::default();
     let mut fences: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     loop {
         while let Some(output) = applier.poll_output(shared.clock.now())? {
-            carry_out_applier(output, context);
+            carry_out_applier(output, context, &mut progress);
         }
         fences.drain(..).for_each(|pass| pass());
         if let Some(began) = applying.take()
@@ -449,14 +458,17 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
             match input {
                 ApplierInput::Entries(entries) => {
                     applying = Some(now);
+                    progress.note(&entries);
                     applier.handle_entries(now, entries);
                 }
                 ApplierInput::ConfState { index, conf_state } => {
+                    progress.is_awaited = true;
                     applier.apply_conf_state(now, index, conf_state);
                 }
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
                 ApplierInput::Installed(base) => {
+                    progress.is_awaited = true;
                     applier.handle_installed(now, base)?;
                     // What was on its way through the leader may be in the state that came, where no answer is.
                     let failed = shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
@@ -482,7 +494,32 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
     }
 }
 
-fn carry_out_applier(output: ApplierOutput, context: &Context) {
+/// What the core has not been woken for.
+#[derive(Default)]
+struct Progress {
+    bytes: usize,
+    /// Something that it waits for is among what was applied since.
+    is_awaited: bool,
+}
+
+impl Progress {
+    /// By the first entry of a leader's term and by a change of the configuration the core decides what may be done from then on.
+    fn note(&mut self, entries: &[LogEntry]) {
+        self.is_awaited |= entries.iter().any(|entry| entry.kind != EntryKind::Normal || entry.data.is_empty());
+    }
+
+    /// How urgent it is to say that so many more bytes are applied.
+    fn urgency(&mut self, bytes: usize) -> Urgency {
+        self.bytes += bytes;
+        if !self.is_awaited && self.bytes <= UNTOLD_BYTES_MAX {
+            return Urgency::Whenever;
+        }
+        *self = Self::default();
+        Urgency::Now
+    }
+}
+
+fn carry_out_applier(output: ApplierOutput, context: &Context, progress: &mut Progress) {
     let Context { shared, queues, metrics } = context;
     match output {
         ApplierOutput::Publish(view) => {
@@ -494,7 +531,8 @@ fn carry_out_applier(output: ApplierOutput, context: &Context) {
         }
         ApplierOutput::Applied { index, bytes } => {
             shared.reach_applied(index);
-            drop(shared.core.send(CoreInput::Applied { index, bytes }));
+            let urgency = progress.urgency(bytes);
+            drop(shared.core.send_with(urgency, CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),
         ApplierOutput::Membership(membership) => drop(shared.core.send(CoreInput::Membership(membership))),

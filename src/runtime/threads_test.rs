@@ -70,7 +70,7 @@ fn a_read_waits_for_the_state_but_not_for_ever() {
         carry_out_core(ready(vec![early], 5), &context, &mut standing);
         carry_out_core(ready(vec![late], 9), &context, &mut standing);
         assert_eq!(now(&mut reads[0]).await, None, "its index is not applied yet");
-        carry_out_applier(applied(5), &context);
+        carry_out_applier(applied(5), &context, &mut Progress::default());
         assert_eq!(now(&mut reads[0]).await, Some(Ok(())));
 
         let began = context.shared.clock.now();
@@ -243,4 +243,28 @@ fn a_member_that_only_listens_catches_up_until_its_state_has_its_word_of_this_ru
     let handle = listener(0, 0);
     handle.0.published_at.store(1, Ordering::Release);
     assert!(!handle.is_catching_up(), "once it has had all, whatever state comes after");
+}
+
+#[test]
+fn the_core_is_woken_for_what_it_waits_for_and_for_much() {
+    let entry = |kind, bytes| LogEntry {
+        index: LogIndex(1),
+        term: Term(1),
+        kind,
+        data: vec![0; bytes].into(),
+    };
+    let (put, first) = (entry(EntryKind::Normal, 5), entry(EntryKind::Normal, 0));
+    let change = entry(EntryKind::ConfChangeV2, 5);
+    let mut progress = Progress::default();
+    let mut told = |entries: &[LogEntry], bytes| {
+        progress.note(entries);
+        progress.urgency(bytes)
+    };
+    assert_eq!(told(&[put.clone()], 100), Urgency::Whenever);
+    assert_eq!(told(&[put.clone(), first], 100), Urgency::Now);
+    assert_eq!(told(&[put.clone()], UNTOLD_BYTES_MAX), Urgency::Whenever);
+    assert_eq!(told(&[put.clone()], 1), Urgency::Now);
+    assert_eq!(told(&[put.clone()], 1), Urgency::Whenever);
+    assert_eq!(told(&[change], 1), Urgency::Now);
+    assert_eq!(told(&[put], 1), Urgency::Whenever);
 }
