@@ -382,6 +382,10 @@ fn stand_in<D: Directory>(
     options: StoreOptions,
 ) -> Result<Option<Store>, OpenError> {
     let facts = facts_for(root, member, log).map_err(failed("read", FACTS_NAME))?;
+    if let Some(meta) = &facts {
+        // They may be those of a process that was killed before they were durable.
+        keep_facts(root, member, meta).map_err(failed("keep", FACTS_NAME))?;
+    }
     Ok(facts.map(|meta| Store::stand_in(&meta, options)).transpose()?)
 }
 

@@ -53,18 +53,20 @@ pub fn keep_facts<D: Directory>(root: &D, member: MemberId, meta: &Meta) -> io::
         return Ok(());
     }
     let kept = read(root)?;
+    // Whoever wrote them may have been killed before they were durable, and the log may lose their position after this. So it is with the name of
+    // a file in which there is nothing yet.
     if let Some(index) = kept.iter().position(|kept| kept.as_ref() == Some(meta)) {
-        // Whoever wrote them may have been killed before they were durable, and the log may lose their position after this.
         root.open(NAMES[index])?.sync_data()?;
         return root.sync();
     }
     let [one, two] = kept.map(|kept| kept.map(|meta| meta.applied));
     let index = usize::from(two < one);
+    let was_whole = [one, two][index].is_some();
     let file = if exists[index] { root.open(NAMES[index])? } else { root.create(NAMES[index])? };
     file.write_at(0, &encode(meta))?;
     // A crash before this leaves the other file, whose position the log still has.
     file.sync_data()?;
-    if exists[index] { Ok(()) } else { root.sync() }
+    if was_whole { Ok(()) } else { root.sync() }
 }
 
 /// The newest facts that this log goes on from, if there are other voters by them: their state can take the place of this member's.

@@ -42,6 +42,8 @@ pub enum ApplierOutput {
         index: LogIndex,
         /// Bytes of entries since the last such report.
         bytes: usize,
+        /// The core may decide something by it that it could not before; otherwise it need not be told before something else happens, or much was applied.
+        awaited: bool,
     },
     /// Ask the core for this entry's configuration ([`Core::apply_conf_change`](super::Core::apply_conf_change)) and hand it to
     /// [`Applier::apply_conf_state`]. Nothing is applied meanwhile. Where there is none, [`Applier::handle_installed`] comes instead.
@@ -124,6 +126,8 @@ pub struct Applier {
     asked: Option<LogEntry>,
     /// Bytes applied since the last report to the core.
     unreported_bytes: usize,
+    /// Among them is the first entry of a leader's term, a change of the configuration, or a whole state.
+    awaited: bool,
     /// Bytes of log applied since the last rotation, and where they are too many.
     pub(super) unfolded_bytes: usize,
     unfolded_bytes_max: usize,
@@ -167,6 +171,7 @@ impl Applier {
             queue: VecDeque::new(),
             asked: None,
             unreported_bytes: 0,
+            awaited: false,
             unfolded_bytes: 0,
             unfolded_bytes_max: UNFOLDED_LOG_BYTES_MAX,
             folding: false,
@@ -239,6 +244,7 @@ impl Applier {
         let sweep = self.sweep.take().map(Sweep::into_entry);
         let dropped = std::mem::take(&mut self.queue).into_iter().chain(self.asked.take()).chain(sweep);
         self.unreported_bytes += dropped.map(|entry| entry.memory_bytes()).sum::<usize>();
+        self.awaited = true;
         self.unfolded_bytes = 0;
         (self.folding, self.compacting, self.suspect) = (false, false, false);
         self.machine.restart(Arc::clone(&base))?;
@@ -427,6 +433,7 @@ impl Applier {
 
     pub(super) fn note_applied(&mut self, entry: &LogEntry) {
         self.last_applied = self.now;
+        self.awaited |= entry.kind != EntryKind::Normal || entry.data.is_empty();
         self.unreported_bytes += entry.memory_bytes();
         self.unfolded_bytes += entry.memory_bytes();
     }
@@ -441,8 +448,9 @@ impl Applier {
             self.outputs.push_back(ApplierOutput::Replies(replies));
         }
         self.tell_membership();
-        let bytes = std::mem::take(&mut self.unreported_bytes);
-        self.outputs.push_back(ApplierOutput::Applied { index: self.machine.applied(), bytes });
+        let (bytes, awaited) =
+            (std::mem::take(&mut self.unreported_bytes), std::mem::take(&mut self.awaited));
+        self.outputs.push_back(ApplierOutput::Applied { index: self.machine.applied(), bytes, awaited });
     }
 
     /// Once the members have changed.
@@ -450,6 +458,7 @@ impl Applier {
         let membership = Membership::of(self.machine.facts());
         if membership != self.membership {
             self.membership = membership.clone();
+            self.awaited = true;
             self.outputs.push_back(ApplierOutput::Membership(membership));
         }
     }

@@ -287,7 +287,8 @@ impl Core {
         if self.awaits_round() {
             return usize::MAX;
         }
-        self.readers.wanted(waiting).map_or(1, |more| waiting + more)
+        let held = self.readers.poll_timeout(self.now).and_then(|_| self.readers.wanted(waiting));
+        held.map_or(1, |more| waiting + more)
     }
 
     fn awaits_round(&self) -> bool {
@@ -434,10 +435,19 @@ impl Core {
         let notices = self.notices.poll_timeout();
         let gathered = self.gathering.poll_timeout(self.now);
         let readers = self.readers.poll_timeout(self.now);
-        [self.consensus.poll_timeout(), round, leader, read, notices, gathered, readers, self.serving.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.consensus.poll_timeout(),
+            round,
+            leader,
+            read,
+            notices,
+            gathered,
+            readers,
+            self.serving.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether this member leads and is late with a heartbeat.
@@ -524,6 +534,7 @@ impl Core {
             // Lost, as on any way: those that wait for it have another leader now, or none.
             self.passed_on.clear();
             self.passed_on_bytes = 0;
+            self.gathering = Gathering::default();
         }
         if self.queue.is_empty() {
             self.leaderless_since = None;
@@ -577,6 +588,8 @@ impl Core {
 
     /// How many more proposals have to come before it is worth a turn of this machine's; `None` where each is.
     pub fn proposals_wanted(&self) -> Option<usize> {
+        // Who is not asked again in time is woken for each.
+        self.gathering.poll_timeout(self.now)?;
         self.gathering.wanted(self.waiting())
     }
 
@@ -591,9 +604,11 @@ impl Core {
             self.passed_on_bytes -= cost_of(&command);
             commands.push(command);
         }
-        self.gathering.note_gone(self.now, commands.len());
+        let count = commands.len();
         // What is dropped is as good as lost.
-        let _ = self.consensus.propose(self.now, commands);
+        if self.consensus.propose(self.now, commands).is_ok() {
+            self.gathering.note_gone(self.now, count);
+        }
     }
 
     fn propose_batch(&mut self) {
@@ -694,7 +709,8 @@ impl Core {
         requests.extend(self.requested.drain(..));
         requests.drain(..requests.len().saturating_sub(READ_REQUESTS_MAX));
         let id = self.consensus.start_read_round(self.now);
-        self.round = Some(Round { id, reads, requests, began: self.now, retry_at: self.now + READ_RETRY, asked });
+        self.round =
+            Some(Round { id, reads, requests, began: self.now, retry_at: self.now + READ_RETRY, asked });
         true
     }
 

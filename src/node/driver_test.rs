@@ -191,7 +191,7 @@ impl Member {
                 assert!(applied >= self.applier.applied(), "an answer never comes before its view");
                 self.replies.extend(replies);
             }
-            ApplierOutput::Applied { index, bytes } => self.core.handle_applied(self.now, index, bytes),
+            ApplierOutput::Applied { index, bytes, .. } => self.core.handle_applied(self.now, index, bytes),
             ApplierOutput::ConfChange(entry) => {
                 let conf_state = self.core.apply_conf_change(self.now, &entry).unwrap().unwrap();
                 self.applier.apply_conf_state(self.now, entry.index, conf_state);
@@ -583,7 +583,7 @@ fn a_change_that_a_coming_state_has_waits_for_that_state() {
     assert!(matches!(published, Some(ApplierOutput::Publish(view)) if view.digest() == Digest(7)));
     let counted = member.applier.poll_output(member.now).unwrap();
     assert!(
-        matches!(counted, Some(ApplierOutput::Applied { index, bytes: all }) if (index, all) == (behind.index, bytes))
+        matches!(counted, Some(ApplierOutput::Applied { index, bytes: all, .. }) if (index, all) == (behind.index, bytes))
     );
     member.applier.handle_entries(member.now, vec![entry(behind.index.next(), EntryKind::Normal)]);
     assert!(member.applier.poll_output(member.now).unwrap().is_some());

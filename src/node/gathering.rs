@@ -22,8 +22,8 @@ use crate::time::Instant;
 const TURN_MIN: Duration = Duration::from_micros(200);
 /// Nobody has come in so long: nobody comes.
 const SILENCE_MIN: Duration = Duration::from_micros(100);
-/// The same, as a part of the time that the last turn took.
-const SILENCE_OF_TURN: u32 = 8;
+/// The same, as a part of the time that the last turn took: all of them have to be answered before the first comes back.
+const SILENCE_OF_TURN: u32 = 2;
 /// After so many attempts in vain the pauses between attempts grow no more, of which each is twice as long as the one before.
 const VAIN_MAX: u32 = 6;
 
@@ -48,9 +48,8 @@ struct Expected {
     /// Nobody is waited for after this.
     end: Instant,
     silence: Duration,
-    /// How many were there when it was last looked, and when that will be next.
-    seen: usize,
-    look: Instant,
+    /// Once everybody has an answer: how many were there when it was last looked, and when that will be next.
+    look: Option<(usize, Instant)>,
 }
 
 impl Company {
@@ -65,15 +64,13 @@ impl Company {
             self.pause -= 1;
             return;
         }
-        let silence = SILENCE_MIN.max(turn / SILENCE_OF_TURN);
         self.expected = Some(Expected {
             all: group + waiting,
             enough: waiting + group - group / 8,
             // Those who come at any rate, and not because they were served, are fewer in that time than came during the turn.
             end: now + turn * 3 / 4,
-            silence,
-            seen: waiting,
-            look: now + silence,
+            silence: SILENCE_MIN.max(turn / SILENCE_OF_TURN),
+            look: None,
         });
     }
 
@@ -81,10 +78,9 @@ impl Company {
     pub(super) fn holds(&mut self, now: Instant, waiting: usize, all_served: bool) -> bool {
         let Some(expected) = &mut self.expected else { return false };
         let mut is_over = waiting >= expected.all || now >= expected.end;
-        if !is_over && now >= expected.look {
-            is_over = all_served && waiting <= expected.seen;
-            expected.seen = waiting;
-            expected.look = now + expected.silence;
+        if all_served && expected.look.is_none_or(|(_, look)| now >= look) {
+            is_over |= expected.look.is_some_and(|(seen, _)| waiting <= seen);
+            expected.look = Some((waiting, now + expected.silence));
         }
         if !is_over {
             self.held = true;
@@ -107,7 +103,8 @@ impl Company {
 
     /// When to ask again.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let at = self.expected.filter(|_| self.held).map(|expected| expected.end.min(expected.look));
+        let expected = self.expected.filter(|_| self.held);
+        let at = expected.map(|Expected { end, look, .. }| look.map_or(end, |(_, look)| end.min(look)));
         at.filter(|at| *at > now)
     }
 }
@@ -134,8 +131,8 @@ enum Reason {
     Nothing,
     /// The disk has to have this batch. Nothing that it is given later makes them wait longer.
     Disk(PersistId, Instant),
-    /// Others are expected.
-    Company,
+    /// Others are expected, until then at most.
+    Company(Instant),
     /// Those that are there go.
     Over,
 }
@@ -183,10 +180,18 @@ impl Gathering {
 
     /// Whether those that wait, of whom there are some, go on waiting.
     pub(super) fn holds(&mut self, sight: Sight) -> bool {
+        let end = match self.reason {
+            Reason::Disk(_, end) | Reason::Company(end) => end,
+            Reason::Nothing | Reason::Over => sight.now + GATHERING_MAX,
+        };
         self.reason = match (self.reason, sight.unsynced) {
-            (Reason::Nothing, Some(id)) => Reason::Disk(id, sight.now + GATHERING_MAX),
-            (Reason::Disk(_, end), Some(_)) if sight.now < end && !sight.is_synced => return true,
-            (_, None) if self.company.holds(sight.now, sight.waiting, sight.is_settled) => Reason::Company,
+            (Reason::Nothing, Some(id)) => Reason::Disk(id, end),
+            (Reason::Disk(..), Some(_)) if sight.now < end && !sight.is_synced => return true,
+            (_, None)
+                if sight.now < end && self.company.holds(sight.now, sight.waiting, sight.is_settled) =>
+            {
+                Reason::Company(end)
+            }
             _ => Reason::Over,
         };
         self.reason != Reason::Over
@@ -196,7 +201,7 @@ impl Gathering {
     pub(super) fn wanted(&self, waiting: usize) -> Option<usize> {
         match self.reason {
             Reason::Disk(..) => Some(usize::MAX),
-            Reason::Company => self.company.wanted(waiting),
+            Reason::Company(_) => self.company.wanted(waiting),
             Reason::Nothing | Reason::Over => None,
         }
     }
@@ -206,7 +211,9 @@ impl Gathering {
         match self.reason {
             // Once that has passed they wait for something else: a leader, the applier, the disk.
             Reason::Disk(_, end) => Some(end).filter(|end| *end > now),
-            Reason::Company => self.company.poll_timeout(now),
+            Reason::Company(end) => {
+                self.company.poll_timeout(now).map(|at| at.min(end)).filter(|at| *at > now)
+            }
             Reason::Nothing | Reason::Over => None,
         }
     }
@@ -256,7 +263,8 @@ mod tests {
             let synced = self.written.as_ref().map(|(until, _)| *until);
             let arrival = self.coming.first().map(|(at, _)| *at);
             let timeout = self.gathering.poll_timeout(self.now);
-            self.now = [synced, arrival, timeout].into_iter().flatten().min().expect("nothing will ever happen");
+            self.now =
+                [synced, arrival, timeout].into_iter().flatten().min().expect("nothing will ever happen");
             while let Some(come) = self.coming.pop_first() {
                 if come.0 > self.now {
                     self.coming.insert(come);
@@ -374,7 +382,18 @@ mod tests {
         assert_eq!(end, Instant::default() + GATHERING_MAX);
         assert!(!gathering.holds(Sight { now: end, ..sight }));
         assert_eq!((gathering.poll_timeout(end), gathering.wanted(1)), (None, None));
+        // Nor for longer than that where company is expected after it.
+        let mut gathering = Gathering::default();
+        let nearly = GATHERING_MAX.saturating_sub(Duration::from_millis(1));
+        gathering.note_gone(Instant::default(), 9);
+        assert!(gathering.holds(sight));
+        gathering.note_synced(Instant::default() + nearly, 1, true);
+        let after = Sight { now: Instant::default() + nearly, unsynced: None, ..sight };
+        assert!(gathering.holds(after));
+        assert_eq!(gathering.poll_timeout(after.now), Some(end));
+        assert!(!gathering.holds(Sight { now: end, ..after }));
         // What takes so long is no measure of how long clients take.
+        let mut gathering = Gathering::default();
         gathering.note_gone(Instant::default(), 5);
         gathering.note_synced(Instant::default() + GATHERING_MAX * 2, 5, true);
         assert!(gathering.company.expected.is_none());
@@ -397,11 +416,20 @@ mod tests {
         let silence = SYNC / SILENCE_OF_TURN;
         assert!(gathering.holds(sight(Duration::ZERO, 1, false)));
         assert_eq!(gathering.wanted(1), Some(10));
-        for n in 1..=3 {
-            assert!(gathering.holds(sight(silence * n, 1, false)), "no answers yet");
-        }
-        assert!(gathering.holds(sight(silence * 4, 2, true)), "one has come");
-        assert!(!gathering.holds(sight(silence * 5, 2, true)), "silence");
+        assert!(gathering.holds(sight(silence, 1, false)), "no answers yet");
+        assert!(!gathering.holds(sight(SYNC * 3 / 4, 1, false)), "not for ever");
         assert_eq!((gathering.company.vain, gathering.company.pause), (1, 1));
+
+        let mut gathering = Gathering::default();
+        gathering.note_gone(start, 10);
+        gathering.note_synced(start + SYNC, 1, true);
+        assert!(gathering.holds(sight(Duration::ZERO, 1, true)));
+        assert!(!gathering.holds(sight(silence, 1, true)), "nobody has come back");
+
+        let mut gathering = Gathering::default();
+        gathering.note_gone(start, 10);
+        gathering.note_synced(start + SYNC, 1, true);
+        assert!(gathering.holds(sight(Duration::ZERO, 1, true)));
+        assert!(gathering.holds(sight(silence, 2, true)), "one has");
     }
 }

@@ -237,7 +237,7 @@ impl Handle {
     /// As [`Handle::propose`] for somebody who does not wait for an answer and would not mind if it never happened.
     pub fn propose_unheard(&self, caller: Option<Caller>, command: Command) {
         if let Some((id, bytes)) = self.0.encode(caller, command) {
-            drop(self.0.core.send_with(Urgency::Joins, CoreInput::Propose { id, bytes }));
+            drop(self.0.core.send_with(Urgency::Joins(1), CoreInput::Propose { id, bytes }));
         }
     }
 
@@ -462,7 +462,7 @@ impl Handle {
             .register(id.seq, shared.clock.now(), PROPOSALS_PENDING_MAX)
             .ok_or(ServeError::TooManyRequests)?;
         let proposal = CoreInput::Propose { id, bytes };
-        shared.core.send_with(Urgency::Joins, proposal).map_err(|_| ServeError::Stopped)?;
+        shared.core.send_with(Urgency::Joins(1), proposal).map_err(|_| ServeError::Stopped)?;
         waiting.await.unwrap_or(Err(ServeError::Stopped))
     }
 

@@ -15,8 +15,9 @@ pub struct Mailbox<T> {
 
 struct Inner<T> {
     queue: Vec<T>,
-    /// How many of those are [`Urgency::Joins`].
+    /// How much in it joins, and whether something else is there.
     joined: usize,
+    others: bool,
     closed: bool,
     /// Whether the reader waits, and for how many that join; without it every send would cost a system call.
     reader_waits: Option<usize>,
@@ -27,8 +28,8 @@ struct Inner<T> {
 pub enum Urgency {
     /// By itself.
     Now,
-    /// Together with as many others as the reader waits for.
-    Joins,
+    /// As so many, together with as many others as the reader waits for.
+    Joins(usize),
     /// Never: it is read with the next one that is.
     Whenever,
 }
@@ -46,7 +47,7 @@ pub enum Drained {
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
-        let inner = Inner { queue: Vec::new(), joined: 0, closed: false, reader_waits: None };
+        let inner = Inner { queue: Vec::new(), joined: 0, others: false, closed: false, reader_waits: None };
         Self { inner: Mutex::new(inner), arrived: Condvar::new() }
     }
 }
@@ -68,11 +69,14 @@ impl<T> Mailbox<T> {
             return Err(message);
         }
         inner.queue.push(message);
-        inner.joined += usize::from(urgency == Urgency::Joins);
+        match urgency {
+            Urgency::Joins(count) => inner.joined = inner.joined.saturating_add(count),
+            Urgency::Now | Urgency::Whenever => inner.others = true,
+        }
         let joined = inner.joined;
         let wake = inner.reader_waits.take_if(|wanted| match urgency {
             Urgency::Now => true,
-            Urgency::Joins => joined >= *wanted,
+            Urgency::Joins(_) => joined >= *wanted,
             Urgency::Whenever => false,
         });
         drop(inner);
@@ -101,12 +105,12 @@ impl<T> Mailbox<T> {
         self.drain_when(1, into, patience)
     }
 
-    /// As [`Mailbox::drain`], but as long as no other messages come it waits for `wanted` of those that only join. When the time is over all are there
+    /// As [`Mailbox::drain`], but as long as no other messages come it waits for `wanted` of what only joins. When the time is over all are there
     /// that have come.
     pub fn drain_when(&self, wanted: usize, into: &mut Vec<T>, patience: Option<Duration>) -> Drained {
         let mut inner = self.lock();
         let mut waited = false;
-        while inner.queue.len() == inner.joined && inner.joined < wanted.max(1) {
+        while !inner.others && (inner.queue.is_empty() || inner.joined < wanted) {
             if inner.closed {
                 break;
             }
@@ -124,7 +128,7 @@ impl<T> Mailbox<T> {
             };
         }
         inner.reader_waits = None;
-        inner.joined = 0;
+        (inner.joined, inner.others) = (0, false);
         let drained = match (inner.queue.is_empty(), inner.closed) {
             (false, _) => Drained::Messages,
             (true, true) => Drained::Closed,
@@ -183,9 +187,10 @@ mod tests {
     #[test]
     fn the_reader_is_woken_once_for_those_that_join_and_at_once_for_others() {
         use Urgency::{Joins, Now, Whenever};
-        assert_eq!(woken_by(&[Joins, Joins, Joins]), 3);
-        assert_eq!(woken_by(&[Joins, Now]), 2);
-        assert_eq!(woken_by(&[Whenever, Joins, Whenever, Joins, Joins]), 5);
+        assert_eq!(woken_by(&[Joins(1), Joins(1), Joins(1)]), 3);
+        assert_eq!(woken_by(&[Joins(2), Joins(1)]), 2);
+        assert_eq!(woken_by(&[Joins(1), Now]), 2);
+        assert_eq!(woken_by(&[Whenever, Joins(1), Whenever, Joins(1), Joins(1)]), 5);
         assert_eq!(woken_by(&[Now]), 1);
     }
 
@@ -193,14 +198,14 @@ mod tests {
     fn what_does_not_wake_the_reader_is_there_when_its_time_is_over_or_it_reads_anyway() {
         let mailbox = Mailbox::default();
         let mut all = Vec::new();
-        mailbox.send_with(Urgency::Joins, 1).unwrap();
+        mailbox.send_with(Urgency::Joins(1), 1).unwrap();
         assert_eq!(mailbox.drain_when(2, &mut all, Some(Duration::from_millis(1))), Drained::Messages);
-        mailbox.send_with(Urgency::Joins, 2).unwrap();
+        mailbox.send_with(Urgency::Joins(1), 2).unwrap();
         assert_eq!(mailbox.drain_when(2, &mut all, Some(Duration::from_millis(1))), Drained::Messages);
         mailbox.send_with(Urgency::Whenever, 3).unwrap();
         assert_eq!(mailbox.drain_when(2, &mut all, None), Drained::Messages);
         assert_eq!(all, [1, 2, 3]);
-        mailbox.send_with(Urgency::Joins, 4).unwrap();
+        mailbox.send_with(Urgency::Joins(1), 4).unwrap();
         mailbox.close();
         assert_eq!(mailbox.drain_when(2, &mut all, None), Drained::Messages);
         assert_eq!(mailbox.drain_when(2, &mut all, None), Drained::Closed);

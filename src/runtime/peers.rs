@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use bytes::Bytes;
 use futures_channel::oneshot;
 
-use super::checkpoint::CheckpointInput;
 use super::Urgency;
+use super::checkpoint::CheckpointInput;
 use super::handle::{Handle, ServeError};
 use super::threads::CoreInput;
 use crate::consensus::Message;
@@ -156,8 +156,11 @@ impl Handle {
         let passed_on = messages.iter().all(Message::is_proposal);
         let bytes: usize = messages.iter().flat_map(Message::proposals).map(Bytes::len).sum();
         // More would soon take all the room that there is for what nobody has looked at.
-        let joins = passed_on && bytes <= JOINING_BYTES_MAX;
-        let urgency = if joins { Urgency::Joins } else { Urgency::Now };
+        let urgency = if passed_on && bytes <= JOINING_BYTES_MAX {
+            Urgency::Joins(messages.iter().flat_map(Message::proposals).count())
+        } else {
+            Urgency::Now
+        };
         // Where the core has ended, so does the node.
         drop(self.0.core.send_with(urgency, CoreInput::Messages { messages, hold }));
     }

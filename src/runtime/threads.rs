@@ -38,7 +38,7 @@ use crate::node::{
 use crate::store::{Base, ConfState, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::time::Instant;
-use crate::wal::{EntryKind, LogEntry, Position, WalError};
+use crate::wal::{LogEntry, Position, WalError};
 
 /// What takes longer to apply is counted as slow; etcd's `--warning-apply-duration`.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
@@ -437,11 +437,11 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
     let mut inputs = Vec::new();
     // When the entries came that are being applied.
     let mut applying: Option<Instant> = None;
-    let mut progress = Progress::default();
+    let mut untold = 0;
     let mut fences: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     loop {
         while let Some(output) = applier.poll_output(shared.clock.now())? {
-            carry_out_applier(output, context, &mut progress);
+            carry_out_applier(output, context, &mut untold);
         }
         fences.drain(..).for_each(|pass| pass());
         if let Some(began) = applying.take()
@@ -458,17 +458,14 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
             match input {
                 ApplierInput::Entries(entries) => {
                     applying = Some(now);
-                    progress.note(&entries);
                     applier.handle_entries(now, entries);
                 }
                 ApplierInput::ConfState { index, conf_state } => {
-                    progress.is_awaited = true;
                     applier.apply_conf_state(now, index, conf_state);
                 }
                 ApplierInput::Folded(base) => applier.handle_folded(now, base),
                 ApplierInput::Compacted(base) => applier.handle_compacted(now, base),
                 ApplierInput::Installed(base) => {
-                    progress.is_awaited = true;
                     applier.handle_installed(now, base)?;
                     // What was on its way through the leader may be in the state that came, where no answer is.
                     let failed = shared.proposals.expire(now, || Err(ServeError::LeaderChanged));
@@ -494,32 +491,17 @@ pub(super) fn run_applier(mut applier: Applier, context: &Context) -> Result<(),
     }
 }
 
-/// What the core has not been woken for.
-#[derive(Default)]
-struct Progress {
-    bytes: usize,
-    /// Something that it waits for is among what was applied since.
-    is_awaited: bool,
+/// How urgent it is to tell the core that so many more bytes are applied; `untold` are those that it has not been woken for.
+fn urgency(untold: &mut usize, bytes: usize, awaited: bool) -> Urgency {
+    *untold += bytes;
+    if !awaited && *untold <= UNTOLD_BYTES_MAX {
+        return Urgency::Whenever;
+    }
+    *untold = 0;
+    Urgency::Now
 }
 
-impl Progress {
-    /// By the first entry of a leader's term and by a change of the configuration the core decides what may be done from then on.
-    fn note(&mut self, entries: &[LogEntry]) {
-        self.is_awaited |= entries.iter().any(|entry| entry.kind != EntryKind::Normal || entry.data.is_empty());
-    }
-
-    /// How urgent it is to say that so many more bytes are applied.
-    fn urgency(&mut self, bytes: usize) -> Urgency {
-        self.bytes += bytes;
-        if !self.is_awaited && self.bytes <= UNTOLD_BYTES_MAX {
-            return Urgency::Whenever;
-        }
-        *self = Self::default();
-        Urgency::Now
-    }
-}
-
-fn carry_out_applier(output: ApplierOutput, context: &Context, progress: &mut Progress) {
+fn carry_out_applier(output: ApplierOutput, context: &Context, untold: &mut usize) {
     let Context { shared, queues, metrics } = context;
     match output {
         ApplierOutput::Publish(view) => {
@@ -529,9 +511,9 @@ fn carry_out_applier(output: ApplierOutput, context: &Context, progress: &mut Pr
             count(&replies, metrics);
             shared.proposals.answer_batch(replies.into_iter().map(|(id, applied)| (id.seq, Ok(applied))));
         }
-        ApplierOutput::Applied { index, bytes } => {
+        ApplierOutput::Applied { index, bytes, awaited } => {
             shared.reach_applied(index);
-            let urgency = progress.urgency(bytes);
+            let urgency = urgency(untold, bytes, awaited);
             drop(shared.core.send_with(urgency, CoreInput::Applied { index, bytes }));
         }
         ApplierOutput::ConfChange(entry) => drop(shared.core.send(CoreInput::ConfChange(entry))),

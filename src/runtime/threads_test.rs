@@ -60,7 +60,7 @@ fn a_read_waits_for_the_state_but_not_for_ever() {
     let handle = Handle(Arc::clone(&context.shared));
     let mut standing = Standing::default();
     let ready = |reads, index| CoreOutput::ReadReady(reads, LogIndex(index));
-    let applied = |index| ApplierOutput::Applied { index: LogIndex(index), bytes: 0 };
+    let applied = |index| ApplierOutput::Applied { index: LogIndex(index), bytes: 0, awaited: false };
     smol::block_on(async {
         let mut reads = [Box::pin(handle.read_barrier()), Box::pin(handle.read_barrier())];
         for read in &mut reads {
@@ -70,7 +70,7 @@ fn a_read_waits_for_the_state_but_not_for_ever() {
         carry_out_core(ready(vec![early], 5), &context, &mut standing);
         carry_out_core(ready(vec![late], 9), &context, &mut standing);
         assert_eq!(now(&mut reads[0]).await, None, "its index is not applied yet");
-        carry_out_applier(applied(5), &context, &mut Progress::default());
+        carry_out_applier(applied(5), &context, &mut 0);
         assert_eq!(now(&mut reads[0]).await, Some(Ok(())));
 
         let began = context.shared.clock.now();
@@ -247,24 +247,11 @@ fn a_member_that_only_listens_catches_up_until_its_state_has_its_word_of_this_ru
 
 #[test]
 fn the_core_is_woken_for_what_it_waits_for_and_for_much() {
-    let entry = |kind, bytes| LogEntry {
-        index: LogIndex(1),
-        term: Term(1),
-        kind,
-        data: vec![0; bytes].into(),
-    };
-    let (put, first) = (entry(EntryKind::Normal, 5), entry(EntryKind::Normal, 0));
-    let change = entry(EntryKind::ConfChangeV2, 5);
-    let mut progress = Progress::default();
-    let mut told = |entries: &[LogEntry], bytes| {
-        progress.note(entries);
-        progress.urgency(bytes)
-    };
-    assert_eq!(told(&[put.clone()], 100), Urgency::Whenever);
-    assert_eq!(told(&[put.clone(), first], 100), Urgency::Now);
-    assert_eq!(told(&[put.clone()], UNTOLD_BYTES_MAX), Urgency::Whenever);
-    assert_eq!(told(&[put.clone()], 1), Urgency::Now);
-    assert_eq!(told(&[put.clone()], 1), Urgency::Whenever);
-    assert_eq!(told(&[change], 1), Urgency::Now);
-    assert_eq!(told(&[put], 1), Urgency::Whenever);
+    let mut untold = 0;
+    let mut told = |bytes, awaited| urgency(&mut untold, bytes, awaited);
+    assert_eq!(told(100, false), Urgency::Whenever);
+    assert_eq!(told(100, true), Urgency::Now);
+    assert_eq!(told(UNTOLD_BYTES_MAX, false), Urgency::Whenever);
+    assert_eq!(told(1, false), Urgency::Now);
+    assert_eq!(told(1, false), Urgency::Whenever);
 }

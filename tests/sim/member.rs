@@ -666,10 +666,15 @@ impl Member {
             ApplierOutput::Replies(replies) => {
                 effects.extend(replies.into_iter().map(|(id, applied)| Effect::Replied(id, applied)));
             }
-            ApplierOutput::Applied { index, bytes } => {
+            ApplierOutput::Applied { index, bytes, awaited } => {
                 let ready = self.confirmed.reach(index);
                 release(ready, effects);
-                self.tell_core(CoreInput::Applied(index, bytes), effects);
+                if awaited {
+                    self.tell_core(CoreInput::Applied(index, bytes), effects);
+                } else {
+                    // It is not woken for that.
+                    self.for_core.push(CoreInput::Applied(index, bytes));
+                }
             }
             ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
             ApplierOutput::Membership(mut membership) => {
