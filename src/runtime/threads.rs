@@ -236,17 +236,10 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
         if !messages.is_empty() {
             shared.peers.send(messages);
         }
-        let waiting = !shared.proposals.is_empty()
-            || !shared.reads.is_empty()
-            || !shared.leases.is_empty()
-            || shared.peers.awaits_answers();
-        let deadline = core.poll_timeout().map(|at| shared.clock.until(at));
-        let patience = deadline.into_iter().chain(waiting.then_some(SWEEP_INTERVAL)).min();
         if shared.arrivals.wait_for(core.reads_wanted(shared.arrivals.len())) {
             continue;
         }
-        let wanted = core.proposals_wanted().unwrap_or(1);
-        if shared.core.drain_when(wanted, &mut inputs, patience) == Drained::Closed {
+        if sleep(&core, shared, &mut inputs) == Drained::Closed {
             stop(context);
             return Ok(());
         }
@@ -292,6 +285,17 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
             leader_gap.note(now, standing.status.leader.is_some(), &shared.leader_losses);
         }
     }
+}
+
+/// Until there is something for the core to do.
+fn sleep(core: &Core, shared: &Shared, inputs: &mut Vec<CoreInput>) -> Drained {
+    let waiting = !shared.proposals.is_empty()
+        || !shared.reads.is_empty()
+        || !shared.leases.is_empty()
+        || shared.peers.awaits_answers();
+    let deadline = core.poll_timeout().map(|at| shared.clock.until(at));
+    let patience = deadline.into_iter().chain(waiting.then_some(SWEEP_INTERVAL)).min();
+    shared.core.drain_when(core.proposals_wanted().unwrap_or(1), inputs, patience)
 }
 
 fn pass_time(core: &mut Core, now: Instant, metrics: &Metrics) {
