@@ -12,7 +12,7 @@
 //!   comes before it. An entry that only later turns out to have been committed by then counts as well.
 //! - What was synced is there after a start, unless the member has put something else in its place meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use covey::ids::{LogIndex, MemberId, Term};
 use covey::wal::{HardState, LogEntry, Position};
@@ -114,6 +114,8 @@ struct Committed {
 pub(crate) struct Logs {
     /// By index and term of an entry: the log up to it, as it was first seen, and with whom.
     prefixes: BTreeMap<(LogIndex, Term), (Prefix, MemberId)>,
+    /// Members whose disks were put back: they are kept from leading, and what others have of them is as true as before.
+    forgotten: BTreeSet<MemberId>,
     members: BTreeMap<MemberId, Log>,
     /// From `BEGIN` on.
     committed: Vec<Committed>,
@@ -165,7 +167,7 @@ impl Logs {
     }
 
     fn open(&mut self, member: MemberId, term: Term, start: Position, entries: &[LogEntry]) {
-        if self.members.contains_key(&member) {
+        if self.members.contains_key(&member) && !self.forgotten.contains(&member) {
             self.prefixes.retain(|(_, made_in), (_, with)| *made_in <= term || *with != member);
             self.leaders.retain(|led_in, (leader, _)| *led_in <= term || *leader != member);
         }
@@ -204,6 +206,7 @@ impl Logs {
     /// The member's disk is put back, and so has forgotten.
     pub(crate) fn forget(&mut self, member: MemberId) {
         self.members.remove(&member);
+        self.forgotten.insert(member);
     }
 
     /// A member in this term hands these entries to its state.
