@@ -138,11 +138,12 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether no further start helps, as long as nobody puts another program or another directory in place. Damage does not count: a disk may read again what it
+    /// Whether no further start helps, as long as nobody puts another program or another directory in place, or finishes what
+    /// was begun in this one. Damage does not count: a disk may read again what it
     /// did not read before.
     pub fn is_for_ever(&self) -> bool {
         match self {
-            Self::Fenced { .. } => true,
+            Self::Fenced { .. } | Self::Unfinished | Self::RecoveryUnfinished => true,
             Self::Record(error) => {
                 matches!(error, RecordError::UnknownVersion { .. } | RecordError::Contradiction)
             }

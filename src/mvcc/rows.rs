@@ -114,7 +114,7 @@ impl Draft {
 }
 
 /// What the store says of `key` contradicts what it said before.
-fn damaged(key: &Bytes, what: &'static str) -> StoreError {
+pub(super) fn damaged(key: &Bytes, what: &'static str) -> StoreError {
     StoreError::Damaged { table: WHOLE_FILE, key: key.clone(), what: what.into() }
 }
 

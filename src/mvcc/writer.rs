@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::ReadError;
 use super::footprint::wants_copies;
 use super::range::Allowance;
-use super::rows::{Draft, Row};
+use super::rows::{Draft, Row, damaged};
 use super::tip::Tip;
 use super::view::View;
 use crate::command::{
@@ -148,7 +148,7 @@ impl<'m> Writer<'m> {
             version: kept.map_or(1, |kv| kv.version + 1),
             lease,
         };
-        self.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some());
+        self.push(next, Change { key: self.keep(&put.key), kind }, prior.is_some())?;
         Ok(PutResult { previous: prior.filter(|prior| tells && self.tell(prior)) })
     }
 
@@ -164,7 +164,7 @@ impl<'m> Writer<'m> {
         })?;
         while let Some(portion) = portions.pop_front() {
             for key in portion {
-                self.bury(key);
+                self.bury(key)?;
             }
         }
         Ok(result)
@@ -204,16 +204,20 @@ impl<'m> Writer<'m> {
         Ok(DeleteResult { deleted, previous })
     }
 
-    fn push(&mut self, id: VersionId, change: Change, existed: bool) {
+    fn push(&mut self, id: VersionId, change: Change, existed: bool) -> Result<(), StoreError> {
+        let keys = match change.kind {
+            ChangeKind::Put { .. } => self.view.keys.checked_add(u64::from(!existed)),
+            ChangeKind::Delete => self.view.keys.checked_sub(1),
+        };
+        // The store counts its keys apart from its rows, and one of the two may be damaged.
+        self.view.keys =
+            keys.ok_or_else(|| damaged(&change.key, "is not among the keys that were counted"))?;
         self.view.digest.change(id, &change);
-        match change.kind {
-            ChangeKind::Put { .. } => self.view.keys += u64::from(!existed),
-            ChangeKind::Delete => self.view.keys -= 1,
-        }
         if let Some(sweep) = &mut self.sweep {
             sweep.push(id, change.clone());
         }
         self.view.active.push(id, change, existed);
+        Ok(())
     }
 
     /// Deletes the keys that are attached to a lease.
@@ -222,15 +226,15 @@ impl<'m> Writer<'m> {
             return self.sweep_attached(lease);
         }
         for key in self.view.lease_keys(lease)? {
-            self.bury(key);
+            self.bury(key)?;
         }
         Ok(())
     }
 
     /// Deletes one live key.
-    fn bury(&mut self, key: Bytes) {
+    fn bury(&mut self, key: Bytes) -> Result<(), StoreError> {
         let id = self.next_id();
-        self.push(id, Change { key, kind: ChangeKind::Delete }, true);
+        self.push(id, Change { key, kind: ChangeKind::Delete }, true)
     }
 
     /// Part of the command, as the overlay is to hold it.
@@ -348,4 +352,32 @@ pub(super) fn branch(txn: &Txn, succeeded: bool) -> &[Op] {
 
 pub(super) fn next_choice(path: &mut Iter<'_, bool>) -> bool {
     *path.next().expect("the path has a choice for each transaction on it")
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::command::KeyRange;
+    use crate::store::{Meta, Store, StoreOptions};
+
+    /// The store's count came from a damaged page: nothing was left of it, and yet there was a key to delete.
+    #[test]
+    fn a_key_that_was_not_counted_is_damage_and_makes_no_count_of_very_many() {
+        let mut store = Store::open(InMemoryBackend::new(), StoreOptions { cache_bytes: 1 << 20 }).unwrap();
+        store.initialise(&Meta { revision: Revision(1), ..Meta::default() }).unwrap();
+        let mut tip = Tip::of_base(store.base().unwrap().into()).unwrap();
+        let key = Bytes::from_static(b"uncounted");
+        let lease = LeaseChange::Set(LeaseId::NONE);
+        let put = Put { key: key.clone(), value: Some(Bytes::new()), lease, prev_kv: false };
+        Writer::new(&mut tip, Allowance::UNLIMITED).put(&put).unwrap();
+        tip.view.keys = 0;
+        let delete = DeleteRange { range: KeyRange::from_wire(key.clone(), Bytes::new()), prev_kv: false };
+        let deleted = Writer::new(&mut tip, Allowance::UNLIMITED).delete_range(&delete);
+        let Err(ReadError::Store(StoreError::Damaged { key: of, .. })) = deleted else {
+            panic!("{deleted:?}")
+        };
+        assert_eq!((of, tip.view.keys), (key, 0));
+    }
 }

@@ -156,8 +156,9 @@ fn a_crash_leaves_a_member_of_the_old_cluster_or_one_that_refuses_to_start() {
                     done += 1;
                     check(&data, &before);
                 }
-                Err(OpenError::RecoveryUnfinished) => {
+                Err(error @ OpenError::RecoveryUnfinished) => {
                     half += 1;
+                    assert!(error.is_for_ever(), "no start finishes it");
                     recover(&left).unwrap();
                     check(&formation::open(&left, 6, None, options()).unwrap(), &before);
                 }

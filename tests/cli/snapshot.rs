@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use covey::config::EXIT_CONFIG;
 use covey::prng::Prng;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -267,7 +268,7 @@ fn a_restore_that_is_killed_is_not_served_and_can_be_done_again() {
     assert!(!restore.wait().unwrap().success(), "it was not that fast");
     let url = format!("http://{}", free_endpoint());
     let served = run(&["serve", "--solo", "--data-dir", new.to_str().unwrap(), "--listen-client-urls", &url]);
-    assert_eq!(served.code, 1, "{served:?}");
+    assert_eq!(served.code, i32::from(EXIT_CONFIG), "{served:?}");
     assert!(served.stderr.contains("that was not finished: restore it again"), "{served:?}");
     must(&arguments);
     let server = Server::start(&new);
