@@ -18,7 +18,8 @@ use covey::store::Member as Stored;
 use covey::time::Instant;
 
 use super::members::is_settled;
-use super::{Parted, RESTART, Sender, World};
+use super::network::{Parted, Sender};
+use super::{RESTART, World};
 use crate::disk::Disk;
 use crate::plan::Loss;
 use crate::workload::Ask;

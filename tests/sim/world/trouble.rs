@@ -8,7 +8,8 @@ use std::time::Duration;
 use covey::disk::sim::{Fault, FaultPlan, Survival};
 use covey::limits::OVERLAY_IDLE;
 
-use super::{Event, Parted, World};
+use super::network::Parted;
+use super::{Event, World};
 use crate::disk::{ruin, spoil};
 use crate::member::Member;
 use crate::plan::draw;
