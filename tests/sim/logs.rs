@@ -54,6 +54,9 @@ pub(crate) enum LogEvent {
     Synced { promised: HardState, start: Position, last: Position },
 }
 
+/// With whom an entry was seen that is not forgotten.
+const NOBODY: MemberId = MemberId(0);
+
 /// One member's log.
 #[derive(Clone, Debug)]
 struct Log {
@@ -201,9 +204,12 @@ impl Logs {
         self.prefixes.get(&(index, term)).map(|(prefix, _)| *prefix)
     }
 
-    /// The member's disk is put back, and so has forgotten.
+    /// The member's disk is put back, and so has forgotten. Others may have entries of it that its disk knows nothing of any more, however often it starts.
     pub(crate) fn forget(&mut self, member: MemberId) {
         self.members.remove(&member);
+        for (_, with) in self.prefixes.values_mut().filter(|(_, with)| *with == member) {
+            *with = NOBODY;
+        }
     }
 
     /// A member in this term hands these entries to its state.

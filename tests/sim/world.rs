@@ -7,6 +7,7 @@
 //! be answered in bounded time; at last the power is cut at once everywhere, and what comes back must be all that was shown.
 
 mod clients;
+mod clocks;
 mod copies;
 mod ending;
 mod growth;
@@ -15,7 +16,7 @@ mod network;
 mod trouble;
 mod watchers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +37,10 @@ use crate::plan::{Plan, draw};
 use crate::queue::{Queue, Trace};
 use crate::votes::Votes;
 use crate::workload::{Ask, Workload};
+use clocks::Clock;
+pub(crate) use clocks::{GOOD, shortest};
 use copies::Step;
-use network::{Parcel, Parted, Sender};
+use network::{Cut, Parcel, SHAPES, Sender};
 use watchers::{SUBSCRIBERS, Subscriber};
 
 /// A supervisor starts a process again after about this long.
@@ -75,6 +78,10 @@ enum Event {
     Look(u64),
     GiveUp(u64),
     Trouble,
+    /// The network is cut, or whole again.
+    Cut,
+    /// Some members stand still.
+    Standstill,
     /// Somebody looks after the members.
     Administer,
     /// The last host is absent from now on, or no longer.
@@ -137,8 +144,7 @@ struct Host {
     spoiled: bool,
     /// Counts everything that may keep this host from answering.
     troubles: u64,
-    /// What its clock shows beyond the world's.
-    clock: Duration,
+    clock: Clock,
 }
 
 /// What a run did.
@@ -155,6 +161,13 @@ pub(crate) struct Report {
     pub(crate) power_cuts: u64,
     pub(crate) kills: u64,
     pub(crate) faults: u64,
+    /// Cuts of the network, by their shapes.
+    pub(crate) cuts: [u64; SHAPES],
+    /// Messages that came seconds late, in a later term than that in which they were sent.
+    pub(crate) late: u64,
+    /// Times that members stood still, their clocks with them, or only they.
+    pub(crate) slept: u64,
+    pub(crate) stopped: u64,
     pub(crate) stored: u64,
     /// Deletions and transactions that were left to the store, and ends of leases.
     pub(crate) swept: u64,
@@ -215,11 +228,18 @@ pub(crate) struct World {
     watch_prng: Prng,
     ops: BTreeMap<u64, Op>,
     next_op: u64,
+    /// Requests that were answered since nothing goes wrong any more.
+    answered: BTreeSet<u64>,
     asked: u64,
     proposals: BTreeMap<ProposalId, u64>,
     reads: BTreeMap<(usize, u64, u64), u64>,
     resting_until: Instant,
-    parted: Option<Parted>,
+    cut: Cut,
+    /// What waits for the end of the cut.
+    kept: Vec<(Sender, (usize, MemberId), Parcel)>,
+    /// Apart, so that cuts and late messages do not change what happens elsewhere.
+    net_prng: Prng,
+    clock_prng: Prng,
     /// Changes of the members that were asked for, and when, while it is not known what became of them.
     changes: Vec<(u64, Instant)>,
     loss: Option<Step>,
@@ -239,6 +259,8 @@ impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut prng = Prng::new(plan.seed ^ 0x5eed);
         let cluster = Cluster::new(plan.hosts, plan.spare, plan.disk);
+        let mut clock_prng = Prng::new(plan.seed ^ 0xc10c);
+        let mut clock = || plan.clocks.map_or(Clock::new(GOOD), |_| Clock::draw(&mut clock_prng));
         let hosts = (0..plan.hosts + plan.spare).map(|_| Host {
             disk: Disk::new(&mut prng),
             member: None,
@@ -255,26 +277,32 @@ impl World {
             applies_until: Instant(0),
             spoiled: false,
             troubles: 0,
-            clock: Duration::ZERO,
+            clock: clock(),
         });
+        let hosts: Vec<Host> = hosts.collect();
+        let fastest = hosts.iter().map(|host| host.clock.rate()).max().unwrap_or(GOOD);
         Self {
-            hosts: hosts.collect(),
+            hosts,
             queue: Queue::new(),
             trace: Trace::new(plan.verbose),
             workload: Workload::new(prng.fork(), plan.load),
             prng,
-            oracle: Oracle::new(cluster.first_members()),
+            oracle: Oracle::new(cluster.first_members(), fastest),
             logs: Logs::default(),
             votes: Votes::default(),
             subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
             watch_prng: Prng::new(plan.seed ^ 0x3a7c4),
             ops: BTreeMap::new(),
             next_op: 0,
+            answered: BTreeSet::new(),
             asked: 0,
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
             resting_until: Instant(0),
-            parted: None,
+            cut: Cut::default(),
+            kept: Vec::new(),
+            net_prng: Prng::new(plan.seed ^ 0xc07),
+            clock_prng,
             changes: Vec::new(),
             loss: None,
             voters: (LogIndex(0), 0),
@@ -320,9 +348,12 @@ impl World {
             self.queue.after(to, Event::Absent(false));
         }
         self.schedule_trouble();
+        self.schedule_cut();
+        self.schedule_standstill();
         while self.asked < self.plan.load.operations {
             self.step();
         }
+        self.cut_before_the_end();
         self.report.disk_operations = self.disk_operations();
         self.calm_down();
         self.switch_on();
@@ -382,10 +413,12 @@ impl World {
             Event::Look(op) => self.look(op),
             Event::GiveUp(op) => self.give_up(op),
             Event::Trouble => self.make_trouble(),
+            Event::Cut => self.cut_or_mend(),
+            Event::Standstill => self.stand_still(),
             Event::Administer => self.administer(),
             Event::Absent(absent) => {
-                let parted = Parted { host: self.hosts.len() - 1, deaf: true, mute: true };
-                self.parted = absent.then_some(parted);
+                let (hosts, last) = (self.hosts.len(), self.hosts.len() - 1);
+                self.cut = if absent { Cut::around(hosts, last, true, true) } else { Cut::default() };
                 self.report.disk_operations_before = self.disk_operations();
             }
         }
@@ -418,7 +451,7 @@ impl World {
     }
 
     fn host_now(&self, host: usize) -> Instant {
-        self.queue.now() + self.hosts[host].clock
+        self.hosts[host].clock.at(self.queue.now())
     }
 }
 
@@ -454,7 +487,7 @@ impl World {
         host.standing = host.standing.map(Standing::remembered);
         host.roster = Roster::default();
         host.seen.clear();
-        host.clock = origin;
+        host.clock.begin(self.queue.now(), origin);
         self.report.starts += 1;
         let now = self.host_now(number);
         let mut effects = Effects::new();
@@ -592,7 +625,7 @@ impl World {
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: false });
                 }
                 Effect::Timer(thread, at) => {
-                    let delay = at.since(self.host_now(number));
+                    let delay = self.hosts[number].clock.until(self.queue.now(), at);
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: true });
                 }
                 Effect::Committed(term, entries) => {
