@@ -4,7 +4,8 @@
 //! time of the world, which no member sees.
 //!
 //! A client may count on a lease for its time to live from the moment at which it asked for the grant or the renewal that was answered. The
-//! members measure from a later moment, so this is the least that they owe.
+//! members measure from a later moment, so this is the least that they owe. They measure it by their own clocks: where those are fast, a lease is
+//! shorter, by no more than the fastest of them is.
 //!
 //! It must also have had the time to renew. Nobody can before the leader's own first entry is in the leader's state, nor before the grant is:
 //! from the later of the two on, what is left of a lease's time has to pass.
@@ -19,6 +20,7 @@ use covey::store::Lease;
 use covey::time::Instant;
 
 use crate::model::Model;
+use crate::world::shortest;
 
 /// An answer about leases, and when it was asked for.
 pub(crate) struct Told {
@@ -47,18 +49,24 @@ struct End {
     by_itself: bool,
 }
 
-#[derive(Default)]
 pub(crate) struct Leases {
+    fastest: u64,
     lives: BTreeMap<LeaseInstance, Life>,
     pub(crate) expired: u64,
     pub(crate) checkpoints: u64,
 }
 
-fn seconds(seconds: i64) -> Duration {
-    Duration::from_secs(seconds.unsigned_abs())
-}
-
 impl Leases {
+    /// No clock is faster than `fastest`, in thousandths of a good one.
+    pub(crate) fn new(fastest: u64) -> Self {
+        Self { fastest, lives: BTreeMap::new(), expired: 0, checkpoints: 0 }
+    }
+
+    /// The least that so many seconds of a member take.
+    fn seconds(&self, seconds: i64) -> Duration {
+        shortest(Duration::from_secs(seconds.unsigned_abs()), self.fastest)
+    }
+
     /// An entry was seen committed for the first time, with this result.
     pub(crate) fn committed(
         &mut self,
@@ -70,7 +78,7 @@ impl Leases {
         match (command, &result.outcome) {
             (LeaseCommand::Grant { id, ttl }, Ok(_)) => {
                 // Whoever asked for it, did so before.
-                let (ttl, promised) = (*ttl, now + seconds(*ttl));
+                let (ttl, promised) = (*ttl, now + self.seconds(*ttl));
                 let instance = LeaseInstance { id: *id, granted_at: index };
                 let renewable = (Term(0), promised);
                 self.lives.insert(instance, Life { ttl, promised, renewable, ended: None });
@@ -114,11 +122,11 @@ impl Leases {
         leases: impl Iterator<Item = (LeaseId, &'l Lease)>,
     ) {
         for (id, lease) in leases {
+            let left = self.seconds(if lease.remaining > 0 { lease.remaining } else { lease.ttl });
             let instance = LeaseInstance { id, granted_at: lease.granted_at };
             let life = self.lives.get_mut(&instance).expect("it was granted");
             if life.renewable.0 < term {
-                let left = if lease.remaining > 0 { lease.remaining } else { lease.ttl };
-                life.renewable = (term, now + seconds(left));
+                life.renewable = (term, now + left);
             }
         }
     }
@@ -128,6 +136,7 @@ impl Leases {
         let Told { request, answer, asked, asked_after, now } = told;
         match (request, answer) {
             (LeaseRequest::Renew(id), LeaseAnswer::Renewed { ttl }) => {
+                let promised = *asked + self.seconds(*ttl);
                 // The one that was renewed, if there was only one at the time. An end that nobody had heard of may have come after the
                 // renewal.
                 let candidates = self.lives.range_mut(of(*id));
@@ -136,7 +145,6 @@ impl Leases {
                 assert!(!candidates.is_empty(), "{id} was renewed and is gone");
                 if let [(instance, life)] = &mut candidates[..] {
                     assert_eq!(life.ttl, *ttl, "the time to live of {id}");
-                    let promised = *asked + seconds(*ttl);
                     if let Some(end) = life.ended.filter(|end| end.by_itself) {
                         assert!(end.at >= promised, "{instance:?} was renewed and ended early");
                     }

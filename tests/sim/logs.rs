@@ -12,7 +12,7 @@
 //!   comes before it. An entry that only later turns out to have been committed by then counts as well.
 //! - What was synced is there after a start, unless the member has put something else in its place meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use covey::ids::{LogIndex, MemberId, Term};
 use covey::wal::{HardState, LogEntry, Position};
@@ -53,6 +53,9 @@ pub(crate) enum LogEvent {
     /// The disk has the log from one position to the other, and what was promised.
     Synced { promised: HardState, start: Position, last: Position },
 }
+
+/// With whom an entry was seen that is not forgotten.
+const NOBODY: MemberId = MemberId(0);
 
 /// One member's log.
 #[derive(Clone, Debug)]
@@ -114,8 +117,6 @@ struct Committed {
 pub(crate) struct Logs {
     /// By index and term of an entry: the log up to it, as it was first seen, and with whom.
     prefixes: BTreeMap<(LogIndex, Term), (Prefix, MemberId)>,
-    /// Members whose disks were put back: they are kept from leading, and what others have of them is as true as before.
-    forgotten: BTreeSet<MemberId>,
     members: BTreeMap<MemberId, Log>,
     /// From `BEGIN` on.
     committed: Vec<Committed>,
@@ -167,7 +168,7 @@ impl Logs {
     }
 
     fn open(&mut self, member: MemberId, term: Term, start: Position, entries: &[LogEntry]) {
-        if self.members.contains_key(&member) && !self.forgotten.contains(&member) {
+        if self.members.contains_key(&member) {
             self.prefixes.retain(|(_, made_in), (_, with)| *made_in <= term || *with != member);
             self.leaders.retain(|led_in, (leader, _)| *led_in <= term || *leader != member);
         }
@@ -203,10 +204,12 @@ impl Logs {
         self.prefixes.get(&(index, term)).map(|(prefix, _)| *prefix)
     }
 
-    /// The member's disk is put back, and so has forgotten.
+    /// The member's disk is put back, and so has forgotten. Others may have entries of it that its disk knows nothing of any more, however often it starts.
     pub(crate) fn forget(&mut self, member: MemberId) {
         self.members.remove(&member);
-        self.forgotten.insert(member);
+        for (_, with) in self.prefixes.values_mut().filter(|(_, with)| *with == member) {
+            *with = NOBODY;
+        }
     }
 
     /// A member in this term hands these entries to its state.

@@ -65,7 +65,8 @@ pub(crate) struct Oracle {
 const FIRST: u64 = 2;
 
 impl Oracle {
-    pub(crate) fn new(first: Vec<Member>) -> Self {
+    /// No member's clock is faster than `fastest`, in thousandths of a good one.
+    pub(crate) fn new(first: Vec<Member>, fastest: u64) -> Self {
         let mut places = Places::default();
         for member in first {
             let key = member.key.expect("the first members have keys");
@@ -83,7 +84,7 @@ impl Oracle {
             shown: LogIndex(FIRST - 1),
             hashes: BTreeMap::new(),
             digests: BTreeMap::new(),
-            leases: Leases::default(),
+            leases: Leases::new(fastest),
         }
     }
 

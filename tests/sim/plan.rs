@@ -36,6 +36,9 @@ pub(crate) struct Timing {
     replay: Duration,
 }
 
+/// Where all is slow, what comes every few seconds elsewhere comes every few minutes.
+const SLOWER: u32 = 60;
+
 /// A batch that takes long to apply, or a sync, takes about so long.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -114,6 +117,49 @@ pub(crate) struct Trouble {
     pub(crate) spoil_one_in: u64,
 }
 
+/// Cuts of any shape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cuts {
+    /// The mean time from the end of one to the next.
+    pub(crate) gap: Duration,
+    /// How long they last on average.
+    pub(crate) length: Duration,
+}
+
+/// What the network does in some worlds, beside what it does in all that have trouble.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Net {
+    /// `None`: only single hosts are cut off.
+    pub(crate) cuts: Option<Cuts>,
+    /// One message in so many comes seconds late; 0: none does.
+    pub(crate) late_one_in: u64,
+}
+
+impl Net {
+    /// Drawn beside the rest, which stays what it is.
+    fn draw(seed: u64) -> Self {
+        let mut prng = Prng::new(seed ^ 0x0e7);
+        let cuts = prng.one_in(4).then(|| Cuts {
+            gap: Duration::from_millis(prng.range(200, 3000)),
+            length: Duration::from_millis(prng.range(100, 4000)),
+        });
+        Self { cuts, late_one_in: sometimes(&mut prng, 4, 10..80) }
+    }
+
+    /// The same for worlds in which all is slow.
+    fn slowed_down(self) -> Self {
+        let slow = |cuts: Cuts| Cuts { gap: cuts.gap * SLOWER, length: cuts.length * SLOWER };
+        Self { cuts: self.cuts.map(slow), ..self }
+    }
+}
+
+/// Clocks that are not equally fast, and members that stand still together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    /// The mean time between two times that some stand still.
+    pub(crate) gap: Duration,
+}
+
 /// What becomes of one disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
@@ -147,6 +193,8 @@ pub(crate) struct Plan {
     pub(crate) timing: Timing,
     pub(crate) load: Load,
     pub(crate) trouble: Trouble,
+    pub(crate) net: Net,
+    pub(crate) clocks: Option<Clocks>,
     pub(crate) quota: u64,
     pub(crate) disk: DiskOptions,
     /// The last host hears nothing and is not heard between these two moments.
@@ -218,6 +266,8 @@ impl Plan {
             timing,
             load,
             trouble,
+            net: Net::default(),
+            clocks: None,
             quota: if prng.one_in(5) { prng.range(20_000, 60_000) } else { QUOTA_BYTES },
             disk: DiskOptions {
                 wal: wal::Options { segment_bytes: 4096 * prng.range(2, 12), prefill: !prng.one_in(4) },
@@ -252,7 +302,11 @@ impl Plan {
             ..plan.load
         };
         let trouble = Trouble { lull_one_in: 1_000_000, ..plan.trouble };
-        Self { hosts, timing, load, trouble, ..plan }
+        let net = trouble.gap.map_or_else(Net::default, |_| Net::draw(seed));
+        let mut prng = Prng::new(seed ^ 0x71c5);
+        let differ = prng.one_in(4) && trouble.gap.is_some();
+        let clocks = differ.then(|| Clocks { gap: Duration::from_millis(prng.range(1000, 8000)) });
+        Self { hosts, timing, load, trouble, net, clocks, ..plan }
     }
 
     /// Three members and clients that are mostly busy with leases, for as long as those live; now and then they rest for minutes.
@@ -301,7 +355,9 @@ impl Plan {
             Load { clients: 2, operations: 120, leases: 40, think: Duration::from_secs(30), ..self.load };
         let gap = self.trouble.gap.map(|_| Duration::from_secs(prng.range(30, 400)));
         let trouble = Trouble { gap, ..self.trouble };
-        Self { admin: Some(Duration::from_secs(2)), pace, load, trouble, ..self }
+        let (admin, net) = (Some(Duration::from_secs(2)), self.net.slowed_down());
+        let clocks = self.clocks.map(|clocks| Clocks { gap: clocks.gap * SLOWER });
+        Self { admin, pace, load, trouble, net, clocks, ..self }
     }
 
     /// Votes move so soon that it happens among all that goes wrong.

@@ -56,6 +56,10 @@ impl Totals {
         sum.power_cuts += report.power_cuts;
         sum.kills += report.kills;
         sum.faults += report.faults;
+        sum.late += report.late;
+        sum.slept += report.slept;
+        sum.stopped += report.stopped;
+        sum.cuts.iter_mut().zip(report.cuts).for_each(|(sum, cuts)| *sum += cuts);
         sum.stored += report.stored;
         sum.swept += report.swept;
         sum.swept_leases += report.swept_leases;
@@ -83,7 +87,7 @@ impl Totals {
         let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
-             {} starts, {} power cuts, {} kills, {} troubles, {} commits of the store, {} deletions by it, {} ends of leases by it, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
+             {} starts, {} power cuts, {} kills, {} troubles, {:?} cuts, {} messages from earlier terms, {} sleeps and {} stops, {} commits of the store, {} deletions by it, {} ends of leases by it, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
              {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed, {} demoted, {} times none, {} disks lost, {} copies found out",
             sum.events,
             sum.acknowledged,
@@ -93,6 +97,10 @@ impl Totals {
             sum.power_cuts,
             sum.kills,
             sum.faults,
+            sum.cuts,
+            sum.late,
+            sum.slept,
+            sum.stopped,
             sum.stored,
             sum.swept,
             sum.swept_leases,
@@ -143,7 +151,10 @@ fn a_lone_node_keeps_its_word() {
 
 #[test]
 fn clusters_keep_their_word() {
-    run_seeds("cluster", Plan::draw_cluster, 0..CLUSTER_SEEDS);
+    let report = run_seeds("cluster", Plan::draw_cluster, 0..CLUSTER_SEEDS);
+    let Report { cuts, late, slept, stopped, .. } = report;
+    assert!(cuts.iter().all(|cuts| *cuts > 0) && late > CLUSTER_SEEDS, "{report:?}");
+    assert!(slept > CLUSTER_SEEDS / 10 && stopped > CLUSTER_SEEDS / 10, "{report:?}");
 }
 
 #[test]

@@ -7,22 +7,23 @@
 //! be answered in bounded time; at last the power is cut at once everywhere, and what comes back must be all that was shown.
 
 mod clients;
+mod clocks;
 mod copies;
 mod ending;
 mod growth;
 mod members;
+mod network;
 mod trouble;
 mod watchers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use covey::command::Range;
-use covey::consensus::Message;
 use covey::disk::sim::{FaultPlan, Survival};
 use covey::ids::{LogIndex, MemberId, ProposalId, Run};
-use covey::mvcc::{Facts, View};
+use covey::mvcc::View;
 use covey::node::LeaseRequest;
 use covey::node::{Roster, TransferMessage};
 use covey::prng::Prng;
@@ -36,7 +37,10 @@ use crate::plan::{Plan, draw};
 use crate::queue::{Queue, Trace};
 use crate::votes::Votes;
 use crate::workload::{Ask, Workload};
+use clocks::Clock;
+pub(crate) use clocks::{GOOD, shortest};
 use copies::Step;
+use network::{Cut, Parcel, SHAPES, Sender};
 use watchers::{SUBSCRIBERS, Subscriber};
 
 /// A supervisor starts a process again after about this long.
@@ -47,8 +51,6 @@ const LAST_BREATH: Duration = Duration::from_micros(300);
 const OUTAGE: Duration = Duration::from_secs(5);
 /// A paused process is looked at again after at most this.
 const PAUSE_STEP: Duration = Duration::from_millis(200);
-/// The mean delay of a message between two members.
-const WIRE: Duration = Duration::from_millis(2);
 
 /// What happens.
 enum Event {
@@ -76,48 +78,14 @@ enum Event {
     Look(u64),
     GiveUp(u64),
     Trouble,
+    /// The network is cut, or whole again.
+    Cut,
+    /// Some members stand still.
+    Standstill,
     /// Somebody looks after the members.
     Administer,
     /// The last host is absent from now on, or no longer.
     Absent(bool),
-}
-
-/// Who has sent a message, and in which run.
-#[derive(Clone, Copy)]
-struct Sender {
-    host: usize,
-    member: MemberId,
-    run: Run,
-}
-
-/// What one member sends to another.
-#[derive(Clone)]
-enum Parcel {
-    Raft(Message),
-    Transfer(TransferMessage),
-}
-
-impl Parcel {
-    fn may_repeat(&self) -> bool {
-        match self {
-            Self::Raft(message) => message.may_repeat(),
-            Self::Transfer(_) => true,
-        }
-    }
-}
-
-/// A host that the others do not hear, or that does not hear them, or both.
-#[derive(Clone, Copy)]
-struct Parted {
-    host: usize,
-    deaf: bool,
-    mute: bool,
-}
-
-impl Parted {
-    fn keeps(self, from: usize, to: usize) -> bool {
-        self.mute && self.host == from || self.deaf && self.host == to
-    }
 }
 
 /// A request on its way.
@@ -176,8 +144,7 @@ struct Host {
     spoiled: bool,
     /// Counts everything that may keep this host from answering.
     troubles: u64,
-    /// What its clock shows beyond the world's.
-    clock: Duration,
+    clock: Clock,
 }
 
 /// What a run did.
@@ -194,6 +161,13 @@ pub(crate) struct Report {
     pub(crate) power_cuts: u64,
     pub(crate) kills: u64,
     pub(crate) faults: u64,
+    /// Cuts of the network, by their shapes.
+    pub(crate) cuts: [u64; SHAPES],
+    /// Messages that came seconds late, in a later term than that in which they were sent.
+    pub(crate) late: u64,
+    /// Times that members stood still, their clocks with them, or only they.
+    pub(crate) slept: u64,
+    pub(crate) stopped: u64,
     pub(crate) stored: u64,
     /// Deletions and transactions that were left to the store, and ends of leases.
     pub(crate) swept: u64,
@@ -254,11 +228,18 @@ pub(crate) struct World {
     watch_prng: Prng,
     ops: BTreeMap<u64, Op>,
     next_op: u64,
+    /// Requests that were answered since nothing goes wrong any more.
+    answered: BTreeSet<u64>,
     asked: u64,
     proposals: BTreeMap<ProposalId, u64>,
     reads: BTreeMap<(usize, u64, u64), u64>,
     resting_until: Instant,
-    parted: Option<Parted>,
+    cut: Cut,
+    /// What waits for the end of the cut.
+    kept: Vec<(Sender, (usize, MemberId), Parcel)>,
+    /// Apart, so that cuts and late messages do not change what happens elsewhere.
+    net_prng: Prng,
+    clock_prng: Prng,
     /// Changes of the members that were asked for, and when, while it is not known what became of them.
     changes: Vec<(u64, Instant)>,
     loss: Option<Step>,
@@ -278,6 +259,8 @@ impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut prng = Prng::new(plan.seed ^ 0x5eed);
         let cluster = Cluster::new(plan.hosts, plan.spare, plan.disk);
+        let mut clock_prng = Prng::new(plan.seed ^ 0xc10c);
+        let mut clock = || plan.clocks.map_or(Clock::new(GOOD), |_| Clock::draw(&mut clock_prng));
         let hosts = (0..plan.hosts + plan.spare).map(|_| Host {
             disk: Disk::new(&mut prng),
             member: None,
@@ -294,26 +277,32 @@ impl World {
             applies_until: Instant(0),
             spoiled: false,
             troubles: 0,
-            clock: Duration::ZERO,
+            clock: clock(),
         });
+        let hosts: Vec<Host> = hosts.collect();
+        let fastest = hosts.iter().map(|host| host.clock.rate()).max().unwrap_or(GOOD);
         Self {
-            hosts: hosts.collect(),
+            hosts,
             queue: Queue::new(),
             trace: Trace::new(plan.verbose),
             workload: Workload::new(prng.fork(), plan.load),
             prng,
-            oracle: Oracle::new(cluster.first_members()),
+            oracle: Oracle::new(cluster.first_members(), fastest),
             logs: Logs::default(),
             votes: Votes::default(),
             subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
             watch_prng: Prng::new(plan.seed ^ 0x3a7c4),
             ops: BTreeMap::new(),
             next_op: 0,
+            answered: BTreeSet::new(),
             asked: 0,
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
             resting_until: Instant(0),
-            parted: None,
+            cut: Cut::default(),
+            kept: Vec::new(),
+            net_prng: Prng::new(plan.seed ^ 0xc07),
+            clock_prng,
             changes: Vec::new(),
             loss: None,
             voters: (LogIndex(0), 0),
@@ -359,9 +348,12 @@ impl World {
             self.queue.after(to, Event::Absent(false));
         }
         self.schedule_trouble();
+        self.schedule_cut();
+        self.schedule_standstill();
         while self.asked < self.plan.load.operations {
             self.step();
         }
+        self.cut_before_the_end();
         self.report.disk_operations = self.disk_operations();
         self.calm_down();
         self.switch_on();
@@ -421,10 +413,12 @@ impl World {
             Event::Look(op) => self.look(op),
             Event::GiveUp(op) => self.give_up(op),
             Event::Trouble => self.make_trouble(),
+            Event::Cut => self.cut_or_mend(),
+            Event::Standstill => self.stand_still(),
             Event::Administer => self.administer(),
             Event::Absent(absent) => {
-                let parted = Parted { host: self.hosts.len() - 1, deaf: true, mute: true };
-                self.parted = absent.then_some(parted);
+                let (hosts, last) = (self.hosts.len(), self.hosts.len() - 1);
+                self.cut = if absent { Cut::around(hosts, last, true, true) } else { Cut::default() };
                 self.report.disk_operations_before = self.disk_operations();
             }
         }
@@ -437,29 +431,6 @@ impl World {
 
     fn disk_operations(&self) -> Vec<u64> {
         self.hosts.iter().map(|host| host.disk.operations()).collect()
-    }
-
-    fn lets_in(&self, host: usize, other: MemberId) -> bool {
-        let Host { member, roster, .. } = &self.hosts[host];
-        member.as_ref().is_some_and(|member| {
-            let view = member.view();
-            knows(view.facts(), other) || roster.applied > view.applied() && knows(&roster.facts, other)
-        })
-    }
-
-    /// A host without a leader is told who the members are by one that it knows, and that knows more than it.
-    fn tell_roster(&mut self, host: usize) {
-        let running = |host: usize| self.hosts[host].member.as_ref();
-        let Some(own) = running(host).filter(|member| !member.has_leader()) else { return };
-        let others = (0..self.hosts.len()).filter_map(|by| running(by).zip(self.cluster.member(by)));
-        let newer = others.map(|(by, id)| (id, Roster::of(&by.view()))).find(|(id, roster)| {
-            roster.applied > own.view().applied()
-                && knows(own.view().facts(), *id)
-                && knows(&roster.facts, own.id())
-        });
-        if let Some((_, roster)) = newer {
-            self.hosts[host].roster = roster;
-        }
     }
 
     /// Where every host stands, for whoever looks into a failure.
@@ -480,13 +451,8 @@ impl World {
     }
 
     fn host_now(&self, host: usize) -> Instant {
-        self.queue.now() + self.hosts[host].clock
+        self.hosts[host].clock.at(self.queue.now())
     }
-}
-
-/// Whether a member with these facts has another's key.
-fn knows(facts: &Facts, other: MemberId) -> bool {
-    facts.keys().any(|(id, _)| id == other)
 }
 
 /// Processes: their start, their turns, their end.
@@ -521,7 +487,7 @@ impl World {
         host.standing = host.standing.map(Standing::remembered);
         host.roster = Roster::default();
         host.seen.clear();
-        host.clock = origin;
+        host.clock.begin(self.queue.now(), origin);
         self.report.starts += 1;
         let now = self.host_now(number);
         let mut effects = Effects::new();
@@ -659,7 +625,7 @@ impl World {
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: false });
                 }
                 Effect::Timer(thread, at) => {
-                    let delay = at.since(self.host_now(number));
+                    let delay = self.hosts[number].clock.until(self.queue.now(), at);
                     self.queue.after(delay, Event::Turn { host: number, run, thread, timer: true });
                 }
                 Effect::Committed(term, entries) => {
@@ -708,58 +674,6 @@ impl World {
                 Effect::Led(term, view) => self.oracle.led(self.queue.now(), term, &view),
                 Effect::Applying(time) => self.hosts[number].applies_until = self.queue.now() + time,
             }
-        }
-    }
-}
-
-/// The network: members' messages, each with its own delay, so that they overtake one another.
-impl World {
-    fn send(&mut self, from: usize, to: MemberId, parcel: Parcel) {
-        let host = (0..self.hosts.len()).find(|host| self.cluster.member(*host) == Some(to));
-        let Some((host, sender)) = host.zip(self.cluster.member(from)) else {
-            assert!(self.plan.admin.is_some(), "a message to nobody");
-            return;
-        };
-        let Some(run) = self.hosts[from].member.as_ref().map(|member| member.identity().run()) else {
-            return;
-        };
-        let (from, to) = (Sender { host: from, member: sender, run }, (host, to));
-        let troubled = !self.calm && self.plan.trouble.gap.is_some();
-        let copies = match self.prng.range(0, 80) {
-            0..2 if troubled => 0,
-            2 if troubled && parcel.may_repeat() => 2,
-            _ => 1,
-        };
-        for _ in 0..copies {
-            let delay = draw(&mut self.prng, WIRE);
-            self.queue.after(delay, Event::Deliver { from, to, parcel: parcel.clone() });
-        }
-    }
-
-    fn deliver(&mut self, from: Sender, to: (usize, MemberId), parcel: Parcel) {
-        let parted = self.parted.is_some_and(|parted| parted.keeps(from.host, to.0));
-        self.note("deliver", &[from.host as u64, to.0 as u64, u64::from(parted)]);
-        let (sender, to, receiver) = (from.member, to.0, to.1);
-        // Each end lets in whom its own state names, and whom it was told of since.
-        if !self.lets_in(to, sender) {
-            self.tell_roster(to);
-        }
-        let sends = self.hosts[from.host].member.is_none() || self.lets_in(from.host, receiver);
-        let connected = sends && self.lets_in(to, sender);
-        let same =
-            self.cluster.member(from.host) == Some(sender) && self.cluster.member(to) == Some(receiver);
-        if !parted
-            && connected
-            && same
-            && self.accept_each_other(from, to)
-            && let Some(member) = &mut self.hosts[to].member
-        {
-            let mut effects = Effects::new();
-            match parcel {
-                Parcel::Raft(message) => member.deliver(message, &mut effects),
-                Parcel::Transfer(message) => member.deliver_transfer(sender, message, &mut effects),
-            }
-            self.carry_out(to, effects);
         }
     }
 }

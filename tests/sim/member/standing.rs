@@ -2,12 +2,17 @@
 //!
 //! Owns: the checks between any two events that one member can be judged by alone. Must never: know another member (`oracle` does). Driven by `world`.
 
+use covey::ids::Term;
 use covey::wal::HardState;
 
 use super::Member;
 
 /// What must hold between any two events.
 impl Member {
+    pub(crate) fn term(&self) -> Term {
+        self.core.status().term
+    }
+
     pub(crate) fn check_invariants(&self, before: Option<&Standing>) -> Standing {
         let status = self.core.status();
         let standing = Standing {

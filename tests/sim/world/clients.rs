@@ -110,8 +110,15 @@ impl World {
         self.changes.retain(|(change, _)| *change != number);
         let Some(op) = self.ops.remove(&number) else { return };
         self.report.acknowledged += 1;
+        self.note_answered(number);
         self.note("reply", &[number, applied.revision.0.cast_unsigned()]);
         self.oracle.reply(id, applied, op.asked_after);
+    }
+
+    fn note_answered(&mut self, number: u64) {
+        if self.calm {
+            self.answered.insert(number);
+        }
     }
 
     pub(super) fn refused(&mut self, host: usize, request: Request) {
@@ -154,6 +161,7 @@ impl World {
     pub(super) fn look(&mut self, number: u64) {
         let Some(op) = self.ops.remove(&number) else { return };
         self.report.reads += 1;
+        self.note_answered(number);
         let (view, linearizable, seen) = match op.kind {
             Kind::Read { range, view, linearizable } => {
                 let view = view.expect("taken before");

@@ -18,7 +18,8 @@ use covey::store::Member as Stored;
 use covey::time::Instant;
 
 use super::members::is_settled;
-use super::{Parted, RESTART, Sender, World};
+use super::network::{Cut, Sender};
+use super::{RESTART, World};
 use crate::disk::Disk;
 use crate::plan::Loss;
 use crate::workload::Ask;
@@ -78,20 +79,21 @@ impl World {
             Step::Copied { host, copy, identity } if self.others_know_better(view, &identity) => {
                 let others = self.hosts_of(view, Some(identity.member));
                 let behind = others[self.pick(others.len())];
-                self.parted = Some(Parted { host: behind, deaf: true, mute: true });
+                self.cut = Cut::around(self.hosts.len(), behind, true, true);
                 Step::Behind { host, copy, behind, until: now + APART }
             }
             Step::Behind { host, copy, behind, until } if now >= until => {
                 let id = self.cluster.member(host);
                 let others = self.hosts_of(view, id);
                 let ahead = others.into_iter().find(|other| *other != behind);
-                self.parted = ahead.map(|host| Parted { host, deaf: true, mute: true });
+                let hosts = self.hosts.len();
+                self.cut = ahead.map_or_else(Cut::default, |host| Cut::around(hosts, host, true, true));
                 self.put_back(host, copy);
                 Step::Back { host, until: now + 2 * APART }
             }
             Step::Back { host, until } => {
                 if now >= until {
-                    self.parted = None;
+                    self.mend();
                 }
                 match self.cluster.member(host) {
                     Some(id) if self.hosts[host].fenced => Step::Lost(id),

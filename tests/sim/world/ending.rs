@@ -9,13 +9,20 @@ use covey::disk::sim::Survival;
 use covey::disk::{Directory, File};
 use covey::formation::LOG_NAME;
 use covey::ids::LeaseId;
+use covey::limits::ELECTION_TIMEOUT_MAX;
 
 use super::{Asked, Event, RESTART, Report, World};
 use crate::member::Effects;
+use crate::plan::Plan;
 use crate::workload::Ask;
 
 /// What is asked after the last fault is answered within this time: a start, an election, a read-index round that is asked again.
 const RECOVERY_MAX: Duration = Duration::from_secs(20);
+/// The same where members have learnt to be patient, from cut links, late messages and times at which all stood still; who does not trust its state
+/// is the most patient of all.
+const PATIENT_RECOVERY_MAX: Duration = Duration::from_secs(60);
+/// There, a leader is found in three elections, each of at most two of the longest timeouts.
+const PATIENT_ELECTIONS_MAX: Duration = ELECTION_TIMEOUT_MAX.saturating_mul(6);
 
 /// Leases with a time to live of less than so many seconds end within a run.
 const SHORT_LEASE: i64 = 10;
@@ -25,12 +32,15 @@ impl World {
     /// Nothing goes wrong from now on, and clients wait for what they have asked.
     pub(super) fn calm_down(&mut self) {
         self.calm = true;
-        self.parted = None;
+        self.mend();
+        if self.is_patient() {
+            self.settled_at = self.queue.now() + PATIENT_ELECTIONS_MAX;
+        }
         self.note("calm", &[]);
         for number in 0..self.hosts.len() {
+            self.wake_up(number);
             let host = &mut self.hosts[number];
             host.disk.heal();
-            host.paused_until = self.queue.now();
             host.troubles += 1;
             let mut effects = Effects::new();
             if let Some(member) = &mut host.member {
@@ -49,6 +59,15 @@ impl World {
         }
     }
 
+    fn is_patient(&self) -> bool {
+        let Plan { net, clocks, .. } = &self.plan;
+        net.cuts.is_some() || net.late_one_in > 0 || clocks.is_some()
+    }
+
+    fn recovery_max(&self) -> Duration {
+        if self.is_patient() { PATIENT_RECOVERY_MAX } else { RECOVERY_MAX }
+    }
+
     pub(super) fn cut_power_everywhere(&mut self) {
         for number in 0..self.hosts.len() {
             if self.cluster.member(number).is_some() {
@@ -64,20 +83,23 @@ impl World {
             if self.cluster.member(number).is_none() {
                 continue;
             }
-            let deadline = self.queue.now() + RECOVERY_MAX;
-            let mut waiting: Option<u64> = None;
+            let deadline = self.queue.now() + self.recovery_max();
+            let mut waiting: Option<(u64, Ask)> = None;
             let mut left = vec![probe_write(number), Ask::ReadAll];
-            while !left.is_empty() || waiting.is_some_and(|op| self.ops.contains_key(&op)) {
-                if waiting.is_none_or(|op| !self.ops.contains_key(&op))
-                    && let Some(next) = left.last()
+            while !left.is_empty() || waiting.is_some() {
+                if let Some((_, again)) =
+                    waiting.take_if(|(op, _)| !self.ops.contains_key(op) && !self.answered.remove(op))
+                {
+                    left.push(again);
+                }
+                waiting.take_if(|(op, _)| !self.ops.contains_key(op));
+                if waiting.is_none()
+                    && let Some(next) = left.pop()
                 {
                     match self.ask(number, next.clone()) {
-                        Asked::Down => {}
-                        Asked::NoRoom => drop(left.pop()),
-                        Asked::Sent(op) => {
-                            waiting = Some(op);
-                            left.pop();
-                        }
+                        Asked::Down => left.push(next),
+                        Asked::NoRoom => {}
+                        Asked::Sent(op) => waiting = Some((op, next)),
                     }
                 }
                 self.step();
@@ -92,7 +114,8 @@ impl World {
 
     /// A leader that nothing disturbs ends what nobody renews.
     pub(super) fn outlive_leases(&mut self) {
-        let deadline = self.queue.now() + RECOVERY_MAX + Duration::from_secs(SHORT_LEASE.unsigned_abs());
+        let deadline =
+            self.queue.now() + self.recovery_max() + Duration::from_secs(SHORT_LEASE.unsigned_abs());
         while self.oracle.has_lease_below(SHORT_LEASE) && !self.oracle.was_corrupt_after(self.oracle.last()) {
             self.step();
             assert!(self.queue.now() < deadline, "leases do not end");

@@ -119,7 +119,7 @@ impl World {
             assert!(missed < self.absence_max() + PATIENCE, "nobody votes instead:\n{}", self.described());
         }
         let missed = self.queue.now().since(begin);
-        assert!(missed >= self.absence_max(), "replaced after {missed:?}");
+        assert!(missed >= self.shortest(self.absence_max()), "replaced after {missed:?}");
         let deadline = self.queue.now() + PATIENCE;
         let settled = |view: &View| {
             let conf = &view.facts().conf_state;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use covey::disk::sim::{Fault, FaultPlan, Survival};
 use covey::limits::OVERLAY_IDLE;
 
-use super::{Event, Parted, World};
+use super::network::Cut;
+use super::{Event, World};
 use crate::disk::{ruin, spoil};
 use crate::member::Member;
 use crate::plan::draw;
@@ -59,8 +60,11 @@ impl World {
             _ => {
                 let (deaf, mute) = [(true, true), (true, true), (true, false), (false, true)]
                     [usize::try_from(self.prng.range(0, 4)).expect("small")];
-                let parted = Parted { host: number, deaf, mute };
-                self.parted = if self.parted.is_none() { Some(parted) } else { None };
+                if self.cut == Cut::default() {
+                    self.cut = Cut::around(self.hosts.len(), number, deaf, mute);
+                } else {
+                    self.mend();
+                }
             }
         }
     }
