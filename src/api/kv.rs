@@ -14,7 +14,7 @@ use super::node::{
 use super::range_stream::RangeStream;
 use super::watch_permits::Permit;
 use super::{parse, render};
-use crate::command::{Command, Outcome};
+use crate::command::{Command, Op, OpResult, Outcome, Txn, TxnResult};
 use crate::ids::Revision;
 use crate::limits::ANSWER_FIRST_BYTES;
 use crate::mvcc::{Allowance, Progress, ReadError, View};
@@ -119,6 +119,12 @@ impl Kv for KvService {
         let credentials = Credentials::of_call(&request);
         let parsed = parse::txn(request.into_inner(), self.txn_ops_max)?;
         let txn = parsed.txn;
+        if txn.touches_nothing() {
+            // Nothing is asked of whoever wants nothing, as in etcd, not even to be somebody.
+            let view = self.node.view(Freshness::from_wire(parsed.serializable)).await?;
+            let view = self.node.not_mistaken(&credentials, view).await?;
+            return Ok(Response::new(render::txn(self.node.header(view.revision()), of_nothing(&txn))));
+        }
         if !txn.is_read_only() {
             let (header, outcome) = self.write(&credentials, Command::Txn(txn)).await?;
             let Outcome::Txn(result) = outcome else { not_in_kind(&outcome) };
@@ -163,4 +169,14 @@ impl Kv for KvService {
         }
         Ok(Response::new(pb::CompactionResponse { header: Some(header) }))
     }
+}
+
+/// What a transaction comes to that touches nothing ([`Txn::touches_nothing`]).
+fn of_nothing(txn: &Txn) -> TxnResult {
+    let nested = txn.success.iter().filter_map(|op| match op {
+        // The revision in an inner header is 0, as in etcd.
+        Op::Txn(nested) => Some((Revision(0), OpResult::Txn(of_nothing(nested)))),
+        Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => None,
+    });
+    TxnResult { succeeded: true, responses: nested.collect() }
 }

@@ -47,6 +47,8 @@ impl Lease for LeaseService {
         let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         if request.ttl > LEASE_TTL_MAX {
+            // Who asks comes before what is asked for, as everywhere.
+            self.node.require_user(&credentials).await?;
             return Err(BadRequest::LeaseTtlTooLarge.into());
         }
         let (id, applied) = self.node.grant_lease(&credentials, LeaseId(request.id), request.ttl).await?;

@@ -130,14 +130,42 @@ impl Node {
         }
     }
 
-    /// A view in which the caller may do this, and who that is. A refusal counts only where this member has all that was acknowledged before: what permits it may have been said to another one.
+    /// A view in which the caller may do this, and who that is.
     pub async fn permitted(
         &self,
         credentials: &Credentials,
         view: Arc<View>,
         permits: impl Fn(Permits<'_>) -> bool,
     ) -> Result<(Arc<View>, Option<Caller>), Status> {
-        let refusal = match self.check(credentials, &view, &permits) {
+        self.found_out(credentials, view, |view| self.check(credentials, view, &permits)).await
+    }
+
+    /// A view in which the caller, who need not be anybody, shows nothing that is wrong.
+    pub async fn not_mistaken(
+        &self,
+        credentials: &Credentials,
+        view: Arc<View>,
+    ) -> Result<Arc<View>, Status> {
+        let judge = |view: &View| {
+            let caller = self.caller(credentials, view)?;
+            let is_old = |caller: &Caller| caller.revision != view.facts().auth.revision;
+            if caller.as_ref().is_some_and(is_old) {
+                Err(Rejection::AuthRevisionOld.into())
+            } else {
+                Ok(caller)
+            }
+        };
+        Ok(self.found_out(credentials, view, judge).await?.0)
+    }
+
+    /// A view in which who makes a call passes, and who that is. A refusal counts only where this member has all that was acknowledged before: what permits it may have been said to another one.
+    async fn found_out(
+        &self,
+        credentials: &Credentials,
+        view: Arc<View>,
+        judge: impl Fn(&View) -> Result<Option<Caller>, Status>,
+    ) -> Result<(Arc<View>, Option<Caller>), Status> {
+        let refusal = match judge(&view) {
             Ok(caller) => return Ok((view, caller)),
             Err(refusal) => refusal,
         };
@@ -149,7 +177,7 @@ impl Node {
             return Err(refusal);
         }
         let view = self.handle().view();
-        let caller = self.check(credentials, &view, &permits)?;
+        let caller = judge(&view)?;
         Ok((view, caller))
     }
 

@@ -65,6 +65,7 @@ mod render;
 mod schema;
 mod server;
 mod snapshot_stream;
+mod stakes;
 mod status_json;
 mod stop;
 pub(crate) mod timer;

@@ -189,6 +189,12 @@ impl Txn {
     pub fn is_read_only(&self) -> bool {
         self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
     }
+
+    /// Whether it names no key at all, nor does anything nested in it.
+    pub fn touches_nothing(&self) -> bool {
+        let mut ops = self.success.iter().chain(&self.failure);
+        self.compare.is_empty() && ops.all(|op| matches!(op, Op::Txn(nested) if nested.touches_nothing()))
+    }
 }
 
 /// One operation of a branch.

@@ -163,7 +163,8 @@ impl Server {
             admit: setup.admit,
             names_users: setup.names_users,
         };
-        let accepting = api.clone();
+        let (accepting, tidying) = (api.clone(), api.clone());
+        smol::spawn(async move { tidying.tidy().await }).detach();
         smol::spawn(async move {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
         })

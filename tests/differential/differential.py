@@ -2,15 +2,15 @@
 """Plays random sequences of operations to a real etcd and to covey and compares every answer, field by field.
 
 Owns: the servers of a run, its length, its verdict. Must never: pass when it has compared nothing. How operations are
-played and compared is in player.py, what they are in generator.py, what may differ in known.py.
+played and compared is in player.py, what they are in generator.py, what may differ in known.py and known_users.py.
 
   python differential.py [--seeds N | --minutes M] [--first SEED] [--length N] [--subject covey|etcd]
-                         [--mistake NAME] [--only OPERATION,...] [--replay FILE]
+                         [--mistake NAME] [--only OPERATION,...] [--replay FILE] [--users]
 
 Each seed is one sequence, on fresh servers. When the servers differ, the sequence is cut down on fresh servers to one
 from which nothing more can be taken; it is printed in the form that --replay takes. `--subject etcd` compares two etcds;
 with `--mistake` the second is behind a proxy that makes a mistake (spoiled.py), and the run passes if that is found and
-cut down to at most 3 operations.
+cut down to at most 3 operations. With `--users` each operation is somebody's (users.py), and it takes 3 more for that to count.
 """
 
 import argparse
@@ -30,17 +30,22 @@ sys.path.insert(0, str(HERE.parent / "harness"))
 import servers  # noqa: E402
 from generator import Generator  # noqa: E402
 from known import KNOWN  # noqa: E402
+from known_users import KNOWN_OF_USERS  # noqa: E402
 from operations import written  # noqa: E402
 from player import WATCH_SECONDS_MAX, Broken, Difference, Pair  # noqa: E402
 from shrink import shrink  # noqa: E402
 from side import Side  # noqa: E402
-from spoiled import MISTAKES, Proxy  # noqa: E402
+from spoiled import MISTAKES, PARDONS, Proxy  # noqa: E402
+from users import UserGenerator  # noqa: E402
 
 LENGTH = 500
 STARTS_MAX = 3
 SHRINK_TRIES_MAX = 250
 SHRINKING_SECONDS_MAX = 2  # how long a watcher is waited for while a sequence is cut down: it mostly waits in vain
 PLANTED_OPERATIONS_MAX = 3
+USERS_COUNT_AFTER = 3  # root, its role, and enabling
+ALL_KNOWN = KNOWN + KNOWN_OF_USERS
+FLAGS = ("--bcrypt-cost", "4")  # the least that it can be: passwords are not guessed here
 MEMORY = Path("/dev/shm")  # no waiting for a disk: that it survives is what tests/crash is for
 
 
@@ -54,8 +59,8 @@ class Fleet:
 
     def launch(self):
         self.made += 1
-        pair = [servers.Server(servers.ETCD, self.scratch / f"{self.made}-etcd"),
-                servers.Server(self.subject, self.scratch / f"{self.made}-subject")]
+        pair = [servers.Server(servers.ETCD, self.scratch / f"{self.made}-etcd", FLAGS),
+                servers.Server(self.subject, self.scratch / f"{self.made}-subject", FLAGS)]
         for server in pair:
             server.launch()
         return pair
@@ -98,7 +103,7 @@ class Run:
     operations: int = 0
     counts: Counter = field(default_factory=Counter)
 
-    def difference(self, operations, knowns=KNOWN, patience=WATCH_SECONDS_MAX):
+    def difference(self, operations, knowns=ALL_KNOWN, patience=WATCH_SECONDS_MAX):
         """How the servers differ, and at which operation; None if they do not."""
         pair, end = self.fleet.pair(knowns, patience)
         try:
@@ -124,10 +129,10 @@ class Run:
         return smallest, again[0] if again else "(not there on the last try)"
 
 
-def forced(run):
+def forced(run, knowns):
     """Each known difference is shown to be one, and to be forgiven; yields what is wrong."""
-    for known in KNOWN:
-        others = tuple(other for other in KNOWN if other is not known)
+    for known in knowns:
+        others = tuple(other for other in ALL_KNOWN if other is not known)
         try:
             unforgiven, left = run.difference(known.force, others), run.difference(known.force)
         except Broken as why:
@@ -155,7 +160,8 @@ def play_seeds(run, options):
     deadline = time.monotonic() + options.minutes * 60 if options.minutes else None
     seed = options.first
     while time.monotonic() < deadline if deadline else seed < options.first + options.seeds:
-        generator = Generator(seed, options.only.split(",") if options.only else None)
+        kind = UserGenerator if options.users else Generator
+        generator = kind(seed, options.only.split(",") if options.only else None)
         operations = generator.sequence(options.length)
         try:
             found = run.difference(operations)
@@ -176,14 +182,16 @@ def play(run, options):
         found = run.difference(ast.literal_eval(Path(options.replay).read_text()))
         print(f"FAIL operation {found[1]}: {found[0]}" if found else "same")
         return (0, 1) if found else (1, 0)
-    wrong = list(forced(run)) if options.subject == servers.COVEY.name else []
+    knowns = KNOWN_OF_USERS if options.users else KNOWN
+    wrong = list(forced(run, knowns)) if options.subject == servers.COVEY.name else []
     for line in wrong:
         print(f"FAIL {line}")
     begin, before, failed = time.monotonic(), run.operations, len(wrong)
     for _, smallest in play_seeds(run, options):
         failed += 1
         if options.mistake:
-            return (0, 1) if smallest is None or len(smallest) > PLANTED_OPERATIONS_MAX else (1, 0)
+            allowed = PLANTED_OPERATIONS_MAX + (USERS_COUNT_AFTER if options.users else 0)
+            return (0, 1) if smallest is None or len(smallest) > allowed else (1, 0)
         if failed >= options.failures:
             break
     seconds, played = time.monotonic() - begin, run.operations - before
@@ -202,9 +210,10 @@ def main():
     parser.add_argument("--length", type=int, default=LENGTH)
     parser.add_argument("--failures", type=int, default=3, help="stop after so many differences")
     parser.add_argument("--subject", choices=servers.KINDS, default=servers.COVEY.name)
-    parser.add_argument("--mistake", choices=MISTAKES)
+    parser.add_argument("--mistake", choices=[*MISTAKES, *PARDONS])
     parser.add_argument("--only", default="")
     parser.add_argument("--replay")
+    parser.add_argument("--users", action="store_true", help="who asks is drawn, too")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     if options.mistake and options.subject != servers.ETCD.name:

@@ -19,11 +19,18 @@ PATHS = {
     "hash_kv": "maintenance/hashkv", "status": "maintenance/status", "alarm": "maintenance/alarm", "lock": "lock/lock",
     "unlock": "lock/unlock", "campaign": "election/campaign", "proclaim": "election/proclaim",
     "leader": "election/leader", "resign": "election/resign", "defragment": "maintenance/defragment",
+    "hash": "maintenance/hash", "move_leader": "maintenance/transfer-leadership", "member_list": "cluster/member/list",
+    "member_add": "cluster/member/add", "member_remove": "cluster/member/remove", "member_promote": "cluster/member/promote",
+    "auth_enable": "auth/enable", "auth_disable": "auth/disable", "auth_status": "auth/status", "login": "auth/authenticate",
+    "user_add": "auth/user/add", "user_get": "auth/user/get", "user_list": "auth/user/list", "user_delete": "auth/user/delete",
+    "change_password": "auth/user/changepw", "grant_role": "auth/user/grant", "revoke_role": "auth/user/revoke",
+    "role_add": "auth/role/add", "role_get": "auth/role/get", "role_list": "auth/role/list", "role_delete": "auth/role/delete",
+    "grant_permission": "auth/role/grant", "revoke_permission": "auth/role/revoke",
 }
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 # As gRPC's gateway maps them (API reference, section 10).
 HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "NOT_FOUND": 404, "UNKNOWN": 500,
-        "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "UNIMPLEMENTED": 501, "DEADLINE_EXCEEDED": 504}
+        "PERMISSION_DENIED": 403, "UNAUTHENTICATED": 401, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "UNIMPLEMENTED": 501, "DEADLINE_EXCEEDED": 504}
 # What an answer counts as that is no gateway's.
 WRONG = grpc.StatusCode.DATA_LOSS
 
@@ -52,13 +59,13 @@ class Gateway:
     def close(self):
         self.thread.shutdown()
 
-    def send(self, name, request, response):
-        return self.thread.submit(self.ask, name, request, response)
+    def send(self, name, request, response, token):
+        return self.thread.submit(self.ask, name, request, response, token)
 
-    def ask(self, name, request, response):
+    def ask(self, name, request, response, token):
         body = json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
         with closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=self.seconds_max)) as connection:
-            connection.request("POST", f"/v3/{PATHS[name]}", body)
+            connection.request("POST", f"/v3/{PATHS[name]}", body, {} if token is None else {"Authorization": token})
             answer = connection.getresponse()
             kind, text = answer.headers["Content-Type"], answer.read()
         if kind != "application/json":

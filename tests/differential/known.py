@@ -15,9 +15,14 @@ def as_it_is(_operation, theirs, ours, _pair):
     return theirs, ours
 
 
+def nothing_to_mend(_operation, _pair):
+    pass
+
+
 @dataclass(frozen=True)
 class Known:
-    """`forgive(operation, etcd's answer, ours, pair)` returns both as they are compared; `forgive_log` a watcher's log.
+    """`forgive(operation, etcd's answer, ours, pair)` returns both as they are compared; `forgive_log` a watcher's log;
+    `mend(operation, pair)` makes the states alike again where they would differ from there on.
 
     With `ends_reference` the reference does not live to tell: the generator leaves out what is forced here.
     """
@@ -27,6 +32,7 @@ class Known:
     force: tuple
     forgive: Callable = as_it_is
     forgive_log: Callable = list
+    mend: Callable = nothing_to_mend
     ends_reference: bool = False
 
 
@@ -246,5 +252,29 @@ NEXT_IS_NOW = Known(
     (("watch", {"stream": 0, "key": b"a", "start_revision": ("now", 2)}), ("progress", {"stream": 0})),
 )
 
-KNOWN = (CANCELLED_TWICE, NEXT_IS_NOW, UNKNOWN_ORDER, UNKNOWN_TARGET, OPEN_END_OVERLAPS, LATER_FIELDS, SORTED_WHOLE, UNSTABLE,
+def contenders(operation, pair):
+    """After a campaign: its key, and what is there in etcd and in covey; None after anything else."""
+    name, fields = operation
+    if name != "campaign":
+        return None
+    key = b"%s/%s" % (fields["name"], format(fields["lease"], "x").encode())
+    return (key, *(side.call("range", {"key": key}).result().kvs for side in pair.sides))
+
+
+def word_not_said(operation, pair):
+    """Deletes in covey, too, what a campaign that has failed has deleted in etcd."""
+    key, theirs, ours = contenders(operation, pair) or (None, None, None)
+    if ours and not theirs:
+        pair.subject.call("delete", {"key": key}).result()
+
+
+WORD_NOT_SAID = Known(
+    "a campaign that cannot say its word leaves the key that it has found",
+    "[D] 7.3: in etcd it resigns then, also where another call has put the key in that may count on it. A call of covey's takes "
+    "back only what calls have put in.",
+    (("put", {"key": b"e/1", "value": b"x"}), ("campaign", {"name": b"e", "lease": 1, "value": b"v"}), ("range", {"key": b"e/1"})),
+    mend=word_not_said,
+)
+
+KNOWN = (WORD_NOT_SAID, CANCELLED_TWICE, NEXT_IS_NOW, UNKNOWN_ORDER, UNKNOWN_TARGET, OPEN_END_OVERLAPS, LATER_FIELDS, SORTED_WHOLE, UNSTABLE,
          LATER_HASH_REVISION, HASHED_AT_COMPACTION)

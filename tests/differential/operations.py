@@ -15,6 +15,9 @@ when operations before it are taken away:
   ("auto", "x")      the lease that was granted last under this name
 
 and a long value may be ("bytes", 7, 1000): a thousand times the byte 7.
+
+The field "by" is no part of the request. It says who asks, by the token of that user's last login (side.py): without it
+nobody does.
 """
 
 import zlib
@@ -22,7 +25,8 @@ import zlib
 from stubs import make_stubs
 
 ((kv, kv_grpc), (lease, lease_grpc), (watch, watch_grpc), (maintenance, maintenance_grpc), (v3lock, v3lock_grpc),
- (v3election, v3election_grpc)) = make_stubs("kv", "lease", "watch", "maintenance", "v3lock", "v3election")
+ (v3election, v3election_grpc), (auth, auth_grpc), (cluster, cluster_grpc)) = make_stubs(
+     "kv", "lease", "watch", "maintenance", "v3lock", "v3election", "auth", "cluster")
 
 SHOWN_BYTES_MAX = 100
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -48,6 +52,29 @@ REQUESTS = {
     "leader": ("election", "Leader", v3election.LeaderRequest),
     "resign": ("election", "Resign", v3election.ResignRequest),
     "defragment": ("maintenance", "Defragment", maintenance.DefragmentRequest),
+    "hash": ("maintenance", "Hash", maintenance.HashRequest),
+    "move_leader": ("maintenance", "MoveLeader", maintenance.MoveLeaderRequest),
+    "member_list": ("cluster", "MemberList", cluster.MemberListRequest),
+    "member_add": ("cluster", "MemberAdd", cluster.MemberAddRequest),
+    "member_remove": ("cluster", "MemberRemove", cluster.MemberRemoveRequest),
+    "member_promote": ("cluster", "MemberPromote", cluster.MemberPromoteRequest),
+    "auth_enable": ("auth", "AuthEnable", auth.AuthEnableRequest),
+    "auth_disable": ("auth", "AuthDisable", auth.AuthDisableRequest),
+    "auth_status": ("auth", "AuthStatus", auth.AuthStatusRequest),
+    "login": ("auth", "Authenticate", auth.AuthenticateRequest),
+    "user_add": ("auth", "UserAdd", auth.AuthUserAddRequest),
+    "user_get": ("auth", "UserGet", auth.AuthUserGetRequest),
+    "user_list": ("auth", "UserList", auth.AuthUserListRequest),
+    "user_delete": ("auth", "UserDelete", auth.AuthUserDeleteRequest),
+    "change_password": ("auth", "UserChangePassword", auth.AuthUserChangePasswordRequest),
+    "grant_role": ("auth", "UserGrantRole", auth.AuthUserGrantRoleRequest),
+    "revoke_role": ("auth", "UserRevokeRole", auth.AuthUserRevokeRoleRequest),
+    "role_add": ("auth", "RoleAdd", auth.AuthRoleAddRequest),
+    "role_get": ("auth", "RoleGet", auth.AuthRoleGetRequest),
+    "role_list": ("auth", "RoleList", auth.AuthRoleListRequest),
+    "role_delete": ("auth", "RoleDelete", auth.AuthRoleDeleteRequest),
+    "grant_permission": ("auth", "RoleGrantPermission", auth.AuthRoleGrantPermissionRequest),
+    "revoke_permission": ("auth", "RoleRevokePermission", auth.AuthRoleRevokePermissionRequest),
 }
 RESPONSES = {
     "range": kv.RangeResponse, "put": kv.PutResponse, "delete": kv.DeleteRangeResponse, "txn": kv.TxnResponse,
@@ -56,13 +83,23 @@ RESPONSES = {
     "hash_kv": maintenance.HashKVResponse, "status": maintenance.StatusResponse, "alarm": maintenance.AlarmResponse,
     "lock": v3lock.LockResponse, "unlock": v3lock.UnlockResponse, "campaign": v3election.CampaignResponse,
     "proclaim": v3election.ProclaimResponse, "leader": v3election.LeaderResponse, "resign": v3election.ResignResponse,
-    "defragment": maintenance.DefragmentResponse,
+    "defragment": maintenance.DefragmentResponse, "hash": maintenance.HashResponse,
+    "move_leader": maintenance.MoveLeaderResponse, "member_list": cluster.MemberListResponse,
+    "member_add": cluster.MemberAddResponse, "member_remove": cluster.MemberRemoveResponse,
+    "member_promote": cluster.MemberPromoteResponse, "auth_enable": auth.AuthEnableResponse,
+    "auth_disable": auth.AuthDisableResponse, "auth_status": auth.AuthStatusResponse, "login": auth.AuthenticateResponse,
+    "user_add": auth.AuthUserAddResponse, "user_get": auth.AuthUserGetResponse, "user_list": auth.AuthUserListResponse,
+    "user_delete": auth.AuthUserDeleteResponse, "change_password": auth.AuthUserChangePasswordResponse,
+    "grant_role": auth.AuthUserGrantRoleResponse, "revoke_role": auth.AuthUserRevokeRoleResponse,
+    "role_add": auth.AuthRoleAddResponse, "role_get": auth.AuthRoleGetResponse, "role_list": auth.AuthRoleListResponse,
+    "role_delete": auth.AuthRoleDeleteResponse, "grant_permission": auth.AuthRoleGrantPermissionResponse,
+    "revoke_permission": auth.AuthRoleRevokePermissionResponse,
 }
 STUBS = {"kv": kv_grpc.KVStub, "lease": lease_grpc.LeaseStub, "watch": watch_grpc.WatchStub,
          "maintenance": maintenance_grpc.MaintenanceStub, "lock": v3lock_grpc.LockStub,
-         "election": v3election_grpc.ElectionStub}
+         "election": v3election_grpc.ElectionStub, "auth": auth_grpc.AuthStub, "cluster": cluster_grpc.ClusterStub}
 
-HEADER = "header"
+HEADER, BY = "header", "by"
 # What an alias stands for whose grant failed or was cut away: for each another, or one lease would have two names.
 NO_LEASE_IDS = {"x": 0x7ffffffffffffff1, "y": 0x7ffffffffffffff2}
 
@@ -70,6 +107,8 @@ NO_LEASE_IDS = {"x": 0x7ffffffffffffff1, "y": 0x7ffffffffffffff2}
 def fill(message, fields, resolve):
     """Sets `fields` of `message`; tuples are numbers that `resolve` works out."""
     for name, value in fields.items():
+        if name == BY:
+            continue
         if isinstance(value, dict):
             part = getattr(message, name)
             part.SetInParent()

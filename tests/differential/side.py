@@ -10,13 +10,16 @@ import zlib
 
 import grpc
 from gateway import Gateway
-from operations import HEADER, REQUESTS, RESPONSES, STUBS, fill, plain
+from operations import BY, HEADER, REQUESTS, RESPONSES, STUBS, fill, plain
 from watching import Stream
 
 REQUEST_SECONDS_MAX = 30
 ONE_BY_JSON_OF = 4
 CHANNEL = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1),
            ("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
+# Who the player itself is where users count: it may do everything, and no sequence knows of it.
+KEEPER, KEEPERS_PASSWORD = "~keeper", "~keeper"
+NO_TOKEN = "none.1"
 PROXY_FREE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -26,6 +29,7 @@ class Side:
     def __init__(self, server, endpoint=None):
         self.server, self.endpoint = server, endpoint or server.endpoint
         self.aliases, self.alias_of = {}, {}
+        self.tokens = {}  # user: the token of the last login
         self.connect()
 
     def connect(self):
@@ -34,6 +38,8 @@ class Side:
         self.gateway = Gateway(self.server, REQUEST_SECONDS_MAX)
         self.streams = {}
         self.own = {}
+        if KEEPER in self.tokens:
+            self.log_in_keeper()
         header = self.call("status", {}).result().header
         self.own = {"cluster_id": header.cluster_id, "member_id": header.member_id}
 
@@ -44,19 +50,34 @@ class Side:
         self.channel.close()
         self.gateway.close()
 
-    def call(self, name, fields, resolve=None):
-        return self.send(name, fill(REQUESTS[name][2](), fields, resolve))
+    def log_in_keeper(self):
+        """None while nobody can log in, and then nobody has to."""
+        answer = self.answer(self.call("login", {"name": KEEPER, "password": KEEPERS_PASSWORD}))
+        self.tokens[KEEPER] = answer.get("ok", {}).get("token")
 
-    def send(self, name, request):
+    def token(self, by):
+        """Whoever has not logged in shows a token that is none."""
+        return None if by is None else self.tokens.get(by, None if by == KEEPER else NO_TOKEN)
+
+    def metadata(self, by):
+        token = self.token(by)
+        return None if token is None else (("token", token),)
+
+    def call(self, name, fields, resolve=None):
+        """What the player itself wants to know, or to be so."""
+        return self.send(name, fill(REQUESTS[name][2](), fields, resolve), KEEPER)
+
+    def send(self, name, request, by):
         service, method, _ = REQUESTS[name]
-        return getattr(self.stubs[service], method).future(request, timeout=REQUEST_SECONDS_MAX)
+        call = getattr(self.stubs[service], method)
+        return call.future(request, timeout=REQUEST_SECONDS_MAX, metadata=self.metadata(by))
 
     def send_any_way(self, operation, request):
         """Through the JSON gateway, or by gRPC: which of them follows from the operation, so that both servers are asked alike."""
-        name = operation[0]
+        name, fields = operation
         if zlib.crc32(repr(operation).encode()) % ONE_BY_JSON_OF == 0:
-            return self.gateway.send(name, request, RESPONSES[name])
-        return self.send(name, request)
+            return self.gateway.send(name, request, RESPONSES[name], self.token(fields.get(BY)))
+        return self.send(name, request, fields.get(BY))
 
     def answer(self, call):
         try:
@@ -90,5 +111,6 @@ class Side:
 
     def stream(self, number):
         if number not in self.streams:
-            self.streams[number] = Stream(self.stubs["watch"], self.clean)
+            by = number.split("/")[0] if isinstance(number, str) else None
+            self.streams[number] = Stream(self.stubs["watch"], self.clean, self.metadata(by or None))
         return self.streams[number]

@@ -18,7 +18,7 @@ ENDED = "stream"  # the log of the stream itself, beside those of watch ids
 
 
 class Stream:
-    def __init__(self, stub, clean):
+    def __init__(self, stub, clean, metadata=None):
         self.clean = clean
         self.requests = queue.SimpleQueue()
         self.changed = threading.Condition()
@@ -28,7 +28,7 @@ class Stream:
         self.last_revision = {}  # of each watcher: the revision that its last response ended with
         self.fragment_open = set()
         self.closed = False
-        self.call = stub.Watch(iter(self.requests.get, None))
+        self.call = stub.Watch(iter(self.requests.get, None), metadata=metadata)
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
