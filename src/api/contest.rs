@@ -16,11 +16,11 @@ use super::credentials::Credentials;
 use super::errors;
 use super::logins::Permits;
 use super::node::{Freshness, Node, READ_PORTION, not_in_kind};
-use super::stakes::{Stake, Stakes};
 use super::stop::Stopping;
 use super::watch_permits::Permit;
+use crate::auth::ROOT;
 use crate::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseChange, Op,
+    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseChange, Op,
     OpResult, Outcome, Put, Range, Sort, SortOrder, SortTarget, Txn, TxnResult,
 };
 use crate::ids::{LeaseId, Revision};
@@ -35,21 +35,11 @@ const LEASE_TTL: i64 = 60;
 /// No key was created by it.
 const NEVER: Revision = Revision(-1);
 
-/// What contests of all names share. Cheap to clone.
-#[derive(Clone)]
-pub struct Ring {
-    /// Where contenders come in.
-    pub node: Node,
-    /// Waits end when the end is announced.
-    pub stopping: Stopping,
-    /// Which of this node's calls count on which key.
-    pub stakes: Stakes,
-}
-
 /// A name that contenders are after.
 #[derive(Clone)]
 pub struct Contest {
-    ring: Ring,
+    node: Node,
+    stopping: Stopping,
     /// Whoever is in it acts by these.
     credentials: Credentials,
     prefix: Bytes,
@@ -65,9 +55,11 @@ pub struct Owner {
     pub permit: Option<Permit>,
 }
 
-/// A contender that waits. Dropped before it is its turn, it leaves, unless another call counts on its key.
+/// A contender that waits. Dropped before it is its turn, it leaves.
 pub struct Contender {
-    stake: Stake,
+    node: Node,
+    /// Who it is for; its token may end while it waits.
+    user: Option<String>,
     /// Its key.
     pub key: Bytes,
     /// The revision that created the key: its place.
@@ -76,15 +68,21 @@ pub struct Contender {
     pub found: Option<KeyValue>,
     /// The revision that it entered at, or was found at.
     pub entered: Revision,
+    leaves: bool,
 }
 
 impl Contest {
-    /// The contest for `name`, as somebody sees it.
-    pub fn new(ring: Ring, credentials: Credentials, name: &[u8]) -> Result<Self, Status> {
+    /// The contest for `name`, as somebody sees it; waits in it end when the end is announced.
+    pub fn new(
+        node: Node,
+        stopping: Stopping,
+        credentials: Credentials,
+        name: &[u8],
+    ) -> Result<Self, Status> {
         if name.len() > NAME_BYTES_MAX {
             return Err(errors::name_too_long());
         }
-        Ok(Self { ring, credentials, prefix: [name, b"/"].concat().into() })
+        Ok(Self { node, stopping, credentials, prefix: [name, b"/"].concat().into() })
     }
 
     /// All contenders.
@@ -104,7 +102,6 @@ impl Contest {
     /// all contenders in the same transaction; its election lets such a one in, and tells it after that, and the key stays in others' way.
     pub async fn enter(&self, lease: LeaseId, value: Bytes) -> Result<Contender, Status> {
         let key = self.key(lease);
-        let stake = self.ring.stakes.count_on(key.clone());
         // Takes the right to read all contenders, as all that stands in a transaction does, and reads none.
         let sees_all = Txn {
             compare: vec![created_at(&key, NEVER)],
@@ -116,27 +113,28 @@ impl Contest {
             success: vec![says(&key, value, lease)],
             failure: vec![Op::Range(Range::all(KeyRange::single(key.clone()))), Op::Txn(sees_all)],
         };
-        let (revision, result) = run(&self.ring.node, &self.credentials, txn).await?;
+        let (revision, result) = run(&self.node, &self.credentials, txn).await?;
         let found = match result.responses.into_iter().next() {
             Some((_, OpResult::Range(mut found))) => found.kvs.pop(),
             _ => None,
         };
         let place = found.as_ref().map_or(revision, |kv| kv.create_revision);
-        if found.is_none() {
-            stake.entered(place);
-        }
-        Ok(Contender { stake, key, place, found, entered: revision })
+        let node = self.node.clone();
+        let user =
+            node.caller(&self.credentials, &node.handle().view()).ok().flatten().map(|caller| caller.user);
+        // Who was in before may have its turn already, or wait by another call.
+        let leaves = found.is_none();
+        Ok(Contender { node, user, key, place, found, entered: revision, leaves })
     }
 
     /// Waits until nobody is before `contender`. Answers the revision at which that was seen; `None` when it has lost its own place meanwhile,
     /// with its lease or by somebody's deletion. Whoever may not contend any more by then has waited in vain.
-    pub async fn turn(&self, contender: &Contender) -> Result<Option<Revision>, Status> {
+    pub async fn turn(&self, contender: &mut Contender) -> Result<Option<Revision>, Status> {
         let mut waited = false;
         loop {
             // Whoever entered before has a smaller place, which it can lose and never have again: also an old state, if it has the contender, shows
             // all that are before it, or some that have left.
             let view = self
-                .ring
                 .node
                 .view(if waited { Freshness::Linearizable } else { Freshness::Serializable })
                 .await?;
@@ -144,7 +142,6 @@ impl Contest {
             let revision = view.revision();
             let mine = view.range(&Range::all(KeyRange::single(contender.key.clone())))?;
             if mine.kvs.first().is_none_or(|kv| kv.create_revision != contender.place) {
-                contender.stays();
                 return Ok(None);
             }
             let before = Range {
@@ -152,6 +149,7 @@ impl Contest {
                 ..one_by(self.range(), SortOrder::Descend)
             };
             let Some(before) = self.first(view, before).await? else { return Ok(Some(revision)) };
+            contender.leaves = true;
             let keys = [before.key, contender.key.clone()].map(KeyRange::single);
             let deletions = Filters { no_put: true, no_delete: false };
             self.unless_stopped(self.news_of(keys, revision, deletions)).await?;
@@ -161,7 +159,7 @@ impl Contest {
 
     /// Who owns the name.
     pub async fn owner(&self) -> Result<Owner, Status> {
-        let view = self.ring.node.view(Freshness::Linearizable).await?;
+        let view = self.node.view(Freshness::Linearizable).await?;
         let (view, permit) = self.readable(view).await?;
         let revision = view.revision();
         let kv = self.first(view, one_by(self.range(), SortOrder::Ascend)).await?;
@@ -172,7 +170,7 @@ impl Contest {
     async fn readable(&self, view: Arc<View>) -> Result<(Arc<View>, Option<Permit>), Status> {
         let range = self.range();
         let permitted =
-            self.ring.node.permitted(&self.credentials, view, |permits| permits.access.may_read(&range));
+            self.node.permitted(&self.credentials, view, |permits| permits.access.may_read(&range));
         let (view, caller) = permitted.await.map_err(|status| as_told(&status))?;
         let permit = caller.map(|caller| Permit::new(&self.credentials, caller, range, &view));
         Ok((view, permit))
@@ -182,7 +180,7 @@ impl Contest {
     async fn contending(&self, view: Arc<View>, key: &Bytes) -> Result<Arc<View>, Status> {
         let (all, own) = (self.range(), KeyRange::single(key.clone()));
         let permits = |permits: Permits<'_>| permits.access.may_read(&all) && permits.access.may_write(&own);
-        let permitted = self.ring.node.permitted(&self.credentials, view, permits).await;
+        let permitted = self.node.permitted(&self.credentials, view, permits).await;
         permitted.map(|(view, _)| view).map_err(|status| as_told(&status))
     }
 
@@ -194,7 +192,7 @@ impl Contest {
                 view.continue_range(&mut reading, READ_PORTION, allowance)
             })
         };
-        Ok(self.ring.node.read_much(view, begin).await?.kvs.into_iter().next())
+        Ok(self.node.read_much(view, begin).await?.kvs.into_iter().next())
     }
 
     /// Waits until something has happened to these keys after `since`, or may have.
@@ -204,7 +202,7 @@ impl Contest {
         since: Revision,
         filters: Filters,
     ) -> Result<(), Status> {
-        let watching = self.ring.node.handle().watch();
+        let watching = self.node.handle().watch();
         for range in ranges {
             watching.request(watcher(range, since, filters));
         }
@@ -219,7 +217,7 @@ impl Contest {
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let stopped = async {
-            self.ring.stopping.announced().await;
+            self.stopping.announced().await;
             Err(errors::stopped())
         };
         smol::future::or(work, stopped).await
@@ -227,14 +225,30 @@ impl Contest {
 }
 
 impl Contender {
-    /// Its key was written once more, by this revision.
-    pub fn wrote(&self, written: Revision) {
-        self.stake.wrote(self.place, written);
+    /// It stays, whatever becomes of this value.
+    pub fn stay(&mut self) {
+        self.leaves = false;
     }
+}
 
-    /// It stays, or has left: nothing is taken back.
-    pub fn stays(&self) {
-        self.stake.settled(self.place);
+impl Drop for Contender {
+    /// A client that has gone away is not to be waited for, nor is one that may do nothing any more: what this call has put in and nobody has written since, the server itself takes back, hence as
+    /// root, who is always there. A key that was there before goes only where its user may delete it. Should this be lost, the lease ends it.
+    fn drop(&mut self) {
+        if self.leaves {
+            let handle = self.node.handle();
+            let view = handle.view();
+            let auth = &view.facts().auth;
+            let mut txn = leave(&self.key, self.place);
+            let user = if self.found.is_none() {
+                txn.compare.push(written_at(&self.key, self.place));
+                ROOT.to_owned()
+            } else {
+                self.user.take().unwrap_or_default()
+            };
+            let caller = auth.enabled.then_some(Caller { user, revision: auth.revision });
+            handle.propose_unheard(caller, Command::Txn(txn));
+        }
     }
 }
 
@@ -256,7 +270,7 @@ pub fn created_at(key: &Bytes, revision: Revision) -> Compare {
 }
 
 /// Whether the key was written last by this revision.
-pub fn written_at(key: &Bytes, revision: Revision) -> Compare {
+fn written_at(key: &Bytes, revision: Revision) -> Compare {
     equal(key, CompareTarget::Mod(revision.0))
 }
 

@@ -10,10 +10,11 @@ use prost::Message as _;
 use smol::stream::{self, Stream};
 use tonic::{Request, Response, Status};
 
-use super::contest::{Contest, Owner, Ring, as_told, created_at, lease_of, leave, next, run, says, watcher};
+use super::contest::{Contest, Owner, as_told, created_at, lease_of, leave, next, run, says, watcher};
 use super::credentials::Credentials;
 use super::errors::BadRequest;
 use super::node::Node;
+use super::stop::Stopping;
 use super::watch_codec::encoded;
 use super::watch_permits::{Permit, check};
 use super::{errors, render};
@@ -29,7 +30,8 @@ use crate::wire::v3electionpb::election_server::Election;
 
 /// Serves `v3electionpb.Election`.
 pub struct ElectionService {
-    ring: Ring,
+    node: Node,
+    stopping: Stopping,
 }
 
 /// How far an observer is.
@@ -46,12 +48,12 @@ struct Observer {
 
 impl ElectionService {
     /// The service of a node; whoever waits for something is told when the end is announced.
-    pub fn new(ring: Ring) -> Self {
-        Self { ring }
+    pub fn new(node: Node, stopping: Stopping) -> Self {
+        Self { node, stopping }
     }
 
     fn contest(&self, credentials: &Credentials, name: &[u8]) -> Result<Contest, Status> {
-        Contest::new(self.ring.clone(), credentials.clone(), name)
+        Contest::new(self.node.clone(), self.stopping.clone(), credentials.clone(), name)
     }
 
     /// Gives the key of the contender created by `place` another value.
@@ -65,7 +67,7 @@ impl ElectionService {
     ) -> Result<Revision, Status> {
         let (compare, success) = (vec![created_at(key, place)], vec![says(key, value, lease)]);
         let txn = Txn { compare, success, failure: Vec::new() };
-        let (revision, result) = run(&self.ring.node, credentials, txn).await?;
+        let (revision, result) = run(&self.node, credentials, txn).await?;
         if result.succeeded { Ok(revision) } else { Err(errors::not_elected()) }
     }
 }
@@ -81,19 +83,19 @@ impl Election for ElectionService {
         let contest = self.contest(&credentials, &name)?;
         // It is answered after what may be a long time, and what came with it is as large as a request may be.
         let name = Bytes::copy_from_slice(&name);
-        let lease = lease_of(&self.ring.node, &credentials, lease).await?;
+        let lease = lease_of(&self.node, &credentials, lease).await?;
         let mut contender = contest.enter(lease, value.clone()).await?;
         let (key, place) = (contender.key.clone(), contender.place);
         if contender.found.take().is_some_and(|found| found.value != value) {
-            contender.wrote(self.replace(&credentials, &key, place, value, lease).await?);
+            self.replace(&credentials, &key, place, value, lease).await?;
         } else {
             // It may take long from here on.
             drop(value);
         }
-        contest.turn(&contender).await?.ok_or_else(errors::not_elected)?;
-        contender.stays();
+        contest.turn(&mut contender).await?.ok_or_else(errors::not_elected)?;
+        contender.stay();
         // As of the entry, also after a wait: etcd's is.
-        let header = Some(self.ring.node.header(contender.entered));
+        let header = Some(self.node.header(contender.entered));
         let leader = Some(pb::LeaderKey { name, key, rev: place.0, lease: lease.0 });
         Ok(Response::new(pb::CampaignResponse { header, leader }))
     }
@@ -105,10 +107,10 @@ impl Election for ElectionService {
         let credentials = Credentials::of_call(&request);
         let request = request.into_inner();
         let leader = leader(request.leader)?;
-        let lease = lease_of(&self.ring.node, &credentials, leader.lease).await?;
+        let lease = lease_of(&self.node, &credentials, leader.lease).await?;
         let revision =
             self.replace(&credentials, &leader.key, Revision(leader.rev), request.value, lease).await?;
-        Ok(Response::new(pb::ProclaimResponse { header: Some(self.ring.node.header(revision)) }))
+        Ok(Response::new(pb::ProclaimResponse { header: Some(self.node.header(revision)) }))
     }
 
     async fn leader(
@@ -118,7 +120,7 @@ impl Election for ElectionService {
         let credentials = Credentials::of_call(&request);
         let owner = self.contest(&credentials, &request.into_inner().name)?.owner().await?;
         let kv = Some(render::key_value(owner.kv.ok_or_else(errors::nobody_elected)?));
-        Ok(Response::new(pb::LeaderResponse { header: Some(self.ring.node.header(owner.revision)), kv }))
+        Ok(Response::new(pb::LeaderResponse { header: Some(self.node.header(owner.revision)), kv }))
     }
 
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<pb::LeaderResponse, Status>> + Send>>;
@@ -129,7 +131,7 @@ impl Election for ElectionService {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let credentials = Credentials::of_call(&request);
         let contest = self.contest(&credentials, &request.into_inner().name)?;
-        let (node, follows, news) = (self.ring.node.clone(), None, VecDeque::new());
+        let (node, follows, news) = (self.node.clone(), None, VecDeque::new());
         let observer = Observer { contest, node, follows, permit: None, news };
         let leaders = stream::try_unfold(observer, |mut observer| async move {
             let (revision, kv) = observer.contest.clone().unless_stopped(observer.next()).await?;
@@ -145,9 +147,8 @@ impl Election for ElectionService {
     ) -> Result<Response<pb::ResignResponse>, Status> {
         let credentials = Credentials::of_call(&request);
         let leader = leader(request.into_inner().leader)?;
-        let (revision, _) =
-            run(&self.ring.node, &credentials, leave(&leader.key, Revision(leader.rev))).await?;
-        Ok(Response::new(pb::ResignResponse { header: Some(self.ring.node.header(revision)) }))
+        let (revision, _) = run(&self.node, &credentials, leave(&leader.key, Revision(leader.rev))).await?;
+        Ok(Response::new(pb::ResignResponse { header: Some(self.node.header(revision)) }))
     }
 }
 

@@ -5,22 +5,25 @@
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
-use super::contest::{Contest, Ring, as_told, lease_of};
+use super::contest::{Contest, as_told, lease_of};
 use super::credentials::Credentials;
 use super::errors::{self, BadRequest};
+use super::node::Node;
+use super::stop::Stopping;
 use crate::command::{Command, DeleteRange, KeyRange};
 use crate::wire::v3lockpb as pb;
 use crate::wire::v3lockpb::lock_server::Lock;
 
 /// Serves `v3lockpb.Lock`.
 pub struct LockService {
-    ring: Ring,
+    node: Node,
+    stopping: Stopping,
 }
 
 impl LockService {
     /// The service of a node; whoever waits for a lock is told when the end is announced.
-    pub fn new(ring: Ring) -> Self {
-        Self { ring }
+    pub fn new(node: Node, stopping: Stopping) -> Self {
+        Self { node, stopping }
     }
 }
 
@@ -29,14 +32,15 @@ impl Lock for LockService {
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
         let credentials = Credentials::of_call(&request);
         let pb::LockRequest { name, lease } = request.into_inner();
-        let contest = Contest::new(self.ring.clone(), credentials.clone(), &name)?;
+        let stopping = self.stopping.clone();
+        let contest = Contest::new(self.node.clone(), stopping, credentials.clone(), &name)?;
         // It may take long from here on, and what came with it is as large as a request may be.
         drop(name);
-        let lease = lease_of(&self.ring.node, &credentials, lease).await?;
-        let contender = contest.enter(lease, Bytes::new()).await?;
-        let held = contest.turn(&contender).await?.ok_or_else(errors::session_expired)?;
-        contender.stays();
-        let header = Some(self.ring.node.header(held));
+        let lease = lease_of(&self.node, &credentials, lease).await?;
+        let mut contender = contest.enter(lease, Bytes::new()).await?;
+        let held = contest.turn(&mut contender).await?.ok_or_else(errors::session_expired)?;
+        contender.stay();
+        let header = Some(self.node.header(held));
         Ok(Response::new(pb::LockResponse { header, key: contender.key.clone() }))
     }
 
@@ -50,8 +54,8 @@ impl Lock for LockService {
             return Err(as_told(&BadRequest::KeyNotProvided.into()));
         }
         let delete = DeleteRange { range: KeyRange::single(key), prev_kv: false };
-        let deleted = self.ring.node.propose(&credentials, Command::DeleteRange(delete)).await;
+        let deleted = self.node.propose(&credentials, Command::DeleteRange(delete)).await;
         let (revision, _) = deleted.map_err(|status| as_told(&status))?;
-        Ok(Response::new(pb::UnlockResponse { header: Some(self.ring.node.header(revision)) }))
+        Ok(Response::new(pb::UnlockResponse { header: Some(self.node.header(revision)) }))
     }
 }

@@ -65,7 +65,6 @@ mod render;
 mod schema;
 mod server;
 mod snapshot_stream;
-mod stakes;
 mod status_json;
 mod stop;
 pub(crate) mod timer;

@@ -27,7 +27,6 @@ use super::authority::Mending;
 use super::browser::BrowserPolicy;
 use super::calls::Calls;
 use super::cluster::{ClusterService, MemberRules};
-use super::contest::Ring;
 use super::counters::{CallsOfOne, Counters, Live};
 use super::credentials::{Asker, LoginOptions};
 use super::dispatch::{Connection, Services, Shown, Whence, answer};
@@ -42,7 +41,6 @@ use super::maintenance::MaintenanceService;
 use super::node::Node;
 use super::pings::Pings;
 use super::reflection::ReflectionService;
-use super::stakes::Stakes;
 use super::stop::Stopping;
 use super::timer::{SmolTimer, within};
 use super::turned_away::{Reason, TurnedAway, is_departure};
@@ -210,7 +208,6 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) turned_away: Arc<TurnedAway>,
     windows: Windows,
-    stakes: Stakes,
     stopping: Stopping,
 }
 
@@ -283,8 +280,6 @@ impl Api {
         let message_bytes_max = options.request_bytes_max + GRPC_OVERHEAD_BYTES;
         let kv = KvService::new(node.clone(), options.txn_ops_max, options.request_bytes_max);
         let operator = Arc::new(AdminService::new(node.clone(), host));
-        let stakes = Stakes::default();
-        let ring = Ring { node: node.clone(), stopping: stopping.clone(), stakes: stakes.clone() };
         let services = Services {
             kv: KvServer::new(kv).max_decoding_message_size(message_bytes_max),
             lease: LeaseServer::new(LeaseService::new(node.clone(), stopping.clone()))
@@ -296,9 +291,9 @@ impl Api {
                 .max_decoding_message_size(message_bytes_max),
             auth: AuthServer::new(AuthService::new(node.clone()))
                 .max_decoding_message_size(message_bytes_max),
-            lock: LockServer::new(LockService::new(ring.clone()))
+            lock: LockServer::new(LockService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
-            election: ElectionServer::new(ElectionService::new(ring))
+            election: ElectionServer::new(ElectionService::new(node.clone(), stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(HealthService::new(stopping.clone()))
                 .max_decoding_message_size(message_bytes_max),
@@ -317,7 +312,6 @@ impl Api {
             counters,
             turned_away: Arc::default(),
             windows,
-            stakes,
             stopping,
         }))
     }
@@ -330,11 +324,6 @@ impl Api {
     /// What answers take of the memory.
     pub fn answers(&self) -> &Answers {
         self.0.node.answers()
-    }
-
-    /// Does what calls have left to be done, for as long as it is polled; to be run once, until the node has stopped.
-    pub async fn tidy(&self) {
-        self.0.stakes.tidy(self.0.node.handle()).await;
     }
 
     /// Takes connections from `socket` and hands each to `spawn`, until the end is announced.

@@ -452,8 +452,6 @@ async fn attend(
     let (measured, backups) = (handle.clone(), Arc::clone(&operator.backups));
     executor.spawn(async move { idle_hour.measure(&measured, &written).await }).detach();
     let api = build_api(config, &handle, operator, place.logins.clone(), metrics, stopping);
-    let tidying = api.clone();
-    executor.spawn(async move { tidying.tidy().await }).detach();
     // A task of its own: while the node drains, its last writes still need the others.
     let members = executor.spawn(members.talk(Rc::clone(&executor)));
     let (attendant, attended) = (supervisor.clone(), handle.clone());

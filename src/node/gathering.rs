@@ -303,8 +303,8 @@ mod tests {
             }
         }
 
-        /// Until so many are answered, beginning to count after a tenth of them.
-        fn answer(&mut self, count: u64, mut think: impl FnMut() -> Duration) -> (f64, Duration) {
+        /// Until so many are answered, beginning to count after a tenth of them: how many share a hundred syncs, and how long each waits.
+        fn answer(&mut self, count: u64, mut think: impl FnMut() -> Duration) -> (u64, Duration) {
             while self.answered < count / 10 {
                 self.step(&mut think);
             }
@@ -312,7 +312,7 @@ mod tests {
             while self.answered < count {
                 self.step(&mut think);
             }
-            (self.syncs as f64 / self.answered as f64, self.waited / u32::try_from(self.answered).unwrap())
+            (100 * self.answered / self.syncs, self.waited / u32::try_from(self.answered).unwrap())
         }
     }
 
@@ -322,9 +322,10 @@ mod tests {
         let mut prng = Prng::new(1);
         let mut soon = || Duration::from_micros(100 + prng.next_u64() % 1500);
         // Half of them come while the first batch is on its way to the disk.
-        site.coming = (0..100).map(|n| (Instant::default() + SYNC * (n as u32 % 2) / 2, n)).collect();
-        let (syncs, waited) = site.answer(10_000, &mut soon);
-        assert!(syncs < 0.0105, "{syncs} syncs for each");
+        let late = |n: usize| if n.is_multiple_of(2) { Duration::ZERO } else { SYNC / 2 };
+        site.coming = (0..100).map(|n| (Instant::default() + late(n), n)).collect();
+        let (shared, waited) = site.answer(10_000, &mut soon);
+        assert!(shared > 9500, "{shared} share a hundred syncs");
         assert!(waited < SYNC * 4 / 3, "{waited:?}: the others' sync and their own would be {:?}", SYNC * 2);
     }
 
@@ -344,8 +345,8 @@ mod tests {
     #[test]
     fn a_client_alone_never_waits() {
         let mut site = Site::new(1);
-        let (syncs, waited) = site.answer(100, || Duration::from_micros(50));
-        assert_eq!((syncs, waited), (1.0, SYNC));
+        let (shared, waited) = site.answer(100, || Duration::from_micros(50));
+        assert_eq!((shared, waited), (100, SYNC));
     }
 
     /// What happens once: each attempt in vain makes the next one rarer, and one that was worth it brings them back.
@@ -361,8 +362,8 @@ mod tests {
         }
         assert!(attempts * 16 < site.syncs, "{attempts} attempts in {} syncs", site.syncs);
         assert!(attempts > 0 && site.gathering.company.vain > 0);
-        let (syncs, _) = site.answer(10_000, || Duration::from_micros(300));
-        assert!(syncs < 0.26 && site.gathering.company.vain == 0, "{syncs} syncs for each of four");
+        let (shared, _) = site.answer(10_000, || Duration::from_micros(300));
+        assert!(shared > 385 && site.gathering.company.vain == 0, "{shared} share a hundred syncs");
     }
 
     /// A disk that hangs does not keep the followers from what they could write meanwhile.

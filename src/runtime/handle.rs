@@ -234,6 +234,13 @@ impl Handle {
         self.submit(caller, command, self.0.admission.request_bytes).await
     }
 
+    /// As [`Handle::propose`] for somebody who does not wait for an answer and would not mind if it never happened.
+    pub fn propose_unheard(&self, caller: Option<Caller>, command: Command) {
+        if let Some((id, bytes)) = self.0.encode(caller, command) {
+            drop(self.0.core.send_with(Urgency::Joins(1), CoreInput::Propose { id, bytes }));
+        }
+    }
+
     /// Tells the cluster what this member is called and where it is found.
     pub async fn publish(&self, attributes: MemberAttributes) -> Result<Applied, ServeError> {
         let applied = self.submit(None, Command::Publish(attributes), usize::MAX).await?;

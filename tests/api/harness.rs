@@ -163,8 +163,7 @@ impl Server {
             admit: setup.admit,
             names_users: setup.names_users,
         };
-        let (accepting, tidying) = (api.clone(), api.clone());
-        smol::spawn(async move { tidying.tidy().await }).detach();
+        let accepting = api.clone();
         smol::spawn(async move {
             accepting.accept(&socket, listener, |task| smol::spawn(task).detach()).await;
         })

@@ -269,7 +269,7 @@ impl World {
         if !troubled || one_in == 0 || !self.net_prng.one_in(one_in) {
             return Duration::ZERO;
         }
-        LATE_MIN + draw(&mut self.net_prng, (LATE_MAX - LATE_MIN) / 2)
+        LATE_MIN + draw(&mut self.net_prng, LATE_MAX.saturating_sub(LATE_MIN) / 2)
     }
 
     pub(super) fn deliver(&mut self, from: Sender, to: (usize, MemberId), parcel: Parcel) {
