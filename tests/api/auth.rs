@@ -371,6 +371,85 @@ fn a_waiter_whose_token_has_ended_leaves_all_the_same() {
     });
 }
 
+/// What changes nothing and shows nothing is not asked who it is for, as in etcd; a token that is none is none all the same.
+#[test]
+fn a_transaction_of_nothing_takes_nothing() {
+    run(async {
+        let land = Land::new().await;
+        let root = land.token("root").await;
+        let op = |request| pb::RequestOp { request: Some(request) };
+        let nest = |inner| op(pb::request_op::Request::RequestTxn(inner));
+        let nothing = pb::TxnRequest::default;
+        let nested =
+            || pb::TxnRequest { success: vec![nest(nothing())], failure: vec![nest(nothing())], ..nothing() };
+        let now = land.kv().txn(by(&root, nothing())).await.unwrap().into_inner().header.unwrap().revision;
+        for (txn, inner) in [(nothing(), 0), (nested(), 1)] {
+            for token in [Some(land.token("nothing").await), None] {
+                let request =
+                    token.map_or_else(|| Request::new(txn.clone()), |token| by(&token, txn.clone()));
+                let answer = land.kv().txn(request).await.unwrap().into_inner();
+                assert_eq!((answer.succeeded, answer.responses.len()), (true, inner));
+                assert_eq!(answer.header.unwrap().revision, now);
+            }
+            told(land.kv().txn(by("none.1", txn)).await, NO_TOKEN);
+        }
+        let compare = vec![pb::Compare { key: "k/1".into(), ..Default::default() }];
+        let within =
+            pb::TxnRequest { failure: vec![nest(pb::TxnRequest { compare, ..nothing() })], ..nothing() };
+        told(land.kv().txn(within).await, NO_USER);
+    });
+}
+
+/// As everywhere, nobody is told what is wrong with what they ask for.
+#[test]
+fn who_grants_a_lease_comes_before_what_is_wrong_with_it() {
+    run(async {
+        let land = Land::new().await;
+        let mut lease = LeaseClient::new(land.channel.clone());
+        let refused = [
+            (i64::MAX, 5, (Code::OutOfRange, "etcdserver: too large lease TTL")),
+            (i64::MAX, Land::LEASE, (Code::OutOfRange, "etcdserver: too large lease TTL")),
+            (60, Land::LEASE, (Code::FailedPrecondition, "etcdserver: lease already exists")),
+        ];
+        let nothing = land.token("nothing").await;
+        for (ttl, id, refusal) in refused {
+            let grant = pb::LeaseGrantRequest { ttl, id };
+            told(lease.lease_grant(grant).await, NO_USER);
+            told(lease.lease_grant(by("none.1", grant)).await, NO_TOKEN);
+            told(lease.lease_grant(by(&nothing, grant)).await, refusal);
+        }
+    });
+}
+
+/// Who may write, and may not see the others, puts no key: it would be in their way.
+#[test]
+fn who_may_not_see_the_others_does_not_contend() {
+    run(async {
+        let land = Land::new().await;
+        let (root, writer) = (land.token("root").await, land.token("writer").await);
+        // The contender's own key may be read, and the others' not.
+        let grant = pb::AuthRoleGrantPermissionRequest {
+            name: "writes".into(),
+            perm: Some(Land::permission(Rights::Readwrite, "k/own/4d", "")),
+        };
+        land.auth().role_grant_permission(by(&root, grant)).await.unwrap();
+        let revision = async || {
+            let range = pb::RangeRequest { key: "k/1".into(), ..Default::default() };
+            land.kv().range(by(&root, range)).await.unwrap().into_inner().header.unwrap().revision
+        };
+        let before = revision().await;
+        let denied = (Code::Unknown, DENIED.1);
+        for name in ["k/none", "k/own"] {
+            let lock = pb_lock::LockRequest { name: name.into(), lease: Land::LEASE };
+            told(LockClient::new(land.channel.clone()).lock(by(&writer, lock)).await, denied);
+            let campaign =
+                pb_election::CampaignRequest { name: name.into(), lease: Land::LEASE, value: "v".into() };
+            told(ElectionClient::new(land.channel.clone()).campaign(by(&writer, campaign)).await, denied);
+        }
+        assert_eq!(revision().await, before, "nothing was written, and nothing taken back");
+    });
+}
+
 /// Both branches count, whichever is taken, at any depth; so do what a put overwrites, and the keys of its lease.
 #[test]
 fn a_transaction_takes_what_all_of_it_takes() {

@@ -39,6 +39,11 @@ const REFUSALS: [(char, Code, &str); 6] = [
 /// What is said of who asks, as the services tell it that are clients of the others: without the code.
 const TOLD_ON: [&str; 2] = ["v3lockpb.Lock", "v3electionpb.Election"];
 
+/// What is refused there is said in a message of the stream.
+const WATCH: &str = "etcdserverpb.Watch/Watch";
+/// Whether a message is compressed, and its length.
+const FRAME_HEAD_BYTES: usize = 5;
+
 /// Who calls, in this order: nobody, with a token that is none, with one that has ended, a user without a role, one that may read what the call is about, one that may write it, the user that a certificate names
 /// (who may do both), and root.
 const CALLERS: usize = 8;
@@ -89,6 +94,8 @@ fn keys() -> Vec<Row> {
     let inner = pb::TxnRequest { compare: vec![], success: vec![], failure: vec![writes()] };
     let nested = op(pb::request_op::Request::RequestTxn(inner));
     let nested = pb::TxnRequest { compare: vec![], success: vec![nested], failure: vec![] };
+    let nothing = op(pb::request_op::Request::RequestTxn(pb::TxnRequest::default()));
+    let nothing = pb::TxnRequest { compare: vec![], success: vec![nothing], failure: vec![] };
     vec![
         ("etcdserverpb.KV/Range", message(range()), "ettd.d..lo"),
         ("etcdserverpb.KV/Range", message(serializable), "ettd.d...."),
@@ -103,6 +110,9 @@ fn keys() -> Vec<Row> {
         ("etcdserverpb.KV/Txn", message(else_writes), "ettddd..ln"),
         ("etcdserverpb.KV/Txn", message(read_only), "ettd.d..lo"),
         ("etcdserverpb.KV/Txn", message(nested), "ettdd...ln"),
+        // Of whoever wants nothing nothing is wanted.
+        ("etcdserverpb.KV/Txn", message(pb::TxnRequest::default()), ".tt.....lo"),
+        ("etcdserverpb.KV/Txn", message(nothing), ".tt.....lo"),
         (
             "etcdserverpb.KV/Compact",
             message(pb::CompactionRequest { revision: 1, physical: false }),
@@ -112,10 +122,24 @@ fn keys() -> Vec<Row> {
 }
 
 fn leases() -> Vec<Row> {
+    let watch = |range_end: &'static str| pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(pb::WatchCreateRequest {
+            key: "k/".into(),
+            range_end: range_end.into(),
+            ..Default::default()
+        })),
+    };
     vec![
-        // What is refused is said in a message of the stream.
         ("etcdserverpb.Watch/Watch", message(pb::WatchRequest::default()), "........l."),
+        ("etcdserverpb.Watch/Watch", message(watch("k0")), "ettd.d..l."),
+        ("etcdserverpb.Watch/Watch", message(watch("k1")), "ettdddd.l."),
+        ("etcdserverpb.Watch/Watch", message(watch("\0")), "ettdddd.l."),
         ("etcdserverpb.Lease/LeaseGrant", message(pb::LeaseGrantRequest { ttl: 60, id: 0 }), "ett.....ln"),
+        (
+            "etcdserverpb.Lease/LeaseGrant",
+            message(pb::LeaseGrantRequest { ttl: i64::MAX, id: 0 }),
+            "ett.....l.",
+        ),
         (
             "etcdserverpb.Lease/LeaseKeepAlive",
             message(pb::LeaseKeepAliveRequest { id: Land::LEASE }),
@@ -333,8 +357,13 @@ async fn call(
         if let Some(status) = Status::from_header_map(response.headers()) {
             return status;
         }
-        let frame = response.into_body().frame().await;
-        let trailers = frame.and_then(|frame| frame.unwrap().into_trailers().ok());
+        let Some(frame) = response.into_body().frame().await.map(Result::unwrap) else {
+            return Status::ok("");
+        };
+        if let Some(refusal) = frame.data_ref().filter(|_| path == WATCH).and_then(|data| refused(data)) {
+            return refusal;
+        }
+        let trailers = frame.into_trailers().ok();
         trailers.and_then(|trailers| Status::from_header_map(&trailers)).unwrap_or_else(|| Status::ok(""))
     };
     let silent = async {
@@ -342,6 +371,14 @@ async fn call(
         Status::ok("")
     };
     smol::future::or(answered, silent).await
+}
+
+/// What a watcher's first message says of why there is none: as Go prints an error.
+fn refused(data: &[u8]) -> Option<Status> {
+    let told = pb::WatchResponse::decode(data.get(FRAME_HEAD_BYTES..)?).unwrap();
+    let (code, text) = told.cancel_reason.strip_prefix("rpc error: code = ")?.split_once(" desc = ")?;
+    let found = REFUSALS.iter().find(|(_, known, _)| format!("{known:?}") == code);
+    Some(Status::new(found.map_or(Code::Unknown, |found| found.1), text))
 }
 
 fn outcome(path: &str, status: &Status) -> char {
