@@ -20,7 +20,7 @@ use covey::store::Lease;
 use covey::time::Instant;
 
 use crate::model::Model;
-use crate::world::shortest;
+use crate::world::{GOOD, shortest};
 
 /// An answer about leases, and when it was asked for.
 pub(crate) struct Told {
@@ -65,6 +65,11 @@ impl Leases {
     /// The least that so many seconds of a member take.
     fn seconds(&self, seconds: i64) -> Duration {
         shortest(Duration::from_secs(seconds.unsigned_abs()), self.fastest)
+    }
+
+    /// The least that a member's clock shows of some time in which leases go on: where even the fastest one is slow, less than all of it.
+    fn shown(&self, time: Duration) -> Duration {
+        shortest(time, GOOD * GOOD / self.fastest.min(GOOD))
     }
 
     /// An entry was seen committed for the first time, with this result.
@@ -158,7 +163,7 @@ impl Leases {
             (LeaseRequest::TimeToLive(id), LeaseAnswer::TimeToLive { granted, remaining }) => {
                 let mut lives = self.lives.range(of(*id));
                 let fits = |(_, life): (&LeaseInstance, &Life)| {
-                    let least = life.promised.since(*now).as_secs();
+                    let least = self.shown(life.promised.since(*now)).as_secs();
                     life.ttl == *granted && remaining <= granted && remaining.unsigned_abs() >= least
                 };
                 assert!(lives.any(fits), "{id} of {granted} s is said to have {remaining} s left");
