@@ -667,13 +667,10 @@ impl Member {
                 effects.extend(replies.into_iter().map(|(id, applied)| Effect::Replied(id, applied)));
             }
             ApplierOutput::Applied { index, bytes, awaited } => {
-                let ready = self.confirmed.reach(index);
-                release(ready, effects);
+                release(self.confirmed.reach(index), effects);
+                self.for_core.push(CoreInput::Applied(index, bytes));
                 if awaited {
-                    self.tell_core(CoreInput::Applied(index, bytes), effects);
-                } else {
-                    // It is not woken for that.
-                    self.for_core.push(CoreInput::Applied(index, bytes));
+                    self.wake(Thread::Core, effects);
                 }
             }
             ApplierOutput::ConfChange(entry) => self.tell_core(CoreInput::ConfChange(entry), effects),
@@ -693,9 +690,7 @@ impl Member {
                 self.tell_checkpoint(CheckpointJob::Fold(batch), effects);
             }
             ApplierOutput::CompactStart => self.tell_checkpoint(CheckpointJob::Compact, effects),
-            ApplierOutput::Propose(command) => {
-                self.submit(&command, effects);
-            }
+            ApplierOutput::Propose(command) => drop(self.submit(&command, effects)),
             ApplierOutput::LeaseAnswers(answers) => effects.push(Effect::Leased(answers)),
         }
     }
