@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use covey::planted::{Bug, plant};
 
-use crate::plan::{Plan, Trouble};
+use crate::plan::{Cuts, Net, Plan, Trouble};
 use crate::seeds::{Draw, run};
 
 /// Looks for a violation without looking inside the members.
@@ -44,6 +44,14 @@ fn restless(seed: u64) -> Plan {
     let plan = Plan::draw_cluster(seed);
     let trouble = Trouble { gap: Some(Duration::from_millis(400)), ..plan.trouble };
     Plan { hosts: 3, trouble, ..plan }
+}
+
+/// Three members between which many messages come seconds late, also across elections.
+fn slow_to_hear(seed: u64) -> Plan {
+    let plan = Plan::draw_cluster(seed);
+    let cuts = Cuts { gap: Duration::from_millis(1500), length: Duration::from_secs(3) };
+    let trouble = Trouble { gap: Some(Duration::from_millis(1500)), ..plan.trouble };
+    Plan { hosts: 3, net: Net { cuts: Some(cuts), late_one_in: 6 }, trouble, ..plan }
 }
 
 #[test]
@@ -98,7 +106,7 @@ fn vote_for_any_log_is_found() {
 #[test]
 fn reuse_read_context_is_found() {
     plant(Bug::ReuseReadContext);
-    find(Plan::draw_cluster, 600);
+    find_said(slow_to_hear, 60, "a stale read");
 }
 
 #[test]
