@@ -53,14 +53,14 @@ pub fn keep_facts<D: Directory>(root: &D, member: MemberId, meta: &Meta) -> io::
         return Ok(());
     }
     let kept = read(root)?;
-    // Whoever wrote them may have been killed before they were durable, and the log may lose their position after this. So it is with the name of
-    // a file in which there is nothing yet.
+    // Whoever wrote them may have been killed before they were durable, and the log may lose their position after this.
     if let Some(index) = kept.iter().position(|kept| kept.as_ref() == Some(meta)) {
         root.open(NAMES[index])?.sync_data()?;
         return root.sync();
     }
     let [one, two] = kept.map(|kept| kept.map(|meta| meta.applied));
     let index = usize::from(two < one);
+    // Else whoever made the file may have been killed before its name was durable.
     let was_whole = [one, two][index].is_some();
     let file = if exists[index] { root.open(NAMES[index])? } else { root.create(NAMES[index])? };
     file.write_at(0, &encode(meta))?;

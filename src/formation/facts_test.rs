@@ -130,3 +130,11 @@ fn facts_whose_writer_was_killed_are_durable_once_they_are_kept() {
     keep_facts(&root, ME, &next).unwrap();
     assert_eq!(kept(&root.crash(Survival::Nothing), &log(0, 9, 2)), Some(5));
 }
+
+#[test]
+fn the_name_of_a_file_whose_maker_was_killed_is_durable_once_facts_are_in_it() {
+    let root = SimDir::new(1);
+    root.create(NAMES[0]).unwrap();
+    keep_facts(&root, ME, &facts(3, &[ME, OTHER])).unwrap();
+    assert_eq!(kept(&root.crash(Survival::Nothing), &log(0, 9, 2)), Some(3));
+}

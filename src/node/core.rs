@@ -529,7 +529,8 @@ impl Core {
 
     /// Moves one batch of the proposals that wait to the log, where that is possible.
     fn propose_waiting(&mut self) -> bool {
-        let role = self.consensus.status().role;
+        let status = self.consensus.status();
+        let role = status.role;
         if role != Role::Leader {
             // Lost, as on any way: those that wait for it have another leader now, or none.
             self.passed_on.clear();
@@ -557,7 +558,7 @@ impl Core {
         // What is passed on is the leader's to write.
         let is_behind =
             if role == Role::Leader { self.is_behind() } else { self.unapplied_bytes > UNAPPLIED_BYTES_MAX };
-        if is_behind || self.gathers(role) {
+        if is_behind || self.gathers(&status) {
             return false;
         }
         if self.passed_on.is_empty() {
@@ -569,13 +570,12 @@ impl Core {
     }
 
     /// Whether proposals that are there wait for more.
-    fn gathers(&mut self, role: Role) -> bool {
-        let status = self.consensus.status();
+    fn gathers(&mut self, status: &CoreStatus) -> bool {
         let batch = self.gathering.batch();
         self.gathering.holds(Sight {
             now: self.now,
             waiting: self.waiting(),
-            unsynced: self.consensus.last_unsynced().filter(|_| role == Role::Leader),
+            unsynced: self.consensus.last_unsynced().filter(|_| status.role == Role::Leader),
             is_synced: batch.is_some_and(|batch| self.consensus.is_synced(batch)),
             is_settled: status.commit == status.last,
         })

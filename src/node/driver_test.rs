@@ -583,9 +583,30 @@ fn a_change_that_a_coming_state_has_waits_for_that_state() {
     assert!(matches!(published, Some(ApplierOutput::Publish(view)) if view.digest() == Digest(7)));
     let counted = member.applier.poll_output(member.now).unwrap();
     assert!(
-        matches!(counted, Some(ApplierOutput::Applied { index, bytes: all, .. }) if (index, all) == (behind.index, bytes))
+        matches!(counted, Some(ApplierOutput::Applied { index, bytes: all, awaited: true }) if (index, all) == (behind.index, bytes))
     );
     member.applier.handle_entries(member.now, vec![entry(behind.index.next(), EntryKind::Normal)]);
     assert!(member.applier.poll_output(member.now).unwrap().is_some());
     assert_eq!(member.applier.applied(), behind.index.next());
+}
+
+/// By a leader's first entry the core may do what it could not before, and nothing else tells it so; of what users write it hears in time.
+#[test]
+fn the_core_hears_at_once_of_what_it_waits_for() {
+    let mut member = Member::found();
+    let mut awaited = |data: Bytes| {
+        let index = member.applier.applied().next();
+        let entry = LogEntry { index, term: Term(9), kind: EntryKind::Normal, data };
+        member.applier.handle_entries(member.now, vec![entry]);
+        let mut told = Vec::new();
+        while let Some(output) = member.applier.poll_output(member.now).unwrap() {
+            if let ApplierOutput::Applied { awaited, .. } = output {
+                told.push(awaited);
+            }
+        }
+        told
+    };
+    let id = ProposalId { boot: 7, seq: 1 };
+    let put = encode(&Envelope { id, caller: None, command: put("a", "1") });
+    assert_eq!([awaited(put.clone()), awaited(Bytes::new()), awaited(put)], [[false], [true], [false]]);
 }

@@ -24,6 +24,11 @@ const TURN_MIN: Duration = Duration::from_micros(200);
 const SILENCE_MIN: Duration = Duration::from_micros(100);
 /// The same, as a part of the time that the last turn took: all of them have to be answered before the first comes back.
 const SILENCE_OF_TURN: u32 = 2;
+/// So long those who come back are waited for at most, in parts of the last turn. Those who come at any rate, and not because they were served, are fewer
+/// in that time than came during the turn.
+const PATIENCE_OF_TURN: (u32, u32) = (3, 4);
+/// It was worth it where no more than one of so many has not come back.
+const MISSING_ONE_IN: usize = 8;
 /// After so many attempts in vain the pauses between attempts grow no more, of which each is twice as long as the one before.
 const VAIN_MAX: u32 = 6;
 
@@ -66,9 +71,8 @@ impl Company {
         }
         self.expected = Some(Expected {
             all: group + waiting,
-            enough: waiting + group - group / 8,
-            // Those who come at any rate, and not because they were served, are fewer in that time than came during the turn.
-            end: now + turn * 3 / 4,
+            enough: waiting + group - group / MISSING_ONE_IN,
+            end: now + turn * PATIENCE_OF_TURN.0 / PATIENCE_OF_TURN.1,
             silence: SILENCE_MIN.max(turn / SILENCE_OF_TURN),
             look: None,
         });

@@ -154,10 +154,10 @@ impl Handle {
     /// Messages of a member; `hold` is dropped once they are handled.
     pub fn peer_messages(&self, messages: Vec<Message>, hold: Box<dyn Send>) {
         let passed_on = messages.iter().all(Message::is_proposal);
-        let bytes: usize = messages.iter().flat_map(Message::proposals).map(Bytes::len).sum();
+        let proposals = || messages.iter().flat_map(Message::proposals);
         // More would soon take all the room that there is for what nobody has looked at.
-        let urgency = if passed_on && bytes <= JOINING_BYTES_MAX {
-            Urgency::Joins(messages.iter().flat_map(Message::proposals).count())
+        let urgency = if passed_on && proposals().map(Bytes::len).sum::<usize>() <= JOINING_BYTES_MAX {
+            Urgency::Joins(proposals().count())
         } else {
             Urgency::Now
         };

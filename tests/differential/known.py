@@ -270,8 +270,8 @@ def word_not_said(operation, pair):
 
 WORD_NOT_SAID = Known(
     "a campaign that cannot say its word leaves the key that it has found",
-    "[D] 7.3: in etcd it resigns then, also where another call has put the key in that may count on it. A call of covey's takes "
-    "back only what calls have put in.",
+    "[D] 7.3: in etcd it resigns then, also where another call has put the key in that may count on it. In covey the "
+    "key stays as it was.",
     (("put", {"key": b"e/1", "value": b"x"}), ("campaign", {"name": b"e", "lease": 1, "value": b"v"}), ("range", {"key": b"e/1"})),
     mend=word_not_said,
 )
