@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use covey::limits::OVERLAY_IDLE;
 use covey::prng::Prng;
 use covey::time::Instant;
 
@@ -90,8 +89,8 @@ impl World {
         if let Some(Clocks { gap }) = self.plan.clocks
             && !self.calm
         {
-            let resting = self.resting_until > self.queue.now();
-            let delay = draw(&mut self.clock_prng, if resting { gap + OVERLAY_IDLE / 2 } else { gap });
+            let mean = self.mean(gap);
+            let delay = draw(&mut self.clock_prng, mean);
             self.queue.after(delay, Event::Standstill);
         }
     }

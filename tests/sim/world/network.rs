@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use covey::consensus::Message;
 use covey::ids::{MemberId, Run, Term};
-use covey::limits::{OVERLAY_IDLE, REQUEST_TIMEOUT};
+use covey::limits::REQUEST_TIMEOUT;
 use covey::mvcc::Facts;
 use covey::node::{Roster, TransferMessage};
 use covey::prng::Prng;
@@ -169,14 +169,7 @@ impl World {
         if let Some(Cuts { gap, length }) = self.plan.net.cuts
             && !self.calm
         {
-            let resting = self.resting_until > self.queue.now();
-            let mean = if !self.cut.is_whole() {
-                length
-            } else if resting {
-                gap + OVERLAY_IDLE / 2
-            } else {
-                gap
-            };
+            let mean = if self.cut.is_whole() { self.mean(gap) } else { length };
             let delay = draw(&mut self.net_prng, mean);
             self.queue.after(delay, Event::Cut);
         }

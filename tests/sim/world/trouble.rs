@@ -20,11 +20,16 @@ impl World {
         if let Some(gap) = self.plan.trouble.gap
             && !self.calm
         {
-            // While the clients rest there is less that could go wrong.
-            let resting = self.resting_until > self.queue.now();
-            let delay = draw(&mut self.prng, if resting { gap + OVERLAY_IDLE / 2 } else { gap });
+            let mean = self.mean(gap);
+            let delay = draw(&mut self.prng, mean);
             self.queue.after(delay, Event::Trouble);
         }
+    }
+
+    /// The mean time to what goes wrong next, elsewhere `gap`: while the clients rest there is less that could.
+    pub(super) fn mean(&self, gap: Duration) -> Duration {
+        let resting = self.resting_until > self.queue.now();
+        if resting { gap + OVERLAY_IDLE / 2 } else { gap }
     }
 
     pub(super) fn make_trouble(&mut self) {
