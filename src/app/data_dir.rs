@@ -17,10 +17,11 @@ use crate::formation::{
     Welcome, drop_tombstones, found_solo, joining_state, keep_tombstones, kept_tombstones,
 };
 use crate::ids::{ClusterId, Incarnation, Revision};
+use crate::mvcc::Facts;
 use crate::runtime::clock::random_u64;
 use crate::runtime::files::{DirectoryError, DirectoryLock, OWNER_ONLY, RealDirectory};
 use crate::runtime::space;
-use crate::store::{Charter, Meta};
+use crate::store::Meta;
 use crate::wal::Position;
 
 /// Where the states of former clusters are.
@@ -173,19 +174,22 @@ impl DataDir {
 
 impl DataDir {
     /// Notes that the node's cluster has ended for it, and for which other one, if for any: the next opening archives what it has of that. Its lock must be
-    /// held. Where the cluster itself has said so, in its charter, the node's word for that comes first: others may need it that were away.
+    /// held. Where the cluster itself has said so, in its charter, what others may need that were away comes first: the node's word for that, where it has a vote.
     pub(super) fn leave(
         path: &Path,
         identity: &Identity,
-        charter: &Charter,
+        facts: &Facts,
         winner: Option<ClusterId>,
     ) -> Result<(), OpenError> {
         let root = RealDirectory::open(path)?;
-        if let Some(end) = charter.dissolved {
+        if let Some(end) = facts.charter.dissolved {
             let kept = kept_tombstones(&root).map_err(failed(READ_TOMBSTONES, path))?;
             let own = formation::sign(&identity.key, identity.cluster(), identity.generation, end);
-            let all = formation::taken_along(own, charter, &kept);
-            keep_tombstones(&root, &all).map_err(failed("write what became of the cluster into", path))?;
+            let all = formation::taken_along(own, facts, &kept);
+            if !all.is_empty() {
+                keep_tombstones(&root, &all)
+                    .map_err(failed("write what became of the cluster into", path))?;
+            }
         }
         formation::leave(&root, winner).map_err(failed_content(path))
     }

@@ -290,7 +290,7 @@ fn key_to_be_found_by<'a>(config: &ServeConfig, opened: &'a Opened) -> Option<&'
 fn leave(config: &ServeConfig, place: &Place, handle: &Handle) -> Result<(), ServeFailure> {
     match place.ended.outcome(handle, &place.identity, place.tail) {
         Departure::Leaves(winner) => {
-            DataDir::leave(&config.data_dir, &place.identity, &handle.view().facts().charter, winner)?;
+            DataDir::leave(&config.data_dir, &place.identity, handle.view().facts(), winner)?;
         }
         Departure::Stays => tracing::warn!("the cluster is there again: this member stays"),
     }

@@ -10,8 +10,10 @@
 //! tombstones  version:u8 (1)  count:u16  as many tombstones  crc32c:u32 (over all before it)        little endian
 //! ```
 //!
-//! Each member signs when it leaves, for it has applied the end itself; it keeps what it has signed, and what its cluster had buried of earlier ones, beside its
-//! identity until the cluster that it joins then has all of that in its charter. So whoever is found later knows of every cluster that it comes from.
+//! Each member that votes signs when it leaves, for it has applied the end itself; it keeps what it has signed, and what its cluster had buried of earlier ones, beside
+//! its identity until the cluster that it joins then has all of that in its charter. So whoever is found later knows of every cluster that it comes from. Who only learns
+//! takes along what others have signed and no word of its own: the next cluster keeps so many words and no more, and cannot know who voted in one that has ended. Of a hundred
+//! members that leave, those of the three that decide would be pushed out; and these are there, for they have committed the end.
 //!
 //! # An end that was ordered
 //!
@@ -30,7 +32,7 @@ use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::limits::TOMBSTONES_MAX;
 use crate::mvcc::Facts;
-use crate::store::{Charter, Dissolution, Member};
+use crate::store::{ConfState, Dissolution, Member};
 
 /// Nothing else that is signed with a node's key begins like this: TLS has 64 blanks there.
 const BY_ITSELF: &[u8] = b"covey tombstone 1";
@@ -96,16 +98,25 @@ pub fn sign(key: &NodeKey, cluster: ClusterId, generation: Generation, end: Diss
     tombstone
 }
 
-/// All that a member that leaves takes with it: its own word, and what it knew of earlier clusters, of too many the latest.
-pub fn taken_along(own: Tombstone, charter: &Charter, kept: &[Tombstone]) -> Vec<Tombstone> {
+/// All that a member that leaves takes with it: its own word, if it has a vote, and what it knew of earlier clusters, of too many the latest.
+pub fn taken_along(own: Tombstone, facts: &Facts, kept: &[Tombstone]) -> Vec<Tombstone> {
+    let own = Some(own).filter(|own| has_vote(facts, own.signer));
     let mut all: Vec<Tombstone> = Vec::new();
-    for tombstone in [own].iter().chain(charter.buried.iter().rev()).chain(kept) {
+    for tombstone in own.iter().chain(facts.charter.buried.iter().rev()).chain(kept) {
         if !all.contains(tombstone) && all.len() < TOMBSTONES_MAX {
             all.push(*tombstone);
         }
     }
     all.reverse();
     all
+}
+
+/// Whether the member of this key votes, is to, or does so until a change of that has ended.
+fn has_vote(facts: &Facts, key: PublicKey) -> bool {
+    let ConfState { voters, voters_outgoing, .. } = &facts.conf_state;
+    let member = facts.members.iter().find(|member| member.key == Some(key));
+    let votes = |member: &Member| voters.iter().chain(voters_outgoing).any(|voter| *voter == member.id());
+    member.is_some_and(|member| member.votes || votes(member))
 }
 
 /// The end of its cluster that a member may go by, of all that others have told it. An error: why not by what was told last.
@@ -244,7 +255,7 @@ mod tests {
     use crate::command::MemberAttributes;
     use crate::disk::sim::{FaultPlan, SimDir, Survival};
     use crate::formation::identity::test_key;
-    use crate::store::ConfState;
+    use crate::store::Charter;
 
     const LOST: ClusterId = ClusterId(7);
     const WINNER: ClusterId = ClusterId(3);
@@ -384,13 +395,45 @@ mod tests {
     #[test]
     fn who_leaves_takes_along_what_is_known_of_all_clusters_before() {
         let (own, earlier, kept) = (tombstone(1), tombstone(2), tombstone(3));
-        let charter = Charter { buried: vec![earlier, kept], ..Charter::automatic() };
-        assert_eq!(taken_along(own, &charter, &[kept, own]), [earlier, kept, own]);
+        let buried = |buried| facts(2, Charter { buried, ..Charter::automatic() });
+        assert_eq!(taken_along(own, &buried(vec![earlier, kept]), &[kept, own]), [earlier, kept, own]);
         let mut many = vec![earlier; 100];
         (0..).zip(&mut many).for_each(|(n, one)| one.cluster = ClusterId(n));
-        let all = taken_along(own, &Charter { buried: many, ..charter }, &[]);
+        let all = taken_along(own, &buried(many), &[]);
         let clusters: Vec<u64> = all.iter().map(|tombstone| tombstone.cluster.0).collect();
         assert_eq!(clusters, (37..100).chain([LOST.0]).collect::<Vec<_>>());
+    }
+
+    /// A cluster of three that vote and a hundred that learn was given up while a voter was away. All the others buried a word each, the learners last, and of the
+    /// 64 that were kept none was of a voter: whoever had been away was told of no majority, and waited for ever.
+    #[test]
+    fn the_words_of_those_who_only_learn_push_out_none_of_those_who_vote() {
+        let mut known = facts(3, committed());
+        known.members.extend((5..=105).map(|seed| member(seed, false)));
+        let next = |buried: &mut Vec<Tombstone>, seed: u8| {
+            buried.extend(taken_along(ordered(seed), &known, &[]));
+            buried.drain(..buried.len().saturating_sub(TOMBSTONES_MAX));
+        };
+        let mut buried = Vec::new();
+        [1, 2].into_iter().chain(5..=105).for_each(|seed| next(&mut buried, seed));
+        assert_eq!(buried, [ordered(1), ordered(2)]);
+        assert_eq!(judge(&buried, 39, &known), Ok(ORDER));
+    }
+
+    /// Whoever was away may know one as a voter that is about to be none, and another one that is none yet.
+    #[test]
+    fn who_votes_or_is_to_leaves_a_word_while_that_changes_and_who_learns_takes_along_those_of_others() {
+        let mut changing = facts(3, Charter { buried: vec![tombstone(9)], ..committed() });
+        changing.members[2].votes = false;
+        changing.members[3].votes = true;
+        changing.conf_state.voters = [1, 2, 4].map(MemberId).into();
+        changing.conf_state.voters_outgoing = [1, 2, 3].map(MemberId).into();
+        for seed in 1..=4 {
+            assert_eq!(taken_along(ordered(seed), &changing, &[]), [tombstone(9), ordered(seed)], "{seed}");
+        }
+        changing.conf_state.voters_outgoing.clear();
+        assert_eq!(taken_along(ordered(3), &changing, &[tombstone(8)]), [tombstone(8), tombstone(9)]);
+        assert_eq!(taken_along(ordered(7), &changing, &[]), [tombstone(9)], "nobody knows this one");
     }
 
     #[test]

@@ -312,7 +312,7 @@ impl World {
         if let Some(end) = facts.charter.dissolved {
             host.disk.winner = Some(end.winner);
             let own = sign(&host.node_key, id, Generation(1), end);
-            host.disk.tombstones = taken_along(own, &facts.charter, &host.disk.tombstones);
+            host.disk.tombstones = taken_along(own, &facts, &host.disk.tombstones);
         }
         if self.crashes_here() {
             return self.crash(at);
