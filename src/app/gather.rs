@@ -55,7 +55,7 @@ enum Happening {
     Answered { ask: AskId, from: PublicKey, at: SocketAddr, answer: Answer },
     /// Nobody has answered where it was asked.
     Lost { ask: AskId, why: String },
-    /// The token lets nobody in there.
+    /// The token lets nobody in there, as somebody says who has not proven to know it.
     TurnedDown { ask: AskId, why: String },
     /// It is this node itself that is there.
     Itself { ask: AskId, hint: String },

@@ -47,7 +47,8 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Closed with it: what was said is no question of this protocol, or comes from somebody who is not listened to.
 const CLOSED_NOT_HEARD: u32 = 0x200;
-/// The same for a token that lets nobody in here, as long as nobody gives out another one.
+/// The same for a token that lets nobody in here, as long as nobody gives out another one. It is said before anything is proven, by the token's cluster or by anybody
+/// else: whoever hears it may ask less often, and must not conclude anything.
 const CLOSED_TOKEN: u32 = 0x201;
 /// How long the end of the connections may take.
 const FAREWELL: Duration = Duration::from_millis(200);
@@ -105,7 +106,7 @@ pub enum AskError {
         "{0} is not on this machine or near it, and there is neither a cluster secret (--cluster-secret-file) nor a list of keys (--peer-fingerprints)"
     )]
     TooFar(SocketAddr),
-    /// The token that this node was given lets nobody in there, as it says.
+    /// The token that this node was given lets nobody in there, as it says. It has not proven to know that token.
     #[error("{0}")]
     Token(String),
     /// It was told nothing.

@@ -574,10 +574,6 @@ fn a_claim_that_is_turned_down_is_shown_ever_more_seldom() {
     let (far, near) = (Whom::Address("far:2380".into()), Whom::Node(node(1)));
     let expected = [0, 5, 15, 35, 75, 155, 275, 395];
     for whom in [&far, &near] {
-        let turned_down = |gathering: &mut Gathering, now, ask| {
-            gathering.handle_turned_down(now, ask, "no such token");
-        };
-        assert_eq!(shown_in(400, whom, turned_down), expected, "{whom:?}");
         for answer in [Answer::Pending("used".into()), Answer::Refused("no".into())] {
             let told = |gathering: &mut Gathering, now, ask| {
                 gathering.handle_answer(now, ask, keys()[1], answer.clone());
@@ -599,6 +595,31 @@ fn a_claim_that_is_turned_down_is_shown_ever_more_seldom() {
         }
     };
     assert_eq!(shown_in(80, &near, lost_and_found), [0, 5, 15, 35, 40, 45, 50, 60]);
+}
+
+/// Somebody on the LAN answered where a box was told to ask, said that its token was no good, and the box asked there ever more seldom, also when the cluster had the
+/// address again.
+#[test]
+fn the_word_of_somebody_who_does_not_know_the_claim_delays_it_by_half_a_minute_at_most_and_ends_nothing() {
+    for whom in [Whom::Address("far:2380".into()), Whom::Node(node(1))] {
+        let turned_down = |gathering: &mut Gathering, now, ask| {
+            gathering.handle_turned_down(now, ask, "no such token");
+        };
+        let shown = shown_in(24 * 60 * 60, &whom, turned_down);
+        assert_eq!(shown[..6], [0, 5, 15, 35, 65, 95], "{whom:?}");
+        let latest = shown.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(latest == Some(30) && shown.last() > Some(&(24 * 60 * 60 - 31)), "{whom:?}: {latest:?}");
+    }
+    // Nor does it make those wait longer who do know it.
+    let mut times = 0;
+    let both = |gathering: &mut Gathering, now, ask| {
+        times += 1;
+        match times {
+            ..6 => gathering.handle_turned_down(now, ask, "no such token"),
+            _ => gathering.handle_answer(now, ask, keys()[1], Answer::Pending("used".into())),
+        }
+    };
+    assert_eq!(shown_in(120, &Whom::Node(node(1)), both), [0, 5, 15, 35, 65, 95, 100, 110]);
 }
 
 #[test]

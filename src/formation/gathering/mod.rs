@@ -30,7 +30,8 @@
 //!
 //! A node that was given a claim, a join token, is to be in the cluster that gave it out, wherever that is. It asks whoever it can reach to let it in, and nothing else: the
 //! claim itself proves the two to each other, where a probe would not be heard. It never founds, and nobody counts it in. Where the claim is turned down it is shown
-//! ever more seldom: a token that has expired stays in its file, and the box may be out of anybody's sight.
+//! ever more seldom: a token that has expired stays in its file, and the box may be out of anybody's sight. Who does not know the claim cannot prove anything about it, and
+//! so may be anybody that answers there: on such a word it is shown twice a minute at least, for ever.
 //!
 //! # Guarded
 //!
@@ -342,7 +343,7 @@ impl Gathering {
         self.step(now);
     }
 
-    /// The claim of this node lets nobody in there, as whoever was asked has said.
+    /// The claim of this node lets nobody in there, as whoever was asked has said, without having shown to know it.
     pub fn handle_turned_down(&mut self, now: Instant, ask: AskId, why: &str) {
         self.turn_down(now, ask, why);
         self.step(now);

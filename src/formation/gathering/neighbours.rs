@@ -46,8 +46,10 @@ pub(super) struct Line {
     pub(super) answered: Option<Instant>,
     /// Since when questions are lost, and why the last one was.
     pub(super) failing: Option<(Instant, String)>,
-    /// How often the claim was turned down there, one time after the other.
-    pub(super) turned_down: u32,
+    /// How often the claim was turned down there, one time after the other, by somebody who has shown to know it, ...
+    turned_down: u32,
+    /// ... and by somebody who has not.
+    doubted: u32,
 }
 
 /// A node that is believed to be there.
@@ -112,7 +114,13 @@ impl Line {
             answered: None,
             failing: None,
             turned_down: 0,
+            doubted: 0,
         }
+    }
+
+    /// Whether the claim was turned down there last, by whomever.
+    pub(super) fn lets_nobody_in(&self) -> bool {
+        self.turned_down > 0 || self.doubted > 0
     }
 
     /// Whether a question was answered lately.
@@ -311,19 +319,36 @@ impl Neighbours {
         }
     }
 
-    /// The claim was turned down. Nothing changes that but an operator, who may never come: until when it is not shown there again.
+    /// The claim was turned down by somebody who knows it. Nothing changes that but an operator, who may never come: until when it is not shown there again.
     pub(super) fn turned_down(&mut self, whom: &Whom) -> Duration {
-        let (first, most) = (self.timers.pending_every, self.timers.claim_every_max);
+        let most = self.timers.claim_every_max;
+        self.longer_each_time(whom, most, |line| &mut line.turned_down)
+    }
+
+    /// The same by somebody who may be anybody. That makes no pause longer which one who knows the claim has asked for.
+    pub(super) fn doubted(&mut self, whom: &Whom) -> Duration {
+        let most = self.timers.claim_doubted_max;
+        self.longer_each_time(whom, most, |line| &mut line.doubted)
+    }
+
+    fn longer_each_time(
+        &mut self,
+        whom: &Whom,
+        most: Duration,
+        times: impl FnOnce(&mut Line) -> &mut u32,
+    ) -> Duration {
+        let first = self.timers.pending_every;
         let Some(line) = self.line(whom) else { return first };
-        let pause = first.saturating_mul(1 << line.turned_down.min(TURNED_DOWN_COUNTED));
-        line.turned_down = line.turned_down.saturating_add(1);
+        let times = times(line);
+        let pause = first.saturating_mul(1 << (*times).min(TURNED_DOWN_COUNTED));
+        *times = times.saturating_add(1);
         pause.min(most)
     }
 
     /// It was heard there, or may be soon.
     pub(super) fn not_turned_down(&mut self, whom: &Whom) {
         if let Some(line) = self.line(whom) {
-            line.turned_down = 0;
+            (line.turned_down, line.doubted) = (0, 0);
         }
     }
 

@@ -252,7 +252,7 @@ impl Gathering {
     fn told_at_the_door(&self) -> Option<String> {
         let whom = |node: &Fingerprint| node.short();
         let turned_down = |(at, line): (String, &Line)| {
-            let why = &line.failing.as_ref().filter(|_| line.turned_down > 0)?.1;
+            let why = &line.failing.as_ref().filter(|_| line.lets_nobody_in())?.1;
             Some(format!("{at}: {why}"))
         };
         let lines = self.neighbours.hints.iter().map(|(address, hint)| (address.clone(), &hint.line));

@@ -222,14 +222,14 @@ impl Gathering {
         self.lost(now, &asked, why.to_owned());
     }
 
-    /// The claim was turned down. A node that was asked something else may not know it.
+    /// The claim was turned down, by somebody who has not shown to know it: it is shown again soon enough, and for ever. A node that was asked something else may not know it either.
     pub(super) fn turn_down(&mut self, now: Instant, ask: AskId, why: &str) {
         let Some(asked) = self.neighbours.take(ask) else { return };
         if asked.matter != Matter::Enter {
             self.joining.ask.take_if(|joining| *joining == ask);
             return self.lost(now, &asked, why.to_owned());
         }
-        let next = self.neighbours.turned_down(&asked.whom);
+        let next = self.neighbours.doubted(&asked.whom);
         self.neighbours.lost(now, &asked, next, why.to_owned());
     }
 

@@ -49,8 +49,10 @@ pub struct Timers {
     pub join_every: Duration,
     /// ... and that somebody has to grant.
     pub pending_every: Duration,
-    /// A claim that is turned down is shown there again after as long as the latter, then after twice that, and so on up to this.
+    /// A claim that is turned down is shown there again after as long as the latter, then after twice that, and so on up to this, ...
     pub claim_every_max: Duration,
+    /// ... and up to this where nobody has shown to know it: whoever says so may be anybody, and the cluster be there later.
+    pub claim_doubted_max: Duration,
 }
 
 impl Default for Timers {
@@ -79,6 +81,7 @@ impl Default for Timers {
             join_every: seconds(1),
             pending_every: seconds(5),
             claim_every_max: seconds(120),
+            claim_doubted_max: seconds(30),
         }
     }
 }
