@@ -61,6 +61,11 @@ pub const WINDOW_SECONDS_MAX: u64 = 24 * 60 * 60;
 pub const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
 /// Nodes that wait for an operator to let them in, of those that have asked last.
 pub const PENDING_NODES_MAX: usize = 64;
+/// The same of all members together, as one answer names them: an operator reads them one by one. How many it leaves out it says.
+pub const PENDING_NODES_SHOWN_MAX: usize = 256;
+/// Clients for which all members are being asked at a time who waits there. Each has as many questions as there are members wait for an answer, among those that
+/// other clients depend on, and as many answers in memory, of 90 KB at most.
+pub const PENDING_ROUNDS_MAX: usize = 4;
 /// How often the leader has the running time noted while something ends by it: its end costs as much at most, ...
 pub const ELAPSED_INTERVAL_SECONDS: u64 = 60;
 /// ... and so much at first, then as long as it has led: where leaders change all the time, the window closes all the same.
@@ -340,6 +345,8 @@ const _: () = {
             && OVERLAP_INTERVAL_SECONDS < AUTHORITY_OVERLAP_SECONDS
     );
     assert!(VOTER_ABSENCE_MAX.as_secs() < NEVER_HEARD_MAX.as_secs());
+    assert!(PENDING_NODES_MAX <= PENDING_NODES_SHOWN_MAX);
+    assert!(16 * PENDING_ROUNDS_MAX * ADMITTED_MEMBERS_MAX <= QUESTIONS_PENDING_MAX);
     assert!(2 * OVERLAP_INTERVAL_SECONDS <= AWAITED_SECONDS);
     assert!(ADMISSION_SECONDS_MIN < WINDOW_SECONDS_MAX && WINDOW_SECONDS_MAX <= TOKEN_SECONDS_MAX);
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);

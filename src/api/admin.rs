@@ -19,6 +19,7 @@ use super::yielding::YieldRefusal;
 use crate::command::{self, CharterCommand, ClientKey, TokenId};
 use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
 use crate::ids::{ClusterId, PublicKey, Revision};
+use crate::limits::{PENDING_NODES_SHOWN_MAX, PENDING_ROUNDS_MAX};
 use crate::mvcc::{Facts, View};
 use crate::node::{PendingNode, Reach};
 use crate::runtime::clock::entropy;
@@ -159,12 +160,14 @@ pub struct IssuedClient {
 pub struct AdminService {
     node: Node,
     host: Arc<dyn Host>,
+    /// Each client for which all members are being asked has one of these.
+    rounds: Arc<()>,
 }
 
 impl AdminService {
     /// The service of a node.
     pub fn new(node: Node, host: Arc<dyn Host>) -> Self {
-        Self { node, host }
+        Self { node, host, rounds: Arc::default() }
     }
 
     async fn change(&self, command: CharterCommand) -> Result<(), Status> {
@@ -179,6 +182,19 @@ impl AdminService {
         }
         let (view, _) = self.node.permitted(&Credentials::of_call(request), view, |_| true).await?;
         Ok(view)
+    }
+
+    /// Who waits at any member, as long as not too many ask that.
+    async fn pending_anywhere(&self) -> Result<AllPending, Status> {
+        let round = Arc::clone(&self.rounds);
+        if Arc::strong_count(&round) > 1 + PENDING_ROUNDS_MAX {
+            return Err(Status::resource_exhausted(
+                "covey: too many ask at the moment who waits at all members: try again in a few seconds",
+            ));
+        }
+        let all = self.host.pending_anywhere().await;
+        drop(round);
+        Ok(all)
     }
 
     /// All that there is to see, for whoever finds out by itself what of it may be shown.
@@ -382,9 +398,10 @@ impl Admin for AdminService {
         &self,
         _: Request<pb::NodePendingRequest>,
     ) -> Result<Response<pb::NodePendingResponse>, Status> {
-        let AllPending { nodes, silent } = self.host.pending_anywhere().await;
-        let nodes = nodes.into_iter().map(pending).collect();
-        Ok(Response::new(pb::NodePendingResponse { nodes, silent }))
+        let AllPending { nodes, silent } = self.pending_anywhere().await?;
+        let left_out = nodes.len().saturating_sub(PENDING_NODES_SHOWN_MAX);
+        let nodes = nodes.into_iter().skip(left_out).map(pending).collect();
+        Ok(Response::new(pb::NodePendingResponse { nodes, silent, left_out: left_out as u64 }))
     }
 
     async fn node_approve(
@@ -394,7 +411,7 @@ impl Admin for AdminService {
         require_here(&request)?;
         let text = request.into_inner().fingerprint;
         let is_whole = text.parse::<Fingerprint>().is_ok();
-        let pending = if is_whole { Vec::new() } else { self.host.pending_anywhere().await.nodes };
+        let pending = if is_whole { Vec::new() } else { self.pending_anywhere().await?.nodes };
         let fingerprint = meant(&text, pending.into_iter().map(|node| node.fingerprint))?;
         self.change(CharterCommand::Approve { fingerprint: *fingerprint.bytes() }).await?;
         Ok(Response::new(pb::NodeApproveResponse { fingerprint: hex(fingerprint.bytes()) }))

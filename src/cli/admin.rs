@@ -361,7 +361,7 @@ fn as_json(done: &Done) -> serde_json::Value {
         Done::TokenRevoked(id) => json!({ "revoked": id }),
         Done::Pending(told) => {
             let nodes: Vec<_> = told.nodes.iter().map(pending_json).collect();
-            json!({ "pending": nodes, "silent": told.silent })
+            json!({ "pending": nodes, "silent": told.silent, "left_out": told.left_out })
         }
         Done::Approved(fingerprint) => json!({ "approved": fingerprint }),
         Done::WindowOpened(seconds) => json!({ "open_seconds": seconds }),
@@ -389,12 +389,23 @@ pub fn hint(done: &Done) -> Option<String> {
             made.id,
             span(made.seconds)
         )),
-        Done::Pending(told) if !told.silent.is_empty() => Some(format!(
-            "not answered by {}: who has asked only there is missing here",
-            told.silent.join(", ")
-        )),
+        Done::Pending(told) => missing(told),
         _ => None,
     }
+}
+
+/// Who else may wait, or does.
+fn missing(told: &pb::NodePendingResponse) -> Option<String> {
+    let pb::NodePendingResponse { silent, left_out, .. } = told;
+    let elsewhere = (!silent.is_empty())
+        .then(|| format!("not answered by {}: who has asked only there is missing here", silent.join(", ")));
+    let earlier = (*left_out > 0).then(|| {
+        format!(
+            "{left_out} more that have asked longer ago are left out; \"covey node approve\" takes the fingerprint that a box shows itself"
+        )
+    });
+    let parts: Vec<String> = elsewhere.into_iter().chain(earlier).collect();
+    (!parts.is_empty()).then(|| parts.join("\n"))
 }
 
 /// Hexadecimal digits in short groups.

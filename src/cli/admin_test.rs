@@ -88,13 +88,19 @@ fn lists_are_lines() {
     let line = "0123 4567 89ab cdef, box3, https://10.0.0.3:2380, asked 3 s ago\n";
     let waits = |silent: &[&str]| {
         let silent = silent.iter().map(|name| (*name).to_owned()).collect();
-        Done::Pending(pb::NodePendingResponse { nodes: vec![node.clone()], silent })
+        Done::Pending(pb::NodePendingResponse { nodes: vec![node.clone()], silent, left_out: 0 })
     };
     assert_eq!((printed(&waits(&[])).as_str(), hint(&waits(&[]))), (line, None));
     let partly = waits(&["box1", "box2"]);
     assert_eq!(printed(&partly), line, "a script reads the same lines");
     assert!(hint(&partly).unwrap().contains("not answered by box1, box2"));
     assert_eq!(as_json(&partly)["silent"], serde_json::json!(["box1", "box2"]));
+    let silent = vec!["box1".to_owned()];
+    let many = Done::Pending(pb::NodePendingResponse { nodes: vec![node.clone()], silent, left_out: 12 });
+    assert_eq!(printed(&many), line);
+    let said = hint(&many).unwrap();
+    assert!(said.contains("not answered by box1") && said.contains("12 more"), "{said}");
+    assert_eq!(as_json(&many)["left_out"], 12);
     let client = |outdated, outdated_seconds| pb::Client {
         name: "ci".into(),
         key: "aa".into(),

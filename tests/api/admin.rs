@@ -1,6 +1,7 @@
 //! The operator's service: what it shows, and to whom it listens.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use covey::api::{AllPending, ClusterBeside, ComesIn, PendingNode, SeenNode};
 use covey::command::{self, CharterCommand};
 use covey::formation::{Fingerprint, JoinToken};
 use covey::ids::ClusterId;
-use covey::limits::AUTHORITY_OVERLAP_SECONDS as OVERLAP;
+use covey::limits::{
+    AUTHORITY_OVERLAP_SECONDS as OVERLAP, PENDING_NODES_SHOWN_MAX as SHOWN, PENDING_ROUNDS_MAX as ROUNDS,
+};
 use covey::wire::covey::v1 as pb;
 use covey::wire::covey::v1::admin_client::AdminClient;
 use smol::Async;
@@ -199,6 +202,66 @@ fn who_waits_at_any_member_is_shown_and_approved_at_this_one() {
         assert_eq!(server.handle.view().facts().charter.approved, [[0xb1; 32]]);
         let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner().cluster.unwrap();
         assert_eq!(status.pending.len(), 1, "what this member knows itself");
+    });
+}
+
+/// Each member may name 64, that whoever is on the LAN has made up.
+#[test]
+fn of_very_many_that_wait_the_last_are_shown_and_the_rest_is_counted_and_can_be_approved() {
+    run(async {
+        let numbered = |n: usize| PendingNode {
+            fingerprint: Fingerprint::from_bytes(
+                [[1; 16], (n as u128).to_be_bytes()].concat().try_into().unwrap(),
+            ),
+            ..pending(1)
+        };
+        let nodes: Vec<PendingNode> =
+            [pending(0xa1)].into_iter().chain((1..SHOWN + 9).map(numbered)).collect();
+        let elsewhere = Mutex::new(AllPending { nodes, silent: Vec::new() });
+        let server = with(Around { elsewhere, ..Around::default() }).await;
+        let mut client = AdminClient::new(server.channel().await);
+        let listed = client.node_pending(pb::NodePendingRequest {}).await.unwrap().into_inner();
+        assert_eq!((listed.nodes.len(), listed.left_out), (SHOWN, 9));
+        let last = &listed.nodes[SHOWN - 1].fingerprint;
+        assert!(last.ends_with(&format!("{:x}", SHOWN + 8)), "the last one to have asked: {last}");
+        let fingerprint = "a1".repeat(16);
+        client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap();
+        assert_eq!(server.handle.view().facts().charter.approved, [[0xa1; 32]]);
+    });
+}
+
+/// Each of them has a question for every member wait, among those that renew leases.
+#[test]
+fn only_so_many_have_all_members_asked_at_a_time_and_a_whole_fingerprint_asks_nobody() {
+    run(async {
+        let around = Arc::new(Around { elsewhere_late: true.into(), ..Around::default() });
+        let server = Server::with(Setup { host: around.clone(), ..Setup::default() }).await;
+        let client = AdminClient::new(server.channel().await);
+        let ask = || {
+            let mut client = client.clone();
+            smol::spawn(async move { client.node_pending(pb::NodePendingRequest {}).await })
+        };
+        let mut asked: Vec<_> = (0..=ROUNDS).map(|_| ask()).collect();
+        let turned_away = loop {
+            if let Some(at) = asked.iter().position(smol::Task::is_finished) {
+                break asked.swap_remove(at).await.unwrap_err();
+            }
+            smol::Timer::after(Duration::from_millis(5)).await;
+        };
+        assert_eq!(turned_away.code(), Code::ResourceExhausted);
+        assert!(turned_away.message().contains("try again in a few seconds"), "{}", turned_away.message());
+        assert!(!asked.iter().any(smol::Task::is_finished), "the others are being answered");
+        let mut approving = client.clone();
+        let approve = |digits: usize| pb::NodeApproveRequest { fingerprint: "a".repeat(digits) };
+        assert_eq!(approving.node_approve(approve(32)).await.unwrap_err().code(), Code::ResourceExhausted);
+        approving.node_approve(approve(64)).await.unwrap();
+        // Those who go make room.
+        drop(asked);
+        around.elsewhere_late.store(false, Ordering::Relaxed);
+        while let Err(error) = ask().await {
+            assert_eq!(error.code(), Code::ResourceExhausted);
+            smol::Timer::after(Duration::from_millis(5)).await;
+        }
     });
 }
 

@@ -3,6 +3,7 @@
 //! Owns: a stand-in for the box and the network that the operator's service asks. Must never: touch either.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use covey::api::{
@@ -20,6 +21,8 @@ pub struct Around {
     pub pending: Mutex<Vec<PendingNode>>,
     /// Who waits at other members, and which of those do not answer.
     pub elsewhere: Mutex<AllPending>,
+    /// To ask the other members takes for ever.
+    pub elsewhere_late: AtomicBool,
     pub conflicts: Mutex<Vec<ClusterBeside>>,
     pub seen: Mutex<Vec<SeenNode>>,
     pub comes_in: ComesIn,
@@ -57,7 +60,10 @@ impl Host for Around {
     fn pending_anywhere(&self) -> AskedAround {
         let AllPending { mut nodes, silent } = self.elsewhere.lock().unwrap().clone();
         nodes.extend(self.pending());
-        Box::pin(async move { AllPending { nodes, silent } })
+        let late = self.elsewhere_late.load(Ordering::Relaxed);
+        Box::pin(
+            async move { if late { std::future::pending().await } else { AllPending { nodes, silent } } },
+        )
     }
 
     fn conflicts(&self) -> Vec<ClusterBeside> {
