@@ -63,9 +63,9 @@ pub const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
 pub const PENDING_NODES_MAX: usize = 64;
 /// The same of all members together, as one answer names them: an operator reads them one by one. How many it leaves out it says.
 pub const PENDING_NODES_SHOWN_MAX: usize = 256;
-/// Clients for which all members are being asked at a time who waits there. Each has as many questions as there are members wait for an answer, among those that
-/// other clients depend on, and as many answers in memory, of 90 KB at most.
-pub const PENDING_ROUNDS_MAX: usize = 4;
+/// Clients on this machine, and as many from elsewhere, for which all members are being asked at a time who waits there. Each has as many questions as there are
+/// members wait for an answer, among those that other clients depend on, and as many answers in memory, of 90 KB at most.
+pub const PENDING_ROUNDS_MAX: usize = 2;
 /// How often the leader has the running time noted while something ends by it: its end costs as much at most, ...
 pub const ELAPSED_INTERVAL_SECONDS: u64 = 60;
 /// ... and so much at first, then as long as it has led: where leaders change all the time, the window closes all the same.
@@ -80,6 +80,8 @@ pub const TOKEN_KEPT_SECONDS: u64 = TOKEN_SECONDS_MAX;
 pub const TOKENS_MAX: usize = 64;
 /// Words of members of former clusters that are kept for those that were away; one takes 120 bytes.
 pub const TOMBSTONES_MAX: usize = 64;
+/// Of a cluster with no more members all leave such a word, also those that only learn: the words of a few such clusters have room beside one another.
+pub const TOMBSTONE_SIGNERS_MAX: usize = 16;
 /// Approved fingerprints whose nodes have not come in yet.
 pub const APPROVALS_MAX: usize = 256;
 /// Clients with a certificate of the cluster's.
@@ -346,7 +348,8 @@ const _: () = {
     );
     assert!(VOTER_ABSENCE_MAX.as_secs() < NEVER_HEARD_MAX.as_secs());
     assert!(PENDING_NODES_MAX <= PENDING_NODES_SHOWN_MAX);
-    assert!(16 * PENDING_ROUNDS_MAX * ADMITTED_MEMBERS_MAX <= QUESTIONS_PENDING_MAX);
+    assert!(16 * 2 * PENDING_ROUNDS_MAX * ADMITTED_MEMBERS_MAX <= QUESTIONS_PENDING_MAX);
+    assert!(4 * TOMBSTONE_SIGNERS_MAX <= TOMBSTONES_MAX);
     assert!(2 * OVERLAP_INTERVAL_SECONDS <= AWAITED_SECONDS);
     assert!(ADMISSION_SECONDS_MIN < WINDOW_SECONDS_MAX && WINDOW_SECONDS_MAX <= TOKEN_SECONDS_MAX);
     assert!(LEASES_PER_EXPIRY <= LEASES_EXPIRING_MAX);

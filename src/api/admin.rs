@@ -160,14 +160,14 @@ pub struct IssuedClient {
 pub struct AdminService {
     node: Node,
     host: Arc<dyn Host>,
-    /// Each client for which all members are being asked has one of these.
-    rounds: Arc<()>,
+    /// Each client for which all members are being asked has one of these: of the first if it is on this machine, so that nobody else is in an operator's way.
+    rounds: [Arc<()>; 2],
 }
 
 impl AdminService {
     /// The service of a node.
     pub fn new(node: Node, host: Arc<dyn Host>) -> Self {
-        Self { node, host, rounds: Arc::default() }
+        Self { node, host, rounds: Default::default() }
     }
 
     async fn change(&self, command: CharterCommand) -> Result<(), Status> {
@@ -185,8 +185,9 @@ impl AdminService {
     }
 
     /// Who waits at any member, as long as not too many ask that.
-    async fn pending_anywhere(&self) -> Result<AllPending, Status> {
-        let round = Arc::clone(&self.rounds);
+    async fn pending_anywhere(&self, whence: Whence) -> Result<AllPending, Status> {
+        let [here, elsewhere] = &self.rounds;
+        let round = Arc::clone(if whence == Whence::Here { here } else { elsewhere });
         if Arc::strong_count(&round) > 1 + PENDING_ROUNDS_MAX {
             return Err(Status::resource_exhausted(
                 "covey: too many ask at the moment who waits at all members: try again in a few seconds",
@@ -396,9 +397,9 @@ impl Admin for AdminService {
 
     async fn node_pending(
         &self,
-        _: Request<pb::NodePendingRequest>,
+        request: Request<pb::NodePendingRequest>,
     ) -> Result<Response<pb::NodePendingResponse>, Status> {
-        let AllPending { nodes, silent } = self.pending_anywhere().await?;
+        let AllPending { nodes, silent } = self.pending_anywhere(whence(&request)).await?;
         let left_out = nodes.len().saturating_sub(PENDING_NODES_SHOWN_MAX);
         let nodes = nodes.into_iter().skip(left_out).map(pending).collect();
         Ok(Response::new(pb::NodePendingResponse { nodes, silent, left_out: left_out as u64 }))
@@ -411,7 +412,7 @@ impl Admin for AdminService {
         require_here(&request)?;
         let text = request.into_inner().fingerprint;
         let is_whole = text.parse::<Fingerprint>().is_ok();
-        let pending = if is_whole { Vec::new() } else { self.pending_anywhere().await?.nodes };
+        let pending = if is_whole { Vec::new() } else { self.pending_anywhere(Whence::Here).await?.nodes };
         let fingerprint = meant(&text, pending.into_iter().map(|node| node.fingerprint))?;
         self.change(CharterCommand::Approve { fingerprint: *fingerprint.bytes() }).await?;
         Ok(Response::new(pb::NodeApproveResponse { fingerprint: hex(fingerprint.bytes()) }))

@@ -174,7 +174,7 @@ impl DataDir {
 
 impl DataDir {
     /// Notes that the node's cluster has ended for it, and for which other one, if for any: the next opening archives what it has of that. Its lock must be
-    /// held. Where the cluster itself has said so, in its charter, what others may need that were away comes first: the node's word for that, where it has a vote.
+    /// held. Where the cluster itself has said so, in its charter, what others may need that were away comes first.
     pub(super) fn leave(
         path: &Path,
         identity: &Identity,

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::command::MemberAttributes;
-use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
-use crate::store::{Charter, Dissolution, Member};
+use crate::ids::{ClusterId, Incarnation, LogIndex};
+use crate::store::{Charter, Dissolution};
 use crate::wal;
 
 fn options(when_fresh: WhenFresh) -> OpenOptions {
@@ -18,11 +17,6 @@ fn options(when_fresh: WhenFresh) -> OpenOptions {
 
 /// Founds a cluster of one in `path`, gives it a file of each kind that there may be, and notes that it has ended.
 fn end_a_cluster(path: &Path, charter: &Charter) -> Identity {
-    leave_a_cluster(path, charter, true)
-}
-
-/// The same as a member that votes, or only learns.
-fn leave_a_cluster(path: &Path, charter: &Charter, votes: bool) -> Identity {
     let Opened::Node(node) = DataDir::open(path, options(WhenFresh::Solo)).unwrap() else {
         panic!("it was founded");
     };
@@ -35,9 +29,7 @@ fn leave_a_cluster(path: &Path, charter: &Charter, votes: bool) -> Identity {
         }
     }
     let winner = charter.dissolved.map(|end| end.winner);
-    let own = Some(PublicKey(*node.content.identity.key.public()));
-    let voter = Member { key: own, votes, attributes: MemberAttributes::default() };
-    let facts = Facts { members: vec![voter], charter: Arc::new(charter.clone()), ..Facts::default() };
+    let facts = Facts { charter: Arc::new(charter.clone()), ..Facts::default() };
     DataDir::leave(path, &node.content.identity, &facts, winner).unwrap();
     formation::founded(&RealDirectory::open(path).unwrap()).unwrap().unwrap()
 }
@@ -161,6 +153,4 @@ fn who_leaves_a_cluster_that_gave_itself_up_keeps_its_word_for_that() {
     assert_ne!(left.cluster(), expected[1].cluster);
     DataDir::forget_tombstones(path).unwrap();
     assert_eq!(DataDir::tombstones(path).unwrap(), []);
-    leave_a_cluster(path, &ended(4), false);
-    assert!(formation::TOMBSTONE_NAMES.iter().all(|name| !path.join(name).exists()), "nobody needs its word");
 }

@@ -10,17 +10,18 @@
 //! tombstones  version:u8 (1)  count:u16  as many tombstones  crc32c:u32 (over all before it)        little endian
 //! ```
 //!
-//! Each member that votes signs when it leaves, for it has applied the end itself; it keeps what it has signed, and what its cluster had buried of earlier ones, beside
-//! its identity until the cluster that it joins then has all of that in its charter. So whoever is found later knows of every cluster that it comes from. Who only learns
-//! takes along what others have signed and no word of its own: the next cluster keeps so many words and no more, and cannot know who voted in one that has ended. Of a hundred
-//! members that leave, those of the three that decide would be pushed out; and these are there, for they have committed the end.
+//! Each member signs when it leaves, for it has applied the end itself; it keeps what it has signed, and what its cluster had buried of earlier ones, beside
+//! its identity until the cluster that it joins then has all of that in its charter. So whoever is found later knows of every cluster that it comes from. The next cluster
+//! keeps so many words and no more, and cannot know who voted in one that has ended: of a hundred members that leave, the last ones would push out those that decide.
+//! So where there are many, who only learns takes along what others have signed and no word of its own. Where there are few, all words have room, and are of use: whoever
+//! was away may know one as a voter that has lost its vote since.
 //!
 //! # An end that was ordered
 //!
 //! It takes what users have written out of service, so that one member's word is not enough: its key may have been taken, or its disk be that of a generation that was
 //! given up. Whoever was away follows when a majority of the voters that it knows say the same. As a rule those are there to be heard: the entry was committed by a majority of
-//! voters, which leave and sign, or those that are left commit it anew. A voter that was given its vote while this member was away is not known to it; where
-//! those of old are too few by then, an operator decides.
+//! voters, which leave and sign, or those that are left commit it anew. A voter that was given its vote while this member was away is not known to it, and of many members
+//! one that has lost it leaves no word; where those of old that are heard are too few, an operator decides.
 
 use std::io;
 
@@ -30,7 +31,7 @@ use super::identity::{Generation, NodeKey};
 use crate::command::{SIGNATURE_BYTES, TOMBSTONE_BYTES, Tombstone};
 use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
-use crate::limits::TOMBSTONES_MAX;
+use crate::limits::{TOMBSTONE_SIGNERS_MAX, TOMBSTONES_MAX};
 use crate::mvcc::Facts;
 use crate::store::{ConfState, Dissolution, Member};
 
@@ -98,9 +99,10 @@ pub fn sign(key: &NodeKey, cluster: ClusterId, generation: Generation, end: Diss
     tombstone
 }
 
-/// All that a member that leaves takes with it: its own word, if it has a vote, and what it knew of earlier clusters, of too many the latest.
+/// All that a member that leaves takes with it: its own word, of many members only if it has a vote, and what it knew of earlier clusters, of too many the latest.
 pub fn taken_along(own: Tombstone, facts: &Facts, kept: &[Tombstone]) -> Vec<Tombstone> {
-    let own = Some(own).filter(|own| has_vote(facts, own.signer));
+    let are_few = facts.members.len() <= TOMBSTONE_SIGNERS_MAX;
+    let own = Some(own).filter(|own| are_few || has_vote(facts, own.signer));
     let mut all: Vec<Tombstone> = Vec::new();
     for tombstone in own.iter().chain(facts.charter.buried.iter().rev()).chain(kept) {
         if !all.contains(tombstone) && all.len() < TOMBSTONES_MAX {
@@ -422,10 +424,11 @@ mod tests {
 
     /// Whoever was away may know one as a voter that is about to be none, and another one that is none yet.
     #[test]
-    fn who_votes_or_is_to_leaves_a_word_while_that_changes_and_who_learns_takes_along_those_of_others() {
+    fn of_many_who_votes_or_is_to_leaves_a_word_and_who_learns_takes_along_those_of_others() {
         let mut changing = facts(3, Charter { buried: vec![tombstone(9)], ..committed() });
         changing.members[2].votes = false;
         changing.members[3].votes = true;
+        changing.members.extend((10..30).map(|seed| member(seed, false)));
         changing.conf_state.voters = [1, 2, 4].map(MemberId).into();
         changing.conf_state.voters_outgoing = [1, 2, 3].map(MemberId).into();
         for seed in 1..=4 {
@@ -434,6 +437,23 @@ mod tests {
         changing.conf_state.voters_outgoing.clear();
         assert_eq!(taken_along(ordered(3), &changing, &[tombstone(8)]), [tombstone(8), tombstone(9)]);
         assert_eq!(taken_along(ordered(7), &changing, &[]), [tombstone(9)], "nobody knows this one");
+    }
+
+    /// Five boxes: while one of three voters was in a cupboard, the other two had their votes given to boxes that were there, each in its turn.
+    #[test]
+    fn of_few_members_also_one_that_has_lost_its_vote_leaves_a_word_for_who_knows_it_as_a_voter() {
+        let away = facts(3, committed());
+        let mut now = facts(3, committed());
+        now.members.push(member(5, true));
+        now.members[1].votes = false;
+        now.members[2].votes = false;
+        now.conf_state.voters = [1, 4, 5].map(MemberId).into();
+        now.conf_state.learners = [2, 3].map(MemberId).into();
+        let left = [1, 2, 4, 5].map(|seed| taken_along(ordered(seed), &now, &[])).concat();
+        assert_eq!(left, [1, 2, 4, 5].map(ordered));
+        assert_eq!(judge(&left, 39, &away), Ok(ORDER));
+        now.members.extend((10..30).map(|seed| member(seed, false)));
+        assert_eq!(taken_along(ordered(2), &now, &[]), []);
     }
 
     #[test]
