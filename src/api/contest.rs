@@ -20,7 +20,7 @@ use super::stop::Stopping;
 use super::watch_permits::Permit;
 use crate::auth::ROOT;
 use crate::command::{
-    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseChange, Op,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseChange, Op,
     OpResult, Outcome, Put, Range, Sort, SortOrder, SortTarget, Txn, TxnResult,
 };
 use crate::ids::{LeaseId, Revision};
@@ -236,9 +236,6 @@ impl Drop for Contender {
     /// root, who is always there. A key that was there before goes only where its user may delete it. Should this be lost, the lease ends it.
     fn drop(&mut self) {
         if self.leaves {
-            let handle = self.node.handle();
-            let view = handle.view();
-            let auth = &view.facts().auth;
             let mut txn = leave(&self.key, self.place);
             let user = if self.found.is_none() {
                 txn.compare.push(written_at(&self.key, self.place));
@@ -246,8 +243,7 @@ impl Drop for Contender {
             } else {
                 self.user.take().unwrap_or_default()
             };
-            let caller = auth.enabled.then_some(Caller { user, revision: auth.revision });
-            handle.propose_unheard(caller, Command::Txn(txn));
+            self.node.handle().propose_unheard(user, Command::Txn(txn));
         }
     }
 }

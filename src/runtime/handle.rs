@@ -35,6 +35,8 @@ use crate::time::Instant;
 const FACTS_LOOK: Duration = Duration::from_millis(5);
 /// How often is looked whether a start has replayed its log.
 const REPLAY_LOOK: Duration = Duration::from_millis(5);
+/// How often is proposed what nobody waits for, while users or roles change each time before it is applied.
+pub(super) const UNHEARD_TRIES_MAX: u32 = 8;
 /// Threads that read for clients where the disk may be waited for.
 const POOL_THREADS: usize = 2;
 
@@ -234,11 +236,10 @@ impl Handle {
         self.submit(caller, command, self.0.admission.request_bytes).await
     }
 
-    /// As [`Handle::propose`] for somebody who does not wait for an answer and would not mind if it never happened.
-    pub fn propose_unheard(&self, caller: Option<Caller>, command: Command) {
-        if let Some((id, bytes)) = self.0.encode(caller, command) {
-            drop(self.0.core.send_with(Urgency::Joins(1), CoreInput::Propose { id, bytes }));
-        }
+    /// As [`Handle::propose`] on behalf of a user, for somebody who does not wait for an answer and would not mind if it never happened. Where users or roles have changed by the time it is applied, nothing
+    /// has happened, and it is proposed once more as of what they are then.
+    pub fn propose_unheard(&self, user: String, command: Command) {
+        self.0.propose_unheard(user, command, 1);
     }
 
     /// Tells the cluster what this member is called and where it is found.
@@ -686,6 +687,32 @@ impl Shared {
     /// Forgets reads whose callers were told otherwise or have gone.
     pub(super) fn forget_reads(&self) {
         self.lock_confirmed().retain(|read| self.reads.contains(read.0));
+    }
+
+    /// See [`Handle::propose_unheard`].
+    fn propose_unheard(self: &Arc<Self>, user: String, command: Command, tries: u32) {
+        let view = self.views.load();
+        let auth = &view.facts().auth;
+        let caller = auth.enabled.then(|| Caller { user: user.clone(), revision: auth.revision });
+        let as_nobody = caller.is_none();
+        let Some((id, bytes)) = self.encode(caller, command.clone()) else { return };
+        if tries < UNHEARD_TRIES_MAX {
+            // It may be kept for as long as what keeps it.
+            let shared = Arc::downgrade(self);
+            let heed = move |answer: Result<Applied, ServeError>| {
+                let is_old = match answer.map(|applied| applied.outcome) {
+                    Ok(Err(Rejection::AuthRevisionOld)) => true,
+                    // Authentication is on since.
+                    Ok(Err(Rejection::UserNameEmpty)) => as_nobody,
+                    _ => false,
+                };
+                if is_old && let Some(shared) = shared.upgrade() {
+                    shared.propose_unheard(user, command, tries + 1);
+                }
+            };
+            self.proposals.heed(id.seq, self.clock.now(), PROPOSALS_PENDING_MAX, heed);
+        }
+        drop(self.core.send_with(Urgency::Joins(1), CoreInput::Propose { id, bytes }));
     }
 
     /// Numbers and encodes a command, and on whose behalf it is; nothing where not all members understand it.

@@ -3,9 +3,12 @@
 use redb::backends::InMemoryBackend;
 
 use super::super::clock::Clock;
-use super::super::handle::{AdmissionOptions, Handle, NodeIds};
+use super::super::handle::{AdmissionOptions, Handle, NodeIds, UNHEARD_TRIES_MAX};
 use super::*;
-use crate::command::{Admission, CharterCommand, Command, LeaseCommand, MemberAttributes, MemberCommand};
+use crate::command::{
+    self, Admission, AuthCommand, Caller, CharterCommand, Command, Envelope, LeaseCommand, MemberAttributes,
+    MemberCommand, PasswordHash, Rejection, codec,
+};
 use crate::formation::first_state_of;
 use crate::ids::{ClusterId, Incarnation, LeaseId, MemberId, PublicKey};
 use crate::limits::PROPOSALS_PENDING_MAX;
@@ -129,16 +132,30 @@ fn reads_that_come_together_wake_the_core_once() {
 }
 
 fn proposed(context: &Context) -> usize {
+    proposals(context).len()
+}
+
+fn proposals(context: &Context) -> Vec<Envelope> {
     let mut inputs = Vec::new();
     context.shared.core.drain(&mut inputs, Some(Duration::ZERO));
-    inputs.iter().filter(|input| matches!(input, CoreInput::Propose { .. })).count()
+    let proposals = inputs.into_iter().filter_map(|input| match input {
+        CoreInput::Propose { bytes, .. } => Some(codec::decode(bytes).unwrap()),
+        _ => None,
+    });
+    proposals.collect()
 }
 
 /// The state that is shown becomes what `command` makes of it.
 fn show(context: &Context, machine: &mut Machine, command: CharterCommand) {
+    apply(context, machine, &Command::Charter(command));
+}
+
+/// The same with any request; what it comes to.
+fn apply<'e>(context: &Context, machine: &mut Machine, request: impl Into<command::Request<'e>>) -> Applied {
     let (index, term) = (machine.applied().next(), machine.applied_term());
-    machine.apply(index, term, &Command::Charter(command), Allowance::NOTHING).unwrap();
+    let applied = machine.apply(index, term, request, Allowance::NOTHING).unwrap();
     context.shared.publish(machine.view());
+    applied
 }
 
 fn grant() -> Command {
@@ -254,4 +271,79 @@ fn the_core_is_woken_for_what_it_waits_for_and_for_much() {
     assert_eq!(told(UNTOLD_BYTES_MAX, false), Urgency::Whenever);
     assert_eq!(told(1, false), Urgency::Now);
     assert_eq!(told(1, false), Urgency::Whenever);
+}
+
+/// A node with a user who may do everything, and without authentication.
+fn with_users() -> (Context, Machine) {
+    let (context, mut machine) = alone(Charter::default(), None);
+    let root = || "root".to_owned();
+    for command in [
+        AuthCommand::AddUser { name: root(), password: PasswordHash(String::new()), no_password: true },
+        AuthCommand::GrantRole { user: root(), role: root() },
+    ] {
+        assert_eq!(apply(&context, &mut machine, &Command::Auth(command)).outcome, Ok(Outcome::Auth));
+    }
+    (context, machine)
+}
+
+/// Users or roles change between a proposal and its entry, once more each time.
+fn change_users(context: &Context, machine: &mut Machine, command: AuthCommand) {
+    let auth = machine.facts().auth.clone();
+    let caller = auth.enabled.then(|| Caller { user: "root".into(), revision: auth.revision });
+    let id = ProposalId { boot: 2, seq: machine.applied().0 };
+    let envelope = Envelope { id, caller, command: Command::Auth(command) };
+    assert_eq!(apply(context, machine, &envelope).outcome, Ok(Outcome::Auth));
+}
+
+/// As the applier does, in a term of the only leader.
+fn take(context: &Context, machine: &mut Machine, proposal: &Envelope) -> Result<Outcome, Rejection> {
+    let applied = apply(context, machine, proposal);
+    let outcome = applied.outcome.clone();
+    carry_out_applier(ApplierOutput::Replies(vec![(proposal.id, applied)]), context, &mut 0);
+    outcome
+}
+
+/// A contender that has gone takes its key back as root; the change of a role, just then, left the key in others' way.
+#[test]
+fn what_nobody_waits_for_outlasts_changes_of_users_and_roles() {
+    let (context, mut machine) = with_users();
+    let handle = Handle(Arc::clone(&context.shared));
+    handle.propose_unheard("root".into(), grant());
+    let as_nobody = proposals(&context);
+    change_users(&context, &mut machine, AuthCommand::Enable);
+    assert_eq!(take(&context, &mut machine, &as_nobody[0]), Err(Rejection::UserNameEmpty));
+    let as_root = proposals(&context);
+    change_users(&context, &mut machine, AuthCommand::AddRole { name: "r".into() });
+    assert_eq!(take(&context, &mut machine, &as_root[0]), Err(Rejection::AuthRevisionOld));
+    let again = proposals(&context);
+    assert!(matches!(take(&context, &mut machine, &again[0]), Ok(Outcome::LeaseGrant { .. })));
+    assert_eq!((proposed(&context), context.shared.proposals.len()), (0, 0), "it has happened");
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_proposed_for_ever_or_for_who_may_not() {
+    let (context, mut machine) = with_users();
+    let handle = Handle(Arc::clone(&context.shared));
+    change_users(&context, &mut machine, AuthCommand::Enable);
+    handle.propose_unheard("root".into(), grant());
+    let mut tries = 0;
+    while let [proposal] = &proposals(&context)[..] {
+        tries += 1;
+        change_users(&context, &mut machine, AuthCommand::AddRole { name: format!("r{tries}") });
+        assert_eq!(take(&context, &mut machine, proposal), Err(Rejection::AuthRevisionOld));
+    }
+    assert_eq!((tries, context.shared.proposals.len()), (UNHEARD_TRIES_MAX, 0));
+    for (user, refusal) in [("", Rejection::UserNameEmpty), ("somebody", Rejection::PermissionDenied)] {
+        handle.propose_unheard(user.into(), grant());
+        assert_eq!(take(&context, &mut machine, &proposals(&context)[0]), Err(refusal));
+        assert_eq!((proposed(&context), context.shared.proposals.len()), (0, 0));
+    }
+    handle.propose_unheard("root".into(), grant());
+    assert_eq!(proposed(&context), 1);
+    stop(&context);
+    assert_eq!(
+        (proposed(&context), context.shared.proposals.len()),
+        (0, 0),
+        "nobody knows what became of it"
+    );
 }

@@ -19,8 +19,25 @@ pub struct Waiters<T> {
 }
 
 struct Entry<T> {
-    answer: oneshot::Sender<T>,
+    answer: Answer<T>,
     since: Instant,
+}
+
+/// Where an answer goes.
+enum Answer<T> {
+    /// To a caller that waits.
+    Waiting(oneshot::Sender<T>),
+    /// To what is done about it by whoever brings it.
+    Heed(Box<dyn FnOnce(T) + Send>),
+}
+
+impl<T> Answer<T> {
+    fn give(self, value: T) {
+        match self {
+            Self::Waiting(caller) => drop(caller.send(value)),
+            Self::Heed(heed) => heed(value),
+        }
+    }
 }
 
 impl<T> Default for Waiters<T> {
@@ -37,13 +54,27 @@ impl<T> Waiters<T> {
     /// Adds a caller; `None` when `max` wait already.
     pub fn register(self: &Arc<Self>, key: u64, now: Instant, max: usize) -> Option<Waiting<T>> {
         let (answer, receiver) = oneshot::channel();
+        self.insert(key, Entry { answer: Answer::Waiting(answer), since: now }, max).then(|| Waiting {
+            receiver,
+            key,
+            waiters: Arc::clone(self),
+        })
+    }
+
+    /// Has `heed` called with the answer, where nobody waits for it: by the thread that brings it, which has other things to do. Not at all when `max` wait already.
+    pub fn heed(&self, key: u64, now: Instant, max: usize, heed: impl FnOnce(T) + Send + 'static) {
+        self.insert(key, Entry { answer: Answer::Heed(Box::new(heed)), since: now }, max);
+    }
+
+    /// Whether there was room.
+    fn insert(&self, key: u64, entry: Entry<T>, max: usize) -> bool {
         let mut inner = self.lock();
         if inner.len() >= max {
-            return None;
+            return false;
         }
-        let before = inner.insert(key, Entry { answer, since: now });
+        let before = inner.insert(key, entry);
         assert!(before.is_none(), "a key is used once");
-        Some(Waiting { receiver, key, waiters: Arc::clone(self) })
+        true
     }
 
     /// Answers a caller; one that has gone is not missed.
@@ -62,7 +93,7 @@ impl<T> Waiters<T> {
         }
         drop(inner);
         for (answer, value) in ready {
-            drop(answer.send(value));
+            answer.give(value);
         }
     }
 
@@ -196,6 +227,22 @@ mod tests {
         assert_eq!(waiters.len(), 1);
         waiters.answer_batch([(1, "one"), (2, "nobody")]);
         assert_eq!(smol::block_on(one), Some("one"));
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_is_heeded_once() {
+        let waiters = Arc::new(Waiters::<&str>::default());
+        let (told, heard) = std::sync::mpsc::channel();
+        for key in 1..=3 {
+            let told = told.clone();
+            waiters.heed(key, Instant(key), 2, move |answer| told.send((key, answer)).unwrap());
+        }
+        assert_eq!(waiters.len(), 2, "the bound holds");
+        waiters.answer_batch([(1, "one"), (3, "there was no room")]);
+        waiters.answer(1, "again");
+        assert_eq!(waiters.expire(Instant(2), || "late"), 1);
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [(1, "one"), (2, "late")]);
         assert!(waiters.is_empty());
     }
 
