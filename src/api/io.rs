@@ -1,10 +1,11 @@
 //! What hyper and rustls read from and write to: a TCP socket on smol's reactor.
 //!
-//! Owns: the socket of one connection, the bytes that were read to find out what the client speaks, TLS around it. Must
+//! Owns: the socket of one connection, the bytes that were read to find out what the client speaks, TLS around it, the time that a head takes over HTTP/2. Must
 //! never: ask the kernel twice for bytes that it just said it does not have, zero a buffer, or copy what can be
 //! written as it is. Driven by `server`, then by hyper.
 
 use std::cell::RefCell;
+use std::future::Future as _;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
@@ -13,10 +14,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures_rustls::server::TlsStream;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
+use smol::{Async, Timer};
 
 use super::pings::{Pings, TOO_MANY_PINGS};
+use super::server::GREETING_MAX;
 
 /// What one read takes from a connection at most: one full TLS record.
 const READ_BYTES: usize = 16 * 1024;
@@ -190,6 +192,8 @@ pub struct Transport {
     pings: Option<Pings>,
     /// Whether anything was written yet.
     begun: bool,
+    /// Until when the head of this number has to be complete; nothing where all that have begun were when nothing more was there.
+    head_due: Option<(u64, Timer)>,
 }
 
 /// What clients connect by. One type for both kinds, so that hyper's code is in the binary once.
@@ -219,7 +223,23 @@ macro_rules! on_stream {
 impl Transport {
     /// A connection that nothing was said on yet. `pings` counts those of an HTTP/2 client.
     pub fn new(stream: Stream, pings: Option<Pings>) -> Self {
-        Self { stream, pings, begun: false }
+        Self { stream, pings, begun: false, head_due: None }
+    }
+
+    /// There is nothing to read. That is an error while a head is incomplete for too long: hyper asks silent HTTP/2 clients for signs of life, and a client within a head cannot
+    /// give any, nor is there a word of hyper's while it waits for what a connection begins with.
+    fn wait_for_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(head) = self.pings.as_ref().and_then(Pings::incomplete_head) else {
+            self.head_due = None;
+            return Poll::Pending;
+        };
+        let (_, due) = match self.head_due.take() {
+            Some(due) if due.0 == head => self.head_due.insert(due),
+            _ => self.head_due.insert((head, Timer::after(GREETING_MAX))),
+        };
+        ready!(Pin::new(due).poll(cx));
+        let text = "a head did not come to its end in time";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
 
     /// Ends it with a word why, where that can be said at once.
@@ -242,7 +262,10 @@ impl Read for Transport {
         LANDING.with_borrow_mut(|landing| {
             let room = cursor.remaining().min(landing.len());
             let landing = &mut landing[..room];
-            let count = ready!(on_stream!(this, stream => stream.poll_read(cx, landing)))?;
+            let Poll::Ready(count) = on_stream!(this, stream => stream.poll_read(cx, landing)) else {
+                return this.wait_for_more(cx);
+            };
+            let count = count?;
             let welcome = this.pings.as_mut().is_none_or(|pings| pings.note_read(&landing[..count]));
             if !welcome {
                 return Poll::Ready(Err(this.refuse_pings(cx)));

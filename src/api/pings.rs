@@ -1,7 +1,7 @@
-//! Whether a client asks for signs of life more often than it may (API reference, section 8).
+//! Whether a client asks for signs of life more often than it may (API reference, section 8), and whether it has begun a head that is not complete.
 //!
-//! Owns: the count of pings, and the frame that tells a client that there were too many. Must never: change a byte that passes, or judge a
-//! ping by anything but time and answers. Shown everything that an HTTP/2 connection reads and writes, by `io`.
+//! Owns: the count of pings, the frame that tells a client that there were too many, and the count of heads. Must never: change a byte that passes, or judge a
+//! ping by anything but time and answers. Shown everything that an HTTP/2 connection reads and writes, by `io`, which keeps the time of a head.
 //!
 //! As in gRPC's Go server: a ping that comes sooner after the one before than `--grpc-keepalive-min-time` is a strike, an answer sent in
 //! between forgives all of them (Go's clients measure the line with pings while data flows), and a third strike ends the connection. Unlike
@@ -21,7 +21,9 @@ const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
 const FLAG_ACK: u8 = 1;
+const FLAG_END_HEADERS: u8 = 4;
 
 /// GOAWAY with `ENHANCE_YOUR_CALM` and the text by which gRPC's clients know that they have to ping less often.
 pub const TOO_MANY_PINGS: &[u8] = b"\0\0\x16\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0btoo_many_pings";
@@ -31,6 +33,7 @@ pub const TOO_MANY_PINGS: &[u8] = b"\0\0\x16\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0
 pub struct Pings {
     min_time: Duration,
     read: Frames,
+    heads: Heads,
     written: Frames,
     last: Option<Instant>,
     strikes: u32,
@@ -42,14 +45,25 @@ impl Pings {
     /// Of a connection from its first byte on; a client may ping every `min_time`.
     pub fn new(min_time: Duration) -> Self {
         let read = Frames { passing: PREFACE_BYTES, ..Frames::default() };
-        Self { min_time, read, written: Frames::default(), last: None, strikes: 0, answered: false }
+        let (heads, written) = (Heads::default(), Frames::default());
+        Self { min_time, read, heads, written, last: None, strikes: 0, answered: false }
     }
 
     /// What was read; false when there are too many pings.
     pub fn note_read(&mut self, bytes: &[u8]) -> bool {
         let mut pings = 0;
-        self.read.pass(bytes, |kind, flags| pings += u32::from(kind == PING && flags & FLAG_ACK == 0));
+        let heads = &mut self.heads;
+        self.read.pass(bytes, |kind, flags| {
+            heads.note(kind, flags);
+            pings += u32::from(kind == PING && flags & FLAG_ACK == 0);
+        });
         (0..pings).all(|_| self.is_welcome(now()))
+    }
+
+    /// The number of the head that has begun to come and is not complete, if there is one. What every connection begins with counts as the first.
+    pub fn incomplete_head(&self) -> Option<u64> {
+        let Heads { begun, in_frame, goes_on } = self.heads;
+        (goes_on || in_frame && self.read.passing > 0).then_some(begun)
     }
 
     /// What was written.
@@ -71,6 +85,33 @@ impl Pings {
             self.strikes += 1;
         }
         self.strikes <= STRIKES_MAX
+    }
+}
+
+/// The heads that a client sends: a frame, and those that it goes on in (RFC 9113, section 4.3).
+#[derive(Debug)]
+struct Heads {
+    begun: u64,
+    /// The present frame, or the last one, belongs to a head.
+    in_frame: bool,
+    /// Another frame of it has to follow.
+    goes_on: bool,
+}
+
+impl Default for Heads {
+    fn default() -> Self {
+        Self { begun: 0, in_frame: true, goes_on: false }
+    }
+}
+
+impl Heads {
+    /// A frame begins.
+    fn note(&mut self, kind: u8, flags: u8) {
+        self.in_frame = matches!(kind, HEADERS | CONTINUATION);
+        self.begun += u64::from(kind == HEADERS);
+        if self.in_frame {
+            self.goes_on = flags & FLAG_END_HEADERS == 0;
+        }
     }
 }
 
@@ -147,6 +188,41 @@ mod tests {
         }
         busy.note_written(PING_ACK);
         assert!(busy.note_read(PING_FRAME) && !busy.note_read(PING_FRAME), "an acknowledgement is no answer");
+    }
+
+    #[test]
+    fn a_head_is_incomplete_from_its_first_frame_to_the_end_of_its_last() {
+        const FIRST: &[u8] = b"\0\0\x02\x01\x01\0\0\0\x01ab";
+        const NEXT: &[u8] = b"\0\0\x01\x09\0\0\0\0\x01c";
+        const LAST: &[u8] = b"\0\0\x01\x09\x04\0\0\0\x01d";
+        const WHOLE: &[u8] = b"\0\0\x02\x01\x05\0\0\0\x03ab";
+        let mut client = Pings::new(Duration::ZERO);
+        assert_eq!(client.incomplete_head(), Some(0));
+        client.note_read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r");
+        assert_eq!(client.incomplete_head(), Some(0));
+        client.note_read(b"\n");
+        assert_eq!(client.incomplete_head(), None);
+        let begun = [FIRST, NEXT, LAST].concat();
+        for byte in &begun[..HEAD_BYTES - 1] {
+            client.note_read(&[*byte]);
+            assert_eq!(client.incomplete_head(), None, "it may be any frame");
+        }
+        for byte in &begun[HEAD_BYTES - 1..begun.len() - 1] {
+            client.note_read(&[*byte]);
+            assert_eq!(client.incomplete_head(), Some(1));
+        }
+        client.note_read(&begun[begun.len() - 1..]);
+        assert_eq!(client.incomplete_head(), None);
+        // Of a client that asks for much each read may end within a head, and each time it is another one.
+        let (begin, end) = WHOLE.split_at(HEAD_BYTES + 1);
+        client.note_read(begin);
+        for number in 2..9 {
+            assert_eq!(client.incomplete_head(), Some(number));
+            client.note_read(&[end, DATA_FRAME, PING_FRAME, begin].concat());
+        }
+        client.note_read(end);
+        client.note_read(&DATA_FRAME[..=HEAD_BYTES]);
+        assert_eq!(client.incomplete_head(), None, "a body may take its time");
     }
 
     #[test]

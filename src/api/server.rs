@@ -63,7 +63,7 @@ use crate::wire::grpc::health::v1::health_server::HealthServer;
 use crate::wire::v3electionpb::election_server::ElectionServer;
 use crate::wire::v3lockpb::lock_server::LockServer;
 
-/// How long a client may take for its handshake and its first bytes, and for the headers of an HTTP/1.1 request.
+/// How long a client may take for its handshake and its first bytes, and for the head of a request; over HTTP/2 also for what a connection begins with.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -29,6 +29,7 @@ use super::dispatch::{Whence, is_grpc};
 use super::http::{only, refuse};
 use super::io::Transport;
 use super::page::{self, Part};
+use super::pings::Pings;
 use super::probes::Probe;
 use super::server::{
     ACCEPT_PAUSE, GREETING_MAX, Greeted, Listener, Plaintext, Protocol, Serves, Task, greet,
@@ -128,7 +129,9 @@ impl Waiting {
         else {
             return;
         };
-        let transport = Transport::new(stream, None);
+        // As many as it likes.
+        let pings = (protocol == Protocol::Http2).then(|| Pings::new(Duration::ZERO));
+        let transport = Transport::new(stream, pings);
         let service = service_fn(|request| self.answer(request, serves, whence));
         // Whatever goes wrong is between hyper and the client.
         match protocol {

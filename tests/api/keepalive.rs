@@ -12,7 +12,7 @@ use smol::{Async, Timer};
 use crate::harness::{Server, Setup, run, until};
 
 /// The preface and empty settings.
-const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0payload.";
 
 const SETTINGS: u8 = 4;

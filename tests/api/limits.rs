@@ -1,16 +1,19 @@
 //! What is too large, too many or too slow.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use covey::api::ApiOptions;
+use covey::api::{ApiOptions, Plaintext, Serves, Waiting};
 use covey::runtime::clock::Clock;
 use covey::time::Instant;
 use covey::wire::etcdserverpb as pb;
 use covey::wire::etcdserverpb::kv_client::KvClient;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use smol::{Async, Timer};
 use tonic::Code;
 
 use crate::harness::{Server, Setup, is, run, until};
+use crate::keepalive::HELLO;
 use crate::watcher::{Watcher, create};
 
 #[test]
@@ -99,5 +102,66 @@ fn a_client_that_says_nothing_is_disconnected() {
         assert!(waited >= Duration::from_secs(9) && waited < Duration::from_secs(15), "{waited:?}");
         drop(slow.read_to_end(&mut nothing).await);
         server.idle().await;
+    });
+}
+
+/// Connects, says `opening`, then a byte of `drops` each second, and answers how long it was let.
+async fn drip(address: SocketAddr, opening: Vec<u8>, drops: Vec<u8>) -> Duration {
+    let client = Async::<TcpStream>::connect(address).await.unwrap();
+    let clock = Clock::start();
+    (&client).write_all(&opening).await.unwrap();
+    let speak = async {
+        for byte in drops {
+            Timer::after(Duration::from_secs(1)).await;
+            // The other half finds out that it has ended.
+            drop((&client).write_all(&[byte]).await);
+        }
+        std::future::pending::<()>().await;
+    };
+    let listen = async {
+        drop((&client).read_to_end(&mut Vec::new()).await);
+    };
+    smol::future::or(listen, speak).await;
+    clock.now().since(Instant::default())
+}
+
+/// hyper asks a silent HTTP/2 client for signs of life after hours, and one within its head is neither silent nor able to give any. So each could hold a connection for as long as it liked.
+#[test]
+fn a_head_over_http2_that_does_not_come_to_its_end_ends_its_connection() {
+    /// A head's first frame with `:method: GET` alone.
+    const BEGUN: &[u8] = b"\0\0\x01\x01\0\0\0\0\x01\x82";
+    /// Another one, of `accept-encoding`, after which there may be more.
+    const GOES_ON: &[u8] = b"\0\0\x01\x09\0\0\0\0\x01\x90";
+    /// A whole head, `GET /` by http, and nothing after it.
+    const WHOLE: &[u8] = b"\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x86";
+    run(async {
+        let server = Server::start().await;
+        let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+        let waiting = socket.get_ref().local_addr().unwrap();
+        let _serving = smol::spawn(async move {
+            let spawn = |task| smol::spawn(task).detach();
+            Waiting::default().serve(&socket, Serves::Probes, Plaintext::Anyone, spawn).await;
+        });
+        let announced = [HELLO, b"\0\0\x64\x01\x05\0\0\0\x01\x82"].concat();
+        let ends: Vec<_> = [
+            (server.address, HELLO[..3].to_vec(), Vec::new()),
+            (server.address, HELLO[..3].to_vec(), HELLO[3..].to_vec()),
+            (server.address, announced, vec![0x90; 40]),
+            (server.address, [HELLO, BEGUN].concat(), GOES_ON.repeat(4)),
+            (waiting, HELLO[..3].to_vec(), Vec::new()),
+        ]
+        .into_iter()
+        .map(|(address, opening, drops)| smol::spawn(drip(address, opening, drops)))
+        .collect();
+        // Who is silent between heads stays, and so does who is slow, but gets there.
+        let idle = server.channel().await;
+        let _slow = smol::spawn(drip(server.address, [HELLO, &WHOLE[..9]].concat(), WHOLE[9..].to_vec()));
+        for (number, end) in ends.into_iter().enumerate() {
+            let waited = end.await;
+            let range = Duration::from_secs(9)..Duration::from_secs(15);
+            assert!(range.contains(&waited), "{number}: {waited:?}");
+        }
+        until("the others stay", || server.api.counters().connections() == 2).await;
+        KvClient::new(idle).range(pb::RangeRequest { key: "k".into(), ..Default::default() }).await.unwrap();
     });
 }
