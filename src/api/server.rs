@@ -546,11 +546,11 @@ async fn run_http2(
 ) -> Result<(), Ended> {
     let options = &connection.shared.options;
     let serves = connection.serves;
-    let streams_max = match serves {
-        Serves::Clients => options.streams_max,
-        Serves::Probes => options.streams_max.min(PROBE_STREAMS),
+    let windows = &connection.shared.windows;
+    let (streams_max, window) = match serves {
+        Serves::Clients => (options.streams_max, windows.open()),
+        Serves::Probes => (options.streams_max.min(PROBE_STREAMS), windows.open_smallest()),
     };
-    let window = connection.shared.windows.open();
     let mut builder = http2::Builder::new(calls.spawner());
     builder
         .timer(SmolTimer)

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! a connection gets   WINDOW_BYTES_MIN + a share of what is left of the budget
+//! one for probes      WINDOW_BYTES_MIN, and nothing of the budget: what a probe sends is a head
 //! all together        at most connections · WINDOW_BYTES_MIN + the budget
 //! ```
 //!
@@ -44,6 +45,11 @@ impl Windows {
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left - share(left)));
         Window { extra: before.map_or(0, share), left: self.clone() }
     }
+
+    /// One more connection that gets the smallest window, however much is left for others.
+    pub(super) fn open_smallest(&self) -> Window {
+        Window { extra: 0, left: self.clone() }
+    }
 }
 
 impl Window {
@@ -82,6 +88,19 @@ mod tests {
         assert!(open[20].of_connection() > 1 << 20, "a few dozen have large ones");
         drop(open);
         assert_eq!(windows.0.load(Ordering::Relaxed), BUDGET, "all of it comes back");
+    }
+
+    #[test]
+    fn the_smallest_takes_nothing_from_others() {
+        let windows = Windows::new(SHARE * 1000);
+        let smallest: Vec<Window> = (0..9).map(|_| windows.open_smallest()).collect();
+        assert_eq!(
+            (smallest[0].of_connection(), smallest[0].of_stream()),
+            (WINDOW_BYTES_MIN, WINDOW_BYTES_MIN / 4)
+        );
+        assert_eq!(windows.open().of_connection(), WINDOW_BYTES_MIN + 1000);
+        drop(smallest);
+        assert_eq!(windows.0.load(Ordering::Relaxed), SHARE * 1000);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use covey::api::ApiOptions;
+use covey::api::{ApiOptions, Serves};
 use covey::wire::etcdserverpb as pb;
 use covey::wire::etcdserverpb::kv_client::KvClient;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -112,5 +112,24 @@ fn a_client_is_told_how_many_streams_it_may_have() {
         let (_, _, settings) =
             frames.iter().find(|(kind, flags, _)| (*kind, *flags) == (SETTINGS, 0)).unwrap();
         assert!(settings.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 77]), "{settings:?}");
+    });
+}
+
+/// Whoever comes to a port for probes could take most of what makes clients' windows large.
+#[test]
+fn a_probe_gets_the_smallest_window_whatever_is_left_for_clients() {
+    const INITIAL_WINDOW: u8 = 4;
+    run(async {
+        for (serves, window) in [(Serves::Clients, 1 << 20), (Serves::Probes, 65_535 / 4)] {
+            let server = Server::with(Setup { serves, ..Setup::default() }).await;
+            let mut client = server.connect().await;
+            client.write_all(HELLO).await.unwrap();
+            client.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+            let frames = frames(&mut client).await;
+            let (_, _, settings) =
+                frames.iter().find(|(kind, flags, _)| (*kind, *flags) == (SETTINGS, 0)).unwrap();
+            let setting = settings.chunks(6).find(|setting| setting[1] == INITIAL_WINDOW).unwrap();
+            assert_eq!(setting[2..], u32::to_be_bytes(window), "{serves:?}");
+        }
     });
 }
