@@ -112,6 +112,8 @@ pub const DISK_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 pub const FOLD_ROOM_BYTES: u64 = 2 * OVERLAY_BYTES as u64;
 /// How often is looked whether the data directory is still where it was: what is acknowledged in between may be lost with it.
 pub const DIRECTORY_LOOK: Duration = Duration::from_secs(5);
+/// So many such looks that fail in a row are as bad as one that finds nothing there: a minute's.
+pub const DIRECTORY_LOOKS_FAILED_MAX: u32 = 12;
 /// A sync that takes this long is told of in the log: the disk is failing, or too slow for what is asked of it.
 pub const SLOW_SYNC: Duration = Duration::from_secs(1);
 /// The active generation of the overlay is frozen and folded into the store at this many bytes.

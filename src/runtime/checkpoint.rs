@@ -9,7 +9,7 @@ use super::Drained;
 use super::hold::{Grant, Holds};
 use super::space::Change;
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
-use super::whereabouts::Whereabouts;
+use super::whereabouts::Lookout;
 use crate::disk::Directory;
 use crate::ids::MemberId;
 use crate::limits::{DIRECTORY_LOOK, FOLD_ROOM_BYTES};
@@ -40,7 +40,7 @@ const ROOM_LOOK: Duration = Duration::from_secs(1);
 /// The thread's work.
 pub(super) fn run<D: Directory>(
     mut checkpointer: Checkpointer<D>,
-    whereabouts: Option<&Whereabouts>,
+    mut lookout: Option<Lookout>,
     context: &Context,
 ) -> Result<(), Fault> {
     let clock = context.shared.clock;
@@ -66,10 +66,10 @@ pub(super) fn run<D: Directory>(
                 CheckpointInput::LogWaits => (room.asked, room.hands_on) = (true, true),
             }
         }
-        if let Some(directory) = whereabouts
+        if let Some(lookout) = &mut lookout
             && clock.now() >= next_check
         {
-            directory.check()?;
+            lookout.look()?;
             next_check = clock.now() + DIRECTORY_LOOK;
         }
         let full = room.look(&checkpointer, context);
@@ -95,7 +95,7 @@ pub(super) fn run<D: Directory>(
         if full || context.shared.space.is_short() {
             patience = patience.min(ROOM_LOOK);
         }
-        if whereabouts.is_some() {
+        if lookout.is_some() {
             patience = patience.min(clock.until(next_check));
         }
         while let Some(output) = checkpointer.poll_output() {

@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::handle::{AdmissionOptions, Handle, NodeIds, Shared};
 use super::space::Space;
 use super::threads::{self, Context, Fault};
-use super::whereabouts::Whereabouts;
+use super::whereabouts::{Lookout, Whereabouts};
 use super::{checkpoint, wal_writer, watch};
 use crate::disk::Directory;
 use crate::node::{Applier, Checkpointer, Core, LogWriter};
@@ -75,7 +75,7 @@ impl Running {
         let (for_applier, for_watch) = (context.clone(), context.clone());
         let threads = [
             threads::spawn("checkpoint", &notices, move || {
-                checkpoint::run(checkpointer, whereabouts.as_ref(), &for_checkpoint)
+                checkpoint::run(checkpointer, whereabouts.map(Lookout::new), &for_checkpoint)
             }),
             threads::spawn("wal", &notices, move || wal_writer::run(writer, &for_wal)),
             threads::spawn("applier", &notices, move || threads::run_applier(applier, &for_applier)),

@@ -4,7 +4,8 @@
 //! checkpoint thread.
 //!
 //! Files that are open outlive their names, and a filesystem that was detached lives on under them: a log can be appended to and synced for days
-//! where no later start finds it. So the path is compared with what was opened there.
+//! where no later start finds it. So the path is compared with what was opened there. A look that fails has seen nothing of the kind: it is made again, and only where none
+//! succeeds for a minute does the directory count as lost. What the disk has then, writes and syncs find out by themselves, and end the process the first time.
 
 use std::fs;
 use std::io;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::formation::{LOG_NAME, STORE_NAME};
+use crate::limits::DIRECTORY_LOOKS_FAILED_MAX;
 
 /// What is in every data directory that serves.
 const KEPT: [&str; 2] = [STORE_NAME, LOG_NAME];
@@ -41,7 +43,7 @@ pub enum Lost {
         /// The directory.
         path: PathBuf,
     },
-    /// The operating system said no.
+    /// The operating system said no, each time.
     #[error("{path} cannot be reached")]
     Unreachable {
         /// The directory, or what is in it.
@@ -80,6 +82,41 @@ impl Whereabouts {
         if statvfs(&self.path).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY)) {
             return Err(Lost::ReadOnly { path: self.path.clone() });
         }
+        Ok(())
+    }
+}
+
+/// Looks at a directory now and then.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    directory: Whereabouts,
+    /// Looks that have failed since the last one that did not.
+    failed: u32,
+}
+
+impl Lookout {
+    /// At this one, of which nothing bad is known.
+    pub(super) fn new(directory: Whereabouts) -> Self {
+        Self { directory, failed: 0 }
+    }
+
+    /// Looks once more; an error once the directory counts as lost.
+    pub(super) fn look(&mut self) -> Result<(), Lost> {
+        let looked = self.directory.check();
+        let Err(Lost::Unreachable { path, source }) = &looked else {
+            self.failed = 0;
+            return looked;
+        };
+        self.failed += 1;
+        if self.failed >= DIRECTORY_LOOKS_FAILED_MAX {
+            return looked;
+        }
+        tracing::warn!(
+            path = %path.display(),
+            error = %source,
+            failed = self.failed,
+            "could not look whether the data directory is still where it was; it is tried again"
+        );
         Ok(())
     }
 }
@@ -129,6 +166,36 @@ mod tests {
         fs::write(&path, b"a file").unwrap();
         assert!(matches!(directory.check(), Err(Lost::Replaced { .. })));
         drop(held);
+    }
+
+    /// Any error of `stat(2)` ended a member, whose log and store were well.
+    #[test]
+    fn what_cannot_be_looked_at_is_lost_only_if_that_lasts() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (real, way) = (temporary.path().join("real"), temporary.path().join("way"));
+        fs::create_dir(&real).unwrap();
+        // A way that leads to itself is an error that says nothing of what is behind it (ELOOP).
+        let lead_to = |target: &Path| {
+            drop(fs::remove_file(&way));
+            std::os::unix::fs::symlink(target, &way).unwrap();
+        };
+        lead_to(&real);
+        let mut lookout = Lookout::new(data_dir(&way.join("data")));
+        for _ in 0..2 {
+            lead_to(&way);
+            for _ in 1..DIRECTORY_LOOKS_FAILED_MAX {
+                lookout.look().unwrap();
+            }
+            lead_to(&real);
+            lookout.look().unwrap();
+        }
+        lead_to(&way);
+        for _ in 1..DIRECTORY_LOOKS_FAILED_MAX {
+            lookout.look().unwrap();
+        }
+        assert!(matches!(lookout.look(), Err(Lost::Unreachable { path, .. }) if path == way.join("data")));
+        lead_to(temporary.path());
+        assert!(matches!(lookout.look(), Err(Lost::Gone { .. })), "what is seen counts at once");
     }
 
     #[test]
