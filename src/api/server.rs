@@ -116,6 +116,8 @@ pub struct ApiOptions {
     pub keepalive_interval: Option<Duration>,
     /// `--grpc-keepalive-timeout`: how long the sign may take.
     pub keepalive_timeout: Duration,
+    /// After how long an HTTP/2 connection to a port for probes is told to end. There are few places, and who keeps one without a word would keep others out. Over HTTP/1.1 silence ends one anyway.
+    pub probe_age_max: Duration,
     /// Which web pages may call.
     pub browser: BrowserPolicy,
     /// How clients show who they are.
@@ -139,6 +141,7 @@ impl Default for ApiOptions {
             keepalive_min_time: KEEPALIVE_MIN_TIME,
             keepalive_interval: Some(KEEPALIVE_INTERVAL),
             keepalive_timeout: KEEPALIVE_TIMEOUT,
+            probe_age_max: PROBE_AGE_MAX,
             browser: BrowserPolicy::default(),
             logins: LoginOptions::default(),
             gateway: true,
@@ -507,7 +510,7 @@ fn is_from_here(local: SocketAddr, peer: SocketAddr) -> bool {
 
 /// What an HTTP/2 connection to a port for probes may ask for at a time.
 const PROBE_STREAMS: u32 = 4;
-/// After that such a connection is told to end: there are few places, and who keeps one without a word would keep others out. Over HTTP/1.1 silence ends one anyway.
+/// Default of [`ApiOptions::probe_age_max`].
 const PROBE_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446, section 5.1).
@@ -545,7 +548,7 @@ async fn run_http2(
     stopping: Stopping,
 ) -> Result<(), Ended> {
     let options = &connection.shared.options;
-    let serves = connection.serves;
+    let (serves, age_max) = (connection.serves, options.probe_age_max);
     let windows = &connection.shared.windows;
     let (streams_max, window) = match serves {
         Serves::Clients => (options.streams_max, windows.open()),
@@ -568,15 +571,18 @@ async fn run_http2(
     let connection = Arc::new(connection);
     let service = service_fn(move |request| answer(Arc::clone(&connection), request));
     let mut http = pin!(builder.serve_connection(Mending::new(transport), service));
-    let aged = async {
-        match serves {
-            Serves::Clients => std::future::pending().await,
-            Serves::Probes => drop(Timer::after(PROBE_AGE_MAX).await),
-        }
+    let older_than = async |age: Duration| match serves {
+        Serves::Clients => std::future::pending().await,
+        Serves::Probes => drop(Timer::after(age).await),
     };
-    let mut stopped = pin!(smol::future::or(stopping.announced(), aged));
+    let mut stopped = pin!(smol::future::or(stopping.announced(), older_than(age_max)));
+    // h2 waits for a sign of life before it is done with a client that was told to end.
+    let overdue = async {
+        older_than(age_max + GREETING_MAX).await;
+        Err(Ended::Silent)
+    };
     let mut draining = false;
-    poll_fn(move |cx| {
+    let talk = poll_fn(|cx| {
         if !draining && stopped.as_mut().poll(cx).is_ready() {
             draining = true;
             http.as_mut().graceful_shutdown();
@@ -589,8 +595,8 @@ async fn run_http2(
         }
         calls.poll(cx);
         patience.poll(cx).map(|()| Err(Ended::Stalled))
-    })
-    .await
+    });
+    smol::future::or(talk, overdue).await
 }
 
 async fn run_http1(

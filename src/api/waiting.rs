@@ -41,6 +41,8 @@ use crate::wire::covey::v1 as pb;
 
 /// Connections at a time: an operator's, and probes. One more is closed at once.
 const CONNECTIONS_MAX: usize = 32;
+/// How long an HTTP/2 connection may last: hyper would let it be silent for ever. Over HTTP/1.1 silence ends one.
+const AGE_MAX: Duration = Duration::from_secs(15);
 /// The one call that is answered.
 const STATUS: &str = "/covey.v1.Admin/Status";
 
@@ -157,7 +159,11 @@ impl Waiting {
                     }
                     done
                 });
-                drop(both.await);
+                let old = async {
+                    Timer::after(AGE_MAX).await;
+                    Ok(())
+                };
+                drop(smol::future::or(both, old).await);
             }
         }
     }

@@ -9,10 +9,10 @@ use covey::time::Instant;
 use covey::wire::etcdserverpb as pb;
 use covey::wire::etcdserverpb::kv_client::KvClient;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use smol::{Async, Timer};
+use smol::{Async, Task, Timer};
 use tonic::Code;
 
-use crate::harness::{Server, Setup, is, run, until};
+use crate::harness::{Server, Setup, empty, is, run, until};
 use crate::keepalive::HELLO;
 use crate::watcher::{Watcher, create};
 
@@ -125,6 +125,39 @@ async fn drip(address: SocketAddr, opening: Vec<u8>, drops: Vec<u8>) -> Duration
     clock.now().since(Instant::default())
 }
 
+/// Starts the port for probes of a node without a cluster.
+fn wait_for_a_cluster() -> (SocketAddr, Task<()>) {
+    let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+    let address = socket.get_ref().local_addr().unwrap();
+    let serving = smol::spawn(async move {
+        let spawn = |task| smol::spawn(task).detach();
+        Waiting::default().serve(&socket, Serves::Probes, Plaintext::Anyone, spawn).await;
+    });
+    (address, serving)
+}
+
+/// There are few places for probes, and who gives no sign of life held one until hyper asked for one, after hours, although it was told to end; before there is a cluster for ever.
+#[test]
+fn a_silent_probe_over_http2_leaves_its_place_to_others() {
+    run(async {
+        let options = ApiOptions { probe_age_max: Duration::from_secs(1), ..ApiOptions::default() };
+        let server = Server::with(Setup { options, serves: Serves::Probes, ..Setup::default() }).await;
+        let (waiting, _serving) = wait_for_a_cluster();
+        let early = smol::spawn(drip(waiting, HELLO.to_vec(), Vec::new()));
+        let silent = smol::spawn(drip(server.address, HELLO.to_vec(), Vec::new()));
+        // hyper's client does as it is told.
+        let polite = server.channel().await;
+        Timer::after(Duration::from_secs(3)).await;
+        let probe = http::Request::get("http://localhost/livez").body(empty()).unwrap();
+        assert!(polite.send(probe).await.is_err(), "it was told to end, and did");
+        for end in [silent, early] {
+            let waited = end.await;
+            let range = Duration::from_secs(10)..Duration::from_secs(20);
+            assert!(range.contains(&waited), "{waited:?}");
+        }
+    });
+}
+
 /// hyper asks a silent HTTP/2 client for signs of life after hours, and one within its head is neither silent nor able to give any. So each could hold a connection for as long as it liked.
 #[test]
 fn a_head_over_http2_that_does_not_come_to_its_end_ends_its_connection() {
@@ -136,12 +169,7 @@ fn a_head_over_http2_that_does_not_come_to_its_end_ends_its_connection() {
     const WHOLE: &[u8] = b"\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x86";
     run(async {
         let server = Server::start().await;
-        let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
-        let waiting = socket.get_ref().local_addr().unwrap();
-        let _serving = smol::spawn(async move {
-            let spawn = |task| smol::spawn(task).detach();
-            Waiting::default().serve(&socket, Serves::Probes, Plaintext::Anyone, spawn).await;
-        });
+        let (waiting, _serving) = wait_for_a_cluster();
         let announced = [HELLO, b"\0\0\x64\x01\x05\0\0\0\x01\x82"].concat();
         let ends: Vec<_> = [
             (server.address, HELLO[..3].to_vec(), Vec::new()),
