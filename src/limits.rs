@@ -131,6 +131,8 @@ pub const LOG_OFFERED_BYTES_MAX: usize = 4 * LOG_CACHE_BYTES;
 
 /// Proposals that may wait for consensus; one more is refused with "too many requests" (etcd's gap).
 pub const PROPOSALS_PENDING_MAX: usize = 5000;
+/// Where so many wait, what nobody waits for is proposed once and its outcome is not heeded.
+pub const PROPOSALS_HEEDED_MAX: usize = PROPOSALS_PENDING_MAX / 2;
 /// Bytes of proposals that may wait for consensus.
 pub const PROPOSALS_PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of requests that may be under way from clients and not be complete yet, on all connections together.

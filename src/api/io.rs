@@ -192,7 +192,7 @@ pub struct Transport {
     pings: Option<Pings>,
     /// Whether anything was written yet.
     begun: bool,
-    /// Until when the head of this number has to be complete; nothing where all that have begun were when nothing more was there.
+    /// Until when the head of this number has to be complete; nothing if none was incomplete when there was last nothing to read.
     head_due: Option<(u64, Timer)>,
 }
 

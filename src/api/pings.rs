@@ -60,7 +60,7 @@ impl Pings {
         (0..pings).all(|_| self.is_welcome(now()))
     }
 
-    /// The number of the head that has begun to come and is not complete, if there is one. What every connection begins with counts as the first.
+    /// The number of the head that has begun to come and is not complete, if there is one. What every connection begins with counts as one.
     pub fn incomplete_head(&self) -> Option<u64> {
         let Heads { begun, in_frame, goes_on } = self.heads;
         (goes_on || in_frame && self.read.passing > 0).then_some(begun)

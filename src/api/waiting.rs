@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
 use std::net::{TcpListener, TcpStream};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,8 +41,8 @@ use crate::wire::covey::v1 as pb;
 
 /// Connections at a time: an operator's, and probes. One more is closed at once.
 const CONNECTIONS_MAX: usize = 32;
-/// How long an HTTP/2 connection may last: hyper would let it be silent for ever. Over HTTP/1.1 silence ends one.
-const AGE_MAX: Duration = Duration::from_secs(15);
+/// After how long an HTTP/2 connection is told to end: hyper would let it be silent for ever. Over HTTP/1.1 silence ends one.
+const AGE_MAX: Duration = Duration::from_secs(5);
 /// The one call that is answered.
 const STATUS: &str = "/covey.v1.Admin/Status";
 
@@ -152,18 +152,25 @@ impl Waiting {
                     async move { waiting.answer(request, serves, whence).await }
                 });
                 let mut http = pin!(builder.serve_connection(transport, service));
+                let mut age = Timer::after(AGE_MAX);
+                let mut draining = false;
                 let both = poll_fn(|cx| {
+                    if !draining && Pin::new(&mut age).poll(cx).is_ready() {
+                        draining = true;
+                        http.as_mut().graceful_shutdown();
+                    }
                     let done = http.as_mut().poll(cx);
                     if done.is_pending() {
                         calls.poll(cx);
                     }
                     done
                 });
-                let old = async {
-                    Timer::after(AGE_MAX).await;
+                // h2 waits for a sign of life before it is done with a client that was told to end.
+                let overdue = async {
+                    Timer::after(AGE_MAX + GREETING_MAX).await;
                     Ok(())
                 };
-                drop(smol::future::or(both, old).await);
+                drop(smol::future::or(both, overdue).await);
             }
         }
     }

@@ -24,7 +24,10 @@ use crate::command::{
 };
 use crate::consensus::{CoreStatus, Role};
 use crate::ids::{ClusterId, Digest, LogIndex, MemberId, ProposalId, Revision, Run, Term};
-use crate::limits::{PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX, REQUEST_TIMEOUT};
+use crate::limits::{
+    PROPOSALS_HEEDED_MAX, PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX, READS_PENDING_MAX,
+    REQUEST_TIMEOUT,
+};
 use crate::mvcc::{Facts, View, ViewCell, cost_of};
 use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
@@ -710,9 +713,11 @@ impl Shared {
                     shared.propose_unheard(user, command, tries + 1);
                 }
             };
-            self.proposals.heed(id.seq, self.clock.now(), PROPOSALS_PENDING_MAX, heed);
+            self.proposals.heed(id.seq, self.clock.now(), PROPOSALS_HEEDED_MAX, heed);
         }
-        drop(self.core.send_with(Urgency::Joins(1), CoreInput::Propose { id, bytes }));
+        if self.core.send_with(Urgency::Joins(1), CoreInput::Propose { id, bytes }).is_err() {
+            self.proposals.answer(id.seq, Err(ServeError::Stopped));
+        }
     }
 
     /// Numbers and encodes a command, and on whose behalf it is; nothing where not all members understand it.

@@ -346,4 +346,7 @@ fn what_nobody_waits_for_is_not_proposed_for_ever_or_for_who_may_not() {
         (0, 0),
         "nobody knows what became of it"
     );
+    context.shared.core.close();
+    handle.propose_unheard("root".into(), grant());
+    assert_eq!(context.shared.proposals.len(), 0, "nor does anybody answer any more");
 }

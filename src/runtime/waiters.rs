@@ -1,6 +1,6 @@
-//! Callers that wait for the core: for the answer to a request, or for a counter to get somewhere.
+//! Callers that wait for the core: for the answer to a request, or for a counter to get somewhere; and what is done about an answer that nobody waits for.
 //!
-//! Owns: who waits for what and since when. Must never: keep an entry whose caller has gone, or let anybody wait for ever (the core
+//! Owns: who waits for what and since when. Must never: keep an entry whose caller has gone, or let anything wait for ever (the core
 //! thread sweeps). Driven by `Handle`, answered by the threads of `runtime`.
 
 use std::collections::BTreeMap;

@@ -147,7 +147,7 @@ fn a_silent_probe_over_http2_leaves_its_place_to_others() {
         let silent = smol::spawn(drip(server.address, HELLO.to_vec(), Vec::new()));
         // hyper's client does as it is told.
         let polite = server.channel().await;
-        Timer::after(Duration::from_secs(3)).await;
+        Timer::after(Duration::from_secs(6)).await;
         let probe = http::Request::get("http://localhost/livez").body(empty()).unwrap();
         assert!(polite.send(probe).await.is_err(), "it was told to end, and did");
         for end in [silent, early] {
