@@ -1,7 +1,10 @@
 //! Compares the state with that of the other members now and then, and acts on what comes out.
 //!
-//! Owns: when, and what a difference leads to. Must never: let a state be shown that a majority contradicts. Driven by `serve`.
+//! Owns: when, what a difference leads to, and when it is settled. Must never: let a state be shown that a majority contradicts, or take silence
+//! for consent. Driven by `serve`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use smol::Timer;
@@ -10,31 +13,80 @@ use crate::command::{Alarm, AlarmAction, AlarmKind, Command};
 use crate::ids::{LogIndex, MemberId};
 use crate::node::Verdict;
 use crate::runtime::Handle;
+use crate::store::ConfState;
 
 /// How long another member may take to lead in the place of one whose state is wrong, before that one goes all the same.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
-/// So many comparisons in a row may come to nothing because a voter is away, which could decide.
+/// So many comparisons may find a difference and come to nothing because a voter is away, which could decide.
 const UNDECIDED_MAX: u32 = 3;
 
-/// Compares every `interval`, for ever; never where that is zero.
-pub(super) async fn compare(handle: &Handle, interval: Duration) {
+/// What is held against this member's state, while no majority has said who is right.
+///
+/// Of members A, B and C, A keeps it through all that does not decide, while C is away:
+///
+/// ```text
+/// entry      20       30        40       10       50
+/// heard      B ≠ A    nobody    B ≠ A    B = A    C = A
+/// undecided  1        1         2        2        0
+/// ```
+///
+/// Who is silent takes nothing back; and states that have come apart were the same before. Who asks for this state instead of its own does take it back: that the
+/// core sees for itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Doubt {
+    /// Whose states were others.
+    contradicted_by: BTreeSet<MemberId>,
+    /// The last entry at which one of them was.
+    at: LogIndex,
+    /// So many comparisons have found that.
+    undecided: u32,
+}
+
+impl Doubt {
+    /// Takes in what a comparison at this entry has come to.
+    fn note(&mut self, at: LogIndex, verdict: &Verdict) {
+        match verdict {
+            Verdict::Undecided { others, .. } => {
+                self.contradicted_by.extend(others);
+                self.at = self.at.max(at);
+                self.undecided += 1;
+            }
+            Verdict::Equal { .. } | Verdict::Others(_) if at >= self.at => *self = Self::default(),
+            Verdict::Equal { .. } | Verdict::Others(_) | Verdict::TooFew | Verdict::Wrong => {}
+        }
+    }
+
+    /// Whoever has lost its vote, or has left, is nobody any more that could be right instead.
+    fn keep_voters(&mut self, conf: &ConfState) {
+        self.contradicted_by.retain(|id| conf.voters.contains(id) || conf.voters_outgoing.contains(id));
+        if self.contradicted_by.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+/// Compares every `interval`, for ever; never where that is zero, and then nothing is in doubt. The doubt outlives a change of the interval.
+pub(super) async fn compare(handle: &Handle, interval: Duration, doubt: &RefCell<Doubt>) {
     if interval.is_zero() {
+        doubt.take();
+        handle.set_contradicted_by(BTreeSet::new());
         return;
     }
-    let (mut compared, mut milestone, mut undecided) = (LogIndex(0), true, 0);
+    let (mut compared, mut milestone) = (LogIndex(0), true);
     loop {
         Timer::after(interval).await;
-        let Some((at, verdict)) = handle.compare(compared, milestone).await else {
-            if !handle.others_vote() {
-                // Nobody is left who could be right instead.
-                undecided = 0;
-                handle.set_in_doubt(false);
+        let comparison = handle.compare(compared, milestone).await;
+        let (contradicted_by, undecided) = {
+            let mut doubt = doubt.borrow_mut();
+            if let Some((at, verdict)) = &comparison {
+                doubt.note(*at, verdict);
             }
-            continue;
+            doubt.keep_voters(&handle.view().facts().conf_state);
+            (doubt.contradicted_by.clone(), doubt.undecided)
         };
-        undecided = if let Verdict::Undecided { .. } = verdict { undecided + 1 } else { 0 };
-        handle.set_in_doubt(undecided > 0);
+        handle.set_contradicted_by(contradicted_by);
+        let Some((at, verdict)) = comparison else { continue };
         // Who was started lately may know the last entry alone, and who is behind an earlier one.
         milestone = !milestone;
         match verdict {
@@ -43,7 +95,7 @@ pub(super) async fn compare(handle: &Handle, interval: Duration) {
                 compared = at;
             }
             // Those who are away are asked when they are back, at a later entry.
-            Verdict::Equal { complete: false } => {}
+            Verdict::Equal { complete: false } | Verdict::TooFew => {}
             Verdict::Others(others) => {
                 tracing::error!(entry = at.0, members = %shown(&others), "members have another state than the majority");
             }
@@ -90,4 +142,91 @@ async fn raise_corrupt(handle: &Handle, others: Vec<MemberId>) {
 
 fn shown(members: &[MemberId]) -> String {
     members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: MemberId = MemberId(1);
+    const B: MemberId = MemberId(2);
+    const C: MemberId = MemberId(3);
+
+    fn undecided(others: &[MemberId]) -> Verdict {
+        Verdict::Undecided { others: others.to_vec(), complete: false }
+    }
+
+    fn is_open(doubt: &Doubt) -> bool {
+        !doubt.contradicted_by.is_empty()
+    }
+
+    fn voters(voters: &[MemberId]) -> ConfState {
+        ConfState { voters: voters.to_vec(), ..ConfState::default() }
+    }
+
+    /// A doubt that B has raised twice, last at entry 20.
+    fn raised() -> Doubt {
+        let mut doubt = Doubt::default();
+        doubt.note(LogIndex(10), &undecided(&[B]));
+        doubt.note(LogIndex(20), &undecided(&[B]));
+        assert!(is_open(&doubt) && doubt.undecided == 2);
+        doubt
+    }
+
+    #[test]
+    fn only_a_majority_settles_a_doubt_and_not_by_what_was_before_it() {
+        let some = Verdict::Equal { complete: false };
+        let cases = [
+            (Verdict::TooFew, 30, 2),
+            (some.clone(), 30, 0),
+            (some.clone(), 20, 0),
+            (some, 19, 2),
+            (Verdict::Equal { complete: true }, 30, 0),
+            (Verdict::Equal { complete: true }, 19, 2),
+            (Verdict::Others(vec![B]), 30, 0),
+            (Verdict::Others(vec![B]), 19, 2),
+            (Verdict::Wrong, 30, 2),
+            (undecided(&[B]), 30, 3),
+            (undecided(&[B]), 19, 3),
+        ];
+        for (verdict, at, expected) in cases {
+            let mut doubt = raised();
+            doubt.note(LogIndex(at), &verdict);
+            assert_eq!((doubt.undecided, is_open(&doubt)), (expected, expected > 0), "{verdict:?} at {at}");
+        }
+    }
+
+    /// A difference at a milestone must not make room for what is before the last one.
+    #[test]
+    fn the_last_entry_that_differed_counts() {
+        let mut doubt = raised();
+        doubt.note(LogIndex(10), &undecided(&[B]));
+        doubt.note(LogIndex(15), &Verdict::Equal { complete: false });
+        assert!(is_open(&doubt));
+    }
+
+    /// Of three members one was silent in every other comparison, and the alarm was never raised.
+    #[test]
+    fn a_member_that_is_silent_now_and_then_hides_no_damage() {
+        let mut doubt = Doubt::default();
+        for round in 1..=u64::from(UNDECIDED_MAX) {
+            assert!(doubt.undecided < UNDECIDED_MAX);
+            doubt.note(LogIndex(10 * round), &undecided(&[B]));
+            doubt.note(LogIndex(10 * round + 5), &Verdict::TooFew);
+            assert!(is_open(&doubt));
+        }
+        assert_eq!(doubt.undecided, UNDECIDED_MAX);
+    }
+
+    #[test]
+    fn who_has_no_vote_any_more_contradicts_nobody() {
+        let mut doubt = raised();
+        doubt.note(LogIndex(30), &undecided(&[C]));
+        doubt.keep_voters(&voters(&[A, C]));
+        assert!(is_open(&doubt), "C has its vote");
+        doubt.keep_voters(&ConfState { voters_outgoing: vec![C], ..voters(&[A]) });
+        assert!(is_open(&doubt), "and has it while it is on its way out");
+        doubt.keep_voters(&ConfState { learners: vec![B, C], ..voters(&[A]) });
+        assert_eq!(doubt, Doubt::default(), "A votes alone");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns: compaction by schedule, and that each of these begins anew with its settings. Must never: do anything for a state that is not shown. Driven by `serve`.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use smol::future::or;
 
 use super::auto_compaction::AutoCompactor;
 use super::backup::{Backups, back_up};
-use super::compare::compare;
+use super::compare::{Doubt, compare};
 use super::reload::Reload;
 use crate::command::{Command, Rejection};
 use crate::config::AutoCompaction;
@@ -25,7 +26,8 @@ pub(super) async fn follow(
     clock: Clock,
     backups: Arc<Backups>,
 ) -> Infallible {
-    let comparing = async |interval| compare(&handle, interval).await;
+    let doubt = RefCell::new(Doubt::default());
+    let comparing = async |interval| compare(&handle, interval, &doubt).await;
     let compacting = async |mode| compact(mode, &handle, clock).await;
     let backing_up = async |config| back_up(config, &handle, clock, &backups).await;
     let compares = reload.follow(|config| config.peer.compare_interval, comparing);

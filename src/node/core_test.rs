@@ -28,6 +28,11 @@ struct Trio {
 
 impl Trio {
     fn new() -> Self {
+        Self::with_suspect(None)
+    }
+
+    /// One may have found its state damaged, and asks for another one.
+    fn with_suspect(suspect: Option<u64>) -> Self {
         let begin = Position { index: LogIndex(1), term: Term(1) };
         let voters: Vec<MemberId> = (1..=3).map(MemberId).collect();
         let core = |id: u64| {
@@ -40,7 +45,7 @@ impl Trio {
                 log_start: begin,
                 entries: Vec::new(),
                 pace: Pace::default(),
-                suspect: false,
+                suspect: suspect == Some(id),
                 removed: false,
             };
             let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -627,4 +632,23 @@ fn a_leader_that_is_to_go_lets_each_of_the_others_try_and_writes_in_between() {
     trio.curt = None;
     trio.pass(ELECTION_TIMEOUT * 3);
     assert_ne!(trio.cores[leader].status().role, Role::Leader);
+}
+
+/// Its state may be the wrong one, and would make a majority with the one that asks. Who has another one and asks itself has none to be right with any more.
+#[test]
+fn a_state_that_somebody_contradicts_is_sent_only_where_all_who_do_ask_for_it() {
+    for (contradicted_by, is_sent) in
+        [(vec![], true), (vec![3], true), (vec![1, 2], false), (vec![1, 2, 3], false)]
+    {
+        let mut trio = Trio::with_suspect(Some(3));
+        for core in &mut trio.cores {
+            core.set_contradicted_by(contradicted_by.iter().copied().map(MemberId).collect());
+        }
+        let leader = trio.elect();
+        trio.pass(20 * HEARTBEAT);
+        let serves = |output: &CoreOutput| {
+            matches!(output, CoreOutput::Store(CheckpointJob::Serve { to: MemberId(3), .. }))
+        };
+        assert_eq!(trio.others[leader].iter().any(serves), is_sent, "{contradicted_by:?}");
+    }
 }

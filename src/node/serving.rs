@@ -3,7 +3,7 @@
 //! Owns: the order between raft, the store and the log around a snapshot. Must never: let raft wait for a snapshot for ever, or
 //! let go of a staged state that raft may still restore. Driven by [`Core`]'s driver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::checkpointer::CheckpointJob;
 use super::core::{Core, CoreOutput};
@@ -31,8 +31,8 @@ struct Service {
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     followers: BTreeMap<MemberId, Service>,
-    /// Others have another state than this member, and nobody knows who is right.
-    in_doubt: bool,
+    /// These have another state than this member, and nobody knows who is right.
+    contradicted_by: BTreeSet<MemberId>,
 }
 
 impl Serving {
@@ -43,10 +43,20 @@ impl Serving {
 
 /// The leader's side.
 impl Core {
-    /// Whether others have another state than this member, and nobody knows who is right: meanwhile nobody's takes the place of another's for
-    /// the asking.
-    pub fn set_in_doubt(&mut self, in_doubt: bool) {
-        self.serving.in_doubt = in_doubt;
+    /// Who has another state than this member, where nobody knows who is right: meanwhile nobody's takes the place of another's for the asking.
+    pub fn set_contradicted_by(&mut self, others: BTreeSet<MemberId>) {
+        self.serving.contradicted_by = others;
+    }
+
+    /// Whether somebody else's state may be the right one. Who asks for another one has given up its own; if it were waited for, the last two voters would stand
+    /// still for ever.
+    fn is_in_doubt(&self) -> bool {
+        let Serving { followers, contradicted_by } = &self.serving;
+        let asks = |id: &MemberId| {
+            self.consensus.wanted_state(*id).is_some()
+                || followers.get(id).is_some_and(|service| service.wanted.is_some())
+        };
+        contradicted_by.iter().any(|id| !asks(id))
     }
 
     /// What became of a transfer to this follower.
@@ -89,9 +99,10 @@ impl Core {
         let mut requests = self.consensus.take_snapshot_requests();
         // A state that this member does not trust is not sent to anybody; nor is one that half of the others contradict, in the place of
         // what might be the right one.
+        let in_doubt = self.is_in_doubt();
         requests.retain(|to| {
             let asked_for = self.consensus.wanted_state(*to).is_some();
-            !(self.consensus.is_suspect() || asked_for && self.serving.in_doubt)
+            !(self.consensus.is_suspect() || asked_for && in_doubt)
         });
         for to in self.serving.followers.keys().chain(&requests) {
             self.consensus.learn_from_commit(*to);

@@ -12,11 +12,13 @@ use crate::ids::{Digest, MemberId};
 /// What the digests of the voters say, from where this member stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All that are known are equal; `complete` where all voters' are.
+    /// A majority has what this member has, and nobody that is known another one; `complete` where all voters' are known.
     Equal {
         /// Nobody's is missing.
         complete: bool,
     },
+    /// Nobody that is known has another one, and they are no majority: that says nothing of who is right.
+    TooFew,
     /// A majority of the voters has the same, and this member another one.
     Wrong,
     /// A majority has what this member has, and these have not.
@@ -39,10 +41,10 @@ pub fn judge(me: MemberId, own: Digest, voters: &[MemberId], others: &BTreeMap<M
         |digest: Digest| 2 * known.iter().filter(|(_, other)| *other == digest).count() > voters.len();
     let different: Vec<MemberId> =
         known.iter().filter(|(_, digest)| *digest != own).map(|(id, _)| *id).collect();
-    if different.is_empty() {
-        Verdict::Equal { complete }
-    } else if has_majority(own) {
-        Verdict::Others(different)
+    if has_majority(own) {
+        if different.is_empty() { Verdict::Equal { complete } } else { Verdict::Others(different) }
+    } else if different.is_empty() {
+        Verdict::TooFew
     } else if known.iter().any(|(_, digest)| *digest != own && has_majority(*digest)) {
         Verdict::Wrong
     } else {
@@ -80,7 +82,21 @@ mod tests {
         let even = vec![MemberId(3), MemberId(4)];
         let even = Verdict::Undecided { others: even, complete: true };
         assert_eq!(verdict(4, &[(2, 1), (3, 9), (4, 9)]), even);
-        assert_eq!(verdict(3, &[]), Verdict::Equal { complete: false });
+    }
+
+    /// Silence must not look like consent.
+    #[test]
+    fn who_is_alone_with_its_state_has_heard_nothing() {
+        let equal = |others: u64| (2..2 + others).map(|id| (id, 1)).collect::<Vec<_>>();
+        for (voters, too_few) in [(2, 0..1), (3, 0..1), (4, 0..2), (5, 0..2)] {
+            for others in 0..voters {
+                let complete = others + 1 == voters;
+                let expected =
+                    if too_few.contains(&others) { Verdict::TooFew } else { Verdict::Equal { complete } };
+                assert_eq!(verdict(voters, &equal(others)), expected, "{others} others of {voters} voters");
+            }
+        }
+        assert_eq!(verdict(1, &[]), Verdict::Equal { complete: true });
     }
 
     /// It copies what the voters have.
@@ -95,5 +111,7 @@ mod tests {
         assert_eq!(judged(&[(1, 1), (2, 9)]), undecided(true));
         assert_eq!(judged(&[(2, 9)]), undecided(false));
         assert_eq!(judged(&[(1, 1), (2, 1)]), Verdict::Equal { complete: true });
+        assert_eq!(judged(&[(1, 1)]), Verdict::TooFew, "its own does not count");
+        assert_eq!(judged(&[]), Verdict::TooFew);
     }
 }

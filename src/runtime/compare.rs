@@ -2,7 +2,7 @@
 //!
 //! Owns: the questions, and the word that this member's state is not to be trusted. Must never: judge (`node::judge` does). Called by `app`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -65,9 +65,9 @@ impl Handle {
         Ok(digest)
     }
 
-    /// Others have another state, and nobody knows who is right; or that is over.
-    pub fn set_in_doubt(&self, in_doubt: bool) {
-        drop(self.0.core.send(CoreInput::InDoubt(in_doubt)));
+    /// These have another state, and nobody knows who is right; with none of them, that is over.
+    pub fn set_contradicted_by(&self, others: BTreeSet<MemberId>) {
+        drop(self.0.core.send(CoreInput::ContradictedBy(others)));
     }
 
     /// This member's state is not to be trusted any more: it must not be shown to anybody.

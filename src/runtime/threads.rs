@@ -97,8 +97,8 @@ pub(super) enum CoreInput {
     InSync(MemberId, oneshot::Sender<Option<bool>>),
     /// Which members answer; nothing where this member does not lead.
     Answering(oneshot::Sender<Option<BTreeSet<MemberId>>>),
-    /// Whether others have another state, and nobody knows who is right.
-    InDoubt(bool),
+    /// Who has another state, where nobody knows who is right.
+    ContradictedBy(BTreeSet<MemberId>),
     /// So many members are to vote, where the cluster decides that.
     Voters(usize),
     /// Hand leadership to this member.
@@ -255,7 +255,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 }
                 CoreInput::InSync(member, answer) => drop(answer.send(core.is_in_sync(member))),
                 CoreInput::Answering(answer) => drop(answer.send(core.answering(now))),
-                CoreInput::InDoubt(in_doubt) => core.set_in_doubt(in_doubt),
+                CoreInput::ContradictedBy(others) => core.set_contradicted_by(others),
                 CoreInput::Voters(voters) => core.set_voters(voters),
                 CoreInput::HandOver(member) => core.transfer_leader(now, member),
                 CoreInput::LetAnotherLead => core.let_another_lead(now),
