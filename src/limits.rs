@@ -80,7 +80,8 @@ pub const TOKEN_KEPT_SECONDS: u64 = TOKEN_SECONDS_MAX;
 pub const TOKENS_MAX: usize = 64;
 /// Words of members of former clusters that are kept for those that were away; one takes 120 bytes.
 pub const TOMBSTONES_MAX: usize = 64;
-/// Of a cluster with no more members all leave such a word, also those that only learn: the words of a few such clusters have room beside one another.
+/// Of a cluster with no more members, and places for such, all leave such a word, also those that only learn: the words of a few such clusters have room beside
+/// one another.
 pub const TOMBSTONE_SIGNERS_MAX: usize = 16;
 /// Approved fingerprints whose nodes have not come in yet.
 pub const APPROVALS_MAX: usize = 256;

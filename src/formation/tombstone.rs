@@ -453,6 +453,9 @@ mod tests {
         assert_eq!(left, [1, 2, 4, 5].map(ordered));
         assert_eq!(judge(&left, 39, &away), Ok(ORDER));
         now.members.extend((10..30).map(|seed| member(seed, false)));
+        now.members.truncate(TOMBSTONE_SIGNERS_MAX);
+        assert_eq!(taken_along(ordered(2), &now, &[]), [ordered(2)]);
+        now.members.push(member(30, false));
         assert_eq!(taken_along(ordered(2), &now, &[]), []);
     }
 

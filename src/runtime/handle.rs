@@ -239,8 +239,9 @@ impl Handle {
         self.submit(caller, command, self.0.admission.request_bytes).await
     }
 
-    /// As [`Handle::propose`] on behalf of a user, for somebody who does not wait for an answer and would not mind if it never happened. Where users or roles have changed by the time it is applied, nothing
-    /// has happened, and it is proposed once more as of what they are then.
+    /// As [`Handle::propose`] on behalf of a user, for somebody who does not wait for an answer and would not mind if it never happened. Where users or roles have
+    /// changed by the time it is applied, nothing has happened, and it is proposed again as of what they are then, `UNHEARD_TRIES_MAX` times in all; once where
+    /// `PROPOSALS_HEEDED_MAX` proposals wait already.
     pub fn propose_unheard(&self, user: String, command: Command) {
         self.0.propose_unheard(user, command, 1);
     }

@@ -12,7 +12,7 @@ use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::{Async, Task, Timer};
 use tonic::Code;
 
-use crate::harness::{Server, Setup, empty, is, run, until};
+use crate::harness::{Channel, Server, Setup, empty, is, run, until};
 use crate::keepalive::HELLO;
 use crate::watcher::{Watcher, create};
 
@@ -146,10 +146,15 @@ fn a_silent_probe_over_http2_leaves_its_place_to_others() {
         let early = smol::spawn(drip(waiting, HELLO.to_vec(), Vec::new()));
         let silent = smol::spawn(drip(server.address, HELLO.to_vec(), Vec::new()));
         // hyper's client does as it is told.
-        let polite = server.channel().await;
-        Timer::after(Duration::from_secs(6)).await;
-        let probe = http::Request::get("http://localhost/livez").body(empty()).unwrap();
-        assert!(polite.send(probe).await.is_err(), "it was told to end, and did");
+        let others = [
+            server.channel().await,
+            Channel::over(Async::<TcpStream>::connect(waiting).await.unwrap()).await.unwrap(),
+        ];
+        Timer::after(Duration::from_secs(9)).await;
+        for polite in others {
+            let probe = http::Request::get("http://localhost/livez").body(empty()).unwrap();
+            assert!(polite.send(probe).await.is_err(), "it was told to end, and did");
+        }
         for end in [silent, early] {
             let waited = end.await;
             let range = Duration::from_secs(10)..Duration::from_secs(20);
