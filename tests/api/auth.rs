@@ -517,6 +517,17 @@ fn a_watcher_is_created_for_keys_that_may_be_read() {
         refused(Some(&reader), "k/", "k1", denied).await;
         refused(Some(&reader), "k/", "\0", denied).await;
         refused(Some(&reader), "", "", denied).await;
+        // The right to one key is none to those behind it.
+        let root = land.token("root").await;
+        let grant = pb::AuthRoleGrantPermissionRequest {
+            name: "reads".into(),
+            perm: Some(Land::permission(Rights::Read, "one", "")),
+        };
+        land.auth().role_grant_permission(by(&root, grant)).await.unwrap();
+        refused(Some(&reader), "one", "\0", denied).await;
+        refused(Some(&reader), "one", "onf", denied).await;
+        let told = ask(Some(&reader), vec![create("one", "")]).await.message().await.unwrap().unwrap();
+        assert!(told.created && !told.canceled);
         refused(Some("none.1"), "k/", "k0", "Unauthenticated desc = etcdserver: invalid auth token").await;
         refused(None, "k/", "k0", "InvalidArgument desc = etcdserver: user name is empty").await;
         // One that is refused ends nothing, and answers come in the order of the requests.
@@ -531,7 +542,6 @@ fn a_watcher_is_created_for_keys_that_may_be_read() {
         let told = [answers.message().await.unwrap().unwrap(), answers.message().await.unwrap().unwrap()];
         assert_eq!(told.map(|told| told.events.len()), [1, 1]);
         // What a user may not read any more it is not told, and what it is told of ends.
-        let root = land.token("root").await;
         let revoke = pb::AuthRoleRevokePermissionRequest {
             role: "reads".into(),
             key: "k/".into(),

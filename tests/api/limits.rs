@@ -106,7 +106,7 @@ fn a_client_that_says_nothing_is_disconnected() {
 }
 
 /// Connects, says `opening`, then a byte of `drops` each second, and answers how long it was let.
-async fn drip(address: SocketAddr, opening: Vec<u8>, drops: Vec<u8>) -> Duration {
+pub async fn drip(address: SocketAddr, opening: Vec<u8>, drops: Vec<u8>) -> Duration {
     let client = Async::<TcpStream>::connect(address).await.unwrap();
     let clock = Clock::start();
     (&client).write_all(&opening).await.unwrap();

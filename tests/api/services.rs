@@ -104,7 +104,9 @@ fn members_are_changed_by_etcds_rules() {
         let update = |id, url: &str| pb::MemberUpdateRequest { id, peer_urls: vec![url.to_owned()] };
         assert_eq!(cluster.member_update(update(5, "http://d:4")).await.unwrap_err().message(), text);
         let moved = cluster.member_update(update(learner.id, "http://d:4")).await.unwrap().into_inner();
-        assert!(moved.members.iter().any(|member| member.peer_urls == ["http://d:4"]));
+        let is_where_it_is_now = |member: &pb::Member| member.peer_urls == ["http://d:4"];
+        let still_learns = moved.members.iter().find(|member| is_where_it_is_now(member)).unwrap().is_learner;
+        assert!(still_learns, "an address makes no voter");
         let left =
             cluster.member_remove(pb::MemberRemoveRequest { id: learner.id }).await.unwrap().into_inner();
         assert_eq!(left.members.len(), 1);

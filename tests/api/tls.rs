@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use covey::api::Plaintext;
+use covey::api::{Plaintext, Serves, TlsSource};
 use covey::tls::{Allowed, Protocol, ServerTls, TlsFiles, Version};
 use covey::wire::grpc::health::v1::HealthCheckRequest;
 use covey::wire::grpc::health::v1::health_client::HealthClient;
@@ -20,6 +20,7 @@ use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tempfile::TempDir;
 
 use crate::harness::{Channel, Server, Setup, run, until};
+use crate::limits::drip;
 
 /// An authority, and what it has issued.
 pub struct Authority {
@@ -123,9 +124,13 @@ impl Authority {
 }
 
 async fn serve(files: TlsFiles, plaintext: Plaintext) -> Server {
+    serve_on(files, plaintext, Serves::Clients).await
+}
+
+async fn serve_on(files: TlsFiles, plaintext: Plaintext, serves: Serves) -> Server {
     let tls = Arc::new(ServerTls::load(files).unwrap());
-    Server::with(Setup { plaintext, tls: Some(Arc::new(move || Some(tls.current()))), ..Setup::default() })
-        .await
+    let tls = Some(Arc::new(move || Some(tls.current())) as TlsSource);
+    Server::with(Setup { plaintext, tls, serves, ..Setup::default() }).await
 }
 
 pub type ClientStream = TlsStream<Async<std::net::TcpStream>>;
@@ -309,9 +314,59 @@ fn a_list_of_revoked_certificates_and_the_authorities_are_read_anew_while_client
         fs::write(dir.path().join("ca.pem"), format!("{}{}", authority.pem, other.pem)).unwrap();
         assert!(is_served(&server, &authority, of_other()).await);
         assert!(is_served(&server, &authority, issue("one")).await);
+        // An authority that is there no more vouches for nobody, and those that are still do.
+        fs::write(dir.path().join("ca.pem"), &other.pem).unwrap();
+        assert!(!is_served(&server, &authority, issue("four")).await);
+        fs::write(dir.path().join("ca.pem"), format!("{}{}", authority.pem, other.pem)).unwrap();
+        assert!(is_served(&server, &authority, issue("four")).await);
         // What another one has issued with the same number is refused, too.
         write(&["one"]);
         assert!(!is_served(&server, &authority, of_other()).await);
+    });
+}
+
+/// A listener of its own for probes is no way around the list.
+#[test]
+fn a_certificate_that_was_revoked_reads_no_metrics_either() {
+    run(async {
+        let (authority, dir) = (Authority::new("authority"), TempDir::new().unwrap());
+        let crl = dir.path().join("crl");
+        fs::write(&crl, authority.revoke(&["gone"]).pem().unwrap()).unwrap();
+        let files = TlsFiles { crl: Some(crl), ..authority.write(&dir, Some(&authority)) };
+        let server = serve_on(files, Plaintext::Nobody, Serves::Probes).await;
+        let read = async |name| {
+            let identity = authority.issue_for(name, "a.lan", ExtendedKeyUsagePurpose::ClientAuth);
+            let client = authority.client(&["http/1.1"], Some(identity));
+            let Ok(mut stream) = handshake(&server, &client).await else { return String::new() };
+            let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            drop(stream.write_all(request).await);
+            let mut answer = Vec::new();
+            drop(stream.read_to_end(&mut answer).await);
+            String::from_utf8(answer).unwrap()
+        };
+        assert!(read("there").await.starts_with("HTTP/1.1 200 "));
+        assert_eq!(read("gone").await, "");
+    });
+}
+
+/// Whoever begins a handshake and does not go on with it, or never gets to its end, is not waited for.
+#[test]
+fn a_handshake_that_does_not_come_to_its_end_ends_its_connection() {
+    run(async {
+        let (authority, dir) = (Authority::new("authority"), TempDir::new().unwrap());
+        let server = serve(authority.write(&dir, None), Plaintext::Nobody).await;
+        // The header of a record of 256 bytes, a handshake's.
+        let header = [0x16, 3, 1, 1, 0];
+        // What begins a message that a client begins with, of 252 bytes.
+        let hello = [1, 0, 0, 252].into_iter().chain([3; 60]);
+        let ends = [header[..1].to_vec(), header.to_vec()].into_iter().zip([Vec::new(), hello.collect()]);
+        let ends: Vec<_> =
+            ends.map(|(opening, drops)| smol::spawn(drip(server.address, opening, drops))).collect();
+        for end in ends {
+            let waited = end.await;
+            assert!((9..15).contains(&waited.as_secs()), "{waited:?}");
+        }
+        assert!(is_healthy(handshake(&server, &authority.client(&["h2"], None)).await.unwrap()).await);
     });
 }
 
