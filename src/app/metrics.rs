@@ -4,24 +4,18 @@
 
 use std::sync::Arc;
 
-use super::encounters::Conflicts;
-use crate::api::{BackupsMade, MetricsText, alarm_name, version};
+use super::operator::Operator;
+use crate::api::{Host as _, MetricsText, alarm_name, version};
 use crate::ids::Revision;
 use crate::runtime::Handle;
-use crate::runtime::written::{Purpose, Written};
+use crate::runtime::written::Purpose;
 use crate::telemetry::metrics::{Backups, Gauges, Metrics};
 
 /// The function that makes the text of `/metrics`.
-pub(super) fn metrics_text(
-    handle: Handle,
-    conflicts: Arc<Conflicts>,
-    metrics: Arc<Metrics>,
-    written: Arc<Written>,
-    backups: impl Fn() -> Option<BackupsMade> + Send + Sync + 'static,
-) -> MetricsText {
+pub(super) fn metrics_text(handle: Handle, operator: Arc<Operator>, metrics: Arc<Metrics>) -> MetricsText {
     Arc::new(move || {
         let status = handle.status();
-        let view = handle.view();
+        let (view, disk) = (handle.view(), operator.disk_written());
         let alarms = view.facts().alarms.iter().map(|alarm| (alarm.member, alarm_name(alarm.kind)));
         metrics.render(&Gauges {
             member: status.member,
@@ -42,15 +36,17 @@ pub(super) fn metrics_text(
             compacted: view.compacted(),
             alarms: alarms.collect(),
             peers: handle.peer_traffic(),
-            conflicts: conflicts.list().len() as u64,
+            conflicts: operator.conflicts.list().len() as u64,
             disk_short: handle.is_disk_short(),
-            backups: backups().map(|made| Backups {
+            backups: operator.backups().map(|made| Backups {
                 written: made.written,
                 failed: made.failed,
                 failing: made.trouble.is_some(),
                 revision: made.last.map_or(Revision(0), |(revision, _)| revision),
             }),
-            disk_written: &Purpose::ALL.map(|purpose| (purpose.name(), written.bytes(purpose))),
+            disk_written: &Purpose::ALL.map(|purpose| (purpose.name(), operator.written.bytes(purpose))),
+            disk_revisions: disk.revisions,
+            disk_idle_hour: disk.idle_hour,
         })
     })
 }

@@ -665,11 +665,9 @@ fn build_api(
         gateway: config.client.gateway,
         ..ApiOptions::default()
     };
-    let (conflicts, written) = (Arc::clone(&operator.conflicts), Arc::clone(&operator.written));
-    let (backups, clock) = (Arc::clone(&operator.backups), operator.clock);
-    let made = move || backups.made(clock.now());
-    let text = metrics_text(handle.clone(), conflicts, Arc::clone(&metrics), written, made);
-    Api::new(handle.clone(), Arc::new(operator), options, metrics, text, stopping)
+    let operator = Arc::new(operator);
+    let text = metrics_text(handle.clone(), Arc::clone(&operator), Arc::clone(&metrics));
+    Api::new(handle.clone(), operator, options, metrics, text, stopping)
 }
 
 /// What this member is called and where it is found, in this run.

@@ -35,6 +35,8 @@ fn gauges() -> Gauges<'static> {
         peers: vec![PeerTraffic { member: MemberId(0xcd), connected: true, metrics: Arc::default() }],
         disk_short: true,
         disk_written: &[("log", 8192), ("store", 4096)],
+        disk_revisions: 12,
+        disk_idle_hour: Some(512),
         backups: Some(Backups { written: 7, failed: 2, failing: true, revision: Revision(4) }),
     }
 }
@@ -172,6 +174,13 @@ fn the_text_is_strictly_valid_and_shows_what_was_counted() {
     assert_value(&families, "covey_cluster_conflicts", "gauge", 2.0);
     assert_value(&families, "covey_disk_short", "gauge", 1.0);
     assert_value(&families, "etcd_debugging_mvcc_keys_total", "gauge", 6.0);
+    let written = &families["covey_disk_written_bytes_total"].samples;
+    let counted: Vec<_> = written.iter().map(|(_, labels, bytes)| (labels[0].1.as_str(), *bytes)).collect();
+    assert_eq!(counted, [("log", 8192.0), ("store", 4096.0)]);
+    assert_value(&families, "covey_disk_revisions_total", "counter", 12.0);
+    assert_value(&families, "covey_disk_idle_hour_bytes", "gauge", 512.0);
+    let unknown = read(&metrics.render(&Gauges { disk_idle_hour: None, ..gauges() }));
+    assert!(!unknown.contains_key("covey_disk_idle_hour_bytes"), "there was no such hour yet");
     assert_value(&families, "covey_backup_failing", "gauge", 1.0);
     assert_value(&families, "covey_backup_revision", "gauge", 4.0);
     let backups = &families["covey_backups_total"].samples;

@@ -251,6 +251,10 @@ pub struct Gauges<'a> {
     pub disk_short: bool,
     /// Bytes written to the data directory, by what for.
     pub disk_written: &'a [(&'static str, u64)],
+    /// Revisions that were made meanwhile.
+    pub disk_revisions: u64,
+    /// Bytes written in the last whole hour in which no key was, once there was one.
+    pub disk_idle_hour: Option<u64>,
     /// Of backups by schedule, where somebody wants some.
     pub backups: Option<Backups>,
 }

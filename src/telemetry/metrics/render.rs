@@ -192,6 +192,17 @@ fn disk(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
     for &(kind, bytes) in gauges.disk_written {
         text.sample(name, &[("kind", kind)], bytes);
     }
+    let name = "covey_disk_revisions_total";
+    text.head(
+        name,
+        "Revisions made while those bytes were written: bytes by revisions is what one costs flash.",
+        "counter",
+    );
+    text.sample(name, &[], gauges.disk_revisions);
+    if let Some(bytes) = gauges.disk_idle_hour {
+        let last = "Bytes of pages written in the last whole hour in which no key was.";
+        text.gauge("covey_disk_idle_hour_bytes", last, bytes);
+    }
     if let Some(Backups { written, failed, failing, revision }) = gauges.backups {
         let name = "covey_backups_total";
         text.head(name, "Backups by schedule, by what has come of them.", "counter");
