@@ -94,6 +94,12 @@ impl Land {
         self.auth().user_grant_role(grant).await.unwrap();
     }
 
+    /// What root grants to a role while authentication is on.
+    async fn allow(&self, root: &str, role: &str, permission: Permission) {
+        let grant = pb::AuthRoleGrantPermissionRequest { name: role.into(), perm: Some(permission) };
+        self.auth().role_grant_permission(by(root, grant)).await.unwrap();
+    }
+
     pub async fn token(&self, user: &str) -> String {
         self.log_in(user, user).await.unwrap()
     }
@@ -428,11 +434,7 @@ fn who_may_not_see_the_others_does_not_contend() {
         let land = Land::new().await;
         let (root, writer) = (land.token("root").await, land.token("writer").await);
         // The contender's own key may be read, and the others' not.
-        let grant = pb::AuthRoleGrantPermissionRequest {
-            name: "writes".into(),
-            perm: Some(Land::permission(Rights::Readwrite, "k/own/4d", "")),
-        };
-        land.auth().role_grant_permission(by(&root, grant)).await.unwrap();
+        land.allow(&root, "writes", Land::permission(Rights::Readwrite, "k/own/4d", "")).await;
         let revision = async || {
             let range = pb::RangeRequest { key: "k/1".into(), ..Default::default() };
             land.kv().range(by(&root, range)).await.unwrap().into_inner().header.unwrap().revision
@@ -519,11 +521,7 @@ fn a_watcher_is_created_for_keys_that_may_be_read() {
         refused(Some(&reader), "", "", denied).await;
         // The right to one key is none to those behind it.
         let root = land.token("root").await;
-        let grant = pb::AuthRoleGrantPermissionRequest {
-            name: "reads".into(),
-            perm: Some(Land::permission(Rights::Read, "one", "")),
-        };
-        land.auth().role_grant_permission(by(&root, grant)).await.unwrap();
+        land.allow(&root, "reads", Land::permission(Rights::Read, "one", "")).await;
         refused(Some(&reader), "one", "\0", denied).await;
         refused(Some(&reader), "one", "onf", denied).await;
         let told = ask(Some(&reader), vec![create("one", "")]).await.message().await.unwrap().unwrap();

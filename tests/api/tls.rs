@@ -130,7 +130,7 @@ async fn serve(files: TlsFiles, plaintext: Plaintext) -> Server {
 async fn serve_on(files: TlsFiles, plaintext: Plaintext, serves: Serves) -> Server {
     let tls = Arc::new(ServerTls::load(files).unwrap());
     let tls = Some(Arc::new(move || Some(tls.current())) as TlsSource);
-    Server::with(Setup { plaintext, tls, serves, ..Setup::default() }).await
+    Server::with(Setup { serves, plaintext, tls, ..Setup::default() }).await
 }
 
 pub type ClientStream = TlsStream<Async<std::net::TcpStream>>;
