@@ -101,16 +101,20 @@ fn a_silent_client_is_pinged_and_goes_unless_it_answers() {
     });
 }
 
+/// What the server says of itself to a client that has only greeted it.
+async fn settings(server: &Server) -> Vec<u8> {
+    let mut client = server.connect().await;
+    client.write_all(HELLO).await.unwrap();
+    client.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    let said = frames(&mut client).await;
+    said.into_iter().find(|(kind, flags, _)| (*kind, *flags) == (SETTINGS, 0)).unwrap().2
+}
+
 #[test]
 fn a_client_is_told_how_many_streams_it_may_have() {
     run(async {
         let server = server(ApiOptions { streams_max: 77, ..ApiOptions::default() }).await;
-        let mut client = server.connect().await;
-        client.write_all(HELLO).await.unwrap();
-        client.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
-        let frames = frames(&mut client).await;
-        let (_, _, settings) =
-            frames.iter().find(|(kind, flags, _)| (*kind, *flags) == (SETTINGS, 0)).unwrap();
+        let settings = settings(&server).await;
         assert!(settings.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 77]), "{settings:?}");
     });
 }
@@ -122,12 +126,7 @@ fn a_probe_gets_the_smallest_window_whatever_is_left_for_clients() {
     run(async {
         for (serves, window) in [(Serves::Clients, 1 << 20), (Serves::Probes, 65_535 / 4)] {
             let server = Server::with(Setup { serves, ..Setup::default() }).await;
-            let mut client = server.connect().await;
-            client.write_all(HELLO).await.unwrap();
-            client.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
-            let frames = frames(&mut client).await;
-            let (_, _, settings) =
-                frames.iter().find(|(kind, flags, _)| (*kind, *flags) == (SETTINGS, 0)).unwrap();
+            let settings = settings(&server).await;
             let setting = settings.chunks(6).find(|setting| setting[1] == INITIAL_WINDOW).unwrap();
             assert_eq!(setting[2..], u32::to_be_bytes(window), "{serves:?}");
         }

@@ -145,9 +145,13 @@ pub async fn is_healthy(stream: ClientStream) -> bool {
     HealthClient::new(channel).check(HealthCheckRequest::default()).await.is_ok()
 }
 
-pub async fn version_over(mut stream: impl smol::io::AsyncRead + smol::io::AsyncWrite + Unpin) -> String {
-    let request = b"GET /version HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
-    drop(stream.write_all(request).await);
+pub async fn version_over(stream: impl smol::io::AsyncRead + smol::io::AsyncWrite + Unpin) -> String {
+    get_over("/version", stream).await
+}
+
+async fn get_over(path: &str, mut stream: impl smol::io::AsyncRead + smol::io::AsyncWrite + Unpin) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
+    drop(stream.write_all(request.as_bytes()).await);
     let mut answer = Vec::new();
     drop(stream.read_to_end(&mut answer).await);
     String::from_utf8(answer).unwrap()
@@ -337,12 +341,8 @@ fn a_certificate_that_was_revoked_reads_no_metrics_either() {
         let read = async |name| {
             let identity = authority.issue_for(name, "a.lan", ExtendedKeyUsagePurpose::ClientAuth);
             let client = authority.client(&["http/1.1"], Some(identity));
-            let Ok(mut stream) = handshake(&server, &client).await else { return String::new() };
-            let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-            drop(stream.write_all(request).await);
-            let mut answer = Vec::new();
-            drop(stream.read_to_end(&mut answer).await);
-            String::from_utf8(answer).unwrap()
+            let Ok(stream) = handshake(&server, &client).await else { return String::new() };
+            get_over("/metrics", stream).await
         };
         assert!(read("there").await.starts_with("HTTP/1.1 200 "));
         assert_eq!(read("gone").await, "");
