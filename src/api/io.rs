@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_rustls::server::TlsStream;
@@ -18,8 +19,9 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Async, Timer};
 
 use super::pings::{Pings, TOO_MANY_PINGS};
-use super::server::GREETING_MAX;
 
+/// How long a client may take for its handshake and its first bytes, and for the head of a request; over HTTP/2 also for what a connection begins with.
+pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// What one read takes from a connection at most: one full TLS record.
 const READ_BYTES: usize = 16 * 1024;
 

@@ -32,7 +32,7 @@ use super::credentials::{Asker, LoginOptions};
 use super::dispatch::{Connection, Services, Shown, Whence, answer};
 use super::election::ElectionService;
 use super::health::HealthService;
-use super::io::{Rewound, Socket, Stream, Transport};
+use super::io::{GREETING_MAX, Rewound, Socket, Stream, Transport};
 use super::kv::KvService;
 use super::lease::LeaseService;
 use super::lock::LockService;
@@ -63,8 +63,6 @@ use crate::wire::grpc::health::v1::health_server::HealthServer;
 use crate::wire::v3electionpb::election_server::ElectionServer;
 use crate::wire::v3lockpb::lock_server::LockServer;
 
-/// How long a client may take for its handshake and its first bytes, and for the head of a request; over HTTP/2 also for what a connection begins with.
-pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest HTTP/2 frame that is taken.

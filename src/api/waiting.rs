@@ -27,13 +27,11 @@ use super::browser::BrowserPolicy;
 use super::calls::Calls;
 use super::dispatch::{Whence, is_grpc};
 use super::http::{only, refuse};
-use super::io::Transport;
+use super::io::{GREETING_MAX, Transport};
 use super::page::{self, Part};
 use super::pings::Pings;
 use super::probes::Probe;
-use super::server::{
-    ACCEPT_PAUSE, GREETING_MAX, Greeted, Listener, Plaintext, Protocol, Serves, Task, greet,
-};
+use super::server::{ACCEPT_PAUSE, Greeted, Listener, Plaintext, Protocol, Serves, Task, greet};
 use super::timer::{SmolTimer, within};
 use crate::formation::Fingerprint;
 use crate::ids::ClusterId;

@@ -222,7 +222,7 @@ impl Gathering {
         self.lost(now, &asked, why.to_owned());
     }
 
-    /// The claim was turned down, by somebody who has not shown to know it: it is shown again soon enough, and for ever. A node that was asked something else may not know it either.
+    /// The claim was turned down, by somebody who has not shown to know it: it is shown again soon enough, and for ever. A node that was asked something else may not know the claim at all.
     pub(super) fn turn_down(&mut self, now: Instant, ask: AskId, why: &str) {
         let Some(asked) = self.neighbours.take(ask) else { return };
         if asked.matter != Matter::Enter {
