@@ -16,6 +16,7 @@ use quinn::{
 use ring::{digest, hmac};
 use smol::Executor;
 
+use super::congestion::FlooredConfig;
 use super::reactor::Reactor;
 use super::socket::{Host, Socket};
 use super::trust::Credentials;
@@ -155,6 +156,7 @@ fn transport() -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)
+        .congestion_controller_factory(Arc::new(FlooredConfig))
         .datagram_receive_buffer_size(None);
     config
 }

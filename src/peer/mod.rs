@@ -13,6 +13,7 @@
 
 mod accept;
 mod backoff;
+mod congestion;
 mod dial;
 mod endpoint;
 mod events;

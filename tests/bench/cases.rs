@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::rc::Rc;
 use std::slice;
@@ -51,7 +50,7 @@ pub struct Pace {
 pub type Measure = fn(&Programs, Pace) -> io::Result<Vec<Row>>;
 
 /// All measures, by the name that `--only` takes.
-pub const MEASURES: [(&str, Measure); 22] = [
+pub const MEASURES: [(&str, Measure); 23] = [
     ("put", puts),
     ("read", reads),
     ("put-tls", puts_tls),
@@ -72,15 +71,13 @@ pub const MEASURES: [(&str, Measure); 22] = [
     ("three-read", three::reads),
     ("three-slow-sync", three::slow_sync),
     ("three-idle", three::idle),
+    ("three-links", three::bad_links),
     ("three-failover", failover::gaps),
     ("grow", grow::grow),
 ];
 
 /// Whether a server answers a read.
 pub fn answers(target: &Target) -> bool {
-    if TcpStream::connect(target.address).is_err() {
-        return false;
-    }
     call_once(target, RANGE, &(range_load(1, false, 1).message)(0)).is_ok()
 }
 

@@ -21,6 +21,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Async, LocalExecutor};
 
 use crate::http2::{Answer, Connection};
+use crate::links::connect_within;
 
 /// Connections that many clients share at most; beyond it each carries several.
 const CONNECTIONS_MAX: usize = 100;
@@ -30,6 +31,8 @@ const CONNECTIONS_MAX: usize = 100;
 pub struct Target {
     pub address: SocketAddr,
     pub tls: Option<Arc<ClientConfig>>,
+    /// The namespace of the network that it listens in, if it is another one.
+    pub namespace: Option<String>,
 }
 
 /// A socket, with TLS or without.
@@ -73,7 +76,10 @@ impl AsyncWrite for Stream {
 impl Target {
     /// A greeted connection.
     pub async fn connect(&self) -> io::Result<Connection<Stream>> {
-        let socket = Async::<TcpStream>::connect(self.address).await?;
+        let socket = match &self.namespace {
+            None => Async::<TcpStream>::connect(self.address).await?,
+            Some(namespace) => Async::new(connect_within(namespace, self.address)?)?,
+        };
         socket.get_ref().set_nodelay(true)?;
         let stream = match &self.tls {
             None => Stream::Plain(socket),

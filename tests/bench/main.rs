@@ -19,6 +19,7 @@ mod device;
 mod failover;
 mod grow;
 mod http2;
+mod links;
 mod load;
 mod plot;
 mod report;

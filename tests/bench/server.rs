@@ -143,7 +143,7 @@ impl Server {
         let dir = TempDir::new_in(&programs.scratch)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let tls = if setup.tls { Some(certificate(dir.path())?) } else { None };
-        let target = Target { address, tls };
+        let target = Target { address, tls, namespace: None };
         let process = spawn(programs, kind, &setup, dir.path(), address)?;
         let server = Self { process, kind, programs: programs.clone(), setup, target, dir };
         wait_until_ready(&server.target, &dir_log(server.dir.path()))?;

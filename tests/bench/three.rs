@@ -3,8 +3,10 @@
 //! Owns: how three servers are started together, and what is measured of them. Must never: let one of the two have another number of clients on
 //! its leader. All three share the servers' core, so that what counts is the CPU time of all of them for a call. Driven by `cases`.
 
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::cases::{KEYS, Pace, fill, leads, megabytes, millis, put_load, range_load, slow_syncs};
+use crate::links::Links;
 use crate::load::{Load, Target, run};
 use crate::report::Row;
 use crate::server::{Kind, Process, Programs, free_port, wait_until_ready};
@@ -20,6 +23,12 @@ use crate::turns::{Servers, contest};
 const NODES: usize = 3;
 /// How long elections and the like have to be over before anything is measured.
 pub const SETTLE: Duration = Duration::from_secs(3);
+
+/// Of the bad links: how late each frame is, the share that is lost, and how long they are under load. Losses are rare, so it takes a while until
+/// both have had as many.
+const LATE_MS: u32 = 20;
+const LOST: f64 = 0.02;
+const LINKS_LOAD: Duration = Duration::from_secs(40);
 
 /// Running servers, in the order of their names.
 pub struct Cluster {
@@ -36,21 +45,41 @@ impl Cluster {
     }
 
     pub fn start_many(programs: &Programs, kind: Kind, wrapper: &[String], nodes: usize) -> io::Result<Self> {
+        Self::start_on(programs, kind, nodes, |_| wrapper.to_vec(), None)
+    }
+
+    /// One in each namespace of a network, where its clients are, too.
+    fn start_over(programs: &Programs, kind: Kind, links: &Links) -> io::Result<Self> {
+        let wrapper = |n| ["ip", "netns", "exec", &links.namespace(n)].map(str::to_owned).to_vec();
+        Self::start_on(programs, kind, NODES, wrapper, Some(links))
+    }
+
+    fn start_on(
+        programs: &Programs,
+        kind: Kind,
+        nodes: usize,
+        wrapper: impl Fn(usize) -> Vec<String>,
+        links: Option<&Links>,
+    ) -> io::Result<Self> {
         let dir = TempDir::new_in(&programs.scratch)?;
         let mut ports = Vec::new();
         for _ in 0..nodes {
             ports.push((free_port()?, free_port()?));
         }
         let scheme = if kind == Kind::Covey { "http" } else { "https" };
-        let peer = |n: usize| format!("{scheme}://127.0.0.1:{}", ports[n].1);
+        let host = |n| if links.is_some() { Links::address(n) } else { Ipv4Addr::LOCALHOST.to_string() };
+        let peer = |n: usize| format!("{scheme}://{}:{}", host(n), ports[n].1);
         let initial: Vec<String> = (0..nodes).map(|n| format!("n{n}={}", peer(n))).collect();
         let (mut processes, mut commands, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (n, (port, _)) in ports.iter().enumerate() {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-            let words = command(programs, kind, n, dir.path(), address, &peer(n), &initial.join(","));
-            processes.push(Process::start(wrapper, &words, &log(dir.path(), n))?);
+            let mut words = command(programs, kind, n, dir.path(), address, &peer(n), &initial.join(","));
+            if links.is_some() && kind == Kind::Covey {
+                words.extend(["--cluster-secret-file".into(), secret(dir.path())?]);
+            }
+            processes.push(Process::start(&wrapper(n), &words, &log(dir.path(), n))?);
             commands.push(words);
-            targets.push(Target { address, tls: None });
+            targets.push(Target { address, tls: None, namespace: links.map(|links| links.namespace(n)) });
         }
         for (n, target) in targets.iter().enumerate() {
             wait_until_ready(target, &log(dir.path(), n))?;
@@ -92,6 +121,14 @@ impl Servers for Cluster {
 
 fn log(dir: &Path, n: usize) -> std::path::PathBuf {
     dir.join(format!("log{n}"))
+}
+
+/// What lets members trust each other beyond loopback.
+fn secret(dir: &Path) -> io::Result<String> {
+    let file = dir.join("secret");
+    fs::write(&file, "bm90LWEtc2VjcmV0LWJ1dC10aGUtYmVuY2gncy1vd24K\n")?;
+    fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+    Ok(file.display().to_string())
 }
 
 fn command(
@@ -158,6 +195,30 @@ pub fn slow_sync(programs: &Programs, pace: Pace) -> io::Result<Vec<Row>> {
     };
     let name = "three nodes, 5 ms per sync, 100 clients: put p50".into();
     Ok(vec![Row::at_most(name, "ms", one(Kind::Covey)?, one(Kind::Etcd)?, Some(0.6))])
+}
+
+/// Every frame between members is late, and some are lost.
+pub fn bad_links(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
+    let links = Links::new(NODES, LATE_MS, LOST)?;
+    let mut rows = Vec::new();
+    for clients in [1, 100] {
+        let load = put_load(clients, Pace { load: LINKS_LOAD });
+        let start = |kind| Cluster::start_over(programs, kind, &links);
+        let (covey, etcd) = contest(&load, start, || Ok(()))?;
+        let what = |what: &str| {
+            format!(
+                "three nodes, each frame {LATE_MS} ms late and {LOST} of them lost, put, {clients} clients: {what}"
+            )
+        };
+        let speeds = (covey.outcome.per_second(), etcd.outcome.per_second());
+        let at =
+            |share: f64| (millis(covey.outcome.percentile(share)), millis(etcd.outcome.percentile(share)));
+        let (p50, p99) = (at(0.5), at(0.99));
+        rows.push(Row::at_least(what("throughput"), "/s", speeds.0, speeds.1, Some(1.5)));
+        rows.push(Row::at_most(what("p50"), "ms", p50.0, p50.1, None));
+        rows.push(Row::at_most(what("p99"), "ms", p99.0, p99.1, Some(1.0)));
+    }
+    Ok(rows)
 }
 
 /// What a cluster costs that nobody asks anything of.
