@@ -12,21 +12,22 @@ use tonic::{Request, Response, Status};
 
 use super::EXIT_FAILED;
 use super::access;
-use super::args::{ClientSettings, Endpoint};
+use super::args::{ClientSettings, EXIT_BAD_ARGUMENTS, Endpoint};
 use super::client::{Channel, ConnectError, connect};
 use super::endpoints::status;
 use super::reach::{endpoints, first_reachable};
 use super::reply::{Reply, ValuesOnly};
+use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 use crate::wire::etcdserverpb::auth_client::AuthClient;
 use crate::wire::etcdserverpb::cluster_client::ClusterClient;
 use crate::wire::etcdserverpb::kv_client::KvClient;
 use crate::wire::etcdserverpb::lease_client::LeaseClient;
 use crate::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::wire::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest, MoveLeaderRequest,
-    PutRequest, RangeRequest, TxnRequest,
+    AlarmMember, AlarmRequest, AlarmResponse, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest, MoveLeaderRequest, PutRequest, RangeRequest, TxnRequest,
 };
 
 /// etcdctl's exit code of a command that has no connection to ask through.
@@ -55,8 +56,10 @@ pub enum Call {
     LeaseKeepAlive(i64),
     /// `lease list`
     Leases,
-    /// `alarm list` and `alarm disarm`
-    Alarms(AlarmRequest),
+    /// `alarm list`
+    AlarmList,
+    /// `alarm disarm`, of all alarms.
+    AlarmDisarm,
     /// `auth`, `user` and `role`
     Access(access::Question),
     /// `member list`
@@ -107,6 +110,7 @@ impl CallError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Connect(ConnectError::Refused(_)) | Self::AboutLease(_) => EXIT_BAD_CONNECTION,
+            Self::NoLeader(_) => EXIT_BAD_ARGUMENTS,
             _ => EXIT_FAILED,
         }
     }
@@ -188,9 +192,13 @@ async fn unary(
             let revision = request.revision;
             client.compact(timed(settings, request)).await.map(|_| Reply::Compacted(revision))
         }
-        Call::Alarms(request) => {
+        Call::AlarmList => {
             let mut client = MaintenanceClient::with_origin(channel, origin(endpoint));
-            client.alarm(timed(settings, request)).await.map(inner(Reply::Alarms))
+            client.alarm(timed(settings, every_alarm())).await.map(inner(Reply::Alarms))
+        }
+        Call::AlarmDisarm => {
+            let client = MaintenanceClient::with_origin(channel, origin(endpoint));
+            disarm(client, settings).await.map(Reply::Alarms)
         }
         Call::Access(question) => {
             let client = AuthClient::with_origin(channel, origin(endpoint));
@@ -205,6 +213,25 @@ async fn unary(
         lease => return leases(client_of_leases, settings, lease).await,
     };
     answer.map_err(refused)
+}
+
+fn every_alarm() -> AlarmRequest {
+    AlarmRequest { action: AlarmAction::Get as i32, ..AlarmRequest::default() }
+}
+
+/// Clears each alarm that is listed: a request that names none clears none. What is answered is what was cleared.
+async fn disarm(
+    mut client: MaintenanceClient<Channel>,
+    settings: &ClientSettings,
+) -> Result<AlarmResponse, Status> {
+    let mut cleared = client.alarm(timed(settings, every_alarm())).await?.into_inner();
+    for AlarmMember { member_id, alarm } in std::mem::take(&mut cleared.alarms) {
+        let request = AlarmRequest { action: AlarmAction::Deactivate as i32, member_id, alarm };
+        let answer = client.alarm(timed(settings, request)).await?.into_inner();
+        cleared.header = answer.header;
+        cleared.alarms.extend(answer.alarms);
+    }
+    Ok(cleared)
 }
 
 async fn leases(

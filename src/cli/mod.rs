@@ -61,7 +61,6 @@ use self::txn::TxnError;
 use crate::api::verdict::judge;
 use crate::app;
 use crate::config::{self, ConfigError, EXIT_CONFIG, Invocation, Loaded};
-use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 
 /// The exit code of a command that was understood and failed.
 const EXIT_FAILED: u8 = 1;
@@ -434,16 +433,14 @@ fn call(command: &Command, parsed: &Parsed, settings: &ClientSettings) -> Result
         "member update" => Call::MemberUpdate(requests::member_update(parsed)?),
         "member promote" => Call::MemberPromote(requests::member_id(parsed)?),
         "move-leader" => Call::MoveLeader(requests::member_id(parsed)?),
-        "alarm disarm" => Call::Alarms(requests::alarms(
-            parsed,
-            AlarmAction::Deactivate,
-            "alarm disarm command accepts no arguments",
-        )?),
-        _ => Call::Alarms(requests::alarms(
-            parsed,
-            AlarmAction::Get,
-            "alarm list command accepts no arguments",
-        )?),
+        "alarm disarm" => {
+            none("alarm disarm command accepts no arguments")?;
+            Call::AlarmDisarm
+        }
+        _ => {
+            none("alarm list command accepts no arguments")?;
+            Call::AlarmList
+        }
     })
 }
 

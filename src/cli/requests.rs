@@ -6,11 +6,10 @@ use bytes::Bytes;
 
 use super::args::{Parsed, UsageError};
 use crate::config::ValueError;
-use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 use crate::wire::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::wire::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberAddRequest,
-    MemberUpdateRequest, PutRequest, RangeRequest, WatchCreateRequest,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberAddRequest, MemberUpdateRequest,
+    PutRequest, RangeRequest, WatchCreateRequest,
 };
 
 /// The end of an interval that has none, and the first key there can be (API reference, section 0.3).
@@ -145,18 +144,6 @@ pub fn watch(parsed: &Parsed) -> Result<WatchCreateRequest, UsageError> {
         progress_notify: parsed.switch("progress-notify")?,
         ..WatchCreateRequest::default()
     })
-}
-
-/// The request of `alarm list` and `alarm disarm`, of all alarms.
-pub fn alarms(
-    parsed: &Parsed,
-    action: AlarmAction,
-    refusal: &'static str,
-) -> Result<AlarmRequest, UsageError> {
-    if !parsed.arguments.is_empty() {
-        return Err(UsageError::Arguments(refusal));
-    }
-    Ok(AlarmRequest { action: action as i32, ..AlarmRequest::default() })
 }
 
 /// The request of `lease grant`.

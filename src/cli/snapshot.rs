@@ -22,6 +22,7 @@ use super::calls::{CallError, origin};
 use super::progress::Progress;
 use super::reach::first_reachable;
 use super::simple::human_bytes;
+use super::table;
 use crate::app::{
     FileError, HashCheck, ImageFile, ImageSummary, RestoreError, RestoreOptions, Restored, restore,
 };
@@ -318,21 +319,7 @@ pub fn write(out: &mut impl Write, format: Format, done: &Done) -> io::Result<()
             writeln!(out, "Snapshot saved at {}", path.display())?;
             writeln!(out, "{size}{of} in {took:.1?}")
         }
-        (Done::Examined(summary), _) => {
-            let status = StatusJson {
-                hash: summary.checksum,
-                revision: summary.facts.revision.0,
-                total_key: summary.changes,
-                total_size: summary.bytes,
-                version: format!("covey {}", crate::snapshot::IMAGE_VERSION),
-            };
-            if format == Format::Json {
-                return json(out, &status);
-            }
-            let StatusJson { hash, revision, total_key, total_size, version } = status;
-            let size = size(total_size);
-            writeln!(out, "{hash:x}, {revision}, {total_key}, {size}, {version}")
-        }
+        (Done::Examined(summary), _) => examined(out, format, summary),
         (Done::Restored { options, made }, Format::Json) => json(
             out,
             &RestoredJson {
@@ -347,6 +334,41 @@ pub fn write(out: &mut impl Write, format: Format, done: &Done) -> io::Result<()
             let Restored { cluster, member, from, revision } = made;
             writeln!(out, "Snapshot of revision {from} restored into {}", options.data_dir.display())?;
             writeln!(out, "cluster {cluster}, member {member}, revision {revision}")
+        }
+    }
+}
+
+/// As `etcdutl snapshot status`.
+fn examined(out: &mut impl Write, format: Format, summary: &ImageSummary) -> io::Result<()> {
+    let status = StatusJson {
+        hash: summary.checksum,
+        revision: summary.facts.revision.0,
+        total_key: summary.changes,
+        total_size: summary.bytes,
+        version: format!("covey {}", crate::snapshot::IMAGE_VERSION),
+    };
+    if format == Format::Json {
+        return json(out, &status);
+    }
+    let StatusJson { hash, revision, total_key, total_size, version } = status;
+    match format {
+        Format::Fields => {
+            writeln!(out, "\"Hash\" : {hash}\n\"Revision\" : {revision}\n\"Keys\" : {total_key}")?;
+            writeln!(out, "\"Size\" : {total_size}\n\"Version\" : {version}")
+        }
+        Format::Table => table::draw(
+            out,
+            &["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"],
+            &[vec![
+                format!("{hash:x}"),
+                revision.to_string(),
+                total_key.to_string(),
+                size(total_size),
+                version,
+            ]],
+        ),
+        Format::Simple | Format::Hex | Format::Json => {
+            writeln!(out, "{hash:x}, {revision}, {total_key}, {}, {version}", size(total_size))
         }
     }
 }

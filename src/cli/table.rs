@@ -10,7 +10,8 @@ use super::simple::{self, Bytes, member_columns, status_columns};
 use super::spec::Command;
 
 /// The commands that have a table.
-const TABLES: [&str; 4] = ["member list", "endpoint status", "endpoint health", "endpoint hashkv"];
+const TABLES: [&str; 5] =
+    ["member list", "endpoint status", "endpoint health", "endpoint hashkv", "snapshot"];
 /// The commands that print the same in every format.
 const FORMLESS: [&str; 5] = ["auth enable", "auth disable", "compact", "completion", "defrag"];
 
@@ -78,7 +79,7 @@ pub fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
 }
 
 /// Headers stand in the middle, and cells to the right.
-fn draw(out: &mut impl Write, headers: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+pub fn draw(out: &mut impl Write, headers: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let width = |text: &str| text.chars().count();
     let widths: Vec<usize> = headers
         .iter()

@@ -92,6 +92,16 @@ fn what_was_saved_is_served_again_by_a_new_node() {
     assert_eq!(status["revision"], 22);
     assert_eq!(status["totalSize"].as_u64(), Some(metadata.len() - 32));
     assert!(status["totalKey"].as_u64().unwrap() >= 5 && status["hash"].as_u64().unwrap() > 0);
+    let (hash, versions, size) = (&status["hash"], &status["totalKey"], &status["totalSize"]);
+    let fields = format!(
+        "\"Hash\" : {hash}\n\"Revision\" : 22\n\"Keys\" : {versions}\n\"Size\" : {size}\n\"Version\" : covey 1\n"
+    );
+    assert_eq!(must(&["snapshot", "status", &saved.file(), "-w", "fields"]), fields);
+    let table = must(&["snapshot", "status", &saved.file(), "-w", "table"]);
+    assert!(
+        table.contains(" REVISION │ TOTAL KEYS │ TOTAL SIZE │ VERSION ") && table.contains("│ covey 1 │\n"),
+        "{table}"
+    );
 
     let before = Server::start(&saved.path("data"));
     let restored = saved.restore("new", &["--name", "box", "--initial-cluster", "box=http://localhost:2380"]);
