@@ -2,7 +2,7 @@
 
 Owns: server processes, their ports on loopback, their data directories and their logs. Must never: touch a
 process that it did not start, or listen on anything but 127.0.0.1. Used by tests/etcdctl, tests/jetcd,
-tests/crash, tests/differential, tests/clients and `.ci/stages`.
+tests/crash, tests/differential, tests/clients and `.ci/stages`. Several servers that are one cluster are a `Cluster`.
 
 As a program it lends a server to a command, with the server's URL for `{url}` and its address for `{endpoint}`:
 
@@ -39,12 +39,14 @@ PORTS = range(20_000, 32_000)
 
 @dataclass(frozen=True)
 class Kind:
-    """How one sort of server is started. In `command`, {binary} {data} {url} {peer_url} are filled in."""
+    """How one sort of server is started. In the commands, {binary} {data} {url} {peer_url} {listen_peer_url} {name}
+    are filled in."""
 
     name: str
     binary_variable: str
     ready_line: bytes
-    command: tuple
+    command: tuple  # of one that is alone
+    member_command: tuple  # of one of several; what the cluster is follows
 
     def binary(self):
         named = os.environ.get(self.binary_variable) or self.name
@@ -56,10 +58,16 @@ class Kind:
 
 COVEY = Kind("covey", "COVEY_BIN", b"ready to serve client requests", (
     "{binary}", "serve", "--solo", "--data-dir", "{data}", "--listen-client-urls", "{url}",
+), (
+    "{binary}", "serve", "--name", "{name}", "--data-dir", "{data}", "--listen-client-urls", "{url}",
+    "--advertise-client-urls", "{url}", "--listen-peer-urls", "{listen_peer_url}", "--initial-advertise-peer-urls", "{peer_url}",
 ))
 ETCD = Kind("etcd", "ETCD_BIN", b"serving client traffic", (
     "{binary}", "--data-dir", "{data}", "--listen-client-urls", "{url}", "--advertise-client-urls", "{url}",
     "--listen-peer-urls", "{peer_url}", "--logger", "zap", "--log-level", "info",
+), (
+    "{binary}", "--name", "{name}", "--data-dir", "{data}", "--listen-client-urls", "{url}", "--advertise-client-urls", "{url}",
+    "--listen-peer-urls", "{listen_peer_url}", "--initial-advertise-peer-urls", "{peer_url}", "--logger", "zap", "--log-level", "info",
 ))
 KINDS = {kind.name: kind for kind in (COVEY, ETCD)}
 
@@ -76,6 +84,8 @@ class Server:
     port: int = 0
     peer_port: int = 0
     scheme: str = "http"
+    name: str = ""  # where it is one of several
+    peer_host: str = HOST  # what the others call this machine
     process: subprocess.Popen = field(default=None, repr=False)
     log_start: int = 0  # where this run's part of the log begins
 
@@ -94,12 +104,17 @@ class Server:
     def url(self):
         return f"{self.scheme}://{self.endpoint}"
 
+    @property
+    def peer_url(self):
+        return f"http://{self.peer_host}:{self.peer_port}"
+
     def launch(self):
         """Starts the process and returns at once."""
         assert self.process is None, "one process at a time"
-        words = {"binary": self.binary, "data": str(self.data), "url": self.url,
-                 "peer_url": f"http://{HOST}:{self.peer_port}"}
-        command = DIE_WITH_US + [part.format(**words) for part in self.kind.command] + list(self.flags)
+        words = {"binary": self.binary, "data": str(self.data), "url": self.url, "name": self.name,
+                 "peer_url": self.peer_url, "listen_peer_url": f"http://{HOST}:{self.peer_port}"}
+        kind = self.kind.member_command if self.name else self.kind.command
+        command = DIE_WITH_US + [part.format(**words) for part in kind] + list(self.flags)
         self.log_start = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -155,6 +170,45 @@ class Server:
     # A server is itself and nothing else: two with equal fields are still two processes.
     __hash__ = object.__hash__
     __eq__ = object.__eq__
+
+
+class Cluster:
+    """Members on loopback, each with a name and a server."""
+
+    def __init__(self, kind, directory, names, flags=(), ports=()):
+        self.kind, self.directory, self.flags = kind, Path(directory), tuple(flags)
+        self.directory.mkdir()
+        self.members = {}
+        for place, name in enumerate(names):
+            self.members[name] = self.member(name, ports[place] if ports else 0)
+        for server in self.members.values():
+            server.flags += ("--initial-cluster", self.initial(), "--initial-cluster-state", "new")
+
+    def member(self, name, port=0, **more):
+        return Server(self.kind, self.directory / name, self.flags, port=port, name=name, **more)
+
+    def initial(self):
+        return ",".join(f"{name}={server.peer_url}" for name, server in self.members.items())
+
+    def start(self):
+        """Starts all, and waits until each serves."""
+        for server in self.members.values():
+            server.launch()
+        for server in self.members.values():
+            server.wait_ready()
+
+    def add(self, name, **more):
+        """A member that joins the others once it is started, if they have been told of it."""
+        server = self.members[name] = self.member(name, **more)
+        server.flags += ("--initial-cluster", self.initial(), "--initial-cluster-state", "existing")
+        return server
+
+    def stop(self):
+        """Ends whoever runs; their exit codes by name."""
+        running = {name: server for name, server in self.members.items() if server.process is not None}
+        for server in running.values():
+            server.process.send_signal(signal.SIGTERM)
+        return {name: server.stop() for name, server in running.items()}
 
 
 STARTED = set()
