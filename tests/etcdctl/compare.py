@@ -304,6 +304,8 @@ class Comparison:
 
     def play(self, name, script):
         for step in script:
+            if step.departure is steps.BBOLT and not self.departures_hold:
+                continue  # no two files of etcd's are the same
             raw = self.ask(self.etcdctl, self.reference, step, self.of_reference.identity)
             raw_found = self.ask(self.client, self.subject, step, self.of_subject.identity)
             expected, found = raw.map(self.of_reference), raw_found.map(self.of_subject)
