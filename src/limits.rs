@@ -274,8 +274,8 @@ pub const PEER_APPEND_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PEER_UNHANDLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one stream between members that may be under way.
 pub const PEER_STREAM_WINDOW: u32 = 512 * 1024;
-/// Bytes that may be under way to a member however many packets are lost; at 1 Mbit/s they take half a second.
-pub const PEER_WINDOW_MIN: u64 = 64 * 1024;
+/// Bytes that may be under way to a member however many packets are lost; at 1 Mbit/s they take a quarter of a second, and four members' a second.
+pub const PEER_WINDOW_MIN: u64 = 32 * 1024;
 /// Questions to other members that may wait for their answer.
 pub const QUESTIONS_PENDING_MAX: usize = 20_000;
 /// Questions of other members that may wait to be looked at; more are lost.

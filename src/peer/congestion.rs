@@ -65,7 +65,9 @@ impl Controller for Floored {
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        self.0.metrics()
+        let mut metrics = self.0.metrics();
+        metrics.congestion_window = self.window();
+        metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

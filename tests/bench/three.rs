@@ -33,7 +33,8 @@ const LINKS_LOAD: Duration = Duration::from_secs(40);
 /// Running servers, in the order of their names.
 pub struct Cluster {
     processes: Vec<Process>,
-    commands: Vec<Vec<String>>,
+    /// What starts each, and with what.
+    commands: Vec<(Vec<String>, Vec<String>)>,
     pub targets: Vec<Target>,
     dir: TempDir,
 }
@@ -70,15 +71,17 @@ impl Cluster {
         let host = |n| if links.is_some() { Links::address(n) } else { Ipv4Addr::LOCALHOST.to_string() };
         let peer = |n: usize| format!("{scheme}://{}:{}", host(n), ports[n].1);
         let initial: Vec<String> = (0..nodes).map(|n| format!("n{n}={}", peer(n))).collect();
+        let secret = secret(dir.path())?;
         let (mut processes, mut commands, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (n, (port, _)) in ports.iter().enumerate() {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
             let mut words = command(programs, kind, n, dir.path(), address, &peer(n), &initial.join(","));
             if links.is_some() && kind == Kind::Covey {
-                words.extend(["--cluster-secret-file".into(), secret(dir.path())?]);
+                words.extend(["--cluster-secret-file".into(), secret.clone()]);
             }
-            processes.push(Process::start(&wrapper(n), &words, &log(dir.path(), n))?);
-            commands.push(words);
+            let wrapper = wrapper(n);
+            processes.push(Process::start(&wrapper, &words, &log(dir.path(), n))?);
+            commands.push((wrapper, words));
             targets.push(Target { address, tls: None, namespace: links.map(|links| links.namespace(n)) });
         }
         for (n, target) in targets.iter().enumerate() {
@@ -94,7 +97,8 @@ impl Cluster {
 
     /// Starts one again that has ended, and waits until it answers.
     pub fn restart(&mut self, n: usize) -> io::Result<()> {
-        self.processes[n] = Process::start(&[], &self.commands[n], &log(self.dir.path(), n))?;
+        let (wrapper, words) = &self.commands[n];
+        self.processes[n] = Process::start(wrapper, words, &log(self.dir.path(), n))?;
         wait_until_ready(&self.targets[n], &log(self.dir.path(), n))
     }
 

@@ -15,6 +15,7 @@ import fcntl
 import os
 import random
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -30,6 +31,8 @@ FRAME_MAX = 2048
 ADDRESS_BYTES = 6
 # A group's address, of which every box may be one.
 GROUP_BIT = 1
+# Of one box, before others have their turn.
+FRAMES_AT_ONCE = 64
 # Of frames under way; a switch has no more room either.
 QUEUE_MAX = 20_000
 
@@ -67,7 +70,7 @@ class Switch:
         self.under_way = collections.deque()
 
     def take(self, end):
-        while True:
+        for _ in range(FRAMES_AT_ONCE):
             try:
                 frame = os.read(end, FRAME_MAX)
             except BlockingIOError:
@@ -107,6 +110,7 @@ class Switch:
 
 def main():
     prefix, boxes, delay_ms, loss = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     made = []
     try:
         ends = []
