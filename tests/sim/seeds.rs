@@ -10,12 +10,12 @@ use crate::plan::Plan;
 use crate::world::{Report, World};
 
 /// Seeds of each test run of lone nodes, of clusters, and of clusters that are busy with leases.
-const LONE_SEEDS: u64 = 260;
+const LONE_SEEDS: u64 = 200;
 const CLUSTER_SEEDS: u64 = 100;
 const LEASE_SEEDS: u64 = 24;
-const MEMBER_SEEDS: u64 = 45;
-const SPOILED_SEEDS: u64 = 40;
-const GROWING_SEEDS: u64 = 24;
+const MEMBER_SEEDS: u64 = 36;
+const SPOILED_SEEDS: u64 = 32;
+const GROWING_SEEDS: u64 = 20;
 
 /// A kind of world.
 pub(crate) type Draw = fn(u64) -> Plan;
