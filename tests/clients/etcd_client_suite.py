@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.dont_write_bytecode = True
@@ -31,8 +30,7 @@ LEFT_OUT = {"test_move_leader": "where a leader moves it wants a header in the a
 CLUSTERED = ("test_cluster",)
 JOINING = "node4"
 JOINING_PORT = 2380
-PATIENCE_SECONDS = 60
-LOOK_SECONDS = 0.1
+EARLY_URL = "http://127.0.0.1:1"
 # What wants a server with settings of its own: its flags.
 SPECIAL = {"test_get_stream_chunked": ("--max-request-bytes=10240",)}
 # What wants the user root to be there, and tokens that end soon: its tests enable authentication, so that each has a server of its own.
@@ -77,34 +75,49 @@ def run_clustered(kind, binary, name, scratch):
             ask("move-leader", f"{own or 0:x}")
         return own == leader
 
-    await_that("the first leads", leads)
-    # Members are changed once all have been connected for a while.
-    added = await_that("a healthy cluster", lambda: re.search(
-        r"^Member +(\w+) added", ask("member", "add", "early", "--learner", "--peer-urls", "http://127.0.0.1:1")))
-    await_that("who was added goes", lambda: ask("member", "remove", added[1]))
-    test = subprocess.Popen([binary, "--include-ignored", "--exact", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    await_that("a member is added", lambda: joining.peer_url in ask("member", "list") or test.poll() is not None)
-    joining.launch()
-    printed, _ = test.communicate(timeout=SUITE_SECONDS_MAX)
-    is_passed = test.returncode == 0 and "test result: ok. 1 passed; 0 failed;" in printed
+    servers.until("the first leads", leads, cluster.log_tails)
+    await_changes(ask, cluster.log_tails)
+    test = subprocess.Popen([*servers.DIE_WITH_US, binary, "--include-ignored", "--exact", name], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+    try:
+        servers.until("a member is added", lambda: joining.peer_url in ask("member", "list") or test.poll() is not None,
+                      cluster.log_tails)
+        joining.launch()
+        printed, _ = test.communicate(timeout=SUITE_SECONDS_MAX)
+    finally:
+        if test.poll() is None:
+            test.kill()
+            print(test.communicate()[0])
+    is_passed, ended = test.returncode == 0 and "test result: ok. 1 passed; 0 failed;" in printed, {}
     if is_passed:
         # It was removed in the end, and stops by itself.
-        await_that("the end of who was removed", lambda: joining.process.poll() is not None)
-        joining.reap()
-    ended = cluster.stop()
-    if not is_passed or (kind is servers.COVEY and any(ended.values())):
-        print(printed, *(member.log_tail() for member in cluster.members.values() if member.log.exists()), sep="\n")
+        servers.until("the end of who was removed", lambda: joining.process.poll() is not None, cluster.log_tails)
+        ended = {JOINING: joining.reap()}
+    ended |= cluster.stop()
+    if not is_passed or not all(servers.ended_well(kind, code) for code in ended.values()):
+        print(printed, cluster.log_tails(), sep="\n")
         sys.exit(f"{name} was to pass; the members ended with {ended}")
     return 1
 
 
-def await_that(what, look):
-    begin = time.monotonic()
-    while not (found := look()):
-        if time.monotonic() - begin > PATIENCE_SECONDS:
-            sys.exit(f"{what}: not in time")
-        time.sleep(LOOK_SECONDS)
-    return found
+def await_changes(ask, logs):
+    """Members are changed once all have been connected for a while. Whoever is told of a failure may have made the change."""
+    def early(listed):
+        return re.search(rf"^(\w+), .* {EARLY_URL},", listed, re.MULTILINE)
+
+    def is_added():
+        if early(ask("member", "list")):
+            return True
+        return ask("member", "add", "early", "--learner", "--peer-urls", EARLY_URL)
+
+    def is_gone():
+        listed = ask("member", "list")
+        if found := early(listed):
+            return ask("member", "remove", found[1])
+        return listed
+
+    servers.until("a healthy cluster", is_added, logs)
+    servers.until("who was added goes", is_gone, logs)
 
 
 def run(kind, flags, binary, names, scratch):

@@ -15,7 +15,6 @@ import json
 import re
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.dont_write_bytecode = True
@@ -25,7 +24,6 @@ import compare  # noqa: E402  (it knows where servers is)
 import servers  # noqa: E402
 import steps  # noqa: E402
 
-PATIENCE_SECONDS = 60
 # Nobody is elected because a machine is busy.
 FLAGS = ("--heartbeat-interval", "300", "--election-timeout", "3000", "--quota-backend-bytes", str(steps.QUOTA_BYTES))
 RULES = (
@@ -40,7 +38,10 @@ class Trio(servers.Cluster):
 
     def __init__(self, kind, directory):
         super().__init__(kind, directory, "abc", FLAGS)
-        self.start()
+        try:
+            self.start()
+        except servers.NotReady as why:
+            sys.exit(f"{why}; the logs end:\n{self.log_tails()}")
         self.add("d")
 
     @property
@@ -48,13 +49,7 @@ class Trio(servers.Cluster):
         return self.members["a"].endpoint
 
     def until(self, what, look):
-        begin = time.monotonic()
-        while time.monotonic() - begin < PATIENCE_SECONDS:
-            if found := look():
-                return found
-            time.sleep(compare.LOOK_SECONDS)
-        logs = "\n".join(f"{name}: {server.log_tail()}" for name, server in self.members.items() if server.log.exists())
-        sys.exit(f"{self.kind.name}: {what}: not in time; the logs end:\n{logs}")
+        return servers.until(f"{self.kind.name}: {what}", look, self.log_tails)
 
     def leader(self, etcdctl):
         """The one of those that run that all of them know to lead, by id."""
@@ -77,7 +72,8 @@ class Trio(servers.Cluster):
 
     def ends(self, name):
         self.until(f"the end of {name}", lambda: self.members[name].process.poll() is not None)
-        self.members[name].reap()
+        if (code := self.members[name].reap()) != 0:
+            sys.exit(f"{self.kind.name}: {name} was removed and ended with {code}; the logs end:\n{self.log_tails()}")
 
 
 def learn(etcdctl, trio):
@@ -135,8 +131,8 @@ def compare_clusters(options, scratch):
         passed += comparison.passed
         wrong.extend(comparison.wrong)
         for trio in trios:
-            allowed = (0,) if trio.kind is servers.COVEY else (0, -15)
-            wrong.extend(f"{trio.kind.name} {name} ended with {code}" for name, code in trio.stop().items() if code not in allowed)
+            wrong.extend(f"{trio.kind.name} {name} ended with {code}" for name, code in trio.stop().items()
+                         if not servers.ended_well(trio.kind, code))
 
     subject = servers.KINDS[options.subject]
     played("servers", servers.ETCD, subject, etcdctl)

@@ -38,7 +38,6 @@ import servers  # noqa: E402
 import steps  # noqa: E402
 
 STEP_SECONDS_MAX = 60
-LOOK_SECONDS = 0.2
 SETTLE_SECONDS = 0.3  # what a command prints at once has come by then
 SHOWN_LINES_MAX = 16
 USAGE_CODE = 128  # etcdctl's, for arguments that it cannot take
@@ -211,6 +210,10 @@ class Answer:
     def is_usage(self):
         return self.code == USAGE_CODE and self.stdout == "" and re.fullmatch(r"Error: .*\n", self.stderr) is not None
 
+    def is_late(self, step):
+        """Two that hang are not two that agree."""
+        return self.code == -signal.SIGKILL or (step.patience and step.patience in self.stderr)
+
     def sorted(self):
         return Answer(sorted_items(self.stdout), "".join(sorted(self.stderr.splitlines(keepends=True))), self.code)
 
@@ -232,7 +235,7 @@ class Client:
         for _ in range(step.repeat):
             answer = self.answer(command, step.stdin)
             while step.patience and step.patience in answer.stderr and time.monotonic() - begin < STEP_SECONDS_MAX:
-                time.sleep(LOOK_SECONDS)
+                time.sleep(servers.LOOK_SECONDS)
                 answer = self.answer(command, step.stdin)
             if answer.code != 0:
                 break
@@ -272,7 +275,7 @@ class Client:
 def named(arg, names):
     if isinstance(arg, bytes):
         return arg
-    return re.sub(r"\{(\w+)\}", lambda match: names.get(match[1], match[0]), arg)
+    return re.sub(r"\{(\w+)\}", lambda match: names[match[1]], arg)
 
 
 def readable(output):
@@ -306,8 +309,15 @@ class Comparison:
         for step in script:
             if step.departure is steps.BBOLT and not self.departures_hold:
                 continue  # no two files of etcd's are the same
-            raw = self.ask(self.etcdctl, self.reference, step, self.of_reference.identity)
-            raw_found = self.ask(self.client, self.subject, step, self.of_subject.identity)
+            try:
+                raw = self.ask(self.etcdctl, self.reference, step, self.of_reference.identity)
+                raw_found = self.ask(self.client, self.subject, step, self.of_subject.identity)
+            except KeyError as name_missing:
+                self.fail(name, step, [f"nothing has the name {name_missing}"])
+                continue
+            if any(answer.is_late(step) for answer in (raw, raw_found)):
+                self.fail(name, step, ["not in time", *differing_lines(raw, raw_found)])
+                continue
             expected, found = raw.map(self.of_reference), raw_found.map(self.of_subject)
             if self.client is not self.etcdctl:
                 expected = Answer(expected.stdout, without_log(expected.stderr), expected.code)
@@ -435,9 +445,7 @@ def free_space(etcdctl, server, wrong):
 
 
 def stopped_well(server, wrong):
-    # etcd ends itself with the signal that it got; covey answers it with success.
-    code, allowed = server.stop(), ((0,) if server.kind is servers.COVEY else (0, -15))
-    if code not in allowed:
+    if not servers.ended_well(server.kind, code := server.stop()):
         wrong.append(f"{server.kind.name} ended with {code} on SIGTERM:\n{server.log_tail()}")
 
 
@@ -512,12 +520,14 @@ def main():
     parser.add_argument("--spoil", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
+    if unknown := {*(options.sections or ())} - {section.__name__ for section in steps.SCRIPT}:
+        sys.exit(f"no sections {sorted(unknown)}")
     servers.exit_on_signals()
     print(f"{etcdctl_of_environment().version()}; etcd: {first_line_of_version(servers.ETCD)}")
     with tempfile.TemporaryDirectory(prefix="etcdctl-") as scratch:
         passed, failed = compare(options, Path(scratch))
     print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return 1 if failed or not passed else 0
 
 
 def first_line_of_version(kind):

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,17 +33,29 @@ MEASURED = (
 )
 PERF = "Throughput: <measured>\nSlowest request: <measured>\nStddev: <measured>\n<verdict>\n"
 DATASCALE = "Approximate system memory used: <measured>\n"
+CHECKS = set()  # those that run
 
 
 def checked(etcdctl, server, which):
     """What a check prints but for what it measures, and what it leaves behind."""
     command = [etcdctl.binary, "--endpoints", server.endpoint, "check", which, "--auto-compact", "--auto-defrag"]
-    done = subprocess.run(command, env=etcdctl.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=CHECK_SECONDS_MAX, check=False)
-    printed = done.stdout.decode().replace(server.endpoint, "<endpoint>")
+    with subprocess.Popen(command, env=etcdctl.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT) as check:
+        CHECKS.add(check)
+        printed = output(check, CHECK_SECONDS_MAX).decode().replace(server.endpoint, "<endpoint>")
+        CHECKS.discard(check)
     for pattern, hidden in MEASURED:
         printed = re.sub(pattern, hidden, printed)
     return printed + "left: " + etcdctl.must(server, "get", "", "--prefix", "--keys-only")
+
+
+def output(process, seconds):
+    """What it prints until it ends; it is killed if that takes longer."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except BaseException:
+        process.kill()
+        raise
 
 
 def both_checks(etcdctl, server):
@@ -69,37 +80,50 @@ def mirrored(etcdctl, source, target):
             await_key(etcdctl, target, mirror, "to/last", "one")
         finally:
             mirror.send_signal(signal.SIGINT)
-            printed, _ = mirror.communicate(timeout=MIRROR_SECONDS_MAX)
+            printed = output(mirror, MIRROR_SECONDS_MAX)
     return etcdctl.must(target, "get", "", "--prefix"), printed, mirror.returncode
 
 
 def await_key(etcdctl, server, mirror, key, value):
-    begin = time.monotonic()
-    while etcdctl.must(server, "get", key, "--print-value-only").strip() != value:
-        if time.monotonic() - begin > MIRROR_SECONDS_MAX or mirror.poll() is not None:
-            sys.exit(f"FAIL make-mirror to {server.kind.name}: {key} did not come; it ended: {mirror.poll()}")
-        time.sleep(compare.LOOK_SECONDS)
+    def has_come():
+        if mirror.poll() is not None:
+            sys.exit(f"FAIL make-mirror to {server.kind.name}: it ended with {mirror.returncode}, before {key} came")
+        return etcdctl.must(server, "get", key, "--print-value-only").strip() == value
+
+    servers.until(f"make-mirror to {server.kind.name}: {key}", has_come, server.log_tail)
+
+
+def compared(etcdctl, pool, scratch):
+    started, wrong = {}, []
+    for kind in servers.KINDS.values():
+        started[kind] = [servers.Server(kind, scratch / f"{kind.name}-{role}") for role in ("checked", "source", "target")]
+        for server in started[kind]:
+            server.start()
+    checks = {kind: pool.submit(both_checks, etcdctl, started[kind][0]) for kind in started}
+    mirrors = {kind: mirrored(etcdctl, *started[kind][1:]) for kind in started}
+    if mirrors[servers.COVEY] != mirrors[servers.ETCD] or "to/zz\n2\n" not in mirrors[servers.ETCD][0]:
+        wrong.append(f"make-mirror: {mirrors}")
+    perf, datascale = zip(*(checks[kind].result() for kind in (servers.ETCD, servers.COVEY)))
+    for answers, end in ((perf, PERF), (datascale, DATASCALE)):
+        if answers[0] != answers[1] or f"{end}left: " != answers[0][answers[0].index(end):]:
+            wrong.append(f"check: etcd {answers[0]!r}\n      ours {answers[1]!r}")
+    for server in [server for kind in started for server in started[kind]]:
+        compare.stopped_well(server, wrong)
+    return wrong
 
 
 def main():
     servers.exit_on_signals()
-    etcdctl, wrong = compare.etcdctl_of_environment(), []
+    etcdctl = compare.etcdctl_of_environment()
     with tempfile.TemporaryDirectory(prefix="etcdctl-lasting-") as scratch, ThreadPoolExecutor() as pool:
-        started = {}
-        for kind in servers.KINDS.values():
-            started[kind] = [servers.Server(kind, Path(scratch) / f"{kind.name}-{role}") for role in ("checked", "source", "target")]
-            for server in started[kind]:
-                server.start()
-        checks = {kind: pool.submit(both_checks, etcdctl, started[kind][0]) for kind in started}
-        mirrors = {kind: mirrored(etcdctl, *started[kind][1:]) for kind in started}
-        if mirrors[servers.COVEY] != mirrors[servers.ETCD] or "to/zz\n2\n" not in mirrors[servers.ETCD][0]:
-            wrong.append(f"make-mirror: {mirrors}")
-        perf, datascale = zip(*(checks[kind].result() for kind in (servers.ETCD, servers.COVEY)))
-        for answers, end in ((perf, PERF), (datascale, DATASCALE)):
-            if answers[0] != answers[1] or f"{end}left: " != answers[0][answers[0].index(end):]:
-                wrong.append(f"check: etcd {answers[0]!r}\n      ours {answers[1]!r}")
-        for server in [server for kind in started for server in started[kind]]:
-            compare.stopped_well(server, wrong)
+        try:
+            wrong = compared(etcdctl, pool, Path(scratch))
+        except BaseException:
+            # Without its server a check ends late or never, and the pool waits for it.
+            servers.kill_what_we_started()
+            for check in list(CHECKS):
+                check.kill()
+            raise
     for line in wrong:
         print(f"FAIL {line}")
     print(f"{3 - len(wrong)} passed, {len(wrong)} failed, of what takes long")

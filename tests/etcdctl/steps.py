@@ -513,8 +513,6 @@ def both_clients():
 
 BY_BOTH = (both_clients, members, cluster, leases, contests, access)
 
-
-
 SELF_CLEARED = Departure(
     "freed space is found and the alarm lifted without an operator: nothing is left to disarm")
 

@@ -21,12 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HOST = "127.0.0.1"
 READY_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 15
+PATIENCE_SECONDS = 60
+LOOK_SECONDS = 0.2
 LOG_TAIL_LINES = 20
 
 # Linux kills the server when the test goes away, by kill -9 too. Not by code between fork and exec: gRPC's
@@ -210,9 +213,12 @@ class Cluster:
             server.process.send_signal(signal.SIGTERM)
         return {name: server.stop() for name, server in running.items()}
 
+    def log_tails(self):
+        return "\n".join(f"{name}: {server.log_tail()}" for name, server in self.members.items() if server.log.exists())
+
 
 STARTED = set()
-LENT = set()  # ports that were given out and may not be listened on yet
+LENT = deque(maxlen=200)  # what says that a port was given out, and may not be listened on yet; the last of them
 
 
 @atexit.register
@@ -235,20 +241,34 @@ def environment():
 
 
 def free_port():
+    """One that no other program lends either that goes by this."""
     while True:
-        port = random.choice(PORTS)
-        if port in LENT:
-            continue
+        port, claim = random.choice(PORTS), socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                claim.bind(f"\0port-lent-{port}")
                 probe.bind((HOST, port))
             except OSError:
+                claim.close()
                 continue
-        if len(LENT) > len(PORTS) // 2:
-            LENT.clear()
-        LENT.add(port)
+        LENT.append(claim)
         return port
+
+
+def until(what, look, logs=lambda: ""):
+    """What `look` finds, once that is something; ends the program, with the ends of the logs, if it takes too long."""
+    begin = time.monotonic()
+    while not (found := look()):
+        if time.monotonic() - begin > PATIENCE_SECONDS:
+            sys.exit(f"FAIL {what}: not in time; the logs end:\n{logs()}")
+        time.sleep(LOOK_SECONDS)
+    return found
+
+
+def ended_well(kind, code):
+    """On SIGTERM: etcd ends itself with the signal that it got, covey answers it with success."""
+    return code == 0 or (kind is ETCD and code == -signal.SIGTERM)
 
 
 def accepts(port):

@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from servers import COVEY, NotReady, Server, environment, exit_on_signals
@@ -23,6 +24,8 @@ def on_terminal(command):
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, env=environment()) as process:
         os.close(theirs)
+        late = threading.Timer(COMMAND_SECONDS_MAX, process.kill)
+        late.start()
         shown = b""
         try:
             while piece := os.read(ours, 65536):
@@ -30,7 +33,8 @@ def on_terminal(command):
         except OSError:  # how a terminal ends that nobody has open any more
             pass
         stdout = process.stdout.read()
-        code = process.wait(COMMAND_SECONDS_MAX)
+        code = process.wait()
+        late.cancel()
     os.close(ours)
     return shown, stdout, code
 
