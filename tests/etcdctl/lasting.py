@@ -27,7 +27,7 @@ MIRROR_SECONDS_MAX = 60
 MEASURED = (
     (r"(?m)^.*\r", ""),  # a bar that goes on
     (r"(\d+) / \1 .*", r"\1 of \1"),
-    (r"(?m)^(?:PASS|FAIL): (Throughput|Slowest request|Stddev|Approximate system memory used) .*", r"\1: <measured>"),
+    (r"(?m)^(?:(?:PASS|FAIL): )?(Throughput|Slowest request|Stddev|Approximate system memory used) .*", r"\1: <measured>"),
     (r"(?m)^(?:PASS|FAIL)$", "<verdict>"),
     (r"(?<=revision )\d+", "<revision>"),
 )
