@@ -117,7 +117,7 @@ impl Land {
         KvClient::new(self.channel.clone())
     }
 
-    async fn reads(&self, token: &str) -> Result<i64, Status> {
+    pub async fn reads(&self, token: &str) -> Result<i64, Status> {
         let range = pb::RangeRequest { key: "k/1".into(), ..Default::default() };
         Ok(self.kv().range(by(token, range)).await?.into_inner().count)
     }
@@ -642,6 +642,11 @@ async fn by_gateway(shore: &Shore, name: &str) -> String {
 
 /// A key pair for a method that is not RSA, for which ring makes none; `credentials` has all of them.
 pub fn jwt(dir: &Path, method: &str, signs: bool) -> Arc<Jwt> {
+    jwt_for(dir, method, signs, Duration::from_secs(300))
+}
+
+/// The same for tokens that live for so long.
+pub fn jwt_for(dir: &Path, method: &str, signs: bool, ttl: Duration) -> Arc<Jwt> {
     let (private_key, public_key) = (dir.join(format!("{method}.key")), dir.join(format!("{method}.pub")));
     let method = SignMethod::named(method).unwrap();
     if !private_key.exists() {
@@ -657,9 +662,7 @@ pub fn jwt(dir: &Path, method: &str, signs: bool) -> Arc<Jwt> {
     let is_shared = matches!(method, SignMethod::Shared(..));
     let (private_key, public_key) =
         ((signs || is_shared).then_some(private_key), (!is_shared).then_some(public_key));
-    Arc::new(
-        Jwt::load(&JwtOptions { method, public_key, private_key, ttl: Duration::from_secs(300) }).unwrap(),
-    )
+    Arc::new(Jwt::load(&JwtOptions { method, public_key, private_key, ttl }).unwrap())
 }
 
 #[test]

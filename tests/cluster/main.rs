@@ -7,7 +7,6 @@
 mod alone;
 mod basics;
 #[path = "../api/channel.rs"]
-#[expect(dead_code, reason = "some of it is for other tests")]
 mod channel;
 mod client;
 mod clocks;
@@ -22,6 +21,7 @@ mod lessons;
 mod linear;
 mod load;
 mod lost;
+mod matrix;
 mod members;
 mod memory;
 mod memory_group;
