@@ -136,6 +136,20 @@ fn learners_are_few_and_are_promoted_once() {
     assert!(rig.found(id).votes);
 }
 
+/// etcd made voters of learners whose URLs were changed.
+#[test]
+fn new_urls_make_no_voter_of_a_learner_and_take_no_vote() {
+    let mut rig = Rig::new();
+    rig.starts(FOUNDER);
+    let learner = rig.member(add("b", false)).unwrap();
+    for (id, votes) in [(learner, false), (FOUNDER, true)] {
+        let name = format!("of {id}");
+        assert_eq!(rig.member(MemberCommand::Update { id, peer_urls: urls(&[&name]) }), Ok(id));
+        assert_eq!(rig.found(id).votes, votes);
+        assert_eq!(rig.found(id).attributes.peer_urls, urls(&[&name]));
+    }
+}
+
 /// What etcd's strict reconfiguration check allows and refuses.
 #[test]
 fn a_majority_must_have_started() {
