@@ -34,6 +34,9 @@ const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> 
     GrpcMethod { service, method, kind }
 }
 
+/// What it comes to is counted beside.
+const PROMOTE: &str = "MemberPromote";
+
 /// Every method of the services that are offered, for metrics that show each from the start.
 const METHODS: [GrpcMethod; 65] = [
     method(kv_server::SERVICE_NAME, "Range", GrpcKind::Unary),
@@ -130,8 +133,8 @@ pub struct CallRecord {
     place: Option<usize>,
     code: Code,
     sent: Frames,
-    /// When it began, where that is wanted.
-    began: Option<Instant>,
+    /// When it began.
+    began: Instant,
     _live: LiveCall,
 }
 
@@ -145,10 +148,9 @@ impl CallRecord {
         if let Some(place) = place {
             metrics.grpc[place].started.add(1);
         }
-        let is_timed = place.is_some_and(|place| metrics.grpc[place].handling.is_some());
         Self {
             metrics: Arc::clone(metrics),
-            began: is_timed.then(now),
+            began: now(),
             place,
             code: Code::Cancelled,
             sent: Frames::default(),
@@ -177,6 +179,11 @@ impl CallRecord {
     pub fn note_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = Status::from_header_map(headers) {
             self.code = status.code();
+            let is_promotion =
+                self.place.is_some_and(|place| self.metrics.grpc[place].name.method == PROMOTE);
+            if is_promotion && self.code != Code::Ok {
+                self.metrics.requests.promotions_failed.count(status.message());
+            }
         }
     }
 
@@ -200,8 +207,13 @@ impl Drop for CallRecord {
         if let Some(place) = self.place {
             let method = &self.metrics.grpc[place];
             method.handled(self.code as i32);
-            if let (Some(began), Some(handling)) = (self.began, &method.handling) {
-                handling.observe(now() - began);
+            let took = now() - self.began;
+            if let Some(handling) = &method.handling {
+                handling.observe(took);
+            }
+            self.metrics.requests.note(method.name.method, self.code == Code::Ok, took);
+            if self.code == Code::Ok && method.name.method == PROMOTE {
+                self.metrics.requests.promotions.add(1);
             }
             if self.code == Code::Ok && matches!(method.name.method, "Range" | "RangeStream") {
                 self.metrics.ranges.add(1);

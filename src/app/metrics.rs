@@ -36,6 +36,7 @@ pub(super) fn metrics_text(handle: Handle, operator: Arc<Operator>, metrics: Arc
             compacted: view.compacted(),
             alarms: alarms.collect(),
             peers: handle.peer_traffic(),
+            auth_revision: view.facts().auth.revision,
             conflicts: operator.conflicts.list().len() as u64,
             disk_short: handle.is_disk_short(),
             backups: operator.backups().map(|made| Backups {

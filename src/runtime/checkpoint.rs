@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Drained;
+use super::clock::unix_seconds;
 use super::hold::{Grant, Holds};
 use super::space::Change;
 use super::threads::{ApplierInput, Context, CoreInput, Fault};
@@ -14,6 +15,7 @@ use crate::disk::Directory;
 use crate::ids::MemberId;
 use crate::limits::{DIRECTORY_LOOK, FOLD_ROOM_BYTES};
 use crate::node::{CheckpointJob, CheckpointOutput, CheckpointWork, Checkpointer, TransferMessage};
+use crate::time::Instant;
 use crate::wal::Position;
 
 /// What the checkpoint thread is asked for.
@@ -47,7 +49,7 @@ pub(super) fn run<D: Directory>(
     let mut jobs = Vec::new();
     let mut holds = Holds::new(clock);
     let mut patience = Duration::ZERO;
-    let mut room = Room { asked: true, hands_on: false };
+    let (mut room, mut removal) = (Room { asked: true, hands_on: false }, Removal::default());
     let mut next_check = clock.now() + DIRECTORY_LOOK;
     loop {
         // One piece of work at a time, and what has come meanwhile in between: a fold does not wait for more than a slice.
@@ -85,6 +87,7 @@ pub(super) fn run<D: Directory>(
                     // Before anybody can be shown the new state.
                     holds.lose_all();
                 }
+                removal.note(&work, began, context);
                 note(work, clock.now().since(began), context);
                 context.shared.file_bytes.store(checkpointer.store().file_bytes(), Ordering::Relaxed);
                 Duration::ZERO
@@ -173,6 +176,24 @@ fn carry_out(output: CheckpointOutput, context: &Context) {
         CheckpointOutput::Send(to, message) => context.shared.peers.transfer(to, message),
         CheckpointOutput::Removed(revision) => {
             context.shared.compacted.reach(u64::try_from(revision.0).unwrap_or(0));
+        }
+    }
+}
+
+/// Since when the store removes what was compacted.
+#[derive(Default)]
+struct Removal(Option<Instant>);
+
+impl Removal {
+    fn note(&mut self, work: &CheckpointWork, began: Instant, context: &Context) {
+        let CheckpointWork::Slice { finished } = work else { return };
+        let (metrics, now) = (&context.metrics, context.shared.clock.now());
+        metrics.compaction_pauses.observe(now.since(began));
+        let since = *self.0.get_or_insert(began);
+        if finished.is_some() {
+            metrics.compactions.observe(now.since(since));
+            metrics.compacted_at.set(unix_seconds());
+            self.0 = None;
         }
     }
 }

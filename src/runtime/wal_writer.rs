@@ -69,8 +69,9 @@ fn write<D: Directory>(writer: &mut LogWriter<D>, context: &Context) -> Result<b
     let clock = context.shared.clock;
     let mut written_bytes = writer.usage().appended_bytes;
     loop {
+        let begins = clock.now();
         match writer.write() {
-            Ok(true) => {}
+            Ok(true) => context.metrics.wal_write.observe(clock.now().since(begins)),
             Ok(false) => return Ok(false),
             Err(WalError::Full { .. }) if writer.make_room()? => continue,
             Err(WalError::Full { .. }) => return Ok(true),

@@ -3,19 +3,27 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use covey::wire::etcdserverpb as pb;
+use covey::wire::v3lockpb::lock_client::LockClient;
+use covey::wire::{etcdserverpb as pb, v3lockpb};
+use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
-use smol::stream;
+use smol::{block_on, stream};
+use tonic::{Code, Request, Status};
 
-use crate::client::{channel, watch};
-use crate::process::{Cluster, Host, until};
+use crate::client::{channel, channel_to, watch};
+use crate::process::{Cluster, Host, PATIENCE, until, wait};
 
 /// See its first lines.
 const MIXIN: &str = include_str!("mixin.txt");
 /// What promtool has against names, which are etcd's.
-const AGAINST_NAMES: [&str; 10] = [
+const AGAINST_NAMES: [&str; 13] = [
     "etcd_debugging_lease_ttl_total non-counter metrics should not have \"_total\" suffix",
+    "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds use base unit \"seconds\" instead of \"milliseconds\"",
+    "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds use base unit \"seconds\" instead of \"milliseconds\"",
     "etcd_debugging_mvcc_keys_total non-counter metrics should not have \"_total\" suffix",
     "etcd_debugging_mvcc_slow_watcher_total non-counter metrics should not have \"_total\" suffix",
     "etcd_debugging_mvcc_watch_stream_total non-counter metrics should not have \"_total\" suffix",
@@ -23,9 +31,15 @@ const AGAINST_NAMES: [&str; 10] = [
     "etcd_disk_wal_write_bytes_total non-counter metrics should not have \"_total\" suffix",
     "etcd_server_health_failures counter metrics should have \"_total\" suffix",
     "etcd_server_health_success counter metrics should have \"_total\" suffix",
+    "etcd_server_learner_promote_successes counter metrics should have \"_total\" suffix",
     "etcd_server_proposals_applied_total non-counter metrics should not have \"_total\" suffix",
     "etcd_server_proposals_committed_total non-counter metrics should not have \"_total\" suffix",
 ];
+
+/// So often is looked how long a round trip takes after one that took long.
+const LOOKS: usize = 10;
+/// Longer than the bound of alerts for a sync.
+const STOPPED: Duration = Duration::from_millis(700);
 
 fn start() -> Cluster {
     let mut cluster = Cluster::prepare(2);
@@ -52,7 +66,7 @@ fn drive(host: &Host, revision: &str) {
     let granted = host.must(&["lease", "grant", "60"]);
     let id = granted.split(' ').nth(1).unwrap();
     host.must(&["lease", "keep-alive", "--once", id]);
-    smol::block_on(async {
+    block_on(async {
         let create = pb::WatchCreateRequest { key: "key".into(), ..Default::default() };
         // Its client has nothing more to ask: what is left of the call ends with what is dropped.
         drop(watch(host, create, stream::empty(), false).await);
@@ -146,6 +160,113 @@ fn what_etcds_alerts_are_about_moves_what_they_look_at() {
         let is_back = value(&now, "etcd_server_has_leader", &[]) == Some(1.0);
         (is_back && more(&now, "etcd_server_leader_changes_seen_total", &[])).then_some(())
     });
+}
+
+/// How many are above a bound in seconds.
+fn above(text: &str, histogram: &str, bound: &str) -> f64 {
+    let at_most = value(text, &format!("{histogram}_bucket"), &[&format!("le={bound}")]).unwrap();
+    value(text, &format!("{histogram}_count"), &[]).unwrap() - at_most
+}
+
+/// A disk and a way that take too long: the program is stopped in the middle, which to its clock is the same.
+#[test]
+fn what_is_slow_is_in_the_buckets_that_alerts_look_at() {
+    let cluster = start();
+    let [host, other] = &cluster.hosts[..] else { panic!("two members") };
+    let slow = || {
+        let now = scrape(host);
+        let syncs = above(&now, "etcd_disk_wal_fsync_duration_seconds", "0.512");
+        (syncs, above(&now, "etcd_network_peer_round_trip_time_seconds", "0.1024"))
+    };
+    let before = slow();
+    let endpoint = host.endpoint.clone();
+    let ended = Arc::new(AtomicBool::new(false));
+    let until_then = Arc::clone(&ended);
+    // Whatever becomes of each.
+    let writing = std::thread::spawn(move || {
+        while !until_then.load(Ordering::Relaxed) {
+            let put = block_on(put_to(&endpoint, Duration::from_secs(1)));
+            drop(put);
+        }
+    });
+    until("a slow sync and a slow way are seen", || {
+        let now = slow();
+        let (syncs, trips) = (now.0 > before.0, now.1 > before.1);
+        for (stopped, already, time) in [(host, syncs, STOPPED), (other, trips, STOPPED * 3)] {
+            if !already {
+                stopped.signal("-STOP");
+                wait(time);
+                stopped.signal("-CONT");
+            }
+        }
+        // Each look takes one of the round trips, whose mean soon is what it was.
+        for _ in 0..LOOKS {
+            slow();
+        }
+        (syncs && trips).then_some(())
+    });
+    ended.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
+}
+
+/// What a put comes to, within a time that its client says.
+async fn put_to(endpoint: &str, limit: Duration) -> Result<(), Status> {
+    let mut request = Request::new(pb::PutRequest { key: "slow".into(), ..Default::default() });
+    request.set_timeout(limit);
+    KvClient::new(channel_to(endpoint).await?).put(request).await.map(drop)
+}
+
+/// Each of the codes that alerts count, but for those of damage and of mistakes of the program's.
+#[test]
+fn whatever_fails_is_counted_by_its_code_and_what_waits_is_seen() {
+    let cluster = start();
+    let [host, other] = &cluster.hosts[..] else { panic!("two members") };
+    let before = scrape(host);
+    let more = |now: &str, code: &str| {
+        let labels = ["grpc_type=unary", &format!("grpc_code={code}")];
+        value(now, "grpc_server_handled_total", &labels)
+            > value(&before, "grpc_server_handled_total", &labels)
+    };
+    block_on(async {
+        let channel = channel(host).await.unwrap();
+        let value = vec![0; 8 << 20].into();
+        let large = pb::PutRequest { key: "large".into(), value, ..Default::default() };
+        let large = KvClient::new(channel.clone()).put(large).await.unwrap_err();
+        assert_eq!(large.code(), Code::ResourceExhausted, "{large:?}");
+        let lock = v3lockpb::LockRequest { name: "lock".into(), lease: 99 };
+        let lock = LockClient::new(channel).lock(lock).await.unwrap_err();
+        assert_eq!(lock.code(), Code::Unknown, "{lock:?}");
+    });
+    until("a proposal is seen that waits", || {
+        other.signal("-STOP");
+        let endpoint = host.endpoint.clone();
+        // Until the member sees that it has nobody, or for as long as this.
+        let waiting = std::thread::spawn(move || block_on(put_to(&endpoint, Duration::from_secs(1))));
+        let mut is_pending = false;
+        while !waiting.is_finished() && !is_pending {
+            is_pending = value(&scrape(host), "etcd_server_proposals_pending", &[]) > Some(0.0);
+        }
+        drop(waiting.join());
+        other.signal("-CONT");
+        is_pending.then_some(())
+    });
+    other.signal("-STOP");
+    until("nobody leads", || {
+        let told = block_on(put_to(&host.endpoint, PATIENCE)).err()?;
+        (told.code() == Code::Unavailable).then_some(())
+    });
+    // What is read is waited for.
+    let late = block_on(async {
+        let mut request = Request::new(pb::RangeRequest { key: "slow".into(), ..Default::default() });
+        request.set_timeout(Duration::from_millis(100));
+        KvClient::new(channel(host).await.unwrap()).range(request).await.unwrap_err()
+    });
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    let now = scrape(host);
+    for code in ["ResourceExhausted", "Unknown", "DeadlineExceeded", "Unavailable"] {
+        assert!(more(&now, code), "{code}");
+    }
+    other.signal("-CONT");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Backups, Gauges, GrpcKind, GrpcMethod, Metrics, PeerTraffic, render};
-use crate::ids::{Digest, LogIndex, MemberId, Revision};
+use crate::ids::{AuthRevision, Digest, LogIndex, MemberId, Revision};
 
 const METHODS: [GrpcMethod; 2] = [
     GrpcMethod { service: "etcdserverpb.KV", method: "Range", kind: GrpcKind::Unary },
@@ -30,6 +30,7 @@ fn gauges() -> Gauges<'static> {
         keys: 6,
         revision: Revision(5),
         compacted: Revision(3),
+        auth_revision: AuthRevision(11),
         conflicts: 2,
         alarms: vec![(MemberId(0xab), "NOSPACE")],
         peers: vec![PeerTraffic { member: MemberId(0xcd), connected: true, metrics: Arc::default() }],
@@ -271,4 +272,61 @@ fn nothing_counted_is_a_valid_text_too() {
     let families = read(&render::render(&Metrics::new(METHODS), &gauges, None));
     assert!(!families.contains_key("etcd_cluster_version") && !families.contains_key("process_open_fds"));
     assert_value(&families, "etcd_server_quota_backend_bytes", "gauge", 0.0);
+}
+
+/// What the page says of etcd's metrics is so.
+#[test]
+fn the_page_of_etcds_metrics_names_those_that_are_shown_and_those_that_are_not() {
+    let metrics = Metrics::new(METHODS).extensive();
+    metrics.requests.promotions_failed.count("why");
+    let families = read(&metrics.render(&gauges()));
+    let (otherwise, left_out) = include_str!("etcd-metrics.md").split_once("## Left out").unwrap();
+    let names = |part: &'static str| {
+        part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect::<Vec<_>>()
+    };
+    let (otherwise, left_out) = (names(otherwise), names(left_out));
+    assert!(otherwise.len() >= 10 && left_out.len() >= 25, "the page was not understood");
+    assert!(left_out.is_sorted());
+    for name in otherwise {
+        assert!(families.contains_key(name), "{name}");
+    }
+    for name in left_out {
+        assert!(!families.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn what_clients_ask_for_is_shown() {
+    let metrics = Metrics::new(METHODS);
+    metrics.requests.unary_versions.count("3.5");
+    metrics.requests.promotions_failed.count("why \"so\"");
+    metrics.requests.note("Range", true, Duration::from_micros(150));
+    metrics.requests.note("Range", false, Duration::from_micros(50));
+    metrics.requests.note("Put", true, Duration::from_micros(50));
+    metrics.requests.note("HashKV", true, Duration::from_millis(15));
+    metrics.requests.note("HashKV", false, Duration::from_millis(15));
+    metrics.compaction_pauses.observe(Duration::from_micros(1500));
+    let families = read(&metrics.render(&gauges()));
+    let found = |name: &str, suffix: &str, label: (&str, &str)| {
+        let samples = families[name].samples.iter().filter(|sample| sample.0 == suffix);
+        let mut fitting = samples
+            .filter(|sample| sample.1.iter().any(|(name, value)| (name.as_str(), value.as_str()) == label));
+        fitting.next().map(|sample| sample.2)
+    };
+    let requests = "etcd_server_client_requests_total";
+    assert_eq!(found(requests, "", ("client_api_version", "3.5")), Some(1.0));
+    assert_eq!(found(requests, "", ("type", "stream")), Some(0.0), "from the start");
+    let reason = ("Reason", "why \"so\"");
+    assert_eq!(found("etcd_server_learner_promote_failures", "", reason), Some(1.0));
+    let ranges = "etcd_server_range_duration_seconds";
+    assert_eq!(found(ranges, "_bucket", ("le", "0.0001")), Some(0.0));
+    assert_eq!(found(ranges, "_bucket", ("le", "0.0002")), Some(1.0));
+    assert_eq!(found(ranges, "_count", ("success", "false")), Some(1.0));
+    let hashes = &families["etcd_mvcc_hash_rev_duration_seconds"].samples;
+    assert_eq!(hashes.last().map(|sample| sample.2), Some(1.0), "one that fails is not measured");
+    let pauses = "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds";
+    assert_eq!(found(pauses, "_bucket", ("le", "1")), Some(0.0));
+    assert_eq!(found(pauses, "_bucket", ("le", "2")), Some(1.0));
+    assert_value(&families, "etcd_debugging_auth_revision", "gauge", 11.0);
+    assert_value(&families, "etcd_network_known_peers", "gauge", 1.0);
 }

@@ -8,19 +8,27 @@ mod instruments;
 mod peers;
 mod process;
 mod render;
+mod requests;
 
 use std::time::Duration;
 
 pub use health::{HealthCheck, HealthCheckMetrics};
 pub use instruments::{Counter, Gauge, Histogram};
 pub use peers::{PeerMetrics, PeerTraffic};
+pub use requests::{RequestMetrics, Texts, UNKNOWN_VERSION};
 
-use crate::ids::{Digest, LogIndex, MemberId, Revision};
+use crate::ids::{AuthRevision, Digest, LogIndex, MemberId, Revision};
 
 /// First bucket of etcd's disk histograms; each is twice the one before.
 const DISK_BUCKET_FIRST: Duration = Duration::from_millis(1);
 /// How many buckets etcd's disk histograms have.
 const DISK_BUCKETS: usize = 14;
+/// First bucket of etcd's histogram of whole compactions; each is twice the one before.
+const COMPACTION_BUCKET_FIRST: Duration = Duration::from_millis(100);
+/// How many buckets it has.
+const COMPACTION_BUCKETS: usize = 14;
+/// How many buckets etcd's histogram of their pieces has; the first is that of the disk.
+const COMPACTION_PAUSE_BUCKETS: usize = 13;
 /// First bucket of etcd's histogram of times to live; each is twice the one before.
 const LEASE_TTL_BUCKET_FIRST: Duration = Duration::from_secs(1);
 /// How many buckets it has.
@@ -47,10 +55,18 @@ pub struct Metrics {
     pub late_heartbeats: Counter,
     /// How long the log's fdatasync takes.
     pub wal_fsync: Histogram,
+    /// How long it takes to hand a batch of entries to the system, before that.
+    pub wal_write: Histogram,
     /// Bytes written to the log.
     pub wal_written_bytes: Counter,
     /// How long a durable commit of the store takes.
     pub backend_commit: Histogram,
+    /// How long the pieces take in which the store removes what was compacted.
+    pub compaction_pauses: Histogram,
+    /// How long that takes altogether, waits included.
+    pub compactions: Histogram,
+    /// When it was done last, in seconds since 1970; 0 is not in this run.
+    pub compacted_at: Gauge,
     /// Ranges read.
     pub ranges: Counter,
     /// Puts applied.
@@ -81,6 +97,8 @@ pub struct Metrics {
     pub client_grpc_sent_bytes: Counter,
     /// Bytes received from clients in gRPC messages.
     pub client_grpc_received_bytes: Counter,
+    /// What clients ask for.
+    pub requests: RequestMetrics,
     /// Client connections that are open.
     pub client_connections: Gauge,
     /// Client connections that were refused because too many were open.
@@ -107,8 +125,12 @@ impl Metrics {
             slow_applies: Counter::default(),
             late_heartbeats: Counter::default(),
             wal_fsync: Histogram::new(DISK_BUCKET_FIRST, DISK_BUCKETS),
+            wal_write: Histogram::new(DISK_BUCKET_FIRST, DISK_BUCKETS),
             wal_written_bytes: Counter::default(),
             backend_commit: Histogram::new(DISK_BUCKET_FIRST, DISK_BUCKETS),
+            compaction_pauses: Histogram::new(DISK_BUCKET_FIRST, COMPACTION_PAUSE_BUCKETS),
+            compactions: Histogram::new(COMPACTION_BUCKET_FIRST, COMPACTION_BUCKETS),
+            compacted_at: Gauge::default(),
             ranges: Counter::default(),
             puts: Counter::default(),
             deletes: Counter::default(),
@@ -124,6 +146,7 @@ impl Metrics {
             events_told: Counter::default(),
             client_grpc_sent_bytes: Counter::default(),
             client_grpc_received_bytes: Counter::default(),
+            requests: RequestMetrics::default(),
             client_connections: Gauge::default(),
             client_connections_refused: Counter::default(),
             health_successes: Counter::default(),
@@ -241,6 +264,8 @@ pub struct Gauges<'a> {
     pub revision: Revision,
     /// The revision that was compacted last.
     pub compacted: Revision,
+    /// The revision of users and roles.
+    pub auth_revision: AuthRevision,
     /// Other clusters that this one cannot become one with.
     pub conflicts: u64,
     /// The alarms that are raised: whose, and which.

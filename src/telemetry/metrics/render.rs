@@ -8,6 +8,7 @@ use std::fmt::{Display, Write as _};
 use super::process::Process;
 use super::{
     Backups, Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics, PeerMetrics,
+    UNKNOWN_VERSION,
 };
 
 /// The names of gRPC's codes by number, as Go spells them.
@@ -30,6 +31,8 @@ const GRPC_CODE_NAMES: [&str; super::GRPC_CODES] = [
     "DataLoss",
     "Unauthenticated",
 ];
+/// In a second.
+const MILLIS: f64 = 1000.0;
 /// What one line of a gRPC method takes, about.
 const GRPC_LINE_BYTES: usize = 128;
 /// What everything else takes, about.
@@ -43,8 +46,10 @@ pub(super) fn render(metrics: &Metrics, gauges: &Gauges<'_>, process: Option<&Pr
     health(&mut text, metrics);
     disk(&mut text, metrics, gauges);
     mvcc(&mut text, metrics, gauges);
+    compactions(&mut text, metrics);
     leases(&mut text, metrics);
     network(&mut text, metrics);
+    requests(&mut text, metrics);
     peers(&mut text, gauges);
     grpc(&mut text, &metrics.grpc);
     handling(&mut text, &metrics.grpc);
@@ -222,6 +227,11 @@ fn disk(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
         "How long the log's fdatasync takes.",
         &metrics.wal_fsync,
     );
+    text.histogram(
+        "etcd_disk_wal_write_duration_seconds",
+        "How long it takes to hand a batch of entries to the system.",
+        &metrics.wal_write,
+    );
     // A gauge in etcd.
     text.gauge(
         "etcd_disk_wal_write_bytes_total",
@@ -262,12 +272,32 @@ fn mvcc(text: &mut Text, metrics: &Metrics, gauges: &Gauges<'_>) {
         metrics.slow_watchers.value(),
     );
     text.counter("etcd_debugging_mvcc_events_total", "Events told to watchers.", &metrics.events_told);
+    text.gauge("etcd_debugging_auth_revision", "The revision of users and roles.", gauges.auth_revision.0);
     text.gauge("etcd_debugging_mvcc_keys_total", "Keys that exist.", gauges.keys);
     text.gauge("etcd_debugging_mvcc_current_revision", "The current revision.", gauges.revision);
     text.gauge(
         "etcd_debugging_mvcc_compact_revision",
         "The revision that was compacted last.",
         gauges.compacted,
+    );
+}
+
+/// Of the removal of what was compacted; etcd measures it in milliseconds.
+fn compactions(text: &mut Text, metrics: &Metrics) {
+    text.histogram_in_millis(
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+        "How long the pieces take in which the store removes what was compacted.",
+        &metrics.compaction_pauses,
+    );
+    text.histogram_in_millis(
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+        "How long removing what was compacted takes altogether.",
+        &metrics.compactions,
+    );
+    text.gauge(
+        "etcd_debugging_mvcc_db_compaction_last",
+        "When the store had removed what was compacted, in seconds since 1970; 0 is not in this run.",
+        metrics.compacted_at.value(),
     );
 }
 
@@ -310,6 +340,48 @@ fn network(text: &mut Text, metrics: &Metrics) {
     );
 }
 
+fn requests(text: &mut Text, metrics: &Metrics) {
+    let requests = &metrics.requests;
+    let name = "etcd_server_client_requests_total";
+    text.head(name, "Calls, by the version of the API that the client says it is of.", "counter");
+    for (kind, versions) in [("unary", &requests.unary_versions), ("stream", &requests.stream_versions)] {
+        let unknown = [(UNKNOWN_VERSION, 0)];
+        let is_unknown = versions.counted().any(|(version, _)| version == UNKNOWN_VERSION);
+        let unknown = unknown.into_iter().filter(|_| !is_unknown);
+        for (version, count) in versions.counted().chain(unknown) {
+            text.sample(name, &[("client_api_version", version), ("type", kind)], count);
+        }
+    }
+    text.counter(
+        "etcd_server_learner_promote_successes",
+        "Learners that became voters because somebody asked for it here.",
+        &requests.promotions,
+    );
+    let name = "etcd_server_learner_promote_failures";
+    let mut failed = requests.promotions_failed.counted().peekable();
+    if failed.peek().is_some() {
+        text.head(name, "Learners that did not, by what was said.", "counter");
+    }
+    for (reason, count) in failed {
+        text.sample(name, &[("Reason", reason)], count);
+    }
+    let name = "etcd_server_range_duration_seconds";
+    text.head(name, "How long ranges took, from the call to its answer.", "histogram");
+    text.buckets(name, &[("success", "true")], &requests.ranges);
+    text.buckets(name, &[("success", "false")], &requests.ranges_failed);
+    text.histogram("etcd_mvcc_hash_duration_seconds", "How long calls of Hash took.", &requests.hashes);
+    text.histogram(
+        "etcd_mvcc_hash_rev_duration_seconds",
+        "How long calls of HashKV took.",
+        &requests.revision_hashes,
+    );
+    text.histogram(
+        "etcd_disk_backend_snapshot_duration_seconds",
+        "How long sending a snapshot to a client took.",
+        &requests.snapshots,
+    );
+}
+
 /// One line for each other member, whose id is the label as in etcd.
 fn peers(text: &mut Text, gauges: &Gauges<'_>) {
     type Field = fn(&PeerMetrics) -> &Counter;
@@ -341,6 +413,11 @@ fn peers(text: &mut Text, gauges: &Gauges<'_>) {
     for peer in &gauges.peers {
         let labels = [("Local", &local[..]), ("Remote", &peer.member.to_string())];
         text.sample(name, &labels, u8::from(peer.connected));
+    }
+    let name = "etcd_network_known_peers";
+    text.head(name, "The other members: 1 each.", "gauge");
+    for peer in &gauges.peers {
+        text.sample(name, &[("Local", &local[..]), ("Remote", &peer.member.to_string())], 1);
     }
     let name = "etcd_network_disconnected_peers_total";
     text.head(name, "Connections with a member that were lost.", "counter");
@@ -462,17 +539,28 @@ impl Text {
         self.buckets(name, &[], histogram);
     }
 
+    fn histogram_in_millis(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, help, "histogram");
+        self.buckets_in(MILLIS, name, &[], histogram);
+    }
+
     /// One histogram of those that the head before is of.
     fn buckets(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
+        self.buckets_in(1.0, name, labels, histogram);
+    }
+
+    /// The same in units of which there are so many in a second.
+    fn buckets_in(&mut self, units: f64, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
         let bucket = format!("{name}_bucket");
         let mut count = 0;
         for (bound, below) in histogram.cumulative() {
-            let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
+            let bound =
+                bound.map_or_else(|| "+Inf".to_owned(), |bound| (bound.as_secs_f64() * units).to_string());
             self.sample(&bucket, &[labels, &[("le", &bound)]].concat(), below);
             // The count is the last bucket's, so that the two agree even while others count.
             count = below;
         }
-        self.sample(&format!("{name}_sum"), labels, histogram.sum().as_secs_f64());
+        self.sample(&format!("{name}_sum"), labels, histogram.sum().as_secs_f64() * units);
         self.sample(&format!("{name}_count"), labels, count);
     }
 }
