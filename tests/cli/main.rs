@@ -6,6 +6,7 @@
 
 mod backup;
 mod etcdctl;
+mod jwt;
 mod node;
 mod process;
 mod snapshot;
