@@ -5,12 +5,13 @@ Owns: the servers of a run, its length, its verdict. Must never: pass when it ha
 played and compared is in player.py, what they are in generator.py, what may differ in known.py and known_users.py.
 
   python differential.py [--seeds N | --minutes M] [--first SEED] [--length N] [--subject covey|etcd]
-                         [--mistake NAME] [--only OPERATION,...] [--replay FILE] [--users]
+                         [--mistake NAME] [--only OPERATION,...] [--replay FILE] [--users [--certificates]]
 
 Each seed is one sequence, on fresh servers. When the servers differ, the sequence is cut down on fresh servers to one
 from which nothing more can be taken; it is printed in the form that --replay takes. `--subject etcd` compares two etcds;
 with `--mistake` the second is behind a proxy that makes a mistake (spoiled.py), and the run passes if that is found and
-cut down to at most 3 operations. With `--users` each operation is somebody's (users.py), and it takes 3 more for that to count.
+cut down to at most 3 operations. With `--users` each operation is somebody's (users.py), and it takes 3 more for that to count;
+with `--certificates`, too, users come by tokens or by certificates that name them (certificates.py).
 """
 
 import argparse
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "harness"))
 
 import servers  # noqa: E402
+from certificates import Certificates  # noqa: E402
 from generator import Generator  # noqa: E402
 from known import KNOWN  # noqa: E402
 from known_users import KNOWN_OF_USERS  # noqa: E402
@@ -36,7 +38,7 @@ from player import WATCH_SECONDS_MAX, Broken, Difference, Pair  # noqa: E402
 from shrink import shrink  # noqa: E402
 from side import Side  # noqa: E402
 from spoiled import MISTAKES, PARDONS, Proxy  # noqa: E402
-from users import UserGenerator  # noqa: E402
+from users import CERTIFICATES, CertifiedGenerator, UserGenerator  # noqa: E402
 
 LENGTH = 500
 STARTS_MAX = 3
@@ -52,15 +54,17 @@ MEMORY = Path("/dev/shm")  # no waiting for a disk: that it survives is what tes
 class Fleet:
     """Fresh servers, two at a time; the next two start while the last two are played to."""
 
-    def __init__(self, scratch, subject, mistake):
+    def __init__(self, scratch, subject, mistake, certificates=None):
         self.scratch, self.subject, self.mistake = scratch, servers.KINDS[subject], mistake
+        self.certificates = certificates
         self.made = 0
         self.next = self.launch()
 
     def launch(self):
         self.made += 1
-        pair = [servers.Server(servers.ETCD, self.scratch / f"{self.made}-etcd", FLAGS),
-                servers.Server(self.subject, self.scratch / f"{self.made}-subject", FLAGS)]
+        flags, scheme = FLAGS + (self.certificates.flags() if self.certificates else ()), "https" if self.certificates else "http"
+        pair = [servers.Server(servers.ETCD, self.scratch / f"{self.made}-etcd", flags, scheme=scheme),
+                servers.Server(self.subject, self.scratch / f"{self.made}-subject", flags, scheme=scheme)]
         for server in pair:
             server.launch()
         return pair
@@ -84,7 +88,8 @@ class Fleet:
         reference, subject = self.started()
         self.next = self.launch()
         proxy = Proxy(subject.endpoint, self.mistake) if self.mistake else None
-        sides = [Side(reference), Side(subject, f"{servers.HOST}:{proxy.port}" if proxy else None)]
+        sides = [Side(reference, certificates=self.certificates),
+                 Side(subject, f"{servers.HOST}:{proxy.port}" if proxy else None, self.certificates)]
 
         def end():
             for side in sides:
@@ -160,7 +165,7 @@ def play_seeds(run, options):
     deadline = time.monotonic() + options.minutes * 60 if options.minutes else None
     seed = options.first
     while time.monotonic() < deadline if deadline else seed < options.first + options.seeds:
-        kind = UserGenerator if options.users else Generator
+        kind = CertifiedGenerator if options.certificates else UserGenerator if options.users else Generator
         generator = kind(seed, options.only.split(",") if options.only else None)
         operations = generator.sequence(options.length)
         try:
@@ -183,7 +188,8 @@ def play(run, options):
         print(f"FAIL operation {found[1]}: {found[0]}" if found else "same")
         return (0, 1) if found else (1, 0)
     knowns = KNOWN_OF_USERS if options.users else KNOWN
-    wrong = list(forced(run, knowns)) if options.subject == servers.COVEY.name else []
+    # What differs among users does with any proof of who they are: it is forced where that is a token.
+    wrong = list(forced(run, knowns)) if options.subject == servers.COVEY.name and not options.certificates else []
     for line in wrong:
         print(f"FAIL {line}")
     begin, before, failed = time.monotonic(), run.operations, len(wrong)
@@ -214,13 +220,17 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--replay")
     parser.add_argument("--users", action="store_true", help="who asks is drawn, too")
+    parser.add_argument("--certificates", action="store_true", help="some of them show certificates: goes with --users")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     if options.mistake and options.subject != servers.ETCD.name:
         parser.error("--mistake goes with --subject etcd")
+    if options.certificates and not options.users:
+        parser.error("--certificates goes with --users")
     servers.exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="differential-", dir=MEMORY if MEMORY.is_dir() else None) as scratch:
-        fleet = Fleet(Path(scratch), options.subject, options.mistake)
+        certificates = Certificates(Path(scratch) / "certificates", CERTIFICATES) if options.certificates else None
+        fleet = Fleet(Path(scratch), options.subject, options.mistake, certificates)
         passed, failed = play(Run(fleet), options)
         servers.kill_what_we_started()
     print(f"{passed} passed, {failed} failed")

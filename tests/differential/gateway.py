@@ -21,12 +21,15 @@ PATHS = {
     "leader": "election/leader", "resign": "election/resign", "defragment": "maintenance/defragment",
     "hash": "maintenance/hash", "move_leader": "maintenance/transfer-leadership", "member_list": "cluster/member/list",
     "member_add": "cluster/member/add", "member_remove": "cluster/member/remove", "member_promote": "cluster/member/promote",
+    "member_update": "cluster/member/update",
     "auth_enable": "auth/enable", "auth_disable": "auth/disable", "auth_status": "auth/status", "login": "auth/authenticate",
     "user_add": "auth/user/add", "user_get": "auth/user/get", "user_list": "auth/user/list", "user_delete": "auth/user/delete",
     "change_password": "auth/user/changepw", "grant_role": "auth/user/grant", "revoke_role": "auth/user/revoke",
     "role_add": "auth/role/add", "role_get": "auth/role/get", "role_list": "auth/role/list", "role_delete": "auth/role/delete",
     "grant_permission": "auth/role/grant", "revoke_permission": "auth/role/revoke",
 }
+# The same for those that stream.
+STREAMS = {"watch": "watch", "keep_alive": "lease/keepalive", "observe": "election/observe"}
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 # As gRPC's gateway maps them (API reference, section 10).
 HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "NOT_FOUND": 404, "UNKNOWN": 500,
@@ -47,6 +50,32 @@ class Refused(grpc.RpcError):
 
     def details(self):
         return self._details
+
+
+class JsonStream:
+    """What a call of a streaming method brings, line by line."""
+
+    def __init__(self, gateway, name, body, response, token):
+        self.gateway, self.name, self.response = gateway, name, response
+        self.connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=gateway.seconds_max)
+        self.connection.request("POST", f"/v3/{STREAMS[name]}", body, {} if token is None else {"Authorization": token})
+        self.answer = self.connection.getresponse()
+
+    def next(self):
+        """The next message; None at the end. An error is raised, wherever it comes."""
+        line = self.answer.readline()
+        if not line:
+            return None
+        found = json.loads(line)
+        if "result" in found:
+            return self.gateway.read(self.name, found["result"], self.response)
+        # Before the first message it is the whole answer, after that a line of its own.
+        error = found.get("error", {}) if isinstance(found.get("error"), dict) else found
+        code = CODES[error.get("code", error.get("grpc_code"))]
+        raise Refused(code, error["message"])
+
+    def close(self):
+        self.connection.close()
 
 
 class Gateway:
@@ -76,6 +105,10 @@ class Gateway:
             if HTTP.get(code.name) != answer.status or found.get("error", details) != details:
                 raise self.wrong(name, f"{answer.status} with {found!r}")
             raise Refused(code, details)
+        return self.read(name, found, response)
+
+    def read(self, name, found, response):
+        """The message that JSON is of, if it is written as it has to be."""
         try:
             message = json_format.ParseDict(found, response())
         except json_format.Error as error:
@@ -84,6 +117,11 @@ class Gateway:
         if found != canonical:
             raise self.wrong(name, f"{found!r} is not written as {canonical!r}")
         return message
+
+    def stream(self, name, requests, response, token):
+        """A call whose messages come one by one: each as JSON, without a break between them."""
+        body = "".join(json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None) for request in requests)
+        return JsonStream(self, name, body, response, token)
 
     def wrong(self, name, what):
         return Refused(WRONG, f"{self.url}: {name}: {what}")

@@ -10,7 +10,7 @@ nothing else meanwhile).
 
 import random
 
-from operations import INT64_MAX, INT64_MIN
+from operations import INT64_MAX, INT64_MIN, OWN
 
 KEYS = [b"a", b"b", b"c", b"d", b"e", b"f", b"a\x00", b"ab", b"b/1", b"b/2", b"\x00", b"\x00\x00", b"\xfe", b"\xff", b"\xff\xff"]
 ENDS = [b"", b"\x00", b"b", b"c", b"d", b"g", b"a", b"a\x00", b"b0", b"\xff", b"\xff\xff\xff", b"\x00\x00"]
@@ -32,7 +32,7 @@ BIG_BYTES = 200_000
 WEIGHTS = {
     "range": 26, "put": 24, "delete": 8, "txn": 20, "compact": 1.5, "grant": 3, "revoke": 1.5, "time_to_live": 2, "leases": 1,
     "keep_alive": 1.5, "watch": 3, "cancel": 1.2, "progress": 1, "close": 0.3, "hash_kv": 1.5, "status": 0.3, "alarm": 0.2,
-    "lock": 0.5, "unlock": 0.3, "campaign": 0.6, "proclaim": 0.4, "leader": 0.3, "resign": 0.3, "settle": 0.5, "restart": 0.1, "expire": 0.02, "defragment": 0.05,
+    "lock": 0.5, "unlock": 0.3, "campaign": 0.6, "proclaim": 0.4, "leader": 0.3, "resign": 0.3, "observe": 0.2, "watch_json": 0.2, "keep_alive_json": 0.2, "member_update": 0.1, "settle": 0.5, "restart": 0.1, "expire": 0.02, "defragment": 0.05,
 }
 # What a sequence is about: weights that differ from the above.
 THEMES = {
@@ -41,7 +41,7 @@ THEMES = {
     "watches": {"watch": 8, "cancel": 3, "progress": 3, "compact": 2, "txn": 12},
     "leases": {"grant": 10, "revoke": 6, "time_to_live": 6, "leases": 4, "keep_alive": 5, "put": 30},
     "history": {"compact": 5, "hash_kv": 6, "delete": 14, "restart": 0.5},
-    "recipes": {"lock": 10, "unlock": 6, "campaign": 12, "proclaim": 8, "leader": 5, "resign": 5, "grant": 8, "revoke": 4},
+    "recipes": {"lock": 10, "unlock": 6, "campaign": 12, "proclaim": 8, "leader": 5, "resign": 5, "observe": 3, "grant": 8, "revoke": 4},
     "wide": {"range": 45, "put": 30},
     "big": {"put": 30, "txn": 8},
 }
@@ -260,6 +260,9 @@ class Generator:
     def resign(self):
         return {} if self.one_in(15) else {"leader": self.leader_key()}
 
+    def observe(self):
+        return {"name": self.owner()[0], "values": self.random.choices(VALUES, k=self.random.randrange(3))}
+
     # -- watches -----------------------------------------------------------------------------------
 
     def stream(self):
@@ -287,6 +290,18 @@ class Generator:
     def close(self):
         return {"stream": self.stream()}
 
+    def watch_json(self):
+        """Whatever it watches, the key that is put is the first of it."""
+        fields = {"key": self.random.choice(self.keys), "prev_kv": self.one_in(2)}
+        if self.one_in(2):
+            fields["range_end"] = AFTER_ALL_KEYS
+        if self.one_in(4):
+            fields["watch_id"] = self.random.choice([1, 7, INT64_MAX])
+        return {"puts": self.random.randrange(3), **self.some(fields)}
+
+    def keep_alive_json(self):
+        return self.keep_alive()
+
     # -- the rest ----------------------------------------------------------------------------------
 
     def hash_kv(self):
@@ -297,6 +312,11 @@ class Generator:
 
     def alarm(self):
         return {}
+
+    def member_update(self):
+        urls = self.random.choice([["http://127.0.0.1:1"], ["http://127.0.0.1:2", "http://127.0.0.1:1"], ["not a URL"], [],
+                                   ["http://127.0.0.1:1", "http://127.0.0.1:1"], ["http://127.0.0.1:1/path"], ["127.0.0.1:1"]])
+        return self.some({"ID": OWN if not self.one_in(4) else 99, "peerURLs": urls})
 
     def defragment(self):
         return {}

@@ -10,6 +10,8 @@ Sections are those of the API reference; [D] marks a place where a server may di
 from dataclasses import dataclass
 from typing import Callable
 
+from operations import OWN
+
 
 def as_it_is(_operation, theirs, ours, _pair):
     return theirs, ours
@@ -276,5 +278,30 @@ WORD_NOT_SAID = Known(
     mend=word_not_said,
 )
 
-KNOWN = (WORD_NOT_SAID, CANCELLED_TWICE, NEXT_IS_NOW, UNKNOWN_ORDER, UNKNOWN_TARGET, OPEN_END_OVERLAPS, LATER_FIELDS, SORTED_WHOLE, UNSTABLE,
+INVALID_URLS = {"error": "INVALID_ARGUMENT", "details": "etcdserver: given member URLs are invalid"}
+
+NO_MEMBER = {"error": "NOT_FOUND", "details": "etcdserver: member not found"}
+
+
+def urls_that_are_none(operation, theirs, ours, _pair):
+    is_so = operation[0] == "member_update" and ours == INVALID_URLS and ("ok" in theirs or theirs == NO_MEMBER)
+    return (ours, ours) if is_so else (theirs, ours)
+
+
+def valid_urls(operation, pair):
+    """Gives both members URLs that both take."""
+    if operation[0] == "member_update":
+        for side in pair.sides:
+            side.call("member_update", {"ID": OWN, "peerURLs": ["http://127.0.0.1:1"]}, pair.resolver(side)).result()
+
+
+URLS_CHECKED = Known(
+    "a member is not given URLs that are none",
+    "[D] 4: etcd looks at the URLs of members that are added and not at those that are changed: the member may not start again with "
+    "them. covey asks the same of both, before it looks for the member.",
+    (("member_update", {"ID": OWN, "peerURLs": ["http://127.0.0.1:1/path"]}),),
+    forgive=urls_that_are_none, mend=valid_urls,
+)
+
+KNOWN = (URLS_CHECKED, WORD_NOT_SAID, CANCELLED_TWICE, NEXT_IS_NOW, UNKNOWN_ORDER, UNKNOWN_TARGET, OPEN_END_OVERLAPS, LATER_FIELDS, SORTED_WHOLE, UNSTABLE,
          LATER_HASH_REVISION, HASHED_AT_COMPACTION)

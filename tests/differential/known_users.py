@@ -33,7 +33,8 @@ WATCHED_NO_MORE = Known(
                ("put", {"key": b"b", "by": "root"})),
 )
 
-WITHOUT_CODES = {"auth: permission denied": DENIED, "auth: user name is empty": NO_USER, "auth: invalid auth token": NO_TOKEN}
+WITHOUT_CODES = {"auth: permission denied": DENIED, "auth: user name is empty": NO_USER, "auth: invalid auth token": NO_TOKEN,
+                 "auth: user not found": DENIED}
 
 
 def with_codes(operation, theirs, ours, _pair):
@@ -156,5 +157,15 @@ OPEN_END_TAKES_ALL = Known(
     with_users(("watch", {"stream": "ann/0", "key": b"b", "range_end": b"\x00"})),
 )
 
-KNOWN_OF_USERS = (WATCHED_NO_MORE, LATER_CODES, LATER_STATUS_TO_USERS, LATER_AUTH_STATUS, LATER_ROLE_ROOT, WHO_COMES_FIRST,
+MAY_NOT_OBSERVE = [{"error": "UNKNOWN", "details": answer["details"]} for answer in (DENIED, NO_USER, NO_TOKEN)]
+
+OBSERVER_TOLD = Known(
+    "an observer that may not read the election is told so",
+    "[D] 7.3: etcd ends its stream without a word, as if it were done.",
+    with_users(("observe", {"name": b"o", "by": "ann"})),
+    forgive=lambda operation, theirs, ours, _pair: (
+        (ours, ours) if operation[0] == "observe" and theirs == {"ended": True} and ours in MAY_NOT_OBSERVE else (theirs, ours)),
+)
+
+KNOWN_OF_USERS = (OBSERVER_TOLD, WATCHED_NO_MORE, LATER_CODES, LATER_STATUS_TO_USERS, LATER_AUTH_STATUS, LATER_ROLE_ROOT, WHO_COMES_FIRST,
                   CONTENDER_LEFT_BEHIND, ONCE_PER_INTERVAL, OPEN_END_TAKES_ALL)

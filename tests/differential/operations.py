@@ -13,6 +13,7 @@ when operations before it are taken away:
   ("compacted", 1)   the revision of the last compaction, and one
   ("mod", b"a", 0)   the revision of the last change of a key (1 if there is none)
   ("auto", "x")      the lease that was granted last under this name
+  ("own",)           the id of the server's only member
 
 and a long value may be ("bytes", 7, 1000): a thousand times the byte 7.
 
@@ -58,6 +59,7 @@ REQUESTS = {
     "member_add": ("cluster", "MemberAdd", cluster.MemberAddRequest),
     "member_remove": ("cluster", "MemberRemove", cluster.MemberRemoveRequest),
     "member_promote": ("cluster", "MemberPromote", cluster.MemberPromoteRequest),
+    "member_update": ("cluster", "MemberUpdate", cluster.MemberUpdateRequest),
     "auth_enable": ("auth", "AuthEnable", auth.AuthEnableRequest),
     "auth_disable": ("auth", "AuthDisable", auth.AuthDisableRequest),
     "auth_status": ("auth", "AuthStatus", auth.AuthStatusRequest),
@@ -86,7 +88,7 @@ RESPONSES = {
     "defragment": maintenance.DefragmentResponse, "hash": maintenance.HashResponse,
     "move_leader": maintenance.MoveLeaderResponse, "member_list": cluster.MemberListResponse,
     "member_add": cluster.MemberAddResponse, "member_remove": cluster.MemberRemoveResponse,
-    "member_promote": cluster.MemberPromoteResponse, "auth_enable": auth.AuthEnableResponse,
+    "member_promote": cluster.MemberPromoteResponse, "member_update": cluster.MemberUpdateResponse, "auth_enable": auth.AuthEnableResponse,
     "auth_disable": auth.AuthDisableResponse, "auth_status": auth.AuthStatusResponse, "login": auth.AuthenticateResponse,
     "user_add": auth.AuthUserAddResponse, "user_get": auth.AuthUserGetResponse, "user_list": auth.AuthUserListResponse,
     "user_delete": auth.AuthUserDeleteResponse, "change_password": auth.AuthUserChangePasswordResponse,
@@ -100,6 +102,7 @@ STUBS = {"kv": kv_grpc.KVStub, "lease": lease_grpc.LeaseStub, "watch": watch_grp
          "election": v3election_grpc.ElectionStub, "auth": auth_grpc.AuthStub, "cluster": cluster_grpc.ClusterStub}
 
 HEADER, BY = "header", "by"
+OWN = ("own",)
 # What an alias stands for whose grant failed or was cut away: for each another, or one lease would have two names.
 NO_LEASE_IDS = {"x": 0x7ffffffffffffff1, "y": 0x7ffffffffffffff2}
 
@@ -123,7 +126,7 @@ def fill(message, fields, resolve):
         elif isinstance(value, tuple) and value[0] == "bytes":
             setattr(message, name, bytes([value[1]]) * value[2])
         elif isinstance(value, tuple):
-            setattr(message, name, clamp(resolve(value)))
+            setattr(message, name, resolve(value) if value == OWN else clamp(resolve(value)))
         else:
             setattr(message, name, value)
     return message

@@ -9,6 +9,9 @@ Beside the requests of operations.py:
   ("watch", {"stream": 0, **create request})   ("cancel", {"stream": 0, "watch_id": 1})   ("progress", {"stream": 0})
   ("close", {"stream": 0})                     the client resets the stream
   ("keep_alive", {"ids": [1, 2]})              one stream, these requests in order, half-close
+  ("keep_alive_json", {"ids": [1, 2]})         the same through the gateway
+  ("watch_json", {"puts": 2, **create request}) a watcher through the gateway, and what it is told of so many puts
+  ("observe", {"name": b"o", "values": [b"x"]}) an observer, what it is told of these words of the leader's, and of the next leader
   ("expire", {"id": 1, "TTL": 1, "key": b"k"}) a short lease with a key, until both servers have ended it
   ("restart", {})                              covey is killed with -9; etcd is stopped, so that both forget the same
   ("settle", {})                               all watchers have caught up; what they saw is compared
@@ -28,6 +31,7 @@ import known_users
 import servers
 from operations import BY, HEADER, NO_LEASE_IDS, REQUESTS, fill, lease, maintenance, plain
 from side import KEEPER, KEEPERS_PASSWORD, REQUEST_SECONDS_MAX
+from streaming import Streaming
 from watching import ENDED, first_difference
 
 WATCH_SECONDS_MAX = 8
@@ -64,7 +68,7 @@ class Watcher:
     start: int
 
 
-class Pair:
+class Pair(Streaming):
     """The reference and the subject. `knowns` are the differences that are forgiven."""
 
     def __init__(self, reference, subject, knowns=(), patience=WATCH_SECONDS_MAX):
@@ -177,6 +181,8 @@ class Pair:
                     return self.compacted + rest[0]
                 case "mod":
                     return self.mod_revision(rest[0]) + rest[1]
+                case "own":
+                    return side.own["member_id"]
                 case "auto":
                     return side.aliases.get(rest[0], NO_LEASE_IDS[rest[0]])
             raise ValueError(reference)
@@ -206,6 +212,10 @@ class Pair:
             for answer in (theirs, ours):
                 if "ok" in answer:
                     answer["ok"]["members"] = len(answer["ok"]["members"])
+        if name == "member_update":
+            for answer in (theirs, ours):
+                if "ok" in answer:
+                    answer["ok"]["members"] = [sorted(member.get("peerURLs", [])) for member in answer["ok"]["members"]]
         if name == "hash":
             for answer in (theirs, ours):
                 answer.get("ok", {}).pop("hash", None)
@@ -383,7 +393,7 @@ class Pair:
             resolve = self.resolver(side)
             requests = [fill(lease.LeaseKeepAliveRequest(), {"ID": number}, resolve) for number in ids]
             try:
-                found = side.stubs["lease"].LeaseKeepAlive(
+                found = side.stubs_of(by)["lease"].LeaseKeepAlive(
                     iter(requests), timeout=REQUEST_SECONDS_MAX, metadata=side.metadata(by))
                 answers.append({"ok": [side.clean(plain(response)) for response in found]})
             except grpc.RpcError as error:
@@ -417,7 +427,7 @@ class Pair:
     def snapshot(self, by=None):
         answers = []
         for side in self.sides:
-            call = side.stubs["maintenance"].Snapshot(
+            call = side.stubs_of(by)["maintenance"].Snapshot(
                 maintenance.SnapshotRequest(), timeout=REQUEST_SECONDS_MAX, metadata=side.metadata(by))
             try:
                 answers.append({"ok": bool(next(call).blob)})

@@ -9,6 +9,7 @@ import urllib.request
 import zlib
 
 import grpc
+from certificates import is_by_certificate, named
 from gateway import Gateway
 from operations import BY, HEADER, REQUESTS, RESPONSES, STUBS, fill, plain
 from watching import Stream
@@ -26,15 +27,14 @@ PROXY_FREE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Side:
     """One of the two servers, with the connection to it."""
 
-    def __init__(self, server, endpoint=None):
-        self.server, self.endpoint = server, endpoint or server.endpoint
+    def __init__(self, server, endpoint=None, certificates=None):
+        self.server, self.endpoint, self.certificates = server, endpoint or server.endpoint, certificates
         self.aliases, self.alias_of = {}, {}
         self.tokens = {}  # user: the token of the last login
         self.connect()
 
     def connect(self):
-        self.channel = grpc.insecure_channel(self.endpoint, options=CHANNEL)
-        self.stubs = {name: stub(self.channel) for name, stub in STUBS.items()}
+        self.channels, self.stubs = {}, {}
         self.gateway = Gateway(self.server, REQUEST_SECONDS_MAX)
         self.streams = {}
         self.own = {}
@@ -47,7 +47,8 @@ class Side:
         for stream in self.streams.values():
             stream.close()
         self.streams = {}
-        self.channel.close()
+        for channel in self.channels.values():
+            channel.close()
         self.gateway.close()
 
     def log_in_keeper(self):
@@ -55,9 +56,20 @@ class Side:
         answer = self.answer(self.call("login", {"name": KEEPER, "password": KEEPERS_PASSWORD}))
         self.tokens[KEEPER] = answer.get("ok", {}).get("token")
 
+    def stubs_of(self, by):
+        """On the connection of whoever asks: all have the same where there are no certificates."""
+        name = named(by)
+        if self.certificates is None:
+            name = None
+        if name not in self.stubs:
+            self.channels[name] = (grpc.insecure_channel(self.endpoint, options=CHANNEL) if name is None
+                                   else self.certificates.channel(self.endpoint, name, CHANNEL))
+            self.stubs[name] = {service: stub(self.channels[name]) for service, stub in STUBS.items()}
+        return self.stubs[name]
+
     def token(self, by):
         """Whoever has not logged in shows a token that is none."""
-        return None if by is None else self.tokens.get(by, None if by == KEEPER else NO_TOKEN)
+        return None if by is None or is_by_certificate(by) else self.tokens.get(by, None if by == KEEPER else NO_TOKEN)
 
     def metadata(self, by):
         token = self.token(by)
@@ -69,13 +81,14 @@ class Side:
 
     def send(self, name, request, by):
         service, method, _ = REQUESTS[name]
-        call = getattr(self.stubs[service], method)
+        call = getattr(self.stubs_of(by)[service], method)
         return call.future(request, timeout=REQUEST_SECONDS_MAX, metadata=self.metadata(by))
 
     def send_any_way(self, operation, request):
         """Through the JSON gateway, or by gRPC: which of them follows from the operation, so that both servers are asked alike."""
         name, fields = operation
-        if zlib.crc32(repr(operation).encode()) % ONE_BY_JSON_OF == 0:
+        # A gateway makes nothing of certificates.
+        if self.certificates is None and zlib.crc32(repr(operation).encode()) % ONE_BY_JSON_OF == 0:
             return self.gateway.send(name, request, RESPONSES[name], self.token(fields.get(BY)))
         return self.send(name, request, fields.get(BY))
 
@@ -105,12 +118,16 @@ class Side:
         return found
 
     def metric(self, name):
-        with PROXY_FREE.open(f"{self.server.url}/metrics", timeout=REQUEST_SECONDS_MAX) as page:
+        opener = PROXY_FREE
+        if self.certificates is not None:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}),
+                                                 urllib.request.HTTPSHandler(context=self.certificates.context()))
+        with opener.open(f"{self.server.url}/metrics", timeout=REQUEST_SECONDS_MAX) as page:
             text = page.read().decode()
         return float(re.search(rf"^etcd_debugging_{name} (\S+)$", text, re.MULTILINE)[1])
 
     def stream(self, number):
         if number not in self.streams:
             by = number.split("/")[0] if isinstance(number, str) else None
-            self.streams[number] = Stream(self.stubs["watch"], self.clean, self.metadata(by or None))
+            self.streams[number] = Stream(self.stubs_of(by or None)["watch"], self.clean, self.metadata(by or None))
         return self.streams[number]

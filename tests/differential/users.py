@@ -10,6 +10,7 @@ Left out, since one server would go another way from there on and the other not:
 the tree of the rights lies; covey asks for the first key.
 """
 
+from certificates import BY_CERTIFICATE
 from generator import DEPTH, STREAMS, WEIGHTS, Generator
 
 ROOT, NOBODY = "root", None
@@ -40,6 +41,9 @@ THEMES = {
     "recipes": {"lock": 10, "unlock": 6, "campaign": 10, "proclaim": 7, "leader": 6, "resign": 6, "grant": 8, "revoke": 3},
     "management": {name: weight * 4 for name, weight in {**ABOUT_USERS, **ABOUT_MEMBERS}.items()},
 }
+CERTIFICATES = [ROOT, *USERS, CERTIFIED]
+# A certificate goes on naming who is deleted: etcd then says now this and now that, covey that it may not.
+UNCERTIFIED = {"watch_json", "keep_alive_json", "user_delete"}
 # Operations without one who asks: the stream has been opened by somebody, and servers are nobody's.
 UNASKED = {"cancel", "progress", "close", "settle", "restart", "login"}
 
@@ -234,3 +238,19 @@ class UserGenerator(Generator):
 
     def member_promote(self):
         return {"ID": ABSENT_MEMBER}
+
+
+class CertifiedGenerator(UserGenerator):
+    """Some come by certificates that name them, the others by tokens: there everybody has a certificate, and nobody is nobody."""
+
+    def __init__(self, seed, rpcs=None):
+        super().__init__(seed, rpcs)
+        self.weights = {name: weight for name, weight in self.weights.items() if name not in UNCERTIFIED}
+
+    def who(self, name):
+        who = super().who(name) or "wrong"
+        return f"{BY_CERTIFICATE}{who}" if who in CERTIFICATES and self.one_in(2) else who
+
+    def stream(self):
+        who = self.random.choice([ROOT, *USERS, CERTIFIED, *(BY_CERTIFICATE + name for name in CERTIFICATES)])
+        return f"{who}/{self.random.randrange(STREAMS - 1)}"
