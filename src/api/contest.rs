@@ -68,6 +68,8 @@ pub struct Contender {
     pub found: Option<KeyValue>,
     /// The revision that it entered at, or was found at.
     pub entered: Revision,
+    /// Who was before it when it was looked last: that one's key and place.
+    behind: Option<(Bytes, Revision)>,
     leaves: bool,
 }
 
@@ -124,7 +126,7 @@ impl Contest {
             node.caller(&self.credentials, &node.handle().view()).ok().flatten().map(|caller| caller.user);
         // Who was in before may have its turn already, or wait by another call.
         let leaves = found.is_none();
-        Ok(Contender { node, user, key, place, found, entered: revision, leaves })
+        Ok(Contender { node, user, key, place, found, entered: revision, behind: None, leaves })
     }
 
     /// Waits until nobody is before `contender`. Answers the revision at which that was seen; `None` when it has lost its own place meanwhile,
@@ -149,6 +151,7 @@ impl Contest {
                 ..one_by(self.range(), SortOrder::Descend)
             };
             let Some(before) = self.first(view, before).await? else { return Ok(Some(revision)) };
+            contender.behind = Some((before.key.clone(), before.create_revision));
             contender.leaves = true;
             let keys = [before.key, contender.key.clone()].map(KeyRange::single);
             let deletions = Filters { no_put: true, no_delete: false };
@@ -233,16 +236,12 @@ impl Contender {
 
 impl Drop for Contender {
     /// A client that has gone away is not to be waited for, nor is one that may do nothing any more: what this call has put in and nobody has written since, the server itself takes back, hence as
-    /// root, who is always there. A key that was there before goes only where its user may delete it. Should this be lost, the lease ends it.
+    /// root, who is always there. A key that was there before goes only where its user may delete it, and as long as it cannot have been anybody's turn. Should this be lost, the lease ends it.
     fn drop(&mut self) {
         if self.leaves {
-            let mut txn = leave(&self.key, self.place);
-            let user = if self.found.is_none() {
-                txn.compare.push(written_at(&self.key, self.place));
-                ROOT.to_owned()
-            } else {
-                self.user.take().unwrap_or_default()
-            };
+            let txn = departure(&self.key, self.place, self.found.is_none(), self.behind.as_ref());
+            let user =
+                if self.found.is_none() { ROOT.to_owned() } else { self.user.take().unwrap_or_default() };
             self.node.handle().propose_unheard(user, Command::Txn(txn));
         }
     }
@@ -252,6 +251,18 @@ impl Drop for Contender {
 pub fn says(key: &Bytes, value: Bytes, lease: LeaseId) -> Op {
     let (key, lease) = (key.clone(), LeaseChange::Set(lease));
     Op::Put(Put { key, value: Some(value), lease, prev_kv: false })
+}
+
+/// What takes a contender's key out of others' way, whose call has put it in or has found it. One that was there before is another call's by the same lease, which may have its turn by now:
+/// while somebody is before it, no call has.
+fn departure(key: &Bytes, place: Revision, is_own: bool, behind: Option<&(Bytes, Revision)>) -> Txn {
+    let mut txn = leave(key, place);
+    if is_own {
+        txn.compare.push(written_at(key, place));
+    } else if let Some((before, place)) = behind {
+        txn.compare.push(created_at(before, *place));
+    }
+    txn
 }
 
 /// Deletes a contender's key, unless it is another's by now.
@@ -327,4 +338,20 @@ pub async fn next(watching: &Watching) -> Result<Option<Message>, Status> {
 /// The first key by create revision.
 fn one_by(range: KeyRange, order: SortOrder) -> Range {
     Range { limit: 1, sort: Sort { target: SortTarget::Create, order }, ..Range::all(range) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two calls by the same lease have the same key. The one that has put it in may have been told that it owns the name when the other one's client goes away.
+    #[test]
+    fn who_has_found_its_key_takes_it_from_nobody_whose_turn_it_is() {
+        let (key, before) = (Bytes::from("n/1"), Bytes::from("n/0"));
+        let (place, of_before) = (Revision(5), Revision(3));
+        let behind = (before.clone(), of_before);
+        let compared = |is_own| departure(&key, place, is_own, Some(&behind)).compare;
+        assert_eq!(compared(true), [created_at(&key, place), written_at(&key, place)]);
+        assert_eq!(compared(false), [created_at(&key, place), created_at(&before, of_before)]);
+    }
 }
