@@ -9,13 +9,16 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
 /// How many may wait. Where one more comes, whoever has most of them waiting loses the last of those.
 const WAITING_MAX: usize = 64;
+
+/// The part of an address that a host chooses for itself (RFC 4291, section 2.5.1).
+const IPV6_HOST: u128 = u64::MAX as u128;
 
 /// Who shows a password, as far as anything is known of somebody who is nobody yet: the other end of the connection. Calls of the Auth service carry it among their extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +30,14 @@ impl Asker {
         Self(address)
     }
 
-    /// Whoever is on this box has as many addresses of loopback as it likes.
+    /// Whoever is on this box has as many addresses of loopback as it likes, and every host of IPv6 those of its network. Whoever has as many addresses otherwise as there are places can
+    /// keep others out, whose turn is theirs alone by their addresses: nothing else is known of them.
     fn address(self) -> IpAddr {
-        let address = self.0.ip().to_canonical();
-        if address.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address }
+        match self.0.ip().to_canonical() {
+            address if address.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !IPV6_HOST)),
+            address @ IpAddr::V4(_) => address,
+        }
     }
 }
 
@@ -251,6 +258,19 @@ mod tests {
             (0..=WAITING_MAX).map(|n| enter(&turns, &format!("10.0.0.{n}"), 1)).collect();
         let lost: Vec<_> = places.iter_mut().map(is_lost).collect();
         assert_eq!(lost.iter().position(|lost| *lost), Some(WAITING_MAX));
+    }
+
+    /// A host can have as many addresses of its network as it likes.
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let turns = Turns::default();
+        let _held = turn(&mut turns.enter(None));
+        let mut flood: Vec<_> =
+            (0..=WAITING_MAX).map(|n| enter(&turns, &format!("2001:db8::{n:x}"), 1)).collect();
+        assert_eq!(flood.iter_mut().map(is_lost).filter(|lost| *lost).count(), 1);
+        let mut other = enter(&turns, "2001:db8:0:1::1", 1);
+        assert!(!is_lost(&mut other));
+        assert_eq!(flood.iter_mut().map(is_lost).filter(|lost| *lost).count(), 2);
     }
 
     #[test]
