@@ -33,10 +33,13 @@ impl Asker {
     /// Whoever is on this box has as many addresses of loopback as it likes, and every host of IPv6 those of its network. Whoever has as many addresses otherwise as there are places can
     /// keep others out, whose turn is theirs alone by their addresses: nothing else is known of them.
     fn address(self) -> IpAddr {
-        match self.0.ip().to_canonical() {
-            address if address.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        let address = self.0.ip().to_canonical();
+        if address.is_loopback() {
+            return IpAddr::V4(Ipv4Addr::LOCALHOST);
+        }
+        match address {
+            IpAddr::V4(_) => address,
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !IPV6_HOST)),
-            address @ IpAddr::V4(_) => address,
         }
     }
 }
