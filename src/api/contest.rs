@@ -68,8 +68,10 @@ pub struct Contender {
     pub found: Option<KeyValue>,
     /// The revision that it entered at, or was found at.
     pub entered: Revision,
-    /// Who was before it when it was looked last: that one's key and place.
-    behind: Option<(Bytes, Revision)>,
+    /// All contenders.
+    all: KeyRange,
+    /// This call has put its key in.
+    is_own: bool,
     leaves: bool,
 }
 
@@ -125,8 +127,9 @@ impl Contest {
         let user =
             node.caller(&self.credentials, &node.handle().view()).ok().flatten().map(|caller| caller.user);
         // Who was in before may have its turn already, or wait by another call.
-        let leaves = found.is_none();
-        Ok(Contender { node, user, key, place, found, entered: revision, behind: None, leaves })
+        let is_own = found.is_none();
+        let all = self.range();
+        Ok(Contender { node, user, key, place, found, entered: revision, all, is_own, leaves: is_own })
     }
 
     /// Waits until nobody is before `contender`. Answers the revision at which that was seen; `None` when it has lost its own place meanwhile,
@@ -151,7 +154,6 @@ impl Contest {
                 ..one_by(self.range(), SortOrder::Descend)
             };
             let Some(before) = self.first(view, before).await? else { return Ok(Some(revision)) };
-            contender.behind = Some((before.key.clone(), before.create_revision));
             contender.leaves = true;
             let keys = [before.key, contender.key.clone()].map(KeyRange::single);
             let deletions = Filters { no_put: true, no_delete: false };
@@ -236,12 +238,11 @@ impl Contender {
 
 impl Drop for Contender {
     /// A client that has gone away is not to be waited for, nor is one that may do nothing any more: what this call has put in and nobody has written since, the server itself takes back, hence as
-    /// root, who is always there. A key that was there before goes only where its user may delete it, and as long as it cannot have been anybody's turn. Should this be lost, the lease ends it.
+    /// root, who is always there. A key that was there before goes only where its user may delete it, and as long as it is nobody's turn. Should this be lost, the lease ends it.
     fn drop(&mut self) {
         if self.leaves {
-            let txn = departure(&self.key, self.place, self.found.is_none(), self.behind.as_ref());
-            let user =
-                if self.found.is_none() { ROOT.to_owned() } else { self.user.take().unwrap_or_default() };
+            let user = if self.is_own { ROOT.to_owned() } else { self.user.take().unwrap_or_default() };
+            let txn = departure(&self.key, self.place, self.is_own, &self.all);
             self.node.handle().propose_unheard(user, Command::Txn(txn));
         }
     }
@@ -253,14 +254,20 @@ pub fn says(key: &Bytes, value: Bytes, lease: LeaseId) -> Op {
     Op::Put(Put { key, value: Some(value), lease, prev_kv: false })
 }
 
-/// What takes a contender's key out of others' way, whose call has put it in or has found it. One that was there before is another call's by the same lease, which may have its turn by now:
-/// while somebody is before it, no call has.
-fn departure(key: &Bytes, place: Revision, is_own: bool, behind: Option<&(Bytes, Revision)>) -> Txn {
+/// What takes a contender's key out of others' way, whose call has put it in or has found it among `all`. One that was there before is another call's by the same lease, which may have its turn by
+/// now: while somebody is before it, no call has.
+fn departure(key: &Bytes, place: Revision, is_own: bool, all: &KeyRange) -> Txn {
     let mut txn = leave(key, place);
     if is_own {
         txn.compare.push(written_at(key, place));
-    } else if let Some((before, place)) = behind {
-        txn.compare.push(created_at(before, *place));
+    } else {
+        let nobody_is_before = Compare {
+            range: all.clone(),
+            result: CompareResult::Greater,
+            target: CompareTarget::Create(place.0 - 1),
+        };
+        let delete = Txn { compare: vec![nobody_is_before], success: Vec::new(), failure: txn.success };
+        txn.success = vec![Op::Txn(delete)];
     }
     txn
 }
@@ -347,11 +354,20 @@ mod tests {
     /// Two calls by the same lease have the same key. The one that has put it in may have been told that it owns the name when the other one's client goes away.
     #[test]
     fn who_has_found_its_key_takes_it_from_nobody_whose_turn_it_is() {
-        let (key, before) = (Bytes::from("n/1"), Bytes::from("n/0"));
-        let (place, of_before) = (Revision(5), Revision(3));
-        let behind = (before.clone(), of_before);
-        let compared = |is_own| departure(&key, place, is_own, Some(&behind)).compare;
-        assert_eq!(compared(true), [created_at(&key, place), written_at(&key, place)]);
-        assert_eq!(compared(false), [created_at(&key, place), created_at(&before, of_before)]);
+        let (key, place, all) =
+            (Bytes::from("n/1"), Revision(5), KeyRange::from_wire("n/".into(), "n0".into()));
+        let own = departure(&key, place, true, &all);
+        assert_eq!(own.compare, [created_at(&key, place), written_at(&key, place)]);
+        assert!(matches!(own.success[..], [Op::DeleteRange(_)]));
+
+        let found = departure(&key, place, false, &all);
+        assert_eq!(found.compare, [created_at(&key, place)], "by whomever it was written last");
+        let [Op::Txn(where_it_is_nobodys_turn)] = &found.success[..] else { panic!("{found:?}") };
+        let nobody_is_before = CompareTarget::Create(place.0 - 1);
+        let [compare] = &where_it_is_nobodys_turn.compare[..] else { panic!("{found:?}") };
+        assert_eq!((&compare.range, &compare.target), (&all, &nobody_is_before));
+        assert_eq!(compare.result, CompareResult::Greater);
+        assert!(where_it_is_nobodys_turn.success.is_empty());
+        assert!(matches!(where_it_is_nobodys_turn.failure[..], [Op::DeleteRange(_)]));
     }
 }

@@ -172,6 +172,43 @@ fn who_gives_up_waiting_stands_in_nobodys_way() {
 }
 
 #[test]
+fn a_key_that_a_call_has_found_goes_with_it_while_it_is_nobodys_turn() {
+    run(async {
+        let server = Server::start().await;
+        let mut clients = Clients::with_leases(&server, &[1, 2]).await;
+        clients.elected(1, "first").await;
+        for value in ["as it was", "another one"] {
+            // As a server leaves it that dies while a call waits.
+            let left = pb::PutRequest {
+                key: "site/2".into(),
+                value: "as it was".into(),
+                lease: 2,
+                ..Default::default()
+            };
+            clients.kv.put(left).await.unwrap();
+            let mut gone = Clients::of(&server).await;
+            assert!(soon(gone.election.campaign(campaign(2, value))).await.is_none());
+            drop(gone);
+            clients.until_keys(&["site/1"]).await;
+        }
+
+        let mut late = Clients::of(&server).await;
+        let mut again = Clients::of(&server).await;
+        let mut waits = late.election.campaign(campaign(2, "waits")).boxed();
+        assert!(soon(&mut waits).await.is_none());
+        let mut waits_too = again.election.campaign(campaign(2, "waits")).boxed();
+        assert!(soon(&mut waits_too).await.is_none());
+        clients.revoke(1).await;
+        let won = waits.await.unwrap().into_inner().leader.unwrap();
+        drop(waits_too);
+        drop(again);
+        let proclaim = elections::ProclaimRequest { leader: Some(won), value: "still here".into() };
+        Timer::after(A_WHILE).await;
+        clients.election.proclaim(proclaim).await.unwrap();
+    });
+}
+
+#[test]
 fn who_loses_its_lease_while_it_waits_is_told_at_once() {
     run(async {
         let server = Server::start().await;
