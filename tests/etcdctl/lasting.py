@@ -25,8 +25,9 @@ import servers  # noqa: E402
 CHECK_SECONDS_MAX = 300
 MIRROR_SECONDS_MAX = 60
 MEASURED = (
-    (r"(?m)^.*\r", ""),  # a bar that goes on
-    (r"(\d+) / \1 .*", r"\1 of \1"),
+    (r"(?m)^.*\r", ""),  # a bar that goes on,
+    (r"(?m)^ *(\d+) / \1 .*\n", ""),  # and its end,
+    (r"(?m)^ *\d+ / \d+ .*?\ds(?=[A-Z])", ""),  # which may come later than the lines that follow
     (r"(?m)^(?:(?:PASS|FAIL): )?(Throughput|Slowest request|Stddev|Approximate system memory used) .*", r"\1: <measured>"),
     (r"(?m)^(?:PASS|FAIL)$", "<verdict>"),
     (r"(?<=revision )\d+", "<revision>"),

@@ -472,9 +472,9 @@ def snapshots():
 
 
 # Those that take long, and measure, are in lasting.py.
-# After `cluster`, which compares hashes of everything, keys may have leases, whose numbers servers choose.
-SCRIPT = (puts_and_gets, orders, old_revisions, binary_keys, deletes, watches, transactions, members, refusals,
-          compactions, interactive, cluster, snapshots, leases, contests, access)
+# `compactions` takes what watches ask for. After `cluster`, which compares hashes of everything, keys may have leases, whose numbers servers choose.
+SCRIPT = (puts_and_gets, orders, old_revisions, binary_keys, deletes, watches, interactive, transactions, members,
+          refusals, compactions, cluster, snapshots, leases, contests, access)
 
 HEADER_FIELDS = '"ClusterID" : <cluster id>\n"MemberID" : <member id>\n"Revision" : 13\n"RaftTerm" : <term>\n'
 
