@@ -7,7 +7,7 @@ know what an operation means. Driven by side.py: a call here looks like one of g
 import http.client
 import json
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import grpc
 from google.protobuf import json_format
@@ -36,6 +36,7 @@ HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400
         "PERMISSION_DENIED": 403, "UNAUTHENTICATED": 401, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "UNIMPLEMENTED": 501, "DEADLINE_EXCEEDED": 504}
 # What an answer counts as that is no gateway's.
 WRONG = grpc.StatusCode.DATA_LOSS
+SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
 class Refused(grpc.RpcError):
@@ -52,18 +53,36 @@ class Refused(grpc.RpcError):
         return self._details
 
 
+@contextmanager
+def as_by_grpc():
+    """No answer, and a connection that ends, are what gRPC calls them."""
+    try:
+        yield
+    except TimeoutError:
+        raise Refused(*SILENT) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Refused(grpc.StatusCode.UNAVAILABLE, repr(error)) from error
+
+
 class JsonStream:
-    """What a call of a streaming method brings, line by line."""
+    """What a call of a streaming method brings, line by line. It is made when the first of them is asked for."""
 
     def __init__(self, gateway, name, body, response, token):
         self.gateway, self.name, self.response = gateway, name, response
+        self.body, self.headers = body, {} if token is None else {"Authorization": token}
         self.connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=gateway.seconds_max)
-        self.connection.request("POST", f"/v3/{STREAMS[name]}", body, {} if token is None else {"Authorization": token})
-        self.answer = self.connection.getresponse()
+        self.answer = None
+
+    def line(self):
+        if self.answer is None:
+            self.connection.request("POST", f"/v3/{STREAMS[self.name]}", self.body, self.headers)
+            self.answer = self.connection.getresponse()
+        return self.answer.readline()
 
     def next(self):
         """The next message; None at the end. An error is raised, wherever it comes."""
-        line = self.answer.readline()
+        with as_by_grpc():
+            line = self.line()
         if not line:
             return None
         found = json.loads(line)
@@ -93,7 +112,8 @@ class Gateway:
 
     def ask(self, name, request, response, token):
         body = json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
-        with closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=self.seconds_max)) as connection:
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=self.seconds_max)
+        with closing(connection), as_by_grpc():
             connection.request("POST", f"/v3/{PATHS[name]}", body, {} if token is None else {"Authorization": token})
             answer = connection.getresponse()
             kind, text = answer.headers["Content-Type"], answer.read()

@@ -17,14 +17,15 @@ def as_it_is(_operation, theirs, ours, _pair):
     return theirs, ours
 
 
-def nothing_to_mend(_operation, _pair):
+def nothing_to_mend(_operation, _theirs, _ours, _pair):
     pass
 
 
 @dataclass(frozen=True)
 class Known:
     """`forgive(operation, etcd's answer, ours, pair)` returns both as they are compared; `forgive_log` a watcher's log;
-    `mend(operation, pair)` makes the states alike again where they would differ from there on.
+    `mend(operation, theirs, ours, pair)`, which gets the answers as they came, makes the states alike again where they
+    would differ from there on.
 
     With `ends_reference` the reference does not live to tell: the generator leaves out what is forced here.
     """
@@ -263,10 +264,10 @@ def contenders(operation, pair):
     return (key, *(side.call("range", {"key": key}).result().kvs for side in pair.sides))
 
 
-def word_not_said(operation, pair):
+def word_not_said(operation, _theirs, _ours, pair):
     """Deletes in covey, too, what a campaign that has failed has deleted in etcd."""
-    key, theirs, ours = contenders(operation, pair) or (None, None, None)
-    if ours and not theirs:
+    key, in_etcd, in_covey = contenders(operation, pair) or (None, None, None)
+    if in_covey and not in_etcd:
         pair.subject.call("delete", {"key": key}).result()
 
 
@@ -288,9 +289,9 @@ def urls_that_are_none(operation, theirs, ours, _pair):
     return (ours, ours) if is_so else (theirs, ours)
 
 
-def valid_urls(operation, pair):
-    """Gives both members URLs that both take."""
-    if operation[0] == "member_update":
+def valid_urls(operation, theirs, ours, pair):
+    """Gives both members URLs that both take, where etcd took what covey did not."""
+    if "ok" in theirs and urls_that_are_none(operation, theirs, ours, pair) != (theirs, ours):
         for side in pair.sides:
             side.call("member_update", {"ID": OWN, "peerURLs": ["http://127.0.0.1:1"]}, pair.resolver(side)).result()
 

@@ -114,11 +114,11 @@ DENIED_ON = {"error": "UNKNOWN", "details": "etcdserver: permission denied"}
 NO_LEASE_ON = {"error": "UNKNOWN", "details": "etcdserver: requested lease not found"}
 
 
-def contender_left_behind(operation, pair):
+def contender_left_behind(operation, _theirs, _ours, pair):
     """Puts into covey, too, what a refused campaign has put into etcd."""
-    key, theirs, ours = contenders(operation, pair) or (None, None, None)
-    if theirs and [kv.mod_revision for kv in theirs] != [kv.mod_revision for kv in ours]:
-        left = {"key": key, "value": theirs[0].value, "lease": theirs[0].lease}
+    key, in_etcd, in_covey = contenders(operation, pair) or (None, None, None)
+    if in_etcd and [kv.mod_revision for kv in in_etcd] != [kv.mod_revision for kv in in_covey]:
+        left = {"key": key, "value": in_etcd[0].value, "lease": in_etcd[0].lease}
         pair.subject.call("put", left).result()
 
 

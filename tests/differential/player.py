@@ -42,6 +42,7 @@ POLL_SECONDS = 0.002
 TTL_SECONDS_APART = 2
 RESTART_SECONDS_APART = 60
 NEVER_COMPACTED = -1
+NO_ANSWER = {"error": "DEADLINE_EXCEEDED", "details": "Deadline Exceeded"}
 AT_THE_END = (("settle", {}), ("hash_kv", {"revision": ("now", 0), BY: KEEPER}))
 BARRIER_KEY = b"\xff\xff\xff~barrier"
 BARRIER_WATCH = 1 << 40
@@ -118,6 +119,8 @@ class Pair(Streaming):
         return [side.answer(call) for side, call in zip(self.sides, calls)]
 
     def compare(self, operation, theirs, ours):
+        if theirs == ours == NO_ANSWER:
+            raise Broken(f"{operation!r}: neither answers in time; what becomes of it there is no telling")
         if theirs == ours:
             return  # what is forgiven is put right on one side, which would make two that are the same differ
         for difference in self.knowns:
@@ -157,7 +160,7 @@ class Pair(Streaming):
         """What the player itself does after an operation, on both sides alike."""
         name, fields = operation
         for difference in self.knowns:
-            difference.mend(operation, self)
+            difference.mend(operation, theirs, ours, self)
         if name == "campaign":
             # Its header is that of its entry, and an error has none.
             self.now = self.reference.call("range", {"key": BARRIER_KEY}).result().header.revision
