@@ -37,7 +37,6 @@ use super::turned_away::Reason;
 use super::watch::WatchService;
 use super::{errors, gate, http as plain, page, record};
 use crate::runtime::ServeError;
-use crate::telemetry::metrics::UNKNOWN_VERSION;
 use crate::wire::covey::v1::admin_server::{self, AdminServer};
 use crate::wire::etcdserverpb::auth_server::{self, AuthServer};
 use crate::wire::etcdserverpb::cluster_server::{self, ClusterServer};
@@ -242,7 +241,7 @@ fn admit(connection: &Connection, headers: &HeaderMap, stream: bool) -> Result<C
     let version = version.transpose().map_err(|_| errors::invalid_client_version())?;
     let requests = &connection.shared.metrics.requests;
     let versions = if stream { &requests.stream_versions } else { &requests.unary_versions };
-    versions.count(version.filter(|version| !version.is_empty()).unwrap_or(UNKNOWN_VERSION));
+    versions.count(version);
     let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
     let handle = connection.shared.node.handle();
     let leaderless = (wants_leader && stream).then(|| Box::pin(handle.leader_lost()) as Leaderless);

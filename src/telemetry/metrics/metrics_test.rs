@@ -298,7 +298,7 @@ fn the_page_of_etcds_metrics_names_those_that_are_shown_and_those_that_are_not()
 #[test]
 fn what_clients_ask_for_is_shown() {
     let metrics = Metrics::new(METHODS);
-    metrics.requests.unary_versions.count("3.5");
+    metrics.requests.unary_versions.count(Some("3.5"));
     metrics.requests.promotions_failed.count("why \"so\"");
     metrics.requests.note("Range", true, Duration::from_micros(150));
     metrics.requests.note("Range", false, Duration::from_micros(50));

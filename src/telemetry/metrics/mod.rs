@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use health::{HealthCheck, HealthCheckMetrics};
 pub use instruments::{Counter, Gauge, Histogram};
 pub use peers::{PeerMetrics, PeerTraffic};
-pub use requests::{RequestMetrics, Texts, UNKNOWN_VERSION};
+pub use requests::{RequestMetrics, Texts, Versions};
 
 use crate::ids::{AuthRevision, Digest, LogIndex, MemberId, Revision};
 

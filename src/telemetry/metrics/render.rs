@@ -8,7 +8,6 @@ use std::fmt::{Display, Write as _};
 use super::process::Process;
 use super::{
     Backups, Counter, Gauges, GrpcKind, GrpcMethodMetrics, HealthCheck, Histogram, Metrics, PeerMetrics,
-    UNKNOWN_VERSION,
 };
 
 /// The names of gRPC's codes by number, as Go spells them.
@@ -345,10 +344,7 @@ fn requests(text: &mut Text, metrics: &Metrics) {
     let name = "etcd_server_client_requests_total";
     text.head(name, "Calls, by the version of the API that the client says it is of.", "counter");
     for (kind, versions) in [("unary", &requests.unary_versions), ("stream", &requests.stream_versions)] {
-        let unknown = [(UNKNOWN_VERSION, 0)];
-        let is_unknown = versions.counted().any(|(version, _)| version == UNKNOWN_VERSION);
-        let unknown = unknown.into_iter().filter(|_| !is_unknown);
-        for (version, count) in versions.counted().chain(unknown) {
+        for (version, count) in versions.counted() {
             text.sample(name, &[("client_api_version", version), ("type", kind)], count);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Counter, Histogram};
 
 /// What stands for the version of a client that says none.
-pub const UNKNOWN_VERSION: &str = "unknown";
+const UNKNOWN_VERSION: &str = "unknown";
 /// So many different texts are told apart. Clients choose some of them.
 const TEXTS_MAX: usize = 16;
 /// A text of more bytes is not kept.
@@ -30,9 +30,9 @@ const SNAPSHOT_BUCKETS: usize = 17;
 #[derive(Debug)]
 pub struct RequestMetrics {
     /// Unary calls, by the version of the API that the client says it is of.
-    pub unary_versions: Texts,
+    pub unary_versions: Versions,
     /// Streams, by the same.
-    pub stream_versions: Texts,
+    pub stream_versions: Versions,
     /// Learners that became voters because somebody asked for it.
     pub promotions: Counter,
     /// Those that did not, by what was said.
@@ -54,8 +54,8 @@ impl Default for RequestMetrics {
         let range = || Histogram::new(RANGE_BUCKET_FIRST, RANGE_BUCKETS);
         let hash = || Histogram::new(WHOLE_BUCKET_FIRST, HASH_BUCKETS);
         Self {
-            unary_versions: Texts::default(),
-            stream_versions: Texts::default(),
+            unary_versions: Versions::default(),
+            stream_versions: Versions::default(),
             promotions: Counter::default(),
             promotions_failed: Texts::default(),
             ranges: range(),
@@ -82,6 +82,30 @@ impl RequestMetrics {
     }
 }
 
+/// Counters by the version that a client says: what strangers say takes no place from those that say none, and what is no version takes none at all.
+#[derive(Debug, Default)]
+pub struct Versions {
+    unknown: Counter,
+    said: Texts,
+}
+
+impl Versions {
+    /// One more that says this, or says none.
+    pub fn count(&self, version: Option<&str>) {
+        let is_version = |version: &str| version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        match version {
+            None | Some("") => self.unknown.add(1),
+            Some(version) if is_version(version) => self.said.count(version),
+            Some(_) => self.said.others.add(1),
+        }
+    }
+
+    /// Those that say none, from the start, and those that have come.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (&str, u64)> {
+        std::iter::once((UNKNOWN_VERSION, self.unknown.value())).chain(self.said.counted())
+    }
+}
+
 /// Counters by a text: the first ones that come are told apart, each kept once.
 #[derive(Debug, Default)]
 pub struct Texts {
@@ -93,10 +117,11 @@ pub struct Texts {
 impl Texts {
     /// One more of it.
     pub fn count(&self, text: &str) {
-        let is_it = |place: &OnceLock<Box<str>>| {
-            text.len() <= TEXT_BYTES_MAX && &**place.get_or_init(|| text.into()) == text
-        };
-        let counter = self.known.iter().position(is_it).map_or(&self.others, |place| &self.counters[place]);
+        let is_it = |place: &OnceLock<Box<str>>| &**place.get_or_init(|| text.into()) == text;
+        // Two lines of one name would be no metrics any more.
+        let is_kept = text.len() <= TEXT_BYTES_MAX && text != OTHERS;
+        let place = self.known.iter().position(|place| is_kept && is_it(place));
+        let counter = place.map_or(&self.others, |place| &self.counters[place]);
         counter.add(1);
     }
 
@@ -126,5 +151,37 @@ mod tests {
         assert_eq!(counted[0], ("0", 1 + 3 * TEXTS_MAX as u64));
         assert_eq!(counted[1], ("1", 1));
         assert_eq!(counted[TEXTS_MAX], (OTHERS, 2 * TEXTS_MAX as u64 + 1));
+    }
+
+    /// Somebody who knows what stands for the rest made two lines of it once, which a scrape refuses as a whole.
+    #[test]
+    fn what_stands_for_the_rest_is_there_once() {
+        let texts = Texts::default();
+        texts.count(OTHERS);
+        for n in 0..=TEXTS_MAX {
+            texts.count(&n.to_string());
+        }
+        let counted: Vec<_> = texts.counted().collect();
+        assert_eq!(counted.iter().filter(|(text, _)| *text == OTHERS).collect::<Vec<_>>(), [&(OTHERS, 2)]);
+        assert_eq!(counted.len(), TEXTS_MAX + 1);
+    }
+
+    #[test]
+    fn what_is_no_version_takes_no_place_and_nobody_takes_that_of_those_who_say_none() {
+        let versions = Versions::default();
+        for word in ["v3", OTHERS, UNKNOWN_VERSION, "3.5\"} 1", "3,5", "٣"] {
+            versions.count(Some(word));
+        }
+        for n in 0..TEXTS_MAX {
+            versions.count(Some(&format!("3.{n}")));
+        }
+        versions.count(Some("4.0"));
+        versions.count(None);
+        versions.count(Some(""));
+        let counted: Vec<_> = versions.counted().collect();
+        assert_eq!(counted.first(), Some(&(UNKNOWN_VERSION, 2)));
+        assert_eq!(counted[1], ("3.0", 1));
+        assert_eq!(counted.last(), Some(&(OTHERS, 7)));
+        assert_eq!(counted.len(), TEXTS_MAX + 2);
     }
 }
