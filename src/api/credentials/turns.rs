@@ -1,12 +1,14 @@
 //! Whose turn it is to have a password hashed or compared.
 //!
-//! Owns: that whoever has many waiting holds up nobody else: addresses take turns, and of an address its connections. Must never: know what is done with a turn. Driven by `passwords`.
+//! Owns: that whoever has many waiting holds up nobody else: networks take turns, of a network its addresses, and of an address its connections. Must never: know what is done with a turn. Driven by `passwords`.
 //!
 //! ```text
 //! 10.0.0.1 ──┬── :4711  a b c d e f     the first address has the next turn, by its first connection,
 //!            └── :4712  g               and both go behind the others:
 //! 10.0.0.2 ───── :4713  h               a, h, g, b, c, …
 //! ```
+//!
+//! An address of IPv4 is a network by itself.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,10 +32,9 @@ impl Asker {
         Self(address)
     }
 
-    /// Whoever is on this box has as many addresses of loopback as it likes, and every host of IPv6 those of its network. Whoever has as many addresses otherwise as there are places can
-    /// keep others out, whose turn is theirs alone by their addresses: nothing else is known of them.
-    fn address(self) -> IpAddr {
-        let address = self.0.ip().to_canonical();
+    /// Whoever is on this box has as many addresses of loopback as it likes, and every host of IPv6 those of its network: all of them have one turn.
+    fn network(self) -> IpAddr {
+        let address = self.address();
         if address.is_loopback() {
             return IpAddr::V4(Ipv4Addr::LOCALHOST);
         }
@@ -41,6 +42,12 @@ impl Asker {
             IpAddr::V4(_) => address,
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !IPV6_HOST)),
         }
+    }
+
+    /// Others of its network may have their own. Whoever has as many addresses as there are places can keep those out, whose turn is theirs alone by their addresses: nothing else is known
+    /// of them.
+    fn address(self) -> IpAddr {
+        self.0.ip().to_canonical()
     }
 }
 
@@ -56,12 +63,14 @@ struct Queue {
     /// Somebody has the turn.
     is_taken: bool,
     entered: u64,
-    /// In the order of their turns. Nobody is here who has none waiting.
-    addresses: VecDeque<(Option<IpAddr>, Connections)>,
+    networks: Row<IpAddr, Row<IpAddr, Row<SocketAddr, Line>>>,
 }
 
-/// Those of one address, in the order of their turns.
-type Connections = VecDeque<(Option<SocketAddr>, VecDeque<Waiter>)>;
+/// Those that wait, by something of theirs that takes turns, in the order of these. Of whom nothing is known is together. Nothing is here that has none waiting.
+struct Row<K, T>(VecDeque<(Option<K>, T)>);
+
+/// Those of one connection.
+type Line = VecDeque<Waiter>;
 
 /// One that waits.
 struct Waiter {
@@ -101,7 +110,7 @@ fn give(queue: &Arc<Mutex<Queue>>) {
     if locked.is_taken {
         return;
     }
-    let Some(next) = locked.next() else { return };
+    let Some(next) = locked.networks.next() else { return };
     locked.is_taken = true;
     drop(locked);
     // Whoever has gone this very moment drops the turn, which gives it to the next.
@@ -121,64 +130,92 @@ impl Drop for Turn {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.queue).remove(self.number);
+        lock(&self.queue).networks.remove(self.number);
     }
 }
 
 impl Queue {
     fn enter(&mut self, asker: Option<Asker>, waiter: Waiter) {
-        let connections = of(&mut self.addresses, asker.map(Asker::address));
-        of(connections, asker.map(|asker| asker.0)).push_back(waiter);
-        let all: usize = self.addresses.iter().map(|(_, connections)| count(connections)).sum();
-        if all > WAITING_MAX {
-            self.lose_one();
+        let addresses = self.networks.of(asker.map(Asker::network));
+        let connections = addresses.of(asker.map(Asker::address));
+        connections.of(asker.map(|asker| asker.0)).push_back(waiter);
+        if self.networks.count() > WAITING_MAX
+            && let Some(number) = self.networks.last_of_most()
+        {
+            self.networks.remove(number);
         }
     }
+}
 
-    /// Removes the last of the connection that has most waiting, of the address that has. Of several the one whose turn comes last: that of whoever has just come is behind all others.
-    fn lose_one(&mut self) {
-        let most = self.addresses.iter().max_by_key(|(_, connections)| count(connections));
-        let most = most.and_then(|(_, connections)| connections.iter().max_by_key(|(_, all)| all.len()));
-        if let Some(number) = most.and_then(|(_, all)| all.back()).map(|waiter| waiter.number) {
-            self.remove(number);
-        }
+/// Those that wait for their turns.
+trait Waiting {
+    fn count(&self) -> usize;
+    fn next(&mut self) -> Option<Waiter>;
+    /// The last of the connection that has most waiting, of the address that has, of the network that has. Of several the one whose turn comes last: that of whoever has just come is behind all
+    /// others.
+    fn last_of_most(&self) -> Option<u64>;
+    fn remove(&mut self, number: u64);
+}
+
+impl Waiting for Line {
+    fn count(&self) -> usize {
+        self.len()
     }
 
     fn next(&mut self) -> Option<Waiter> {
-        let (address, mut connections) = self.addresses.pop_front()?;
-        let (connection, mut all) = connections.pop_front()?;
-        let next = all.pop_front();
-        if !all.is_empty() {
-            connections.push_back((connection, all));
-        }
-        if !connections.is_empty() {
-            self.addresses.push_back((address, connections));
+        self.pop_front()
+    }
+
+    fn last_of_most(&self) -> Option<u64> {
+        self.back().map(|waiter| waiter.number)
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.retain(|waiter| waiter.number != number);
+    }
+}
+
+impl<K, T: Waiting> Waiting for Row<K, T> {
+    fn count(&self) -> usize {
+        self.0.iter().map(|(_, part)| part.count()).sum()
+    }
+
+    fn next(&mut self) -> Option<Waiter> {
+        let (key, mut part) = self.0.pop_front()?;
+        let next = part.next();
+        if part.count() > 0 {
+            self.0.push_back((key, part));
         }
         next
     }
 
+    fn last_of_most(&self) -> Option<u64> {
+        self.0.iter().max_by_key(|(_, part)| part.count())?.1.last_of_most()
+    }
+
     fn remove(&mut self, number: u64) {
-        self.addresses.retain_mut(|(_, connections)| {
-            connections.retain_mut(|(_, all)| {
-                all.retain(|waiter| waiter.number != number);
-                !all.is_empty()
-            });
-            !connections.is_empty()
+        self.0.retain_mut(|(_, part)| {
+            part.remove(number);
+            part.count() > 0
         });
     }
 }
 
-/// What there is of this one, who is last in turn where there was nothing.
-fn of<K: Copy + PartialEq, T: Default>(turns: &mut VecDeque<(K, T)>, one: K) -> &mut T {
-    let place = turns.iter().position(|(other, _)| *other == one).unwrap_or_else(|| {
-        turns.push_back((one, T::default()));
-        turns.len() - 1
-    });
-    &mut turns[place].1
+impl<K: PartialEq, T: Default> Row<K, T> {
+    /// What there is of this one, who is last in turn where there was nothing.
+    fn of(&mut self, one: Option<K>) -> &mut T {
+        let place = self.0.iter().position(|(other, _)| *other == one).unwrap_or_else(|| {
+            self.0.push_back((one, T::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[place].1
+    }
 }
 
-fn count(connections: &Connections) -> usize {
-    connections.iter().map(|(_, all)| all.len()).sum()
+impl<K, T> Default for Row<K, T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
 }
 
 #[cfg(test)]
@@ -226,7 +263,7 @@ mod tests {
         ]);
         assert_eq!(order(held, places), ["a", "h", "g", "i", "b", "c", "d"]);
         let queue = lock(&turns.0);
-        assert!(queue.addresses.is_empty() && !queue.is_taken);
+        assert!(queue.networks.0.is_empty() && !queue.is_taken);
     }
 
     /// However many connections somebody floods by, others wait for one turn, and it is not they who are refused.
@@ -265,7 +302,25 @@ mod tests {
 
     /// A host can have as many addresses of its network as it likes.
     #[test]
-    fn a_network_of_ipv6_is_one_address() {
+    fn a_network_of_ipv6_has_one_turn_and_its_addresses_share_it() {
+        let turns = Turns::default();
+        let held = turn(&mut turns.enter(None));
+        let enter = |name, address| (name, enter(&turns, address, 1));
+        let places = vec![
+            enter("a", "2001:db8::1"),
+            enter("b", "2001:db8::1"),
+            enter("c", "2001:db8::2"),
+            enter("d", "2001:db8:0:1::1"),
+            enter("e", "2001:db8::3"),
+            enter("f", "127.0.0.2"),
+            enter("g", "::1"),
+            enter("h", "10.0.0.1"),
+        ];
+        assert_eq!(order(held, places), ["a", "d", "f", "h", "c", "g", "e", "b"]);
+    }
+
+    #[test]
+    fn of_two_networks_that_which_has_more_waiting_makes_room() {
         let turns = Turns::default();
         let _held = turn(&mut turns.enter(None));
         let mut flood: Vec<_> =
@@ -274,6 +329,25 @@ mod tests {
         let mut other = enter(&turns, "2001:db8:0:1::1", 1);
         assert!(!is_lost(&mut other));
         assert_eq!(flood.iter_mut().map(is_lost).filter(|lost| *lost).count(), 2);
+    }
+
+    /// All hosts of a LAN are of one network of IPv6, and one of them kept the others out by its connections.
+    #[test]
+    fn another_address_of_a_network_comes_in_beside_one_with_many_connections() {
+        let turns = Turns::default();
+        let held = turn(&mut turns.enter(None));
+        let mut flood: Vec<_> =
+            (1..).map(|port| enter(&turns, "2001:db8::1", port)).take(WAITING_MAX).collect();
+        let lost = |flood: &mut [Place]| flood.iter_mut().map(is_lost).filter(|lost| *lost).count();
+        assert_eq!(lost(&mut flood), 0);
+        let mut other = enter(&turns, "2001:db8::2", 1);
+        assert!(!is_lost(&mut other));
+        assert_eq!(lost(&mut flood), 1);
+        drop(held);
+        let first = flood.iter_mut().find_map(turn);
+        assert!(first.is_some());
+        drop(first);
+        assert!(turn(&mut other).is_some(), "the second turn");
     }
 
     #[test]
