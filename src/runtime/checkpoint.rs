@@ -186,14 +186,31 @@ struct Removal(Option<Instant>);
 
 impl Removal {
     fn note(&mut self, work: &CheckpointWork, began: Instant, context: &Context) {
-        let CheckpointWork::Slice { finished } = work else { return };
+        let finished_since = self.finished(work, began);
+        if !matches!(work, CheckpointWork::Slice { .. }) {
+            return;
+        }
         let (metrics, now) = (&context.metrics, context.shared.clock.now());
         metrics.compaction_pauses.observe(now.since(began));
-        let since = *self.0.get_or_insert(began);
-        if finished.is_some() {
+        if let Some(since) = finished_since {
             metrics.compactions.observe(now.since(since));
             metrics.compacted_at.set(unix_seconds());
-            self.0 = None;
+        }
+    }
+
+    /// Since when what this work has finished went on.
+    fn finished(&mut self, work: &CheckpointWork, began: Instant) -> Option<Instant> {
+        match work {
+            CheckpointWork::Slice { finished } => {
+                self.0.get_or_insert(began);
+                finished.and_then(|_| self.0.take())
+            }
+            // What was removed went with the old state, and is never finished.
+            CheckpointWork::Install { .. } => {
+                self.0 = None;
+                None
+            }
+            _ => None,
         }
     }
 }
@@ -224,5 +241,24 @@ fn note(work: CheckpointWork, took: Duration, context: &Context) {
         CheckpointWork::Piece
         | CheckpointWork::Slice { finished: None }
         | CheckpointWork::Scrub { finished: None } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{LogIndex, Revision};
+
+    /// The state of another member came while something was removed; the next removal took as long as it was since then.
+    #[test]
+    fn a_removal_that_ends_with_the_old_state_is_not_that_of_the_new() {
+        let at = |seconds| Instant::default() + Duration::from_secs(seconds);
+        let slice = |finished: Option<i64>| CheckpointWork::Slice { finished: finished.map(Revision) };
+        let mut removal = Removal::default();
+        assert_eq!(removal.finished(&slice(None), at(1)), None);
+        assert_eq!(removal.finished(&slice(Some(5)), at(2)), Some(at(1)));
+        assert_eq!(removal.finished(&slice(None), at(3)), None);
+        assert_eq!(removal.finished(&CheckpointWork::Install { applied: LogIndex(9) }, at(4)), None);
+        assert_eq!(removal.finished(&slice(Some(7)), at(60)), Some(at(60)));
     }
 }
