@@ -3,8 +3,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use covey::wire::v3lockpb::lock_client::LockClient;
@@ -16,6 +14,7 @@ use tonic::{Code, Request, Status};
 
 use crate::client::{channel, channel_to, watch};
 use crate::process::{Cluster, Host, PATIENCE, until, wait};
+use crate::slow_disk::SlowSyncs;
 
 /// See its first lines.
 const MIXIN: &str = include_str!("mixin.txt");
@@ -38,8 +37,8 @@ const AGAINST_NAMES: [&str; 13] = [
 
 /// So often is looked how long a round trip takes after one that took long.
 const LOOKS: usize = 10;
-/// Longer than the bound of alerts for a sync.
-const STOPPED: Duration = Duration::from_millis(700);
+/// Much longer than the bound of alerts for a round trip.
+const STOPPED: Duration = Duration::from_millis(2100);
 
 fn start() -> Cluster {
     let mut cluster = Cluster::prepare(2);
@@ -168,45 +167,37 @@ fn above(text: &str, histogram: &str, bound: &str) -> f64 {
     value(text, &format!("{histogram}_count"), &[]).unwrap() - at_most
 }
 
-/// A disk and a way that take too long: the program is stopped in the middle, which to its clock is the same.
+/// A way that takes too long: the other member is stopped in the middle, which to the clock of this one is the same.
 #[test]
-fn what_is_slow_is_in_the_buckets_that_alerts_look_at() {
+fn a_way_that_is_slow_is_in_the_buckets_that_alerts_look_at() {
     let cluster = start();
     let [host, other] = &cluster.hosts[..] else { panic!("two members") };
-    let slow = || {
-        let now = scrape(host);
-        let syncs = above(&now, "etcd_disk_wal_fsync_duration_seconds", "0.512");
-        (syncs, above(&now, "etcd_network_peer_round_trip_time_seconds", "0.1024"))
-    };
+    let slow = || above(&scrape(host), "etcd_network_peer_round_trip_time_seconds", "0.1024");
     let before = slow();
-    let endpoint = host.endpoint.clone();
-    let ended = Arc::new(AtomicBool::new(false));
-    let until_then = Arc::clone(&ended);
-    // Whatever becomes of each.
-    let writing = std::thread::spawn(move || {
-        while !until_then.load(Ordering::Relaxed) {
-            let put = block_on(put_to(&endpoint, Duration::from_secs(1)));
-            drop(put);
-        }
-    });
-    until("a slow sync and a slow way are seen", || {
-        let now = slow();
-        let (syncs, trips) = (now.0 > before.0, now.1 > before.1);
-        for (stopped, already, time) in [(host, syncs, STOPPED), (other, trips, STOPPED * 3)] {
-            if !already {
-                stopped.signal("-STOP");
-                wait(time);
-                stopped.signal("-CONT");
-            }
-        }
+    until("a slow way is seen", || {
+        other.signal("-STOP");
+        // Whatever becomes of it: there is something to be answered late.
+        drop(block_on(put_to(&host.endpoint, STOPPED)));
+        wait(STOPPED);
+        other.signal("-CONT");
         // Each look takes one of the round trips, whose mean soon is what it was.
-        for _ in 0..LOOKS {
-            slow();
-        }
-        (syncs && trips).then_some(())
+        (0..LOOKS).any(|_| slow() > before).then_some(())
     });
-    ended.store(true, Ordering::Relaxed);
-    writing.join().unwrap();
+}
+
+/// A disk that takes too long, and nothing else does.
+#[test]
+#[ignore = "needs root and strace: .ci/run prometheus"]
+fn a_sync_that_is_slow_is_in_the_buckets_that_alerts_look_at() {
+    let cluster = start();
+    let host = &cluster.hosts[0];
+    let slow = || above(&scrape(host), "etcd_disk_wal_fsync_duration_seconds", "0.512");
+    let before = slow();
+    let syncs = SlowSyncs::of(host);
+    block_on(put_to(&host.endpoint, PATIENCE)).unwrap();
+    // Two members have it once both have: this one's sync is over, and counted at its end.
+    until("a slow sync is seen", || (slow() > before).then_some(()));
+    drop(syncs);
 }
 
 /// What a put comes to, within a time that its client says.

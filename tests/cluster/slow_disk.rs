@@ -1,4 +1,4 @@
-//! Disks on which a sync takes seconds: everybody waits, and nobody is elected. Root and strace, by `.ci/run crash`.
+//! Disks on which a sync takes seconds: everybody waits, and nobody is elected. Root and strace, by `.ci/run crash` and, for metrics, `prometheus`.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -17,10 +17,10 @@ const TROUBLE: Duration = Duration::from_secs(30);
 const SYNCING: [&str; 2] = ["wal", "checkpoint"];
 
 /// While it lives, each sync of one member takes so much longer. The threads that do not sync run on untouched, as with a disk that is slow.
-struct SlowSyncs(Child);
+pub struct SlowSyncs(Child);
 
 impl SlowSyncs {
-    fn of(host: &Host) -> Self {
+    pub fn of(host: &Host) -> Self {
         let tasks = fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap().map(Result::unwrap);
         let named = |name: &str| SYNCING.contains(&name.trim());
         let syncing: Vec<String> = tasks
