@@ -58,8 +58,8 @@ pub const OK: (Code, &str) = (Code::Ok, "");
 /// A stream on which nothing comes.
 pub const NOTHING: (Code, &str) = (Code::Ok, "nothing came");
 
-/// After that a stream which has nothing to say has let its client in.
-const SILENT: Duration = Duration::from_millis(100);
+/// After that a stream which has nothing to say has let its client in. A refusal that is later would count as that; one row is waited for.
+const SILENT: Duration = Duration::from_secs(1);
 /// By then everything else has said something.
 const WAITED: Duration = REQUEST_TIMEOUT.saturating_add(Duration::from_secs(10));
 
