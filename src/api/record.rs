@@ -21,7 +21,7 @@ use super::frames::Frames;
 use super::gateway::Requests;
 use super::reflection;
 use super::timer::now;
-use crate::telemetry::metrics::{GrpcKind, GrpcMethod, Metrics};
+use crate::telemetry::metrics::{GrpcKind, GrpcMethod, GrpcMethodMetrics, Metrics, Special};
 use crate::wire::covey::v1::admin_server;
 use crate::wire::etcdserverpb::{
     auth_server, cluster_server, kv_server, lease_server, maintenance_server, watch_server,
@@ -33,9 +33,6 @@ use crate::wire::v3lockpb::lock_server;
 const fn method(service: &'static str, method: &'static str, kind: GrpcKind) -> GrpcMethod {
     GrpcMethod { service, method, kind }
 }
-
-/// What it comes to is counted beside.
-const PROMOTE: &str = "MemberPromote";
 
 /// Every method of the services that are offered, for metrics that show each from the start.
 const METHODS: [GrpcMethod; 65] = [
@@ -133,8 +130,8 @@ pub struct CallRecord {
     place: Option<usize>,
     code: Code,
     sent: Frames,
-    /// When it began.
-    began: Instant,
+    /// When it began, where anybody wants to know: few methods are worth two looks at the clock.
+    began: Option<Instant>,
     _live: LiveCall,
 }
 
@@ -145,12 +142,13 @@ impl CallRecord {
             path.strip_prefix('/').and_then(|path| path.rsplit_once('/')).and_then(|(service, name)| {
                 metrics.grpc.iter().position(|each| each.name.method == name && each.name.service == service)
             });
-        if let Some(place) = place {
-            metrics.grpc[place].started.add(1);
+        let method = place.map(|place| &metrics.grpc[place]);
+        if let Some(method) = method {
+            method.started.add(1);
         }
         Self {
             metrics: Arc::clone(metrics),
-            began: now(),
+            began: method.is_some_and(GrpcMethodMetrics::is_timed).then(now),
             place,
             code: Code::Cancelled,
             sent: Frames::default(),
@@ -179,9 +177,8 @@ impl CallRecord {
     pub fn note_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = Status::from_header_map(headers) {
             self.code = status.code();
-            let is_promotion =
-                self.place.is_some_and(|place| self.metrics.grpc[place].name.method == PROMOTE);
-            if is_promotion && self.code != Code::Ok {
+            let special = self.place.and_then(|place| self.metrics.grpc[place].special);
+            if special == Some(Special::Promotion) && self.code != Code::Ok {
                 self.metrics.requests.promotions_failed.count(status.message());
             }
         }
@@ -207,16 +204,20 @@ impl Drop for CallRecord {
         if let Some(place) = self.place {
             let method = &self.metrics.grpc[place];
             method.handled(self.code as i32);
-            let took = now() - self.began;
-            if let Some(handling) = &method.handling {
-                handling.observe(took);
+            let is_ok = self.code == Code::Ok;
+            if let Some(began) = self.began {
+                let took = now() - began;
+                if let Some(handling) = &method.handling {
+                    handling.observe(took);
+                }
+                if let Some(special) = method.special {
+                    self.metrics.requests.note(special, is_ok, took);
+                }
             }
-            self.metrics.requests.note(method.name.method, self.code == Code::Ok, took);
-            if self.code == Code::Ok && method.name.method == PROMOTE {
-                self.metrics.requests.promotions.add(1);
-            }
-            if self.code == Code::Ok && matches!(method.name.method, "Range" | "RangeStream") {
-                self.metrics.ranges.add(1);
+            match method.special {
+                Some(Special::Promotion) if is_ok => self.metrics.requests.promotions.add(1),
+                Some(Special::Range | Special::RangeStream) if is_ok => self.metrics.ranges.add(1),
+                _ => {}
             }
         }
     }
@@ -282,5 +283,20 @@ impl Body for RequestBody {
             Source::Grpc(body) => body.size_hint(),
             Source::Json(requests) => requests.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_looked_at_for_few_methods_or_for_all() {
+        let timed = |metrics: &Metrics| {
+            let timed = metrics.grpc.iter().filter(|method| method.is_timed());
+            timed.map(|method| method.name.method).collect::<Vec<_>>()
+        };
+        assert_eq!(timed(&Metrics::new(methods(false))), ["Range", "Hash", "HashKV", "Snapshot"]);
+        assert_eq!(timed(&Metrics::new(methods(false)).extensive()).len(), METHODS.len());
     }
 }

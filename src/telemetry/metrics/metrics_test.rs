@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backups, Gauges, GrpcKind, GrpcMethod, Metrics, PeerTraffic, render};
+use super::{Backups, Gauges, GrpcKind, GrpcMethod, Metrics, PeerTraffic, Special, render};
 use crate::ids::{AuthRevision, Digest, LogIndex, MemberId, Revision};
 
 const METHODS: [GrpcMethod; 2] = [
@@ -300,11 +300,11 @@ fn what_clients_ask_for_is_shown() {
     let metrics = Metrics::new(METHODS);
     metrics.requests.unary_versions.count(Some("3.5"));
     metrics.requests.promotions_failed.count("why \"so\"");
-    metrics.requests.note("Range", true, Duration::from_micros(150));
-    metrics.requests.note("Range", false, Duration::from_micros(50));
-    metrics.requests.note("Put", true, Duration::from_micros(50));
-    metrics.requests.note("HashKV", true, Duration::from_millis(15));
-    metrics.requests.note("HashKV", false, Duration::from_millis(15));
+    metrics.requests.note(Special::Range, true, Duration::from_micros(150));
+    metrics.requests.note(Special::Range, false, Duration::from_micros(50));
+    metrics.requests.note(Special::RangeStream, true, Duration::from_micros(50));
+    metrics.requests.note(Special::RevisionHash, true, Duration::from_millis(15));
+    metrics.requests.note(Special::RevisionHash, false, Duration::from_millis(15));
     metrics.compaction_pauses.observe(Duration::from_micros(1500));
     let families = read(&metrics.render(&gauges()));
     let found = |name: &str, suffix: &str, label: (&str, &str)| {

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use health::{HealthCheck, HealthCheckMetrics};
 pub use instruments::{Counter, Gauge, Histogram};
 pub use peers::{PeerMetrics, PeerTraffic};
-pub use requests::{RequestMetrics, Texts, Versions};
+pub use requests::{RequestMetrics, Special, Texts, Versions};
 
 use crate::ids::{AuthRevision, Digest, LogIndex, MemberId, Revision};
 
@@ -206,12 +206,15 @@ pub struct GrpcMethodMetrics {
     pub sent: Counter,
     /// How long calls take, where that is wanted.
     pub handling: Option<Histogram>,
+    /// What else is counted of it, if anything.
+    pub special: Option<Special>,
     handled: [Counter; GRPC_CODES],
 }
 
 impl GrpcMethodMetrics {
     fn new(name: GrpcMethod) -> Self {
         Self {
+            special: Special::of(name.method),
             name,
             started: Counter::default(),
             received: Counter::default(),
@@ -219,6 +222,11 @@ impl GrpcMethodMetrics {
             handling: None,
             handled: [const { Counter::new() }; GRPC_CODES],
         }
+    }
+
+    /// Whether anybody wants to know how long calls take.
+    pub fn is_timed(&self) -> bool {
+        self.handling.is_some() || self.special.is_some_and(Special::is_timed)
     }
 
     /// Counts the end of a call. A code that gRPC does not define counts as Unknown, as it does in gRPC.

@@ -26,6 +26,43 @@ const HASH_BUCKETS: usize = 15;
 /// How many buckets that of snapshots has.
 const SNAPSHOT_BUCKETS: usize = 17;
 
+/// A method of which more is counted than of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// `Range`.
+    Range,
+    /// `RangeStream`.
+    RangeStream,
+    /// `Hash`.
+    Hash,
+    /// `HashKV`.
+    RevisionHash,
+    /// `Snapshot`.
+    Snapshot,
+    /// `MemberPromote`.
+    Promotion,
+}
+
+impl Special {
+    /// What a method of this name is.
+    pub(super) fn of(method: &str) -> Option<Self> {
+        Some(match method {
+            "Range" => Self::Range,
+            "RangeStream" => Self::RangeStream,
+            "Hash" => Self::Hash,
+            "HashKV" => Self::RevisionHash,
+            "Snapshot" => Self::Snapshot,
+            "MemberPromote" => Self::Promotion,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is shown how long it takes. How long a range in pieces takes is up to its client.
+    pub(super) fn is_timed(self) -> bool {
+        !matches!(self, Self::RangeStream | Self::Promotion)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct RequestMetrics {
@@ -69,13 +106,13 @@ impl Default for RequestMetrics {
 
 impl RequestMetrics {
     /// A call of this method has ended. What fails is not measured but for ranges, as in etcd.
-    pub fn note(&self, method: &str, is_ok: bool, took: Duration) {
+    pub fn note(&self, method: Special, is_ok: bool, took: Duration) {
         let histogram = match (method, is_ok) {
-            ("Range" | "RangeStream", true) => &self.ranges,
-            ("Range" | "RangeStream", false) => &self.ranges_failed,
-            ("Hash", true) => &self.hashes,
-            ("HashKV", true) => &self.revision_hashes,
-            ("Snapshot", true) => &self.snapshots,
+            (Special::Range, true) => &self.ranges,
+            (Special::Range, false) => &self.ranges_failed,
+            (Special::Hash, true) => &self.hashes,
+            (Special::RevisionHash, true) => &self.revision_hashes,
+            (Special::Snapshot, true) => &self.snapshots,
             _ => return,
         };
         histogram.observe(took);
