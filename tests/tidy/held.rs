@@ -11,17 +11,21 @@ pub struct Held<'t> {
     pub tests: Vec<&'t str>,
 }
 
-/// The rows of the table in the map.
-pub fn held(map: &str) -> Vec<Held<'_>> {
+/// The rows of the table in the map, or one that is not understood.
+pub fn held(map: &str) -> Result<Vec<Held<'_>>, &str> {
     let (_, section) = map.split_once(SECTION).expect("the map has that section");
     let section = section.split("\n## ").next().unwrap_or_default();
-    let rows = section.lines().filter_map(|line| {
-        let mut columns = line.strip_prefix("| ")?.strip_suffix(" |")?.rsplit(" | ");
-        let (tests, file) = (columns.next()?, columns.next()?);
-        let file = file.trim_start_matches("| ").strip_prefix('`')?.strip_suffix('`')?;
-        Some(Held { file, tests: tests.split('`').filter(|name| !name.trim().is_empty()).collect() })
-    });
-    rows.collect()
+    let table = section.lines().filter(|line| line.trim_start().starts_with('|'));
+    // Behind its head and the line below that.
+    table.skip(2).map(|line| row(line).ok_or(line)).collect()
+}
+
+fn row(line: &str) -> Option<Held<'_>> {
+    let mut columns = line.strip_prefix("| ")?.strip_suffix(" |")?.rsplit(" | ");
+    let (tests, file) = (columns.next()?, columns.next()?);
+    let file = file.trim_start_matches("| ").strip_prefix('`')?.strip_suffix('`')?;
+    let tests: Vec<_> = tests.split('`').filter(|name| !name.trim().is_empty()).collect();
+    (!tests.is_empty()).then_some(Held { file, tests })
 }
 
 /// Whether a source has a test of this name.
@@ -46,6 +50,16 @@ fn a_test_is_one_by_its_attribute() {
 fn rows_have_a_file_and_its_tests() {
     let map = "## Fixes of etcd's\n\nText.\n\n| fix | file | tests |\n| --- | --- | --- |\n\
                | `a` and b | `x.rs` | `one` `two` |\n| | `y.rs` | `three` |\n\n## More\n\n| c | `z.rs` | `four` |\n";
-    let rows: Vec<_> = held(map).into_iter().map(|row| (row.file, row.tests)).collect();
+    let rows: Vec<_> = held(map).ok().unwrap().into_iter().map(|row| (row.file, row.tests)).collect();
     assert_eq!(rows, [("x.rs", vec!["one", "two"]), ("y.rs", vec!["three"])]);
+}
+
+#[test]
+fn a_row_that_is_not_understood_is_named() {
+    let head = "## Fixes of etcd's\n\n| fix | file | tests |\n| --- | --- | --- |\n| a | `x.rs` | `one` |\n";
+    for wrong in
+        ["| b | y.rs | `two` |", "| b | `y.rs` | `two`", "| b | `y.rs` |  |", "|b | `y.rs` | `two` |"]
+    {
+        assert_eq!(held(&format!("{head}{wrong}\n")).err(), Some(wrong));
+    }
 }

@@ -87,12 +87,11 @@ fn the_house_is_tidy() -> io::Result<()> {
 #[test]
 fn what_the_map_says_is_tested_is() -> io::Result<()> {
     let map = fs::read_to_string(root().join("src/ARCHITECTURE.md"))?;
-    let rows = held(&map);
+    let rows = held(&map).unwrap_or_else(|row| panic!("not understood: {row}"));
     assert!(rows.len() >= 18, "the table of fixes was not understood: {} rows", rows.len());
     let mut missing = Vec::new();
     for row in rows {
         let source = fs::read_to_string(root().join(row.file))?;
-        assert!(!row.tests.is_empty(), "{} holds nothing", row.file);
         missing.extend(
             row.tests
                 .iter()
