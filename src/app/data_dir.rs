@@ -352,13 +352,25 @@ impl Claimed {
         Ok(Some(Self { path: path.to_owned(), directory, lock, identity }))
     }
 
-    /// Makes the node. The revision that it begins with.
-    pub(super) fn fill(self, content: Content<'_>, disk: DiskOptions) -> Result<Revision, OpenError> {
+    /// Makes the node, and gives its directory the name that it is to have. The revision that it begins with.
+    pub(super) fn fill(
+        self,
+        content: Content<'_>,
+        disk: DiskOptions,
+        name: &Path,
+    ) -> Result<Revision, OpenError> {
         let Self { path, directory, lock, .. } = self;
         let nonce = random_u64().map_err(failed("draw randomness for", &path))?;
         let made = formation::open(&directory, nonce, Some(content), disk).map_err(failed_content(&path))?;
         let revision = made.store.meta().revision;
         made.store.close().map_err(|error| failed_content(&path)(error.into()))?;
+        if path != name {
+            // All that is in it is durable by now. A crash leaves the whole of it under the one name or the other.
+            std::fs::rename(&path, name).map_err(failed("give its name to", name))?;
+            let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = File::open(parent.unwrap_or(Path::new(".")));
+            parent.and_then(|parent| parent.sync_all()).map_err(failed("sync what holds", name))?;
+        }
         drop(lock);
         Ok(revision)
     }

@@ -1,9 +1,10 @@
 //! A new node from an image.
 //!
-//! Owns: the order: the whole file is checked before the directory is touched, and what is made there is founded as any other node is. Must never:
-//! write into a directory that holds anything but a restore that was cut off. Driven by the command line.
+//! Owns: the order: the whole file is checked before anything is made, what is made is founded as any other node is, and only what is whole gets the name that
+//! was asked for. Must never: write into a directory that holds anything but a restore that was cut off. Driven by the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::data_dir::{Claimed, OpenError};
 use super::image_file::{FileError, HashCheck, ImageFile, ImageSummary, Records};
@@ -13,12 +14,16 @@ use crate::ids::{ClusterId, MemberId, Revision};
 use crate::snapshot::{NewRevisions, Record, Refold, RevisionTooHigh};
 use crate::store::{FoldBatch, Meta};
 
+/// Behind the name of what is not whole yet.
+const PART: &str = ".restoring";
+
 /// What to restore, and how.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// The file.
     pub file: PathBuf,
-    /// Where the new node's data goes.
+    /// Where the new node's data goes. What does not exist yet has this name once it is whole; a directory that does, and is empty, is filled: it may be
+    /// one that a disk is mounted on, or that only its owner could make anew.
     pub data_dir: PathBuf,
     /// Whether the file's hash is looked at.
     pub hash: HashCheck,
@@ -54,6 +59,9 @@ pub enum RestoreError {
     /// There is something in the directory; etcd's words.
     #[error("data-dir {0:?} not empty or could not be read")]
     NotEmpty(PathBuf),
+    /// Something else has the name of what would be made first. It is not removed: a node may have run in it.
+    #[error("{} is in the way: rename or remove it. If it is what a restore has left that was cut off at its very end, it is whole", .0.display())]
+    InTheWay(PathBuf),
     /// The directory could not be made into a node's. A restore that is run again begins anew.
     #[error("{}", super::chain(.0))]
     Directory(#[from] OpenError),
@@ -65,14 +73,30 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored, RestoreError> {
     let ImageSummary { facts, .. } = file.examine(options.hash)?;
     facts.commands.check()?;
     Refold::new(&facts, &facts, options.revisions)?;
-    let claimed = Claimed::found(&options.data_dir)?;
-    let claimed = claimed.ok_or_else(|| RestoreError::NotEmpty(options.data_dir.clone()))?;
+    let place = place_for(&options.data_dir);
+    let is_final = place == options.data_dir;
+    let Some(claimed) = Claimed::found(&place)? else {
+        return Err(if is_final { RestoreError::NotEmpty(place) } else { RestoreError::InTheWay(place) });
+    };
     let (cluster, member) = (claimed.identity.cluster(), claimed.identity.member);
     let (first, log_start) = first_state(&claimed.identity);
     let mut batches = Batches::new(&mut file, &first, &facts, options.revisions)?;
     let content = Content { meta: first, batches: &mut batches, log_start };
-    let revision = claimed.fill(content, DiskOptions::default())?;
+    let revision = claimed.fill(content, DiskOptions::default(), &options.data_dir)?;
     Ok(Restored { cluster, member, from: facts.revision, revision })
+}
+
+/// Where the node is made: beside what is to be its directory, or in that if there is one. The next restore goes on with what one that was cut off has left.
+fn place_for(data_dir: &Path) -> PathBuf {
+    let is_free = fs::symlink_metadata(data_dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    match data_dir.file_name() {
+        Some(name) if is_free => {
+            let mut name = name.to_owned();
+            name.push(PART);
+            data_dir.with_file_name(name)
+        }
+        _ => data_dir.to_owned(),
+    }
 }
 
 /// The image as batches of changes; an error is the last item.

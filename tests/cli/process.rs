@@ -94,24 +94,6 @@ impl Server {
 
     /// The same, with this in its environment.
     pub fn start_in(data_dir: &Path, environment: &[(&str, &OsStr)]) -> Self {
-        match Self::try_start(data_dir, environment) {
-            Ok(server) => server,
-            Err(said) => panic!("the server has ended: {said}"),
-        }
-    }
-
-    /// Whether a directory is there that is served; one that is there and is not is refused in these words.
-    pub fn serves(data_dir: &Path, refusal: &str) -> bool {
-        // Before there is a record nothing is begun.
-        if !["identity.0", "identity.1"].iter().any(|name| data_dir.join(name).exists()) {
-            return false;
-        }
-        let started = Self::try_start(data_dir, &[]);
-        started.map_err(|said| assert!(said.contains(refusal), "{said}")).is_ok()
-    }
-
-    /// What it has said where it ends instead.
-    fn try_start(data_dir: &Path, environment: &[(&str, &OsStr)]) -> Result<Self, String> {
         let endpoint = free_endpoint();
         let log = data_dir.with_extension("log");
         let url = format!("http://{endpoint}");
@@ -125,7 +107,8 @@ impl Server {
             ended = server.child.try_wait().unwrap().is_some();
             ended || std::fs::read_to_string(&log).unwrap().contains("ready to serve client requests")
         });
-        if ended { Err(std::fs::read_to_string(&log).unwrap()) } else { Ok(server) }
+        assert!(!ended, "the server has ended: {}", std::fs::read_to_string(&log).unwrap());
+        server
     }
 
     /// Runs a client command against this server, which must succeed.

@@ -243,52 +243,82 @@ fn a_save_that_is_killed_at_any_moment_leaves_the_file_of_before_or_a_whole_one(
     assert_eq!((saved(), part.exists()), (revision(&server), false));
 }
 
-/// A node that was restored in part never serves, and restoring it again makes it whole.
+/// What a restore has under way, beside what it makes.
+fn part(new: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.restoring", new.display()))
+}
+
+fn restore(file: &Path, to: &Path) -> [String; 5] {
+    let [file, to] = [file, to].map(|path| path.to_str().unwrap().to_owned());
+    ["snapshot", "restore", &file, "--data-dir", &to].map(str::to_owned)
+}
+
+/// What has the name is whole. What a restore that was cut off has left the next one makes use of.
 #[test]
-fn a_restore_that_is_killed_at_any_moment_serves_all_or_nothing() {
+fn a_restore_that_is_killed_at_any_moment_leaves_nothing_under_the_name_or_all() {
     let dir = TempDir::new().unwrap();
     let file = large(dir.path());
-    let restore = |to: &Path| {
-        let [file, to] = [file.as_path(), to].map(|path| path.to_str().unwrap().to_owned());
-        ["snapshot", "restore", &file, "--data-dir", &to].map(str::to_owned)
-    };
-    let took = took(|| drop(must(&restore(&dir.path().join("first")))));
+    let took = took(|| drop(must(&restore(&file, &dir.path().join("first")))));
     let (mut prng, mut cut_off) = (Prng::new(SEED), 0);
     for round in 0..10 {
         let new = dir.path().join(format!("new{round}"));
-        let arguments = restore(&new);
+        let arguments = restore(&file, &new);
         let was_killed = kill_meanwhile(&arguments.each_ref().map(String::as_str), took, &mut prng);
-        if was_killed && !Server::serves(&new, "that was not finished: restore it again") {
+        if was_killed && !new.exists() {
             cut_off += 1;
-            must(&arguments);
+            let again = run(&arguments);
+            if again.code != 0 {
+                // The moment between the last byte and the name.
+                assert!(again.stderr.contains(".restoring is in the way"), "{again:?}");
+                fs::rename(part(&new), &new).unwrap();
+            }
         }
         assert_eq!(count(&Server::start(&new)), KEYS, "round {round}");
+        assert!(!part(&new).exists(), "round {round}");
     }
     assert!(cut_off > 0, "no restore was cut off");
 }
 
+/// Starts a restore, and kills it once its node has a record; `at` is where.
+fn cut_off(arguments: &[String], at: &Path) {
+    let mut restore = covey(arguments).stdout(Stdio::null()).spawn().unwrap();
+    until("there is a record", || at.join("identity.1").exists());
+    restore.kill().unwrap();
+    assert!(!restore.wait().unwrap().success(), "it was not that fast");
+}
+
+/// A directory that is there already is filled, since it may not be ours to replace. What is in it says that it is not whole.
 #[test]
 fn a_restore_that_is_killed_is_not_served_and_can_be_done_again() {
     let dir = TempDir::new().unwrap();
     let (file, new) = (large(dir.path()), dir.path().join("new"));
-    let arguments = ["snapshot", "restore", file.to_str().unwrap(), "--data-dir", new.to_str().unwrap()];
-    let mut restore = covey(&arguments).stdout(Stdio::null()).spawn().unwrap();
-    until("there is a record", || new.join("identity.1").exists());
-    restore.kill().unwrap();
-    assert!(!restore.wait().unwrap().success(), "it was not that fast");
-    let url = format!("http://{}", free_endpoint());
-    let served = run(&["serve", "--solo", "--data-dir", new.to_str().unwrap(), "--listen-client-urls", &url]);
-    assert_eq!(served.code, i32::from(EXIT_CONFIG), "{served:?}");
-    assert!(served.stderr.contains("that was not finished: restore it again"), "{served:?}");
+    let arguments = restore(&file, &new);
+    cut_off(&arguments, &part(&new));
+    assert!(!new.exists(), "it has no name yet");
+    fs::create_dir(&new).unwrap();
+    cut_off(&arguments, &new);
+    for unfinished in [&new, &part(&new)] {
+        let [unfinished, url] = [unfinished.to_str().unwrap(), &format!("http://{}", free_endpoint())];
+        let served = run(&["serve", "--solo", "--data-dir", unfinished, "--listen-client-urls", url]);
+        assert_eq!(served.code, i32::from(EXIT_CONFIG), "{served:?}");
+        assert!(served.stderr.contains("that was not finished: restore it again"), "{served:?}");
+    }
     must(&arguments);
     let server = Server::start(&new);
     assert_eq!(count(&server), KEYS);
     drop(server);
+    // Somebody else's is left alone, and told of.
+    let other = dir.path().join("other");
+    fs::create_dir(part(&other)).unwrap();
+    fs::write(part(&other).join("somebody's"), "").unwrap();
+    let outcome = run(&restore(&file, &other));
+    assert_eq!((outcome.code, other.exists()), (1, false), "{outcome:?}");
+    assert!(outcome.stderr.contains("other.restoring is in the way: rename or remove it"), "{outcome:?}");
     // Also one whose last bytes were lost by a copy is found before anything is made.
-    let mut file = File::options().write(true).open(&file).unwrap();
-    file.seek(SeekFrom::End(-4096)).unwrap();
-    file.write_all(&[0; 4096]).unwrap();
+    let mut spoiled = File::options().write(true).open(&file).unwrap();
+    spoiled.seek(SeekFrom::End(-4096)).unwrap();
+    spoiled.write_all(&[0; 4096]).unwrap();
     let again = dir.path().join("again");
-    let outcome = run(&["snapshot", "restore", arguments[2], "--data-dir", again.to_str().unwrap()]);
-    assert_eq!((outcome.code, again.exists()), (1, false), "{outcome:?}");
+    let outcome = run(&restore(&file, &again));
+    assert_eq!((outcome.code, again.exists(), part(&again).exists()), (1, false, false), "{outcome:?}");
 }
