@@ -46,8 +46,12 @@ pub fn command(command: &Command) -> String {
     if !command.details.is_empty() {
         let _ = write!(out, "\n{}", command.details);
     }
-    if let Some(example) = examples::of(command) {
-        let _ = write!(out, "\nExample:\n  {example}\n");
+    let lines: Vec<_> = examples::of(command).collect();
+    if let [first, more @ ..] = lines.as_slice() {
+        let _ = write!(out, "\nExample{}:\n  {first}\n", if more.is_empty() { "" } else { "s" });
+        for line in more {
+            let _ = writeln!(out, "  {line}");
+        }
     }
     if command.name == SERVE.name {
         out.push_str(

@@ -97,6 +97,9 @@ fn what_has_no_table_is_refused_and_does_nothing() {
     assert_eq!(server.must(&["get", "key"]), "");
     let help = server.must(&["put", "--help"]);
     assert!(help.contains("\nExample:\n  covey put "), "{help}");
+    let help = run(&["help", "snapshot", "restore"]).stdout;
+    assert!(help.contains("\nExamples:\n  covey snapshot save "), "{help}");
+    assert!(help.contains("\n  covey snapshot restore backup.db --data-dir "), "{help}");
 }
 
 #[test]

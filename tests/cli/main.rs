@@ -9,6 +9,7 @@ mod etcdctl;
 mod jwt;
 mod node;
 mod process;
+mod settings;
 mod snapshot;
 mod supervised;
 mod tls;

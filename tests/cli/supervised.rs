@@ -1,14 +1,16 @@
 //! What a service manager is told by a server that it has started.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, FileTimes};
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::process::Server;
+use crate::process::{Server, run, until};
 
 /// How long something that is to be said may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,5 +85,93 @@ fn settings_are_read_again_and_those_of_which_one_is_wrong_are_not_taken() {
         log.contains("the settings are not taken") && log.contains("covey.toml:4: key log.level"),
         "{log}"
     );
+    assert!(server.stop().success());
+}
+
+/// Whatever goes by a schedule, and how much is logged.
+#[test]
+fn backups_compactions_and_the_level_of_the_log_are_taken_while_it_runs() {
+    let dir = TempDir::new().unwrap();
+    let (file, backups, log) =
+        (dir.path().join("covey.toml"), dir.path().join("backups"), dir.path().join("a.log"));
+    fs::create_dir(&backups).unwrap();
+    fs::write(&file, "").unwrap();
+    let server = Server::start_in(&dir.path().join("a.covey"), &[("COVEY_CONFIG_FILE", file.as_os_str())]);
+    let reload = |text: &str| {
+        let read = |log: String| log.matches("the settings were read again").count();
+        let before = read(fs::read_to_string(&log).unwrap());
+        fs::write(&file, text).unwrap();
+        server.signal(Signal::HUP);
+        until("they are read", || read(fs::read_to_string(&log).unwrap()) > before);
+    };
+    let has_backups = || fs::read_dir(&backups).unwrap().count();
+    let debugs = || fs::read_to_string(&log).unwrap().matches("\"level\":\"debug\"").count();
+    for n in 0..3 {
+        server.must(&["put", "key", &n.to_string()]);
+    }
+    assert_eq!((has_backups(), debugs()), (0, 0));
+    server.must(&["get", "key", "--rev", "2"]);
+
+    let backup = format!("[backup]\ndir = {:?}\ninterval = \"1s\"\n", backups.to_str().unwrap());
+    reload(&format!("{backup}[log]\nlevel = \"debug\"\n"));
+    until("a backup", || has_backups() > 0);
+    server.must(&["put", "key", "more"]);
+    until("it is logged more", || debugs() > 0);
+
+    reload("[compaction]\nmode = \"revision\"\nretention = \"1\"\n");
+    until("it is compacted", || {
+        server.run(&["get", "key", "--rev", "2"]).stderr.contains("required revision has been compacted")
+    });
+    // Nothing of the former settings goes on.
+    let (debugs_before, backups_before) = (debugs(), has_backups());
+    server.must(&["put", "key", "last"]);
+    assert_eq!((debugs(), has_backups()), (debugs_before, backups_before));
+    assert!(server.stop().success());
+}
+
+/// Writes a certificate for the box itself and its key, as large and as old as any others that this has written, and the authority that it is of.
+fn write_certificate(dir: &Path, name: &str) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate().unwrap();
+    fs::write(dir.join(format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+    let authority = Issuer::new(params, key);
+    let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap().pem();
+    for (file, mut text) in [("cert.pem", certificate), ("key.pem", key.serialize_pem())] {
+        text.extend(std::iter::repeat_n('\n', 2000 - text.len()));
+        fs::write(dir.join(file), text).unwrap();
+        let file = File::options().write(true).open(dir.join(file)).unwrap();
+        file.set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH)).unwrap();
+    }
+}
+
+/// Files look unchanged where a clock that is wrong has given them the time of those before: a signal has them read all the same.
+#[test]
+fn files_of_tls_are_read_again_also_where_they_look_unchanged() {
+    let dir = TempDir::new().unwrap();
+    write_certificate(dir.path(), "first");
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    let settings = [("COVEY_CERT_FILE", cert.as_os_str()), ("COVEY_KEY_FILE", key.as_os_str())];
+    let server = Server::start_in(&dir.path().join("a.covey"), &settings);
+    let url = format!("https://{}", server.endpoint);
+    let shows = |name: &str| {
+        let authority = dir.path().join(format!("{name}.pem"));
+        run(&["--endpoints", &url, "--cacert", authority.to_str().unwrap(), "get", "key"]).code == 0
+    };
+    assert!(shows("first"));
+    write_certificate(dir.path(), "second");
+    assert!(shows("first") && !shows("second"), "nobody has noticed");
+    server.signal(Signal::HUP);
+    until("it shows the new one", || shows("second"));
+    assert!(!shows("first"));
+    // One that is of no use leaves the one before.
+    fs::write(&cert, "no certificate").unwrap();
+    server.signal(Signal::HUP);
+    let log = dir.path().join("a.log");
+    until("that is noticed", || fs::read_to_string(&log).unwrap().contains("the ones before stay"));
+    assert!(shows("second"));
     assert!(server.stop().success());
 }
