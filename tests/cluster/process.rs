@@ -60,6 +60,8 @@ pub struct Host {
     pub group: Option<MemoryGroup>,
     /// The file that says by how much its wall clock is wrong, where it may be; see [`Host::set_clock`].
     pub clock: Option<PathBuf>,
+    /// The build that it runs, where that is not this one.
+    pub program: Option<String>,
     /// Whether it plays a build that understands one version of commands more.
     pub is_later: bool,
     child: Option<Child>,
@@ -98,7 +100,8 @@ impl Host {
     pub fn start(&mut self, more: &[&str]) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let program = std::env::var("COVEY_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_covey").to_owned());
+        let program = self.program.clone().or_else(|| std::env::var("COVEY_BIN").ok());
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_covey").to_owned());
         // Either becomes the program, whose process so has the id that is known here.
         let mut command = match (&self.netns, &self.disk, &self.group) {
             (Some(netns), ..) => {
@@ -294,6 +297,7 @@ fn new_host(root: &Path, n: usize) -> Host {
         disk: None,
         group: None,
         clock: None,
+        program: None,
         is_later: false,
         child: None,
     }
