@@ -133,13 +133,18 @@ etcd() {
   echo "etcd for comparison: $("$ETCD_BIN" --version | head -n 1)"
 }
 
+# Where the machine has Debian's packages from.
+mirror() {
+  [[ $(apt-get indextargets 'Identifier: Packages') ]] || apt_update
+  apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1
+}
+
 # unpack_etcd SUITE DIRECTORY: with package lists of its own, so that the machine keeps its suite.
 unpack_etcd() {
   local lists=$CI_SCRATCH/$1 mirror options deb
   rm -rf "$2.part"
   packages ca-certificates
-  [[ $(apt-get indextargets 'Identifier: Packages') ]] || apt_update
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
+  mirror=$(mirror)
   [[ $mirror ]] || return 1
   mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$2.part"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$lists/sources.list"
