@@ -28,6 +28,8 @@ use crate::wal::Position;
 pub(super) const ARCHIVE_NAME: &str = "archive";
 /// So many are kept.
 const ARCHIVES_MAX: usize = 2;
+/// Behind the name of what a restore has not made to its end.
+const RESTORING: &str = ".restoring";
 
 const READ_TOMBSTONES: &str = "read what became of former clusters in";
 
@@ -129,6 +131,7 @@ pub struct FreshDir {
 impl DataDir {
     /// Opens `path`, making it first where it is missing. Founds a cluster where there is none and the options say so.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
+        refuse_unrestored(path)?;
         make_dir(path)?;
         let directory = RealDirectory::open(path)?;
         let lock = directory.lock()?;
@@ -275,6 +278,7 @@ fn prune(shelves: &Path, made: &Path) -> io::Result<()> {
 
 /// The key of the node in `path`, and whether it was made just now: then the node is fresh. A record that is there is only read, which needs no lock.
 pub(super) fn key(path: &Path) -> Result<(NodeKey, bool), OpenError> {
+    refuse_unrestored(path)?;
     make_dir(path)?;
     let directory = RealDirectory::open(path)?;
     let known = || formation::founded(&directory).map_err(failed_content(path));
@@ -322,6 +326,35 @@ impl FreshDir {
     }
 }
 
+/// Where a restore makes what is to have this name; that as well, without what does not belong to it (`DIR/`, `DIR/.`).
+pub(super) fn restored_beside(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let name = path.file_name()?;
+    let mut beside = name.to_owned();
+    beside.push(RESTORING);
+    Some((path.with_file_name(beside), path.with_file_name(name)))
+}
+
+/// Nothing is begun under a name that a restore was to give, and was cut off before: the node would be an empty one, where everybody takes it for restored.
+fn refuse_unrestored(path: &Path) -> Result<(), OpenError> {
+    let founded = |path: &Path| match RealDirectory::open(path) {
+        Ok(directory) => formation::founded(&directory).map_err(failed_content(path)),
+        Err(DirectoryError::Io { source, .. })
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    };
+    let Some((beside, _)) = restored_beside(path) else {
+        return Ok(());
+    };
+    let is_restore = |left: &Identity| matches!(left.stage, Stage::Restoring | Stage::Established);
+    if founded(&beside)?.as_ref().is_some_and(is_restore) && founded(path)?.is_none() {
+        return Err(failed_content(&beside)(formation::OpenError::Unfinished));
+    }
+    Ok(())
+}
+
 /// A data directory that a node was founded in, and that waits for what the node begins with.
 pub(super) struct Claimed {
     path: PathBuf,
@@ -365,11 +398,13 @@ impl Claimed {
         let revision = made.store.meta().revision;
         made.store.close().map_err(|error| failed_content(&path)(error.into()))?;
         if path != name {
+            let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = open_parent(parent.unwrap_or(Path::new(".")))?;
             // All that is in it is durable by now. A crash leaves the whole of it under the one name or the other.
             std::fs::rename(&path, name).map_err(failed("give its name to", name))?;
-            let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let parent = File::open(parent.unwrap_or(Path::new(".")));
-            parent.and_then(|parent| parent.sync_all()).map_err(failed("sync what holds", name))?;
+            if let Some(parent) = parent {
+                parent.sync_all().map_err(failed("sync what holds", name))?;
+            }
         }
         drop(lock);
         Ok(revision)
@@ -400,14 +435,19 @@ fn make_dir(path: &Path) -> Result<(), OpenError> {
     // with it. Also where they existed: whoever made them may not have got as far.
     for parent in path.ancestors().skip(1) {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        match File::open(parent) {
-            Ok(parent) => parent.sync_all().map_err(failed("sync", path))?,
-            // A directory that we may not read is not one that we have made.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-            Err(error) => return Err(failed("open", parent)(error)),
-        }
+        let Some(parent) = open_parent(parent)? else { break };
+        parent.sync_all().map_err(failed("sync", path))?;
     }
     Ok(())
+}
+
+/// A directory to be synced. One that we may not read is not one that we have made, or whoever made it has let us write names into it alone: `None`.
+fn open_parent(parent: &Path) -> Result<Option<File>, OpenError> {
+    match File::open(parent) {
+        Ok(parent) => Ok(Some(parent)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(failed("open", parent)(error)),
+    }
 }
 
 fn found(path: &Path, directory: &RealDirectory, stage: Stage) -> Result<Identity, OpenError> {

@@ -63,6 +63,42 @@ fn a_draft_of_a_record_keeps_nobody_from_restoring_and_anything_else_does() {
     assert_eq!(names_in(other.path()), [IDENTITY_DRAFT, "somebody's"]);
 }
 
+/// A service manager starts the server over and over while somebody restores: it must not begin an empty node, and say that all is well.
+#[test]
+fn nothing_is_begun_under_a_name_that_a_restore_was_to_give() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (path, beside) = (temporary.path().join("data"), temporary.path().join("data.restoring"));
+    let refused = || {
+        for when_fresh in [WhenFresh::Solo, WhenFresh::Meet] {
+            let error = DataDir::open(&path.join("."), options(when_fresh)).err().unwrap();
+            assert!(
+                error.is_for_ever() && super::super::chain(&error).contains("data.restoring"),
+                "{error:?}"
+            );
+            assert!(matches!(error, OpenError::Content { source: formation::OpenError::Unfinished, .. }));
+        }
+        assert!(key(&path).is_err());
+    };
+    drop(Claimed::found(&beside).unwrap().unwrap());
+    refused();
+    assert!(!path.exists(), "the next restore gives it its name");
+    std::fs::create_dir(&path).unwrap();
+    refused();
+    assert_eq!(names_in(&path), [""; 0]);
+    std::fs::remove_dir_all(&beside).unwrap();
+
+    // It was whole, and had no name yet.
+    drop(DataDir::open(&beside, options(WhenFresh::Solo)).unwrap());
+    refused();
+    std::fs::remove_dir_all(&beside).unwrap();
+    // What no restore has left has nothing to do with it.
+    key(&beside).unwrap();
+    drop(begin_anew(&path));
+    std::fs::remove_dir_all(&beside).unwrap();
+    drop(Claimed::found(&beside).unwrap().unwrap());
+    drop(begin_anew(&path));
+}
+
 #[test]
 fn an_archive_that_was_cut_off_is_gone_on_with_and_nothing_is_lost() {
     for moved in 0..=formation::STATE_NAMES.len() {

@@ -6,16 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::data_dir::{Claimed, OpenError};
+use super::data_dir::{Claimed, OpenError, restored_beside};
 use super::image_file::{FileError, HashCheck, ImageFile, ImageSummary, Records};
 use crate::command::NotUnderstood;
 use crate::formation::{Content, ContentError, DiskOptions, first_state};
 use crate::ids::{ClusterId, MemberId, Revision};
 use crate::snapshot::{NewRevisions, Record, Refold, RevisionTooHigh};
 use crate::store::{FoldBatch, Meta};
-
-/// Behind the name of what is not whole yet.
-const PART: &str = ".restoring";
 
 /// What to restore, and how.
 #[derive(Clone, Debug)]
@@ -62,7 +59,8 @@ pub enum RestoreError {
     /// Something else has the name of what would be made first. It is not removed: a node may have run in it.
     #[error("{} is in the way: rename or remove it. If it is what a restore has left that was cut off at its very end, it is whole", .0.display())]
     InTheWay(PathBuf),
-    /// The directory could not be made into a node's. A restore that is run again begins anew.
+    /// The directory could not be made into a node's. A restore that is run again begins anew; where it was cut off at its very end, what it has made is whole
+    /// and in the way ([`Self::InTheWay`], [`Self::NotEmpty`]).
     #[error("{}", super::chain(.0))]
     Directory(#[from] OpenError),
 }
@@ -73,30 +71,28 @@ pub fn restore(options: &RestoreOptions) -> Result<Restored, RestoreError> {
     let ImageSummary { facts, .. } = file.examine(options.hash)?;
     facts.commands.check()?;
     Refold::new(&facts, &facts, options.revisions)?;
-    let place = place_for(&options.data_dir);
-    let is_final = place == options.data_dir;
+    let (place, name) = place_for(&options.data_dir);
     let Some(claimed) = Claimed::found(&place)? else {
-        return Err(if is_final { RestoreError::NotEmpty(place) } else { RestoreError::InTheWay(place) });
+        return Err(if place == name {
+            RestoreError::NotEmpty(place)
+        } else {
+            RestoreError::InTheWay(place)
+        });
     };
     let (cluster, member) = (claimed.identity.cluster(), claimed.identity.member);
     let (first, log_start) = first_state(&claimed.identity);
     let mut batches = Batches::new(&mut file, &first, &facts, options.revisions)?;
     let content = Content { meta: first, batches: &mut batches, log_start };
-    let revision = claimed.fill(content, DiskOptions::default(), &options.data_dir)?;
+    let revision = claimed.fill(content, DiskOptions::default(), &name)?;
     Ok(Restored { cluster, member, from: facts.revision, revision })
 }
 
-/// Where the node is made: beside what is to be its directory, or in that if there is one. The next restore goes on with what one that was cut off has left.
-fn place_for(data_dir: &Path) -> PathBuf {
+/// Where the node is made, and the name of that in the end: beside what is to be its directory, or in that if there is one. The next restore goes on with what one
+/// that was cut off has left.
+fn place_for(data_dir: &Path) -> (PathBuf, PathBuf) {
     let is_free = fs::symlink_metadata(data_dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    match data_dir.file_name() {
-        Some(name) if is_free => {
-            let mut name = name.to_owned();
-            name.push(PART);
-            data_dir.with_file_name(name)
-        }
-        _ => data_dir.to_owned(),
-    }
+    let beside = if is_free { restored_beside(data_dir) } else { None };
+    beside.unwrap_or_else(|| (data_dir.to_owned(), data_dir.to_owned()))
 }
 
 /// The image as batches of changes; an error is the last item.
