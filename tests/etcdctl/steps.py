@@ -451,9 +451,11 @@ def interactive():
     yield run("txn -i", stdin=b'value("a") = "6"\n\nput a typed\nget a\n\nget a\n\n')
     yield run("txn -i", stdin=b'value("a") = "6"\n\nput a typed\n\nget a\n\n')
     yield run("txn -i x", stdin=b"\n\n\n")
-    yield run("watch -i", stdin=b"watch a --rev 3\n", interrupt=6)
-    yield run("watch -i", stdin=b"watch p/ --prefix --rev 14 --prev-kv\n", interrupt=9)
-    yield run("watch -i", stdin=b"nonsense\n", interrupt=1)
+    yield run("put typed one")
+    yield run("put typed two")
+    yield run("watch -i", stdin=b"watch typed --rev 2\n", interrupt=6)
+    yield run("watch -i", stdin=b"watch typed --prefix --rev 2 --prev-kv\n", interrupt=8)
+    yield run("watch -i", stdin=b"nonsense\n")
 
 
 BBOLT = Departure("what is saved of covey is in its own format, which etcd's tools cannot read", "",

@@ -59,7 +59,7 @@ pub const OK: (Code, &str) = (Code::Ok, "");
 pub const NOTHING: (Code, &str) = (Code::Ok, "nothing came");
 
 /// After that a stream which has nothing to say has let its client in. A refusal that is later would count as that; one row is waited for.
-const SILENT: Duration = Duration::from_secs(1);
+const SILENT: Duration = Duration::from_millis(300);
 /// By then everything else has said something.
 const WAITED: Duration = REQUEST_TIMEOUT.saturating_add(Duration::from_secs(10));
 

@@ -43,7 +43,7 @@ fn every_method_tells_everybody_what_they_may_not() {
         assert_eq!(missing, Vec::<String>::new(), "every method is in the table");
         assert_eq!(LEASE, Land::LEASE);
 
-        let ttl = Duration::from_secs(8);
+        let ttl = Duration::from_secs(20);
         let mut setup = offering_all();
         setup.options.logins = LoginOptions { tokens: TokenKind::Simple(ttl), bcrypt_cost: 4 };
         let shore = Shore::with(true, setup).await;
