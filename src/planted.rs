@@ -20,6 +20,8 @@ pub enum Bug {
     CutOffLeaving,
     /// A lease's deadline of an earlier leader's term ends it.
     EarlyDeadlines,
+    /// A member that has what a user may have written leaves its cluster on the word of one other.
+    FollowOneWord,
     /// The rows of a fold reach the disk with the position of the fold before.
     ForgetApplied,
     /// A node that starts again knows nothing of its promise to found with others.

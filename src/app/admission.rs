@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::encounters::Conflicts;
-use super::fates::{Decision, Tail};
+use super::fates::Decision;
 use super::staggered::together;
 use crate::command::{Admission, CharterCommand, Rejection, TokenId, Tombstone};
 use crate::config::TrustMode;
@@ -83,8 +83,6 @@ pub(super) struct Desk {
     pub(super) trust: TrustMode,
     pub(super) pending: Arc<Pending>,
     pub(super) conflicts: Arc<Conflicts>,
-    /// What the log had at the start beyond the state.
-    pub(super) tail: Tail,
     /// Taken when the cluster has ended for this member without saying so itself.
     pub(super) ended: Arc<Decision>,
     pub(super) clock: Clock,

@@ -16,17 +16,15 @@ use super::admission::Desk;
 use super::data_dir::DataDir;
 use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
 use super::staggered::{staggered, together};
-use crate::command::codec::decode;
 use crate::command::{CharterCommand, Tombstone};
-use crate::formation::{Answer, Doubt, Fingerprint, Identity, Known, Question, believe};
-use crate::ids::{ClusterId, LogIndex, MemberId};
+use crate::formation::{Answer, Doubt, Fingerprint, Identity, Known, Question, Tail, believe};
+use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::mvcc::{Facts, View};
 use crate::peer::Transport;
 use crate::runtime::clock::random_u64;
 use crate::runtime::{Handle, Milestone, ServeError};
 use crate::store::Dissolution;
 use crate::time::Instant;
-use crate::wal::{EntryKind, LogEntry};
 
 /// How often is looked whether there is a leader, ...
 const LOOK: Duration = Duration::from_secs(2);
@@ -38,39 +36,6 @@ const ASK_AFTER: Duration = Duration::from_secs(10);
 const GIVE_UP_AFTER: Duration = Duration::from_mins(10);
 /// The pause before a tombstone that could not be buried is tried again.
 const BURY_AGAIN: Duration = Duration::from_secs(5);
-
-/// What the log had at the start beyond what is applied: before there is a leader nobody knows how much of that is committed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tail {
-    /// The last entry.
-    last: LogIndex,
-    /// The last one that is a change of the configuration, or what a user has asked for.
-    weighty: LogIndex,
-}
-
-impl Tail {
-    /// That of a log with these entries.
-    pub(super) fn of(entries: &[LogEntry]) -> Self {
-        let is_weighty = |entry: &&LogEntry| match entry.kind {
-            EntryKind::Normal if entry.data.is_empty() => false,
-            // What cannot be read may be anything.
-            EntryKind::Normal => {
-                decode(entry.data.clone()).map_or(true, |envelope| envelope.command.is_users())
-            }
-            EntryKind::ConfChange | EntryKind::ConfChangeV2 => true,
-        };
-        let index = |entry: &LogEntry| entry.index;
-        Self {
-            last: entries.last().map(index).unwrap_or_default(),
-            weighty: entries.iter().rfind(is_weighty).map(index).unwrap_or_default(),
-        }
-    }
-
-    /// Whether there may be something weighty after what is applied, in a log that ends at `last` by now. What has come in this run was not looked at.
-    fn may_weigh(&self, applied: LogIndex, last: LogIndex) -> bool {
-        self.weighty > applied || (last > applied && last > self.last)
-    }
-}
 
 /// How long there has been no leader.
 #[derive(Debug, Default)]
@@ -89,10 +54,10 @@ impl Silence {
 }
 
 /// Whether nothing can be missed that this member has, and nobody waits for its vote.
-fn is_dispensable(facts: &Facts, me: MemberId, tail_may_weigh: bool) -> bool {
+fn is_dispensable(facts: &Facts, me: MemberId, tail: Tail) -> bool {
     let conf = &facts.conf_state;
     let votes = conf.voters.contains(&me) || conf.voters_outgoing.contains(&me);
-    !votes && !facts.charter.committed && !tail_may_weigh
+    !votes && !facts.charter.committed && !tail.may_weigh()
 }
 
 /// Whether a member was let go because it had never come, which is held against nobody.
@@ -103,10 +68,18 @@ pub(super) fn is_forgotten(facts: &Facts, me: MemberId) -> bool {
 /// Why a member leaves a cluster whose end its own state does not tell.
 #[derive(Debug)]
 enum Parting {
-    /// Other clusters have these words of members.
-    Told(Vec<Tombstone>),
-    /// Nobody leads, and nothing depends on this member.
-    Unneeded,
+    /// Other clusters have these words of members, with this log.
+    Told(Vec<Tombstone>, Tail),
+    /// Nobody leads, and nothing depends on this member, with this log.
+    Unneeded(Tail),
+}
+
+impl Parting {
+    /// The log by which it was decided.
+    fn tail(&self) -> Tail {
+        let (Self::Told(_, tail) | Self::Unneeded(tail)) = self;
+        *tail
+    }
 }
 
 /// Whether this member leaves, once that is decided.
@@ -129,10 +102,10 @@ impl Decision {
 
     /// Whether the node leaves with what it has, once its threads have ended. The cluster may have come back while clients were still served, and have
     /// given this member a vote, or what a user has written.
-    pub(super) fn outcome(&self, handle: &Handle, identity: &Identity, tail: Tail) -> Departure {
-        let (view, status) = (handle.view(), handle.status());
-        let may_weigh = tail.may_weigh(view.applied(), status.last);
-        departure(self.why.get(), &known(identity, &view), status.member, may_weigh)
+    pub(super) fn outcome(&self, handle: &Handle, identity: &Identity) -> Departure {
+        let (view, status, why) = (handle.view(), handle.status(), self.why.get());
+        let tail = why.map(Parting::tail).filter(|tail| tail.is_of(view.applied(), status.last));
+        departure(why, &known(identity, &view, tail.unwrap_or(Tail::UNKNOWN)), status.member)
     }
 }
 
@@ -145,8 +118,8 @@ pub(super) enum Departure {
     Leaves(Option<ClusterId>),
 }
 
-fn departure(why: Option<&Parting>, known: &Known<'_>, me: MemberId, tail_may_weigh: bool) -> Departure {
-    let facts = known.facts;
+fn departure(why: Option<&Parting>, known: &Known<'_>, me: MemberId) -> Departure {
+    let Known { facts, tail, .. } = *known;
     if let Some(Dissolution { winner, .. }) = facts.charter.dissolved {
         return Departure::Leaves(Some(winner));
     }
@@ -154,19 +127,20 @@ fn departure(why: Option<&Parting>, known: &Known<'_>, me: MemberId, tail_may_we
         return Departure::Leaves(None);
     }
     match why {
-        Some(Parting::Told(words)) => match believe(words, known) {
+        Some(Parting::Told(words, _)) => match believe(words, known) {
             Ok(Dissolution { winner, .. }) => Departure::Leaves(Some(winner)),
             Err(_) => Departure::Stays,
         },
-        Some(Parting::Unneeded) if is_dispensable(facts, me, tail_may_weigh) => Departure::Leaves(None),
+        Some(Parting::Unneeded(_)) if is_dispensable(facts, me, tail) => Departure::Leaves(None),
         _ => Departure::Stays,
     }
 }
 
 /// What a member at this view knows of its cluster.
-fn known<'a>(identity: &Identity, view: &'a View) -> Known<'a> {
+fn known<'a>(identity: &Identity, view: &'a View, tail: Tail) -> Known<'a> {
     let (cluster, generation) = (identity.cluster(), identity.generation);
-    Known { cluster, generation, applied: view.applied(), facts: view.facts() }
+    let me = PublicKey(*identity.key.public());
+    Known { cluster, generation, applied: view.applied(), facts: view.facts(), tail, me }
 }
 
 /// See the module.
@@ -185,7 +159,7 @@ impl Fates {
 
     async fn parting(&self) -> Parting {
         let (mut silence, mut said) = (Silence::default(), Said::default());
-        let mut pause = LOOK;
+        let (mut pause, mut tail) = (LOOK, Tail::UNKNOWN);
         loop {
             let late = async {
                 Timer::after(pause).await;
@@ -196,21 +170,22 @@ impl Fates {
             if self.is_led() {
                 (said, pause) = (Said::default(), LOOK_LED);
             }
-            if silent >= ASK_AFTER
-                && let Some(words) = self.told(&mut said).await
-            {
-                return Parting::Told(words);
+            if silent >= ASK_AFTER {
+                tail = self.tail(tail).await;
+                if let Some(words) = self.told(tail, &mut said).await {
+                    return Parting::Told(words, tail);
+                }
             }
             if silent >= GIVE_UP_AFTER {
-                let status = self.desk.handle.status();
-                let view = self.desk.handle.view();
-                let may_weigh = self.desk.tail.may_weigh(view.applied(), status.last);
-                if is_dispensable(view.facts(), status.member, may_weigh) {
+                let (view, status) = (self.desk.handle.view(), self.desk.handle.status());
+                if tail.is_of(view.applied(), status.last)
+                    && is_dispensable(view.facts(), status.member, tail)
+                {
                     tracing::warn!(
                         ?silent,
                         "nobody leads the cluster that this member was about to join, and nobody has written to it as far as this member knows: it begins anew"
                     );
-                    return Parting::Unneeded;
+                    return Parting::Unneeded(tail);
                 }
                 said.waits(view.facts(), status.member, view.applied(), silent);
             }
@@ -224,8 +199,25 @@ impl Fates {
         status.leader.is_some_and(reaches)
     }
 
+    /// What the log has beyond the state, where that matters: not where the state says that users have written, nor where it is not to be trusted. The log is read again only when it ends elsewhere
+    /// than `before` did.
+    async fn tail(&self, before: Tail) -> Tail {
+        let (applied, is_asked_for) = {
+            let view = self.desk.handle.view();
+            (view.applied(), !view.facts().charter.committed && !view.is_suspect())
+        };
+        if !is_asked_for {
+            return Tail::UNKNOWN;
+        }
+        if before.is_of(applied, self.desk.handle.status().last) {
+            return before;
+        }
+        let read = self.desk.handle.log_after(applied).await;
+        read.map_or(Tail::UNKNOWN, |(entries, last)| Tail::of(applied, &entries, last))
+    }
+
     /// What the other clusters that were heard of have of the end of this one, if it is enough to go by.
-    async fn told(&self, said: &mut Said) -> Option<Vec<Tombstone>> {
+    async fn told(&self, tail: Tail, said: &mut Said) -> Option<Vec<Tombstone>> {
         let cluster = self.desk.identity.cluster();
         let question = &Question::Fate { cluster };
         let words_and_said = RefCell::new((Vec::new(), said));
@@ -235,7 +227,7 @@ impl Fates {
             let Ok((_, Answer::Buried(tombstones))) = answer else { return Err(()) };
             let (words, said) = &mut *heard.borrow_mut();
             // Another member may know more of it.
-            self.is_persuaded(words, tombstones, said).then_some(()).ok_or(())
+            self.is_persuaded(words, tombstones, tail, said).then_some(()).ok_or(())
         };
         let clusters = asked_now(self.lan.clusters_beside(cluster), random_u64().unwrap_or_default());
         let of = |(_, addresses)| staggered::<SocketAddr, _, _, _>(addresses, &ask);
@@ -245,9 +237,16 @@ impl Fates {
 
     /// Whether this member's cluster has ended by these words and those before, on the word of members whom this one knows. Whoever has the key of
     /// one of them may say more than one thing, and takes nothing back of what that one says.
-    fn is_persuaded(&self, words: &mut Vec<Tombstone>, more: Vec<Tombstone>, said: &mut Said) -> bool {
+    fn is_persuaded(
+        &self,
+        words: &mut Vec<Tombstone>,
+        more: Vec<Tombstone>,
+        tail: Tail,
+        said: &mut Said,
+    ) -> bool {
         let view = self.desk.handle.view();
-        let known = known(&self.desk.identity, &view);
+        let is_now = tail.is_of(view.applied(), self.desk.handle.status().last);
+        let known = known(&self.desk.identity, &view, if is_now { tail } else { Tail::UNKNOWN });
         for tombstone in more {
             match known.word(&tombstone) {
                 Ok(_) if words.contains(&tombstone) => {}
@@ -348,22 +347,17 @@ pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::codec::encode;
-    use crate::command::{Command, Envelope, MemberAttributes};
+    use crate::command::MemberAttributes;
     use crate::formation::{Generation, sign, test_founding};
-    use crate::ids::{ProposalId, PublicKey, Term};
+    use crate::ids::Term;
     use crate::store::{Charter, ConfState, Dissolution, Member};
+    use crate::wal::Position;
 
     const ME: MemberId = MemberId(2);
 
-    fn entry(index: u64, command: Option<Command>) -> LogEntry {
-        let envelope = |command| encode(&Envelope { id: ProposalId::default(), caller: None, command });
-        let data = command.map(envelope).unwrap_or_default();
-        LogEntry { index: LogIndex(index), term: Term(1), kind: EntryKind::Normal, data }
-    }
-
-    fn elapsed() -> Command {
-        Command::Charter(CharterCommand::Elapsed { to: 60 })
+    /// A log that ends with the state.
+    fn nothing() -> Tail {
+        Tail::of(LogIndex(5), &[], Position { index: LogIndex(5), term: Term(1) })
     }
 
     fn facts(voters: &[u64], committed: bool) -> Facts {
@@ -377,19 +371,21 @@ mod tests {
 
     #[test]
     fn only_who_has_nothing_and_does_not_vote_may_begin_anew() {
-        assert!(is_dispensable(&facts(&[1], false), ME, false));
-        assert!(!is_dispensable(&facts(&[1], true), ME, false), "a user has written");
-        assert!(!is_dispensable(&facts(&[1, 2], false), ME, false), "it votes");
+        assert!(is_dispensable(&facts(&[1], false), ME, nothing()));
+        assert!(!is_dispensable(&facts(&[1], true), ME, nothing()), "a user has written");
+        assert!(!is_dispensable(&facts(&[1, 2], false), ME, nothing()), "it votes");
         let mut leaving = facts(&[1], false);
         leaving.conf_state.voters_outgoing = vec![MemberId(1), ME];
-        assert!(!is_dispensable(&leaving, ME, false), "its vote is still needed");
-        assert!(!is_dispensable(&facts(&[1], false), ME, true), "its log may say more");
+        assert!(!is_dispensable(&leaving, ME, nothing()), "its vote is still needed");
+        assert!(!is_dispensable(&facts(&[1], false), ME, Tail::UNKNOWN), "its log may say more");
     }
 
     /// What comes of a reason to leave for a member that knows this.
-    fn comes_of(why: Option<&Parting>, facts: &Facts, tail_may_weigh: bool) -> Departure {
-        let (cluster, generation) = (ClusterId(1), Generation(1));
-        departure(why, &Known { cluster, generation, applied: LogIndex(5), facts }, ME, tail_may_weigh)
+    fn comes_of(why: Option<&Parting>, facts: &Facts, may_weigh: bool) -> Departure {
+        let (cluster, generation, applied) = (ClusterId(1), Generation(1), LogIndex(5));
+        let tail = if may_weigh { Tail::UNKNOWN } else { nothing() };
+        let me = PublicKey([ME.0.to_le_bytes()[0]; 32]);
+        departure(why, &Known { cluster, generation, applied, facts, tail, me }, ME)
     }
 
     #[test]
@@ -397,7 +393,7 @@ mod tests {
         let may_leave = |why: Option<&Parting>, facts: &Facts, may_weigh| {
             comes_of(why, facts, may_weigh) != Departure::Stays
         };
-        let unneeded = Some(&Parting::Unneeded);
+        let unneeded = Some(&Parting::Unneeded(nothing()));
         assert!(may_leave(unneeded, &facts(&[1], false), false));
         assert!(!may_leave(unneeded, &facts(&[1, 2], false), false), "it votes by now");
         assert!(!may_leave(unneeded, &facts(&[1], true), false), "a user has written");
@@ -405,7 +401,7 @@ mod tests {
 
         let key = test_founding(1).identity.key;
         let end = Dissolution { winner: ClusterId(9), at: LogIndex(6), ordered: false };
-        let told = Parting::Told(vec![sign(&key, ClusterId(1), Generation(1), end)]);
+        let told = Parting::Told(vec![sign(&key, ClusterId(1), Generation(1), end)], nothing());
         let mut known = facts(&[1], false);
         known.members[0].key = Some(PublicKey(*key.public()));
         assert!(may_leave(Some(&told), &known, false));
@@ -428,7 +424,7 @@ mod tests {
         let mut known = facts(&[1], true);
         let first = known.members[0].clone();
         known.members[0].key = Some(PublicKey(*key(1).public()));
-        let one = Parting::Told(vec![word(1)]);
+        let one = Parting::Told(vec![word(1)], nothing());
         assert_eq!(comes_of(Some(&one), &known, true), Departure::Leaves(Some(ClusterId(9))));
         for seed in [3, 4] {
             let (key, member) = (Some(PublicKey(*key(seed).public())), MemberId(seed.into()));
@@ -437,26 +433,8 @@ mod tests {
             known.conf_state.voters.push(member);
         }
         assert_eq!(comes_of(Some(&one), &known, true), Departure::Stays);
-        let two = Parting::Told(vec![word(1), word(4)]);
+        let two = Parting::Told(vec![word(1), word(4)], nothing());
         assert_eq!(comes_of(Some(&two), &known, true), Departure::Leaves(Some(ClusterId(9))));
-    }
-
-    #[test]
-    fn what_a_user_asked_for_weighs_even_where_nobody_knows_that_it_is_committed() {
-        let put = Some(Command::Charter(CharterCommand::Seal));
-        let tail = Tail::of(&[entry(5, None), entry(6, put), entry(7, Some(elapsed()))]);
-        let at = |applied, last| tail.may_weigh(LogIndex(applied), LogIndex(last));
-        assert!(at(4, 7) && at(5, 7));
-        assert!(!at(6, 7) && !at(7, 7), "it is in the state, which says the rest");
-        assert!(at(6, 8), "what came in this run was not looked at");
-        assert!(!at(8, 8));
-        let change = LogEntry { kind: EntryKind::ConfChangeV2, ..entry(6, None) };
-        let strange = LogEntry { data: "?".into(), ..entry(6, None) };
-        for weighs in [change, strange] {
-            assert!(Tail::of(&[weighs]).may_weigh(LogIndex(5), LogIndex(6)));
-        }
-        assert!(!Tail::of(&[entry(6, Some(elapsed()))]).may_weigh(LogIndex(5), LogIndex(6)));
-        assert!(!Tail::of(&[]).may_weigh(LogIndex(5), LogIndex(5)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::certificates::Certificates;
 use super::chain;
 use super::charter;
 use super::data_dir::{DataDir, OpenError, OpenOptions, Opened, WhenFresh};
-use super::fates::{self, Decision, Departure, Tail};
+use super::fates::{self, Decision, Departure};
 use super::forming;
 use super::gather;
 use super::hardware;
@@ -248,7 +248,7 @@ fn run(config: &ServeConfig, reload: &Rc<Reload>) -> Result<End, ServeFailure> {
     let written = data.content.root.written();
     let member = data.content.identity.member;
     let others_vote = data.content.store.meta().conf_state.others_vote(member);
-    let (running, identity, tail, lock) =
+    let (running, identity, lock) =
         start(config, data, clock, &metrics).or_else(|failure| failed(config, failure, others_vote))?;
     let handle = running.handle().clone();
     started.get_or_init(|| handle.clone());
@@ -258,8 +258,7 @@ fn run(config: &ServeConfig, reload: &Rc<Reload>) -> Result<End, ServeFailure> {
         tls = ClientTls::Cluster(Certificates::new(handle.clone(), lan, cluster, host_name(), protocol));
     }
     let (ended, reload) = (Arc::default(), Rc::clone(reload));
-    let place =
-        Place { name, identity, tail, ended, trust, lan, tls, logins, other_hardware, reload, written };
+    let place = Place { name, identity, ended, trust, lan, tls, logins, other_hardware, reload, written };
     let outcome = smol::block_on(attend(config, &running, &place, sockets, clock, metrics));
     let end = match outcome {
         Ok(end) => end,
@@ -288,7 +287,7 @@ fn key_to_be_found_by<'a>(config: &ServeConfig, opened: &'a Opened) -> Option<&'
 
 /// Has the data directory begin anew, if that is still what has come of the cluster.
 fn leave(config: &ServeConfig, place: &Place, handle: &Handle) -> Result<(), ServeFailure> {
-    match place.ended.outcome(handle, &place.identity, place.tail) {
+    match place.ended.outcome(handle, &place.identity) {
         Departure::Leaves(winner) => {
             DataDir::leave(&config.data_dir, &place.identity, handle.view().facts(), winner)?;
         }
@@ -340,7 +339,7 @@ fn logins(config: &AuthConfig) -> Result<LoginOptions, ServeFailure> {
     Ok(LoginOptions { tokens, bcrypt_cost: config.bcrypt_cost })
 }
 
-type Started = (Running, Identity, Tail, crate::runtime::files::DirectoryLock);
+type Started = (Running, Identity, crate::runtime::files::DirectoryLock);
 
 fn start(
     config: &ServeConfig,
@@ -369,7 +368,6 @@ fn start(
         bytes: WATCH_SLICE_BYTES,
         encode: api::encode_events,
     });
-    let tail = Tail::of(&recovered.entries);
     let recovery = Recovery {
         member: identity.member,
         boot_nonce: identity.boot_nonce,
@@ -394,14 +392,13 @@ fn start(
     let space = Arc::new(Space::of(&config.data_dir));
     let whereabouts = Some(lock.whereabouts().map_err(OpenError::Directory)?);
     let parts = Parts { core, applier, wal, root, store, ids, admission, space, whereabouts, hub };
-    Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, tail, lock))
+    Ok((Running::start(parts, clock, Arc::clone(metrics))?, identity, lock))
 }
 
 /// Who the node is among others.
 struct Place {
     name: String,
     identity: Identity,
-    tail: Tail,
     /// Taken when its cluster has ended for it, and does not say so itself.
     ended: Arc<Decision>,
     trust: Trust,
@@ -515,7 +512,7 @@ fn beside(
     place: &Place,
     clock: Clock,
 ) -> Result<(Members, Operator), ServeFailure> {
-    let Place { name, identity, tail, trust, lan, .. } = place;
+    let Place { name, identity, trust, lan, .. } = place;
     let seed = random_u64().map_err(|source| ServeFailure::System { action: "draw randomness", source })?;
     let (pending, conflicts) = (Arc::default(), Arc::default());
     let (orders, ordered) = smol::channel::bounded(ORDERS_MAX);
@@ -526,7 +523,6 @@ fn beside(
         trust: config.peer.trust,
         pending: Arc::clone(&pending),
         conflicts: Arc::clone(&conflicts),
-        tail: *tail,
         ended: Arc::clone(&place.ended),
         clock,
     };

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, Entry, MessageType};
-use raft::{Config, RawNode, StateRole};
+use raft::{Config, GetEntriesContext, RawNode, StateRole};
 
 pub use allowance::Allowance;
 pub use convert::{ConfChange, MemberChange, Message, MessageClass, MessageError};
@@ -48,8 +48,8 @@ use crate::planted::{self, Bug};
 use crate::prng::Prng;
 use crate::store::ConfState;
 use crate::time::Instant;
-use crate::wal::{EntryKind, HardState, LogEntry};
-use convert::{conf_state_from_raft, conf_state_to_raft, entry_to_raft};
+use crate::wal::{EntryKind, HardState, LogEntry, Position};
+use convert::{conf_state_from_raft, conf_state_to_raft, entry_from_raft, entry_to_raft};
 use log_store::LogStore;
 use ready::Outstanding;
 
@@ -424,11 +424,22 @@ impl Consensus {
             role,
             commit: LogIndex(raft.raft_log.committed),
             last: LogIndex(raft.raft_log.last_index()),
+            last_term: Term(raft.raft_log.last_term()),
             sole_voter: role == Role::Leader
                 && self.is_alone()
                 && raft.apply_to_current_term()
                 && !raft.has_pending_conf(),
         }
+    }
+
+    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, none.
+    pub fn log_after(&self, after: LogIndex) -> (Vec<LogEntry>, Position) {
+        let log = &self.node.raft.raft_log;
+        let last = Position { index: LogIndex(log.last_index()), term: Term(log.last_term()) };
+        let context = GetEntriesContext::empty(false);
+        let entries =
+            log.slice(after.0 + 1, last.index.0.max(after.0) + 1, None, context).unwrap_or_default();
+        (entries.into_iter().map(entry_from_raft).collect(), last)
     }
 
     /// Whether a proposal made now is appended or forwarded: a leader is known, and it is not handing over.

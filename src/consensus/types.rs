@@ -79,6 +79,8 @@ pub struct CoreStatus {
     pub commit: LogIndex,
     /// The last entry in the log, on disk or on its way there.
     pub last: LogIndex,
+    /// Its term.
+    pub last_term: Term,
     /// This member leads, votes alone, has applied an entry of its own term, and no change of the configuration is in its log. There is no learner
     /// either: one acknowledges what it has passed on, and may have applied that before its leader has. Then nobody else
     /// can acknowledge a write, and every one acknowledged before, in earlier runs too, is in the published state: a linearizable read

@@ -14,6 +14,7 @@ mod message;
 mod record;
 mod runs;
 mod secret;
+mod tail;
 mod token;
 mod tombstone;
 
@@ -44,6 +45,7 @@ pub use runs::{Stale, judge_run, judge_runs, later_run};
 pub use secret::{
     Binding, ClusterSecret, EXPORTED_BYTES, PROOF_BYTES, Prover, SECRET_BYTES_MAX, SecretError,
 };
+pub use tail::Tail;
 pub use token::{JoinToken, TOKEN_BYTES, TokenError};
 pub use tombstone::{
     Doubt, Known, TOMBSTONE_NAMES, believe, drop_tombstones, keep_tombstones, kept_tombstones, sign,

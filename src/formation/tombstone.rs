@@ -16,6 +16,23 @@
 //! So where there are many, who only learns takes along what others have signed and no word of its own. Where there are few, all words have room, and are of use: whoever
 //! was away may know one as a voter that has lost its vote since.
 //!
+//! # An end by itself
+//!
+//! It takes effect only where users have written nothing, so that a word that is true costs nobody anything. A word that is a lie does where whoever follows it has a
+//! write in its log that others were told is done, and that it has not applied, since nobody has told it so yet: its copy may be one of the two that are left. So what it
+//! takes to be followed depends on what this member has to lose, by its state and by its own log ([`Tail`]), in which it is sure of what is there and of nothing else.
+//!
+//! - Its state says that users have written: nothing is enough.
+//! - Its log is there from its state to its end, and has no write of a user's and no change of the configuration before an end of the cluster: one word is enough. There is
+//!   nothing that could be lost. What comes behind an end in the log counts only where the end does, and is refused then.
+//! - Else a majority of raft's voters, and while these change of the old ones as well, have to say the same, this member among them where its own log has that end at its place. A leader
+//!   proposes none behind a write that it has not applied, and who has the leader's entry there has all its entries before it. Of a majority one is honest as long as fewer
+//!   than that lie, and it has applied what it says.
+//!
+//! Of three voters two have ended the cluster. One has left its word and the other one has not, and never will: the third is alone, and as a rule goes by the one word, because it has
+//! nothing. Where it has the unconfirmed write of a user's, it waits for the other word as it waits for the other voter without any word, says so, and an operator decides; both
+//! of those who were there, or either and the end in its own log, set it free.
+//!
 //! # An end that was ordered
 //!
 //! It takes what users have written out of service, so that one member's word is not enough: its key may have been taken, or its disk be that of a generation that was
@@ -28,11 +45,13 @@ use std::io;
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
 use super::identity::{Generation, NodeKey};
+use super::tail::Tail;
 use crate::command::{SIGNATURE_BYTES, TOMBSTONE_BYTES, Tombstone};
 use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::limits::{TOMBSTONE_SIGNERS_MAX, TOMBSTONES_MAX};
 use crate::mvcc::Facts;
+use crate::planted::{self, Bug};
 use crate::store::{ConfState, Dissolution, Member};
 
 /// Nothing else that is signed with a node's key begins like this: TLS has 64 blanks there.
@@ -70,6 +89,11 @@ pub enum Doubt {
         "an operator is said to have ordered it, and fewer than a majority of the voters that this member knows have said so yet"
     )]
     Minority,
+    /// The log may have what would be lost, and no majority says so.
+    #[error(
+        "this member's log may have what a user was told is done, and fewer than a majority of the voters that it knows have said so yet"
+    )]
+    Weighty,
 }
 
 /// What a member knows of its cluster, by which it judges what others say of that.
@@ -83,6 +107,10 @@ pub struct Known<'a> {
     pub applied: LogIndex,
     /// The state.
     pub facts: &'a Facts,
+    /// What its log has beyond that.
+    pub tail: Tail,
+    /// Its own key.
+    pub me: PublicKey,
 }
 
 /// A member's word that its cluster, in this generation, has ended.
@@ -124,17 +152,29 @@ fn has_vote(facts: &Facts, key: PublicKey) -> bool {
 /// The end of its cluster that a member may go by, of all that others have told it. An error: why not by what was told last.
 pub fn believe(told: &[Tombstone], known: &Known<'_>) -> Result<Dissolution, Doubt> {
     let mut doubt = Doubt::OtherCluster;
-    let mut ordered = Vec::new();
+    let mut said = Vec::new();
     for tombstone in told {
         match known.word(tombstone) {
-            Ok(end) if end.ordered => ordered.push((end, tombstone.signer)),
-            Ok(end) => return Ok(end),
+            Ok(end) => said.push((end, tombstone.signer)),
             Err(why) => doubt = why,
         }
     }
-    let is_agreed = |end: &Dissolution| known.is_majority(|key| ordered.contains(&(*end, key)));
-    let agreed = ordered.iter().map(|(end, _)| *end).find(is_agreed);
-    agreed.ok_or(if ordered.is_empty() { doubt } else { Doubt::Minority })
+    let agreed = said.iter().map(|(end, _)| *end).find(|end| {
+        let has_said = |key| said.contains(&(*end, key));
+        if end.ordered {
+            known.is_majority(has_said)
+        } else {
+            !known.tail.may_weigh()
+                || planted::has(Bug::FollowOneWord)
+                || known
+                    .is_majority_of_voters(|key| has_said(key) || key == known.me && known.tail.holds(end))
+        }
+    });
+    agreed.ok_or(match said.last() {
+        None => doubt,
+        Some((end, _)) if end.ordered => Doubt::Minority,
+        Some(_) => Doubt::Weighty,
+    })
 }
 
 impl Known<'_> {
@@ -162,6 +202,15 @@ impl Known<'_> {
         } else {
             Ok(Dissolution { winner, at, ordered: false })
         }
+    }
+
+    /// Whether those who have said something are a majority of those whose votes count in raft. A voter that nobody knows any more has said nothing.
+    fn is_majority_of_voters(&self, has_said: impl Fn(PublicKey) -> bool) -> bool {
+        let ConfState { voters, voters_outgoing, .. } = &self.facts.conf_state;
+        let has_said =
+            |voter: &&MemberId| self.facts.keys().any(|(member, key)| member == **voter && has_said(key));
+        let is_majority = |voters: &[MemberId]| voters.iter().filter(has_said).count() > voters.len() / 2;
+        is_majority(voters) && (voters_outgoing.is_empty() || is_majority(voters_outgoing))
     }
 
     /// Whether those who have said something are a majority of those that are to vote; while these change, of the old voters, too. A place that nobody has
@@ -255,9 +304,13 @@ mod tests {
 
     use super::*;
     use crate::command::MemberAttributes;
+    use crate::command::codec::encode;
+    use crate::command::{CharterCommand, Command, Envelope};
     use crate::disk::sim::{FaultPlan, SimDir, Survival};
     use crate::formation::identity::test_key;
+    use crate::ids::{ProposalId, Term};
     use crate::store::Charter;
+    use crate::wal::{EntryKind, LogEntry, Position};
 
     const LOST: ClusterId = ClusterId(7);
     const WINNER: ClusterId = ClusterId(3);
@@ -296,8 +349,16 @@ mod tests {
 
     /// What comes of this for a member that has applied so much.
     fn judge(told: &[Tombstone], applied: u64, facts: &Facts) -> Result<Dissolution, Doubt> {
+        judge_with(told, applied, facts, Tail::of(LogIndex(applied), &[], Position::default()))
+    }
+
+    /// The same for the last one of these voters, whose log has this beyond its state.
+    fn judge_with(told: &[Tombstone], applied: u64, facts: &Facts, tail: Tail) -> Result<Dissolution, Doubt> {
+        let last = facts.conf_state.voters.last();
+        let me = facts.keys().find(|(member, _)| Some(member) == last);
+        let me = me.map_or(PublicKey([0; 32]), |(_, key)| key);
         let applied = LogIndex(applied);
-        believe(told, &Known { cluster: LOST, generation: Generation(1), applied, facts })
+        believe(told, &Known { cluster: LOST, generation: Generation(1), applied, facts, tail, me })
     }
 
     #[test]
@@ -322,6 +383,74 @@ mod tests {
         let ended = facts(2, Charter { dissolved: Some(END), ..Charter::automatic() });
         assert_eq!(judge(&[good], 40, &ended), Ok(END));
         assert_eq!(judge(&[], 39, &fresh), Err(Doubt::OtherCluster));
+    }
+
+    /// A log after 37 with these entries, of which the state has none.
+    fn tail(commands: &[CharterCommand]) -> Tail {
+        let entry = |(index, command): (u64, &CharterCommand)| {
+            let command = Command::Charter(command.clone());
+            let data = encode(&Envelope { id: ProposalId::default(), caller: None, command });
+            LogEntry { index: LogIndex(index), term: Term(1), kind: EntryKind::Normal, data }
+        };
+        let entries: Vec<LogEntry> = (38..).zip(commands).map(entry).collect();
+        let last = entries.last().map_or(LogIndex(37), |entry| entry.index);
+        Tail::of(LogIndex(37), &entries, Position { index: last, term: Term(1) })
+    }
+
+    /// Two voters are cut off, one of them with a write that was acknowledged on its word; the third one's key is in other hands, or its disk. What that says while
+    /// nobody leads took the last copy of the write that was there.
+    #[test]
+    fn who_may_have_what_a_user_has_written_goes_by_no_single_word() {
+        let three = facts(3, Charter::automatic());
+        let of = |told: &[Tombstone], tail| judge_with(told, 37, &three, tail);
+        let end = CharterCommand::Dissolve { winner: WINNER };
+        let (written, other) = (CharterCommand::Seal, CharterCommand::Elapsed { to: 60 });
+        assert_eq!(of(&[tombstone(1)], tail(&[])), Ok(END));
+        assert_eq!(of(&[tombstone(1)], tail(&[other.clone(), other.clone()])), Ok(END));
+        assert_eq!(of(&[tombstone(1)], tail(&[other.clone(), end.clone(), written.clone()])), Ok(END));
+        for weighs in [tail(&[written.clone(), other.clone()]), Tail::UNKNOWN] {
+            assert_eq!(of(&[tombstone(1)], weighs), Err(Doubt::Weighty));
+            assert_eq!(of(&[tombstone(1), tombstone(1)], weighs), Err(Doubt::Weighty), "it says it twice");
+            assert_eq!(
+                of(&[tombstone(1), tombstone(4)], weighs),
+                Err(Doubt::Weighty),
+                "one that only learns"
+            );
+            let elsewhere = sign(&test_key(2), LOST, Generation(1), Dissolution { at: LogIndex(41), ..END });
+            assert_eq!(of(&[tombstone(1), elsewhere], weighs), Err(Doubt::Weighty));
+            assert_eq!(of(&[tombstone(1), elsewhere, tombstone(2)], weighs), Ok(END));
+        }
+        // Its own log says it, too, at that place and no other one.
+        assert_eq!(of(&[tombstone(1)], tail(&[written.clone(), other.clone(), end.clone()])), Ok(END));
+        assert_eq!(of(&[tombstone(1)], tail(&[written.clone(), end.clone()])), Err(Doubt::Weighty));
+        let only_learns = facts(2, Charter::automatic());
+        let held = tail(&[written, other, end]);
+        assert_eq!(judge_with(&[tombstone(3)], 37, &only_learns, held), Err(Doubt::Weighty));
+    }
+
+    #[test]
+    fn while_voters_change_what_was_written_needs_the_word_of_both_majorities() {
+        let mut changing = facts(3, Charter::automatic());
+        let of = |told: &[u8], facts: &Facts| {
+            let told: Vec<_> = told.iter().copied().map(tombstone).collect();
+            judge_with(&told, 37, facts, Tail::UNKNOWN)
+        };
+        changing.conf_state.voters_outgoing = vec![MemberId(4)];
+        assert_eq!(of(&[1, 2, 3], &changing), Err(Doubt::Weighty));
+        assert_eq!(of(&[1, 2, 4], &changing), Ok(END));
+        // By raft's votes and not by those that somebody is to have.
+        changing.conf_state.voters_outgoing.clear();
+        changing.members[0].votes = false;
+        assert_eq!(of(&[1, 2], &changing), Ok(END));
+        // A voter that nobody knows any more counts, and says nothing.
+        changing.conf_state.voters.push(MemberId(77));
+        assert_eq!(of(&[1, 2], &changing), Err(Doubt::Weighty));
+        assert_eq!(of(&[1, 2, 3], &changing), Ok(END));
+        assert_eq!(
+            of(&[1], &facts(0, Charter::automatic())),
+            Err(Doubt::Weighty),
+            "there is no majority of none"
+        );
     }
 
     #[test]
@@ -377,7 +506,9 @@ mod tests {
     #[test]
     fn an_order_to_another_generation_is_none_to_this_one() {
         let known = facts(1, committed());
-        let later = Known { cluster: LOST, generation: Generation(2), applied: LogIndex(39), facts: &known };
+        let tail = Tail::of(LogIndex(39), &[], Position::default());
+        let (applied, me) = (LogIndex(39), PublicKey(*test_key(2).public()));
+        let later = Known { cluster: LOST, generation: Generation(2), applied, facts: &known, tail, me };
         assert_eq!(believe(&[ordered(1)], &later), Err(Doubt::Signature));
         let of_later = sign(&test_key(1), LOST, Generation(2), ORDER);
         assert_eq!(believe(&[of_later], &later), Ok(ORDER));

@@ -187,7 +187,8 @@ pub struct Core {
     readers: Company,
     served: Option<Served>,
     pub(super) outputs: VecDeque<CoreOutput>,
-    reported: CoreStatus,
+    /// Where this member stood when that was last told.
+    pub(super) reported: CoreStatus,
     notices: Notices,
     /// Followers that are sent the state.
     pub(super) serving: Serving,
@@ -763,25 +764,6 @@ impl Core {
 
     fn refuse(&mut self, request: Request, why: RefusedWhy) {
         self.outputs.push_back(CoreOutput::Refused { request, why });
-    }
-
-    /// Reports at once what others decide by; see [`CoreStatus::sole_voter`].
-    fn report_standing(&mut self) {
-        let status = self.consensus.status();
-        let positions = CoreStatus { commit: status.commit, last: status.last, ..self.reported };
-        if status != positions {
-            self.report_status();
-        }
-    }
-
-    fn report_status(&mut self) -> bool {
-        let status = self.consensus.status();
-        let changed = status != self.reported;
-        if changed {
-            self.reported = status;
-            self.outputs.push_back(CoreOutput::Status(status));
-        }
-        changed
     }
 }
 

@@ -31,6 +31,7 @@ mod reconcile;
 mod serving;
 mod source;
 mod staging;
+mod standing;
 mod sweep;
 mod trail;
 mod transfer;

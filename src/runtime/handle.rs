@@ -33,6 +33,7 @@ use crate::node::{ConfirmedReads, LeaseAnswer, ReadId};
 use crate::prng::Prng;
 use crate::store::{Base, StoreError};
 use crate::time::Instant;
+use crate::wal::{LogEntry, Position};
 
 /// How often is looked whether facts have become what somebody waits for: changes of members, which are rare.
 const FACTS_LOOK: Duration = Duration::from_millis(5);
@@ -83,8 +84,8 @@ pub struct NodeStatus {
     pub term: Term,
     /// The last index known to be committed.
     pub commit: LogIndex,
-    /// The last index in the log.
-    pub last: LogIndex,
+    /// The last entry in the log.
+    pub last: Position,
     /// The last index whose effect can be read.
     pub applied: LogIndex,
     /// Size of the store's file in bytes.
@@ -280,6 +281,13 @@ impl Handle {
     pub async fn pulse(&self) -> bool {
         let (answer, answered) = oneshot::channel();
         self.0.core.send(CoreInput::Pulse(answer)).is_ok() && answered.await.is_ok()
+    }
+
+    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, none.
+    pub async fn log_after(&self, after: LogIndex) -> Result<(Vec<LogEntry>, Position), ServeError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.core.send(CoreInput::LogAfter(after, answer)).map_err(|_| ServeError::Stopped)?;
+        answered.await.map_err(|oneshot::Canceled| ServeError::Stopped)
     }
 
     /// Waits until the state has all of the log that this member knows to count. What it shows before that may be older than what it has shown in an earlier run.
@@ -571,7 +579,7 @@ impl Handle {
             leader: core.leader,
             term: core.term,
             commit: core.commit,
-            last: core.last,
+            last: Position { index: core.last, term: core.last_term },
             applied: shared.lock_confirmed().applied(),
             file_bytes: shared.file_bytes.load(Ordering::Relaxed),
             bytes_in_use: view.bytes_in_use(),

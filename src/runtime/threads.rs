@@ -97,6 +97,8 @@ pub(super) enum CoreInput {
     InSync(MemberId, oneshot::Sender<Option<bool>>),
     /// Which members answer; nothing where this member does not lead.
     Answering(oneshot::Sender<Option<BTreeSet<MemberId>>>),
+    /// The entries after this one, and where the log ends.
+    LogAfter(LogIndex, oneshot::Sender<(Vec<LogEntry>, Position)>),
     /// Who has another state, where nobody knows who is right.
     ContradictedBy(BTreeSet<MemberId>),
     /// So many members are to vote, where the cluster decides that.
@@ -255,6 +257,7 @@ pub(super) fn run_core(mut core: Core, context: &Context) -> Result<(), Fault> {
                 }
                 CoreInput::InSync(member, answer) => drop(answer.send(core.is_in_sync(member))),
                 CoreInput::Answering(answer) => drop(answer.send(core.answering(now))),
+                CoreInput::LogAfter(after, answer) => drop(answer.send(core.log_after(after))),
                 CoreInput::ContradictedBy(others) => core.set_contradicted_by(others),
                 CoreInput::Voters(voters) => core.set_voters(voters),
                 CoreInput::HandOver(member) => core.transfer_leader(now, member),

@@ -8,6 +8,7 @@ mod host;
 mod judge;
 mod members;
 pub(crate) mod plan;
+mod words;
 mod world;
 
 use std::collections::BTreeMap;
@@ -110,6 +111,8 @@ struct Meetings {
     given_up: u64,
     /// Members that have left one that had ended while they were away.
     told: u64,
+    /// Of those, the ones whose cluster had not ended.
+    deceived: u64,
     /// Networks in which a cluster has members whose nodes never came.
     haunted: u64,
     simulated: Duration,
@@ -129,6 +132,7 @@ impl Meetings {
         self.dissolved += report.dissolved;
         self.given_up += report.given_up;
         self.told += report.told;
+        self.deceived += report.deceived;
         self.haunted += u64::from(report.ghosts > 0);
         self.simulated += report.simulated;
         if report.obstacle.is_none() {
@@ -145,6 +149,7 @@ impl Meetings {
             dissolved,
             given_up,
             told,
+            deceived,
             haunted,
             simulated,
             longest,
@@ -152,7 +157,7 @@ impl Meetings {
         } = self;
         let hours = simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
-            "{seeds} meeting seeds, {hours:.1} simulated hours: {events} events, {crashes} crashes, {dissolved} clusters dissolved ({given_up} on an order, {told} members were told of it), \
+            "{seeds} meeting seeds, {hours:.1} simulated hours: {events} events, {crashes} crashes, {dissolved} clusters dissolved ({given_up} on an order), {told} members were told of an end ({deceived} of one that was none), \
              {haunted} networks with ghosts, one cluster within {longest:?}; in the way of that: {obstacles:?}"
         );
     }
@@ -169,6 +174,7 @@ fn clusters_that_meet_become_one_and_lose_nothing() {
     assert!(2 * one > totals.seeds && totals.dissolved > totals.seeds / 4, "clusters met");
     assert!(totals.given_up > totals.seeds / 100, "operators gave clusters up");
     assert!(totals.told > totals.seeds / 100, "members were away when their clusters ended");
+    assert!(totals.deceived > totals.seeds / 200, "somebody lied");
 }
 
 /// As in `planted`.
@@ -198,6 +204,13 @@ fn promise_twice_is_found() {
 #[test]
 fn compare_names_is_found() {
     find(Bug::CompareNames, Plan::meeting, 1000, "dissolve into each other");
+}
+
+/// Whoever has one member's key takes another one out of a cluster that was written to.
+#[cfg(feature = "planted")]
+#[test]
+fn follow_one_word_is_found() {
+    find(Bug::FollowOneWord, Plan::taken, 1000, "on the word of one that lies");
 }
 
 /// What `cargo sim gather` runs.

@@ -39,6 +39,7 @@ pub(crate) struct Cluster {
     machine: Machine,
     /// The state after each entry.
     states: Vec<Arc<Facts>>,
+    log: Vec<Command>,
     /// Who leads, while somebody does.
     pub(crate) leader: Option<usize>,
     /// What users were told has taken effect.
@@ -56,8 +57,17 @@ impl Cluster {
         let states = vec![Arc::new(machine.facts().clone())];
         let leader = Some(host);
         let (sealed, ordered) = (false, false);
-        let mut cluster =
-            Self { root, machine, states, leader, acknowledged: 0, sealed, ordered, elapsed: 0 };
+        let mut cluster = Self {
+            root,
+            machine,
+            states,
+            log: Vec::new(),
+            leader,
+            acknowledged: 0,
+            sealed,
+            ordered,
+            elapsed: 0,
+        };
         let (name, peer_urls) = (format!("n{host}"), Vec::new());
         let by = Admission::Window;
         cluster.apply(&Command::Charter(CharterCommand::Admit {
@@ -86,6 +96,11 @@ impl Cluster {
         &self.states[index]
     }
 
+    /// The entries after this one, up to another one.
+    pub(crate) fn entries(&self, after: usize, last: usize) -> &[Command] {
+        &self.log[after..last]
+    }
+
     pub(crate) fn tip(&self) -> &Arc<Facts> {
         &self.states[self.states.len() - 1]
     }
@@ -107,6 +122,7 @@ impl Cluster {
         let applied =
             self.machine.apply(index, Term(1), command, Allowance::UNLIMITED).expect("a sound store");
         self.states.push(Arc::new(self.machine.facts().clone()));
+        self.log.push(command.clone());
         let took_effect = applied.outcome.is_ok();
         match command {
             Command::Put(_) => self.acknowledged += u64::from(took_effect),

@@ -22,7 +22,11 @@ pub(super) struct Disk {
     pub(super) cluster: Option<ClusterRoot>,
     /// How much of the cluster's log has certainly been applied, and that the cluster has ended for the node.
     pub(super) applied: usize,
+    /// How much of the log is there, applied or not.
+    pub(super) holds: usize,
     pub(super) leaving: bool,
+    /// It had not.
+    pub(super) deceived: bool,
     /// For which cluster the node has left another one.
     pub(super) winner: Option<ClusterId>,
     /// What became of the clusters that it was in, until its present one remembers that.

@@ -14,12 +14,12 @@ use covey::command::{
 };
 use covey::formation::gathering::{AskId, Whom};
 use covey::formation::{
-    Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Known, Question, Standing, View,
-    Welcome, believe, course, joining_state, sign, taken_along,
+    Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome,
+    course, joining_state, sign, taken_along,
 };
 use covey::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use covey::mvcc::Facts;
-use covey::store::{Dissolution, Member};
+use covey::store::Member;
 use covey::time::Instant;
 
 use super::cluster::{Cluster, empty, member, write};
@@ -51,8 +51,10 @@ pub(super) struct Membership {
     /// It believes that it leads.
     leads: bool,
     /// It has seen the end of its cluster, or was told of it.
-    ends: bool,
-    told: Option<ClusterId>,
+    pub(super) ends: bool,
+    pub(super) told: Option<ClusterId>,
+    /// That was not true.
+    pub(super) deceived: bool,
     /// Since when it hears no leader.
     silent_since: Option<Instant>,
     asked: BTreeMap<AskId, Asked>,
@@ -124,14 +126,14 @@ impl World {
     }
 
     /// What a member has applied.
-    fn facts(&self, at: usize, cluster: usize) -> Arc<Facts> {
+    pub(super) fn facts(&self, at: usize, cluster: usize) -> Arc<Facts> {
         let membership = &self.hosts[at].membership;
         let begins = membership.begins.as_ref().filter(|_| membership.applied == 0);
         Arc::clone(begins.unwrap_or_else(|| self.clusters[cluster].at(membership.applied)))
     }
 
     /// Members connect in one direction or the other.
-    fn reach(&self, one: usize, other: usize) -> bool {
+    pub(super) fn reach(&self, one: usize, other: usize) -> bool {
         let dials = one == other || self.dials[one][other] || self.dials[other][one];
         dials && self.is_up(one) && self.is_up(other)
     }
@@ -148,7 +150,7 @@ impl World {
         Duration::from_micros(self.prng.range(500, u64::try_from(most.as_micros()).expect("short").max(501)))
     }
 
-    fn later(&mut self, delay: Duration, doing: Doing) {
+    pub(super) fn later(&mut self, delay: Duration, doing: Doing) {
         self.queue.after(delay, Event::Doing(doing));
     }
 
@@ -235,7 +237,7 @@ impl World {
         if members.is_empty() {
             let number = self.clusters.len();
             let cluster = Cluster::found(&Self::base(), root, host.key, at);
-            host.disk.applied = cluster.len();
+            (host.disk.applied, host.disk.holds) = (cluster.len(), cluster.len());
             self.clusters.push(cluster);
             self.later(ELECTIONS, Doing::Elects(number));
         } else {
@@ -285,6 +287,7 @@ impl World {
         let before = host.membership.applied;
         host.disk.applied = before;
         host.membership.applied = if slowly { tip.min(before + 1) } else { tip };
+        host.disk.holds = host.disk.holds.max(host.membership.applied);
         self.ends_if_dissolved(at);
     }
 
@@ -307,7 +310,7 @@ impl World {
         let Some(cluster) = self.is_in(at) else { return };
         let (id, facts) = (self.clusters[cluster].id(), self.facts(at, cluster));
         let host = &mut self.hosts[at];
-        host.disk.leaving = true;
+        (host.disk.leaving, host.disk.deceived) = (true, host.membership.deceived);
         host.disk.winner = host.membership.told;
         if let Some(end) = facts.charter.dissolved {
             host.disk.winner = Some(end.winner);
@@ -337,8 +340,9 @@ impl World {
     fn archived(&mut self, at: usize) {
         self.note(&[11, at as u64], || format!("node {at} is in no cluster again"));
         let host = &mut self.hosts[at];
-        let Disk { cluster, winner, tombstones, .. } = std::mem::take(&mut host.disk);
-        host.membership.former.extend(cluster);
+        let Disk { cluster, winner, tombstones, deceived, .. } = std::mem::take(&mut host.disk);
+        // One that goes on may let it in again.
+        host.membership.former.extend(cluster.filter(|_| !deceived));
         host.disk = Disk { winner, tombstones, ..Disk::default() };
         self.judge.left(at);
         self.start(at);
@@ -431,6 +435,7 @@ impl World {
         let had = self.clusters[cluster].winner();
         let applied = self.clusters[cluster].apply(&command);
         let index = self.clusters[cluster].len();
+        self.is_taken_by_voters(cluster, index);
         let dissolved = self.clusters[cluster].winner().filter(|_| had.is_none());
         if let (Some(winner), Then::Dissolves(asked)) = (dissolved, &then) {
             self.report.dissolved += 1;
@@ -584,6 +589,7 @@ impl World {
         if self.is_silent(at, cluster) {
             let question = Question::Fate { cluster: self.clusters[cluster].id() };
             self.asks_beside(at, cluster, Asked::Fate, &question);
+            self.is_lied_to(at, cluster);
         }
         if self.hosts[at].membership.leads {
             let question = Question::Probe { name: format!("n{at}"), over: None, view: View::default() };
@@ -620,23 +626,6 @@ impl World {
             let other = hosts[self.pick() % hosts.len()];
             self.asks_stranger(at, other, what, question);
         }
-    }
-
-    /// It leaves on the word of members that it knows, and that word is true.
-    fn told(&mut self, at: usize, cluster: usize, tombstones: &[Tombstone]) {
-        let (id, facts) = (self.clusters[cluster].id(), self.facts(at, cluster));
-        let Membership { applied, ends, .. } = self.hosts[at].membership;
-        let applied = LogIndex(applied as u64);
-        let known = Known { cluster: id, generation: Generation(1), applied, facts: &facts };
-        let Some(Dissolution { winner, .. }) = believe(tombstones, &known).ok().filter(|_| !ends) else {
-            return;
-        };
-        assert_eq!(self.clusters[cluster].winner(), Some(winner), "node {at} leaves cluster {id}");
-        let host = &mut self.hosts[at];
-        (host.membership.ends, host.membership.told) = (true, Some(winner));
-        let boot = host.boot;
-        self.report.told += 1;
-        self.later(Duration::from_millis(1), Doing::Leaves(at, boot));
     }
 
     fn asks_stranger(&mut self, at: usize, other: usize, what: Asked, question: &Question) {

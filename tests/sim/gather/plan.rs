@@ -53,6 +53,8 @@ pub(crate) struct Meets {
     pub(crate) closes_one_in: u64,
     /// Users write everywhere, and operators give up clusters that were written to.
     pub(crate) orders: bool,
+    /// Somebody has the key of one member of each cluster, and says with it that the cluster has ended.
+    pub(crate) taken: bool,
     /// How long an entry takes at most to be committed, and a member to look for new ones.
     pub(crate) commit: Duration,
     pub(crate) apply: Duration,
@@ -99,6 +101,20 @@ pub(crate) struct Plan {
 
 fn draw_below(prng: &mut Prng, bound: u64) -> usize {
     usize::try_from(prng.range(0, bound)).expect("small")
+}
+
+/// Somebody has keys, where users write soon, members hear late that it counts, and are cut off before they do.
+fn taken(meets: Meets, prng: &mut Prng) -> Meets {
+    let millis = |prng: &mut Prng, from, to| Duration::from_millis(prng.range(from, to));
+    Meets {
+        taken: true,
+        parts: 2,
+        regroup_gap: millis(prng, 10_000, 30_000),
+        users_gap: Some(millis(prng, 2000, 20_000)),
+        closes_one_in: 0,
+        apply: millis(prng, 2000, 15_000),
+        ..meets
+    }
 }
 
 impl Plan {
@@ -214,6 +230,14 @@ impl Plan {
         }
     }
 
+    /// Clusters that meet while somebody has keys of theirs.
+    #[cfg(feature = "planted")]
+    pub(crate) fn taken(seed: u64) -> Self {
+        let plan = Self::meeting(seed);
+        let meets = plan.meets.map(|meets| taken(meets, &mut Prng::new(seed)));
+        Self { meets, ..plan }
+    }
+
     /// Clusters that have been founded apart from each other, and meet, again and again.
     pub(crate) fn meeting(seed: u64) -> Self {
         let plan = Self::mixed(seed);
@@ -227,12 +251,16 @@ impl Plan {
             users_gap: prng.one_in(2).then(|| millis(prng, 5000, 90_000)),
             closes_one_in: if prng.one_in(2) { 0 } else { prng.range(2, 6) },
             orders: false,
+            taken: false,
             commit: millis(prng, 5, 3000),
             apply: millis(prng, 20, 2000),
         };
         let orders = prng.one_in(4);
         let users_gap = if orders { Some(millis(prng, 500, 4000)) } else { meets.users_gap };
+        // Drawn beside the rest, which stays what it is.
+        let mut beside = Prng::new(seed ^ 0x6a74_0005);
         let meets = Meets { users_gap, orders, ..meets };
+        let meets = if beside.one_in(8) { taken(meets, &mut beside) } else { meets };
         let fault_gap = prng.one_in(4).then(|| millis(prng, 500, 15_000));
         Self {
             kind: if prng.one_in(8) { Kind::Chaos } else { Kind::Halves },

@@ -64,6 +64,8 @@ pub(crate) struct Report {
     pub(crate) given_up: u64,
     /// How many members have left a cluster because others had word of its end.
     pub(crate) told: u64,
+    /// How many have done so although theirs had not ended.
+    pub(crate) deceived: u64,
     pub(crate) obstacle: Option<Obstacle>,
     /// Members of a living cluster whose nodes never came.
     pub(crate) ghosts: usize,
@@ -77,6 +79,8 @@ pub(crate) enum Obstacle {
     Conflict,
     /// One of them lets nobody in any more.
     Sealed,
+    /// A member has left one that had not ended, on the word of whoever has another member's key.
+    Deceived,
 }
 
 pub(crate) struct World {
