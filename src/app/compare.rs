@@ -47,13 +47,13 @@ impl Doubt {
     /// Takes in what a comparison at this entry has come to.
     fn note(&mut self, at: LogIndex, verdict: &Verdict) {
         match verdict {
-            Verdict::Undecided { others, .. } => {
+            Verdict::Undecided { others, .. } | Verdict::Wrong { others } => {
                 self.contradicted_by.extend(others);
                 self.at = self.at.max(at);
-                self.undecided += 1;
+                self.undecided += u32::from(matches!(verdict, Verdict::Undecided { .. }));
             }
             Verdict::Equal { .. } | Verdict::Others(_) if at >= self.at => *self = Self::default(),
-            Verdict::Equal { .. } | Verdict::Others(_) | Verdict::TooFew | Verdict::Wrong => {}
+            Verdict::Equal { .. } | Verdict::Others(_) | Verdict::TooFew => {}
         }
     }
 
@@ -99,7 +99,8 @@ pub(super) async fn compare(handle: &Handle, interval: Duration, doubt: &RefCell
             Verdict::Others(others) => {
                 tracing::error!(entry = at.0, members = %shown(&others), "members have another state than the majority");
             }
-            Verdict::Wrong => {
+            // In doubt already: while another one takes the lead, nobody who has given up its own state is sent this one.
+            Verdict::Wrong { .. } => {
                 tracing::error!(entry = at.0, "a majority has another state than this member");
                 let late = async {
                     Timer::after(HAND_OVER_MAX).await;
@@ -185,7 +186,7 @@ mod tests {
             (Verdict::Equal { complete: true }, 19, 2),
             (Verdict::Others(vec![B]), 30, 0),
             (Verdict::Others(vec![B]), 19, 2),
-            (Verdict::Wrong, 30, 2),
+            (Verdict::Wrong { others: vec![B, C] }, 30, 2),
             (undecided(&[B]), 30, 3),
             (undecided(&[B]), 19, 3),
         ];
@@ -194,6 +195,17 @@ mod tests {
             doubt.note(LogIndex(at), &verdict);
             assert_eq!((doubt.undecided, is_open(&doubt)), (expected, expected > 0), "{verdict:?} at {at}");
         }
+    }
+
+    /// A leader that was found to be wrong waits for another one to lead, for two seconds at most, and sent its state meanwhile to whoever had asked for another one.
+    #[test]
+    fn who_is_wrong_is_in_doubt_before_anything_else() {
+        let mut doubt = Doubt::default();
+        doubt.note(LogIndex(20), &Verdict::Wrong { others: vec![B, C] });
+        assert_eq!(doubt.contradicted_by, BTreeSet::from([B, C]));
+        assert_eq!(doubt.undecided, 0, "nothing is left to decide");
+        doubt.keep_voters(&voters(&[A, B, C]));
+        assert!(is_open(&doubt));
     }
 
     /// A difference at a milestone must not make room for what is before the last one.

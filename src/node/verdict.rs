@@ -20,7 +20,10 @@ pub enum Verdict {
     /// Nobody that is known has another one, and they are no majority: that says nothing of who is right.
     TooFew,
     /// A majority of the voters has the same, and this member another one.
-    Wrong,
+    Wrong {
+        /// Who differs from this member.
+        others: Vec<MemberId>,
+    },
     /// A majority has what this member has, and these have not.
     Others(Vec<MemberId>),
     /// There are different ones, and none has a majority.
@@ -46,7 +49,7 @@ pub fn judge(me: MemberId, own: Digest, voters: &[MemberId], others: &BTreeMap<M
     } else if different.is_empty() {
         Verdict::TooFew
     } else if known.iter().any(|(_, digest)| *digest != own && has_majority(*digest)) {
-        Verdict::Wrong
+        Verdict::Wrong { others: different }
     } else {
         Verdict::Undecided { others: different, complete }
     }
@@ -66,9 +69,12 @@ mod tests {
     #[test]
     fn a_majority_says_who_is_wrong() {
         assert_eq!(verdict(3, &[(2, 1), (3, 1)]), Verdict::Equal { complete: true });
-        assert_eq!(verdict(3, &[(2, 9), (3, 9)]), Verdict::Wrong);
+        let wrong =
+            |others: &[u64]| Verdict::Wrong { others: others.iter().copied().map(MemberId).collect() };
+        assert_eq!(verdict(3, &[(2, 9), (3, 9)]), wrong(&[2, 3]));
         assert_eq!(verdict(3, &[(2, 1), (3, 9)]), Verdict::Others(vec![MemberId(3)]));
-        assert_eq!(verdict(5, &[(2, 9), (3, 9), (4, 9)]), Verdict::Wrong, "one that is away changes nothing");
+        let away = verdict(5, &[(2, 9), (3, 9), (4, 9)]);
+        assert_eq!(away, wrong(&[2, 3, 4]), "one that is away changes nothing");
     }
 
     #[test]
@@ -106,7 +112,8 @@ mod tests {
             let others = digests.iter().map(|(id, digest)| (MemberId(*id), Digest(*digest))).collect();
             judge(MemberId(7), Digest(1), &[MemberId(1), MemberId(2)], &others)
         };
-        assert_eq!(judged(&[(1, 9), (2, 9)]), Verdict::Wrong);
+        let wrong = Verdict::Wrong { others: vec![MemberId(1), MemberId(2)] };
+        assert_eq!(judged(&[(1, 9), (2, 9)]), wrong);
         let undecided = |complete| Verdict::Undecided { others: vec![MemberId(2)], complete };
         assert_eq!(judged(&[(1, 1), (2, 9)]), undecided(true));
         assert_eq!(judged(&[(2, 9)]), undecided(false));
