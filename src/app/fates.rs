@@ -18,7 +18,7 @@ use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
 use super::staggered::{staggered, together};
 use crate::command::{CharterCommand, Tombstone};
 use crate::formation::{Answer, Doubt, Fingerprint, Identity, Known, Question, Tail, believe};
-use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
+use crate::ids::{ClusterId, LogIndex, MemberId};
 use crate::mvcc::{Facts, View};
 use crate::peer::Transport;
 use crate::runtime::clock::random_u64;
@@ -139,8 +139,8 @@ fn departure(why: Option<&Parting>, known: &Known<'_>, me: MemberId) -> Departur
 /// What a member at this view knows of its cluster.
 fn known<'a>(identity: &Identity, view: &'a View, tail: Tail) -> Known<'a> {
     let (cluster, generation) = (identity.cluster(), identity.generation);
-    let me = PublicKey(*identity.key.public());
-    Known { cluster, generation, applied: view.applied(), facts: view.facts(), tail, me }
+    let (applied, facts, suspect) = (view.applied(), view.facts(), view.is_suspect());
+    Known { cluster, generation, applied, facts, tail, suspect }
 }
 
 /// See the module.
@@ -199,21 +199,17 @@ impl Fates {
         status.leader.is_some_and(reaches)
     }
 
-    /// What the log has beyond the state, where that matters: not where the state says that users have written, nor where it is not to be trusted. The log is read again only when it ends elsewhere
-    /// than `before` did.
+    /// What the log has beyond the state. It is read again only when it ends elsewhere than `before` did, or the state may have taken in what weighed.
     async fn tail(&self, before: Tail) -> Tail {
-        let (applied, is_asked_for) = {
+        let (applied, written) = {
             let view = self.desk.handle.view();
-            (view.applied(), !view.facts().charter.committed && !view.is_suspect())
+            (view.applied(), view.facts().charter.committed)
         };
-        if !is_asked_for {
-            return Tail::UNKNOWN;
-        }
-        if before.is_of(applied, self.desk.handle.status().last) {
+        if before.is_current(applied, self.desk.handle.status().last) {
             return before;
         }
         let read = self.desk.handle.log_after(applied).await;
-        read.map_or(Tail::UNKNOWN, |(entries, last)| Tail::of(applied, &entries, last))
+        read.map_or(Tail::UNKNOWN, |(entries, last)| Tail::of(applied, &entries, last, written))
     }
 
     /// What the other clusters that were heard of have of the end of this one, if it is enough to go by.
@@ -349,7 +345,7 @@ mod tests {
     use super::*;
     use crate::command::MemberAttributes;
     use crate::formation::{Generation, sign, test_founding};
-    use crate::ids::Term;
+    use crate::ids::{PublicKey, Term};
     use crate::store::{Charter, ConfState, Dissolution, Member};
     use crate::wal::Position;
 
@@ -357,7 +353,7 @@ mod tests {
 
     /// A log that ends with the state.
     fn nothing() -> Tail {
-        Tail::of(LogIndex(5), &[], Position { index: LogIndex(5), term: Term(1) })
+        Tail::of(LogIndex(5), &[], Position { index: LogIndex(5), term: Term(1) }, false)
     }
 
     fn facts(voters: &[u64], committed: bool) -> Facts {
@@ -384,8 +380,7 @@ mod tests {
     fn comes_of(why: Option<&Parting>, facts: &Facts, may_weigh: bool) -> Departure {
         let (cluster, generation, applied) = (ClusterId(1), Generation(1), LogIndex(5));
         let tail = if may_weigh { Tail::UNKNOWN } else { nothing() };
-        let me = PublicKey([ME.0.to_le_bytes()[0]; 32]);
-        departure(why, &Known { cluster, generation, applied, facts, tail, me }, ME)
+        departure(why, &Known { cluster, generation, applied, facts, tail, suspect: false }, ME)
     }
 
     #[test]
@@ -425,16 +420,17 @@ mod tests {
         let first = known.members[0].clone();
         known.members[0].key = Some(PublicKey(*key(1).public()));
         let one = Parting::Told(vec![word(1)], nothing());
-        assert_eq!(comes_of(Some(&one), &known, true), Departure::Leaves(Some(ClusterId(9))));
+        assert_eq!(comes_of(Some(&one), &known, false), Departure::Leaves(Some(ClusterId(9))));
         for seed in [3, 4] {
             let (key, member) = (Some(PublicKey(*key(seed).public())), MemberId(seed.into()));
             let attributes = MemberAttributes { member, ..first.attributes.clone() };
             known.members.push(Member { key, attributes, ..first.clone() });
             known.conf_state.voters.push(member);
         }
-        assert_eq!(comes_of(Some(&one), &known, true), Departure::Stays);
+        assert_eq!(comes_of(Some(&one), &known, false), Departure::Stays);
         let two = Parting::Told(vec![word(1), word(4)], nothing());
-        assert_eq!(comes_of(Some(&two), &known, true), Departure::Leaves(Some(ClusterId(9))));
+        assert_eq!(comes_of(Some(&two), &known, false), Departure::Leaves(Some(ClusterId(9))));
+        assert_eq!(comes_of(Some(&two), &known, true), Departure::Stays, "others may vote by now");
     }
 
     #[test]

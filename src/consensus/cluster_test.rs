@@ -540,3 +540,26 @@ fn a_new_log_has_the_term_of_the_position_that_it_continues() {
     let raft = Consensus::start(Instant(0), start, Prng::new(1), &logger()).unwrap();
     assert_eq!(raft.status().term, Term(2));
 }
+
+/// A log may have been cut after the question was asked, or begin anew where the state is already.
+#[test]
+fn a_log_is_told_from_any_place_and_has_nothing_where_it_is_not() {
+    let after = |raft: &Consensus, index| {
+        let (entries, last) = raft.log_after(LogIndex(index));
+        assert_eq!(last, Position { index: LogIndex(4), term: Term(3) });
+        entries.iter().map(|entry| entry.index.0).collect::<Vec<_>>()
+    };
+    let mut start = start_of(1, conf(&[1, 2, 3], &[]));
+    start.entries = vec![entry(2, 2), entry(3, 2), entry(4, 3)];
+    start.hard_state = HardState { term: Term(3), vote: None, commit: LogIndex(3) };
+    start.applied = Position { index: LogIndex(3), term: Term(2) };
+    let raft = Consensus::start(Instant(0), start.clone(), Prng::new(1), &logger()).unwrap();
+    assert_eq!((after(&raft, 1), after(&raft, 3)), (vec![2, 3, 4], vec![4]));
+    for beyond in [4, 5, u64::MAX] {
+        assert!(after(&raft, beyond).is_empty());
+    }
+    start.log_start = Position { index: LogIndex(2), term: Term(2) };
+    start.entries.remove(0);
+    let raft = Consensus::start(Instant(0), start, Prng::new(1), &logger()).unwrap();
+    assert_eq!((after(&raft, 1), after(&raft, 2)), (vec![], vec![3, 4]));
+}

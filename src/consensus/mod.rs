@@ -432,13 +432,15 @@ impl Consensus {
         }
     }
 
-    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, none.
+    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, or ends before, none.
     pub fn log_after(&self, after: LogIndex) -> (Vec<LogEntry>, Position) {
         let log = &self.node.raft.raft_log;
         let last = Position { index: LogIndex(log.last_index()), term: Term(log.last_term()) };
+        if after >= last.index {
+            return (Vec::new(), last);
+        }
         let context = GetEntriesContext::empty(false);
-        let entries =
-            log.slice(after.0 + 1, last.index.0.max(after.0) + 1, None, context).unwrap_or_default();
+        let entries = log.slice(after.0 + 1, last.index.0 + 1, None, context).unwrap_or_default();
         (entries.into_iter().map(entry_from_raft).collect(), last)
     }
 

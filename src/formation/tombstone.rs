@@ -23,22 +23,23 @@
 //! takes to be followed depends on what this member has to lose, by its state and by its own log ([`Tail`]), in which it is sure of what is there and of nothing else.
 //!
 //! - Its state says that users have written: nothing is enough.
-//! - Its log is there from its state to its end, and has no write of a user's and no change of the configuration before an end of the cluster: one word is enough. There is
+//! - Its log is there from its state to its end, its state is not in doubt, and no write of a user's is there before an end of the cluster: one word is enough. There is
 //!   nothing that could be lost. What comes behind an end in the log counts only where the end does, and is refused then.
-//! - Else a majority of raft's voters, and while these change of the old ones as well, have to say the same, this member among them where its own log has that end at its place. A leader
-//!   proposes none behind a write that it has not applied, and who has the leader's entry there has all its entries before it. Of a majority one is honest as long as fewer
-//!   than that lie, and it has applied what it says.
+//! - Else a majority of raft's voters, and while these change of the old ones as well, have to say the same. Of a majority one is honest as long as fewer than that
+//!   lie, and it has applied what it says. This member says nothing itself: an end in its own log may be one that is refused, because a write stands before it.
+//! - Where its log may also have a change of the configuration, or is not all there, the voters that its state says may not be those by which the write was done: nothing is enough.
 //!
 //! Of three voters two have ended the cluster. One has left its word and the other one has not, and never will: the third is alone, and as a rule goes by the one word, because it has
 //! nothing. Where it has the unconfirmed write of a user's, it waits for the other word as it waits for the other voter without any word, says so, and an operator decides; both
-//! of those who were there, or either and the end in its own log, set it free.
+//! of those who were there set it free. Where there is one voter its word is a majority: whoever has its key takes out of service what learners have.
 //!
 //! # An end that was ordered
 //!
 //! It takes what users have written out of service, so that one member's word is not enough: its key may have been taken, or its disk be that of a generation that was
 //! given up. Whoever was away follows when a majority of the voters that it knows say the same. As a rule those are there to be heard: the entry was committed by a majority of
 //! voters, which leave and sign, or those that are left commit it anew. A voter that was given its vote while this member was away is not known to it, and of many members
-//! one that has lost it leaves no word; where those of old that are heard are too few, an operator decides.
+//! one that has lost it leaves no word; where those of old that are heard are too few, an operator decides. So does one where this member's log may have both a user's write
+//! and a change of the configuration: those that it knows may not be those that committed it.
 
 use std::io;
 
@@ -91,7 +92,7 @@ pub enum Doubt {
     Minority,
     /// The log may have what would be lost, and no majority says so.
     #[error(
-        "this member's log may have what a user was told is done, and fewer than a majority of the voters that it knows have said so yet"
+        "this member's log may have what a user was told is done, and it knows of no majority of those who vote by that log that has said so"
     )]
     Weighty,
 }
@@ -109,8 +110,8 @@ pub struct Known<'a> {
     pub facts: &'a Facts,
     /// What its log has beyond that.
     pub tail: Tail,
-    /// Its own key.
-    pub me: PublicKey,
+    /// Whether the state is in doubt: then users may have written although it does not say so.
+    pub suspect: bool,
 }
 
 /// A member's word that its cluster, in this generation, has ended.
@@ -159,20 +160,19 @@ pub fn believe(told: &[Tombstone], known: &Known<'_>) -> Result<Dissolution, Dou
             Err(why) => doubt = why,
         }
     }
+    let may_weigh = known.tail.has_users() || known.suspect;
+    let is_by_others = known.tail.has_users() && known.tail.has_changes();
     let agreed = said.iter().map(|(end, _)| *end).find(|end| {
         let has_said = |key| said.contains(&(*end, key));
-        if end.ordered {
-            known.is_majority(has_said)
-        } else {
-            !known.tail.may_weigh()
-                || planted::has(Bug::FollowOneWord)
-                || known
-                    .is_majority_of_voters(|key| has_said(key) || key == known.me && known.tail.holds(end))
+        match end.ordered {
+            true => !is_by_others && known.is_majority(has_said),
+            false if !may_weigh || planted::has(Bug::FollowOneWord) => true,
+            false => !is_by_others && known.is_majority_of_voters(has_said),
         }
     });
     agreed.ok_or(match said.last() {
         None => doubt,
-        Some((end, _)) if end.ordered => Doubt::Minority,
+        Some((end, _)) if end.ordered && !is_by_others => Doubt::Minority,
         Some(_) => Doubt::Weighty,
     })
 }
@@ -349,16 +349,18 @@ mod tests {
 
     /// What comes of this for a member that has applied so much.
     fn judge(told: &[Tombstone], applied: u64, facts: &Facts) -> Result<Dissolution, Doubt> {
-        judge_with(told, applied, facts, Tail::of(LogIndex(applied), &[], Position::default()))
+        judge_with(told, applied, facts, Tail::of(LogIndex(applied), &[], Position::default(), false))
     }
 
-    /// The same for the last one of these voters, whose log has this beyond its state.
+    /// The same for one whose log has this beyond its state.
     fn judge_with(told: &[Tombstone], applied: u64, facts: &Facts, tail: Tail) -> Result<Dissolution, Doubt> {
-        let last = facts.conf_state.voters.last();
-        let me = facts.keys().find(|(member, _)| Some(member) == last);
-        let me = me.map_or(PublicKey([0; 32]), |(_, key)| key);
-        let applied = LogIndex(applied);
-        believe(told, &Known { cluster: LOST, generation: Generation(1), applied, facts, tail, me })
+        believe(told, &Known { tail, ..known_at(applied, facts) })
+    }
+
+    fn known_at(applied: u64, facts: &Facts) -> Known<'_> {
+        let (generation, applied) = (Generation(1), LogIndex(applied));
+        let tail = Tail::of(applied, &[], Position::default(), false);
+        Known { cluster: LOST, generation, applied, facts, tail, suspect: false }
     }
 
     #[test]
@@ -392,9 +394,24 @@ mod tests {
             let data = encode(&Envelope { id: ProposalId::default(), caller: None, command });
             LogEntry { index: LogIndex(index), term: Term(1), kind: EntryKind::Normal, data }
         };
-        let entries: Vec<LogEntry> = (38..).zip(commands).map(entry).collect();
+        of_entries(&(38..).zip(commands).map(entry).collect::<Vec<_>>())
+    }
+
+    fn of_entries(entries: &[LogEntry]) -> Tail {
         let last = entries.last().map_or(LogIndex(37), |entry| entry.index);
-        Tail::of(LogIndex(37), &entries, Position { index: last, term: Term(1) })
+        Tail::of(LogIndex(37), entries, Position { index: last, term: Term(1) }, false)
+    }
+
+    /// One with a change of the configuration as well.
+    fn changing(commands: &[CharterCommand]) -> Tail {
+        let change =
+            LogEntry { index: LogIndex(38), term: Term(1), kind: EntryKind::ConfChangeV2, data: "".into() };
+        let envelope = |command| encode(&Envelope { id: ProposalId::default(), caller: None, command });
+        let entry = |(index, command): (u64, &CharterCommand)| {
+            let data = envelope(Command::Charter(command.clone()));
+            LogEntry { index: LogIndex(index), kind: EntryKind::Normal, data, ..change.clone() }
+        };
+        of_entries(&[vec![change.clone()], (39..).zip(commands).map(entry).collect()].concat())
     }
 
     /// Two voters are cut off, one of them with a write that was acknowledged on its word; the third one's key is in other hands, or its disk. What that says while
@@ -408,7 +425,7 @@ mod tests {
         assert_eq!(of(&[tombstone(1)], tail(&[])), Ok(END));
         assert_eq!(of(&[tombstone(1)], tail(&[other.clone(), other.clone()])), Ok(END));
         assert_eq!(of(&[tombstone(1)], tail(&[other.clone(), end.clone(), written.clone()])), Ok(END));
-        for weighs in [tail(&[written.clone(), other.clone()]), Tail::UNKNOWN] {
+        for weighs in [tail(&[written.clone(), other.clone()]), tail(&[written, other, end])] {
             assert_eq!(of(&[tombstone(1)], weighs), Err(Doubt::Weighty));
             assert_eq!(of(&[tombstone(1), tombstone(1)], weighs), Err(Doubt::Weighty), "it says it twice");
             assert_eq!(
@@ -420,12 +437,35 @@ mod tests {
             assert_eq!(of(&[tombstone(1), elsewhere], weighs), Err(Doubt::Weighty));
             assert_eq!(of(&[tombstone(1), elsewhere, tombstone(2)], weighs), Ok(END));
         }
-        // Its own log says it, too, at that place and no other one.
-        assert_eq!(of(&[tombstone(1)], tail(&[written.clone(), other.clone(), end.clone()])), Ok(END));
-        assert_eq!(of(&[tombstone(1)], tail(&[written.clone(), end.clone()])), Err(Doubt::Weighty));
-        let only_learns = facts(2, Charter::automatic());
-        let held = tail(&[written, other, end]);
-        assert_eq!(judge_with(&[tombstone(3)], 37, &only_learns, held), Err(Doubt::Weighty));
+        let alone = facts(1, Charter::automatic());
+        let held = tail(&[CharterCommand::Seal]);
+        assert_eq!(judge_with(&[tombstone(1)], 37, &alone, held), Ok(END), "of one voter its word is all");
+        assert_eq!(judge_with(&[tombstone(2)], 37, &alone, held), Err(Doubt::Weighty));
+    }
+
+    /// A cluster of one grew to three, and what a user wrote then was done by two of those. By the state of the third one the first is still the only voter.
+    #[test]
+    fn who_may_not_know_who_votes_gives_up_what_a_user_may_have_written_on_no_word() {
+        let (alone, three) = (facts(1, Charter::automatic()), facts(3, Charter::automatic()));
+        let all = [1, 2, 3].map(tombstone);
+        for weighs in [changing(&[CharterCommand::Seal]), Tail::UNKNOWN] {
+            assert_eq!(judge_with(&all[..1], 37, &alone, weighs), Err(Doubt::Weighty));
+            assert_eq!(judge_with(&all, 37, &three, weighs), Err(Doubt::Weighty));
+            let written = facts(1, committed());
+            assert_eq!(judge_with(&[ordered(1)], 37, &written, weighs), Err(Doubt::Weighty));
+        }
+        // A change alone is nothing that could be lost.
+        assert_eq!(judge_with(&all[..1], 37, &three, changing(&[])), Ok(END));
+        assert_eq!(judge_with(&[1, 2].map(ordered), 37, &three, changing(&[])), Ok(ORDER));
+    }
+
+    #[test]
+    fn whose_state_is_in_doubt_goes_by_no_single_word() {
+        let three = facts(3, Charter::automatic());
+        let of = |told: &[Tombstone]| believe(told, &Known { suspect: true, ..known_at(37, &three) });
+        assert_eq!(of(&[tombstone(1)]), Err(Doubt::Weighty));
+        assert_eq!(of(&[tombstone(1), tombstone(2)]), Ok(END));
+        assert_eq!(of(&[ordered(1), ordered(2)]), Ok(ORDER));
     }
 
     #[test]
@@ -433,7 +473,7 @@ mod tests {
         let mut changing = facts(3, Charter::automatic());
         let of = |told: &[u8], facts: &Facts| {
             let told: Vec<_> = told.iter().copied().map(tombstone).collect();
-            judge_with(&told, 37, facts, Tail::UNKNOWN)
+            judge_with(&told, 37, facts, tail(&[CharterCommand::Seal]))
         };
         changing.conf_state.voters_outgoing = vec![MemberId(4)];
         assert_eq!(of(&[1, 2, 3], &changing), Err(Doubt::Weighty));
@@ -506,9 +546,7 @@ mod tests {
     #[test]
     fn an_order_to_another_generation_is_none_to_this_one() {
         let known = facts(1, committed());
-        let tail = Tail::of(LogIndex(39), &[], Position::default());
-        let (applied, me) = (LogIndex(39), PublicKey(*test_key(2).public()));
-        let later = Known { cluster: LOST, generation: Generation(2), applied, facts: &known, tail, me };
+        let later = Known { generation: Generation(2), ..known_at(39, &known) };
         assert_eq!(believe(&[ordered(1)], &later), Err(Doubt::Signature));
         let of_later = sign(&test_key(1), LOST, Generation(2), ORDER);
         assert_eq!(believe(&[of_later], &later), Ok(ORDER));

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use covey::command::codec::encode;
-use covey::command::{Command, Envelope, Tombstone};
+use covey::command::{CharterCommand, Command, Envelope, Tombstone};
 use covey::formation::{Generation, Known, Tail, believe, sign};
 use covey::ids::{LogIndex, ProposalId, Term};
 use covey::mvcc::Facts;
@@ -42,12 +42,25 @@ impl World {
         let entries = self.clusters[cluster].entries(applied, holds.max(applied));
         let entries: Vec<LogEntry> = (applied as u64 + 1..).zip(entries).map(entry).collect();
         let last = LogIndex((applied + entries.len()) as u64);
-        Tail::of(LogIndex(applied as u64), &entries, Position { index: last, term: Term(1) })
+        let written = self.facts(at, cluster).charter.committed;
+        Tail::of(LogIndex(applied as u64), &entries, Position { index: last, term: Term(1) }, written)
     }
 
     /// The member whose key somebody has.
     fn taken_of(&self, facts: &Facts) -> Option<usize> {
         Some(self.host_of(facts.members.iter().find_map(|member| member.key)?))
+    }
+
+    /// An end that stands in the cluster's log beyond a member's state, also one that is refused.
+    fn end_in_log(&self, at: usize, cluster: usize) -> Option<Dissolution> {
+        let (cluster, applied) = (&self.clusters[cluster], self.hosts[at].membership.applied);
+        let mut entries = (applied as u64 + 1..).zip(cluster.entries(applied, cluster.len()));
+        entries.find_map(|(index, command)| match command {
+            Command::Charter(CharterCommand::Dissolve { winner }) => {
+                Some(Dissolution { winner: *winner, at: LogIndex(index), ordered: false })
+            }
+            _ => None,
+        })
     }
 
     /// Somebody who has the key of a member that it knows says that its cluster has ended for another one.
@@ -58,7 +71,8 @@ impl World {
         let Some(taken) = self.taken_of(&self.facts(at, cluster)) else { return };
         let is_elsewhere = |other: &usize| *other != cluster && self.clusters[*other].winner().is_none();
         let Some(other) = (0..self.clusters.len()).find(is_elsewhere) else { return };
-        let end = Dissolution { winner: self.clusters[other].id(), at: FAR, ordered: false };
+        let far = Dissolution { winner: self.clusters[other].id(), at: FAR, ordered: false };
+        let end = self.end_in_log(at, cluster).filter(|_| self.prng.one_in(2)).unwrap_or(far);
         let word = sign(&self.hosts[taken].node_key, self.clusters[cluster].id(), Generation(1), end);
         self.told(at, cluster, &[word]);
     }
@@ -70,9 +84,8 @@ impl World {
         let voters = votes.map(Member::id).collect();
         facts.conf_state = ConfState { voters, ..ConfState::default() };
         let Membership { applied, ends, .. } = self.hosts[at].membership;
-        let (tail, me) = (self.tail(at, cluster), self.hosts[at].key);
-        let applied = LogIndex(applied as u64);
-        let known = Known { cluster: id, generation: Generation(1), applied, facts: &facts, tail, me };
+        let (tail, applied, suspect) = (self.tail(at, cluster), LogIndex(applied as u64), false);
+        let known = Known { cluster: id, generation: Generation(1), applied, facts: &facts, tail, suspect };
         let Some(Dissolution { winner, .. }) = believe(tombstones, &known).ok().filter(|_| !ends) else {
             return;
         };
