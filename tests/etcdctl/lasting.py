@@ -26,8 +26,7 @@ CHECK_SECONDS_MAX = 300
 MIRROR_SECONDS_MAX = 60
 MEASURED = (
     (r"(?m)^.*\r", ""),  # a bar that goes on,
-    (r"(?m)^ *(\d+) / \1 .*\n", ""),  # and its end,
-    (r"(?m)^ *\d+ / \d+ .*?\ds(?=[A-Z])", ""),  # which may come later than the lines that follow
+    (r"(?m)^ *\d+ / \d+ (?:Bo*!?)?[^A-Z\n]*(?:\n|(?=[A-Z]))", ""),  # and its end, on whose line the next ones may follow
     (r"(?m)^(?:(?:PASS|FAIL): )?(Throughput|Slowest request|Stddev|Approximate system memory used) .*", r"\1: <measured>"),
     (r"(?m)^(?:PASS|FAIL)$", "<verdict>"),
     (r"(?<=revision )\d+", "<revision>"),
