@@ -347,11 +347,9 @@ fn examined(out: &mut impl Write, format: Format, summary: &ImageSummary) -> io:
         total_size: summary.bytes,
         version: format!("covey {}", crate::snapshot::IMAGE_VERSION),
     };
-    if format == Format::Json {
-        return json(out, &status);
-    }
-    let StatusJson { hash, revision, total_key, total_size, version } = status;
+    let StatusJson { hash, revision, total_key, total_size, ref version } = status;
     match format {
+        Format::Json => json(out, &status),
         Format::Fields => {
             writeln!(out, "\"Hash\" : {hash}\n\"Revision\" : {revision}\n\"Keys\" : {total_key}")?;
             writeln!(out, "\"Size\" : {total_size}\n\"Version\" : {version}")
@@ -364,10 +362,10 @@ fn examined(out: &mut impl Write, format: Format, summary: &ImageSummary) -> io:
                 revision.to_string(),
                 total_key.to_string(),
                 size(total_size),
-                version,
+                version.clone(),
             ]],
         ),
-        Format::Simple | Format::Hex | Format::Json => {
+        Format::Simple | Format::Hex => {
             writeln!(out, "{hash:x}, {revision}, {total_key}, {}, {version}", size(total_size))
         }
     }

@@ -8,7 +8,7 @@ use crate::ids::LogIndex;
 use crate::wal::{LogEntry, Position};
 
 impl Core {
-    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, none.
+    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, or ends before, none.
     pub fn log_after(&self, after: LogIndex) -> (Vec<LogEntry>, Position) {
         self.consensus.log_after(after)
     }

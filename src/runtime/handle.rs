@@ -283,7 +283,7 @@ impl Handle {
         self.0.core.send(CoreInput::Pulse(answer)).is_ok() && answered.await.is_ok()
     }
 
-    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, none.
+    /// The entries after `after`, committed or not, and where the log ends; of a log that begins later, or ends before, none.
     pub async fn log_after(&self, after: LogIndex) -> Result<(Vec<LogEntry>, Position), ServeError> {
         let (answer, answered) = oneshot::channel();
         self.0.core.send(CoreInput::LogAfter(after, answer)).map_err(|_| ServeError::Stopped)?;

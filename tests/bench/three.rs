@@ -71,12 +71,12 @@ impl Cluster {
         let host = |n| if links.is_some() { Links::address(n) } else { Ipv4Addr::LOCALHOST.to_string() };
         let peer = |n: usize| format!("{scheme}://{}:{}", host(n), ports[n].1);
         let initial: Vec<String> = (0..nodes).map(|n| format!("n{n}={}", peer(n))).collect();
-        let secret = secret(dir.path())?;
+        let secret = links.filter(|_| kind == Kind::Covey).map(|_| secret(dir.path())).transpose()?;
         let (mut processes, mut commands, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (n, (port, _)) in ports.iter().enumerate() {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
             let mut words = command(programs, kind, n, dir.path(), address, &peer(n), &initial.join(","));
-            if links.is_some() && kind == Kind::Covey {
+            if let Some(secret) = &secret {
                 words.extend(["--cluster-secret-file".into(), secret.clone()]);
             }
             let wrapper = wrapper(n);
@@ -211,7 +211,8 @@ pub fn bad_links(programs: &Programs, _: Pace) -> io::Result<Vec<Row>> {
         let (covey, etcd) = contest(&load, start, || Ok(()))?;
         let what = |what: &str| {
             format!(
-                "three nodes, each frame {LATE_MS} ms late and {LOST} of them lost, put, {clients} clients: {what}"
+                "three nodes, each frame {LATE_MS} ms late and {} % lost, put, {clients} clients: {what}",
+                LOST * 100.0
             )
         };
         let speeds = (covey.outcome.per_second(), etcd.outcome.per_second());
