@@ -161,7 +161,8 @@ impl DataDir {
         let content = formation::open(&directory, nonce, None, options.disk).map_err(failed_content(path))?;
         if let Some(tear) = &content.recovered.tear {
             tracing::warn!(
-                ?tear,
+                file = tear.file,
+                offset = tear.offset,
                 "the last batch of the log was not finished when the machine stopped; it was never acknowledged"
             );
         }

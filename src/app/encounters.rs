@@ -22,6 +22,7 @@ use crate::ids::{ClusterId, PublicKey};
 use crate::peer::{AskError, Transport};
 use crate::runtime::clock::random_u64;
 use crate::store::Member;
+use crate::telemetry::Listed;
 use crate::time::Instant;
 
 /// How often other clusters are asked while something changes, ...
@@ -53,7 +54,7 @@ impl Conflicts {
         let before = known.get(&cluster).filter(|before| before.why == why);
         if before.is_none() {
             tracing::error!(
-                %cluster, ?addresses, %why,
+                %cluster, addresses = %Listed(&addresses), %why,
                 "CONFLICT: there is another cluster on this network, and the two cannot become one by themselves: both go on as they are"
             );
         }
@@ -160,7 +161,7 @@ impl Encounters {
             for (announced, Met { outcome, cluster }) in
                 now.iter().filter(|(id, met)| before.get(id) != Some(met))
             {
-                tracing::info!(%announced, ?cluster, %outcome, "there is another cluster on this network");
+                tracing::info!(%announced, cluster = cluster.map(display), %outcome, "there is another cluster on this network");
             }
             pause = if now == before { LOOKS_MAX.min(pause * 2) } else { LOOKS };
             before = now;

@@ -53,8 +53,8 @@ use crate::runtime::space::Space;
 use crate::runtime::written::Written;
 use crate::runtime::{AdmissionOptions, Fault, Handle, Lost, NodeIds, Parts, Running, ServeError};
 use crate::store::{Dissolution, Meta, StoreError, StoreOptions};
-use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{self, Listed};
 use crate::tls::TlsError;
 use crate::watch::{self, Hub};
 
@@ -204,6 +204,25 @@ enum End {
     Removed,
 }
 
+impl End {
+    fn why(self) -> &'static str {
+        match self {
+            Self::Stop => "told to",
+            Self::Leave => "its cluster has given itself up",
+            Self::Removed => "no member any more",
+        }
+    }
+}
+
+/// Those that end a run.
+fn signal_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Term => "SIGTERM",
+        Signal::Int => "SIGINT",
+        _ => "another",
+    }
+}
+
 fn run(config: &ServeConfig, reload: &Rc<Reload>) -> Result<End, ServeFailure> {
     let clock = Clock::start();
     // Everything that can be wrong with the configuration is found before the data directory is touched.
@@ -271,7 +290,7 @@ fn run(config: &ServeConfig, reload: &Rc<Reload>) -> Result<End, ServeFailure> {
         leave(config, &place, &handle)?;
     }
     drop(lock);
-    tracing::info!(?end, "stopped");
+    tracing::info!(why = end.why(), "stopped");
     Ok(end)
 }
 
@@ -562,7 +581,7 @@ async fn end_of_run(
     let handle = running.handle();
     let told = async {
         match signal.await {
-            Some(Ok(signal)) => tracing::info!(?signal, "stopping"),
+            Some(Ok(signal)) => tracing::info!(signal = signal_name(signal), "stopping"),
             // Without signals nobody could stop the node in order.
             Some(Err(source)) => return Err(ServeFailure::System { action: "watch for signals", source }),
             None => tracing::info!("stopping: no signal can come any more"),
@@ -728,7 +747,11 @@ async fn publish_changes(
         let changed = lan.changed();
         let now = attributes(config, place);
         if now != told {
-            tracing::info!(peer_urls = ?now.peer_urls, client_urls = ?now.client_urls, "this member has moved");
+            tracing::info!(
+                peer_urls = %Listed(&now.peer_urls),
+                client_urls = %Listed(&now.client_urls),
+                "this member has moved"
+            );
             // What is new meanwhile is told instead.
             let lost = async {
                 changed.await;

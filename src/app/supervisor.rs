@@ -70,7 +70,7 @@ impl Supervisor {
             process::id(),
         );
         Self::at(&name, watchdog).unwrap_or_else(|error| {
-            tracing::warn!(socket = ?name, %error, "the service manager cannot be told anything");
+            tracing::warn!(socket = %name.display(), %error, "the service manager cannot be told anything");
             Self::default()
         })
     }

@@ -394,7 +394,7 @@ impl Manager {
             (Failure::Replaced, _) => {}
             (failure, address) => {
                 if let Some(before) = self.unreached.tell(self.shared.clock.now(), id) {
-                    tracing::info!(member = %id, ?address, error = %failure, before, "cannot reach a member");
+                    tracing::info!(member = %id, address = address.map(display), error = %failure, before, "cannot reach a member");
                 }
             }
         }
@@ -435,7 +435,7 @@ impl Manager {
             RefusedBy::Us => "refused a member",
             RefusedBy::Them => "refused by a member",
         };
-        tracing::warn!(?member, %address, before, "{from}: {}", why.sentence);
+        tracing::warn!(member = member.map(display), %address, before, "{from}: {}", why.sentence);
         self.tell(Event::Refused { member, address, by, why });
     }
 }

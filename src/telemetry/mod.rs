@@ -4,6 +4,7 @@
 //! never: decide anything, or block for longer than a write to stderr. `app` starts it; every room above the determinism
 //! line logs through `tracing`, and the rooms that do the work count into [`metrics::Metrics`].
 
+mod listed;
 mod log;
 pub mod metrics;
 mod muffle;
@@ -12,6 +13,7 @@ mod raft_log;
 mod recent;
 mod timestamp;
 
+pub use listed::Listed;
 pub use log::{LogFormat, LogLevel, LogSettings, init, log_level, set_log_format, set_log_level};
 pub use muffle::Muffle;
 pub use panic::{EXIT_STORE_DAMAGED, install_panic_hook, note_store_damage};

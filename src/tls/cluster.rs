@@ -14,6 +14,7 @@ use super::ALPN;
 use super::authority::{Authority, AuthorityError, ServerKey, ServerNames};
 use super::clients::{Clients, IsIssued, KeyVerifier};
 use super::protocol::Protocol;
+use crate::telemetry::Listed;
 
 /// TLS by the cluster's own authority, as it is for the next handshake.
 pub struct ClusterTls {
@@ -66,7 +67,10 @@ impl ClusterTls {
             return Ok(());
         }
         let config = configure(authority, &self.key, &names, &self.clients, &self.protocol)?;
-        tracing::info!(hosts = ?names.hosts, addresses = ?names.addresses, "the server certificate was made anew");
+        tracing::info!(
+            hosts = %Listed(&names.hosts),
+            addresses = %Listed(&names.addresses),
+            "the server certificate was made anew");
         *current = Current::new(authority, names, config);
         Ok(())
     }

@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "harness"))
 sys.path.insert(0, str(HERE))
 
+from bearer import Bearer  # noqa: E402
 from browser import Browser  # noqa: E402
 from lan import Lan  # noqa: E402
 from servers import COVEY, HOST, Server, exit_on_signals  # noqa: E402
@@ -135,13 +136,18 @@ def three_members(scratch, shots):
     members[0].kill()
 
 
-def by_https(scratch, shots):
-    cert, key = scratch / "cert.pem", scratch / "key.pem"
+def self_signed(scratch):
+    cert, key = str(scratch / "cert.pem"), str(scratch / "key.pem")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=box", "-addext", f"subjectAltName=IP:{HOST}", "-keyout", key, "-out", cert],
+                    "-extensions", "usr_cert", "-subj", "/CN=box", "-addext", f"subjectAltName=IP:{HOST}", "-keyout", key, "-out", cert],
                    check=True, capture_output=True)
+    return cert, key
+
+
+def by_https(scratch, shots):
+    cert, key = self_signed(scratch)
     server = Server(HTTPS, scratch / "https")
-    server.flags = ("--listen-client-urls", f"https://{server.endpoint}", "--cert-file", str(cert), "--key-file", str(key))
+    server.flags = ("--listen-client-urls", f"https://{server.endpoint}", "--cert-file", cert, "--key-file", key)
     server.start()
     url = f"https://{server.endpoint}/status"
     with Browser(flags=("--ignore-certificate-errors",)) as browser:
@@ -154,6 +160,28 @@ def by_https(scratch, shots):
         look(browser, url, "stranger", shots)
     must(server.stop() == 0, "it ends well")
     print("by https: a stranger is shown the verdict and no more")
+
+
+def by_certificate(scratch, shots):
+    """A client's certificate, which this browser cannot show by itself: what passes its bytes on shows it."""
+    cert, key = self_signed(scratch)
+    server = Server(HTTPS, scratch / "https", scheme="https")
+    server.flags = ("--listen-client-urls", server.url, "--cert-file", cert, "--key-file", key, "--trusted-ca-file", cert,
+                    "--client-cert-auth")
+    server.start()
+    with Bearer(server, cert, key) as bearer, Browser(flags=("--ignore-certificate-errors",)) as browser:
+        page = browser.open(bearer.page, 360)
+        page.until("everything", reads("#line", "healthy: 1 voter"), SOON)
+        for where, what in (("#members", "this box"), ("#storage", "Keys\n0"), ("#load", "Puts"), ("#events", "ready to serve")):
+            must(page.evaluate(reads(where, what)), f"{what} is not in {page.text(where)}")
+        must(page.evaluate("document.querySelector('#redacted').hidden"), "nothing is left out")
+        look(browser, bearer.page, "certificate", shots)
+        # What changes the cluster is for the box itself alone.
+        code = page.evaluate("fetch('status/approve', {method: 'POST', body: '{\"fingerprint\": \"\"}', headers: {'content-type':"
+                             " 'application/json', 'x-covey-page': '1'}}).then((answer) => answer.status)")
+        must(code == 403, f"an approval from elsewhere: {code}")
+    must(server.stop() == 0, "it ends well")
+    print("by https: who has a certificate is shown everything, and lets nobody in")
 
 
 def let_in(scratch, shots):
@@ -230,7 +258,7 @@ def main():
     exit_on_signals()
     shots = Path(sys.argv[1])
     shots.mkdir(parents=True, exist_ok=True)
-    scenes = (one_box, three_members, by_https, let_in)
+    scenes = (one_box, three_members, by_https, by_certificate, let_in)
     for scene in scenes:
         if sys.argv[2:] and scene.__name__ not in sys.argv[2:]:
             continue
