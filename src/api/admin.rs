@@ -85,10 +85,10 @@ pub trait Host: Send + Sync {
     fn disk_written(&self) -> DiskWritten;
     /// What has come of backups by schedule; nothing where nobody wants any.
     fn backups(&self) -> Option<BackupsMade>;
-    /// The nodes that have asked this member to be let in, and that nothing lets in.
-    fn pending(&self) -> Vec<PendingNode>;
-    /// Those that have asked any member.
+    /// The nodes that have asked any member to be let in, and that nothing lets in.
     fn pending_anywhere(&self) -> AskedAround;
+    /// The same; of the other members, as of the last few seconds.
+    fn pending_lately(&self) -> AskedAround;
     /// The other clusters that this one cannot become one with.
     fn conflicts(&self) -> Vec<ClusterBeside>;
     /// The nodes that were heard of.
@@ -201,11 +201,13 @@ impl AdminService {
     /// All that there is to see, for whoever finds out by itself what of it may be shown.
     pub async fn all(&self) -> Result<pb::StatusResponse, Status> {
         let reach = self.node.handle().reach().await?;
-        Ok(self.describe(&reach, self.node.handle().view().facts()))
+        let pending = self.host.pending_lately().await;
+        Ok(self.describe(&reach, pending, self.node.handle().view().facts()))
     }
 
-    fn describe(&self, reach: &Reach, facts: &Facts) -> pb::StatusResponse {
-        let cluster = self.cluster(reach, facts);
+    fn describe(&self, reach: &Reach, waiting: AllPending, facts: &Facts) -> pb::StatusResponse {
+        let seen = self.strangers(&waiting.nodes, facts);
+        let cluster = self.cluster(reach, waiting, facts);
         let own = cluster.members.iter().find(|member| member.id == cluster.member);
         let (name, fingerprint) =
             own.map(|own| (own.name.clone(), own.fingerprint.clone())).unwrap_or_default();
@@ -215,7 +217,7 @@ impl AdminService {
             up_seconds: self.host.up().as_secs(),
             cluster: Some(cluster),
             waits_for: String::new(),
-            seen: self.strangers(facts),
+            seen,
             other_hardware: self.host.other_hardware().unwrap_or_default(),
             disk_short: self.node.handle().is_disk_short(),
             disk_written: Some(disk_written(self.host.disk_written())),
@@ -223,7 +225,7 @@ impl AdminService {
         }
     }
 
-    fn cluster(&self, reach: &Reach, facts: &Facts) -> pb::Cluster {
+    fn cluster(&self, reach: &Reach, waiting: AllPending, facts: &Facts) -> pb::Cluster {
         let handle = self.node.handle();
         let status = handle.status();
         let Charter { automatic, committed, dissolved, .. } = *facts.charter;
@@ -255,7 +257,7 @@ impl AdminService {
             dissolved_for: dissolved.map_or(0, |dissolved| dissolved.winner.0),
             catching_up: handle.is_catching_up() || !handle.has_state(),
             members: facts.members.iter().map(member).collect(),
-            pending: self.host.pending().into_iter().map(pending).collect(),
+            pending: last_of(waiting.nodes).map(pending).collect(),
             conflicts: self.host.conflicts().into_iter().map(conflict).collect(),
             alarms: facts.alarms.iter().map(alarm).collect(),
             bytes_in_use: status.bytes_in_use,
@@ -305,12 +307,11 @@ impl AdminService {
     }
 
     /// Those that were heard of and are no members.
-    fn strangers(&self, facts: &Facts) -> Vec<pb::Sighting> {
+    fn strangers(&self, waiting: &[PendingNode], facts: &Facts) -> Vec<pb::Sighting> {
         let own = self.node.handle().ids().cluster;
         let members: BTreeSet<Fingerprint> =
             facts.members.iter().filter_map(|member| member.key.as_ref()).map(Fingerprint::of).collect();
-        let waiting: BTreeSet<Fingerprint> =
-            self.host.pending().into_iter().map(|node| node.fingerprint).collect();
+        let waiting: BTreeSet<Fingerprint> = waiting.iter().map(|node| node.fingerprint).collect();
         let strangers = self.host.seen().into_iter().filter(|node| !members.contains(&node.fingerprint));
         let told = |node: SeenNode| {
             let why = match node.cluster {
@@ -347,7 +348,8 @@ impl Admin for AdminService {
         let handle = self.node.handle();
         let reach = handle.reach().await?;
         let view = self.shown(&request, handle.view()).await?;
-        Ok(Response::new(self.describe(&reach, view.facts())))
+        let pending = self.host.pending_lately().await;
+        Ok(Response::new(self.describe(&reach, pending, view.facts())))
     }
 
     async fn token_create(
@@ -401,7 +403,7 @@ impl Admin for AdminService {
     ) -> Result<Response<pb::NodePendingResponse>, Status> {
         let AllPending { nodes, silent } = self.pending_anywhere(whence(&request)).await?;
         let left_out = nodes.len().saturating_sub(PENDING_NODES_SHOWN_MAX);
-        let nodes = nodes.into_iter().skip(left_out).map(pending).collect();
+        let nodes = last_of(nodes).map(pending).collect();
         Ok(Response::new(pb::NodePendingResponse { nodes, silent, left_out: left_out as u64 }))
     }
 
@@ -595,6 +597,12 @@ fn token_id(text: &str) -> Option<TokenId> {
         *byte = pair[0] << 4 | pair[1];
     }
     Some(id)
+}
+
+/// Those that an answer names: the ones that asked last.
+fn last_of(nodes: Vec<PendingNode>) -> impl Iterator<Item = PendingNode> {
+    let left_out = nodes.len().saturating_sub(PENDING_NODES_SHOWN_MAX);
+    nodes.into_iter().skip(left_out)
 }
 
 fn pending(node: PendingNode) -> pb::PendingNode {

@@ -110,8 +110,7 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.node.header(view.revision())),
             version: version::SERVER.to_owned(),
-            // What is not folded into the file yet is in use too.
-            db_size: signed(status.file_bytes.max(status.bytes_in_use)),
+            db_size: signed(status.size_bytes()),
             leader: status.leader.map_or(0, |leader| leader.0),
             raft_index: status.commit.0,
             raft_term: status.term.0,

@@ -27,7 +27,7 @@ pub(super) fn metrics_text(handle: Handle, operator: Arc<Operator>, metrics: Arc
             committed: status.commit,
             applied: status.applied,
             proposals_pending: handle.proposals_pending() as u64,
-            db_total_bytes: status.file_bytes,
+            db_total_bytes: status.size_bytes(),
             db_in_use_bytes: status.bytes_in_use,
             quota_bytes: status.quota,
             digest: status.digest,

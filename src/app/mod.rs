@@ -21,6 +21,7 @@ mod hardware;
 mod idle;
 mod image_file;
 mod lan;
+mod lately;
 mod listeners;
 mod metrics;
 mod operator;

@@ -16,6 +16,7 @@ use super::backup::Backups;
 use super::encounters::{Conflicts, Order};
 use super::idle::IdleHour;
 use super::lan::Lan;
+use super::lately::Lately;
 use super::staggered::together;
 use crate::api::{
     AllPending, AskedAround, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient,
@@ -45,6 +46,7 @@ pub(super) struct Operator {
     pub(super) lan: Option<Arc<Lan>>,
     pub(super) trust: TrustMode,
     pub(super) pending: Arc<Pending>,
+    pub(super) lately: Arc<Lately>,
     pub(super) conflicts: Arc<Conflicts>,
     /// To whoever meets the other clusters.
     pub(super) orders: Sender<Order>,
@@ -94,25 +96,24 @@ impl Host for Operator {
         self.backups.made(self.clock.now())
     }
 
-    fn pending(&self) -> Vec<PendingNode> {
-        self.pending.as_of(self.clock.now())
+    fn pending_anywhere(&self) -> AskedAround {
+        let (handle, own) = (self.handle.clone(), self.pending.as_of(self.clock.now()));
+        Box::pin(async move { all_pending(own, ask_around(&handle).await) })
     }
 
-    fn pending_anywhere(&self) -> AskedAround {
-        let (handle, own) = (self.handle.clone(), self.pending());
+    fn pending_lately(&self) -> AskedAround {
+        let (handle, clock) = (self.handle.clone(), self.clock);
+        let (pending, lately) = (Arc::clone(&self.pending), Arc::clone(&self.lately));
         Box::pin(async move {
-            let others = others(&handle);
-            let ask = |(id, name): (MemberId, String)| {
-                let handle = handle.clone();
-                async move {
-                    let late = async {
-                        Timer::after(ANSWERED_WITHIN).await;
-                        Err(ServeError::TimedOut)
-                    };
-                    or(handle.ask_applicants(id), late).await.map_err(|_| name)
-                }
-            };
-            all_pending(own, together(ADMITTED_MEMBERS_MAX, others, ask).await)
+            if let Some(round) = lately.begin(clock.now()) {
+                let said = all_pending(Vec::new(), ask_around(&handle).await);
+                round.end(said, clock.now());
+            }
+            let now = clock.now();
+            let AllPending { nodes, silent } = lately.said(now);
+            let mut all = all_pending(pending.as_of(now), vec![Ok(Applicants(nodes))]);
+            all.silent = silent;
+            all
         })
     }
 
@@ -177,6 +178,21 @@ impl Host for Operator {
         let authority = Authority::load(&authority.certificate, &authority.key);
         authority.map(|authority| authority.certificate_pem()).map_err(|error| error.to_string())
     }
+}
+
+/// What each of the other members says of who waits there, or its name.
+async fn ask_around(handle: &Handle) -> Vec<Result<Applicants, String>> {
+    let ask = |(id, name): (MemberId, String)| {
+        let handle = handle.clone();
+        async move {
+            let late = async {
+                Timer::after(ANSWERED_WITHIN).await;
+                Err(ServeError::TimedOut)
+            };
+            or(handle.ask_applicants(id), late).await.map_err(|_| name)
+        }
+    };
+    together(ADMITTED_MEMBERS_MAX, others(handle), ask).await
 }
 
 /// The other members that have a node, and what each is called.

@@ -558,6 +558,7 @@ fn beside(
         lan: lan.clone(),
         trust: config.peer.trust,
         pending,
+        lately: Arc::default(),
         conflicts,
         orders,
         clock,

@@ -105,6 +105,11 @@ impl NodeStatus {
     pub fn leads(&self) -> bool {
         self.leader == Some(self.member)
     }
+
+    /// The size of the data in bytes: of the file, and at least what is in use, of which a part is not folded into it yet.
+    pub fn size_bytes(&self) -> u64 {
+        self.file_bytes.max(self.bytes_in_use)
+    }
 }
 
 /// A quota that nothing reaches.

@@ -1,5 +1,7 @@
 //! A node of which a test plays the threads.
 
+use std::pin::pin;
+
 use redb::backends::InMemoryBackend;
 
 use super::super::clock::Clock;
@@ -44,6 +46,27 @@ fn of(meta: &Meta, hold: Option<Duration>) -> (Context, Machine) {
 
 fn asked(context: &Context) -> Vec<ReadId> {
     context.shared.arrivals.take().into_iter().map(ReadId).collect()
+}
+
+/// A pulse that only one of the threads has to live for would be none.
+#[test]
+fn a_pulse_goes_through_the_core_and_then_through_the_log() {
+    let (context, _) = alone(Charter::default(), None);
+    let handle = Handle(Arc::clone(&context.shared));
+    let mut pulse = pin!(handle.pulse());
+    smol::block_on(async {
+        assert_eq!(smol::future::poll_once(pulse.as_mut()).await, None);
+        let (mut core, mut log) = (Vec::new(), Vec::new());
+        context.queues.wal.drain(&mut log, Some(Duration::ZERO));
+        assert!(log.is_empty(), "the log is not asked past the core");
+        context.shared.core.drain(&mut core, Some(Duration::ZERO));
+        let [CoreInput::Pulse(answer)] = <[CoreInput; 1]>::try_from(core).ok().unwrap() else {
+            panic!("the core is asked");
+        };
+        assert_eq!(smol::future::poll_once(pulse.as_mut()).await, None, "not answered by being asked");
+        answer.send(()).unwrap();
+        assert!(pulse.await);
+    });
 }
 
 fn wakes(context: &Context) -> usize {

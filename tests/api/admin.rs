@@ -201,7 +201,8 @@ fn who_waits_at_any_member_is_shown_and_approved_at_this_one() {
         client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap();
         assert_eq!(server.handle.view().facts().charter.approved, [[0xb1; 32]]);
         let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner().cluster.unwrap();
-        assert_eq!(status.pending.len(), 1, "what this member knows itself");
+        let names: Vec<&str> = status.pending.iter().map(|node| &node.name[..]).collect();
+        assert_eq!(names, ["box177", "box161"], "who waits anywhere, as the list has it");
     });
 }
 
@@ -224,6 +225,8 @@ fn of_very_many_that_wait_the_last_are_shown_and_the_rest_is_counted_and_can_be_
         assert_eq!((listed.nodes.len(), listed.left_out), (SHOWN, 9));
         let last = &listed.nodes[SHOWN - 1].fingerprint;
         assert!(last.ends_with(&format!("{:x}", SHOWN + 8)), "the last one to have asked: {last}");
+        let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner().cluster.unwrap();
+        assert_eq!(status.pending, listed.nodes, "the same at a glance");
         let fingerprint = "a1".repeat(16);
         client.node_approve(pb::NodeApproveRequest { fingerprint }).await.unwrap();
         assert_eq!(server.handle.view().facts().charter.approved, [[0xa1; 32]]);

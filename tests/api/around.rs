@@ -53,17 +53,19 @@ impl Host for Around {
         self.other_hardware.clone()
     }
 
-    fn pending(&self) -> Vec<PendingNode> {
-        self.pending.lock().unwrap().clone()
-    }
-
     fn pending_anywhere(&self) -> AskedAround {
         let AllPending { mut nodes, silent } = self.elsewhere.lock().unwrap().clone();
-        nodes.extend(self.pending());
+        nodes.extend(self.pending.lock().unwrap().clone());
         let late = self.elsewhere_late.load(Ordering::Relaxed);
         Box::pin(
             async move { if late { std::future::pending().await } else { AllPending { nodes, silent } } },
         )
+    }
+
+    fn pending_lately(&self) -> AskedAround {
+        let AllPending { mut nodes, silent } = self.elsewhere.lock().unwrap().clone();
+        nodes.extend(self.pending.lock().unwrap().clone());
+        Box::pin(async move { AllPending { nodes, silent } })
     }
 
     fn conflicts(&self) -> Vec<ClusterBeside> {

@@ -137,6 +137,33 @@ fn backups_compactions_and_the_level_of_the_log_are_taken_while_it_runs() {
     assert!(server.stop().success());
 }
 
+/// By an operator at the box, without any file.
+#[test]
+fn the_level_of_the_log_is_changed_by_a_command_and_back() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(&dir.path().join("a.covey"), &[]);
+    let log = || fs::read_to_string(dir.path().join("a.log")).unwrap();
+    let debugs = || log().matches("\"level\":\"debug\"").count();
+    assert_eq!(server.must(&["log-level"]).trim_end(), "info");
+    server.must(&["put", "key", "value"]);
+    assert_eq!(debugs(), 0);
+    server.must(&["log-level", "debug"]);
+    assert_eq!(server.must(&["log-level"]).trim_end(), "debug");
+    until("it is logged more", || {
+        server.must(&["put", "key", "value"]);
+        debugs() > 0
+    });
+    server.must(&["log-level", "error"]);
+    assert_eq!(log().matches("an operator has changed the log level").count(), 2);
+    // What was under way is written by then.
+    rest(Duration::from_millis(500));
+    let before = debugs();
+    server.must(&["put", "key", "value"]);
+    rest(Duration::from_secs(1));
+    assert_eq!(debugs(), before);
+    assert!(server.stop().success());
+}
+
 /// Writes a certificate for the box itself and its key, as large and as old as any others that this has written, and the authority that it is of.
 fn write_certificate(dir: &Path, name: &str) {
     let mut params = CertificateParams::default();

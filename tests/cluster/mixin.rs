@@ -9,6 +9,7 @@ use covey::wire::v3lockpb::lock_client::LockClient;
 use covey::wire::{etcdserverpb as pb, v3lockpb};
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
+use pb::maintenance_client::MaintenanceClient;
 use smol::{block_on, stream};
 use tonic::{Code, Request, Status};
 
@@ -37,6 +38,10 @@ const AGAINST_NAMES: [&str; 13] = [
 
 /// So often is looked how long a round trip takes after one that took long.
 const LOOKS: usize = 10;
+/// Bytes that a store may hold, ...
+const QUOTA: u32 = 2_000_000;
+/// ... and of a value of which many go into it.
+const VALUE: usize = 20_000;
 /// Much longer than the bound of alerts for a round trip.
 const STOPPED: Duration = Duration::from_millis(2100);
 
@@ -258,6 +263,44 @@ fn whatever_fails_is_counted_by_its_code_and_what_waits_is_seen() {
         assert!(more(&now, code), "{code}");
     }
     other.signal("-CONT");
+}
+
+/// Before the first fold as well, when nearly nothing is in the file.
+#[test]
+fn a_quota_that_is_nearly_used_up_is_seen_before_it_is() {
+    let mut cluster = Cluster::prepare(1);
+    let initial = cluster.initial();
+    let quota = format!("--quota-backend-bytes={QUOTA}");
+    cluster.hosts[0].start(&["--initial-cluster", &initial, &quota]);
+    cluster.wait_ready();
+    let host = &cluster.hosts[0];
+    let refused = block_on(async {
+        let mut client = KvClient::new(channel(host).await.unwrap());
+        loop {
+            let put =
+                pb::PutRequest { key: "key".into(), value: vec![7; VALUE].into(), ..Default::default() };
+            if let Err(refused) = client.put(put).await {
+                break refused;
+            }
+        }
+    });
+    assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
+    let now = scrape(host);
+    let of = |name| value(&now, name, &[]).unwrap();
+    let (total, used) =
+        (of("etcd_mvcc_db_total_size_in_bytes"), of("etcd_mvcc_db_total_size_in_use_in_bytes"));
+    let quota = of("etcd_server_quota_backend_bytes");
+    assert!(quota.to_bits() == f64::from(QUOTA).to_bits(), "{quota}");
+    // The bound of etcd's alert.
+    assert!(total >= used && used > 0.95 * quota && used <= quota, "{used} of {total} of {quota}");
+    let size = block_on(async {
+        let mut client = MaintenanceClient::new(channel(host).await.unwrap());
+        client.status(pb::StatusRequest {}).await.unwrap().into_inner()
+    });
+    assert!(
+        size.db_size >= size.db_size_in_use && size.db_size_in_use > i64::from(QUOTA) / 100 * 95,
+        "{size:?}"
+    );
 }
 
 #[test]

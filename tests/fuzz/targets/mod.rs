@@ -67,4 +67,5 @@ targets! {
     json::gateway 12000,
     door::connection 300,
     door::call 300,
+    door::objects 200,
 }
