@@ -1,18 +1,22 @@
 //! Disks that fill up, by the data and by somebody else, under a member that is alone and under one of three. Root, by `.ci/run crash`.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 use tonic::{Code, Status};
 
 use crate::client;
-use crate::process::{Cluster, Host, until};
+use crate::histories::{goes_on, judge};
+use crate::process::{Cluster, Host, until, wait};
 use crate::small_disk::SmallDisk;
 
 const MEGABYTES: u32 = 96;
 const VALUE_BYTES: usize = 100 * 1024;
 /// More than a log takes that may not be cut.
 const PUTS: usize = 200;
+/// For a member that has room again to catch up.
+const REST: Duration = Duration::from_secs(3);
 
 /// The revision, or the refusal.
 fn put(host: &Host, key: &str) -> Result<i64, (Code, String)> {
@@ -94,9 +98,7 @@ fn a_disk_that_somebody_else_fills_stops_nobody_and_loses_nothing() {
     assert_eq!((count(host, "a"), count(host, "b")), (0, puts));
 }
 
-#[test]
-#[ignore = "needs root"]
-fn a_leader_whose_disk_is_full_lets_another_lead_and_comes_back() {
+fn three_on_small_disks() -> Cluster {
     let mut cluster = Cluster::prepare(3);
     let initial = cluster.initial();
     for host in &mut cluster.hosts {
@@ -104,6 +106,60 @@ fn a_leader_whose_disk_is_full_lets_another_lead_and_comes_back() {
         host.start(&["--initial-cluster", &initial]);
     }
     cluster.wait_ready();
+    cluster
+}
+
+/// While it leads, every put fails or is at no other member than the two that have room.
+#[test]
+#[ignore = "needs root"]
+fn a_leader_whose_disk_is_full_takes_no_write_with_it() {
+    let mut cluster = three_on_small_disks();
+    judge(&mut cluster, |cluster, load| {
+        for _ in 0..2 {
+            let full = cluster.leader();
+            let disk = cluster.hosts[full].disk.as_ref().unwrap();
+            disk.fill_up();
+            until("another leader", || (!cluster.hosts[full].leads()).then_some(()));
+            goes_on(load);
+            disk.clear();
+            wait(REST);
+        }
+    });
+    assert!(cluster.hosts.iter_mut().all(Host::is_running));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn members_whose_disks_are_all_full_answer_reads_and_take_deletes_and_go_on_with_room() {
+    let mut cluster = three_on_small_disks();
+    judge(&mut cluster, |cluster, load| {
+        put(&cluster.hosts[0], "kept").unwrap();
+        let all = |act: fn(&SmallDisk)| {
+            cluster.hosts.iter().for_each(|host| act(host.disk.as_ref().unwrap()));
+        };
+        all(SmallDisk::fill_up);
+        let mut puts = 0;
+        until("a put that is refused for want of room", || {
+            puts += 1;
+            let refusal = put(&cluster.hosts[0], &format!("more{puts:04}")).err()?;
+            refusal.1.contains("database space exceeded").then_some(())
+        });
+        for host in &cluster.hosts {
+            assert_eq!(count(host, "kept"), 1, "{}", host.name);
+        }
+        let gone = until("a delete", || cluster.hosts[1].run(&["del", "kept"]).ok());
+        assert_eq!(gone.trim(), "1");
+        all(SmallDisk::clear);
+        until("room for puts", || put(&cluster.hosts[2], "after").ok());
+        goes_on(load);
+    });
+    assert!(cluster.hosts.iter_mut().all(Host::is_running));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_leader_whose_disk_is_full_lets_another_lead_and_comes_back() {
+    let mut cluster = three_on_small_disks();
     let full = cluster.leader();
     let other = (full + 1) % 3;
     put(&cluster.hosts[other], "first").unwrap();

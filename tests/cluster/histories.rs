@@ -25,7 +25,7 @@ pub fn judge(cluster: &mut Cluster, trouble: impl FnOnce(&mut Cluster, &Load)) {
 }
 
 /// The same with clients of some, which must serve in the end.
-fn judge_at(cluster: &mut Cluster, hosts: &[usize], trouble: impl FnOnce(&mut Cluster, &Load)) {
+pub fn judge_at(cluster: &mut Cluster, hosts: &[usize], trouble: impl FnOnce(&mut Cluster, &Load)) {
     let load = Load::new(hosts.iter().map(|host| cluster.hosts[*host].endpoint.clone()));
     let history = load.during(|| {
         wait(SETTLE / 3);

@@ -1,7 +1,7 @@
 //! Members on a network of their own, which is cut in different ways while clients write.
 //!
 //! Owns: who is kept from hearing whom. Must never: touch an interface, or a rule, of the machine's own. The namespaces and their wires are made by the stage `lan` of the gate, as root;
-//! the tests run in the one that the clients are in: `.ci/run lan`.
+//! the tests run in the one that the clients are in, for bad links in that of another network: `.ci/run lan`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -15,11 +15,16 @@ use crate::process::{Cluster, Host, IP, until, wait};
 
 /// Names what the stage has made: the namespaces are this with a number.
 const LAN: &str = "COVEY_LAN";
+/// Where the hosts of it are, up to the last number.
+const RANGE: &str = "COVEY_LAN_RANGE";
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 
 /// A cut that lasts: a leader that hears no majority has stepped down by then.
 const LONG: Duration = Duration::from_secs(5);
+
+/// How long bad links are borne.
+const BAD: Duration = Duration::from_secs(25);
 
 fn ip(arguments: &[&str]) {
     let done = Command::new(IP).args(arguments).output().unwrap();
@@ -27,7 +32,8 @@ fn ip(arguments: &[&str]) {
 }
 
 fn address(host: usize) -> String {
-    format!("10.77.0.{}", host + 1)
+    let range = std::env::var(RANGE).expect("the stage has made a network");
+    format!("{range}{}", host + 1)
 }
 
 /// Members that do not run, each on a host of its own.
@@ -152,6 +158,23 @@ fn a_follower_that_hears_nobody_disturbs_nobody() {
         drop(cut);
         healed(cluster, load);
         assert_eq!(cluster.hosts[leader].term(), term, "somebody was elected");
+    });
+}
+
+/// Every frame is late, and some are lost, between members as well as to clients (`tests/harness/links.py`).
+#[test]
+#[ignore = "needs root and namespaces: .ci/run lan"]
+fn bad_links_elect_nobody() {
+    let mut cluster = start(3);
+    judge(&mut cluster, |cluster, load| {
+        let leader = cluster.leader();
+        let term = cluster.hosts[leader].term();
+        wait(BAD);
+        goes_on(load);
+        for host in &cluster.hosts {
+            assert_eq!(host.term(), term, "somebody was elected: {}", host.log());
+        }
+        assert_eq!(cluster.leader(), leader);
     });
 }
 

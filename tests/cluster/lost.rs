@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::process::{Cluster, until};
+use crate::histories::{goes_on, judge_at};
+use crate::members::id_of;
+use crate::process::{Cluster, Host, until};
 use crate::small_disk::SmallDisk;
 
 /// As after any fault: with what the others have a start helps.
@@ -25,15 +27,65 @@ fn stops_and_says(cluster: &mut Cluster, n: usize, why: &str, exit_code: i32) {
 #[test]
 fn a_member_whose_data_directory_is_removed_stops_and_the_others_go_on() {
     let mut cluster = Cluster::start(3);
-    cluster.hosts[0].must(&["put", "key", "before"]);
-    let gone = cluster.leader();
-    let directory = cluster.hosts[gone].data_dir.clone();
-    // The member may make a file in it meanwhile.
-    until("nothing is left", || fs::remove_dir_all(&directory).ok());
-    stops_and_says(&mut cluster, gone, "is not there any more", FAILURE);
-    let other = (gone + 1) % 3;
-    until("a write without it", || cluster.hosts[other].run(&["put", "key", "after"]).ok());
-    assert!(cluster.hosts[other].is_running() && cluster.hosts[(gone + 2) % 3].is_running());
+    goes_on_without(&mut cluster, 0, "is not there any more", FAILURE, |host| {
+        // The member may make a file in it meanwhile.
+        until("nothing is left", || fs::remove_dir_all(&host.data_dir).ok());
+    });
+}
+
+/// What clients of the others see while the leader loses its disk is one history.
+fn goes_on_without(
+    cluster: &mut Cluster,
+    spared: usize,
+    why: &str,
+    exit_code: i32,
+    lose: impl FnOnce(&Host),
+) {
+    // Who leads is to be one whom no client depends on.
+    let gone = (spared + 1) % 3;
+    until("that one leads", || {
+        let leader = cluster.leader();
+        if leader != gone {
+            drop(cluster.hosts[leader].run(&["move-leader", &format!("{:x}", id_of(cluster, gone))]));
+        }
+        (cluster.leader() == gone).then_some(())
+    });
+    let others = [spared, (spared + 2) % 3];
+    judge_at(cluster, &others, |cluster, load| {
+        lose(&cluster.hosts[gone]);
+        stops_and_says(cluster, gone, why, exit_code);
+        goes_on(load);
+    });
+    assert!(others.iter().all(|other| cluster.hosts[*other].is_running()));
+}
+
+fn three_on_disks() -> Cluster {
+    let mut cluster = Cluster::prepare(3);
+    let initial = cluster.initial();
+    for host in &mut cluster.hosts {
+        host.disk = Some(SmallDisk::at(&host.data_dir, 96));
+        host.start(&["--initial-cluster", &initial]);
+    }
+    cluster.wait_ready();
+    cluster
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_leader_whose_filesystem_is_unmounted_stops_and_the_others_go_on() {
+    let mut cluster = three_on_disks();
+    goes_on_without(&mut cluster, 0, "its filesystem was unmounted", FAILURE, |host| {
+        host.disk.as_ref().unwrap().detach(&host.data_dir);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_leader_whose_filesystem_has_become_read_only_stops_and_the_others_go_on() {
+    let mut cluster = three_on_disks();
+    goes_on_without(&mut cluster, 1, "has become read-only", FAILURE, |host| {
+        host.disk.as_ref().unwrap().make_read_only(&host.data_dir);
+    });
 }
 
 #[test]
