@@ -25,8 +25,17 @@ pub(super) struct Outstanding {
     messages: Vec<Message>,
 }
 
-#[cfg(test)]
 impl Outstanding {
+    /// Has a message wait. What keeps coming while a disk is stuck takes the place of what it makes pointless.
+    fn hold(&mut self, message: Message) {
+        match self.messages.iter_mut().rev().find(|earlier| earlier.is_of_kind(&message)) {
+            Some(earlier) if message.says_no_less_than(earlier) => *earlier = message,
+            Some(_) => {}
+            None => self.messages.push(message),
+        }
+    }
+
+    #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.messages.len()
     }
@@ -165,7 +174,7 @@ impl Consensus {
         for mut message in messages {
             let waits_for = if leads || self.promises_nothing(&mut message) { election } else { last };
             match waits_for {
-                Some(at) => self.outstanding[at].messages.push(message),
+                Some(at) => self.outstanding[at].hold(message),
                 None => free.push(message),
             }
         }
