@@ -5,8 +5,12 @@
 
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -65,6 +69,8 @@ pub struct Host {
     /// Whether it plays a build that understands one version of commands more.
     pub is_later: bool,
     child: Option<Child>,
+    /// Nobody else uses them meanwhile, whether it runs or not.
+    _ports: [Port; 2],
 }
 
 impl Host {
@@ -217,14 +223,33 @@ fn faketime() -> PathBuf {
     found.expect("libfaketime is installed")
 }
 
-/// A free port for both protocols. Others may take it before it is used, which the tests would notice.
-fn free_port() -> u16 {
-    loop {
-        let tcp = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+/// Below those that the kernel gives to whoever names none: a client anywhere on the machine would take the port of a member that is not
+/// started yet, or is being started again. As `tests/harness` has them.
+const PORTS: Range<u16> = 20_000..32_000;
+/// Where the search for the next one goes on.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// A port that is free for both protocols, for as long as this lives: no other test gets it that goes by this, nor a program that goes by `tests/harness`.
+pub struct Port {
+    pub number: u16,
+    _claim: UnixListener,
+}
+
+impl Port {
+    fn lend() -> Self {
+        // Runs at the same time begin at different places.
+        let begin = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start)).unwrap();
+        for _ in PORTS {
+            let next = NEXT_PORT.fetch_add(1, Ordering::Relaxed).wrapping_add(begin);
+            let number = PORTS.start + next % (PORTS.end - PORTS.start);
+            let name = SocketAddr::from_abstract_name(format!("port-lent-{number}")).unwrap();
+            let Ok(claim) = UnixListener::bind_addr(&name) else { continue };
+            let address = ("127.0.0.1", number);
+            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+                return Self { number, _claim: claim };
+            }
         }
+        panic!("no port is free");
     }
 }
 
@@ -270,10 +295,13 @@ impl Cluster {
     }
 
     pub fn wait_ready(&mut self) {
-        for host in &mut self.hosts {
-            until(&format!("{} serves", host.name), || {
-                assert!(host.is_running(), "{} has ended", host.name);
-                host.run(&["get", "ready"]).ok()
+        for n in 0..self.hosts.len() {
+            until(&format!("{} serves", self.hosts[n].name), || {
+                // One may wait for another that is not coming.
+                for host in &mut self.hosts {
+                    assert!(host.is_running(), "{} has ended", host.name);
+                }
+                self.hosts[n].run(&["get", "ready"]).ok()
             });
         }
     }
@@ -288,11 +316,12 @@ impl Cluster {
 
 fn new_host(root: &Path, n: usize) -> Host {
     let name = format!("m{n}");
+    let ports = [(); 2].map(|()| Port::lend());
     Host {
         data_dir: root.join(&name),
         name,
-        endpoint: format!("127.0.0.1:{}", free_port()),
-        peer_port: free_port(),
+        endpoint: format!("127.0.0.1:{}", ports[0].number),
+        peer_port: ports[1].number,
         netns: None,
         disk: None,
         group: None,
@@ -300,5 +329,18 @@ fn new_host(root: &Path, n: usize) -> Host {
         program: None,
         is_later: false,
         child: None,
+        _ports: ports,
     }
+}
+
+#[test]
+fn a_port_is_lent_to_one_at_a_time() {
+    let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u16 = ephemeral.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(PORTS.end <= first, "the kernel gives {first} to anybody");
+    let port = Port::lend();
+    let name = SocketAddr::from_abstract_name(format!("port-lent-{}", port.number)).unwrap();
+    assert!(UnixListener::bind_addr(&name).is_err());
+    drop(port);
+    assert!(UnixListener::bind_addr(&name).is_ok());
 }
