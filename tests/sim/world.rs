@@ -25,8 +25,9 @@ use covey::disk::sim::{FaultPlan, Survival};
 use covey::ids::{LogIndex, MemberId, ProposalId, Run};
 use covey::mvcc::View;
 use covey::node::LeaseRequest;
-use covey::node::{Roster, TransferMessage};
+use covey::node::{Roster, TransferContent, TransferMessage};
 use covey::prng::Prng;
+use covey::store::StageProgress;
 use covey::time::Instant;
 
 use crate::disk::{Cluster, Disk, chain, open};
@@ -140,6 +141,8 @@ struct Host {
     paused_until: Instant,
     /// Its state stands still until then.
     applies_until: Instant,
+    /// How much it has of the state that it is sent, and since when.
+    staged: (StageProgress, Instant),
     /// Its state was spoiled, and no other has taken its place since.
     spoiled: bool,
     /// Counts everything that may keep this host from answering.
@@ -275,6 +278,7 @@ impl World {
             survival: Survival::Random,
             paused_until: Instant(0),
             applies_until: Instant(0),
+            staged: (StageProgress::default(), Instant(0)),
             spoiled: false,
             troubles: 0,
             clock: clock(),
@@ -656,6 +660,11 @@ impl World {
                 }
                 Effect::Transfer(to, message) => {
                     let message = TransferMessage::decode(message.encode()).expect("what was encoded");
+                    if let TransferContent::Status { progress, .. } = message.content
+                        && progress != self.hosts[number].staged.0
+                    {
+                        self.hosts[number].staged = (progress, self.queue.now());
+                    }
                     self.send(number, to, Parcel::Transfer(message));
                 }
                 Effect::Installed => {
