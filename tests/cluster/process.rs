@@ -4,19 +4,15 @@
 //! loopback interface and of namespaces that were made for the test.
 
 use std::fs::File;
-use std::net::{TcpListener, UdpSocket};
-use std::ops::Range;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::memory_group::MemoryGroup;
+use crate::port::Port;
 use crate::small_disk::SmallDisk;
 
 /// How long anything that should happen may take.
@@ -223,36 +219,6 @@ fn faketime() -> PathBuf {
     found.expect("libfaketime is installed")
 }
 
-/// Below those that the kernel gives to whoever names none: a client anywhere on the machine would take the port of a member that is not
-/// started yet, or is being started again. As `tests/harness` has them.
-const PORTS: Range<u16> = 20_000..32_000;
-/// Where the search for the next one goes on.
-static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
-
-/// A port that is free for both protocols, for as long as this lives: no other test gets it that goes by this, nor a program that goes by `tests/harness`.
-pub struct Port {
-    pub number: u16,
-    _claim: UnixListener,
-}
-
-impl Port {
-    fn lend() -> Self {
-        // Runs at the same time begin at different places.
-        let begin = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start)).unwrap();
-        for _ in PORTS {
-            let next = NEXT_PORT.fetch_add(1, Ordering::Relaxed).wrapping_add(begin);
-            let number = PORTS.start + next % (PORTS.end - PORTS.start);
-            let name = SocketAddr::from_abstract_name(format!("port-lent-{number}")).unwrap();
-            let Ok(claim) = UnixListener::bind_addr(&name) else { continue };
-            let address = ("127.0.0.1", number);
-            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
-                return Self { number, _claim: claim };
-            }
-        }
-        panic!("no port is free");
-    }
-}
-
 /// Members that run on this machine.
 pub struct Cluster {
     pub hosts: Vec<Host>,
@@ -320,7 +286,7 @@ fn new_host(root: &Path, n: usize) -> Host {
     Host {
         data_dir: root.join(&name),
         name,
-        endpoint: format!("127.0.0.1:{}", ports[0].number),
+        endpoint: ports[0].address(),
         peer_port: ports[1].number,
         netns: None,
         disk: None,
@@ -331,16 +297,4 @@ fn new_host(root: &Path, n: usize) -> Host {
         child: None,
         _ports: ports,
     }
-}
-
-#[test]
-fn a_port_is_lent_to_one_at_a_time() {
-    let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let first: u16 = ephemeral.split_whitespace().next().unwrap().parse().unwrap();
-    assert!(PORTS.end <= first, "the kernel gives {first} to anybody");
-    let port = Port::lend();
-    let name = SocketAddr::from_abstract_name(format!("port-lent-{}", port.number)).unwrap();
-    assert!(UnixListener::bind_addr(&name).is_err());
-    drop(port);
-    assert!(UnixListener::bind_addr(&name).is_ok());
 }
