@@ -117,6 +117,9 @@ pub const DIRECTORY_LOOK: Duration = Duration::from_secs(5);
 pub const DIRECTORY_LOOKS_FAILED_MAX: u32 = 12;
 /// A sync that takes this long is told of in the log: the disk is failing, or too slow for what is asked of it.
 pub const SLOW_SYNC: Duration = Duration::from_secs(1);
+/// A disk that answers nothing for so long is stuck: a leader lets another member lead then, that can do without. All syncs that one batch may have to wait
+/// for (those of a piece of work ahead, of a new segment, its own) are seven: with two seconds for each a disk is slow, and no more.
+pub const DISK_STUCK: Duration = Duration::from_secs(20);
 /// The active generation of the overlay is frozen and folded into the store at this many bytes.
 pub const OVERLAY_BYTES: usize = 4 * 1024 * 1024;
 /// A dirty overlay is folded after this much quiet, so that a restart has little to replay.
@@ -367,6 +370,7 @@ const _: () = {
     assert!(WATCH_STREAM_BYTES_MAX < WATCH_QUEUED_BYTES_MAX);
     assert!(WATCH_REQUESTS_WAITING_ALL_BYTES_MAX > REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES);
     assert!(WATCH_SMALL_BATCH_BYTES < WATCH_SCARCE_SLICE_BYTES);
+    assert!(DISK_STUCK.as_secs() > 7 * 2 && DISK_STUCK.as_secs() >= 4 * ELECTION_TIMEOUT_MAX.as_secs());
     assert!(ELECTION_TIMEOUT_MIN.as_millis() >= 5 * HEARTBEAT.as_millis());
     assert!(2 * ELECTION_TIMEOUT_MIN.as_millis() <= ELECTION_TIMEOUT.as_millis());
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());

@@ -90,6 +90,31 @@ impl Message {
         self.0.msg_type == MessageType::MsgHeartbeatResponse
     }
 
+    /// Whether the two say the same kind of thing to the same member, so that one of them is enough: an answer to a leader, a question for a vote or
+    /// a vote. What is passed on is not of that kind, nor an answer to somebody's read. Of the answers to heartbeats the last has the
+    /// context of the last round of reads, which stands for those before it.
+    pub(super) fn is_of_kind(&self, other: &Self) -> bool {
+        let repeats = matches!(
+            self.0.msg_type,
+            MessageType::MsgAppendResponse
+                | MessageType::MsgHeartbeatResponse
+                | MessageType::MsgRequestVote
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgRequestPreVote
+                | MessageType::MsgRequestPreVoteResponse
+        );
+        let of = |message: &eraftpb::Message| {
+            (message.msg_type, message.to, message.reject, message.request_snapshot != raft::INVALID_INDEX)
+        };
+        repeats && of(&self.0) == of(&other.0)
+    }
+
+    /// Whether a later one of that kind leaves the earlier one nothing to say: a leader that has heard of more of a log is not told of less.
+    pub(super) fn says_no_less_than(&self, earlier: &Self) -> bool {
+        let (new, old) = (&self.0, &earlier.0);
+        new.term > old.term || new.reject || new.index >= old.index
+    }
+
     /// Takes back what it says of a log beyond this position: raft believes an answer to a heartbeat that its sender has on disk what it knows to be
     /// committed, and never forgets.
     pub(super) fn claim_no_more_than(&mut self, index: LogIndex) {

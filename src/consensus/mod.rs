@@ -94,6 +94,8 @@ pub struct Consensus {
     /// Before this no further sign of life leaves ahead of what the disk has to do.
     next_sign: Instant,
     outstanding: VecDeque<Outstanding>,
+    /// When the disk answered last, or was given something after it had nothing to do.
+    disk_heard: Instant,
     /// What the entries of those take in memory.
     unsynced_bytes: usize,
     /// The last batch with a new term or vote; 0 before the first.
@@ -165,6 +167,7 @@ impl Consensus {
             now,
             next_sign: now,
             outstanding: VecDeque::new(),
+            disk_heard: now,
             unsynced_bytes: 0,
             last_election: 0,
             last_number: 0,
@@ -292,11 +295,14 @@ impl Consensus {
 
     /// Whether a follower of this leader has nearly all of the log, was heard of lately, and has a state that it trusts.
     pub fn has_caught_up(&self, member: MemberId) -> bool {
+        self.is_active(member) && self.is_near(member)
+    }
+
+    fn is_near(&self, member: MemberId) -> bool {
         let raft = &self.node.raft;
         let near = |progress: &raft::Progress| {
             progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
                 && progress.matched > 0
-                && progress.recent_active
                 && progress.pending_request_snapshot == raft::INVALID_INDEX
         };
         raft.state == StateRole::Leader && raft.prs().get(member.0).is_some_and(near)

@@ -10,7 +10,7 @@ use super::convert::{Message, entry_from_raft, hard_state_from_raft};
 use super::log_store::entry_bytes;
 use super::snapshot;
 use super::types::{Persist, PersistId, Ready};
-use crate::ids::LogIndex;
+use crate::ids::{LogIndex, MemberId};
 use crate::planted::{self, Bug};
 use crate::time::Instant;
 
@@ -25,8 +25,17 @@ pub(super) struct Outstanding {
     messages: Vec<Message>,
 }
 
-#[cfg(test)]
 impl Outstanding {
+    /// Has a message wait. What keeps coming while a disk is stuck takes the place of what it makes pointless.
+    fn hold(&mut self, message: Message) {
+        match self.messages.iter_mut().rev().find(|earlier| earlier.is_of_kind(&message)) {
+            Some(earlier) if message.says_no_less_than(earlier) => *earlier = message,
+            Some(_) => {}
+            None => self.messages.push(message),
+        }
+    }
+
+    #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.messages.len()
     }
@@ -37,6 +46,7 @@ impl Consensus {
     pub fn handle_persisted(&mut self, now: Instant, id: PersistId) -> Vec<Message> {
         self.count_ticks(now);
         let mut released = Vec::new();
+        self.disk_heard = now;
         while self.outstanding.front().is_some_and(|front| front.number <= id.0) {
             let Some(front) = self.outstanding.pop_front() else { break };
             self.unsynced_bytes -= front.bytes;
@@ -58,6 +68,30 @@ impl Consensus {
     /// Whether the disk has a batch that was handed out, and all before it.
     pub fn is_synced(&self, id: PersistId) -> bool {
         self.outstanding.front().is_none_or(|front| front.number > id.0)
+    }
+
+    /// Since when the disk owes an answer. A state that is being installed comes first, and may take its time.
+    pub fn awaits_disk_since(&self) -> Option<Instant> {
+        let waits = !self.outstanding.is_empty() && self.installing.is_none();
+        waits.then_some(self.disk_heard)
+    }
+
+    /// The other voters that answer, and have on their disks what this leader's has not, where they decide without it; none otherwise.
+    pub fn ahead_of_disk(&self) -> Vec<MemberId> {
+        let raft = &self.node.raft;
+        let persisted = raft.raft_log.persisted;
+        let is_ahead = |member: &MemberId| {
+            let matched = raft.prs().get(member.0).map_or(0, |progress| progress.matched);
+            *member != self.member() && matched > persisted && self.is_near(*member)
+        };
+        let mut ahead = self.answering(self.now).unwrap_or_default();
+        ahead.retain(is_ahead);
+        if raft.prs().has_quorum(&ahead.iter().map(|member| member.0).collect()) {
+            ahead.retain(|member| raft.prs().conf().voters().contains(member.0));
+            ahead.into_iter().collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// What the entries that the disk does not have yet take in memory, in bytes.
@@ -94,6 +128,9 @@ impl Consensus {
             self.unsynced_bytes += bytes;
             if election {
                 self.last_election = number;
+            }
+            if self.outstanding.is_empty() {
+                self.disk_heard = self.now;
             }
             self.outstanding.push_back(Outstanding { number, has_entries, bytes, messages: Vec::new() });
             Persist {
@@ -137,7 +174,7 @@ impl Consensus {
         for mut message in messages {
             let waits_for = if leads || self.promises_nothing(&mut message) { election } else { last };
             match waits_for {
-                Some(at) => self.outstanding[at].messages.push(message),
+                Some(at) => self.outstanding[at].hold(message),
                 None => free.push(message),
             }
         }

@@ -231,6 +231,7 @@ impl Consensus {
     pub fn handle_installed(&mut self, now: Instant, position: Position) {
         self.count_ticks(now);
         assert_eq!(self.installing.take(), Some(position.index), "an install is done once");
+        self.disk_heard = now;
     }
 
     /// Raft has begun its log anew; nothing of what it had before is asked for any more.

@@ -116,6 +116,10 @@ impl Consensus {
         self.now = now;
         let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        if self.ticks_matter() && passed > self.pace.catch_up_ticks() {
+            // After a pause of the process an answer of its disk may be there, and not be heard yet.
+            self.disk_heard = now;
+        }
         if !self.ticks_matter() || passed > self.pace.catch_up_ticks() {
             self.last_tick = now;
         } else {

@@ -14,6 +14,7 @@ use super::growth::Growth;
 use super::notices::Notices;
 use super::reconcile::{HandOver, Membership, Step, next_step};
 use super::serving::Serving;
+use super::stall::Stall;
 use crate::command::codec;
 use crate::consensus::{
     ConfChange, ConfChangeRefusal, ConfChangeUnreadable, Consensus, CoreStatus, Message, Persist, PersistId,
@@ -98,6 +99,13 @@ pub enum CoreOutput {
     Store(CheckpointJob),
     /// To [`Applier::handle_fold_wish`](super::Applier::handle_fold_wish).
     FoldSoon,
+    /// The disk has answered nothing for long.
+    DiskStuck {
+        /// For how long.
+        waited: Duration,
+        /// Who was asked to lead instead: this member leads, and others can do without it.
+        heir: Option<MemberId>,
+    },
     /// Begin the log on disk anew; in order with the persists.
     ResetLog {
         /// The position of the state that has taken the place of the one before.
@@ -202,6 +210,7 @@ pub struct Core {
     pub(super) settled: bool,
     /// Where this leader is to go.
     pub(super) hand_over: HandOver,
+    pub(super) stall: Stall,
 }
 
 impl Core {
@@ -234,6 +243,7 @@ impl Core {
             growth: Growth::default(),
             settled: false,
             hand_over: HandOver::default(),
+            stall: Stall::default(),
         }
     }
 
@@ -445,6 +455,7 @@ impl Core {
             gathered,
             readers,
             self.serving.poll_timeout(),
+            self.disk_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -476,6 +487,7 @@ impl Core {
         self.report_standing();
         self.look_after_snapshots();
         self.ask_for_state();
+        self.look_after_disk();
         self.grow();
         self.reconcile();
         let Some(ready) = self.consensus.poll_ready() else {

@@ -171,6 +171,7 @@ impl Member {
             CoreOutput::Refused { request, why } => self.refused.push((request, why)),
             CoreOutput::CutLog { before } => self.wal.cut(before).unwrap(),
             CoreOutput::Send(messages) => assert!(self.expects_messages, "to nobody: {messages:?}"),
+            CoreOutput::DiskStuck { .. } => {}
             CoreOutput::Store(_) | CoreOutput::ResetLog { .. } | CoreOutput::FoldSoon => {
                 panic!("no follower asks, no leader sends")
             }

@@ -31,6 +31,7 @@ mod reconcile;
 mod serving;
 mod source;
 mod staging;
+mod stall;
 mod standing;
 mod sweep;
 mod trail;

@@ -176,17 +176,22 @@ impl Core {
     }
 
     fn hand_on(&mut self) {
-        if !self.consensus.is_handing_over() {
-            let (consensus, me) = (&self.consensus, self.consensus.member());
-            let voters = consensus.conf_state().voters;
-            let heirs = voters.into_iter().filter(|voter| *voter != me && consensus.has_caught_up(*voter));
-            let heir = self.hand_over.next(heirs);
-            if let Some(heir) =
-                heir.filter(|heir| self.hand_over.may_try(self.now, *heir, self.consensus.hand_over_max()))
-            {
-                self.consensus.transfer_leader(self.now, heir);
-            }
+        let (consensus, me) = (&self.consensus, self.consensus.member());
+        let mut heirs = consensus.conf_state().voters;
+        heirs.retain(|voter| *voter != me && consensus.has_caught_up(*voter));
+        self.hand_on_to(heirs);
+    }
+
+    /// Lets the next of these try to lead, where it is time for that; answers which.
+    pub(super) fn hand_on_to(&mut self, heirs: Vec<MemberId>) -> Option<MemberId> {
+        if self.consensus.is_handing_over() {
+            return None;
         }
+        let attempt_max = self.consensus.hand_over_max();
+        let heir = self.hand_over.next(heirs.into_iter());
+        let heir = heir.filter(|heir| self.hand_over.may_try(self.now, *heir, attempt_max))?;
+        self.consensus.transfer_leader(self.now, heir);
+        Some(heir)
     }
 
     /// A whole state is staged, and stays until it is installed or let go of by [`CheckpointJob::Release`].

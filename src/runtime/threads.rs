@@ -328,6 +328,7 @@ fn carry_out_core(output: CoreOutput, context: &Context, standing: &mut Standing
         CoreOutput::Store(job) => drop(queues.checkpoint.send(CheckpointInput::Job(job))),
         CoreOutput::FoldSoon => drop(queues.applier.send(ApplierInput::FoldWish)),
         CoreOutput::CutLog { before } => log(LogJob::Cut { before }),
+        CoreOutput::DiskStuck { waited, heir } => tell_of_stuck_disk(waited, heir),
         CoreOutput::Apply(entries) => drop(queues.applier.send(ApplierInput::Entries(entries))),
         CoreOutput::ReadReady(reads, index) => {
             shared.confirm_reads(reads, index);
@@ -361,6 +362,14 @@ fn carry_out_core(output: CoreOutput, context: &Context, standing: &mut Standing
             publish_status(context, standing, new);
         }
     }
+}
+
+fn tell_of_stuck_disk(waited: Duration, heir: Option<MemberId>) {
+    tracing::error!(
+        waited_s = waited.as_secs(),
+        heir = heir.map(tracing::field::display),
+        "the disk is stuck: what is to be written waits for it, and an heir, if one is named, is asked to lead"
+    );
 }
 
 fn publish_status(context: &Context, standing: &mut Standing, new: CoreStatus) {

@@ -8,6 +8,8 @@ mod backup;
 mod etcdctl;
 mod jwt;
 mod node;
+#[path = "../cluster/port.rs"]
+mod port;
 mod process;
 mod settings;
 mod snapshot;

@@ -4,13 +4,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::port::Port;
 
 /// How long anything that should happen may take, in looks of [`LOOK`].
 const LOOKS_MAX: usize = 3000;
@@ -75,9 +76,12 @@ pub fn took(work: impl FnOnce()) -> Duration {
     began.elapsed()
 }
 
-/// A loopback port that nobody listens on.
+/// A loopback port that nobody listens on, and that nobody else is lent while these tests run.
 pub fn free_endpoint() -> String {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().to_string()
+    let port = Port::lend();
+    let address = port.address();
+    std::mem::forget(port);
+    address
 }
 
 /// A server that is killed when it is dropped.

@@ -26,6 +26,7 @@ mod members;
 mod memory;
 mod memory_group;
 mod mixin;
+mod port;
 mod process;
 mod recover;
 mod restore;

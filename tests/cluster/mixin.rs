@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 
 use crate::client::{channel, channel_to, watch};
 use crate::process::{Cluster, Host, PATIENCE, until, wait};
-use crate::slow_disk::SlowSyncs;
+use crate::slow_disk::{DELAY, SlowSyncs};
 
 /// See its first lines.
 const MIXIN: &str = include_str!("mixin.txt");
@@ -198,7 +198,7 @@ fn a_sync_that_is_slow_is_in_the_buckets_that_alerts_look_at() {
     let host = &cluster.hosts[0];
     let slow = || above(&scrape(host), "etcd_disk_wal_fsync_duration_seconds", "0.512");
     let before = slow();
-    let syncs = SlowSyncs::of(host);
+    let syncs = SlowSyncs::of(host, DELAY);
     block_on(put_to(&host.endpoint, PATIENCE)).unwrap();
     // Two members have it once both have: this one's sync is over, and counted at its end.
     until("a slow sync is seen", || (slow() > before).then_some(()));

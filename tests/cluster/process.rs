@@ -4,7 +4,6 @@
 //! loopback interface and of namespaces that were made for the test.
 
 use std::fs::File;
-use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::memory_group::MemoryGroup;
+use crate::port::Port;
 use crate::small_disk::SmallDisk;
 
 /// How long anything that should happen may take.
@@ -65,6 +65,8 @@ pub struct Host {
     /// Whether it plays a build that understands one version of commands more.
     pub is_later: bool,
     child: Option<Child>,
+    /// Nobody else uses them meanwhile, whether it runs or not.
+    _ports: [Port; 2],
 }
 
 impl Host {
@@ -217,17 +219,6 @@ fn faketime() -> PathBuf {
     found.expect("libfaketime is installed")
 }
 
-/// A free port for both protocols. Others may take it before it is used, which the tests would notice.
-fn free_port() -> u16 {
-    loop {
-        let tcp = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
 /// Members that run on this machine.
 pub struct Cluster {
     pub hosts: Vec<Host>,
@@ -270,10 +261,13 @@ impl Cluster {
     }
 
     pub fn wait_ready(&mut self) {
-        for host in &mut self.hosts {
-            until(&format!("{} serves", host.name), || {
-                assert!(host.is_running(), "{} has ended", host.name);
-                host.run(&["get", "ready"]).ok()
+        for n in 0..self.hosts.len() {
+            until(&format!("{} serves", self.hosts[n].name), || {
+                // One may wait for another that is not coming.
+                for host in &mut self.hosts {
+                    assert!(host.is_running(), "{} has ended", host.name);
+                }
+                self.hosts[n].run(&["get", "ready"]).ok()
             });
         }
     }
@@ -288,11 +282,12 @@ impl Cluster {
 
 fn new_host(root: &Path, n: usize) -> Host {
     let name = format!("m{n}");
+    let ports = [(); 2].map(|()| Port::lend());
     Host {
         data_dir: root.join(&name),
         name,
-        endpoint: format!("127.0.0.1:{}", free_port()),
-        peer_port: free_port(),
+        endpoint: ports[0].address(),
+        peer_port: ports[1].number,
         netns: None,
         disk: None,
         group: None,
@@ -300,5 +295,6 @@ fn new_host(root: &Path, n: usize) -> Host {
         program: None,
         is_later: false,
         child: None,
+        _ports: ports,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::channel::Channel;
 use crate::lan::{now, until, wait};
 use crate::nodes::{PATIENCE, Pair, covey, memory_of};
+use crate::port::Port;
 
 /// Connections that the server takes.
 const CONNECTIONS: usize = 96;
@@ -40,14 +41,15 @@ struct Target {
     plain: SocketAddr,
     tls: SocketAddr,
     probes: SocketAddr,
+    _lent: [Port; 4],
 }
 
 impl Target {
     fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let [plain, tls, probes] = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-        let [plain, tls, probes] = [plain, tls, probes].map(|socket| socket.local_addr().unwrap());
-        let peer = UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let lent = [(); 4].map(|()| Port::lend());
+        let [plain, tls, probes, peer] =
+            [0, 1, 2, 3].map(|n| SocketAddr::from(([127, 0, 0, 1], lent[n].number)));
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
         let [certificate, key, log] = ["certificate", "key", "log"].map(|name| root.path().join(name));
         fs::write(&certificate, made.cert.pem()).unwrap();
@@ -62,7 +64,7 @@ impl Target {
         command.args(["--max-connections", &CONNECTIONS.to_string()]);
         command.args(["--max-concurrent-streams", &STREAMS_MAX.to_string()]);
         command.stdout(Stdio::null()).stderr(File::create(log).unwrap());
-        let target = Self { child: command.spawn().unwrap(), root, plain, tls, probes };
+        let target = Self { child: command.spawn().unwrap(), root, plain, tls, probes, _lent: lent };
         until("it serves", PATIENCE, || {
             let is_ready = target.log().contains("ready to serve client requests");
             is_ready.then_some(())

@@ -20,6 +20,8 @@ mod harness;
 #[path = "../zero/lan.rs"]
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod lan;
+#[path = "../cluster/port.rs"]
+mod port;
 
 mod authority;
 mod boxes;

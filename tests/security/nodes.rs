@@ -3,7 +3,7 @@
 //! Owns: their directories, ports and ends. Must never: leave one running, or have one look for others by itself.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use covey::formation::ClusterSecret;
 use tempfile::TempDir;
 
 use crate::lan::until;
+use crate::port::Port;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const SECRET: &str = "q83ZJ0c5mPp4XyWuR9tLkd7s";
@@ -23,19 +24,20 @@ pub struct Pair {
     endpoints: [String; 2],
     children: [Option<Child>; 2],
     more: Vec<String>,
+    _lent: [[Port; 2]; 2],
 }
 
 impl Pair {
     /// None of them runs.
     pub fn new() -> Self {
-        let sockets = [(); 2].map(|()| UdpSocket::bind(("127.0.0.1", 0)).unwrap());
-        let listeners = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let (peers, clients) = ([(); 2].map(|()| Port::lend()), [(); 2].map(|()| Port::lend()));
         Self {
             root: tempfile::tempdir().unwrap(),
-            ports: sockets.map(|socket| socket.local_addr().unwrap().port()),
-            endpoints: listeners.map(|listener| listener.local_addr().unwrap().to_string()),
+            ports: [0, 1].map(|n| peers[n].number),
+            endpoints: [0, 1].map(|n| clients[n].address()),
             children: [None, None],
             more: Vec::new(),
+            _lent: [peers, clients],
         }
     }
 

@@ -546,12 +546,10 @@ impl Member {
                 effects.push(Effect::Committed(self.core.status().term, entries.clone()));
                 self.tell_applier(ApplierInput::Entries(entries), effects);
             }
-            CoreOutput::ReadReady(reads, index) => {
-                let ready = self.confirmed.confirm(reads, index);
-                release(ready, effects);
-            }
+            CoreOutput::ReadReady(reads, index) => release(self.confirmed.confirm(reads, index), effects),
             CoreOutput::Refused { request, why } => effects.push(Effect::Refused(request, why)),
             CoreOutput::Send(messages) => effects.push(Effect::Send(messages)),
+            CoreOutput::DiskStuck { .. } => {}
             CoreOutput::Status(status) => {
                 let leads = status.role == Role::Leader;
                 let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);

@@ -25,8 +25,9 @@ use covey::disk::sim::{FaultPlan, Survival};
 use covey::ids::{LogIndex, MemberId, ProposalId, Run};
 use covey::mvcc::View;
 use covey::node::LeaseRequest;
-use covey::node::{Roster, TransferMessage};
+use covey::node::{Roster, TransferContent, TransferMessage};
 use covey::prng::Prng;
+use covey::store::StageProgress;
 use covey::time::Instant;
 
 use crate::disk::{Cluster, Disk, chain, open};
@@ -140,6 +141,8 @@ struct Host {
     paused_until: Instant,
     /// Its state stands still until then.
     applies_until: Instant,
+    /// How much it has of the state that it is sent, and since when.
+    staged: (StageProgress, Instant),
     /// Its state was spoiled, and no other has taken its place since.
     spoiled: bool,
     /// Counts everything that may keep this host from answering.
@@ -242,6 +245,8 @@ pub(crate) struct World {
     clock_prng: Prng,
     /// Changes of the members that were asked for, and when, while it is not known what became of them.
     changes: Vec<(u64, Instant)>,
+    /// Members whose removal was ever asked for by somebody who was strict about nothing.
+    asked_to_go: BTreeSet<MemberId>,
     loss: Option<Step>,
     /// Where a cluster decides who votes: the newest state that was seen, and how many are to vote there.
     voters: (LogIndex, usize),
@@ -275,6 +280,7 @@ impl World {
             survival: Survival::Random,
             paused_until: Instant(0),
             applies_until: Instant(0),
+            staged: (StageProgress::default(), Instant(0)),
             spoiled: false,
             troubles: 0,
             clock: clock(),
@@ -304,6 +310,7 @@ impl World {
             net_prng: Prng::new(plan.seed ^ 0xc07),
             clock_prng,
             changes: Vec::new(),
+            asked_to_go: BTreeSet::new(),
             loss: None,
             voters: (LogIndex(0), 0),
             on_again: None,
@@ -656,6 +663,11 @@ impl World {
                 }
                 Effect::Transfer(to, message) => {
                     let message = TransferMessage::decode(message.encode()).expect("what was encoded");
+                    if let TransferContent::Status { progress, .. } = message.content
+                        && progress != self.hosts[number].staged.0
+                    {
+                        self.hosts[number].staged = (progress, self.queue.now());
+                    }
                     self.send(number, to, Parcel::Transfer(message));
                 }
                 Effect::Installed => {

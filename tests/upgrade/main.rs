@@ -25,6 +25,8 @@ mod make;
 #[expect(dead_code, reason = "some of it is for other tests")]
 mod memory_group;
 mod newer;
+#[path = "../cluster/port.rs"]
+mod port;
 #[path = "../cluster/process.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]
 mod process;
