@@ -376,7 +376,9 @@ impl Api {
             stopping.announced().await;
             Err(io::ErrorKind::ConnectionAborted.into())
         };
-        let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
+        // Apart, for a handshake takes more than all that comes after it, and the connection may live for months.
+        let greeted = Box::pin(within(GREETING_MAX, greet(client, &listener)));
+        let greeted = smol::future::or(stopped, greeted).await;
         let Greeted { stream, protocol, whence, shown, asker, common_name, stay } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
