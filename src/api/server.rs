@@ -649,6 +649,19 @@ mod tests {
         assert_eq!(allowed(Plaintext::Nobody), (false, false));
     }
 
+    /// What only some do has memory of its own while they do it: a handshake, a request that is no call.
+    #[test]
+    fn a_connection_and_a_call_take_little() {
+        fn of_connection<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+            size_of::<F>()
+        }
+        fn of_call<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let sizes = (of_connection(Api::serve), of_call(answer));
+        assert!(sizes.0 <= 4096 && sizes.1 <= 4096, "{sizes:?}");
+    }
+
     /// A host on the LAN gets as far as the loopback addresses of a box that routes them.
     #[test]
     fn who_is_here_has_both_ends_of_its_connection_here() {
