@@ -163,7 +163,8 @@ async fn judge(connection: &Connection, request: Request<Incoming>) -> Response<
         Err(refusal) => return plain::refuse(refusal),
     };
     if connection.serves == Serves::Probes || !is_grpc(&request) {
-        return plain::answer(connection, request, origin).await;
+        // Apart, for it takes more than a call, which has as much memory as the largest of what it may await.
+        return Box::pin(plain::answer(connection, request, origin)).await;
     }
     if request.method() != Method::POST {
         let mut response = Response::new(Body::whole(""));
@@ -332,7 +333,9 @@ async fn route(
         election_server::SERVICE_NAME => services.election.clone().call(request).await,
         health_server::SERVICE_NAME => services.health.clone().call(request).await,
         admin_server::SERVICE_NAME => services.admin.clone().call(request).await,
-        reflection::V1 | reflection::V1ALPHA => return services.reflection.clone().answer(request).await,
+        reflection::V1 | reflection::V1ALPHA => {
+            return Box::pin(services.reflection.clone().answer(request)).await;
+        }
         _ => return errors::unknown_service(service).into_http(),
     };
     // Only an answer that is an error already has its status in front.

@@ -376,7 +376,9 @@ impl Api {
             stopping.announced().await;
             Err(io::ErrorKind::ConnectionAborted.into())
         };
-        let greeted = smol::future::or(stopped, within(GREETING_MAX, greet(client, &listener))).await;
+        // Apart, for a handshake takes more than all that comes after it, and the connection may live for months.
+        let greeted = Box::pin(within(GREETING_MAX, greet(client, &listener)));
+        let greeted = smol::future::or(stopped, greeted).await;
         let Greeted { stream, protocol, whence, shown, asker, common_name, stay } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
@@ -390,7 +392,7 @@ impl Api {
         };
         let calls = Calls::default();
         let outbox = Arc::new(Outbox::new(shared.node.answers().clone()));
-        let connection = Connection {
+        let connection = Arc::new(Connection {
             shared: Arc::clone(&shared),
             calls: calls.spawner(),
             counted: CallsOfOne::default(),
@@ -401,7 +403,7 @@ impl Api {
             asker,
             peer,
             outbox,
-        };
+        });
         let revoked = async {
             match stay {
                 None => std::future::pending().await,
@@ -540,7 +542,7 @@ fn prepare(client: &TcpStream) -> io::Result<()> {
 }
 
 async fn run_http2(
-    connection: Connection,
+    connection: Arc<Connection>,
     mut calls: Calls,
     transport: Transport,
     stopping: Stopping,
@@ -552,23 +554,25 @@ async fn run_http2(
         Serves::Clients => (options.streams_max, windows.open()),
         Serves::Probes => (options.streams_max.min(PROBE_STREAMS), windows.open_smallest()),
     };
-    let mut builder = http2::Builder::new(calls.spawner());
-    builder
-        .timer(SmolTimer)
-        .initial_stream_window_size(window.of_stream())
-        .initial_connection_window_size(window.of_connection())
-        .max_frame_size(FRAME_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_header_list_size(HEADER_BYTES)
-        .max_concurrent_streams(streams_max)
-        .keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
-        .auto_date_header(false);
-    let mut patience =
-        Patience::new(Arc::clone(&connection.outbox), connection.shared.options.answer_patience);
-    let connection = Arc::new(connection);
-    let service = service_fn(move |request| answer(Arc::clone(&connection), request));
-    let mut http = pin!(builder.serve_connection(Mending::new(transport), service));
+    let mut patience = Patience::new(Arc::clone(&connection.outbox), options.answer_patience);
+    // In a block, since what it is made of would be kept beside it.
+    let mut http = pin!({
+        let mut builder = http2::Builder::new(calls.spawner());
+        builder
+            .timer(SmolTimer)
+            .initial_stream_window_size(window.of_stream())
+            .initial_connection_window_size(window.of_connection())
+            .max_frame_size(FRAME_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .max_header_list_size(HEADER_BYTES)
+            .max_concurrent_streams(streams_max)
+            .keep_alive_interval(options.keepalive_interval)
+            .keep_alive_timeout(options.keepalive_timeout)
+            .auto_date_header(false);
+        let connection = Arc::clone(&connection);
+        let service = service_fn(move |request| answer(Arc::clone(&connection), request));
+        builder.serve_connection(Mending::new(transport), service)
+    });
     let older_than = async |age: Duration| match serves {
         Serves::Clients => std::future::pending().await,
         Serves::Probes => drop(Timer::after(age).await),
@@ -598,7 +602,7 @@ async fn run_http2(
 }
 
 async fn run_http1(
-    connection: Connection,
+    connection: Arc<Connection>,
     mut calls: Calls,
     transport: Transport,
     stopping: Stopping,
@@ -607,7 +611,6 @@ async fn run_http1(
     builder.timer(SmolTimer).header_read_timeout(GREETING_MAX).max_buf_size(HEADER_BYTES as usize);
     let mut patience =
         Patience::new(Arc::clone(&connection.outbox), connection.shared.options.answer_patience);
-    let connection = Arc::new(connection);
     let asked = &AtomicBool::new(false);
     let service = service_fn(move |request| {
         asked.store(true, Ordering::Relaxed);
@@ -644,6 +647,19 @@ mod tests {
         assert_eq!(allowed(Plaintext::Anyone), (true, true));
         assert_eq!(allowed(Plaintext::Loopback), (true, false));
         assert_eq!(allowed(Plaintext::Nobody), (false, false));
+    }
+
+    /// What only some do has memory of its own while they do it: a handshake, a request that is no call.
+    #[test]
+    fn a_connection_and_a_call_take_little() {
+        fn of_connection<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+            size_of::<F>()
+        }
+        fn of_call<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let sizes = (of_connection(Api::serve), of_call(answer));
+        assert!(sizes.0 <= 4096 && sizes.1 <= 4096, "{sizes:?}");
     }
 
     /// A host on the LAN gets as far as the loopback addresses of a box that routes them.
