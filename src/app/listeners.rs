@@ -141,3 +141,21 @@ pub(super) fn shared(sockets: &[Socket]) -> io::Result<Vec<Port>> {
     };
     sockets.iter().map(share).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_for_whom_the_url_and_the_settings_say() {
+        for (scheme, demands_certificates, expected) in [
+            (Scheme::Http, false, Plaintext::Anyone),
+            (Scheme::Http, true, Plaintext::Anyone),
+            (Scheme::Https, false, Plaintext::Loopback),
+            (Scheme::Https, true, Plaintext::Nobody),
+        ] {
+            let found = plaintext(scheme, demands_certificates);
+            assert_eq!(found, expected, "{scheme:?}, certificates demanded: {demands_certificates}");
+        }
+    }
+}

@@ -98,9 +98,14 @@ impl Server {
 
     /// The same, with this in its environment.
     pub fn start_in(data_dir: &Path, environment: &[(&str, &OsStr)]) -> Self {
+        Self::start_by("http", data_dir, environment)
+    }
+
+    /// The same, on a URL of this scheme.
+    pub fn start_by(scheme: &str, data_dir: &Path, environment: &[(&str, &OsStr)]) -> Self {
         let endpoint = free_endpoint();
         let log = data_dir.with_extension("log");
-        let url = format!("http://{endpoint}");
+        let url = format!("{scheme}://{endpoint}");
         let flags = ["serve", "--solo", "--listen-client-urls", url.as_str(), "--data-dir"].map(OsStr::new);
         let mut command = covey(&flags);
         command.arg(data_dir).stdout(Stdio::null()).stderr(File::create(&log).unwrap());

@@ -1,15 +1,17 @@
 //! What is asked of clients that come by TLS, from the settings to other people's programs.
 //!
-//! Not among the tests that need nothing but Rust: `.ci/run tls` has openssl.
+//! What needs openssl is not among the tests that need nothing but Rust: `.ci/run tls` has it.
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::process::Server;
+use crate::process::{Server, free_endpoint};
 
 /// An authority as openssl keeps it, what it has issued, and a list on which nobody stands yet.
 const AUTHORITY: &str = r#"
@@ -53,6 +55,48 @@ fn shell(dir: &Path, script: &str, arguments: &[&str]) -> (bool, String) {
 fn must(dir: &Path, script: &str, arguments: &[&str]) {
     let (is_done, said) = shell(dir, script, arguments);
     assert!(is_done, "{said}");
+}
+
+/// What a client on this machine is told that speaks no TLS: the status of HTTP, or nothing.
+fn told_in_plain_text(endpoint: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(endpoint).unwrap();
+    let request = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    // Whoever is refused may find the connection closed already.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    answer.split(' ').nth(1).map(str::to_owned)
+}
+
+/// The ports of a server are for clients by https, for probes by https, and for probes by http.
+#[test]
+fn where_clients_have_to_show_certificates_plain_text_is_refused_also_from_this_machine() {
+    let dir = TempDir::new().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.into_os_string()
+    };
+    let (cert, key) = (file("cert", &certificate), file("key", &key.serialize_pem()));
+    for (name, demands, expected) in
+        [("alone", false, [Some("200"), Some("200"), Some("200")]), ("both", true, [None, None, Some("200")])]
+    {
+        let (by_https, by_http) = (free_endpoint(), free_endpoint());
+        let probes = format!("https://{by_https},http://{by_http}");
+        let mut settings = vec![
+            ("COVEY_CERT_FILE", &*cert),
+            ("COVEY_KEY_FILE", &*key),
+            ("COVEY_LISTEN_METRICS_URLS", OsStr::new(&probes)),
+        ];
+        settings.extend(demands.then_some(("COVEY_TRUSTED_CA_FILE", &*cert)));
+        let server = Server::start_by("https", &dir.path().join(name), &settings);
+        let told = [&server.endpoint, &by_https, &by_http].map(|endpoint| told_in_plain_text(endpoint));
+        assert_eq!(told.each_ref().map(Option::as_deref), expected, "certificates demanded: {demands}");
+    }
 }
 
 #[test]

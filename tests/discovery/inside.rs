@@ -58,6 +58,12 @@ fn find(rules: &InterfaceRules) -> Vec<SocketAddr> {
 #[ignore = "is started by the other tests, in namespaces"]
 fn a_namespace() {
     let Ok(role) = std::env::var(ROLE) else { return };
+    // As the program has it: a panic of any thread ends the process, and is not made up for by another daemon.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
     let mut words = role.split_whitespace();
     let own = Fingerprint::of(&PublicKey([words.next().unwrap().parse().unwrap(); 32]));
     let rules = InterfaceRules::new(words.map(str::to_owned).collect());

@@ -154,6 +154,13 @@ pub struct Node {
 /// A process that floods.
 pub struct Flood(Child);
 
+impl Flood {
+    /// Waits for the end of one that has one, which must be a good one.
+    pub fn end(mut self) {
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
 impl Drop for Flood {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -232,6 +239,11 @@ impl Node {
     /// Waits until it sees these nodes and no others.
     pub fn until_sees(&self, names: &[&str]) -> Sees {
         self.until(&format!("{names:?}"), |sees| sees.names() == names)
+    }
+
+    /// Whether it runs: one in which something has panicked does not.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// How many bytes of memory it has.

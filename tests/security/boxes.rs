@@ -13,7 +13,7 @@ use crate::operator;
 pub const FORMS: Duration = Duration::from_secs(40);
 /// For what must not happen.
 pub const LONG_ENOUGH: Duration = Duration::from_secs(12);
-const OTHER_SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+pub const OTHER_SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 /// Waits until this box knows so many members.
 pub fn grown(lan: &Lan, n: usize, members: usize) {

@@ -23,7 +23,7 @@ pub struct Pair {
     ports: [u16; 2],
     endpoints: [String; 2],
     children: [Option<Child>; 2],
-    more: Vec<String>,
+    pub more: Vec<String>,
     _lent: [[Port; 2]; 2],
 }
 

@@ -88,7 +88,10 @@ pub fn decide(data_dir: &Path, commands: &[CharterCommand]) -> Seen {
             applied.outcome.unwrap();
         }
     });
-    let facts = handle.view().facts().clone();
+    let facts = smol::block_on(async {
+        handle.read_barrier().await.unwrap();
+        handle.view().facts().clone()
+    });
     running.stop().unwrap();
     drop(lock);
     Seen { identity, facts }

@@ -73,6 +73,22 @@ fn five_at_once_are_one_cluster_of_three_voters() {
     wrote_everywhere(&lan.boxes);
 }
 
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn five_boxes_are_five_voters_where_that_is_asked_for() {
+    let mut lan = Lan::new(5);
+    lan.start(&["--voters", "5"]);
+    until("five voters", ALONE, || are_one(&lan.boxes, 5, 5));
+    wrote_everywhere(&lan.boxes);
+    // All of the votes count: three of five are a majority, and two are none.
+    lan.boxes[3].kill();
+    lan.boxes[4].kill();
+    until("a write of three", ALONE, || lan.boxes[0].run(&["put", "of", "three"]).ok());
+    lan.boxes[2].kill();
+    let refused = lan.boxes[0].run(&["put", "of", "two"]);
+    assert!(refused.is_err(), "{refused:?}");
+}
+
 /// They share the box's addresses, and the port of mDNS.
 #[test]
 #[ignore = "needs root and namespaces: .ci/run zero"]

@@ -24,12 +24,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// An interface gives itself an address of the link within so long.
 const LINK_COMES: Duration = Duration::from_secs(5);
 
-/// Asks for metrics, and prints the answer as it comes.
-const METRICS: &str = r"
+/// Says this to the box itself, and prints the answer as it comes.
+const ASK: &str = r#"
 exec 3<>/dev/tcp/127.0.0.1/2379
-printf 'GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' >&3
+printf %s "$0" >&3
 /bin/cat <&3
-";
+"#;
 /// Where a second process on a box listens for members and for clients.
 const LODGERS_PORTS: [u16; 2] = [2390, 2389];
 /// Runs a program, after a directory and a number, where all is as it is here but for the hardware: the board has that number, and the machine is no container. What is mounted
@@ -295,17 +295,22 @@ impl Box {
             command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         }
         command.arg(program()).args(["serve", "--log-format", "text", "--name", &format!("box{}", self.n)]);
-        if let Some(clock) = &self.clock {
-            // The monotonic clock goes on as it does: that is what a wrong battery is like.
-            command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("@{clock}"));
-            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("TZ", "UTC");
-        }
+        self.set_clock(&mut command);
         if let Some([peers, clients]) = self.ports {
             command.arg(format!("--listen-peer-urls=https://[::]:{peers}"));
             command.arg(format!("--listen-client-urls=https://[::]:{clients}"));
         }
         command.arg("--data-dir").arg(&self.data_dir).args(more).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// What runs on it has its time.
+    fn set_clock(&self, command: &mut Command) {
+        if let Some(clock) = &self.clock {
+            // The monotonic clock goes on as it does: that is what a wrong battery is like.
+            command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("@{clock}"));
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("TZ", "UTC");
+        }
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -337,6 +342,7 @@ impl Box {
 
     fn client(&self) -> Command {
         let mut command = self.command(&program());
+        self.set_clock(&mut command);
         command.args(self.ports.map(|[_, clients]| format!("--endpoints=http://127.0.0.1:{clients}")));
         command
     }
@@ -361,7 +367,16 @@ impl Box {
 
     /// What it tells monitoring, or nothing while it does not.
     pub fn metrics(&self) -> String {
-        let output = self.command("/bin/bash").args(["-c", METRICS]).output().unwrap();
+        self.ask("GET /metrics", "", "")
+    }
+
+    /// What it answers by HTTP to a process of its own, with the head: to a method and a path, with lines of the head and a body.
+    pub fn ask(&self, what: &str, head: &str, body: &str) -> String {
+        let length = body.len();
+        let text = format!(
+            "{what} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n{body}"
+        );
+        let output = self.command("/bin/bash").args(["-c", ASK, &text]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::forming::{are_one, wrote_everywhere};
 use crate::lan::{Lan, address, until, wait};
+use crate::operator::doctor;
 
 /// For a cluster that was there, and has to find its members again.
 const AGAIN: Duration = Duration::from_secs(40);
@@ -69,7 +70,14 @@ fn a_box_that_is_seen_and_cannot_be_reached_stops_nobody() {
     lan.start(&[]);
     until("three voters", AGAIN, || are_one(&lan.boxes[..3], 3, 3));
     wrote_everywhere(&lan.boxes[..3]);
+    // Whether it has founded a cluster of its own meanwhile or not.
+    until("it is seen", AGAIN, || {
+        let (_, levels) = doctor(&lan.boxes[0]);
+        let of_it = ["box3 at 10.88.0.4:2380 ", " is seen, and no member here: "];
+        of_it.iter().all(|text| levels(text) == ["WARN"]).then_some(())
+    });
     assert!(lan.boxes[3].is_running());
+    assert_eq!(lan.boxes[0].members().len(), 3);
 }
 
 #[test]
@@ -120,4 +128,39 @@ fn clocks_that_are_wrong_by_decades_change_nothing() {
     wrote_everywhere(&lan.boxes);
     let log = lan.boxes[0].log();
     assert!(log.starts_with("1970-"), "the clock was not set: {}", log.lines().next().unwrap_or_default());
+}
+
+/// It is off while others write, and its vote is needed as soon as it is back. What it issues is good for whoever has another time, and what others issue is good for it.
+#[test]
+#[ignore = "needs root, namespaces and libfaketime: .ci/run zero"]
+fn a_box_that_comes_back_with_a_wrong_clock_is_a_member_as_before() {
+    let mut lan = formed(3);
+    for (year, clock) in [("2100", "2100-01-01 00:00:00"), ("1970", "1970-01-02 00:00:00")] {
+        lan.boxes[2].kill();
+        until("a write without it", AGAIN, || lan.boxes[0].run(&["put", year, "missed"]).ok());
+        lan.boxes[2].clock = Some(clock.to_owned());
+        let before = lan.boxes[2].log().len();
+        lan.boxes[2].start(&[]);
+        until("it is back", AGAIN, || lan.boxes[2].run(&["put", year, "written by itself"]).ok());
+        let log = lan.boxes[2].log().split_off(before);
+        assert!(log.starts_with(year), "the clock was not set: {}", log.lines().next().unwrap_or_default());
+        lan.boxes[0].kill();
+        until("a write with its vote", AGAIN, || lan.boxes[1].run(&["put", year, "with its vote"]).ok());
+        for (issues, uses) in [(2, 1), (1, 2)] {
+            let bundle = lan.path(&format!("of-{issues}-in-{year}"));
+            let (dir, name) = (bundle.to_str().unwrap(), format!("{year}-{issues}"));
+            let issue = ["client", "issue", &name, "--out", dir];
+            until("a certificate", AGAIN, || lan.boxes[issues].run(&issue).ok());
+            // To the server beside it, and to the one that has the other time.
+            for server in [1, 2] {
+                let endpoint = format!("https://10.88.0.{}:2379", server + 1);
+                let get = ["--bundle", dir, "--endpoints", &endpoint, "get", year];
+                let read = until("an answer by TLS", AGAIN, || lan.boxes[uses].run(&get).ok());
+                assert_eq!(read, format!("{year}\nwith its vote\n"), "by {issues} for {uses} at {server}");
+            }
+        }
+        lan.boxes[0].start(&[]);
+        until("three voters", AGAIN, || are_one(&lan.boxes, 3, 3));
+        until("all are reached", AGAIN, || lan.boxes[0].run(&["put", "all", "again"]).ok());
+    }
 }

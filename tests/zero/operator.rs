@@ -14,6 +14,8 @@ const STAYS_OUT: Duration = Duration::from_secs(12);
 
 /// Whoever founds alone waits that long with the first write.
 const FIRST_WRITE: Duration = Duration::from_secs(60);
+/// A window of a minute, the minute in which its time is noted at the latest, and some.
+const CLOSES: Duration = Duration::from_secs(150);
 /// Two tries that lead nowhere, and all that is heard meanwhile.
 const GIVES_UP: Duration = Duration::from_secs(20);
 
@@ -82,7 +84,7 @@ fn a_box_says_how_it_stands_before_and_after_it_has_a_cluster() {
 }
 
 /// What the doctor finds on a box: whether all is well, and the levels of findings that contain a text.
-fn doctor(one: &Box) -> (i32, impl Fn(&str) -> Vec<String> + use<>) {
+pub fn doctor(one: &Box) -> (i32, impl Fn(&str) -> Vec<String> + use<>) {
     let (code, printed) = one.exit(&["doctor", "--data-dir", one.data_dir.to_str().unwrap(), "-w", "json"]);
     let says: Value = serde_json::from_str(&printed).unwrap();
     let checks = says["checks"].as_array().unwrap().clone();
@@ -165,6 +167,26 @@ fn a_box_waits_at_a_sealed_cluster_until_it_is_approved() {
     lan.boxes[learner].start(&[]);
     lan.boxes[1 - learner].must(&["node", "approve", &fingerprint]);
     until("three voters", JOINS, || are_one(&lan.boxes, 3, 3));
+}
+
+#[test]
+#[ignore = "needs root and namespaces: .ci/run zero"]
+fn a_window_that_is_opened_lets_in_who_waits_and_is_closed_again() {
+    let mut lan = sealed(4);
+    let is_sealed = |one: &Box| one.run(&["status"]).is_ok_and(|said| said.contains("; sealed"));
+    let waits = |one: &Box, name: &str| one.run(&["node", "pending"]).is_ok_and(|said| said.contains(name));
+    assert!(is_sealed(&lan.boxes[0]));
+    lan.boxes[2].start(&[]);
+    until("a box that waits", JOINS, || waits(&lan.boxes[0], "box2").then_some(()));
+    assert!(are_one(&lan.boxes[..2], 2, 1).is_some(), "nobody came in by itself");
+    lan.boxes[1].must(&["window", "open", "1m"]);
+    until("three voters", JOINS, || are_one(&lan.boxes[..3], 3, 3));
+    assert!(!is_sealed(&lan.boxes[0]), "who came in has shut no window");
+    until("the end of the window", CLOSES, || is_sealed(&lan.boxes[0]).then_some(()));
+    lan.boxes[3].start(&[]);
+    until("another one that waits", JOINS, || waits(&lan.boxes[0], "box3").then_some(()));
+    wait(STAYS_OUT);
+    assert!(are_one(&lan.boxes[..3], 3, 3).is_some(), "nobody came in afterwards");
 }
 
 #[test]
