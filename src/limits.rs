@@ -105,14 +105,12 @@ pub const LEARNERS: u64 = 1;
 pub const WAL_SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes of proposals that one WAL batch collects before it is closed; one proposal above it goes alone.
 pub const WAL_BATCH_BYTES: usize = 1024 * 1024;
-/// Below this much room on the disk beyond the reserve puts are refused, in bytes: what is on its way by then, two generations with their pages and the log beside them, still fits.
+/// Below this much room on the disk puts are refused, in bytes: what is on its way by then, two generations with their pages and the log beside them, still fits.
 pub const DISK_LOW_BYTES: u64 = 16 * 1024 * 1024;
-/// What is kept of the disk for a time when there is no other room, in bytes: deletions and compactions need log and pages, too. Puts are refused before they take any of it.
+/// What is set aside on the disk for a time when there is no other room, in bytes: deletions and compactions need log and pages, too.
 pub const DISK_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
-/// What of it is set aside for little data, in bytes, so that nobody else takes it: a segment of the log, and pages. With the data it grows to the whole of it.
-pub const DISK_RESERVE_BYTES_MIN: u64 = WAL_SEGMENT_BYTES + 1024 * 1024;
-/// The store writes nothing where there is less room than this, in bytes, or than its data could take: a fold that fails half way would end the node.
-pub const FOLD_ROOM_BYTES: u64 = 3 * OVERLAY_BYTES as u64;
+/// The store writes nothing where there is less room than this, in bytes: a fold that fails half way would end the node.
+pub const FOLD_ROOM_BYTES: u64 = 2 * OVERLAY_BYTES as u64;
 /// How often is looked whether the data directory is still where it was: what is acknowledged in between may be lost with it.
 pub const DIRECTORY_LOOK: Duration = Duration::from_secs(5);
 /// So many such looks that fail in a row are as bad as one that finds nothing there: a minute's.

@@ -28,11 +28,15 @@ pub(super) struct Outstanding {
 impl Outstanding {
     /// Has a message wait. What keeps coming while a disk is stuck takes the place of what it makes pointless.
     fn hold(&mut self, message: Message) {
-        match self.messages.iter_mut().rev().find(|earlier| earlier.is_of_kind(&message)) {
-            Some(earlier) if message.says_no_less_than(earlier) => *earlier = message,
-            Some(_) => {}
-            None => self.messages.push(message),
+        let earlier = self.messages.iter().rposition(|earlier| earlier.is_of_kind(&message));
+        if let Some(earlier) = earlier {
+            if !message.says_no_less_than(&self.messages[earlier]) {
+                return;
+            }
+            // What was said in between stays in front of it.
+            self.messages.remove(earlier);
         }
+        self.messages.push(message);
     }
 
     #[cfg(test)]
@@ -160,7 +164,7 @@ impl Consensus {
     /// Keeps messages until what they stand for is on disk. A follower's promise (a vote, an acknowledgement) waits for everything
     /// before it. What promises nothing, and a leader's appends (dissertation, section 10.2.1), wait for no more than term and vote:
     /// who votes alone leads before any sync, and after a crash would lead the same term again with other entries at positions that
-    /// a learner already has.
+    /// a learner already has. What is passed on to a leader, which has neither term nor vote in it, waits for nothing: it is the leader's to write.
     fn hold_back(&mut self, messages: Vec<Message>, leads: bool) -> Vec<Message> {
         let election =
             self.outstanding.partition_point(|outstanding| outstanding.number < self.last_election);
@@ -172,7 +176,13 @@ impl Consensus {
         }
         let mut free = Vec::new();
         for mut message in messages {
-            let waits_for = if leads || self.promises_nothing(&mut message) { election } else { last };
+            let waits_for = if message.is_passed_on() {
+                None
+            } else if leads || self.is_mere_sign(&mut message) {
+                election
+            } else {
+                last
+            };
             match waits_for {
                 Some(at) => self.outstanding[at].hold(message),
                 None => free.push(message),
@@ -181,16 +191,16 @@ impl Consensus {
         free
     }
 
-    /// Whether what a follower sends is true whatever becomes of its disk: what it passes on is the leader's to write, and a sign of life is made to
-    /// say no more than that it follows. Only as many of those as keep the leader from taking it for lost: by each of them raft
-    /// sends a follower more than it has room for, and one that is late for its disk needs none of that.
-    fn promises_nothing(&mut self, message: &mut Message) -> bool {
+    /// Whether it is a sign of life, which is made to say no more than that a follower follows, and is true whatever becomes of its disk. Only as
+    /// many of those as keep the leader from taking it for lost: by each of them raft sends a follower more than it has room for, and
+    /// one that is late for its disk needs none of that.
+    fn is_mere_sign(&mut self, message: &mut Message) -> bool {
         if message.is_sign_of_life() && self.now >= self.next_sign {
             self.next_sign = self.now + self.pace.heartbeat / 2;
             message.claim_no_more_than(LogIndex(self.node.raft.raft_log.persisted));
             return true;
         }
-        message.is_passed_on()
+        false
     }
 
     /// Whether every log entry that raft holds is on disk, and none that was to be is on its way there: raft asserts both at the moment it takes the

@@ -195,12 +195,7 @@ impl<D: Directory> Checkpointer<D> {
 
     /// Whether there is something to write to the store.
     pub fn wants_to_write(&self) -> bool {
-        self.wants_to_remove() || !self.folds.is_empty() || self.wants_to_receive()
-    }
-
-    /// Whether something of another member's state has come.
-    pub fn wants_to_receive(&self) -> bool {
-        !self.inbox.is_empty()
+        self.wants_to_remove() || !self.folds.is_empty() || !self.inbox.is_empty()
     }
 
     /// The disk has no room, or has it again. Until it has, folds and removal wait, and what others send of a state is lost: they send it again.

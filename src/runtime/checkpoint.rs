@@ -122,11 +122,10 @@ impl Room {
     /// Looks, if asked to or where it matters; whether there is too little for the store to write anything.
     fn look<D: Directory>(&mut self, checkpointer: &Checkpointer<D>, context: &Context) -> bool {
         let space = &context.shared.space;
-        let data_bytes = context.shared.views.load().bytes_in_use();
-        let stored_bytes = checkpointer.store().bytes_in_use();
+        let data_bytes = checkpointer.store().bytes_in_use();
         let wants_to_write = checkpointer.wants_to_write();
         if std::mem::take(&mut self.asked) || wants_to_write || space.is_short() {
-            match space.look(data_bytes, stored_bytes) {
+            match space.look(data_bytes) {
                 Some(Change::Short { room }) => {
                     tracing::warn!(
                         room,
@@ -146,17 +145,7 @@ impl Room {
         if self.hands_on {
             drop(context.shared.core.send(CoreInput::LetAnotherLead));
         }
-        if !wants_to_write {
-            return false;
-        }
-        // Another member's state is as large as it is.
-        let receives = checkpointer.wants_to_receive();
-        let has_room = if receives {
-            space.has_room(FOLD_ROOM_BYTES, stored_bytes)
-        } else {
-            space.has_room_to_work(data_bytes, stored_bytes)
-        };
-        !has_room
+        wants_to_write && !space.has_room(FOLD_ROOM_BYTES, data_bytes)
     }
 }
 

@@ -521,11 +521,7 @@ fn carry_out_applier(output: ApplierOutput, context: &Context, untold: &mut usiz
     let Context { shared, queues, metrics } = context;
     match output {
         ApplierOutput::Publish(view) => {
-            let data_bytes = view.bytes_in_use();
             shared.publish(view);
-            if shared.space.is_outgrown(data_bytes) {
-                drop(queues.checkpoint.send(CheckpointInput::Look));
-            }
         }
         ApplierOutput::Replies(replies) => {
             count(&replies, metrics);

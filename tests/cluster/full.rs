@@ -12,7 +12,6 @@ use crate::process::{Cluster, Host, until, wait};
 use crate::small_disk::SmallDisk;
 
 const MEGABYTES: u32 = 96;
-const LARGE_MEGABYTES: u32 = 520;
 const VALUE_BYTES: usize = 100 * 1024;
 /// More than a log takes that may not be cut.
 const PUTS: usize = 200;
@@ -46,13 +45,9 @@ fn count(host: &Host, prefix: &str) -> usize {
 }
 
 fn alone_on_a_small_disk() -> Cluster {
-    alone_on(MEGABYTES)
-}
-
-fn alone_on(megabytes: u32) -> Cluster {
     let mut cluster = Cluster::prepare(1);
     let host = &mut cluster.hosts[0];
-    host.disk = Some(SmallDisk::at(&host.data_dir, megabytes));
+    host.disk = Some(SmallDisk::at(&host.data_dir, MEGABYTES));
     host.start(&["--initial-cluster", &host.named()]);
     cluster.wait_ready();
     cluster
@@ -101,30 +96,6 @@ fn a_disk_that_somebody_else_fills_stops_nobody_and_loses_nothing() {
     host.start(&[]);
     until("it starts", || host.run(&["get", "b0000"]).ok());
     assert_eq!((count(host, "a"), count(host, "b")), (0, puts));
-}
-
-/// On a disk that is large enough for all of the reserve, little data have little of it: as much as it takes to get rid of them.
-#[test]
-#[ignore = "needs root"]
-fn little_data_are_removed_from_a_large_disk_that_somebody_else_has_filled() {
-    let cluster = alone_on(LARGE_MEGABYTES);
-    let host = &cluster.hosts[0];
-    let disk = host.disk.as_ref().unwrap();
-    let reserve = || fs::metadata(disk.path().join("reserve")).map_or(0, |found| found.len() >> 20);
-    until("a reserve", || (reserve() == 3).then_some(()));
-    let mut last = 0;
-    for n in 0..20 {
-        last = put(host, &format!("a{n:04}")).unwrap();
-    }
-    until("it grows with the data", || (reserve() >= 3 + 5).then_some(()));
-    disk.leave(0);
-    assert_eq!(host.must(&["del", "--prefix", "a"]).trim(), "20");
-    host.must(&["compact", &(last + 1).to_string(), "--physical"]);
-    assert_eq!(reserve(), 0, "that is what it was for");
-    assert!(put(host, "refused").is_err());
-    disk.clear();
-    until("puts go on", || put(host, "b").ok());
-    until("a reserve", || (reserve() >= 3).then_some(()));
 }
 
 fn three_on_small_disks() -> Cluster {

@@ -99,8 +99,8 @@ fn a_leader_whose_disk_is_stuck_hands_over() {
     cluster.hosts[0].must(&["put", "key", "before"]);
     let old = cluster.leader();
     let other = (old + 1) % 3;
-    let stuck = SlowSyncs::of(&cluster.hosts[old], STUCK);
     let began = now();
+    let stuck = SlowSyncs::of(&cluster.hosts[old], STUCK);
     // By the disks of the two others, for one of whom it is.
     smol::block_on(client::put(&cluster.hosts[other], "key", "meanwhile")).unwrap();
     let new = until("another leader", || (0..3).find(|n| *n != old && cluster.hosts[*n].leads()));
