@@ -66,6 +66,10 @@ pub(crate) struct Report {
     pub(crate) told: u64,
     /// How many have done so although theirs had not ended.
     pub(crate) deceived: u64,
+    /// How often a member was told of an end that had a user's write behind a change of those who vote.
+    pub(crate) torn: u64,
+    /// How often somebody has made up words.
+    pub(crate) floods: u64,
     pub(crate) obstacle: Option<Obstacle>,
     /// Members of a living cluster whose nodes never came.
     pub(crate) ghosts: usize,
