@@ -121,6 +121,8 @@ impl World {
             Some(Obstacle::Conflict)
         } else if !fleet && live().any(|cluster| !cluster.tip().charter.is_open()) {
             Some(Obstacle::Sealed)
+        } else if (0..self.hosts.len()).any(|host| self.is_torn(host)) {
+            Some(Obstacle::Torn)
         } else {
             None
         }

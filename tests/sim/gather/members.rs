@@ -632,7 +632,7 @@ impl World {
         let boot = self.hosts[at].boot;
         self.later(LEADER_LOOKS, Doing::Looks(at, boot));
         let Some(cluster) = self.is_in(at).filter(|_| self.is_up(at)) else { return };
-        if let Some(tombstone) = self.hosts[at].disk.tombstones.first().copied() {
+        for tombstone in self.hosts[at].disk.tombstones.clone() {
             let uses = self.facts(at, cluster).commands;
             let bury = burial(tombstone, ordered_of(&tombstone), uses);
             self.propose(at, Command::Charter(bury), Then::Buries(tombstone));

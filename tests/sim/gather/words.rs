@@ -53,6 +53,13 @@ impl World {
         Tail::of(LogIndex(applied as u64), &entries, Position { index: last, term: Term(1) }, written)
     }
 
+    /// Whether its cluster has ended, and its log may have what others have voted for than those that it knows: then it goes by nobody's word.
+    pub(super) fn is_torn(&self, at: usize) -> bool {
+        let Some(cluster) = self.is_in(at) else { return false };
+        let tail = self.tail(at, cluster);
+        self.clusters[cluster].winner().is_some() && tail.has_users() && tail.has_changes()
+    }
+
     /// Whether somebody else has this key, too: of each cluster that of its founder.
     pub(super) fn is_taken(&self, key: PublicKey) -> bool {
         let is_founder = self.clusters.iter().any(|cluster| cluster.founder == key);

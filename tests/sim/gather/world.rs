@@ -85,6 +85,8 @@ pub(crate) enum Obstacle {
     Sealed,
     /// A member has left one that had not ended, on the word of whoever has another member's key.
     Deceived,
+    /// An operator has to decide for a member that was away, and cannot know who votes.
+    Torn,
 }
 
 pub(crate) struct World {
