@@ -502,6 +502,7 @@ impl World {
             }
             (Then::Buries(tombstone), Ok(_)) => {
                 self.hosts[at].disk.tombstones.retain(|kept| *kept != tombstone);
+                self.buries(at, cluster);
             }
             (Then::Nothing | Then::Dissolves(_) | Then::Buries(_), _) => {}
         }
@@ -632,11 +633,7 @@ impl World {
         let boot = self.hosts[at].boot;
         self.later(LEADER_LOOKS, Doing::Looks(at, boot));
         let Some(cluster) = self.is_in(at).filter(|_| self.is_up(at)) else { return };
-        for tombstone in self.hosts[at].disk.tombstones.clone() {
-            let uses = self.facts(at, cluster).commands;
-            let bury = burial(tombstone, ordered_of(&tombstone), uses);
-            self.propose(at, Command::Charter(bury), Then::Buries(tombstone));
-        }
+        self.buries(at, cluster);
         if self.is_silent(at, cluster) {
             let question = Question::Fate { cluster: self.clusters[cluster].id() };
             self.asks_beside(at, cluster, Asked::Fate, &question);
@@ -645,6 +642,15 @@ impl World {
         if self.hosts[at].membership.leads {
             let question = Question::Probe { name: format!("n{at}"), over: None, view: View::default() };
             self.asks_beside(at, cluster, Asked::Who, &question);
+        }
+    }
+
+    /// One after the other, since the latest is worth most.
+    fn buries(&mut self, at: usize, cluster: usize) {
+        if let Some(tombstone) = self.hosts[at].disk.tombstones.first().copied() {
+            let uses = self.facts(at, cluster).commands;
+            let bury = burial(tombstone, ordered_of(&tombstone), uses);
+            self.propose(at, Command::Charter(bury), Then::Buries(tombstone));
         }
     }
 
