@@ -123,6 +123,8 @@ impl World {
             Some(Obstacle::Sealed)
         } else if (0..self.hosts.len()).any(|host| self.is_torn(host)) {
             Some(Obstacle::Torn)
+        } else if self.report.lured > 0 && there.iter().any(|cluster| cluster.winner().is_some()) {
+            Some(Obstacle::Lured)
         } else {
             None
         }

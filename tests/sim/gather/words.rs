@@ -146,7 +146,9 @@ impl World {
         let far = Dissolution { winner: self.clusters[other].id(), at: FAR, ordered: false };
         let end = self.end_in_log(at, cluster).filter(|_| self.prng.one_in(2)).unwrap_or(far);
         let word = sign(&self.hosts[taken].node_key, self.clusters[cluster].id(), Generation(1), end);
+        let before = self.report.told;
         self.told(at, cluster, &[word]);
+        self.report.lured += self.report.told - before;
     }
 
     /// It leaves on the word of members that it knows; where that is not true, it had nothing that a user was told is written.
