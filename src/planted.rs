@@ -14,6 +14,8 @@ pub enum Bug {
     AppendAnywhere,
     /// A copy of a data directory, or an older one, is taken for the member itself.
     BelieveCopies,
+    /// Of too many words of other clusters' members the oldest goes, whoever has said it.
+    BuryByAge,
     /// Of two clusters that meet the one stays whose member says that it has the lower name, and not the one with the lower id: its members answer by turns.
     CompareNames,
     /// A member that is on its way out of the configuration is told nothing more.
@@ -40,6 +42,8 @@ pub enum Bug {
     SendBeforeSync,
     /// A directory is not synced after a file was made in it.
     SkipDirSync,
+    /// A member takes those that vote by its state for those by whom a write in its log was done, whatever changes of that the log has before it.
+    TrustOldVoters,
     /// A vote is given to a candidate with an older log.
     VoteForAnyLog,
 }

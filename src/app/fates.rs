@@ -16,8 +16,10 @@ use super::admission::Desk;
 use super::data_dir::DataDir;
 use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
 use super::staggered::{staggered, together};
-use crate::command::{CharterCommand, Tombstone};
-use crate::formation::{Answer, Doubt, Fingerprint, Identity, Known, Question, Tail, believe};
+use crate::command::{Rejection, Tombstone};
+use crate::formation::{
+    Answer, Doubt, Fingerprint, Identity, Known, Question, Tail, believe, burial, ordered_of,
+};
 use crate::ids::{ClusterId, LogIndex, MemberId};
 use crate::mvcc::{Facts, View};
 use crate::peer::Transport;
@@ -314,7 +316,9 @@ fn sentence(facts: &Facts, me: MemberId, applied: LogIndex, silent: Duration) ->
 pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
     let kept = {
         let path = path.clone();
-        handle.blocking(move || DataDir::tombstones(&path)).await
+        let with_order = |word: Tombstone| (word, ordered_of(&word));
+        let with_orders = move |kept: Vec<_>| kept.into_iter().map(with_order).collect::<Vec<_>>();
+        handle.blocking(move || DataDir::tombstones(&path).map(with_orders)).await
     };
     let kept = match kept {
         Ok(kept) if kept.is_empty() => return,
@@ -323,16 +327,18 @@ pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
             return tracing::warn!(error = %super::chain(&error), "cannot read what became of former clusters");
         }
     };
-    for tombstone in kept.into_iter().filter(|tombstone| tombstone.cluster != own) {
+    for (tombstone, ordered) in kept.into_iter().filter(|(tombstone, _)| tombstone.cluster != own) {
         loop {
-            match handle.change_charter(CharterCommand::Bury(tombstone)).await {
-                Ok(applied) if applied.outcome.is_ok() => break,
+            let command = burial(tombstone, ordered, handle.view().facts().commands);
+            match handle.change_charter(command).await.map(|applied| applied.outcome) {
+                Ok(Ok(_)) => break,
+                // Others have come to use newer commands meanwhile, or it is not known here yet that they do.
+                Ok(Err(Rejection::NotCapable)) => {}
                 // This cluster has ended, too: all of it is taken along.
-                Ok(_) | Err(ServeError::Stopped) => return,
-                Err(_) => {
-                    Timer::after(BURY_AGAIN).await;
-                }
+                Ok(Err(_)) | Err(ServeError::Stopped) => return,
+                Err(_) => {}
             }
+            Timer::after(BURY_AGAIN).await;
         }
     }
     if let Err(error) = handle.blocking(move || DataDir::forget_tombstones(&path)).await {

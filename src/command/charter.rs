@@ -7,6 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::tombstone::Tombstone;
 use crate::ids::{ClusterId, Incarnation, LogIndex, MemberId, PublicKey, Term};
 
 /// What a token is known by; no secret.
@@ -68,65 +69,6 @@ pub enum Admission {
     Approval,
     /// It has proven to hold the fleet's key.
     FleetKey,
-}
-
-/// The bytes of a signature by a node's key (Ed25519).
-pub const SIGNATURE_BYTES: usize = 64;
-
-/// A member's word that its cluster has given itself up. Whether the signature is right, and whose key it is, only somebody can judge who knows the
-/// members of that cluster (`formation` does).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tombstone {
-    /// The cluster that has ended.
-    pub cluster: ClusterId,
-    /// The one that its members join.
-    pub winner: ClusterId,
-    /// The entry of its log that says so.
-    pub at: LogIndex,
-    /// The key of the member.
-    pub signer: PublicKey,
-    /// What it has signed all of this with.
-    pub signature: [u8; SIGNATURE_BYTES],
-}
-
-/// The bytes of a tombstone: cluster, winner and position (u64 LE each), key, signature.
-pub const TOMBSTONE_BYTES: usize = 3 * 8 + 32 + SIGNATURE_BYTES;
-
-impl Tombstone {
-    /// Its bytes.
-    pub fn to_bytes(&self) -> [u8; TOMBSTONE_BYTES] {
-        let mut bytes = [0; TOMBSTONE_BYTES];
-        let numbers = [self.cluster.0, self.winner.0, self.at.0].map(u64::to_le_bytes);
-        let parts = [numbers.as_flattened(), &self.signer.0, &self.signature].concat();
-        bytes.copy_from_slice(&parts);
-        bytes
-    }
-
-    /// Reads them back.
-    pub fn from_bytes(bytes: &[u8; TOMBSTONE_BYTES]) -> Self {
-        let number = |at: usize| u64::from_le_bytes(part(bytes, at));
-        Self {
-            cluster: ClusterId(number(0)),
-            winner: ClusterId(number(8)),
-            at: LogIndex(number(16)),
-            signer: PublicKey(part(bytes, 24)),
-            signature: part(bytes, 56),
-        }
-    }
-}
-
-fn part<const N: usize>(bytes: &[u8; TOMBSTONE_BYTES], from: usize) -> [u8; N] {
-    let mut part = [0; N];
-    part.copy_from_slice(&bytes[from..from + N]);
-    part
-}
-
-impl fmt::Debug for Tombstone {
-    /// Without the signature, which nobody reads.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, winner, at, signer, .. } = self;
-        write!(f, "Tombstone({cluster} for {winner} at {at}, by {signer:?})")
-    }
 }
 
 /// A change of the charter.
@@ -232,6 +174,14 @@ pub enum CharterCommand {
         /// What the proposer knew of this cluster's log before it asked for that: whoever was forgotten since may have been of the other one.
         asked: LogIndex,
     },
-    /// Remembers what became of another cluster, for its members that were away. The same again changes nothing.
+    /// Remembers what became of another cluster, for its members that were away. The same again changes nothing. Refused where the cluster uses commands that have
+    /// [`CharterCommand::BurySigned`].
     Bury(Tombstone),
+    /// The same, where the signature is right: a word counts as that of who has signed it.
+    BurySigned {
+        /// What was said.
+        tombstone: Tombstone,
+        /// See [`Tombstone::is_signed`].
+        ordered: Option<u64>,
+    },
 }

@@ -11,6 +11,7 @@ mod intervals;
 mod key_range;
 mod lease;
 mod member;
+mod tombstone;
 mod txn;
 pub mod varint;
 mod version;
@@ -18,14 +19,12 @@ mod version;
 use bytes::Bytes;
 
 pub use auth::{AuthCommand, Caller, PasswordHash, Permission, PermissionKind, TokenSecret};
-pub use charter::{
-    Admission, Authority, CharterCommand, ClientKey, SIGNATURE_BYTES, TOMBSTONE_BYTES, TokenId, TokenKey,
-    Tombstone,
-};
+pub use charter::{Admission, Authority, CharterCommand, ClientKey, TokenId, TokenKey};
 pub use intervals::{Intervals, SpanEnd};
 pub use key_range::{KeyBounds, KeyRange, RangeEnd};
 pub use lease::{LeaseCommand, LeaseInstance};
 pub use member::MemberCommand;
+pub use tombstone::{SIGNATURE_BYTES, TOMBSTONE_BYTES, Tombstone};
 pub use txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, LeaseChange, Op, Put, Range, Sort, SortOrder,
     SortTarget, Txn,
@@ -157,7 +156,8 @@ impl Command {
                 | CharterCommand::ReplaceAuthority { .. }
                 | CharterCommand::Dissolve { .. }
                 | CharterCommand::Yield { .. }
-                | CharterCommand::Bury(_),
+                | CharterCommand::Bury(_)
+                | CharterCommand::BurySigned { .. },
             ) => false,
         }
     }

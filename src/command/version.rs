@@ -32,8 +32,10 @@ pub struct CommandVersion(pub u8);
 impl CommandVersion {
     /// That of all that was there before there were versions.
     pub const FIRST: Self = Self(1);
+    /// Words of other clusters' members are kept by who has signed them ([`CharterCommand::BurySigned`]).
+    pub const SIGNED_WORDS: Self = Self(2);
     /// The newest that this build understands.
-    const NEWEST: Self = Self::FIRST;
+    const NEWEST: Self = Self::SIGNED_WORDS;
 
     /// The newest that this process understands.
     pub fn understood() -> Self {
@@ -129,6 +131,7 @@ impl Command {
                 | AuthCommand::RevokePermission { .. }
                 | AuthCommand::EstablishTokens { .. },
             ) => CommandVersion::FIRST,
+            Self::Charter(CharterCommand::BurySigned { .. }) => CommandVersion::SIGNED_WORDS,
         }
     }
 }

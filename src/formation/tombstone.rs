@@ -5,8 +5,6 @@
 //! kept by `app`, buried in the charter of the next cluster.
 //!
 //! ```text
-//! signed      "covey tombstone 1"  cluster:u64  winner:u64  at:u64                    with the member's key (Ed25519)
-//!             "covey yield 2"  cluster:u64  winner:u64  at:u64  generation:u64        where an operator has ordered it
 //! tombstones  version:u8 (1)  count:u16  as many tombstones  crc32c:u32 (over all before it)        little endian
 //! ```
 //!
@@ -15,6 +13,15 @@
 //! keeps so many words and no more, and cannot know who voted in one that has ended: of a hundred members that leave, the last ones would push out those that decide.
 //! So where there are many, who only learns takes along what others have signed and no word of its own. Where there are few, all words have room, and are of use: whoever
 //! was away may know one as a voter that has lost its vote since.
+//!
+//! # Whose words have room
+//!
+//! The words are about other clusters, and the cluster that keeps them knows neither those nor whether they are true. What it can know is whose word each is, by its
+//! signature, and whether that is a member here. As a rule it is: a cluster ends only after the winner has taken its members in, so that whoever has signed in earnest has a place there
+//! before it buries its word, and the signers of earlier clusters' words came along with these. It is not where a signer was removed since. So words of others are kept, too, while there
+//! is room; one more of those pushes out nothing, and where a member's needs room the oldest of those goes first. Between members who has most gives way, with its oldest. So each has its share, a
+//! 64th at the least: whoever has a member's key pushes out what that one has said, and what nobody says who is a member here. A signature that is wrong changes nothing, for in the name of
+//! others anybody could have too much to say; what a cluster kept before it looked at signatures counts as theirs, and is the first of it that goes.
 //!
 //! # An end by itself
 //!
@@ -43,11 +50,11 @@
 
 use std::io;
 
-use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use ring::signature::Ed25519KeyPair;
 
 use super::identity::{Generation, NodeKey};
 use super::tail::Tail;
-use crate::command::{SIGNATURE_BYTES, TOMBSTONE_BYTES, Tombstone};
+use crate::command::{CharterCommand, CommandVersion, SIGNATURE_BYTES, TOMBSTONE_BYTES, Tombstone};
 use crate::disk::{Directory, File};
 use crate::ids::{ClusterId, LogIndex, MemberId, PublicKey};
 use crate::limits::{TOMBSTONE_SIGNERS_MAX, TOMBSTONES_MAX};
@@ -55,10 +62,8 @@ use crate::mvcc::Facts;
 use crate::planted::{self, Bug};
 use crate::store::{ConfState, Dissolution, Member};
 
-/// Nothing else that is signed with a node's key begins like this: TLS has 64 blanks there.
-const BY_ITSELF: &[u8] = b"covey tombstone 1";
-/// The same where an operator has ordered the end: only of the generation that is signed with it.
-const ORDERED: &[u8] = b"covey yield 2";
+/// No operator makes a cluster anew more often.
+const GENERATIONS_MAX: u64 = 64;
 const NAME: &str = "tombstones";
 const TEMPORARY: &str = "tombstones.tmp";
 /// All files of it.
@@ -121,25 +126,41 @@ pub fn sign(key: &NodeKey, cluster: ClusterId, generation: Generation, end: Diss
     let mut tombstone = Tombstone { cluster, winner, at, signer, signature: [0; SIGNATURE_BYTES] };
     // A node's key was read by the same rules, so that there always is a pair.
     if let Ok(pair) = Ed25519KeyPair::from_pkcs8(key.pkcs8()) {
-        let ordered = ordered.then_some(generation);
-        let signature = pair.sign(&signed(&tombstone, ordered));
+        let ordered = ordered.then_some(generation.0);
+        let signature = pair.sign(&tombstone.signed(ordered));
         tombstone.signature.copy_from_slice(signature.as_ref());
     }
     tombstone
 }
 
-/// All that a member that leaves takes with it: its own word, of many members only if it has a vote, and what it knew of earlier clusters, of too many the latest.
+/// All that a member that leaves takes with it: its own word, of many members only if it has a vote, and what it knew of earlier clusters, of too much what the charter would keep.
 pub fn taken_along(own: Tombstone, facts: &Facts, kept: &[Tombstone]) -> Vec<Tombstone> {
     let are_few = facts.members.len() <= TOMBSTONE_SIGNERS_MAX;
     let own = Some(own).filter(|own| are_few || has_vote(facts, own.signer));
     let mut all: Vec<Tombstone> = Vec::new();
-    for tombstone in own.iter().chain(facts.charter.buried.iter().rev()).chain(kept) {
-        if !all.contains(tombstone) && all.len() < TOMBSTONES_MAX {
+    for tombstone in own.iter().chain(facts.charter.buried.iter().rev()).chain(kept.iter().rev()) {
+        if !all.contains(tombstone) {
             all.push(*tombstone);
         }
     }
     all.reverse();
+    Tombstone::keep_some(&mut all, |signer| facts.members.iter().any(|member| member.key == Some(signer)));
     all
+}
+
+/// Of which generation an end was ordered, if it was, as far as the signature of a word shows that: neither the word itself nor the file of it says so.
+pub fn ordered_of(word: &Tombstone) -> Option<u64> {
+    let tried = if word.is_signed(None) { 0 } else { GENERATIONS_MAX };
+    (1..=tried).find(|generation| word.is_signed(Some(*generation)))
+}
+
+/// What has the cluster remember a word, in commands that it uses. `ordered`: see [`ordered_of`].
+pub fn burial(tombstone: Tombstone, ordered: Option<u64>, uses: CommandVersion) -> CharterCommand {
+    if uses < CommandVersion::SIGNED_WORDS {
+        CharterCommand::Bury(tombstone)
+    } else {
+        CharterCommand::BurySigned { tombstone, ordered }
+    }
 }
 
 /// Whether the member of this key votes, is to, or does so until a change of that has ended.
@@ -161,7 +182,8 @@ pub fn believe(told: &[Tombstone], known: &Known<'_>) -> Result<Dissolution, Dou
         }
     }
     let may_weigh = known.tail.has_users() || known.suspect;
-    let is_by_others = known.tail.has_users() && known.tail.has_changes();
+    let may_have_others = known.tail.has_changes() && !planted::has(Bug::TrustOldVoters);
+    let is_by_others = known.tail.has_users() && may_have_others;
     let agreed = said.iter().map(|(end, _)| *end).find(|end| {
         let has_said = |key| said.contains(&(*end, key));
         match end.ordered {
@@ -181,7 +203,7 @@ impl Known<'_> {
     /// What a member has said of the end of this cluster; or why it says nothing of that.
     pub fn word(&self, tombstone: &Tombstone) -> Result<Dissolution, Doubt> {
         let Facts { members, charter, .. } = self.facts;
-        let Tombstone { cluster, winner, at, signer, signature } = *tombstone;
+        let Tombstone { cluster, winner, at, signer, .. } = *tombstone;
         if cluster != self.cluster {
             return Err(Doubt::OtherCluster);
         }
@@ -191,11 +213,9 @@ impl Known<'_> {
         if !members.iter().any(|member| member.key == Some(signer)) {
             return Err(Doubt::Stranger);
         }
-        let key = UnparsedPublicKey::new(&ED25519, signer.0);
-        let says = |ordered| key.verify(&signed(tombstone, ordered), &signature).is_ok();
-        if says(Some(self.generation)) {
+        if tombstone.is_signed(Some(self.generation.0)) {
             Ok(Dissolution { winner, at, ordered: true })
-        } else if !says(None) {
+        } else if !tombstone.is_signed(None) {
             Err(Doubt::Signature)
         } else if charter.committed {
             Err(Doubt::Committed)
@@ -225,16 +245,6 @@ impl Known<'_> {
         let outgoing: &[MemberId] = &conf_state.voters_outgoing;
         is_majority(&|member| member.votes)
             && (outgoing.is_empty() || is_majority(&|member| outgoing.contains(&member.id())))
-    }
-}
-
-/// `ordered`: by an operator, and of which generation.
-fn signed(tombstone: &Tombstone, ordered: Option<Generation>) -> Vec<u8> {
-    let Tombstone { cluster, winner, at, .. } = tombstone;
-    let numbers = [cluster.0, winner.0, at.0].map(u64::to_le_bytes);
-    match ordered {
-        Some(Generation(generation)) => [ORDERED, numbers.as_flattened(), &generation.to_le_bytes()].concat(),
-        None => [BY_ITSELF, numbers.as_flattened()].concat(),
     }
 }
 
@@ -626,6 +636,37 @@ mod tests {
         assert_eq!(taken_along(ordered(2), &now, &[]), [ordered(2)]);
         now.members.push(member(30, false));
         assert_eq!(taken_along(ordered(2), &now, &[]), []);
+    }
+
+    /// Whoever leaves a cluster that somebody has filled with words takes along what others have said in it.
+    #[test]
+    fn the_words_of_one_push_out_none_of_anothers_on_the_way() {
+        let said = |cluster, seed| sign(&test_key(seed), ClusterId(cluster), Generation(1), END);
+        let honest = [said(100, 1), said(101, 9), said(102, 2)];
+        let buried = honest.into_iter().chain((0..61).map(|cluster| said(cluster, 3))).collect();
+        let known = facts(3, Charter { buried, ..committed() });
+        let all = taken_along(ordered(2), &known, &[]);
+        assert_eq!(all.len(), TOMBSTONES_MAX);
+        // The second of them is of nobody who is a member.
+        assert!([honest[0], honest[2], ordered(2)].iter().all(|word| all.contains(word)));
+        let kept: Vec<Tombstone> = (200..264).map(|cluster| said(cluster, 3)).collect();
+        let all = taken_along(ordered(2), &known, &kept);
+        assert!([honest[0], honest[2], ordered(2)].iter().all(|word| all.contains(word)));
+        assert_eq!((all.len(), all[TOMBSTONES_MAX - 1]), (TOMBSTONES_MAX, ordered(2)), "the latest is last");
+    }
+
+    #[test]
+    fn a_word_is_buried_with_what_shows_whose_it_is_once_the_cluster_looks_at_that() {
+        let of_later = sign(&test_key(1), LOST, Generation(GENERATIONS_MAX), ORDER);
+        let forged = Tombstone { at: LogIndex(41), ..ordered(1) };
+        for (said, ordered) in
+            [(tombstone(1), None), (ordered(1), Some(1)), (of_later, Some(GENERATIONS_MAX)), (forged, None)]
+        {
+            assert_eq!(ordered_of(&said), ordered);
+            assert_eq!(burial(said, ordered, CommandVersion::FIRST), CharterCommand::Bury(said));
+            let signed = CharterCommand::BurySigned { tombstone: said, ordered };
+            assert_eq!(burial(said, ordered, CommandVersion::SIGNED_WORDS), signed);
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::Machine;
 use crate::command::{
-    Admission, Authority, CharterCommand, ClientKey, MemberAttributes, Outcome, Rejection, TokenId, TokenKey,
-    Tombstone,
+    Admission, Authority, CharterCommand, ClientKey, CommandVersion, MemberAttributes, Outcome, Rejection,
+    TokenId, TokenKey, Tombstone,
 };
 use crate::ids::{ClusterId, Incarnation, LogIndex, MemberId, PublicKey, Term};
 use crate::limits::{
@@ -48,7 +48,8 @@ impl Machine {
             CharterCommand::Yield { winner, witness, asked } => {
                 self.give_up_for(*winner, *witness, *asked)?;
             }
-            CharterCommand::Bury(tombstone) => self.bury(tombstone),
+            CharterCommand::Bury(tombstone) => self.bury(tombstone)?,
+            CharterCommand::BurySigned { tombstone, ordered } => self.bury_signed(tombstone, *ordered),
         }
         Ok(Outcome::Charter)
     }
@@ -385,19 +386,41 @@ impl Machine {
         }
     }
 
-    /// A member's word for each cluster is enough. Whether it is right, whoever it concerns finds out.
-    fn bury(&mut self, tombstone: &Tombstone) {
-        let of = |tombstone: &Tombstone| (tombstone.cluster, tombstone.signer);
-        let buried = &self.charter().buried;
-        if buried.iter().any(|known| of(known) == of(tombstone)) {
-            return;
+    /// A member's word for each cluster is enough. Whether it is right, whoever it concerns finds out. Where words are looked at, one that nobody looks at would push out the others.
+    fn bury(&mut self, tombstone: &Tombstone) -> Result<(), Rejection> {
+        let facts = self.tip.view().facts();
+        if facts.commands >= CommandVersion::SIGNED_WORDS {
+            return Err(Rejection::NotCapable);
         }
-        let surplus = (buried.len() + 1).saturating_sub(TOMBSTONES_MAX);
+        let of = |tombstone: &Tombstone| (tombstone.cluster, tombstone.signer);
+        let mut buried = facts.charter.buried.clone();
+        if !buried.iter().any(|known| of(known) == of(tombstone)) {
+            buried.drain(..(buried.len() + 1).saturating_sub(TOMBSTONES_MAX));
+            buried.push(*tombstone);
+            self.keep_words(buried, tombstone.cluster);
+        }
+        Ok(())
+    }
+
+    /// Somebody's word is what was signed with its key, so that whoever makes up words pushes out its own. A word of nobody who is a member pushes out none.
+    fn bury_signed(&mut self, tombstone: &Tombstone, ordered: Option<u64>) {
+        let facts = self.tip.view().facts();
+        let is_member = |signer| facts.members.iter().any(|member| member.key == Some(signer));
+        let mut buried = facts.charter.buried.clone();
+        let has_room = buried.len() < TOMBSTONES_MAX || is_member(tombstone.signer);
+        if has_room && !buried.contains(tombstone) && tombstone.is_signed(ordered) {
+            buried.push(*tombstone);
+            Tombstone::keep_some(&mut buried, is_member);
+            self.keep_words(buried, tombstone.cluster);
+        }
+    }
+
+    /// What is said of a cluster is among these.
+    fn keep_words(&mut self, buried: Vec<Tombstone>, of: ClusterId) {
         self.edit_charter(|charter| {
-            charter.buried.drain(..surplus);
-            charter.buried.push(*tombstone);
+            charter.buried = buried;
             // It has ended for this one, so that its members come, however long they are away.
-            charter.awaited.retain(|awaited| awaited.of != Some(tombstone.cluster));
+            charter.awaited.retain(|awaited| awaited.of != Some(of));
         });
     }
 

@@ -17,6 +17,8 @@ use crate::ids::{Incarnation, LeaseId, LogIndex};
 mod awaited;
 #[path = "charter_end_test.rs"]
 mod ends;
+#[path = "words_test.rs"]
+mod words;
 
 const MINUTE: u64 = 60;
 const WINNER: ClusterId = ClusterId(4);

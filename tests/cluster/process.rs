@@ -122,7 +122,10 @@ impl Host {
         command.args(["--listen-peer-urls", &peer]).args(more);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if self.is_later {
-            command.env("PLAYED_COMMANDS", "2");
+            command.env("PLAYED_COMMANDS", "3");
+        } else if self.program.is_some() {
+            // Where no earlier build can be had, this one plays it.
+            command.env("PLAYED_COMMANDS", "1");
         }
         if let Some(clock) = &self.clock {
             // The monotonic clock goes on as it does: no battery and no server on the network sets that.

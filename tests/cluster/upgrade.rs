@@ -16,7 +16,7 @@ use crate::process::{Cluster, Host, until};
 const LATER: &str = "played/key";
 
 const OUTDATED: &str =
-    "the cluster uses commands of version 2, of which this build of covey understands those up to version 1";
+    "the cluster uses commands of version 3, of which this build of covey understands those up to version 2";
 
 /// What the cluster uses, and what its members understand, as one of them knows it.
 fn versions(host: &Host) -> (u64, Vec<u64>) {
@@ -49,14 +49,14 @@ fn what_is_new_is_used_once_the_last_member_has_it_while_clients_write() {
                 let refused = cluster.hosts[n].run(&["put", LATER, "early"]).unwrap_err();
                 assert!(refused.contains("etcdserver: not capable"), "{refused}");
                 until("it is published", || {
-                    (versions(&cluster.hosts[2]) == (1, if n == 0 { vec![1, 1, 2] } else { vec![1, 2, 2] }))
+                    (versions(&cluster.hosts[2]) == (2, if n == 0 { vec![2, 2, 3] } else { vec![2, 3, 3] }))
                         .then_some(())
                 });
             }
         }
         for host in &cluster.hosts {
             until("the new command", || host.run(&["put", LATER, &host.name]).ok());
-            assert_eq!(versions(host), (2, vec![2, 2, 2]));
+            assert_eq!(versions(host), (3, vec![3, 3, 3]));
         }
         goes_on(load);
     });
@@ -75,7 +75,7 @@ fn what_is_new_is_used_once_the_last_member_has_it_while_clients_write() {
     cluster.hosts[0].start(&[]);
     cluster.wait_ready();
     assert_eq!(cluster.hosts[0].must(&["get", LATER]), format!("{LATER}\nmeanwhile\n"));
-    assert_eq!(versions(&cluster.hosts[0]), (2, vec![2, 2, 2]));
+    assert_eq!(versions(&cluster.hosts[0]), (3, vec![3, 3, 3]));
 }
 
 /// It would have to stop at the first entry that it does not understand.
@@ -86,7 +86,7 @@ fn an_earlier_build_does_not_join_what_uses_later_commands() {
     let initial = cluster.initial();
     cluster.hosts[0].start(&["--initial-cluster", &initial]);
     cluster.wait_ready();
-    until("all members understand it", || (versions(&cluster.hosts[0]).0 == 2).then_some(()));
+    until("all members understand it", || (versions(&cluster.hosts[0]).0 == 3).then_some(()));
     let new = cluster.add_host();
     add(&cluster, new, false).unwrap();
     let initial = cluster.initial();
@@ -130,7 +130,7 @@ fn members_of_an_earlier_build_are_replaced_while_clients_write() {
         // Forth and back, and then all of them.
         for (n, program) in [(0, None), (0, Some(earlier.as_str())), (0, None), (1, None)] {
             change(cluster, load, n, program);
-            let understood = cluster.hosts.iter().map(|host| if host.is_later { 2 } else { 1 });
+            let understood = cluster.hosts.iter().map(|host| if host.is_later { 3 } else { 1 });
             let mut understood: Vec<u64> = understood.collect();
             understood.sort_unstable();
             // As a member of the earlier build sees it.
@@ -143,7 +143,7 @@ fn members_of_an_earlier_build_are_replaced_while_clients_write() {
         goes_on(load);
     });
     for host in &cluster.hosts {
-        assert_eq!(versions(host), (2, vec![2, 2, 2]), "{}", host.name);
+        assert_eq!(versions(host), (3, vec![3, 3, 3]), "{}", host.name);
         assert_eq!(host.must(&["get", "before"]), "before\nof the earlier build\n");
         assert_eq!(host.must(&["get", LATER]), format!("{LATER}\nall of them\n"));
     }

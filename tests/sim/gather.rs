@@ -113,6 +113,9 @@ struct Meetings {
     told: u64,
     /// Of those, the ones whose cluster had not ended.
     deceived: u64,
+    /// How often somebody has made up words, and how often a member was asked to leave that had a user's write behind a change of those who vote.
+    floods: u64,
+    torn: u64,
     /// Networks in which a cluster has members whose nodes never came.
     haunted: u64,
     simulated: Duration,
@@ -133,6 +136,8 @@ impl Meetings {
         self.given_up += report.given_up;
         self.told += report.told;
         self.deceived += report.deceived;
+        self.floods += report.floods;
+        self.torn += report.torn;
         self.haunted += u64::from(report.ghosts > 0);
         self.simulated += report.simulated;
         if report.obstacle.is_none() {
@@ -150,6 +155,8 @@ impl Meetings {
             given_up,
             told,
             deceived,
+            floods,
+            torn,
             haunted,
             simulated,
             longest,
@@ -157,7 +164,7 @@ impl Meetings {
         } = self;
         let hours = simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
-            "{seeds} meeting seeds, {hours:.1} simulated hours: {events} events, {crashes} crashes, {dissolved} clusters dissolved ({given_up} on an order), {told} members were told of an end ({deceived} of one that was none), \
+            "{seeds} meeting seeds, {hours:.1} simulated hours: {events} events, {crashes} crashes, {dissolved} clusters dissolved ({given_up} on an order), {told} members were told of an end ({deceived} of one that was none; {torn} times where a write stood behind a change of the voters), {floods} floods of words, \
              {haunted} networks with ghosts, one cluster within {longest:?}; in the way of that: {obstacles:?}"
         );
     }
@@ -175,6 +182,8 @@ fn clusters_that_meet_become_one_and_lose_nothing() {
     assert!(totals.given_up > totals.seeds / 100, "operators gave clusters up");
     assert!(totals.told > totals.seeds / 100, "members were away when their clusters ended");
     assert!(totals.deceived > totals.seeds / 200, "somebody lied");
+    assert!(totals.floods > totals.seeds / 20, "somebody made up words");
+    assert!(totals.torn > totals.seeds / 200, "members could not know who votes");
 }
 
 /// As in `planted`.
@@ -211,6 +220,20 @@ fn compare_names_is_found() {
 #[test]
 fn follow_one_word_is_found() {
     find(Bug::FollowOneWord, Plan::taken, 1000, "on the word of one that lies");
+}
+
+/// Whoever has the key of a cluster's first voter takes one of the others out of it, which does not know yet that it votes.
+#[cfg(feature = "planted")]
+#[test]
+fn trust_old_voters_is_found() {
+    find(Bug::TrustOldVoters, Plan::taken, 1000, "on the word of one that lies");
+}
+
+/// Whoever has one member's key pushes out what others have said.
+#[cfg(feature = "planted")]
+#[test]
+fn bury_by_age_is_found() {
+    find(Bug::BuryByAge, Plan::taken, 1000, "has forgotten what a member has said last");
 }
 
 /// What `cargo sim gather` runs.

@@ -10,6 +10,7 @@
 //! token    = id:8 bytes  key:32 bytes  seconds
 //! replace  = term  exposed  certificate:bytes  key:bytes  bridge:bytes
 //! bury     = 120 bytes, see `Tombstone`
+//! signed   = 120 bytes  ordered:there:u8 [generation:u64 LE]                    since version 2
 //! yield    = winner:u64 LE  witness:32 bytes  asked
 //! ```
 
@@ -33,6 +34,7 @@ const YIELD: u8 = 13;
 const REPLACE_AUTHORITY: u8 = 14;
 const RENEW_CLIENT: u8 = 15;
 const FORGET: u8 = 16;
+const BURY_SIGNED: u8 = 17;
 
 const BY_WINDOW: u8 = 0;
 const BY_TOKEN: u8 = 1;
@@ -49,12 +51,9 @@ impl Writer {
                 self.texts(peer_urls);
                 self.admission(*by);
                 self.varint(run.0);
-                self.origin(*of);
+                self.optional(of.map(|of| of.0));
             }
-            CharterCommand::Forget { member } => {
-                self.0.push(FORGET);
-                self.0.extend_from_slice(&member.0.to_le_bytes());
-            }
+            CharterCommand::Forget { member } => self.kind(FORGET, &member.0.to_le_bytes()),
             CharterCommand::Elapsed { to } => {
                 self.0.push(ELAPSED);
                 self.varint(*to);
@@ -64,20 +63,14 @@ impl Writer {
                 self.varint(*seconds);
             }
             CharterCommand::Seal => self.0.push(SEAL),
-            CharterCommand::Approve { fingerprint } => {
-                self.0.push(APPROVE);
-                self.0.extend_from_slice(fingerprint);
-            }
+            CharterCommand::Approve { fingerprint } => self.kind(APPROVE, fingerprint),
             CharterCommand::CreateToken { id, key, seconds } => {
                 self.0.push(CREATE_TOKEN);
                 self.0.extend_from_slice(&id.0);
                 self.0.extend_from_slice(&key.0);
                 self.varint(*seconds);
             }
-            CharterCommand::RevokeToken { id } => {
-                self.0.push(REVOKE_TOKEN);
-                self.0.extend_from_slice(&id.0);
-            }
+            CharterCommand::RevokeToken { id } => self.kind(REVOKE_TOKEN, &id.0),
             CharterCommand::Establish(authority) => {
                 self.0.push(ESTABLISH);
                 self.authority(authority);
@@ -87,7 +80,7 @@ impl Writer {
                 self.0.extend_from_slice(&key.0);
                 self.bytes(name.as_bytes());
             }
-            CharterCommand::RevokeClient { key } => self.client(REVOKE_CLIENT, *key),
+            CharterCommand::RevokeClient { key } => self.kind(REVOKE_CLIENT, &key.0),
             CharterCommand::ReplaceAuthority { term, exposed, authority, bridge } => {
                 self.0.push(REPLACE_AUTHORITY);
                 self.varint(term.0);
@@ -95,14 +88,12 @@ impl Writer {
                 self.authority(authority);
                 self.bytes(bridge);
             }
-            CharterCommand::RenewClient { key } => self.client(RENEW_CLIENT, *key),
-            CharterCommand::Dissolve { winner } => {
-                self.0.push(DISSOLVE);
-                self.0.extend_from_slice(&winner.0.to_le_bytes());
-            }
-            CharterCommand::Bury(tombstone) => {
-                self.0.push(BURY);
-                self.0.extend_from_slice(&tombstone.to_bytes());
+            CharterCommand::RenewClient { key } => self.kind(RENEW_CLIENT, &key.0),
+            CharterCommand::Dissolve { winner } => self.kind(DISSOLVE, &winner.0.to_le_bytes()),
+            CharterCommand::Bury(tombstone) => self.kind(BURY, &tombstone.to_bytes()),
+            CharterCommand::BurySigned { tombstone, ordered } => {
+                self.kind(BURY_SIGNED, &tombstone.to_bytes());
+                self.optional(*ordered);
             }
             CharterCommand::Yield { winner, witness, asked } => {
                 self.0.push(YIELD);
@@ -113,9 +104,9 @@ impl Writer {
         }
     }
 
-    fn origin(&mut self, of: Option<ClusterId>) {
-        self.0.push(u8::from(of.is_some()));
-        self.0.extend(of.iter().flat_map(|of| of.0.to_le_bytes()));
+    fn optional(&mut self, number: Option<u64>) {
+        self.0.push(u8::from(number.is_some()));
+        self.0.extend(number.iter().flat_map(|number| number.to_le_bytes()));
     }
 
     fn admission(&mut self, by: Admission) {
@@ -135,9 +126,9 @@ impl Writer {
         self.bytes(&authority.key);
     }
 
-    fn client(&mut self, kind: u8, key: ClientKey) {
+    fn kind(&mut self, kind: u8, fields: &[u8]) {
         self.0.push(kind);
-        self.0.extend_from_slice(&key.0);
+        self.0.extend_from_slice(fields);
     }
 }
 
@@ -156,7 +147,7 @@ impl Reader {
                     tag => return Err(undefined("admission", tag)),
                 },
                 run: Incarnation(self.varint()?),
-                of: if self.flag()? { Some(ClusterId(self.fixed_u64()?)) } else { None },
+                of: self.optional()?.map(ClusterId),
             },
             FORGET => CharterCommand::Forget { member: MemberId(self.fixed_u64()?) },
             ELAPSED => CharterCommand::Elapsed { to: self.varint()? },
@@ -181,6 +172,10 @@ impl Reader {
             REVOKE_CLIENT => CharterCommand::RevokeClient { key: ClientKey(self.array()?) },
             DISSOLVE => CharterCommand::Dissolve { winner: ClusterId(self.fixed_u64()?) },
             BURY => CharterCommand::Bury(Tombstone::from_bytes(&self.array()?)),
+            BURY_SIGNED => CharterCommand::BurySigned {
+                tombstone: Tombstone::from_bytes(&self.array()?),
+                ordered: self.optional()?,
+            },
             YIELD => CharterCommand::Yield {
                 winner: ClusterId(self.fixed_u64()?),
                 witness: self.key()?,
@@ -188,6 +183,10 @@ impl Reader {
             },
             kind => return Err(undefined("change of the charter", kind)),
         })
+    }
+
+    fn optional(&mut self) -> Result<Option<u64>, CodecError> {
+        if self.flag()? { self.fixed_u64().map(Some) } else { Ok(None) }
     }
 
     fn authority(&mut self) -> Result<Authority, CodecError> {

@@ -211,6 +211,10 @@ fn of_the_charter() -> Vec<Command> {
         CharterCommand::Seal,
         CharterCommand::Dissolve { winner: ClusterId(3) },
         CharterCommand::Bury(Tombstone::from_bytes(&[6; TOMBSTONE_BYTES])),
+        CharterCommand::BurySigned {
+            tombstone: Tombstone::from_bytes(&[6; TOMBSTONE_BYTES]),
+            ordered: Some(2),
+        },
     ];
     charter.map(Command::Charter).into()
 }

@@ -3,24 +3,27 @@
 //! Owns: the state after each entry, and what must hold for what the log takes. Must never: commit without a majority: `members` asks it for the voters. The
 //! members' own logs and raft's terms are not here, but in the other worlds. Driven by `members`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use covey::command::{Admission, Applied, CharterCommand, Command, LeaseChange, MemberCommand, Put};
+use covey::command::{
+    Admission, Applied, CharterCommand, Command, CommandVersion, LeaseChange, MemberCommand, Put, Tombstone,
+};
 use covey::formation::ClusterRoot;
-use covey::ids::{ClusterId, Incarnation, LeaseId, LogIndex, PublicKey, Revision, Term};
+use covey::ids::{ClusterId, Incarnation, LeaseId, LogIndex, MemberId, PublicKey, Revision, Term};
 use covey::limits::FOUNDING_WINDOW_SECONDS_MAX;
 use covey::machine::Machine;
 use covey::mvcc::{Allowance, Facts};
-use covey::store::{Base, Charter, Member, Meta, Store, StoreOptions};
+use covey::store::{Base, Charter, ConfState, Member, Meta, Store, StoreOptions};
 use redb::backends::InMemoryBackend;
 
 /// The state that all clusters begin with; the first entries make the founder a member.
 pub(crate) fn empty() -> Arc<Base> {
     let options = StoreOptions { cache_bytes: 1024 * 1024 };
     let mut store = Store::open(InMemoryBackend::new(), options).expect("a sound store");
-    let charter = Arc::new(Charter::automatic());
-    let meta = Meta { revision: Revision(1), charter, ..Meta::default() };
+    let (charter, commands) = (Arc::new(Charter::automatic()), CommandVersion::understood());
+    let meta = Meta { revision: Revision(1), charter, commands, ..Meta::default() };
     store.initialise(&meta).expect("a sound store");
     Arc::new(store.base().expect("a sound store"))
 }
@@ -34,12 +37,28 @@ pub(crate) fn member(facts: &Facts, key: PublicKey) -> Option<&Member> {
     facts.members.iter().find(|member| member.key == Some(key))
 }
 
+/// What is in the log.
+pub(crate) enum Entry {
+    Command(Command),
+    /// A change of raft's configuration.
+    Change,
+}
+
+/// How many are in one of them alone.
+fn differ(one: &[MemberId], other: &[MemberId]) -> usize {
+    let lacks = |one: &[MemberId], other: &[MemberId]| one.iter().filter(|id| !other.contains(id)).count();
+    lacks(one, other) + lacks(other, one)
+}
+
 pub(crate) struct Cluster {
     pub(crate) root: ClusterRoot,
+    pub(crate) founder: PublicKey,
     machine: Machine,
     /// The state after each entry.
     states: Vec<Arc<Facts>>,
-    log: Vec<Command>,
+    log: Vec<Entry>,
+    /// What those whose keys nobody else has have said last of clusters that they come from, as far as it was kept.
+    said: BTreeMap<PublicKey, Tombstone>,
     /// Who leads, while somebody does.
     pub(crate) leader: Option<usize>,
     /// What users were told has taken effect.
@@ -59,9 +78,11 @@ impl Cluster {
         let (sealed, ordered) = (false, false);
         let mut cluster = Self {
             root,
+            founder: key,
             machine,
             states,
             log: Vec::new(),
+            said: BTreeMap::new(),
             leader,
             acknowledged: 0,
             sealed,
@@ -80,6 +101,7 @@ impl Cluster {
         }));
         let promote = cluster.tip().members.iter().map(Member::id).collect();
         cluster.apply(&Command::Member(MemberCommand::Revote { promote, demote: Vec::new() }));
+        cluster.change();
         cluster
     }
 
@@ -97,7 +119,7 @@ impl Cluster {
     }
 
     /// The entries after this one, up to another one.
-    pub(crate) fn entries(&self, after: usize, last: usize) -> &[Command] {
+    pub(crate) fn entries(&self, after: usize, last: usize) -> &[Entry] {
         &self.log[after..last]
     }
 
@@ -109,9 +131,53 @@ impl Cluster {
         Some(self.tip().charter.dissolved?.winner)
     }
 
+    /// Those that vote in raft, in the old configuration or in the new one.
     pub(crate) fn voters(&self) -> Vec<PublicKey> {
-        let voters = self.tip().members.iter().filter(|member| member.votes);
-        voters.filter_map(|member| member.key).collect()
+        let ConfState { voters, voters_outgoing, .. } = &self.tip().conf_state;
+        let votes = |id: &MemberId| voters.contains(id) || voters_outgoing.contains(id);
+        self.tip().keys().filter(|(id, _)| votes(id)).map(|(_, key)| key).collect()
+    }
+
+    /// Whether those of the voters are enough that are here.
+    pub(crate) fn is_majority(&self, is_here: impl Fn(PublicKey) -> bool) -> bool {
+        let here: Vec<MemberId> =
+            self.tip().keys().filter(|(_, key)| is_here(*key)).map(|(id, _)| id).collect();
+        let is_majority =
+            |voters: &[MemberId]| voters.iter().filter(|id| here.contains(id)).count() > voters.len() / 2;
+        let ConfState { voters, voters_outgoing, .. } = &self.tip().conf_state;
+        is_majority(voters) && (voters_outgoing.is_empty() || is_majority(voters_outgoing))
+    }
+
+    /// The next step to the configuration that the members are to have, if it is another one: of several voters in two, of which the first needs the votes of both.
+    pub(crate) fn change(&mut self) -> bool {
+        let now = &self.tip().conf_state;
+        let ids = |votes: bool| {
+            let members = self.tip().members.iter().filter(|member| member.votes == votes);
+            let mut ids: Vec<MemberId> = members.map(Member::id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let mut next = ConfState { voters: ids(true), learners: ids(false), ..ConfState::default() };
+        if !now.voters_outgoing.is_empty() {
+            next = ConfState { voters: now.voters.clone(), learners: now.learners.clone(), ..next };
+        } else if differ(&next.voters, &now.voters) > 1 {
+            next.voters_outgoing.clone_from(&now.voters);
+        }
+        if next == *now {
+            return false;
+        }
+        let index = LogIndex(self.states.len() as u64);
+        self.machine.apply_conf_state(index, Term(1), next);
+        self.states.push(Arc::new(self.machine.facts().clone()));
+        self.log.push(Entry::Change);
+        true
+    }
+
+    /// Somebody has said this, and with nobody else's key; it is asked for later if it was kept.
+    pub(crate) fn says(&mut self, word: Tombstone) {
+        if self.tip().charter.buried.last() == Some(&word) {
+            self.said.insert(word.signer, word);
+        }
     }
 
     /// The next entry.
@@ -122,7 +188,7 @@ impl Cluster {
         let applied =
             self.machine.apply(index, Term(1), command, Allowance::UNLIMITED).expect("a sound store");
         self.states.push(Arc::new(self.machine.facts().clone()));
-        self.log.push(command.clone());
+        self.log.push(Entry::Command(command.clone()));
         let took_effect = applied.outcome.is_ok();
         match command {
             Command::Put(_) => self.acknowledged += u64::from(took_effect),
@@ -138,6 +204,14 @@ impl Cluster {
             self.acknowledged == 0 || self.winner().is_none() || self.ordered,
             "cluster {id} dissolves with what a user was told is written, and no operator has said so"
         );
+        let tip = &self.states[self.states.len() - 1];
+        self.said.retain(|signer, _| member(tip, *signer).is_some());
+        for word in self.said.values() {
+            assert!(
+                tip.charter.buried.contains(word),
+                "cluster {id} has forgotten what a member has said last"
+            );
+        }
         applied
     }
 }

@@ -121,6 +121,10 @@ impl World {
             Some(Obstacle::Conflict)
         } else if !fleet && live().any(|cluster| !cluster.tip().charter.is_open()) {
             Some(Obstacle::Sealed)
+        } else if (0..self.hosts.len()).any(|host| self.is_torn(host)) {
+            Some(Obstacle::Torn)
+        } else if self.report.lured > 0 && there.iter().any(|cluster| cluster.winner().is_some()) {
+            Some(Obstacle::Lured)
         } else {
             None
         }

@@ -9,13 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use covey::command::{
-    Admission, Applied, CharterCommand, Command, CommandVersion, MemberCommand, Outcome, Tombstone,
-};
+use covey::command::{Admission, Applied, CharterCommand, Command, MemberCommand, Outcome, Tombstone};
 use covey::formation::gathering::{AskId, Whom};
 use covey::formation::{
     Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome,
-    course, joining_state, sign, taken_along,
+    burial, course, joining_state, ordered_of, sign, taken_along,
 };
 use covey::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use covey::mvcc::Facts;
@@ -33,6 +31,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const SILENT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a cluster has a leader.
 const ELECTIONS: Duration = Duration::from_millis(700);
+/// How long raft's configuration takes to follow the members, with each step.
+const CHANGES: Duration = Duration::from_millis(10);
 /// How long a member that joins, and one that starts again, waits for the leader at most.
 const STATE_COMES: Duration = Duration::from_secs(5);
 const FIRST_ENTRIES: Duration = Duration::from_millis(500);
@@ -78,10 +78,25 @@ pub(super) enum Doing {
     Applies(usize, u64),
     Looks(usize, u64),
     Elects(usize),
+    /// Raft's configuration follows the members.
+    Changes(usize),
+    /// A voter is cut off.
+    CutOff(usize),
     Leaves(usize, u64),
     Archived(usize, u64),
-    Commits { cluster: usize, by: (usize, u64), command: Command, then: Then, attempt: u32 },
-    Decided { by: (usize, u64), index: usize, applied: Applied, then: Then },
+    Commits {
+        cluster: usize,
+        by: (usize, u64),
+        command: Command,
+        then: Then,
+        attempt: u32,
+    },
+    Decided {
+        by: (usize, u64),
+        index: usize,
+        applied: Applied,
+        then: Then,
+    },
     Users,
     Regroups,
 }
@@ -138,11 +153,12 @@ impl World {
         dials && self.is_up(one) && self.is_up(other)
     }
 
-    fn has_majority(&self, cluster: usize, leader: usize) -> bool {
-        let voters = self.clusters[cluster].voters();
-        let here = voters.iter().map(|key| self.host_of(*key));
-        let here = here.filter(|voter| self.is_in(*voter) == Some(cluster) && self.reach(leader, *voter));
-        self.is_in(leader) == Some(cluster) && here.count() > voters.len() / 2
+    pub(super) fn has_majority(&self, cluster: usize, leader: usize) -> bool {
+        let is_here = |key| {
+            let voter = self.host_of(key);
+            self.is_in(voter) == Some(cluster) && self.reach(leader, voter)
+        };
+        self.is_in(leader) == Some(cluster) && self.clusters[cluster].is_majority(is_here)
     }
 
     fn within(&mut self, most: Duration) -> Duration {
@@ -171,6 +187,8 @@ impl World {
                 self.decided(at, cluster, &applied, then);
             }
             Doing::Elects(cluster) => self.elects(cluster),
+            Doing::Changes(cluster) => self.changes(cluster),
+            Doing::CutOff(cluster) => self.cuts_off(cluster),
             Doing::Commits { cluster, by, command, then, attempt } => {
                 self.commits(cluster, by, command, then, attempt);
             }
@@ -205,12 +223,17 @@ impl World {
             self.parts.iter_mut().filter(|part| **part == from).for_each(|part| *part = to);
         }
         self.note(&[14], || "the network falls into other parts".into());
+        self.parted();
+        let gap = crate::plan::draw(&mut self.prng, meets.regroup_gap);
+        self.later(gap, Doing::Regroups);
+    }
+
+    /// The network is in other parts, which all nodes see.
+    pub(super) fn parted(&mut self) {
         self.part_network();
         for host in 0..self.hosts.len() {
             self.changed(host);
         }
-        let gap = crate::plan::draw(&mut self.prng, meets.regroup_gap);
-        self.later(gap, Doing::Regroups);
     }
 
     fn part_network(&mut self) {
@@ -361,6 +384,7 @@ impl World {
         if before.is_some_and(|leader| self.has_majority(cluster, leader)) && !replaced {
             let leader = before.expect("it is there");
             self.hosts[leader].membership.leads = true;
+            self.changes(cluster);
             return self.grows(cluster, leader);
         }
         // It may believe for a while that it still does.
@@ -406,10 +430,25 @@ impl World {
         }
     }
 
+    /// As `node::reconcile`.
+    fn changes(&mut self, cluster: usize) {
+        let leader = self.clusters[cluster].leader;
+        if !leader.is_some_and(|leader| self.has_majority(cluster, leader))
+            || !self.clusters[cluster].change()
+        {
+            return;
+        }
+        let index = self.clusters[cluster].len();
+        self.note(&[16, cluster as u64], || format!("cluster {cluster} has other voters"));
+        self.is_taken_by_voters(cluster, index);
+        self.later(CHANGES, Doing::Changes(cluster));
+        self.is_torn_away(cluster);
+    }
+
     // The log.
 
     /// Whether a proposal is on its way.
-    fn propose(&mut self, at: usize, command: Command, then: Then) -> bool {
+    pub(super) fn propose(&mut self, at: usize, command: Command, then: Then) -> bool {
         let Some(cluster) = self.is_in(at) else { return false };
         let leader = self.clusters[cluster].leader;
         if !leader.is_some_and(|leader| self.reach(at, leader)) && !self.hosts[at].membership.leads {
@@ -442,6 +481,14 @@ impl World {
             self.report.given_up += u64::from(self.clusters[cluster].acknowledged > 0);
             self.check_taken_in(cluster, *asked, winner);
         }
+        if matches!(command, Command::Member(_)) {
+            self.later(CHANGES, Doing::Changes(cluster));
+        }
+        if let Then::Buries(word) = &then
+            && !self.is_taken(word.signer)
+        {
+            self.clusters[cluster].says(*word);
+        }
         self.check_clusters();
         let hop = self.within(Duration::from_millis(20));
         self.later(hop, Doing::Decided { by, index, applied, then });
@@ -455,6 +502,7 @@ impl World {
             }
             (Then::Buries(tombstone), Ok(_)) => {
                 self.hosts[at].disk.tombstones.retain(|kept| *kept != tombstone);
+                self.buries(at, cluster);
             }
             (Then::Nothing | Then::Dissolves(_) | Then::Buries(_), _) => {}
         }
@@ -469,6 +517,9 @@ impl World {
         let Some(cluster) = self.is_in(at) else { return };
         if meets.orders && self.prng.one_in(6) {
             return self.gives_up(at);
+        }
+        if meets.taken && self.prng.one_in(6) {
+            return self.floods(at, cluster);
         }
         let command = if meets.closes_one_in > 0 && self.prng.one_in(meets.closes_one_in) {
             if self.prng.one_in(3) {
@@ -542,7 +593,7 @@ impl World {
             generation: Generation(1),
             member,
             members,
-            commands: CommandVersion::FIRST,
+            commands: facts.commands,
         })))
     }
 
@@ -582,10 +633,7 @@ impl World {
         let boot = self.hosts[at].boot;
         self.later(LEADER_LOOKS, Doing::Looks(at, boot));
         let Some(cluster) = self.is_in(at).filter(|_| self.is_up(at)) else { return };
-        if let Some(tombstone) = self.hosts[at].disk.tombstones.first().copied() {
-            let bury = Command::Charter(CharterCommand::Bury(tombstone));
-            self.propose(at, bury, Then::Buries(tombstone));
-        }
+        self.buries(at, cluster);
         if self.is_silent(at, cluster) {
             let question = Question::Fate { cluster: self.clusters[cluster].id() };
             self.asks_beside(at, cluster, Asked::Fate, &question);
@@ -594,6 +642,15 @@ impl World {
         if self.hosts[at].membership.leads {
             let question = Question::Probe { name: format!("n{at}"), over: None, view: View::default() };
             self.asks_beside(at, cluster, Asked::Who, &question);
+        }
+    }
+
+    /// One after the other, since the latest is worth most.
+    fn buries(&mut self, at: usize, cluster: usize) {
+        if let Some(tombstone) = self.hosts[at].disk.tombstones.first().copied() {
+            let uses = self.facts(at, cluster).commands;
+            let bury = burial(tombstone, ordered_of(&tombstone), uses);
+            self.propose(at, Command::Charter(bury), Then::Buries(tombstone));
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Meets {
     pub(crate) orders: bool,
     /// Somebody has the key of one member of each cluster, and says with it that the cluster has ended.
     pub(crate) taken: bool,
+    /// Who is given a vote is cut off at once, with what users write then in its log.
+    pub(crate) cuts: bool,
     /// How long an entry takes at most to be committed, and a member to look for new ones.
     pub(crate) commit: Duration,
     pub(crate) apply: Duration,
@@ -108,6 +110,7 @@ fn taken(meets: Meets, prng: &mut Prng) -> Meets {
     let millis = |prng: &mut Prng, from, to| Duration::from_millis(prng.range(from, to));
     Meets {
         taken: true,
+        cuts: prng.one_in(2),
         parts: 2,
         regroup_gap: millis(prng, 10_000, 30_000),
         users_gap: Some(millis(prng, 2000, 20_000)),
@@ -252,6 +255,7 @@ impl Plan {
             closes_one_in: if prng.one_in(2) { 0 } else { prng.range(2, 6) },
             orders: false,
             taken: false,
+            cuts: false,
             commit: millis(prng, 5, 3000),
             apply: millis(prng, 20, 2000),
         };
@@ -260,7 +264,7 @@ impl Plan {
         // Drawn beside the rest, which stays what it is.
         let mut beside = Prng::new(seed ^ 0x6a74_0005);
         let meets = Meets { users_gap, orders, ..meets };
-        let meets = if beside.one_in(8) { taken(meets, &mut beside) } else { meets };
+        let meets = if beside.one_in(4) { taken(meets, &mut beside) } else { meets };
         let fault_gap = prng.one_in(4).then(|| millis(prng, 500, 15_000));
         Self {
             kind: if prng.one_in(8) { Kind::Chaos } else { Kind::Halves },

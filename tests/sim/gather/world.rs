@@ -66,6 +66,12 @@ pub(crate) struct Report {
     pub(crate) told: u64,
     /// How many have done so although theirs had not ended.
     pub(crate) deceived: u64,
+    /// How many have gone by what somebody has told them who has another one's key, true or not: no other cluster has that word.
+    pub(crate) lured: u64,
+    /// How often a member was told of an end that had a user's write behind a change of those who vote.
+    pub(crate) torn: u64,
+    /// How often somebody has made up words.
+    pub(crate) floods: u64,
     pub(crate) obstacle: Option<Obstacle>,
     /// Members of a living cluster whose nodes never came.
     pub(crate) ghosts: usize,
@@ -81,6 +87,10 @@ pub(crate) enum Obstacle {
     Sealed,
     /// A member has left one that had not ended, on the word of whoever has another member's key.
     Deceived,
+    /// An operator has to decide for a member that was away, and cannot know who votes.
+    Torn,
+    /// The cluster of one that was away has ended, and those who have left it went by the word of whoever has its key, so that they have left none.
+    Lured,
 }
 
 pub(crate) struct World {
