@@ -153,7 +153,8 @@ fn a_lone_node_keeps_its_word() {
 fn clusters_keep_their_word() {
     let report = run_seeds("cluster", Plan::draw_cluster, 0..CLUSTER_SEEDS);
     let Report { cuts, late, slept, stopped, .. } = report;
-    assert!(cuts.iter().all(|cuts| *cuts > 0) && late > CLUSTER_SEEDS, "{report:?}");
+    // Few are late: of the answers that wait for a disk only the newest is kept.
+    assert!(cuts.iter().all(|cuts| *cuts > 0) && late > CLUSTER_SEEDS / 2, "{report:?}");
     assert!(slept > CLUSTER_SEEDS / 10 && stopped > CLUSTER_SEEDS / 10, "{report:?}");
 }
 
