@@ -245,8 +245,6 @@ pub(crate) struct World {
     clock_prng: Prng,
     /// Changes of the members that were asked for, and when, while it is not known what became of them.
     changes: Vec<(u64, Instant)>,
-    /// Members whose removal was ever asked for by somebody who was strict about nothing.
-    asked_to_go: BTreeSet<MemberId>,
     loss: Option<Step>,
     /// Where a cluster decides who votes: the newest state that was seen, and how many are to vote there.
     voters: (LogIndex, usize),
@@ -310,7 +308,6 @@ impl World {
             net_prng: Prng::new(plan.seed ^ 0xc07),
             clock_prng,
             changes: Vec::new(),
-            asked_to_go: BTreeSet::new(),
             loss: None,
             voters: (LogIndex(0), 0),
             on_again: None,

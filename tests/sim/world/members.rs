@@ -122,14 +122,10 @@ impl World {
             }
             _ if is_settled(facts) => {
                 let gone = &facts.members[self.pick(facts.members.len())];
-                // What was asked before may not have taken effect yet, and nobody checks an order that is not strict.
-                let stays = |member: &&Stored| {
-                    member.votes && member.id() != gone.id() && !self.asked_to_go.contains(&member.id())
-                };
-                if gone.votes && facts.members.iter().filter(stays).count() < VOTERS_MIN {
+                let voters = facts.members.iter().filter(|member| member.votes).count();
+                if gone.votes && voters <= VOTERS_MIN {
                     return;
                 }
-                self.asked_to_go.insert(gone.id());
                 MemberCommand::Remove { id: gone.id(), strict: false }
             }
             _ => return,
