@@ -402,9 +402,10 @@ impl Admin for AdminService {
         request: Request<pb::NodePendingRequest>,
     ) -> Result<Response<pb::NodePendingResponse>, Status> {
         let AllPending { nodes, silent } = self.pending_anywhere(whence(&request)).await?;
-        let left_out = nodes.len().saturating_sub(PENDING_NODES_SHOWN_MAX);
-        let nodes = last_of(nodes).map(pending).collect();
-        Ok(Response::new(pb::NodePendingResponse { nodes, silent, left_out: left_out as u64 }))
+        let waiting = nodes.len();
+        let nodes: Vec<_> = last_of(nodes).map(pending).collect();
+        let left_out = (waiting - nodes.len()) as u64;
+        Ok(Response::new(pb::NodePendingResponse { nodes, silent, left_out }))
     }
 
     async fn node_approve(

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use crate::client;
 use crate::histories::{goes_on, judge};
 use crate::process::{Cluster, Host, until, wait};
-use crate::small_disk::SmallDisk;
+use crate::small_disk::{self, SmallDisk};
 
 const MEGABYTES: u32 = 96;
 const VALUE_BYTES: usize = 100 * 1024;
@@ -44,19 +44,10 @@ fn count(host: &Host, prefix: &str) -> usize {
     host.must(&["get", "--prefix", "--keys-only", prefix]).split_whitespace().count()
 }
 
-fn alone_on_a_small_disk() -> Cluster {
-    let mut cluster = Cluster::prepare(1);
-    let host = &mut cluster.hosts[0];
-    host.disk = Some(SmallDisk::at(&host.data_dir, MEGABYTES));
-    host.start(&["--initial-cluster", &host.named()]);
-    cluster.wait_ready();
-    cluster
-}
-
 #[test]
 #[ignore = "needs root"]
 fn data_that_fill_the_disk_can_be_deleted_and_make_room() {
-    let mut cluster = alone_on_a_small_disk();
+    let mut cluster = small_disk::start(1, MEGABYTES);
     let host = &cluster.hosts[0];
     let (puts, last) = put_until_refused(host, "a");
     assert!((100..900).contains(&puts), "{puts}");
@@ -73,7 +64,7 @@ fn data_that_fill_the_disk_can_be_deleted_and_make_room() {
 #[test]
 #[ignore = "needs root"]
 fn a_disk_that_somebody_else_fills_stops_nobody_and_loses_nothing() {
-    let mut cluster = alone_on_a_small_disk();
+    let mut cluster = small_disk::start(1, MEGABYTES);
     let host = &mut cluster.hosts[0];
     for n in 0..20 {
         put(host, &format!("a{n:04}")).unwrap();
@@ -98,22 +89,11 @@ fn a_disk_that_somebody_else_fills_stops_nobody_and_loses_nothing() {
     assert_eq!((count(host, "a"), count(host, "b")), (0, puts));
 }
 
-fn three_on_small_disks() -> Cluster {
-    let mut cluster = Cluster::prepare(3);
-    let initial = cluster.initial();
-    for host in &mut cluster.hosts {
-        host.disk = Some(SmallDisk::at(&host.data_dir, MEGABYTES));
-        host.start(&["--initial-cluster", &initial]);
-    }
-    cluster.wait_ready();
-    cluster
-}
-
-/// While it leads, every put fails or is at no other member than the two that have room.
+/// What was acknowledged is at the two that have room, whoever leads.
 #[test]
 #[ignore = "needs root"]
 fn a_leader_whose_disk_is_full_takes_no_write_with_it() {
-    let mut cluster = three_on_small_disks();
+    let mut cluster = small_disk::start(3, MEGABYTES);
     judge(&mut cluster, |cluster, load| {
         for _ in 0..2 {
             let full = cluster.leader();
@@ -131,7 +111,7 @@ fn a_leader_whose_disk_is_full_takes_no_write_with_it() {
 #[test]
 #[ignore = "needs root"]
 fn members_whose_disks_are_all_full_answer_reads_and_take_deletes_and_go_on_with_room() {
-    let mut cluster = three_on_small_disks();
+    let mut cluster = small_disk::start(3, MEGABYTES);
     judge(&mut cluster, |cluster, load| {
         put(&cluster.hosts[0], "kept").unwrap();
         let all = |act: fn(&SmallDisk)| {
@@ -159,7 +139,7 @@ fn members_whose_disks_are_all_full_answer_reads_and_take_deletes_and_go_on_with
 #[test]
 #[ignore = "needs root"]
 fn a_leader_whose_disk_is_full_lets_another_lead_and_comes_back() {
-    let mut cluster = three_on_small_disks();
+    let mut cluster = small_disk::start(3, MEGABYTES);
     let full = cluster.leader();
     let other = (full + 1) % 3;
     put(&cluster.hosts[other], "first").unwrap();

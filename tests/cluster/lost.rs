@@ -5,12 +5,13 @@ use std::fs;
 use crate::histories::{goes_on, judge_at};
 use crate::members::id_of;
 use crate::process::{Cluster, Host, until};
-use crate::small_disk::SmallDisk;
+use crate::small_disk;
 
 /// As after any fault: with what the others have a start helps.
 const FAILURE: i32 = 1;
 /// No start helps, and the service manager tries none.
 const FOR_EVER: i32 = 78;
+const MEGABYTES: u32 = 96;
 
 /// Waits until a member, which nobody asks anything meanwhile, has stopped because its directory is lost.
 fn stops_and_says(cluster: &mut Cluster, n: usize, why: &str, exit_code: i32) {
@@ -59,21 +60,10 @@ fn goes_on_without(
     assert!(others.iter().all(|other| cluster.hosts[*other].is_running()));
 }
 
-fn three_on_disks() -> Cluster {
-    let mut cluster = Cluster::prepare(3);
-    let initial = cluster.initial();
-    for host in &mut cluster.hosts {
-        host.disk = Some(SmallDisk::at(&host.data_dir, 96));
-        host.start(&["--initial-cluster", &initial]);
-    }
-    cluster.wait_ready();
-    cluster
-}
-
 #[test]
 #[ignore = "needs root"]
 fn a_leader_whose_filesystem_is_unmounted_stops_and_the_others_go_on() {
-    let mut cluster = three_on_disks();
+    let mut cluster = small_disk::start(3, MEGABYTES);
     goes_on_without(&mut cluster, 0, "its filesystem was unmounted", FAILURE, |host| {
         host.disk.as_ref().unwrap().detach(&host.data_dir);
     });
@@ -82,7 +72,7 @@ fn a_leader_whose_filesystem_is_unmounted_stops_and_the_others_go_on() {
 #[test]
 #[ignore = "needs root"]
 fn a_leader_whose_filesystem_has_become_read_only_stops_and_the_others_go_on() {
-    let mut cluster = three_on_disks();
+    let mut cluster = small_disk::start(3, MEGABYTES);
     goes_on_without(&mut cluster, 1, "has become read-only", FAILURE, |host| {
         host.disk.as_ref().unwrap().make_read_only(&host.data_dir);
     });
@@ -110,19 +100,10 @@ fn a_log_that_is_removed_is_missed_before_it_needs_a_new_file() {
     stops_and_says(&mut cluster, 0, "is not there any more", FOR_EVER);
 }
 
-fn alone_on_a_disk() -> Cluster {
-    let mut cluster = Cluster::prepare(1);
-    let host = &mut cluster.hosts[0];
-    host.disk = Some(SmallDisk::at(&host.data_dir, 96));
-    host.start(&["--initial-cluster", &host.named()]);
-    cluster.wait_ready();
-    cluster
-}
-
 #[test]
 #[ignore = "needs root"]
 fn a_member_whose_filesystem_is_unmounted_stops() {
-    let mut cluster = alone_on_a_disk();
+    let mut cluster = small_disk::start(1, MEGABYTES);
     let host = &cluster.hosts[0];
     host.disk.as_ref().unwrap().detach(&host.data_dir);
     stops_and_says(&mut cluster, 0, "its filesystem was unmounted", FOR_EVER);
@@ -131,7 +112,7 @@ fn a_member_whose_filesystem_is_unmounted_stops() {
 #[test]
 #[ignore = "needs root"]
 fn a_member_whose_filesystem_has_become_read_only_stops() {
-    let mut cluster = alone_on_a_disk();
+    let mut cluster = small_disk::start(1, MEGABYTES);
     let host = &cluster.hosts[0];
     host.disk.as_ref().unwrap().make_read_only(&host.data_dir);
     stops_and_says(&mut cluster, 0, "has become read-only", FAILURE);

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use crate::process::until;
+use crate::process::{Cluster, until};
 
 /// Where Debian has them.
 const UNSHARE: &str = "/usr/bin/unshare";
@@ -20,6 +20,18 @@ pub struct SmallDisk {
     /// Keeps the namespace, over all runs of the member.
     holder: Child,
     mounted: PathBuf,
+}
+
+/// So many members, each on a disk of its own, that serve.
+pub fn start(members: usize, megabytes: u32) -> Cluster {
+    let mut cluster = Cluster::prepare(members);
+    let initial = cluster.initial();
+    for host in &mut cluster.hosts {
+        host.disk = Some(SmallDisk::at(&host.data_dir, megabytes));
+        host.start(&["--initial-cluster", &initial]);
+    }
+    cluster.wait_ready();
+    cluster
 }
 
 impl SmallDisk {
