@@ -172,7 +172,7 @@ impl Server {
 }
 
 impl Servers for Server {
-    fn targets(&self) -> &[Target] {
+    fn loaded(&self) -> &[Target] {
         slice::from_ref(&self.target)
     }
 

@@ -13,7 +13,7 @@ const TURNS: u32 = 8;
 
 /// What a load is put on.
 pub trait Servers {
-    fn targets(&self) -> &[Target];
+    fn loaded(&self) -> &[Target];
     /// CPU time that all of them have used.
     fn cpu(&self) -> Duration;
 }
@@ -28,7 +28,7 @@ pub struct Contender<S> {
 
 impl<S: Servers> Contender<S> {
     fn start(servers: S, turn: &Load) -> io::Result<Self> {
-        let mut clients = Clients::connect(servers.targets(), turn.clients)?;
+        let mut clients = Clients::connect(servers.loaded(), turn.clients)?;
         clients.run(turn)?;
         Ok(Self { servers, clients, outcome: Outcome::default(), cpu: Duration::ZERO })
     }
