@@ -69,6 +69,11 @@ impl Consensus {
         self.outstanding.back().map(|outstanding| PersistId(outstanding.number))
     }
 
+    /// The first batch that the disk does not have yet.
+    pub fn first_unsynced(&self) -> Option<PersistId> {
+        self.outstanding.front().map(|outstanding| PersistId(outstanding.number))
+    }
+
     /// Whether the disk has a batch that was handed out, and all before it.
     pub fn is_synced(&self, id: PersistId) -> bool {
         self.outstanding.front().is_none_or(|front| front.number > id.0)

@@ -117,8 +117,8 @@ impl Consensus {
         let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
         if self.ticks_matter() && passed > self.pace.catch_up_ticks() {
-            // After a pause of the process an answer of its disk may be there, and not be heard yet.
-            self.disk_heard = now;
+            // In a pause of the process its disk may have answered without being heard. What it had waited for before counts as it did.
+            self.disk_heard = self.disk_heard + now.since(self.last_tick.max(self.disk_heard));
         }
         if !self.ticks_matter() || passed > self.pace.catch_up_ticks() {
             self.last_tick = now;
