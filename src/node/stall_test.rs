@@ -126,13 +126,13 @@ fn pauses_do_not_let_a_stuck_disk_off() {
     trio.propose(leader, 1, "a");
     let pause = Pace::default().election_min * 3;
     for _ in 0..4 {
-        trio.pass(DISK_STUCK / 4 - HEARTBEAT);
+        trio.pass(DISK_STUCK / 4 - HEARTBEAT * 3);
         assert!(told_of_disk(&trio, leader).is_empty());
         trio.now = trio.now + pause;
         trio.cores[leader].handle_timeout(trio.now);
         trio.settle();
     }
-    trio.pass(HEARTBEAT * 8);
+    trio.pass(HEARTBEAT * 16);
     let told = told_of_disk(&trio, leader);
     assert!(matches!(told[..], [(waited, None)] if waited < DISK_STUCK + HEARTBEAT), "{told:?}");
     trio.now = trio.now + pause;
