@@ -8,6 +8,9 @@ use crate::limits::{DISK_STUCK, ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, HEAR
 
 const SLOW: Duration = Duration::from_secs(2);
 
+/// How long a sync of a member takes.
+type DrawSync = fn(&mut Prng, u64) -> Duration;
+
 /// A cluster whose leader's disk is stuck from now on, and which nobody hears any more. Each sync of the others takes what `sync` says, by what seed and member it is.
 fn bereft(voters: u64, seed: u64, sync: impl Fn(u64) -> Duration) -> (Cluster, u64) {
     let ids: Vec<u64> = (1..=voters).collect();
@@ -43,8 +46,8 @@ fn members_with_slow_disks_find_a_leader() {
     let fixed = |_: &mut Prng, _| SLOW;
     let mixed = |_: &mut Prng, id: u64| if id.is_multiple_of(2) { SLOW } else { Duration::ZERO };
     let drawn = |prng: &mut Prng, _| Duration::from_millis(prng.range(0, 4000));
-    type Sync = fn(&mut Prng, u64) -> Duration;
-    let cases: [(&[u64], u64, Sync); 3] = [(&[3, 5, 7], 15, fixed), (&[3, 5], 15, mixed), (&[3], 30, drawn)];
+    let cases: [(&[u64], u64, DrawSync); 3] =
+        [(&[3, 5, 7], 15, fixed), (&[3, 5], 15, mixed), (&[3], 30, drawn)];
     for (sizes, seconds, sync) in cases {
         for voters in sizes {
             for seed in 0..20 {

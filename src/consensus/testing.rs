@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// What the disk has from now on.
-    fn to_sync(&mut self, now: Instant) -> Vec<Persist> {
+    fn take_synced(&mut self, now: Instant) -> Vec<Persist> {
         if self.sync.is_zero() {
             return std::mem::take(&mut self.waiting);
         }
@@ -232,7 +232,7 @@ impl Cluster {
             }
         }
         if !node.slow_disk {
-            for persist in node.to_sync(now) {
+            for persist in node.take_synced(now) {
                 busy = true;
                 node.disk.0 = persist.hard_state.unwrap_or(node.disk.0);
                 if let Some(first) = persist.entries.first() {

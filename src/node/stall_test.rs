@@ -126,7 +126,7 @@ fn pauses_do_not_let_a_stuck_disk_off() {
     trio.propose(leader, 1, "a");
     let pause = Pace::default().election_min * 3;
     for _ in 0..4 {
-        trio.pass(DISK_STUCK / 4 - HEARTBEAT * 3);
+        trio.pass((DISK_STUCK / 4).saturating_sub(HEARTBEAT * 3));
         assert!(told_of_disk(&trio, leader).is_empty());
         trio.now = trio.now + pause;
         trio.cores[leader].handle_timeout(trio.now);
