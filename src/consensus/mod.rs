@@ -13,6 +13,7 @@
 //! change among them through [`Consensus::apply_conf_change`] *before* the progress that includes it.
 
 mod allowance;
+mod candidacy;
 mod convert;
 mod guard;
 mod log_store;
@@ -49,6 +50,7 @@ use crate::prng::Prng;
 use crate::store::ConfState;
 use crate::time::Instant;
 use crate::wal::{EntryKind, HardState, LogEntry, Position};
+use candidacy::Candidacy;
 use convert::{conf_state_from_raft, conf_state_to_raft, entry_from_raft, entry_to_raft};
 use log_store::LogStore;
 use ready::Outstanding;
@@ -94,8 +96,11 @@ pub struct Consensus {
     /// Before this no further sign of life leaves ahead of what the disk has to do.
     next_sign: Instant,
     outstanding: VecDeque<Outstanding>,
+    candidacy: Candidacy,
     /// When the disk answered last, or was given something after it had nothing to do.
     disk_heard: Instant,
+    /// The longest time lately that the disk took for a batch.
+    longest_sync: Duration,
     /// What the entries of those take in memory.
     unsynced_bytes: usize,
     /// The last batch with a new term or vote; 0 before the first.
@@ -167,7 +172,9 @@ impl Consensus {
             now,
             next_sign: now,
             outstanding: VecDeque::new(),
+            candidacy: Candidacy::default(),
             disk_heard: now,
+            longest_sync: Duration::ZERO,
             unsynced_bytes: 0,
             last_election: 0,
             last_number: 0,
@@ -200,9 +207,16 @@ impl Consensus {
         self.believe_planted(&mut message.0);
         let (from, term) = (message.0.from, message.0.term);
         self.heard_from.insert(from, now);
+        if self.note_candidacies(&message.0) {
+            return Ok(());
+        }
         // What raft itself declines (a proposal without a leader, say) is as if the message was lost.
+        let asks_for_support = message.0.msg_type == MessageType::MsgRequestPreVote;
         let _ = self.node.step(message.0);
         self.after_call();
+        if asks_for_support {
+            self.give_way(from);
+        }
         if from == self.node.raft.leader_id && term == self.node.raft.term {
             self.hear(now);
         }
@@ -494,6 +508,8 @@ fn raft_config(member: MemberId, applied: LogIndex, pace: &Pace) -> Config {
 
 #[cfg(test)]
 mod cluster_test;
+#[cfg(test)]
+mod election_test;
 #[cfg(test)]
 mod guard_test;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::Consensus;
 use super::convert::{Message, entry_from_raft, hard_state_from_raft};
 use super::log_store::entry_bytes;
 use super::snapshot;
+use super::ticks::faded;
 use super::types::{Persist, PersistId, Ready};
 use crate::ids::{LogIndex, MemberId};
 use crate::planted::{self, Bug};
@@ -22,6 +23,8 @@ pub(super) struct Outstanding {
     has_entries: bool,
     /// What its entries take in memory.
     bytes: usize,
+    /// When it was handed out.
+    at: Instant,
     messages: Vec<Message>,
 }
 
@@ -50,11 +53,17 @@ impl Consensus {
     pub fn handle_persisted(&mut self, now: Instant, id: PersistId) -> Vec<Message> {
         self.count_ticks(now);
         let mut released = Vec::new();
+        if let Some(front) = self.outstanding.front() {
+            self.longest_sync = now.since(front.at).max(faded(self.longest_sync, now.since(self.disk_heard)));
+        }
         self.disk_heard = now;
         while self.outstanding.front().is_some_and(|front| front.number <= id.0) {
             let Some(front) = self.outstanding.pop_front() else { break };
             self.unsynced_bytes -= front.bytes;
             released.extend(front.messages);
+        }
+        if self.outstanding.is_empty() {
+            self.candidacy.asked = now;
         }
         if !self.removed {
             self.report_persisted();
@@ -67,6 +76,11 @@ impl Consensus {
     /// The last batch that the disk does not have yet.
     pub fn last_unsynced(&self) -> Option<PersistId> {
         self.outstanding.back().map(|outstanding| PersistId(outstanding.number))
+    }
+
+    /// The first batch that the disk does not have yet.
+    pub fn first_unsynced(&self) -> Option<PersistId> {
+        self.outstanding.front().map(|outstanding| PersistId(outstanding.number))
     }
 
     /// Whether the disk has a batch that was handed out, and all before it.
@@ -136,7 +150,8 @@ impl Consensus {
             if self.outstanding.is_empty() {
                 self.disk_heard = self.now;
             }
-            self.outstanding.push_back(Outstanding { number, has_entries, bytes, messages: Vec::new() });
+            let (at, messages) = (self.now, Vec::new());
+            self.outstanding.push_back(Outstanding { number, has_entries, bytes, at, messages });
             Persist {
                 id: PersistId(number),
                 hard_state: changed.then_some(hard_state),

@@ -18,6 +18,11 @@ pub(super) struct Node {
     pub(super) installed: Option<SnapshotMark>,
     /// While true, nothing is synced.
     pub(super) slow_disk: bool,
+    /// Each sync takes so long, and what comes meanwhile waits for the next.
+    pub(super) sync: Duration,
+    /// When the sync that is under way ends.
+    synced_at: Option<Instant>,
+    syncing: Vec<Persist>,
     waiting: Vec<Persist>,
     disk: (HardState, Vec<LogEntry>),
 }
@@ -31,6 +36,7 @@ pub(super) struct Cluster {
     first: ConfState,
     network: VecDeque<Message>,
     boots: u64,
+    seed: u64,
 }
 
 pub(super) const BEGIN: Position = Position { index: LogIndex(1), term: Term(1) };
@@ -66,8 +72,33 @@ impl Consensus {
     }
 }
 
+impl Node {
+    fn sync_ends(&self) -> Option<Instant> {
+        self.synced_at.filter(|_| !self.slow_disk)
+    }
+
+    /// What the disk has from now on.
+    fn take_synced(&mut self, now: Instant) -> Vec<Persist> {
+        if self.sync.is_zero() {
+            return std::mem::take(&mut self.waiting);
+        }
+        let done = self.synced_at.take_if(|at| *at <= now).is_some();
+        let synced = if done { std::mem::take(&mut self.syncing) } else { Vec::new() };
+        if self.synced_at.is_none() && !self.waiting.is_empty() {
+            self.syncing = std::mem::take(&mut self.waiting);
+            self.synced_at = Some(now + self.sync);
+        }
+        synced
+    }
+}
+
 impl Cluster {
     pub(super) fn new(voters: &[u64], learners: &[u64]) -> Self {
+        Self::seeded(0, voters, learners)
+    }
+
+    /// One of the histories that there can be.
+    pub(super) fn seeded(seed: u64, voters: &[u64], learners: &[u64]) -> Self {
         let first = conf(voters, learners);
         let mut cluster = Self {
             nodes: BTreeMap::new(),
@@ -77,6 +108,7 @@ impl Cluster {
             first,
             network: VecDeque::new(),
             boots: 0,
+            seed,
         };
         for &id in voters.iter().chain(learners) {
             cluster.add(id);
@@ -95,7 +127,7 @@ impl Cluster {
         self.boots += 1;
         start.boot_nonce = self.boots;
         let (id, conf_state) = (start.member.0, start.conf_state.clone());
-        let raft = Consensus::start(self.now, start, Prng::new(id), &logger()).unwrap();
+        let raft = Consensus::start(self.now, start, Prng::new(id ^ (self.seed << 8)), &logger()).unwrap();
         let node = Node {
             raft,
             applied: Vec::new(),
@@ -103,6 +135,9 @@ impl Cluster {
             reads: Vec::new(),
             installed: None,
             slow_disk: false,
+            sync: Duration::ZERO,
+            synced_at: None,
+            syncing: Vec::new(),
             waiting: Vec::new(),
             disk,
         };
@@ -197,7 +232,7 @@ impl Cluster {
             }
         }
         if !node.slow_disk {
-            for persist in std::mem::take(&mut node.waiting) {
+            for persist in node.take_synced(now) {
                 busy = true;
                 node.disk.0 = persist.hard_state.unwrap_or(node.disk.0);
                 if let Some(first) = persist.entries.first() {
@@ -214,7 +249,8 @@ impl Cluster {
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let next = self.nodes.values().filter_map(|node| node.raft.poll_timeout()).min();
+            let next = self.nodes.values().flat_map(|node| [node.raft.poll_timeout(), node.sync_ends()]);
+            let next = next.flatten().min();
             self.now = next.map_or(end, |next| next.max(self.now).min(end));
             for node in self.nodes.values_mut() {
                 node.raft.handle_timeout(self.now);

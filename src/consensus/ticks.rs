@@ -59,7 +59,7 @@ impl Pace {
     }
 
     /// Whatever the settings: not below the shortest.
-    fn longest_timeout(&self) -> Duration {
+    pub(super) fn longest_timeout(&self) -> Duration {
         self.election_max.max(self.election_min)
     }
 
@@ -69,8 +69,14 @@ impl Pace {
     }
 }
 
-fn ticks(duration: Duration) -> usize {
+pub(super) fn ticks(duration: Duration) -> usize {
     usize::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(usize::MAX / 4)
+}
+
+/// What is left of the longest of some times after another while.
+pub(super) fn faded(longest: Duration, after: Duration) -> Duration {
+    let forgotten = longest.as_nanos() * after.min(GAP_MEMORY).as_nanos() / GAP_MEMORY.as_nanos();
+    longest.saturating_sub(Duration::from_nanos(u64::try_from(forgotten).unwrap_or(u64::MAX)))
 }
 
 impl Consensus {
@@ -96,14 +102,24 @@ impl Consensus {
         if !self.ticks_matter() {
             return None;
         }
+        let ticks = u32::try_from(self.ticks_left()).unwrap_or(u32::MAX);
+        Some(self.last_tick + TICK * ticks)
+    }
+
+    /// After how many ticks something happens.
+    fn ticks_left(&self) -> usize {
+        let raft = &self.node.raft;
+        if self.is_silenced_by_disk() {
+            // Nothing does, but a pause of the process is to be told from a disk that takes its time.
+            return self.pace.election_ticks();
+        }
         let left = if raft.state == StateRole::Leader {
             let heartbeat = raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed());
             heartbeat.min(raft.election_timeout().saturating_sub(raft.election_elapsed))
         } else {
             self.election_ticks.saturating_sub(raft.election_elapsed)
         };
-        let ticks = u32::try_from(left.max(1)).unwrap_or(u32::MAX);
-        Some(self.last_tick + TICK * ticks)
+        left.max(1)
     }
 
     fn ticks_matter(&self) -> bool {
@@ -116,11 +132,13 @@ impl Consensus {
         self.now = now;
         let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
-        if self.ticks_matter() && passed > self.pace.catch_up_ticks() {
-            // After a pause of the process an answer of its disk may be there, and not be heard yet.
-            self.disk_heard = now;
+        // Who waited for longer than that has missed nothing.
+        let most = self.pace.catch_up_ticks().max(self.ticks_left() as u64);
+        if self.ticks_matter() && passed > most {
+            // In a pause of the process its disk may have answered without being heard. What it had waited for before counts as it did.
+            self.disk_heard = self.disk_heard + now.since(self.last_tick.max(self.disk_heard));
         }
-        if !self.ticks_matter() || passed > self.pace.catch_up_ticks() {
+        if !self.ticks_matter() || passed > most {
             self.last_tick = now;
         } else {
             self.last_tick = self.last_tick + TICK * u32::try_from(passed).unwrap_or(u32::MAX);
@@ -133,13 +151,17 @@ impl Consensus {
             // Whoever follows it has its time.
             (self.began, self.heard) = (now, None);
         }
-        for _ in 0..passed.min(self.pace.catch_up_ticks()) {
+        for _ in 0..passed.min(most) {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
             let unready = guard::votes_alone(&self.node.raft) && !self.all_persisted();
-            if !self.ticks_matter() || (unready && self.node.raft.state != StateRole::Leader) {
+            let still = !self.ticks_matter() || self.is_silenced_by_disk();
+            if still || (unready && self.node.raft.state != StateRole::Leader) {
                 break;
             }
-            self.node.tick();
+            if !self.wait_for_votes() {
+                self.node.tick();
+                self.note_own_campaign();
+            }
             self.be_patient();
             self.after_call();
         }
@@ -236,6 +258,9 @@ impl Consensus {
         if self.drawn_for == (raft.term, raft.state) {
             raft.set_randomized_election_timeout(self.election_ticks);
         } else {
+            if self.drawn_for.0 != raft.term || raft.leader_id != raft::INVALID_ID {
+                self.candidacy.stand_again();
+            }
             self.drawn_for = (raft.term, raft.state);
             self.draw_election_timeout();
         }
@@ -249,12 +274,11 @@ impl Consensus {
         let before = self.heard.replace((leader, now));
         if let Some((_, at)) = before.filter(|(who, _)| *who == leader) {
             let gap = now.since(at);
-            let forgotten =
-                self.longest_gap.as_nanos() * gap.min(GAP_MEMORY).as_nanos() / GAP_MEMORY.as_nanos();
-            let forgotten = Duration::from_nanos(u64::try_from(forgotten).unwrap_or(u64::MAX));
+            let before = faded(self.longest_gap, gap);
             // A longer gap could not raise the timeout, and would take longer to be forgotten.
             let gap = gap.min(self.pace.longest_timeout() / GAPS);
-            self.longest_gap = self.longest_gap.saturating_sub(forgotten).max(gap);
+            self.longest_gap = before.max(gap);
+            self.candidacy.stand_again();
             self.set_election_timeout();
         }
     }
@@ -264,11 +288,11 @@ impl Consensus {
         self.set_election_timeout();
     }
 
-    fn set_election_timeout(&mut self) {
+    pub(super) fn set_election_timeout(&mut self) {
         let least = (self.longest_gap * GAPS).clamp(self.pace.election_min, self.pace.longest_timeout());
         let least = ticks(least).max(self.pace.election_ticks());
         let more = least as u64 * self.chance / CHANCES;
-        self.election_ticks = least + usize::try_from(more).unwrap_or(0);
+        self.election_ticks = (least + usize::try_from(more).unwrap_or(0)).max(self.candidacy.gives_way);
         self.node.raft.set_randomized_election_timeout(self.election_ticks);
     }
 }

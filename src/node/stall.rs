@@ -8,6 +8,7 @@
 //! would vote for it, wait for that ([`Consensus::poll_ready`](crate::consensus::Consensus::poll_ready)).
 
 use super::core::{Core, CoreOutput};
+use crate::consensus::PersistId;
 use crate::ids::MemberId;
 use crate::limits::DISK_STUCK;
 use crate::time::Instant;
@@ -15,8 +16,8 @@ use crate::time::Instant;
 /// What was told of the disk last.
 #[derive(Debug, Default)]
 pub(super) struct Stall {
-    /// Since when it had not answered, and whether another member was to lead for that.
-    told: Option<(Instant, Option<MemberId>)>,
+    /// What it was to write first, and whether another member was to lead for that.
+    told: Option<(PersistId, Option<MemberId>)>,
 }
 
 impl Core {
@@ -28,7 +29,10 @@ impl Core {
 
     /// Tells of a disk that is stuck, and lets another member lead that can do without.
     pub(super) fn look_after_disk(&mut self) {
-        let Some(since) = self.consensus.awaits_disk_since() else { return };
+        let consensus = &self.consensus;
+        let Some((since, batch)) = consensus.awaits_disk_since().zip(consensus.first_unsynced()) else {
+            return;
+        };
         let waited = self.now.since(since);
         if waited < DISK_STUCK {
             return;
@@ -36,12 +40,12 @@ impl Core {
         let heirs = self.consensus.ahead_of_disk();
         let waits_to_hand_on = !heirs.is_empty();
         let heir = self.hand_on_to(heirs);
-        let news = match self.stall.told.filter(|(told, _)| *told == since) {
+        let news = match self.stall.told.filter(|(told, _)| *told == batch) {
             None => heir.is_some() || !waits_to_hand_on,
             Some((_, before)) => before.is_none() && heir.is_some(),
         };
         if news {
-            self.stall.told = Some((since, heir));
+            self.stall.told = Some((batch, heir));
             self.outputs.push_back(CoreOutput::DiskStuck { waited, heir });
         }
     }

@@ -86,6 +86,8 @@ pub(crate) enum Effect {
     Installed,
     /// Its part in the cluster, or what it knows of it, has changed.
     Standing,
+    /// Its disk answers nothing any more; whether it has asked another member to lead.
+    DiskStuck(bool),
     /// A fold or a slice of compaction is in the store.
     Stored,
     /// An entry that deletes much is left to the store; whether leases end by it.
@@ -549,7 +551,7 @@ impl Member {
             CoreOutput::ReadReady(reads, index) => release(self.confirmed.confirm(reads, index), effects),
             CoreOutput::Refused { request, why } => effects.push(Effect::Refused(request, why)),
             CoreOutput::Send(messages) => effects.push(Effect::Send(messages)),
-            CoreOutput::DiskStuck { .. } => {}
+            CoreOutput::DiskStuck { heir, .. } => effects.push(Effect::DiskStuck(heir.is_some())),
             CoreOutput::Status(status) => {
                 let leads = status.role == Role::Leader;
                 let leads_in = |status: &CoreStatus| (status.role == Role::Leader).then_some(status.term);

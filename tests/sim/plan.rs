@@ -143,7 +143,7 @@ impl Net {
             gap: Duration::from_millis(prng.range(200, 3000)),
             length: Duration::from_millis(prng.range(100, 4000)),
         });
-        Self { cuts, late_one_in: sometimes(&mut prng, 4, 10..80) }
+        Self { cuts, late_one_in: sometimes(&mut prng, 2, 6..40) }
     }
 
     /// The same for worlds in which all is slow.

@@ -60,6 +60,8 @@ impl Totals {
         sum.slept += report.slept;
         sum.stopped += report.stopped;
         sum.cuts.iter_mut().zip(report.cuts).for_each(|(sum, cuts)| *sum += cuts);
+        sum.stuck += report.stuck;
+        sum.handed_over += report.handed_over;
         sum.stored += report.stored;
         sum.swept += report.swept;
         sum.swept_leases += report.swept_leases;
@@ -87,7 +89,7 @@ impl Totals {
         let hours = sum.simulated.as_secs_f64() / Duration::from_hours(1).as_secs_f64();
         println!(
             "{seeds} {kind} seeds, {hours:.1} simulated hours: {} events, {} writes acknowledged, {} requests of unknown outcome, {} reads, \
-             {} starts, {} power cuts, {} kills, {} troubles, {:?} cuts, {} messages from earlier terms, {} sleeps and {} stops, {} commits of the store, {} deletions by it, {} ends of leases by it, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
+             {} starts, {} power cuts, {} kills, {} troubles, {:?} cuts, {} messages from earlier terms, {} sleeps and {} stops, {} disks stuck, {} leads given up for that, {} commits of the store, {} deletions by it, {} ends of leases by it, {} states installed, {} spoiled, {} of them replaced, {} renewals, {} leases expired, {} checkpointed, \
              {} events told, {} times progress, {} watchers overtaken, {} members added, {} promoted, {} removed, {} demoted, {} times none, {} disks lost, {} copies found out",
             sum.events,
             sum.acknowledged,
@@ -101,6 +103,8 @@ impl Totals {
             sum.late,
             sum.slept,
             sum.stopped,
+            sum.stuck,
+            sum.handed_over,
             sum.stored,
             sum.swept,
             sum.swept_leases,
@@ -153,8 +157,7 @@ fn a_lone_node_keeps_its_word() {
 fn clusters_keep_their_word() {
     let report = run_seeds("cluster", Plan::draw_cluster, 0..CLUSTER_SEEDS);
     let Report { cuts, late, slept, stopped, .. } = report;
-    // Few are late: of the answers that wait for a disk only the newest is kept.
-    assert!(cuts.iter().all(|cuts| *cuts > 0) && late > CLUSTER_SEEDS / 2, "{report:?}");
+    assert!(cuts.iter().all(|cuts| *cuts > 0) && late > CLUSTER_SEEDS, "{report:?}");
     assert!(slept > CLUSTER_SEEDS / 10 && stopped > CLUSTER_SEEDS / 10, "{report:?}");
 }
 

@@ -143,6 +143,8 @@ struct Host {
     applies_until: Instant,
     /// How much it has of the state that it is sent, and since when.
     staged: (StageProgress, Instant),
+    /// Since when it is sent states without having installed one.
+    staging_since: Option<Instant>,
     /// Its state was spoiled, and no other has taken its place since.
     spoiled: bool,
     /// Counts everything that may keep this host from answering.
@@ -171,6 +173,9 @@ pub(crate) struct Report {
     /// Times that members stood still, their clocks with them, or only they.
     pub(crate) slept: u64,
     pub(crate) stopped: u64,
+    /// Disks that answered nothing for so long that they were told of, and leaders that handed over for that.
+    pub(crate) stuck: u64,
+    pub(crate) handed_over: u64,
     pub(crate) stored: u64,
     /// Deletions and transactions that were left to the store, and ends of leases.
     pub(crate) swept: u64,
@@ -279,6 +284,7 @@ impl World {
             paused_until: Instant(0),
             applies_until: Instant(0),
             staged: (StageProgress::default(), Instant(0)),
+            staging_since: None,
             spoiled: false,
             troubles: 0,
             clock: clock(),
@@ -606,6 +612,7 @@ impl World {
     fn end_process(&mut self, number: usize, disk: Disk) {
         let host = &mut self.hosts[number];
         host.member = None;
+        host.staging_since = None;
         host.run += 1;
         host.troubles += 1;
         host.disk = disk;
@@ -663,18 +670,26 @@ impl World {
                     if let TransferContent::Status { progress, .. } = message.content
                         && progress != self.hosts[number].staged.0
                     {
-                        self.hosts[number].staged = (progress, self.queue.now());
+                        let now = self.queue.now();
+                        self.hosts[number].staged = (progress, now);
+                        self.hosts[number].staging_since.get_or_insert(now);
                     }
                     self.send(number, to, Parcel::Transfer(message));
                 }
                 Effect::Installed => {
                     self.report.installed += 1;
+                    self.hosts[number].staging_since = None;
                     self.note_renewed(number);
                     self.note("installed", &[number as u64]);
                 }
                 // Somebody asks just when a member thinks better of itself: it must not yet answer from what it has forgotten.
                 Effect::Standing => {
                     self.ask(number, Ask::Read { range: Range::all(everything()), shortcut: true });
+                }
+                Effect::DiskStuck(handed_over) => {
+                    self.report.stuck += 1;
+                    self.report.handed_over += u64::from(handed_over);
+                    self.note("disk stuck", &[number as u64, u64::from(handed_over)]);
                 }
                 Effect::Stored => self.report.stored += 1,
                 Effect::Swept { leases: false } => self.report.swept += 1,

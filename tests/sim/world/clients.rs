@@ -8,8 +8,9 @@ use covey::command::Applied;
 use covey::ids::ProposalId;
 use covey::limits::REQUEST_TIMEOUT;
 use covey::node::{LeaseAnswer, Request};
+use covey::time::Instant;
 
-use super::{Asked, Event, Kind, Op, World};
+use super::{Asked, Event, Host, Kind, Op, World};
 use crate::disk::chain;
 use crate::leases::Told;
 use crate::member::Effects;
@@ -21,6 +22,13 @@ use crate::workload::Ask;
 const DEPTH: i64 = 5;
 /// A member that is sent the state has more of it after so long, whatever its disk.
 const STAGES_AT_LEAST: Duration = Duration::from_secs(1);
+/// And it has all of it after so long, or what it is sent begins anew for ever.
+const STAGED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether a member is being sent a state that comes to an end: since when it is sent any, and when it last had more of one.
+fn gets_on(since: Option<Instant>, got_on: Instant, now: Instant) -> bool {
+    now.since(got_on) < STAGES_AT_LEAST && since.is_some_and(|since| now.since(since) < STAGED_WITHIN)
+}
 
 /// Clients.
 impl World {
@@ -221,8 +229,8 @@ impl World {
         let held_up = matches!(op.kind, Kind::Lease(_)) && self.oracle.was_corrupt_after(op.asked_after);
         let stood_still = self.hosts[op.host].applies_until > op.asked;
         // In small pieces on a slow disk that takes as long as it takes. Whether it comes to an end is looked at in the end.
-        let (_, got_on) = self.hosts[op.host].staged;
-        let is_sent_a_state = got_on > op.asked && self.queue.now().since(got_on) < STAGES_AT_LEAST;
+        let Host { staged: (_, got_on), staging_since, .. } = self.hosts[op.host];
+        let is_sent_a_state = got_on > op.asked && gets_on(staging_since, got_on, self.queue.now());
         assert!(
             troubled || held_up || stood_still || is_sent_a_state,
             "a request of {:?} was never answered:\n{}",
@@ -231,4 +239,14 @@ impl World {
         );
         self.report.unknown += 1;
     }
+}
+
+#[test]
+fn a_transfer_that_begins_anew_for_ever_is_no_excuse() {
+    let at = |seconds| Instant(0) + Duration::from_secs(seconds);
+    let lately = |seconds| at(seconds) + Duration::from_millis(900);
+    assert!(gets_on(Some(at(5)), at(20), lately(20)));
+    assert!(!gets_on(Some(at(5)), at(20), at(21)), "it has stopped");
+    assert!(!gets_on(Some(at(5)), at(65), lately(65)), "it gets on, and nowhere");
+    assert!(!gets_on(None, at(20), lately(20)));
 }

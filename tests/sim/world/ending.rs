@@ -42,6 +42,7 @@ impl World {
             let host = &mut self.hosts[number];
             host.disk.heal();
             host.troubles += 1;
+            host.staging_since = None;
             let mut effects = Effects::new();
             if let Some(member) = &mut host.member {
                 member.calm_down(&mut effects);
