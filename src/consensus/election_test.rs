@@ -142,3 +142,28 @@ fn a_patient_follower_misses_its_leader_in_time() {
     let silence = now.since(begin);
     assert!((ELECTION_TIMEOUT_MAX..ELECTION_TIMEOUT_MAX * 2).contains(&(silence + HEARTBEAT)), "{silence:?}");
 }
+
+/// Its own time may be almost over when it says that it would vote for another one.
+#[test]
+fn who_gives_way_waits_no_longer_than_anybody_may() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]);
+    let leader = cluster.elect();
+    cluster.cut_off = vec![leader];
+    let [first, other] = [leader % 3 + 1, (leader + 1) % 3 + 1];
+    let end = cluster.raft(other).pace.election_ticks_end();
+    let (now, status) = (cluster.now, cluster.raft(first).status());
+    let question = eraftpb::Message {
+        msg_type: MessageType::MsgRequestPreVote,
+        from: first,
+        to: other,
+        term: status.term.0 + 1,
+        index: status.last.0,
+        log_term: status.term.0,
+        ..eraftpb::Message::default()
+    };
+    let voter = cluster.raft(other);
+    voter.longest_sync = ELECTION_TIMEOUT_MAX;
+    voter.node.raft.election_elapsed = end - 2;
+    voter.step(now, Message(question)).unwrap();
+    assert_eq!(voter.election_ticks, end - 1);
+}

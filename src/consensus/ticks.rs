@@ -292,7 +292,9 @@ impl Consensus {
         let least = (self.longest_gap * GAPS).clamp(self.pace.election_min, self.pace.longest_timeout());
         let least = ticks(least).max(self.pace.election_ticks());
         let more = least as u64 * self.chance / CHANCES;
-        self.election_ticks = (least + usize::try_from(more).unwrap_or(0)).max(self.candidacy.gives_way);
+        let drawn = least + usize::try_from(more).unwrap_or(0);
+        // Who gives way may have waited for as long as anybody does.
+        self.election_ticks = drawn.max(self.candidacy.gives_way).min(self.pace.election_ticks_end() - 1);
         self.node.raft.set_randomized_election_timeout(self.election_ticks);
     }
 }
