@@ -17,7 +17,7 @@ use super::node::{Freshness, Node};
 use super::render;
 use super::yielding::YieldRefusal;
 use crate::command::{self, CharterCommand, ClientKey, TokenId};
-use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
+use crate::formation::{Fingerprint, JoinToken, Outdated, TOKEN_BYTES};
 use crate::ids::{ClusterId, PublicKey, Revision};
 use crate::limits::{PENDING_NODES_SHOWN_MAX, PENDING_ROUNDS_MAX};
 use crate::mvcc::{Facts, View};
@@ -129,6 +129,8 @@ pub struct ClusterBeside {
     pub addresses: Vec<SocketAddr>,
     /// Why the two cannot become one.
     pub why: String,
+    /// Which boxes are to be upgraded before they can, if any.
+    pub outdated: Option<Outdated>,
     /// For how long that has been known.
     pub since: Duration,
 }
@@ -616,7 +618,13 @@ fn pending(node: PendingNode) -> pb::PendingNode {
 }
 
 fn conflict(beside: ClusterBeside) -> pb::Conflict {
+    let upgrade = |ours| {
+        let outdated = beside.outdated.filter(|outdated| outdated.ours == ours);
+        outdated.map_or(0, |outdated| outdated.used.0.into())
+    };
     pb::Conflict {
+        upgrade_here: upgrade(true),
+        upgrade_there: upgrade(false),
         cluster: beside.cluster.0,
         addresses: beside.addresses.iter().map(ToString::to_string).collect(),
         why: beside.why,

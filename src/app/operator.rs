@@ -123,6 +123,7 @@ impl Host for Operator {
             cluster,
             addresses: beside.addresses,
             why: beside.why.to_string(),
+            outdated: beside.why.outdated(),
             since: now.since(beside.since),
         };
         self.conflicts.list().into_iter().map(beside).collect()

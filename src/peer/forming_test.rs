@@ -159,6 +159,7 @@ fn join(token: &JoinToken) -> Question {
         peer_urls: Vec::new(),
         claim: token.id().0.to_vec(),
         run: Incarnation(1),
+        understands: CommandVersion::FIRST,
     }
 }
 
@@ -190,8 +191,10 @@ fn a_token_is_worth_something_only_where_it_was_given_out_and_only_to_who_has_it
     // It has seen the name of a token, and has another one.
     let forged = ask(&joiner(&other), &member, &token).unwrap_err();
     assert!(matches!(&forged, AskError::Lost(why) if why.contains("does not listen")), "{forged}");
-    let nameless =
-        Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: vec![1; 7], run: Incarnation(1) };
+    let mut nameless = join(&token);
+    if let Question::Join { claim, .. } = &mut nameless {
+        claim.truncate(7);
+    }
     let address = member.forming.inner.endpoint.local_addr().unwrap();
     assert!(smol::block_on(joiner(&token).forming.ask(address, &nameless)).is_err());
     assert_eq!(member.asked_by().len(), 1, "nobody else was heard");

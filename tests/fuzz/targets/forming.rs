@@ -192,16 +192,34 @@ pub mod seeds {
             Question::Meets(introduction),
             Question::Probe { name: name.clone(), over: Some(9), view: view.clone() },
             Question::Promise { round: 9, patient: true, view: view.clone() },
-            Question::Join { name: name.clone(), peer_urls, claim: vec![1; 40], run: Incarnation(3) },
-            Question::Absorb { cluster: ClusterId(7), winner: ClusterId(8), nodes: vec![candidate] },
+            Question::Join {
+                name: name.clone(),
+                peer_urls,
+                claim: vec![1; 40],
+                run: Incarnation(3),
+                understands: CommandVersion(2),
+            },
+            Question::Absorb {
+                cluster: ClusterId(7),
+                winner: ClusterId(8),
+                nodes: vec![candidate],
+                understands: CommandVersion(2),
+            },
             Question::Fate { cluster: ClusterId(7) },
         ];
         let (sentence, generation) = ("not now".to_owned(), Generation(1));
         let members = vec![member(1), member(2)];
         let (root, member, commands) = (ClusterRoot([7; 32]), MemberId(2), CommandVersion(2));
         let welcome = Welcome { root, generation, member, members, commands };
-        let standing =
-            Standing { name: name.clone(), cluster: ClusterId(7), generation, committed: true, open: true };
+        let standing = Standing {
+            name: name.clone(),
+            cluster: ClusterId(7),
+            generation,
+            committed: true,
+            open: true,
+            uses: CommandVersion(2),
+            understands: CommandVersion(3),
+        };
         let answers = [
             Answer::Fresh { name: name.clone() },
             Answer::Welcome(Box::new(welcome)),
