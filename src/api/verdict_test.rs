@@ -224,7 +224,7 @@ fn in_a_conflict_of_builds_an_operator_is_told_which_boxes_are_to_be_upgraded() 
         verdict(change).next.join("\n")
     };
     let (here, there) = (steps(2, 0), steps(0, 2));
-    assert!(here.contains("on the boxes of this cluster that are older: m2, m3"), "{here}");
+    assert!(here.contains("on the boxes of this cluster that are older: box2, box3"), "{here}");
     assert!(there.contains("on the boxes of the other cluster, which is at 10.0.0.7:2380"), "{there}");
     assert!(!here.contains("covey yield") && !there.contains("covey yield"));
 }

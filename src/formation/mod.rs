@@ -48,6 +48,6 @@ pub use secret::{
 pub use tail::Tail;
 pub use token::{JoinToken, TOKEN_BYTES, TokenError};
 pub use tombstone::{
-    Doubt, Known, TOMBSTONE_NAMES, believe, burial, drop_tombstones, keep_tombstones, kept_tombstones,
-    ordered_of, sign, taken_along,
+    Doubt, GENERATIONS_MAX, Known, TOMBSTONE_NAMES, believe, burial, drop_tombstones, keep_tombstones,
+    kept_tombstones, ordered_of, sign, taken_along,
 };
