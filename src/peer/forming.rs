@@ -368,9 +368,20 @@ impl Forming {
         answerer: Answerer,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        let executor = Arc::new(Executor::new());
         let credentials = Credentials::new(key)?;
         let server = credentials.server_of_strangers()?;
+        Self::start_with(key, listen, (credentials, server), trust, answerer, clock)
+    }
+
+    fn start_with(
+        key: &NodeKey,
+        listen: &UdpPort,
+        (credentials, server): (Credentials, rustls::ServerConfig),
+        trust: Trust,
+        answerer: Answerer,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let executor = Arc::new(Executor::new());
         let Opened { endpoint, reactor, host } = endpoint::open(listen, key, server, &executor)?;
         let own = PublicKey(*key.public());
         let (gate, listen) = (Mutex::default(), listen.clone());

@@ -5,8 +5,10 @@ use ring::signature::Ed25519KeyPair;
 
 use super::*;
 use crate::command::{CommandVersion, MemberAttributes};
-use crate::formation::{ClusterRoot, Generation, Introduction, PLACE_BYTES_MAX, PLACES_MAX, Welcome};
-use crate::ids::{Incarnation, MemberId};
+use crate::formation::{
+    ClusterRoot, Generation, Introduction, PLACE_BYTES_MAX, PLACES_MAX, Standing, Welcome,
+};
+use crate::ids::{ClusterId, Incarnation, MemberId};
 use crate::limits::{ADMITTED_MEMBERS_MAX, NODE_NAME_BYTES_MAX};
 use crate::store::Member;
 
@@ -151,6 +153,71 @@ fn with_neither_a_node_asks_no_other_machine() {
     let node = Node::start(&new_key(), trust);
     let error = smol::block_on(node.forming.ask(far, &question())).unwrap_err().to_string();
     assert!(error.contains("--cluster-secret-file") && error.contains("--peer-fingerprints"), "{error}");
+}
+
+/// What a build speaks that knows of no versions of commands.
+fn cut(protocols: &mut Vec<Vec<u8>>) {
+    protocols.retain(|protocol| protocol == b"covey-form/1");
+}
+
+/// Such a build takes what has versions for no message, and every message of its own is understood.
+#[test]
+fn versions_are_said_to_no_build_that_does_not_know_of_them() {
+    let of = |version| CommandVersion(version);
+    let standing = Standing {
+        name: "b".into(),
+        cluster: ClusterId(7),
+        generation: Generation(1),
+        committed: false,
+        open: true,
+        uses: of(2),
+        understands: of(3),
+    };
+    let (name, peer_urls, claim, run) = ("a".into(), Vec::new(), Vec::new(), Incarnation(1));
+    let question = Question::Join { name, peer_urls, claim, run, understands: of(7) };
+    let answer = Answer::Member(standing.clone());
+    for (is_older, said, told) in [(false, of(7), [of(2), of(3)]), (true, of(1), [of(1), of(1)])] {
+        let (key, heard) = (new_key(), Arc::new(Mutex::new(Vec::new())));
+        let (for_answers, answers) = (Arc::clone(&heard), answer.clone());
+        let answerer: Answerer = Arc::new(move |_, _, question| {
+            for_answers.lock().unwrap().push(question);
+            let answer = answers.clone();
+            Box::pin(async { answer })
+        });
+        let credentials = Credentials::new(&key).unwrap();
+        let mut server = credentials.server_of_strangers().unwrap();
+        if is_older {
+            cut(&mut server.alpn_protocols);
+        }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let with = (credentials, server);
+        let asked =
+            Forming::start_with(&key, &listen, with, Trust::default(), answerer, Clock::start()).unwrap();
+        let asks = Node::start(&new_key(), Trust::default());
+        let address = asked.inner.endpoint.local_addr().unwrap();
+        let (_, got) = smol::block_on(asks.forming.ask(address, &question)).unwrap();
+        let [uses, understands] = told;
+        assert_eq!(got, Answer::Member(Standing { uses, understands, ..standing.clone() }));
+        let heard = heard.lock().unwrap().pop();
+        assert!(
+            matches!(heard, Some(Question::Join { understands, .. }) if understands == said),
+            "{heard:?}"
+        );
+
+        // An older one asks.
+        let mut client = asks.forming.inner.credentials.client_of_strangers().unwrap();
+        cut(&mut client.alpn_protocols);
+        let bytes = smol::block_on(async {
+            let config = endpoint::client_of(client).unwrap();
+            let connecting = asks.forming.inner.endpoint.connect_with(config, address, "covey").unwrap();
+            let connection = connecting.await.unwrap();
+            let (mut send, mut recv) = connection.open_bi().await.unwrap();
+            send.write_all(&sealed([0; PROOF_BYTES], &question.encode_in(Dialect::Plain))).await.unwrap();
+            send.finish().unwrap();
+            recv.read_to_end(MESSAGE_BYTES_MAX).await.unwrap()
+        });
+        assert_eq!(opened(&bytes).unwrap().1, answer.encode_in(Dialect::Plain));
+    }
 }
 
 fn join(token: &JoinToken) -> Question {
