@@ -17,7 +17,7 @@ use super::node::{Freshness, Node};
 use super::render;
 use super::yielding::YieldRefusal;
 use crate::command::{self, CharterCommand, ClientKey, TokenId};
-use crate::formation::{Fingerprint, JoinToken, TOKEN_BYTES};
+use crate::formation::{Fingerprint, JoinToken, Outdated, TOKEN_BYTES};
 use crate::ids::{ClusterId, PublicKey, Revision};
 use crate::limits::{PENDING_NODES_SHOWN_MAX, PENDING_ROUNDS_MAX};
 use crate::mvcc::{Facts, View};
@@ -88,7 +88,7 @@ pub trait Host: Send + Sync {
     /// The nodes that have asked any member to be let in, and that nothing lets in.
     fn pending_anywhere(&self) -> AskedAround;
     /// The same; of the other members, as of the last few seconds.
-    fn pending_lately(&self) -> AskedAround;
+    fn pending_lately(&self) -> AskedLately;
     /// The other clusters that this one cannot become one with.
     fn conflicts(&self) -> Vec<ClusterBeside>;
     /// The nodes that were heard of.
@@ -111,6 +111,9 @@ pub type GivingUp = Pin<Box<dyn Future<Output = Result<(), YieldRefusal>> + Send
 /// Who waits at all members, as far as they answer in bounded time.
 pub type AskedAround = Pin<Box<dyn Future<Output = AllPending> + Send>>;
 
+/// The nodes that wait at any member, of which the others have been asked lately.
+pub type AskedLately = Pin<Box<dyn Future<Output = Vec<PendingNode>> + Send>>;
+
 /// The nodes that wait for an operator, at whichever member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllPending {
@@ -129,6 +132,8 @@ pub struct ClusterBeside {
     pub addresses: Vec<SocketAddr>,
     /// Why the two cannot become one.
     pub why: String,
+    /// Which boxes are to be upgraded before they can, if any.
+    pub outdated: Option<Outdated>,
     /// For how long that has been known.
     pub since: Duration,
 }
@@ -205,8 +210,8 @@ impl AdminService {
         Ok(self.describe(&reach, pending, self.node.handle().view().facts()))
     }
 
-    fn describe(&self, reach: &Reach, waiting: AllPending, facts: &Facts) -> pb::StatusResponse {
-        let seen = self.strangers(&waiting.nodes, facts);
+    fn describe(&self, reach: &Reach, waiting: Vec<PendingNode>, facts: &Facts) -> pb::StatusResponse {
+        let seen = self.strangers(&waiting, facts);
         let cluster = self.cluster(reach, waiting, facts);
         let own = cluster.members.iter().find(|member| member.id == cluster.member);
         let (name, fingerprint) =
@@ -225,7 +230,7 @@ impl AdminService {
         }
     }
 
-    fn cluster(&self, reach: &Reach, waiting: AllPending, facts: &Facts) -> pb::Cluster {
+    fn cluster(&self, reach: &Reach, waiting: Vec<PendingNode>, facts: &Facts) -> pb::Cluster {
         let handle = self.node.handle();
         let status = handle.status();
         let Charter { automatic, committed, dissolved, .. } = *facts.charter;
@@ -257,7 +262,7 @@ impl AdminService {
             dissolved_for: dissolved.map_or(0, |dissolved| dissolved.winner.0),
             catching_up: handle.is_catching_up() || !handle.has_state(),
             members: facts.members.iter().map(member).collect(),
-            pending: last_of(waiting.nodes).map(pending).collect(),
+            pending: last_of(waiting).map(pending).collect(),
             conflicts: self.host.conflicts().into_iter().map(conflict).collect(),
             alarms: facts.alarms.iter().map(alarm).collect(),
             bytes_in_use: status.bytes_in_use,
@@ -616,7 +621,13 @@ fn pending(node: PendingNode) -> pb::PendingNode {
 }
 
 fn conflict(beside: ClusterBeside) -> pb::Conflict {
+    let upgrade = |ours| {
+        let outdated = beside.outdated.filter(|outdated| outdated.ours == ours);
+        outdated.map_or(0, |outdated| outdated.used.0.into())
+    };
     pb::Conflict {
+        upgrade_here: upgrade(true),
+        upgrade_there: upgrade(false),
         cluster: beside.cluster.0,
         addresses: beside.addresses.iter().map(ToString::to_string).collect(),
         why: beside.why,

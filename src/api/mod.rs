@@ -80,8 +80,8 @@ mod yielding;
 
 pub use crate::node::PendingNode;
 pub use admin::{
-    AllPending, AskedAround, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient,
-    SeenNode,
+    AllPending, AskedAround, AskedLately, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host,
+    IssuedClient, SeenNode,
 };
 pub use answers::Answers;
 pub use browser::BrowserPolicy;

@@ -71,6 +71,8 @@ pub fn status_as_json(status: &pb::StatusResponse, verdict: &Verdict) -> serde_j
             "addresses": conflict.addresses,
             "why": conflict.why,
             "since_seconds": conflict.since_seconds,
+            "upgrade_here": conflict.upgrade_here,
+            "upgrade_there": conflict.upgrade_there,
         })
     };
     let cluster = status.cluster.as_ref().map(|cluster| {

@@ -142,6 +142,12 @@ fn conflicting(cluster: &pb::Cluster, conflict: &pb::Conflict) -> Verdict {
         "CONFLICT: there is another cluster on this network ({:x}): {}",
         conflict.cluster, conflict.why
     );
+    if let Some(next) = upgrade(cluster, conflict) {
+        return sick(
+            line,
+            &[&next, "the two become one by themselves then, where nothing else is in the way"],
+        );
+    }
     // The other one sees no conflict where nobody has written to this one: it waits for this one to give itself up.
     let first =
         if cluster.committed { "" } else { "\"covey put\" something here, since nobody has yet, and then " };
@@ -154,6 +160,24 @@ fn conflicting(cluster: &pb::Cluster, conflict: &pb::Conflict) -> Verdict {
             "whoever yields keeps its data as an archive only; \"covey doctor\" on both sides looks for what else keeps them apart",
         ],
     )
+}
+
+/// Which boxes are of too old a build for the two clusters to become one.
+fn upgrade(cluster: &pb::Cluster, conflict: &pb::Conflict) -> Option<String> {
+    let pb::Conflict { upgrade_here, upgrade_there, addresses, .. } = conflict;
+    if *upgrade_here > 0 {
+        let came = cluster.members.iter().filter(|member| !member.fingerprint.is_empty());
+        let older: Vec<String> =
+            came.filter(|member| member.understands < *upgrade_here).map(shown_name).collect();
+        return Some(format!(
+            "upgrade covey on the boxes of this cluster that are older: {}",
+            older.join(", ")
+        ));
+    }
+    (*upgrade_there > 0).then(|| {
+        let at = addresses.join(", ");
+        format!("upgrade covey on the boxes of the other cluster, which is at {at}: \"covey status\" there says which")
+    })
 }
 
 fn leaderless(cluster: &pb::Cluster) -> Verdict {

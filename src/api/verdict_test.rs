@@ -211,6 +211,24 @@ fn in_a_conflict_either_operator_is_told_what_to_type() {
     }
 }
 
+/// To yield would leave boxes behind, and does not happen; what helps is a newer build, where the older one is.
+#[test]
+fn in_a_conflict_of_builds_an_operator_is_told_which_boxes_are_to_be_upgraded() {
+    let steps = |upgrade_here, upgrade_there| {
+        let addresses = vec!["10.0.0.7:2380".into()];
+        let conflict = pb::Conflict { upgrade_here, upgrade_there, addresses, ..pb::Conflict::default() };
+        let change = |cluster: &mut pb::Cluster| {
+            cluster.members[0].understands = 2;
+            cluster.conflicts.push(conflict);
+        };
+        verdict(change).next.join("\n")
+    };
+    let (here, there) = (steps(2, 0), steps(0, 2));
+    assert!(here.contains("on the boxes of this cluster that are older: box2, box3"), "{here}");
+    assert!(there.contains("on the boxes of the other cluster, which is at 10.0.0.7:2380"), "{there}");
+    assert!(!here.contains("covey yield") && !there.contains("covey yield"));
+}
+
 /// A sealed cluster that nobody has written to: the other one waits for it to give itself up, knows of no conflict, and would refuse to yield.
 #[test]
 fn in_a_conflict_that_the_other_side_does_not_see_an_operator_is_told_how_it_does() {

@@ -6,6 +6,7 @@
 use tonic::Status;
 
 use crate::command::Rejection;
+use crate::formation::Outdated;
 use crate::ids::ClusterId;
 use crate::runtime::ServeError;
 
@@ -46,6 +47,14 @@ pub enum YieldRefusal {
         /// What it says.
         why: String,
     },
+    /// Members could not go on in the other cluster.
+    #[error("{outdated}: then type \"covey yield {cluster}\" here again")]
+    Outdated {
+        /// The other one.
+        cluster: ClusterId,
+        /// Why not.
+        outdated: Outdated,
+    },
     /// The members were not taken in.
     #[error(
         "cluster {cluster} has not taken this cluster's boxes in: {why}; type the same again in a minute"
@@ -73,6 +82,7 @@ impl From<YieldRefusal> for Status {
             YieldRefusal::Alone
             | YieldRefusal::NoConflict(_)
             | YieldRefusal::Sealed { .. }
+            | YieldRefusal::Outdated { .. }
             | YieldRefusal::Rejected(_) => Self::failed_precondition(text),
             YieldRefusal::Busy
             | YieldRefusal::Leaderless(_)

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::encounters::Conflicts;
 use super::fates::Decision;
 use super::staggered::together;
-use crate::command::{Admission, CharterCommand, Rejection, TokenId, Tombstone};
+use crate::command::{Admission, CharterCommand, CommandVersion, Rejection, TokenId, Tombstone};
 use crate::config::TrustMode;
 use crate::formation::{
-    ABSORBED_MAX, Answer, Candidate, Fingerprint, Identity, PLACE_BYTES_MAX, PLACES_MAX, Question, Standing,
-    Welcome,
+    ABSORBED_MAX, Answer, Candidate, Fingerprint, Identity, Outdated, PLACE_BYTES_MAX, PLACES_MAX, Question,
+    Standing, Welcome,
 };
 use crate::ids::{ClusterId, Incarnation, LogIndex, PublicKey};
 use crate::limits::PENDING_NODES_MAX;
@@ -24,6 +24,7 @@ use crate::peer::{Answerer, Tokens};
 use crate::runtime::Handle;
 use crate::runtime::clock::Clock;
 use crate::store::{Charter, Member};
+use crate::telemetry::Muffle;
 use crate::time::Instant;
 
 /// A node that has asked to be let in, and that nothing lets in.
@@ -74,6 +75,9 @@ impl Pending {
     }
 }
 
+/// So many boxes of older builds are told of in a minute.
+const OUTDATED_TOLD_MAX: u8 = 16;
+
 /// What a member needs to answer.
 #[derive(Clone)]
 pub(super) struct Desk {
@@ -83,6 +87,8 @@ pub(super) struct Desk {
     pub(super) trust: TrustMode,
     pub(super) pending: Arc<Pending>,
     pub(super) conflicts: Arc<Conflicts>,
+    /// Boxes of older builds that were told of.
+    pub(super) outdated: Arc<Mutex<Muffle<u8>>>,
     /// Taken when the cluster has ended for this member without saying so itself.
     pub(super) ended: Arc<Decision>,
     pub(super) clock: Clock,
@@ -118,12 +124,16 @@ impl Desk {
                 let sentence = "this cluster formed by itself: start the node without --initial-cluster";
                 Answer::Refused(sentence.into())
             }
-            Question::Join { name, peer_urls, claim, run } => {
-                self.join(Candidate { key, name, peer_urls }, &claim, run).await
+            Question::Join { name, peer_urls, claim, run, understands } => {
+                let node = Candidate { key, name, peer_urls };
+                if let Some(answer) = self.turns_down(&node, understands) {
+                    return answer;
+                }
+                self.join(node, &claim, run, understands).await
             }
-            Question::Absorb { cluster, winner, nodes } => {
+            Question::Absorb { cluster, winner, nodes, understands } => {
                 match asked_rightly(key, cluster, winner, &nodes, self.identity.cluster()) {
-                    Ok(()) => self.absorb(key, cluster, nodes).await,
+                    Ok(()) => self.absorb(key, cluster, nodes, understands).await,
                     Err(why) => Answer::Refused(why),
                 }
             }
@@ -147,6 +157,8 @@ impl Desk {
             generation: self.identity.generation,
             committed: charter.committed,
             open: is_open(self.trust, charter),
+            uses: view.facts().commands,
+            understands: view.facts().understood(),
         }
     }
 
@@ -159,18 +171,56 @@ impl Desk {
         }
     }
 
-    async fn join(&self, node: Candidate, claim: &[u8], run: Incarnation) -> Answer {
+    async fn join(
+        &self,
+        node: Candidate,
+        claim: &[u8],
+        run: Incarnation,
+        understands: CommandVersion,
+    ) -> Answer {
         let key = node.key;
         let Some(by) = self.right(key, claim) else { return self.waits(node, sealed(key)) };
-        match self.admit(node, by, run, None).await {
-            // Applied here, for that is where the answer comes from.
-            Ok(()) => self.welcome(key).unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
+        match self.admit(node.clone(), by, run, None).await {
+            // Applied here, for that is where the answer comes from. Newer commands may have come into use before it; after it they do not.
+            Ok(()) => self
+                .turns_down(&node, understands)
+                .or_else(|| self.welcome(key))
+                .unwrap_or_else(|| Answer::Wait("it was removed meanwhile".into())),
             Err(answer) => answer,
         }
     }
 
+    /// What a node is told that could not go on from this cluster's state.
+    fn turns_down(&self, node: &Candidate, understands: CommandVersion) -> Option<Answer> {
+        let why = too_old(understands, self.handle.view().facts().commands)?;
+        let fingerprint = Fingerprint::of(&node.key);
+        let alike = fingerprint.bytes()[0] % OUTDATED_TOLD_MAX;
+        let mut told = self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.tell(self.clock.now(), alike).is_some() {
+            tracing::warn!(
+                name = node.name, %fingerprint, why,
+                "a node of an older build asks to join and is not let in; this is told once a minute"
+            );
+        }
+        Some(Answer::Refused(why))
+    }
+
     /// Lets in the members of a cluster that gives itself up then. One of them asks: only of that one is it known that it holds its key.
-    async fn absorb(&self, key: PublicKey, cluster: ClusterId, nodes: Vec<Candidate>) -> Answer {
+    async fn absorb(
+        &self,
+        key: PublicKey,
+        cluster: ClusterId,
+        nodes: Vec<Candidate>,
+        understands: CommandVersion,
+    ) -> Answer {
+        let outdated = || {
+            let used = self.handle.view().facts().commands;
+            let outdated = Outdated { ours: true, understood: understands, used };
+            (understands < used).then(|| Answer::Refused(outdated.to_string()))
+        };
+        if let Some(answer) = outdated() {
+            return answer;
+        }
         let (admitted, waiting) = sorted_out(self.handle.view().facts(), self.trust, key, nodes);
         let mut answer = None;
         for node in waiting {
@@ -185,7 +235,8 @@ impl Desk {
             self.admit(node, by, Incarnation(0), Some(cluster))
         })
         .await;
-        outcomes.into_iter().find_map(Result::err).unwrap_or(Answer::Absorbed)
+        // Newer commands may have come into use before they were members; after that they do not.
+        outcomes.into_iter().find_map(Result::err).or_else(outdated).unwrap_or(Answer::Absorbed)
     }
 
     /// What is known of another cluster, or how this one stands.
@@ -251,6 +302,16 @@ fn why_silent(charter: &Charter, applied: LogIndex, catches_up: bool) -> Option<
     }
     let is_new = applied == LogIndex(0) || catches_up;
     is_new.then_some("it does not know its cluster's state yet")
+}
+
+/// What a node is told that does not understand what the cluster uses: it would have to stop before it has begun.
+fn too_old(understands: CommandVersion, used: CommandVersion) -> Option<String> {
+    let (CommandVersion(understood), CommandVersion(uses)) = (understands, used);
+    (understands < used).then(|| {
+        format!(
+            "covey is to be upgraded on this node: it understands commands up to version {understood}, and the cluster uses version {uses}"
+        )
+    })
 }
 
 /// What the members of another cluster have left of its end.

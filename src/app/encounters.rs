@@ -16,8 +16,10 @@ use super::admission::Desk;
 use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
 use super::staggered::{staggered, together};
 use crate::api::YieldRefusal;
-use crate::command::CharterCommand;
-use crate::formation::{ABSORBED_MAX, Answer, Candidate, Conflict, Course, Question, Standing, View, course};
+use crate::command::{CharterCommand, CommandVersion};
+use crate::formation::{
+    ABSORBED_MAX, Answer, Candidate, Conflict, Course, Question, Standing, View, course, outdated,
+};
 use crate::ids::{ClusterId, PublicKey};
 use crate::peer::{AskError, Transport};
 use crate::runtime::clock::random_u64;
@@ -195,6 +197,9 @@ impl Encounters {
         let is_meant = |standing: &Standing| standing.cluster == winner;
         let found = self.ask_who(&beside.addresses, is_meant).await;
         let found = found.ok_or(YieldRefusal::Silent(winner))?;
+        if let Some(outdated) = outdated(&self.desk.standing(), &found.standing, true) {
+            return Err(YieldRefusal::Outdated { cluster: winner, outdated });
+        }
         let witness = found.key;
         self.hand_members_over(&found).await.map_err(|why| why.refusal(winner))?;
         let order = CharterCommand::Yield { winner, witness, asked };
@@ -295,20 +300,26 @@ impl Encounters {
         let own = PublicKey(*self.desk.identity.key.public());
         let (asks, mut others): (Vec<Candidate>, Vec<Candidate>) =
             view.facts().members.iter().filter_map(candidate).partition(|node| node.key == own);
+        let understands = view.facts().understood();
         drop(view);
         others.sort_by_key(|node| node.key);
         let mut others = others.chunks(ABSORBED_MAX - 1);
-        self.hand_over(winner, [&asks, others.next().unwrap_or_default()].concat()).await?;
+        self.hand_over(winner, [&asks, others.next().unwrap_or_default()].concat(), understands).await?;
         for more in others {
-            self.hand_over(winner, [&asks, more].concat()).await?;
+            self.hand_over(winner, [&asks, more].concat(), understands).await?;
         }
         Ok(())
     }
 
-    async fn hand_over(&self, winner: &Neighbour, nodes: Vec<Candidate>) -> Result<(), NotTakenIn> {
+    async fn hand_over(
+        &self,
+        winner: &Neighbour,
+        nodes: Vec<Candidate>,
+        understands: CommandVersion,
+    ) -> Result<(), NotTakenIn> {
         let &Neighbour { key, at, ref standing } = winner;
         let (cluster, winner) = (self.desk.identity.cluster(), standing.cluster);
-        let question = Question::Absorb { cluster, winner, nodes };
+        let question = Question::Absorb { cluster, winner, nodes, understands };
         took_in(key, self.transport.ask_stranger(at, &question).await)
     }
 }
@@ -348,6 +359,8 @@ mod tests {
             generation: Generation(1),
             committed: true,
             open: false,
+            uses: CommandVersion::FIRST,
+            understands: CommandVersion::FIRST,
         };
         Neighbour { key: PublicKey([key; 32]), at: ([10, 0, 0, key], 2380).into(), standing }
     }

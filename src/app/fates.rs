@@ -4,6 +4,7 @@
 //! member leave that has, or may have, what a user has written, or whose vote may be needed. Driven by `peers`, and at a start by `serve`.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -16,9 +17,9 @@ use super::admission::Desk;
 use super::data_dir::DataDir;
 use super::lan::{CLUSTERS_ASKED_MAX, Lan, asked_now};
 use super::staggered::{staggered, together};
-use crate::command::{Rejection, Tombstone};
+use crate::command::{CharterCommand, CommandVersion, Rejection, Tombstone};
 use crate::formation::{
-    Answer, Doubt, Fingerprint, Identity, Known, Question, Tail, believe, burial, ordered_of,
+    Answer, Doubt, Fingerprint, GENERATIONS_MAX, Identity, Known, Question, Tail, believe, burial, ordered_of,
 };
 use crate::ids::{ClusterId, LogIndex, MemberId};
 use crate::mvcc::{Facts, View};
@@ -327,136 +328,70 @@ pub(super) async fn bury(handle: Handle, path: PathBuf, own: ClusterId) {
             return tracing::warn!(error = %super::chain(&error), "cannot read what became of former clusters");
         }
     };
-    for (tombstone, ordered) in kept.into_iter().filter(|(tombstone, _)| tombstone.cluster != own) {
-        loop {
-            let command = burial(tombstone, ordered, handle.view().facts().commands);
-            match handle.change_charter(command).await.map(|applied| applied.outcome) {
-                Ok(Ok(_)) => break,
-                // Others have come to use newer commands meanwhile, or it is not known here yet that they do.
-                Ok(Err(Rejection::NotCapable)) => {}
-                // This cluster has ended, too: all of it is taken along.
-                Ok(Err(_)) | Err(ServeError::Stopped) => return,
-                Err(_) => {}
-            }
-            Timer::after(BURY_AGAIN).await;
-        }
+    let of_others = kept.into_iter().filter(|(tombstone, _)| tombstone.cluster != own).collect();
+    let uses = || handle.view().facts().commands;
+    let change = |command| {
+        let handle = handle.clone();
+        async move { handle.change_charter(command).await.map(|applied| applied.outcome.map(drop)) }
+    };
+    let pause = || async {
+        Timer::after(BURY_AGAIN).await;
+    };
+    let Some(dropped) = bury_all(of_others, uses, change, pause).await else { return };
+    if let Some(why) = told_of(&dropped) {
+        tracing::warn!("{why}");
     }
     if let Err(error) = handle.blocking(move || DataDir::forget_tombstones(&path)).await {
         tracing::warn!(error = %super::chain(&error), "cannot remove what became of former clusters");
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::MemberAttributes;
-    use crate::formation::{Generation, sign, test_founding};
-    use crate::ids::{PublicKey, Term};
-    use crate::store::{Charter, ConfState, Dissolution, Member};
-    use crate::wal::Position;
-
-    const ME: MemberId = MemberId(2);
-
-    /// A log that ends with the state.
-    fn nothing() -> Tail {
-        Tail::of(LogIndex(5), &[], Position { index: LogIndex(5), term: Term(1) }, false)
-    }
-
-    fn facts(voters: &[u64], committed: bool) -> Facts {
-        let conf_state =
-            ConfState { voters: voters.iter().copied().map(MemberId).collect(), ..ConfState::default() };
-        let charter = Arc::new(Charter { committed, ..Charter::automatic() });
-        let attributes = MemberAttributes { member: MemberId(1), ..MemberAttributes::default() };
-        let members = vec![Member { key: Some(PublicKey([1; 32])), votes: true, attributes }];
-        Facts { members, charter, conf_state, ..Facts::default() }
-    }
-
-    #[test]
-    fn only_who_has_nothing_and_does_not_vote_may_begin_anew() {
-        assert!(is_dispensable(&facts(&[1], false), ME, nothing()));
-        assert!(!is_dispensable(&facts(&[1], true), ME, nothing()), "a user has written");
-        assert!(!is_dispensable(&facts(&[1, 2], false), ME, nothing()), "it votes");
-        let mut leaving = facts(&[1], false);
-        leaving.conf_state.voters_outgoing = vec![MemberId(1), ME];
-        assert!(!is_dispensable(&leaving, ME, nothing()), "its vote is still needed");
-        assert!(!is_dispensable(&facts(&[1], false), ME, Tail::UNKNOWN), "its log may say more");
-    }
-
-    /// What comes of a reason to leave for a member that knows this.
-    fn comes_of(why: Option<&Parting>, facts: &Facts, may_weigh: bool) -> Departure {
-        let (cluster, generation, applied) = (ClusterId(1), Generation(1), LogIndex(5));
-        let tail = if may_weigh { Tail::UNKNOWN } else { nothing() };
-        departure(why, &Known { cluster, generation, applied, facts, tail, suspect: false }, ME)
-    }
-
-    #[test]
-    fn a_cluster_that_comes_back_at_the_last_moment_is_not_left() {
-        let may_leave = |why: Option<&Parting>, facts: &Facts, may_weigh| {
-            comes_of(why, facts, may_weigh) != Departure::Stays
-        };
-        let unneeded = Some(&Parting::Unneeded(nothing()));
-        assert!(may_leave(unneeded, &facts(&[1], false), false));
-        assert!(!may_leave(unneeded, &facts(&[1, 2], false), false), "it votes by now");
-        assert!(!may_leave(unneeded, &facts(&[1], true), false), "a user has written");
-        assert!(!may_leave(unneeded, &facts(&[1], false), true), "a user may have");
-
-        let key = test_founding(1).identity.key;
-        let end = Dissolution { winner: ClusterId(9), at: LogIndex(6), ordered: false };
-        let told = Parting::Told(vec![sign(&key, ClusterId(1), Generation(1), end)], nothing());
-        let mut known = facts(&[1], false);
-        known.members[0].key = Some(PublicKey(*key.public()));
-        assert!(may_leave(Some(&told), &known, false));
-        known.charter = Arc::new(Charter { committed: true, ..Charter::automatic() });
-        assert!(!may_leave(Some(&told), &known, false), "a user has written");
-        assert!(!may_leave(None, &facts(&[1], false), false));
-        let gone = |key| Facts { removed: vec![(ME, key)], ..facts(&[1], true) };
-        assert!(may_leave(None, &gone(None), true), "it was forgotten");
-        assert!(!may_leave(None, &gone(Some(PublicKey([2; 32]))), false), "it was removed");
-        known.charter = Arc::new(Charter { dissolved: Some(end), ..Charter::automatic() });
-        assert!(may_leave(None, &known, true));
-    }
-
-    /// The voters may have become more while clients were still served.
-    #[test]
-    fn an_operators_order_is_followed_while_those_who_have_said_so_are_a_majority() {
-        let key = |seed| test_founding(seed).identity.key;
-        let end = Dissolution { winner: ClusterId(9), at: LogIndex(6), ordered: true };
-        let word = |seed| sign(&key(seed), ClusterId(1), Generation(1), end);
-        let mut known = facts(&[1], true);
-        let first = known.members[0].clone();
-        known.members[0].key = Some(PublicKey(*key(1).public()));
-        let one = Parting::Told(vec![word(1)], nothing());
-        assert_eq!(comes_of(Some(&one), &known, false), Departure::Leaves(Some(ClusterId(9))));
-        for seed in [3, 4] {
-            let (key, member) = (Some(PublicKey(*key(seed).public())), MemberId(seed.into()));
-            let attributes = MemberAttributes { member, ..first.attributes.clone() };
-            known.members.push(Member { key, attributes, ..first.clone() });
-            known.conf_state.voters.push(member);
+/// Has the cluster remember these words, one after the other, each in a command of the version that the cluster uses by then, and again until it is known to have it. Those that it
+/// would not keep, since no key that they name has signed them as far as can be found out. `None`: this cluster has ended, too, and all of it is taken along.
+async fn bury_all<Change, Pause>(
+    words: Vec<(Tombstone, Option<u64>)>,
+    uses: impl Fn() -> CommandVersion,
+    change: impl Fn(CharterCommand) -> Change,
+    pause: impl Fn() -> Pause,
+) -> Option<Vec<Tombstone>>
+where
+    Change: Future<Output = Result<Result<(), Rejection>, ServeError>>,
+    Pause: Future<Output = ()>,
+{
+    let mut dropped = Vec::new();
+    for (tombstone, ordered) in words {
+        loop {
+            let command = burial(tombstone, ordered, uses());
+            let looks_at_it = matches!(command, CharterCommand::BurySigned { .. });
+            if looks_at_it && !tombstone.is_signed(ordered) {
+                dropped.push(tombstone);
+                break;
+            }
+            match change(command).await {
+                Ok(Ok(())) => break,
+                // Others have come to use newer commands meanwhile, or it is not known here yet that they do.
+                Ok(Err(Rejection::NotCapable)) => {}
+                Ok(Err(_)) | Err(ServeError::Stopped) => return None,
+                Err(_) => {}
+            }
+            pause().await;
         }
-        assert_eq!(comes_of(Some(&one), &known, false), Departure::Stays);
-        let two = Parting::Told(vec![word(1), word(4)], nothing());
-        assert_eq!(comes_of(Some(&two), &known, false), Departure::Leaves(Some(ClusterId(9))));
-        assert_eq!(comes_of(Some(&two), &known, true), Departure::Stays, "others may vote by now");
     }
-
-    #[test]
-    fn a_leader_that_comes_back_ends_the_silence() {
-        let mut silence = Silence::default();
-        let at = |seconds: u64| Instant(0) + Duration::from_secs(seconds);
-        assert_eq!(silence.look(at(5), false), Duration::ZERO);
-        assert_eq!(silence.look(at(14), false), Duration::from_secs(9));
-        assert_eq!(silence.look(at(20), true), Duration::ZERO);
-        assert_eq!(silence.look(at(30), false), Duration::ZERO);
-        assert_eq!(silence.look(at(630), false), GIVE_UP_AFTER);
-    }
-
-    #[test]
-    fn an_operator_is_told_who_is_missed_and_how_far_this_copy_goes() {
-        let text = sentence(&facts(&[1], true), ME, LogIndex(41), Duration::from_secs(700));
-        let voter = Fingerprint::of(&PublicKey([1; 32]));
-        assert!(text.starts_with(&format!("the only voter {voter} is unreachable since 700 s")), "{text}");
-        assert!(text.contains("up to index 41") && text.contains("covey recover"), "{text}");
-        let text = sentence(&facts(&[1, 2, 3], true), ME, LogIndex(41), Duration::from_secs(700));
-        assert!(text.starts_with(&format!("of the voters {voter}, ")), "{text}");
-    }
+    Some(dropped)
 }
+
+/// What an operator has to know of words that no cluster keeps.
+fn told_of(dropped: &[Tombstone]) -> Option<String> {
+    let clusters: BTreeSet<ClusterId> = dropped.iter().map(|word| word.cluster).collect();
+    let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
+    (!clusters.is_empty()).then(|| {
+        format!(
+            "words about the end of former clusters are dropped ({}): what they are signed with is wrong, or of a generation after the {GENERATIONS_MAX}th; where no other word of it is here, a box of such a cluster that was away waits for an operator",
+            clusters.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+#[path = "fates_test.rs"]
+mod tests;

@@ -25,6 +25,7 @@ use super::lan::Lan;
 use super::serve::ServeFailure;
 use super::staggered::staggered;
 use crate::api::{AroundNode, Waiting, WaitingNode};
+use crate::command::CommandVersion;
 use crate::config::{PeerConfig, TrustMode};
 use crate::discovery::is_own;
 use crate::formation::gathering::{
@@ -93,6 +94,7 @@ pub(super) fn gather(
         peer_urls: lan.peer_urls(),
         claim,
         run: fresh.run,
+        understands: CommandVersion::understood(),
         guarded,
         promise: fresh.promise,
         prefers: fresh.winner,

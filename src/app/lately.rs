@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::api::AllPending;
+use crate::api::PendingNode;
 use crate::time::Instant;
 
 /// For how long what they have said is good enough. Whoever looks every two seconds has them asked as often as this.
@@ -17,7 +17,7 @@ pub(super) struct Lately(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    said: AllPending,
+    said: Vec<PendingNode>,
     /// When that was.
     at: Option<Instant>,
     is_asking: bool,
@@ -40,11 +40,11 @@ impl Lately {
     }
 
     /// What they have said last, aged to now.
-    pub(super) fn said(&self, now: Instant) -> AllPending {
+    pub(super) fn said(&self, now: Instant) -> Vec<PendingNode> {
         let inner = self.lock();
         let mut said = inner.said.clone();
         let age = inner.at.map_or(Duration::ZERO, |at| now.since(at));
-        for node in &mut said.nodes {
+        for node in &mut said {
             node.asked = node.asked.saturating_add(age);
         }
         said
@@ -57,7 +57,7 @@ impl Lately {
 
 impl Round {
     /// This is what they have said.
-    pub(super) fn end(self, said: AllPending, now: Instant) {
+    pub(super) fn end(self, said: Vec<PendingNode>, now: Instant) {
         let mut inner = self.0.lock();
         inner.said = said;
         inner.at = Some(now);
@@ -73,21 +73,20 @@ impl Drop for Round {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::PendingNode;
     use crate::formation::Fingerprint;
 
     fn at(seconds: u64) -> Instant {
         Instant(seconds * 1_000_000_000)
     }
 
-    fn one(asked: u64) -> AllPending {
+    fn one(asked: u64) -> Vec<PendingNode> {
         let node = PendingNode {
             fingerprint: Fingerprint::from_bytes([1; 32]),
             name: "box1".into(),
             peer_urls: Vec::new(),
             asked: Duration::from_secs(asked),
         };
-        AllPending { nodes: vec![node], silent: vec!["m2".into()] }
+        vec![node]
     }
 
     #[test]
@@ -95,7 +94,7 @@ mod tests {
         let lately = Arc::new(Lately::default());
         let round = lately.begin(at(1)).unwrap();
         assert!(lately.begin(at(1)).is_none(), "the second does not");
-        assert_eq!(lately.said(at(1)), AllPending::default(), "nor does it wait");
+        assert_eq!(lately.said(at(1)), [], "nor does it wait");
         round.end(one(7), at(2));
         assert!(lately.begin(at(6)).is_none(), "four seconds later it is good enough");
         assert_eq!(lately.said(at(6)), one(11), "and as old as it is");

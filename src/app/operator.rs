@@ -19,8 +19,8 @@ use super::lan::Lan;
 use super::lately::Lately;
 use super::staggered::together;
 use crate::api::{
-    AllPending, AskedAround, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient,
-    PendingNode, SeenNode, YieldRefusal,
+    AllPending, AskedAround, AskedLately, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host,
+    IssuedClient, PendingNode, SeenNode, YieldRefusal,
 };
 use crate::command::{self, ClientKey};
 use crate::config::TrustMode;
@@ -101,19 +101,16 @@ impl Host for Operator {
         Box::pin(async move { all_pending(own, ask_around(&handle).await) })
     }
 
-    fn pending_lately(&self) -> AskedAround {
+    fn pending_lately(&self) -> AskedLately {
         let (handle, clock) = (self.handle.clone(), self.clock);
         let (pending, lately) = (Arc::clone(&self.pending), Arc::clone(&self.lately));
         Box::pin(async move {
             if let Some(round) = lately.begin(clock.now()) {
                 let said = all_pending(Vec::new(), ask_around(&handle).await);
-                round.end(said, clock.now());
+                round.end(said.nodes, clock.now());
             }
             let now = clock.now();
-            let AllPending { nodes, silent } = lately.said(now);
-            let mut all = all_pending(pending.as_of(now), vec![Ok(Applicants(nodes))]);
-            all.silent = silent;
-            all
+            all_pending(pending.as_of(now), vec![Ok(Applicants(lately.said(now)))]).nodes
         })
     }
 
@@ -123,6 +120,7 @@ impl Host for Operator {
             cluster,
             addresses: beside.addresses,
             why: beside.why.to_string(),
+            outdated: beside.why.outdated(),
             since: now.since(beside.since),
         };
         self.conflicts.list().into_iter().map(beside).collect()

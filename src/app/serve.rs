@@ -542,6 +542,7 @@ fn beside(
         trust: config.peer.trust,
         pending: Arc::clone(&pending),
         conflicts: Arc::clone(&conflicts),
+        outdated: Arc::default(),
         ended: Arc::clone(&place.ended),
         clock,
     };

@@ -28,6 +28,8 @@ const SYNC_TOO_SLOW: Duration = Duration::from_millis(200);
 const FREE_BYTES_MIN: u64 = 64 << 20;
 /// The first second of 2024: a clock that says less was never set.
 const YEAR_2024: i64 = 1_704_067_200;
+/// The first second of 2046, twenty years after this was written: a clock that says more was set wrong, or lost its battery and came back with anything.
+const YEAR_2046: i64 = 2_398_377_600;
 
 /// How much of a problem something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,6 +228,11 @@ fn clock(unix_seconds: i64) -> Check {
         warn(
             "the clock is before 2024",
             "nothing in covey depends on it; times in logs are wrong until it is set",
+        )
+    } else if unix_seconds >= YEAR_2046 {
+        warn(
+            "the clock is past 2045, decades ahead",
+            "nothing that keeps the cluster together depends on it; until it is set times in logs are wrong, and certificates and tokens that others have issued count as expired here",
         )
     } else {
         ok("the clock has been set")

@@ -59,6 +59,10 @@ fn what_is_wrong_with_the_box_is_found() {
     assert_one(&deaf, Level::Warn, "multicast does not come back on eth0");
     assert_one(&wrong(|f| f.peer_port_is_bound = true), Level::Warn, "UDP port 2380 is taken");
     assert_one(&wrong(|f| f.unix_seconds = YEAR_2024 - 1), Level::Warn, "before 2024");
+    for late in [YEAR_2046, 253_402_300_800] {
+        assert_one(&wrong(|f| f.unix_seconds = late), Level::Warn, "past 2045, decades ahead");
+    }
+    assert_eq!(wrong(|f| f.unix_seconds = YEAR_2046 - 1), []);
     assert_one(&wrong(|f| f.data_dir = None), Level::Warn, "there is no data directory /var/lib/covey");
 }
 

@@ -6,8 +6,13 @@
 //! A cluster to which a user has written beats one to which nobody has, and of two of those the lower id wins. `committed` can change, but in one direction, and
 //! the log has the last word: giving up takes effect only where nothing was written before it. So two clusters never both give up: whichever sees the other one
 //! ahead by id does, and the other one, which sees itself ahead by the same ids, can only be beaten by a write, which would not let this one win.
+//!
+//! None gives itself up for a cluster that uses commands which one of its own members does not understand: that one could go on in neither.
+
+use std::fmt;
 
 use super::message::Standing;
+use crate::command::CommandVersion;
 use crate::planted::{self, Bug};
 
 /// What a cluster does about another one.
@@ -30,6 +35,48 @@ pub enum Conflict {
     /// The one that would have to give itself up does not trust the other one.
     #[error("this cluster is sealed, and the other one has not proven to have the same secret")]
     Untrusted,
+    /// The members of the one that would have to give itself up are of a build that is too old for the other one.
+    #[error("{0}")]
+    Outdated(Outdated),
+}
+
+impl Conflict {
+    /// Which boxes are to be upgraded, where that is why.
+    pub fn outdated(self) -> Option<Outdated> {
+        match self {
+            Self::BothCommitted | Self::Untrusted => None,
+            Self::Outdated(outdated) => Some(outdated),
+        }
+    }
+}
+
+/// Boxes of one cluster that are to be upgraded before they can be in another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// Whether they are those of the cluster that says so.
+    pub ours: bool,
+    /// What all of them understand.
+    pub understood: CommandVersion,
+    /// What they would have to.
+    pub used: CommandVersion,
+}
+
+impl fmt::Display for Outdated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ours, understood: CommandVersion(understood), used: CommandVersion(used) } = self;
+        let (whose, who) =
+            if *ours { ("this cluster", "the other one") } else { ("the other cluster", "this one") };
+        write!(
+            f,
+            "covey is to be upgraded on the boxes of {whose}: {who} uses commands of version {used}, and not all of them understand more than version {understood}"
+        )
+    }
+}
+
+/// Why members of one cluster cannot be in another one. `ours`: they are those of the cluster that asks.
+pub fn outdated(members_of: &Standing, other: &Standing, ours: bool) -> Option<Outdated> {
+    let (understood, used) = (members_of.understands, other.uses);
+    (understood < used).then_some(Outdated { ours, understood, used })
 }
 
 /// What a cluster that stands like this does about `other`. `trusts`: what the other one has shown is enough to join it.
@@ -40,8 +87,11 @@ pub fn course(own: &Standing, other: &Standing, trusts: bool) -> Course {
     } else {
         rank(own) < rank(other)
     };
+    let outdated = if is_ahead { outdated(other, own, false) } else { outdated(own, other, true) };
     if own.committed && other.committed {
         Course::Conflict(Conflict::BothCommitted)
+    } else if let Some(outdated) = outdated {
+        Course::Conflict(Conflict::Outdated(outdated))
     } else if is_ahead {
         Course::Wait
     } else if trusts {
@@ -59,7 +109,8 @@ mod tests {
 
     fn standing(cluster: u64, committed: bool) -> Standing {
         let (name, generation) = (String::new(), Generation(1));
-        Standing { name, cluster: ClusterId(cluster), generation, committed, open: true }
+        let (uses, understands) = (CommandVersion(1), CommandVersion(2));
+        Standing { name, cluster: ClusterId(cluster), generation, committed, open: true, uses, understands }
     }
 
     #[test]
@@ -81,6 +132,34 @@ mod tests {
             };
             assert_eq!(course(&own, &other, false), distrusted);
         }
+    }
+
+    /// Whichever would give itself up, and whatever the other one uses then.
+    #[test]
+    fn no_cluster_gives_itself_up_for_one_that_its_members_do_not_understand() {
+        let of = |uses, understands, cluster| {
+            let (uses, understands) = (CommandVersion(uses), CommandVersion(understands));
+            Standing { uses, understands, ..standing(cluster, false) }
+        };
+        for (winner, loser) in [((1, 1), (1, 1)), ((1, 1), (2, 2)), ((1, 2), (1, 1)), ((2, 2), (2, 2))] {
+            let (winner, loser) = (of(winner.0, winner.1, 1), of(loser.0, loser.1, 2));
+            let courses = (course(&winner, &loser, true), course(&loser, &winner, true));
+            assert_eq!(courses, (Course::Wait, Course::Yield), "{winner:?} {loser:?}");
+        }
+        let (winner, loser) = (of(2, 3, 1), of(1, 1, 2));
+        let outdated = |ours| {
+            let (understood, used) = (CommandVersion(1), CommandVersion(2));
+            Course::Conflict(Conflict::Outdated(Outdated { ours, understood, used }))
+        };
+        for trusts in [false, true] {
+            assert_eq!(course(&winner, &loser, trusts), outdated(false));
+            assert_eq!(course(&loser, &winner, trusts), outdated(true));
+        }
+        let Course::Conflict(why) = outdated(true) else { unreachable!() };
+        assert_eq!(
+            why.to_string(),
+            "covey is to be upgraded on the boxes of this cluster: the other one uses commands of version 2, and not all of them understand more than version 1"
+        );
     }
 
     /// Each looks at the other in some moment of its own; a cluster that has written something by the time that it would give up does not.

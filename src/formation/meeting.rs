@@ -203,7 +203,7 @@ pub fn receive(
     let known = members.iter().find(|member| member.key == Some(key));
     let question = match (question, known) {
         (Question::Probe { .. } | Question::Promise { .. } | Question::Fate { .. }, _) => {
-            return Reception::Answer(Answer::Member(standing(identity, members)));
+            return Reception::Answer(Answer::Member(standing(identity, members, commands)));
         }
         (Question::Meets(_) | Question::Join { .. }, Some(member)) => return welcome(member.id()),
         (Question::Join { .. }, None) | (Question::Absorb { .. }, _) => {
@@ -227,11 +227,11 @@ pub fn receive(
 }
 
 /// Such a cluster is what it is from its first entry on: nothing in it may be given up for another one.
-fn standing(identity: &Identity, members: &[Member]) -> Standing {
+fn standing(identity: &Identity, members: &[Member], uses: CommandVersion) -> Standing {
     let own = members.iter().find(|member| member.id() == identity.member);
     let name = own.map(|member| member.attributes.name.clone()).unwrap_or_default();
     let (cluster, generation) = (identity.cluster(), identity.generation);
-    Standing { name, cluster, generation, committed: true, open: false }
+    Standing { name, cluster, generation, committed: true, open: false, uses, understands: uses }
 }
 
 fn sorted(urls: &[String]) -> Vec<&String> {

@@ -149,6 +149,7 @@ fn nodes_that_were_named_leave_others_alone() {
         peer_urls: vec!["http://b:2380".into()],
         claim: vec![],
         run: Incarnation(1),
+        understands: CommandVersion::FIRST,
     };
     assert!(matches!(ask(3, &join), Answer::Pending(_)), "a place is not given to whoever names its URL");
     assert!(matches!(ask(2, &join), Answer::Welcome(_)), "a member is welcome however it asks");

@@ -8,20 +8,21 @@
 //!             1 meets:   name:text  peer_urls:list of text  named:32 bytes
 //!             2 probe:   name:text  over:u8 (0, 1)  round:u64, if 1  view
 //!             3 promise: round:u64  patient:u8 (0, 1)  view
-//!             4 join:    name:text  peer_urls:list of text  claim:bytes
-//!             5 absorb:  cluster:u64  nodes:list of (key:32 bytes  name:text  peer_urls:list of text)
+//!             4 join:    name:text  peer_urls:list of text  claim:bytes  run:u64  [understands:u8]
+//!             5 absorb:  cluster:u64  winner:u64  nodes:list of (key:32 bytes  name:text  peer_urls:list of text)  [understands:u8]
 //!             6 fate:    cluster:u64
 //! answer    = version:u8 (2)  kind:u8
 //!             1 fresh: name:text     2 welcome: root:32  generation:u64  member:u64  facts (as the store keeps them)
 //!             3 wait: sentence:text  4 refused: sentence:text
 //!             5 gathers: name:text  attempt:u8 (0, 1)  round:u64, if 1  promised:u8 (0, 1)  to:32, if 1  waits:u8 (0, 1)  view
 //!             6 promised: round:u64  7 not promised: sentence:text
-//!             8 member: name:text  cluster:u64  generation:u64  flags:u8 (1 committed, 2 open)
+//!             8 member: name:text  cluster:u64  generation:u64  flags:u8 (1 committed, 2 open)  [uses:u8  understands:u8]
 //!             9 pending: sentence:text     10 absorbed     11 buried: list of 120 bytes, see `Tombstone`
 //! view      = list of fingerprints of 32 bytes, ascending
 //! ```
 //!
-//! Lengths and counts are u16; all numbers are little endian.
+//! Lengths and counts are u16; all numbers are little endian. What is in brackets are versions of commands: missing, they are the first, as with builds that know
+//! of none, which take what has them for no message at all and are not told them ([`Dialect`]).
 
 use super::identity::{ClusterRoot, FINGERPRINT_BYTES, Fingerprint, Generation, PUBLIC_KEY_BYTES};
 use super::meeting::joining_state;
@@ -49,6 +50,15 @@ const WELCOME_TEXT_BYTES_MAX: usize =
 pub const ABSORBED_MAX: usize = 32;
 /// No view names more nodes. Of more, the ones with the lowest fingerprints are those that matter.
 pub const VIEW_NODES_MAX: usize = 512;
+
+/// Which builds are to read a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// All: without versions of commands.
+    Plain,
+    /// Those that know of versions of commands.
+    Versioned,
+}
 
 /// What a node without a cluster asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +93,8 @@ pub enum Question {
         claim: Vec<u8>,
         /// The run in which it asks: who is known from an earlier one has begun anew since.
         run: Incarnation,
+        /// The newest commands that it understands.
+        understands: CommandVersion,
     },
     /// Does this cluster take in the members of another one, which gives itself up then?
     Absorb {
@@ -92,6 +104,8 @@ pub enum Question {
         winner: ClusterId,
         /// The members of the other one.
         nodes: Vec<Candidate>,
+        /// The newest commands that all of these understand.
+        understands: CommandVersion,
     },
     /// What became of this cluster, of which the asking node is a member that hears no leader?
     Fate {
@@ -179,6 +193,10 @@ pub struct Standing {
     pub committed: bool,
     /// Whether nodes are let in that no operator has let in.
     pub open: bool,
+    /// The newest commands that it uses.
+    pub uses: CommandVersion,
+    /// The newest commands that all of its members understand.
+    pub understands: CommandVersion,
 }
 
 /// What a node has to know to join.
@@ -264,8 +282,13 @@ impl View {
 }
 
 impl Question {
-    /// Its bytes.
+    /// Its bytes, with all that it says.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_in(Dialect::Versioned)
+    }
+
+    /// Its bytes for such builds.
+    pub fn encode_in(&self, dialect: Dialect) -> Vec<u8> {
         let mut out = vec![VERSION];
         match self {
             Self::Meets(Introduction { name, peer_urls, named }) => {
@@ -286,7 +309,7 @@ impl Question {
                 out.push((*patient).into());
                 put_view(&mut out, view);
             }
-            Self::Join { name, peer_urls, claim, run } => {
+            Self::Join { name, peer_urls, claim, run, understands } => {
                 out.push(question::JOIN);
                 put_text(&mut out, name);
                 put_texts(&mut out, peer_urls);
@@ -294,8 +317,9 @@ impl Question {
                 put_count(&mut out, claim.len());
                 out.extend_from_slice(claim);
                 out.extend_from_slice(&run.0.to_le_bytes());
+                put_versions(&mut out, dialect, &[*understands]);
             }
-            Self::Absorb { cluster, winner, nodes } => {
+            Self::Absorb { cluster, winner, nodes, understands } => {
                 out.push(question::ABSORB);
                 out.extend_from_slice(&cluster.0.to_le_bytes());
                 out.extend_from_slice(&winner.0.to_le_bytes());
@@ -306,6 +330,7 @@ impl Question {
                     put_text(&mut out, name);
                     put_texts(&mut out, peer_urls);
                 }
+                put_versions(&mut out, dialect, &[*understands]);
             }
             Self::Fate { cluster } => {
                 out.push(question::FATE);
@@ -336,7 +361,9 @@ impl Question {
                 let (name, peer_urls) = (take_text(bytes)?, take_texts(bytes)?);
                 let length = take_count(bytes, CLAIM_BYTES_MAX)?;
                 let claim = take_bytes(bytes, length)?.to_vec();
-                Self::Join { name, peer_urls, claim, run: Incarnation(take_number(bytes)?) }
+                let run = Incarnation(take_number(bytes)?);
+                let [understands] = take_versions(bytes)?;
+                Self::Join { name, peer_urls, claim, run, understands }
             }
             question::ABSORB => {
                 let (cluster, winner) = (ClusterId(take_number(bytes)?), ClusterId(take_number(bytes)?));
@@ -346,7 +373,8 @@ impl Question {
                 };
                 let count = take_count(bytes, ABSORBED_MAX)?;
                 let nodes = (0..count).map(|_| node(bytes)).collect::<Result<_, _>>()?;
-                Self::Absorb { cluster, winner, nodes }
+                let [understands] = take_versions(bytes)?;
+                Self::Absorb { cluster, winner, nodes, understands }
             }
             question::FATE => Self::Fate { cluster: ClusterId(take_number(bytes)?) },
             _ => return Err(MessageError),
@@ -382,8 +410,13 @@ const COMMITTED: u8 = 1;
 const OPEN: u8 = 2;
 
 impl Answer {
-    /// Its bytes.
+    /// Its bytes, with all that it says.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_in(Dialect::Versioned)
+    }
+
+    /// Its bytes for such builds.
+    pub fn encode_in(&self, dialect: Dialect) -> Vec<u8> {
         let mut out = vec![VERSION];
         let mut say = |kind, text: &str| {
             out.push(kind);
@@ -422,11 +455,12 @@ impl Answer {
                 out.push(answer::PROMISED);
                 out.extend_from_slice(&round.to_le_bytes());
             }
-            Self::Member(Standing { name, cluster, generation, committed, open }) => {
+            Self::Member(Standing { name, cluster, generation, committed, open, uses, understands }) => {
                 say(answer::MEMBER, name);
                 out.extend_from_slice(&cluster.0.to_le_bytes());
                 out.extend_from_slice(&generation.0.to_le_bytes());
                 out.push(if *committed { COMMITTED } else { 0 } | if *open { OPEN } else { 0 });
+                put_versions(&mut out, dialect, &[*uses, *understands]);
             }
         }
         out
@@ -456,7 +490,8 @@ impl Answer {
                     return Err(MessageError);
                 }
                 let (committed, open) = (flags & COMMITTED != 0, flags & OPEN != 0);
-                Self::Member(Standing { name, cluster, generation, committed, open })
+                let [uses, understands] = take_versions(bytes)?;
+                Self::Member(Standing { name, cluster, generation, committed, open, uses, understands })
             }
             answer::PENDING => Self::Pending(take_text(bytes)?),
             answer::ABSORBED => Self::Absorbed,
@@ -512,6 +547,12 @@ fn put_view(out: &mut Vec<u8>, view: &View) {
     }
 }
 
+fn put_versions(out: &mut Vec<u8>, dialect: Dialect, versions: &[CommandVersion]) {
+    if dialect == Dialect::Versioned {
+        out.extend(versions.iter().map(|version| version.0));
+    }
+}
+
 pub(super) fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
 }
@@ -528,6 +569,12 @@ fn take_count(bytes: &mut &[u8], max: usize) -> Result<usize, MessageError> {
 
 fn take_number(bytes: &mut &[u8]) -> Result<u64, MessageError> {
     Ok(u64::from_le_bytes(take_array(bytes)?))
+}
+
+/// All of them at the end, or none.
+fn take_versions<const N: usize>(bytes: &mut &[u8]) -> Result<[CommandVersion; N], MessageError> {
+    let versions = if bytes.is_empty() { [CommandVersion::FIRST.0; N] } else { take_array(bytes)? };
+    if versions.contains(&0) { Err(MessageError) } else { Ok(versions.map(CommandVersion)) }
 }
 
 fn take_flag(bytes: &mut &[u8]) -> Result<bool, MessageError> {

@@ -23,11 +23,13 @@ fn questions() -> Vec<Question> {
             peer_urls: peer_urls.clone(),
             claim: vec![1, 2, 3],
             run: Incarnation(7),
+            understands: CommandVersion(3),
         },
         Question::Absorb {
             cluster: ClusterId(9),
             winner: ClusterId(8),
             nodes: vec![Candidate { key: PublicKey([4; 32]), name, peer_urls }],
+            understands: CommandVersion(2),
         },
         Question::Fate { cluster: ClusterId(u64::MAX) },
     ]
@@ -40,6 +42,8 @@ fn answers() -> Vec<Answer> {
         generation: Generation(3),
         committed: true,
         open: false,
+        uses: CommandVersion(2),
+        understands: CommandVersion(3),
     };
     let founding = found_solo(test_key(1), ClusterRoot([9; 32]), 7);
     let welcome = Welcome {
@@ -76,20 +80,52 @@ fn answers() -> Vec<Answer> {
 #[test]
 fn what_is_said_comes_back_and_other_bytes_are_refused() {
     for question in questions() {
-        let bytes = question.encode();
+        let (bytes, plain) = (question.encode(), question.encode_in(Dialect::Plain));
         assert_eq!(Question::decode(&bytes), Ok(question));
-        check_refusals(&bytes, |bytes| Question::decode(bytes).is_err());
+        check_refusals(&bytes, plain.len(), |bytes| Question::decode(bytes).is_err());
     }
     for answer in answers() {
-        let bytes = answer.encode();
+        let (bytes, plain) = (answer.encode(), answer.encode_in(Dialect::Plain));
         assert_eq!(Answer::decode(&bytes), Ok(answer));
-        check_refusals(&bytes, |bytes| Answer::decode(bytes).is_err());
+        check_refusals(&bytes, plain.len(), |bytes| Answer::decode(bytes).is_err());
     }
 }
 
-/// Cut anywhere, continued, of another version or of no kind.
-fn check_refusals(bytes: &[u8], refused: impl Fn(&[u8]) -> bool) {
-    assert!((0..bytes.len()).all(|cut| refused(&bytes[..cut])));
+/// Builds that know of no versions of commands say none, and are told none: for them what has one is no message.
+#[test]
+fn versions_are_said_only_to_who_knows_of_them_and_are_the_first_where_none_is_said() {
+    let mut said = 0;
+    for question in questions() {
+        let plain = question.encode_in(Dialect::Plain);
+        let mut heard = question.clone();
+        if let Question::Join { understands, .. } | Question::Absorb { understands, .. } = &mut heard {
+            *understands = CommandVersion::FIRST;
+            said += 1;
+            assert_eq!(question.encode(), [&plain[..], &[if said == 1 { 3 } else { 2 }]].concat());
+            assert!(Question::decode(&[&plain[..], &[0]].concat()).is_err(), "there is no such version");
+        } else {
+            assert_eq!(question.encode(), plain);
+        }
+        assert_eq!(Question::decode(&plain), Ok(heard));
+    }
+    assert_eq!(said, 2);
+    for answer in answers() {
+        let plain = answer.encode_in(Dialect::Plain);
+        let mut heard = answer.clone();
+        if let Answer::Member(standing) = &mut heard {
+            (standing.uses, standing.understands) = (CommandVersion::FIRST, CommandVersion::FIRST);
+            assert_eq!(answer.encode(), [&plain[..], &[2, 3]].concat());
+            assert!(Answer::decode(&[&plain[..], &[2]].concat()).is_err(), "one of two");
+        } else {
+            assert_eq!(answer.encode(), plain);
+        }
+        assert_eq!(Answer::decode(&plain), Ok(heard));
+    }
+}
+
+/// Cut anywhere but before the versions, continued, of another version or of no kind.
+fn check_refusals(bytes: &[u8], plain: usize, refused: impl Fn(&[u8]) -> bool) {
+    assert!((0..bytes.len()).all(|cut| cut == plain || refused(&bytes[..cut])));
     assert!(refused(&[bytes, &[0]].concat()));
     for (at, wrong) in [(0, 1), (0, 3), (1, 0), (1, 12)] {
         let mut other = bytes.to_vec();
@@ -108,6 +144,7 @@ fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
         peer_urls: vec![],
         claim: vec![1; 2 * CLAIM_BYTES_MAX],
         run: Incarnation(1),
+        understands: CommandVersion::FIRST,
     };
     let Ok(Question::Join { claim, .. }) = Question::decode(&many.encode()) else { panic!("it is cut") };
     assert_eq!(claim.len(), CLAIM_BYTES_MAX);
@@ -118,11 +155,17 @@ fn what_is_too_long_is_cut_and_what_claims_to_be_is_refused() {
         peer_urls: at(count),
         claim: vec![],
         run: Incarnation(1),
+        understands: CommandVersion::FIRST,
     };
     assert_eq!(Question::decode(&join(3 * URLS_MAX).encode()), Ok(join(URLS_MAX)));
     let absorb = |count| {
         let node = Candidate { key: PublicKey([1; 32]), name: String::new(), peer_urls: at(count) };
-        Question::Absorb { cluster: ClusterId(1), winner: ClusterId(8), nodes: vec![node.clone(), node] }
+        Question::Absorb {
+            cluster: ClusterId(1),
+            winner: ClusterId(8),
+            nodes: vec![node.clone(), node],
+            understands: CommandVersion::FIRST,
+        }
     };
     assert_eq!(Question::decode(&absorb(3 * URLS_MAX).encode()), Ok(absorb(URLS_MAX)));
     let mut more = join(URLS_MAX).encode();

@@ -26,7 +26,7 @@ pub use data_dir::{
     SUSPECT_NAME, become_fresh, begin_recovery, distrust, end_recovery, fence, found, founded, leave,
     note_damage, note_damage_at_start, note_promise, open, open_to_recover, take_up, trust,
 };
-pub use encounter::{Conflict, Course, course};
+pub use encounter::{Conflict, Course, Outdated, course, outdated};
 pub use facts::keep_facts;
 #[cfg(test)]
 pub(crate) use found::test_founding;
@@ -37,7 +37,7 @@ pub use identity::{
 };
 pub use meeting::{Meeting, Named, Reception, Verdict, joining_state, receive};
 pub use message::{
-    ABSORBED_MAX, Answer, CLAIM_BYTES_MAX, Candidate, Introduction, MessageError, PLACE_BYTES_MAX,
+    ABSORBED_MAX, Answer, CLAIM_BYTES_MAX, Candidate, Dialect, Introduction, MessageError, PLACE_BYTES_MAX,
     PLACES_MAX, Question, Standing, VIEW_NODES_MAX, View, Welcome,
 };
 pub use record::{IDENTITY_NAMES, RecordError, TEMPORARY as IDENTITY_DRAFT};
@@ -48,6 +48,6 @@ pub use secret::{
 pub use tail::Tail;
 pub use token::{JoinToken, TOKEN_BYTES, TokenError};
 pub use tombstone::{
-    Doubt, Known, TOMBSTONE_NAMES, believe, burial, drop_tombstones, keep_tombstones, kept_tombstones,
-    ordered_of, sign, taken_along,
+    Doubt, GENERATIONS_MAX, Known, TOMBSTONE_NAMES, believe, burial, drop_tombstones, keep_tombstones,
+    kept_tombstones, ordered_of, sign, taken_along,
 };

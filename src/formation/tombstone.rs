@@ -62,8 +62,9 @@ use crate::mvcc::Facts;
 use crate::planted::{self, Bug};
 use crate::store::{ConfState, Dissolution, Member};
 
-/// No operator makes a cluster anew more often.
-const GENERATIONS_MAX: u64 = 64;
+/// Each is one `covey recover` of the same cluster after a majority was lost for good, which nobody has to do so often. A word of a later one is not kept, and told
+/// of: to try more would let whoever makes up words keep a slow box busy with signatures.
+pub const GENERATIONS_MAX: u64 = 64;
 const NAME: &str = "tombstones";
 const TEMPORARY: &str = "tombstones.tmp";
 /// All files of it.

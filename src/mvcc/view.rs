@@ -54,6 +54,11 @@ impl Facts {
         newest.filter(|_| self.all_have_left())
     }
 
+    /// The newest commands that every member's build can go on with. Who is in a cluster understands what it uses, also where that one has not said so yet.
+    pub fn understood(&self) -> CommandVersion {
+        self.understood_by_all().unwrap_or_default().max(self.commands)
+    }
+
     /// The keys of all that take part, with their members: those that are members, and those that were removed but still vote or listen, for
     /// it may take their votes to let them go.
     pub fn keys(&self) -> impl Iterator<Item = (MemberId, PublicKey)> {

@@ -20,7 +20,7 @@ use super::greet::{self, Failure, refuse, unfinished, why};
 use super::hello::{Known, Refusal, RefusalKind};
 use super::manager::{Established, Input};
 use super::shared::Shared;
-use super::trust::{ALPN_FORMING, ALPN_PEER, key_of};
+use super::trust::{ALPN_PEER, dialect_of, key_of};
 use crate::ids::{MemberId, PublicKey};
 
 /// From the first packet to the end of the hellos, or of a question.
@@ -105,10 +105,10 @@ async fn greeted(
     let connecting = incoming.accept().map_err(|error| why(&error))?;
     let connection = connecting.await.map_err(|error| unfinished(&error))?;
     let protocol = protocol_of(&connection);
-    if protocol.as_deref() == Some(ALPN_FORMING)
+    if let Some(dialect) = dialect_of(protocol.as_deref())
         && let Some((trust, answerer)) = &shared.forming
     {
-        let heard = forming::hear(&connection, shared.own_key, trust).await;
+        let heard = forming::hear(&connection, dialect, shared.own_key, trust).await;
         let heard = heard.ok_or_else(|| Failure::Lost("it asks, and has not shown that it may".into()))?;
         return Ok(Greeting::Question(heard, Arc::clone(answerer)));
     }

@@ -8,6 +8,8 @@
 //! who dials:   version (1 byte)  proof (32 bytes)  question        and the end of the stream
 //! who answers: version (1 byte)  proof (32 bytes)  answer          and the end of the stream
 //! ```
+//!
+//! The protocol has two names. Builds that know the first alone read no versions of commands, and are sent none; TLS finds out who knows which.
 
 use std::fmt;
 use std::future::Future;
@@ -27,11 +29,11 @@ use super::gate::{Admission, Gate, Shown};
 use super::greet::CLOSED_STOPPING;
 use super::hello::{Refusal, RefusalKind};
 use super::socket::Host;
-use super::trust::{ALPN_FORMING, Credentials};
+use super::trust::{Credentials, dialect_of};
 use crate::command::{TokenId, TokenKey};
 use crate::formation::{
-    Answer, Binding, ClusterSecret, EXPORTED_BYTES, Fingerprint, JoinToken, NodeKey, PROOF_BYTES, Prover,
-    Question,
+    Answer, Binding, ClusterSecret, Dialect, EXPORTED_BYTES, Fingerprint, JoinToken, NodeKey, PROOF_BYTES,
+    Prover, Question,
 };
 use crate::ids::PublicKey;
 use crate::runtime::clock::Clock;
@@ -257,8 +259,13 @@ fn opened(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Hears one question on a connection of this protocol. What is none, or comes from somebody who is not listened to, is the end of the connection.
-pub(super) async fn hear(connection: &Connection, own: PublicKey, trust: &Trust) -> Option<Heard> {
-    match heard(connection, own, trust).await {
+pub(super) async fn hear(
+    connection: &Connection,
+    dialect: Dialect,
+    own: PublicKey,
+    trust: &Trust,
+) -> Option<Heard> {
+    match heard(connection, dialect, own, trust).await {
         Ok(heard) => Some(heard),
         Err(why) => {
             let code = if matches!(why, Unheard::Token) { CLOSED_TOKEN } else { CLOSED_NOT_HEARD };
@@ -272,6 +279,7 @@ pub(super) async fn hear(connection: &Connection, own: PublicKey, trust: &Trust)
 pub(super) struct Heard {
     /// What whoever asks has shown: all others than those who have shown something are strangers, whatever they have said.
     pub(super) shown: Shown,
+    dialect: Dialect,
     key: PublicKey,
     at: SocketAddr,
     ends: Ends,
@@ -281,7 +289,12 @@ pub(super) struct Heard {
     send: SendStream,
 }
 
-async fn heard(connection: &Connection, own: PublicKey, trust: &Trust) -> Result<Heard, Unheard> {
+async fn heard(
+    connection: &Connection,
+    dialect: Dialect,
+    own: PublicKey,
+    trust: &Trust,
+) -> Result<Heard, Unheard> {
     let at = connection.remote_address();
     // A token may come from anywhere, but only members have any.
     if !trust.hears(at) && trust.tokens.is_none() {
@@ -300,7 +313,7 @@ async fn heard(connection: &Connection, own: PublicKey, trust: &Trust) -> Result
     }
     let has_right = secret.is_some() || !trust.fingerprints.is_empty();
     let shown = if has_right { Shown::Right } else { Shown::Near };
-    Ok(Heard { shown, key, at, ends, question, asked: asked.to_vec(), secret, send })
+    Ok(Heard { shown, dialect, key, at, ends, question, asked: asked.to_vec(), secret, send })
 }
 
 async fn receive(connection: &Connection) -> Option<(Vec<u8>, SendStream)> {
@@ -310,8 +323,8 @@ async fn receive(connection: &Connection) -> Option<(Vec<u8>, SendStream)> {
 
 /// Answers it; the end of the connection is its end.
 pub(super) async fn answer(heard: Heard, answerer: &Answerer) {
-    let Heard { key, at, ends, question, asked, secret, mut send, .. } = heard;
-    let answer = answerer(key, at, question).await.encode();
+    let Heard { dialect, key, at, ends, question, asked, secret, mut send, .. } = heard;
+    let answer = answerer(key, at, question).await.encode_in(dialect);
     let proof = prove(secret.as_ref(), Prover::Dialled, &ends, &[&asked, &answer]);
     // Who has gone meanwhile asks again.
     if send.write_all(&sealed(proof, &answer)).await.is_ok() {
@@ -355,9 +368,20 @@ impl Forming {
         answerer: Answerer,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        let executor = Arc::new(Executor::new());
         let credentials = Credentials::new(key)?;
         let server = credentials.server_of_strangers()?;
+        Self::start_with(key, listen, (credentials, server), trust, answerer, clock)
+    }
+
+    fn start_with(
+        key: &NodeKey,
+        listen: &UdpPort,
+        (credentials, server): (Credentials, rustls::ServerConfig),
+        trust: Trust,
+        answerer: Answerer,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let executor = Arc::new(Executor::new());
         let Opened { endpoint, reactor, host } = endpoint::open(listen, key, server, &executor)?;
         let own = PublicKey(*key.public());
         let (gate, listen) = (Mutex::default(), listen.clone());
@@ -426,12 +450,13 @@ async fn ask_in_time(
         .map_err(|error| lost(&error))?;
     let connecting = endpoint.connect_with(config, address, "covey").map_err(|error| lost(&error))?;
     let connection = connecting.await.map_err(|error| lost(&error))?;
+    let dialect = dialect_of(protocol_of(&connection).as_deref()).ok_or(AskError::Malformed)?;
     let key = shown_key(&connection).ok_or(AskError::Malformed)?;
     trust.knows(own, key)?;
     let ends = Ends::of(&connection, own, key).ok_or(AskError::Malformed)?;
     let lost = |error: &dyn fmt::Display| why_closed(&connection).unwrap_or_else(|| lost(error));
     let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error))?;
-    let asked = question.encode();
+    let asked = question.encode_in(dialect);
     let proof = prove(secret.as_ref(), Prover::Dialler, &ends, &[&asked]);
     send.write_all(&sealed(proof, &asked)).await.map_err(|error| lost(&error))?;
     let _ = send.finish();
@@ -481,10 +506,9 @@ async fn accept(inner: Arc<Inner>) {
                     let served = async {
                         let Ok(connecting) = incoming.accept() else { return Shown::Nothing };
                         let Ok(connection) = connecting.await else { return Shown::Nothing };
-                        if protocol_of(&connection).as_deref() != Some(ALPN_FORMING) {
-                            return Shown::Nothing;
-                        }
-                        let heard = hear(&connection, inner.own, &inner.trust).await;
+                        let dialect = dialect_of(protocol_of(&connection).as_deref());
+                        let Some(dialect) = dialect else { return Shown::Nothing };
+                        let heard = hear(&connection, dialect, inner.own, &inner.trust).await;
                         let Some(heard) = heard else { return Shown::Nothing };
                         let shown = heard.shown;
                         answer(heard, &inner.answerer).await;

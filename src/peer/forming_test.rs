@@ -5,8 +5,10 @@ use ring::signature::Ed25519KeyPair;
 
 use super::*;
 use crate::command::{CommandVersion, MemberAttributes};
-use crate::formation::{ClusterRoot, Generation, Introduction, PLACE_BYTES_MAX, PLACES_MAX, Welcome};
-use crate::ids::{Incarnation, MemberId};
+use crate::formation::{
+    ClusterRoot, Generation, Introduction, PLACE_BYTES_MAX, PLACES_MAX, Standing, Welcome,
+};
+use crate::ids::{ClusterId, Incarnation, MemberId};
 use crate::limits::{ADMITTED_MEMBERS_MAX, NODE_NAME_BYTES_MAX};
 use crate::store::Member;
 
@@ -153,12 +155,78 @@ fn with_neither_a_node_asks_no_other_machine() {
     assert!(error.contains("--cluster-secret-file") && error.contains("--peer-fingerprints"), "{error}");
 }
 
+/// What a build speaks that knows of no versions of commands.
+fn cut(protocols: &mut Vec<Vec<u8>>) {
+    protocols.retain(|protocol| protocol == b"covey-form/1");
+}
+
+/// Such a build takes what has versions for no message, and every message of its own is understood.
+#[test]
+fn versions_are_said_to_no_build_that_does_not_know_of_them() {
+    let of = |version| CommandVersion(version);
+    let standing = Standing {
+        name: "b".into(),
+        cluster: ClusterId(7),
+        generation: Generation(1),
+        committed: false,
+        open: true,
+        uses: of(2),
+        understands: of(3),
+    };
+    let (name, peer_urls, claim, run) = ("a".into(), Vec::new(), Vec::new(), Incarnation(1));
+    let question = Question::Join { name, peer_urls, claim, run, understands: of(7) };
+    let answer = Answer::Member(standing.clone());
+    for (is_older, said, told) in [(false, of(7), [of(2), of(3)]), (true, of(1), [of(1), of(1)])] {
+        let (key, heard) = (new_key(), Arc::new(Mutex::new(Vec::new())));
+        let (for_answers, answers) = (Arc::clone(&heard), answer.clone());
+        let answerer: Answerer = Arc::new(move |_, _, question| {
+            for_answers.lock().unwrap().push(question);
+            let answer = answers.clone();
+            Box::pin(async { answer })
+        });
+        let credentials = Credentials::new(&key).unwrap();
+        let mut server = credentials.server_of_strangers().unwrap();
+        if is_older {
+            cut(&mut server.alpn_protocols);
+        }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let with = (credentials, server);
+        let asked =
+            Forming::start_with(&key, &listen, with, Trust::default(), answerer, Clock::start()).unwrap();
+        let asks = Node::start(&new_key(), Trust::default());
+        let address = asked.inner.endpoint.local_addr().unwrap();
+        let (_, got) = smol::block_on(asks.forming.ask(address, &question)).unwrap();
+        let [uses, understands] = told;
+        assert_eq!(got, Answer::Member(Standing { uses, understands, ..standing.clone() }));
+        let heard = heard.lock().unwrap().pop();
+        assert!(
+            matches!(heard, Some(Question::Join { understands, .. }) if understands == said),
+            "{heard:?}"
+        );
+
+        // An older one asks.
+        let mut client = asks.forming.inner.credentials.client_of_strangers().unwrap();
+        cut(&mut client.alpn_protocols);
+        let bytes = smol::block_on(async {
+            let config = endpoint::client_of(client).unwrap();
+            let connecting = asks.forming.inner.endpoint.connect_with(config, address, "covey").unwrap();
+            let connection = connecting.await.unwrap();
+            let (mut send, mut recv) = connection.open_bi().await.unwrap();
+            send.write_all(&sealed([0; PROOF_BYTES], &question.encode_in(Dialect::Plain))).await.unwrap();
+            send.finish().unwrap();
+            recv.read_to_end(MESSAGE_BYTES_MAX).await.unwrap()
+        });
+        assert_eq!(opened(&bytes).unwrap().1, answer.encode_in(Dialect::Plain));
+    }
+}
+
 fn join(token: &JoinToken) -> Question {
     Question::Join {
         name: "a".into(),
         peer_urls: Vec::new(),
         claim: token.id().0.to_vec(),
         run: Incarnation(1),
+        understands: CommandVersion::FIRST,
     }
 }
 
@@ -190,8 +258,10 @@ fn a_token_is_worth_something_only_where_it_was_given_out_and_only_to_who_has_it
     // It has seen the name of a token, and has another one.
     let forged = ask(&joiner(&other), &member, &token).unwrap_err();
     assert!(matches!(&forged, AskError::Lost(why) if why.contains("does not listen")), "{forged}");
-    let nameless =
-        Question::Join { name: "a".into(), peer_urls: Vec::new(), claim: vec![1; 7], run: Incarnation(1) };
+    let mut nameless = join(&token);
+    if let Question::Join { claim, .. } = &mut nameless {
+        claim.truncate(7);
+    }
     let address = member.forming.inner.endpoint.local_addr().unwrap();
     assert!(smol::block_on(joiner(&token).forming.ask(address, &nameless)).is_err());
     assert_eq!(member.asked_by().len(), 1, "nobody else was heard");

@@ -23,13 +23,19 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 
 use super::hello::Known;
-use crate::formation::{Fingerprint, NodeKey, later_run};
+use crate::formation::{Dialect, Fingerprint, NodeKey, later_run};
 use crate::ids::{MemberId, PublicKey, Run};
 
 /// What members speak with each other.
 pub(super) const ALPN_PEER: &[u8] = b"covey-peer/1";
-/// What nodes speak that are in no cluster, and members with them, on the same port.
-pub(super) const ALPN_FORMING: &[u8] = b"covey-form/1";
+/// What nodes speak that are in no cluster, and members with them, on the same port: best first, with what is said in each.
+pub(super) const ALPNS_FORMING: [(&[u8], Dialect); 2] =
+    [(b"covey-form/2", Dialect::Versioned), (b"covey-form/1", Dialect::Plain)];
+
+/// How nodes talk that have agreed on this protocol, if it is one of those for nodes in no cluster.
+pub(super) fn dialect_of(protocol: Option<&[u8]>) -> Option<Dialect> {
+    ALPNS_FORMING.into_iter().find(|(known, _)| protocol == Some(known)).map(|(_, dialect)| dialect)
+}
 
 /// A SubjectPublicKeyInfo of an Ed25519 key up to the key itself (RFC 8410, section 4): always these bytes.
 const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -282,14 +288,17 @@ impl Credentials {
         hears_strangers: bool,
     ) -> Result<rustls::ServerConfig, Error> {
         if hears_strangers {
-            return self.server_with(Accepts::Any, &[ALPN_PEER, ALPN_FORMING]);
+            return self.server_with(
+                Accepts::Any,
+                &[&[ALPN_PEER], &ALPNS_FORMING.map(|(name, _)| name)[..]].concat(),
+            );
         }
         self.server_with(Accepts::Pinned(Arc::clone(pins)), &[ALPN_PEER])
     }
 
     /// For those who dial a node that is in no cluster.
     pub(super) fn server_of_strangers(&self) -> Result<rustls::ServerConfig, Error> {
-        self.server_with(Accepts::Any, &[ALPN_FORMING])
+        self.server_with(Accepts::Any, &ALPNS_FORMING.map(|(name, _)| name))
     }
 
     fn server_with(&self, accepts: Accepts, protocols: &[&[u8]]) -> Result<rustls::ServerConfig, Error> {
@@ -306,15 +315,15 @@ impl Credentials {
 
     /// For dialling the holder of `key`.
     pub(super) fn client(&self, key: PublicKey) -> Result<rustls::ClientConfig, Error> {
-        self.client_with(Accepts::One(key), ALPN_PEER)
+        self.client_with(Accepts::One(key), &[ALPN_PEER])
     }
 
     /// For dialling whoever is there, to ask or to join.
     pub(super) fn client_of_strangers(&self) -> Result<rustls::ClientConfig, Error> {
-        self.client_with(Accepts::Any, ALPN_FORMING)
+        self.client_with(Accepts::Any, &ALPNS_FORMING.map(|(name, _)| name))
     }
 
-    fn client_with(&self, accepts: Accepts, protocol: &[u8]) -> Result<rustls::ClientConfig, Error> {
+    fn client_with(&self, accepts: Accepts, protocols: &[&[u8]]) -> Result<rustls::ClientConfig, Error> {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -322,7 +331,7 @@ impl Credentials {
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(
                 &self.shown,
             ))));
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         config.enable_sni = false;

@@ -375,6 +375,7 @@ fn the_log_level_is_asked_for_and_changed_by_its_name_whatever_the_member_lacks(
 fn an_order_to_give_the_cluster_up_names_the_other_one_and_a_refusal_says_what_to_type() {
     run(async {
         let beside = ClusterBeside {
+            outdated: None,
             cluster: ClusterId(0xdd),
             addresses: Vec::new(),
             why: "both".into(),
@@ -403,6 +404,7 @@ fn the_status_is_of_the_node_and_of_all_that_is_around_it() {
         };
         let member = Fingerprint::of(&covey::ids::PublicKey([1; 32]));
         let beside = ClusterBeside {
+            outdated: None,
             cluster: ClusterId(0xdd),
             addresses: vec![at],
             why: "both".into(),

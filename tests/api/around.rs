@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use covey::api::{
-    AllPending, AskedAround, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host, IssuedClient,
-    PendingNode, SeenNode, YieldRefusal,
+    AllPending, AskedAround, AskedLately, BackupsMade, ClusterBeside, ComesIn, DiskWritten, GivingUp, Host,
+    IssuedClient, PendingNode, SeenNode, YieldRefusal,
 };
 use covey::command::{self, ClientKey};
 use covey::formation::Fingerprint;
@@ -62,10 +62,10 @@ impl Host for Around {
         )
     }
 
-    fn pending_lately(&self) -> AskedAround {
-        let AllPending { mut nodes, silent } = self.elsewhere.lock().unwrap().clone();
+    fn pending_lately(&self) -> AskedLately {
+        let mut nodes = self.elsewhere.lock().unwrap().nodes.clone();
         nodes.extend(self.pending.lock().unwrap().clone());
-        Box::pin(async move { AllPending { nodes, silent } })
+        Box::pin(async move { nodes })
     }
 
     fn conflicts(&self) -> Vec<ClusterBeside> {

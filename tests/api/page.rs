@@ -47,6 +47,7 @@ fn around() -> Around {
         cluster: None,
     };
     let beside = ClusterBeside {
+        outdated: None,
         cluster: ClusterId(0xdd),
         addresses: vec!["10.0.0.7:2380".parse().unwrap()],
         why: "both".into(),

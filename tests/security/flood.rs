@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use covey::command::CharterCommand;
+use covey::command::{CharterCommand, CommandVersion};
 use covey::formation::Question;
 use covey::ids::Incarnation;
 use smol::future::or;
@@ -37,7 +37,13 @@ fn intruder() {
         smol::spawn(async move {
             loop {
                 let (name, peer_urls) = ("intruder".repeat(30), vec![format!("https://{address}:2380"); 16]);
-                let question = Question::Join { name, peer_urls, claim: Vec::new(), run: Incarnation(1) };
+                let question = Question::Join {
+                    name,
+                    peer_urls,
+                    claim: Vec::new(),
+                    run: Incarnation(1),
+                    understands: CommandVersion::understood(),
+                };
                 let stranger = Stranger::at(address);
                 let asked = stranger.ask(to, None, &question);
                 // Who is not answered at once tries again as somebody else.

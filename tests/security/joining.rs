@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use covey::command::CommandVersion;
 use covey::formation::{Answer, Candidate, ClusterSecret, Introduction, JoinToken, Question, View};
 use covey::ids::{ClusterId, Incarnation, PublicKey};
 use covey::prng::Prng;
@@ -35,6 +36,7 @@ fn join(claim: &[u8]) -> Question {
         peer_urls: vec!["http://127.0.0.1:1".into()],
         claim: claim.to_vec(),
         run: Incarnation(1),
+        understands: CommandVersion::understood(),
     }
 }
 
@@ -48,7 +50,12 @@ fn questions() -> Vec<Question> {
         Question::Probe { name: name(), over: Some(7), view: view.clone() },
         Question::Promise { round: u64::MAX, patient: true, view },
         join(&[]),
-        Question::Absorb { cluster: ClusterId(7), winner: ClusterId(8), nodes: vec![node] },
+        Question::Absorb {
+            cluster: ClusterId(7),
+            winner: ClusterId(8),
+            nodes: vec![node],
+            understands: CommandVersion::understood(),
+        },
     ]
 }
 

@@ -184,6 +184,8 @@ fn clusters_that_meet_become_one_and_lose_nothing() {
     assert!(totals.deceived > totals.seeds / 200, "somebody lied");
     assert!(totals.floods > totals.seeds / 20, "somebody made up words");
     assert!(totals.torn > totals.seeds / 200, "members could not know who votes");
+    let outdated = totals.obstacles.get(&Some(Obstacle::Outdated)).copied().unwrap_or_default();
+    assert!(outdated > totals.seeds / 50, "some were of too old a build");
 }
 
 /// As in `planted`.

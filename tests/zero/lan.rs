@@ -131,7 +131,16 @@ impl Lan {
             let netns = format!("{lan}-{n}");
             ip(&["netns", "add", &netns]);
             let data_dir = made.root.path().join(format!("box{n}"));
-            made.boxes.push(Box { n, netns, data_dir, clock: None, board: None, ports: None, child: None });
+            made.boxes.push(Box {
+                n,
+                netns,
+                data_dir,
+                clock: None,
+                board: None,
+                plays: None,
+                ports: None,
+                child: None,
+            });
             ip(&["-n", &made.boxes[n].netns, "link", "set", "lo", "up"]);
             made.plug_in(n, "eth0", *side);
             made.boxes[n].address("add", "eth0", &address(n));
@@ -145,7 +154,16 @@ impl Lan {
         let (netns, n) = (self.boxes[n].netns.clone(), self.boxes.len());
         let data_dir = self.root.path().join(format!("box{n}"));
         let ports = Some(LODGERS_PORTS);
-        self.boxes.push(Box { n, netns, data_dir, clock: None, board: None, ports, child: None });
+        self.boxes.push(Box {
+            n,
+            netns,
+            data_dir,
+            clock: None,
+            board: None,
+            plays: None,
+            ports,
+            child: None,
+        });
     }
 
     /// One more wire from a box to a switch; without an address, and down at the box's end.
@@ -214,6 +232,8 @@ pub struct Box {
     pub clock: Option<String>,
     /// The number that its board says it has, if it says anything.
     pub board: Option<String>,
+    /// Of which build it is, if of another one: the newest commands that it understands.
+    pub plays: Option<&'static str>,
     /// Where it listens for members and for clients, if not where all do.
     ports: Option<[u16; 2]>,
     child: Option<Child>,
@@ -296,6 +316,9 @@ impl Box {
         }
         command.arg(program()).args(["serve", "--log-format", "text", "--name", &format!("box{}", self.n)]);
         self.set_clock(&mut command);
+        if let Some(commands) = self.plays {
+            command.env("PLAYED_COMMANDS", commands);
+        }
         if let Some([peers, clients]) = self.ports {
             command.arg(format!("--listen-peer-urls=https://[::]:{peers}"));
             command.arg(format!("--listen-client-urls=https://[::]:{clients}"));

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod builds;
 mod forming;
 mod idle;
 #[allow(dead_code, reason = "another binary uses the rest")]

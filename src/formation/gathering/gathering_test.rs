@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::command::CommandVersion;
 use crate::formation::identity::{ClusterRoot, Generation};
 use crate::formation::message::Standing;
 use crate::ids::{ClusterId, Incarnation, MemberId};
@@ -57,6 +56,7 @@ impl Fixture {
             peer_urls: Vec::new(),
             claim: claim.to_vec(),
             run: Incarnation(1),
+            understands: CommandVersion(7),
             guarded,
             promise,
             prefers: None,
@@ -157,7 +157,9 @@ fn asks_for_promise(round: u64, view: &[usize]) -> Question {
 
 fn member(cluster: u64, committed: bool) -> Answer {
     let (cluster, generation) = (ClusterId(cluster), Generation(1));
-    Answer::Member(Standing { name: "m".into(), cluster, generation, committed, open: true })
+    let (uses, understands) = (CommandVersion(1), CommandVersion(1));
+    let name = "m".into();
+    Answer::Member(Standing { name, cluster, generation, committed, open: true, uses, understands })
 }
 
 fn welcome() -> Welcome {
@@ -531,7 +533,9 @@ fn with_a_claim_it_is_shown_everywhere_and_nothing_is_founded() {
         guest.now = at(f64::from(tick) / 10.0);
         while let Some(output) = guest.gathering.poll(guest.now) {
             let Output::Ask { ask, whom, question } = output else { panic!("{output:?}") };
-            assert!(matches!(&question, Question::Join { claim, .. } if claim == b"token"), "{question:?}");
+            let understands = CommandVersion(7);
+            let is_right = |question: &Question| matches!(question, Question::Join { claim, understands: said, .. } if claim == b"token" && *said == understands);
+            assert!(is_right(&question), "{question:?}");
             asked.push(whom.clone());
             guest.gathering.handle_lost(guest.now, ask, "no such token");
         }

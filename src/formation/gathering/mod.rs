@@ -53,6 +53,7 @@ use std::time::Duration;
 
 use super::identity::{Fingerprint, Promise};
 use super::message::{Answer, Question, View, Welcome};
+use crate::command::CommandVersion;
 use crate::ids::{ClusterId, Incarnation, PublicKey};
 use crate::planted::{self, Bug};
 use crate::prng::Prng;
@@ -79,6 +80,8 @@ pub struct Options {
     pub claim: Vec<u8>,
     /// The run that it is in.
     pub run: Incarnation,
+    /// The newest commands that it understands.
+    pub understands: CommandVersion,
     /// Whether it is to trust nobody, and was given nothing by which to know others.
     pub guarded: bool,
     /// The promise that its record holds.
@@ -165,6 +168,7 @@ pub struct Gathering {
     peer_urls: Vec<String>,
     claim: Vec<u8>,
     run: Incarnation,
+    understands: CommandVersion,
     guarded: bool,
     prefers: Option<ClusterId>,
     timers: Timers,
@@ -245,8 +249,8 @@ struct Joining {
 impl Gathering {
     /// A node that is in no cluster. It does nothing before it is told of a network.
     pub fn new(now: Instant, options: Options) -> Self {
-        let Options { key: own, name, peer_urls, claim, run, guarded, promise, prefers, timers, prng } =
-            options;
+        let Options { key: own, name, peer_urls, claim, run, understands, .. } = options;
+        let Options { guarded, promise, prefers, timers, prng, .. } = options;
         let node = Fingerprint::of(&own);
         // How long it was held before is not known. What it has promised itself was for an attempt that died with the run.
         let held = promise.filter(|promise| promise.candidate != own);
@@ -259,6 +263,7 @@ impl Gathering {
             peer_urls,
             claim,
             run,
+            understands,
             guarded,
             prefers,
             timers,
@@ -560,7 +565,7 @@ impl Gathering {
 
     fn asks_to_join(&self) -> Question {
         let (name, peer_urls, claim) = (self.name.clone(), self.peer_urls.clone(), self.claim.clone());
-        Question::Join { name, peer_urls, claim, run: self.run }
+        Question::Join { name, peer_urls, claim, run: self.run, understands: self.understands }
     }
 
     fn join(&mut self, now: Instant) {

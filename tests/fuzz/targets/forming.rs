@@ -14,8 +14,8 @@ use covey::command::{
 };
 use covey::discovery::{Found, NAME_BYTES_MAX, SIGHTING_ADDRESSES_MAX};
 use covey::formation::{
-    Answer, Candidate, ClusterRoot, Fingerprint, Generation, Introduction, NodeKey, Question, Standing, View,
-    Welcome,
+    Answer, Candidate, ClusterRoot, Dialect, Fingerprint, Generation, Introduction, NodeKey, Question,
+    Standing, View, Welcome,
 };
 use covey::ids::{
     AuthRevision, ClusterId, Digest, Incarnation, LogIndex, MemberId, PublicKey, Revision, Term,
@@ -29,6 +29,8 @@ use crate::memory::bounded;
 /// A URL of two bytes is a string of 24, in lists that double as they grow; of facts, a byte may be one.
 const BYTES_FOR_EACH: usize = 128;
 
+const DIALECTS: [Dialect; 2] = [Dialect::Versioned, Dialect::Plain];
+
 /// A node's key, always the same for a seed (PKCS #8 as RFC 8410 has it, section 7).
 pub fn key(seed: u8) -> NodeKey {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
@@ -39,7 +41,8 @@ pub fn key(seed: u8) -> NodeKey {
 
 pub fn joining(bytes: &[u8]) {
     if let Ok(question) = bounded(bytes, BYTES_FOR_EACH, || Question::decode(bytes)) {
-        assert_eq!(question.encode(), bytes, "there is one way to say it");
+        let said = DIALECTS.map(|dialect| question.encode_in(dialect));
+        assert!(said.iter().any(|said| said == bytes), "there is one way to say it, for each kind of builds");
     }
     if let Ok(answer) = bounded(bytes, BYTES_FOR_EACH, || Answer::decode(bytes)) {
         assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
@@ -192,16 +195,34 @@ pub mod seeds {
             Question::Meets(introduction),
             Question::Probe { name: name.clone(), over: Some(9), view: view.clone() },
             Question::Promise { round: 9, patient: true, view: view.clone() },
-            Question::Join { name: name.clone(), peer_urls, claim: vec![1; 40], run: Incarnation(3) },
-            Question::Absorb { cluster: ClusterId(7), winner: ClusterId(8), nodes: vec![candidate] },
+            Question::Join {
+                name: name.clone(),
+                peer_urls,
+                claim: vec![1; 40],
+                run: Incarnation(3),
+                understands: CommandVersion(2),
+            },
+            Question::Absorb {
+                cluster: ClusterId(7),
+                winner: ClusterId(8),
+                nodes: vec![candidate],
+                understands: CommandVersion(2),
+            },
             Question::Fate { cluster: ClusterId(7) },
         ];
         let (sentence, generation) = ("not now".to_owned(), Generation(1));
         let members = vec![member(1), member(2)];
         let (root, member, commands) = (ClusterRoot([7; 32]), MemberId(2), CommandVersion(2));
         let welcome = Welcome { root, generation, member, members, commands };
-        let standing =
-            Standing { name: name.clone(), cluster: ClusterId(7), generation, committed: true, open: true };
+        let standing = Standing {
+            name: name.clone(),
+            cluster: ClusterId(7),
+            generation,
+            committed: true,
+            open: true,
+            uses: CommandVersion(2),
+            understands: CommandVersion(3),
+        };
         let answers = [
             Answer::Fresh { name: name.clone() },
             Answer::Welcome(Box::new(welcome)),
@@ -215,7 +236,8 @@ pub mod seeds {
             Answer::Absorbed,
             Answer::Buried(vec![tombstone(1)]),
         ];
-        let mut seeds: Vec<_> = questions.iter().map(Question::encode).collect();
+        let of = |question: &Question| DIALECTS.map(|dialect| question.encode_in(dialect));
+        let mut seeds: Vec<_> = questions.iter().flat_map(of).collect();
         for answer in &answers {
             let bytes = answer.encode();
             if matches!(answer, Answer::Welcome(_)) {

@@ -18,11 +18,11 @@ use covey::mvcc::{Allowance, Facts};
 use covey::store::{Base, Charter, ConfState, Member, Meta, Store, StoreOptions};
 use redb::backends::InMemoryBackend;
 
-/// The state that all clusters begin with; the first entries make the founder a member.
-pub(crate) fn empty() -> Arc<Base> {
+/// The state that a cluster begins with whose founder understands this; the first entries make it a member.
+pub(crate) fn empty(commands: CommandVersion) -> Arc<Base> {
     let options = StoreOptions { cache_bytes: 1024 * 1024 };
     let mut store = Store::open(InMemoryBackend::new(), options).expect("a sound store");
-    let (charter, commands) = (Arc::new(Charter::automatic()), CommandVersion::understood());
+    let charter = Arc::new(Charter::automatic());
     let meta = Meta { revision: Revision(1), charter, commands, ..Meta::default() };
     store.initialise(&meta).expect("a sound store");
     Arc::new(store.base().expect("a sound store"))

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use covey::command::CommandVersion;
 use covey::ids::ClusterId;
 use covey::time::Instant;
 
@@ -38,6 +39,13 @@ impl World {
                 assert!(steps <= self.clusters.len(), "clusters dissolve into each other: {}", cluster.id());
                 next = self.clusters[self.cluster_of(winner)].winner();
             }
+        }
+        for cluster in self.clusters.iter().filter(|cluster| cluster.winner().is_none()) {
+            let (id, uses) = (cluster.id(), cluster.tip().commands);
+            assert!(
+                self.understood(cluster) >= uses,
+                "cluster {id} has members that do not understand {uses:?}"
+            );
         }
         for (host, box_) in self.hosts.iter().enumerate() {
             let lives = self.clusters.iter().filter(|cluster| cluster.winner().is_none());
@@ -113,7 +121,8 @@ impl World {
         let there: BTreeSet<usize> =
             self.hosts.iter().filter_map(|host| Some(self.number(host.disk.cluster?))).collect();
         let there: Vec<_> = there.into_iter().map(|cluster| &self.clusters[cluster]).collect();
-        let live = || there.iter().filter(|cluster| cluster.winner().is_none());
+        // A node that is in none is none of them.
+        let live = || there.iter().copied().filter(|cluster| cluster.winner().is_none());
         let fleet = self.plan.meets.is_some_and(|meets| meets.fleet);
         if self.report.deceived > 0 {
             Some(Obstacle::Deceived)
@@ -121,6 +130,8 @@ impl World {
             Some(Obstacle::Conflict)
         } else if !fleet && live().any(|cluster| !cluster.tip().charter.is_open()) {
             Some(Obstacle::Sealed)
+        } else if self.is_outdated(&live().collect::<Vec<_>>()) {
+            Some(Obstacle::Outdated)
         } else if (0..self.hosts.len()).any(|host| self.is_torn(host)) {
             Some(Obstacle::Torn)
         } else if self.report.lured > 0 && there.iter().any(|cluster| cluster.winner().is_some()) {
@@ -128,6 +139,23 @@ impl World {
         } else {
             None
         }
+    }
+
+    /// The newest commands that all members of a cluster understand.
+    pub(super) fn understood(&self, cluster: &Cluster) -> CommandVersion {
+        let members = cluster.tip().members.iter().filter_map(|member| member.key);
+        let understood = members.map(|key| self.plan.understands[self.host_of(key)]).min();
+        understood.unwrap_or(cluster.tip().commands)
+    }
+
+    /// Whether a node that is in no cluster, or a cluster's members, are of too old a build for one of these.
+    fn is_outdated(&self, live: &[&Cluster]) -> bool {
+        let newest = live.iter().map(|cluster| cluster.tip().commands).max().unwrap_or_default();
+        let alone = |host: usize| self.hosts[host].disk.cluster.is_none();
+        let nodes = (0..self.hosts.len()).filter(|host| alone(*host));
+        let mut understood = nodes.map(|host| self.plan.understands[host]);
+        understood.any(|understands| understands < newest)
+            || live.iter().any(|cluster| self.understood(cluster) < newest)
     }
 
     /// Who is where.

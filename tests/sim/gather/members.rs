@@ -5,11 +5,14 @@
 //!
 //! What `app::admission`, `app::encounters` and `app::fates` do is said again here, since they are above the line.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use covey::command::{Admission, Applied, CharterCommand, Command, MemberCommand, Outcome, Tombstone};
+use covey::command::{
+    Admission, Applied, CharterCommand, Command, CommandVersion, MemberCommand, Outcome, Tombstone,
+};
 use covey::formation::gathering::{AskId, Whom};
 use covey::formation::{
     Answer, Candidate, ClusterRoot, Course, Fingerprint, Generation, Question, Standing, View, Welcome,
@@ -259,7 +262,7 @@ impl World {
         host.membership = Membership { former, ..Membership::default() };
         if members.is_empty() {
             let number = self.clusters.len();
-            let cluster = Cluster::found(&Self::base(), root, host.key, at);
+            let cluster = Cluster::found(&Self::base(self.plan.understands[at]), root, host.key, at);
             (host.disk.applied, host.disk.holds) = (cluster.len(), cluster.len());
             self.clusters.push(cluster);
             self.later(ELECTIONS, Doing::Elects(number));
@@ -546,6 +549,8 @@ impl World {
             generation: Generation(1),
             committed: facts.charter.committed,
             open: facts.charter.is_open(),
+            uses: facts.commands,
+            understands: self.understood(&self.clusters[cluster]),
         }
     }
 
@@ -553,16 +558,18 @@ impl World {
         let Some(cluster) = self.is_in(at) else { return };
         let key = self.hosts[to.0].key;
         let request = match question {
-            Question::Join { name, peer_urls, run, .. } => Request {
-                to,
-                left: vec![Candidate { key, name, peer_urls }],
-                joins: Some((key, run)),
-                of: None,
-            },
-            Question::Absorb { cluster: other, winner, nodes } => {
+            Question::Join { name, peer_urls, run, understands, .. } => {
+                if understands < self.facts(at, cluster).commands {
+                    return self.answer(at, to.0, to.1, to.2, &Answer::Refused("too old".into()));
+                }
+                let left = vec![Candidate { key, name, peer_urls }];
+                Request { to, left, joins: Some((key, run)), of: None }
+            }
+            Question::Absorb { cluster: other, winner, nodes, understands } => {
                 let known = nodes.iter().any(|node| node.key == key);
                 let own = self.clusters[cluster].id();
-                if winner != own || other == own || !known {
+                let is_old = understands < self.facts(at, cluster).commands;
+                if winner != own || other == own || !known || is_old {
                     return self.answer(at, to.0, to.1, to.2, &Answer::Refused("none of it".into()));
                 }
                 Request { to, left: nodes, joins: None, of: Some(other) }
@@ -745,7 +752,8 @@ impl World {
             Some(Candidate { key: member.key?, name, peer_urls })
         };
         let nodes = facts.members.iter().filter_map(candidate).collect();
-        let question = Question::Absorb { cluster: self.clusters[cluster].id(), winner, nodes };
+        let (cluster, understands) = (self.clusters[cluster].id(), self.understood(&self.clusters[cluster]));
+        let question = Question::Absorb { cluster, winner, nodes, understands };
         let asked = Asked::Absorb(winner, self.hosts[at].membership.applied, ordered);
         self.asks_stranger(at, with, asked, &question);
     }
@@ -780,8 +788,9 @@ impl World {
     }
 
     /// Where all begin.
-    fn base() -> Arc<covey::store::Base> {
-        thread_local!(static BASE: Arc<covey::store::Base> = empty());
-        BASE.with(Arc::clone)
+    fn base(commands: CommandVersion) -> Arc<covey::store::Base> {
+        type Bases = RefCell<BTreeMap<CommandVersion, Arc<covey::store::Base>>>;
+        thread_local!(static BASES: Bases = const { RefCell::new(BTreeMap::new()) });
+        BASES.with_borrow_mut(|bases| Arc::clone(bases.entry(commands).or_insert_with(|| empty(commands))))
     }
 }

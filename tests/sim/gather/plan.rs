@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use covey::command::CommandVersion;
 use covey::formation::gathering::Timers;
 use covey::prng::Prng;
 
@@ -69,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) hosts: usize,
     /// By what each comes in; one is plain.
     pub(crate) enters: Vec<Enters>,
+    /// The newest commands that each understands.
+    pub(crate) understands: Vec<CommandVersion>,
     pub(crate) timers: Timers,
     /// When each box is switched on, and how long after that its interface is up.
     pub(crate) power: Vec<(Duration, Duration)>,
@@ -130,6 +133,7 @@ impl Plan {
             kind: Kind::Together,
             hosts,
             enters: vec![Enters::Plain; hosts],
+            understands: vec![CommandVersion::understood(); hosts],
             timers: Timers::default(),
             power,
             lost_one_in: 0,
@@ -195,6 +199,7 @@ impl Plan {
             kind,
             hosts,
             enters,
+            understands: vec![CommandVersion::understood(); hosts],
             timers,
             power,
             lost_one_in: often(prng, 3, 40),
@@ -266,11 +271,18 @@ impl Plan {
         let meets = Meets { users_gap, orders, ..meets };
         let meets = if beside.one_in(4) { taken(meets, &mut beside) } else { meets };
         let fault_gap = prng.one_in(4).then(|| millis(prng, 500, 15_000));
+        let hosts = plan.hosts.max(3);
+        let is_mixed = !meets.taken && beside.one_in(4);
+        let mut understands = |_| {
+            let is_older = is_mixed && beside.one_in(3);
+            if is_older { CommandVersion::FIRST } else { CommandVersion::understood() }
+        };
         Self {
+            understands: (0..hosts).map(&mut understands).collect(),
             kind: if prng.one_in(8) { Kind::Chaos } else { Kind::Halves },
-            hosts: plan.hosts.max(3),
-            enters: vec![Enters::Plain; plan.hosts.max(3)],
-            power: (0..plan.hosts.max(3)).map(|_| (millis(prng, 0, 12_000), millis(prng, 0, 1500))).collect(),
+            hosts,
+            enters: vec![Enters::Plain; hosts],
+            power: (0..hosts).map(|_| (millis(prng, 0, 12_000), millis(prng, 0, 1500))).collect(),
             fault_gap: plan.fault_gap.and(fault_gap),
             heal: SECOND * u32::try_from(prng.range(40, 200)).expect("seconds"),
             // How long a promise takes is not of interest here.

@@ -85,6 +85,8 @@ pub(crate) enum Obstacle {
     Conflict,
     /// One of them lets nobody in any more.
     Sealed,
+    /// One of them uses what others do not understand.
+    Outdated,
     /// A member has left one that had not ended, on the word of whoever has another member's key.
     Deceived,
     /// An operator has to decide for a member that was away, and cannot know who votes.
@@ -309,6 +311,7 @@ impl World {
                 peer_urls: vec![format!("https://n{at}:2380")],
                 claim: if self.plan.enters[at] == Enters::Invited { vec![7; 8] } else { Vec::new() },
                 run: Incarnation(boot),
+                understands: self.plan.understands[at],
                 guarded: self.plan.enters[at] == Enters::Guarded,
                 promise: host.disk.promise,
                 prefers: host.disk.winner,
@@ -550,7 +553,17 @@ impl World {
         if !matches!(question, Question::Join { .. }) {
             let (cluster, generation) = (root.id(), Generation(1));
             let name = format!("n{to}");
-            return Answer::Member(Standing { name, cluster, generation, committed: false, open: true });
+            let (uses, understands) = (CommandVersion::FIRST, CommandVersion::FIRST);
+            let committed = false;
+            return Answer::Member(Standing {
+                name,
+                cluster,
+                generation,
+                committed,
+                open: true,
+                uses,
+                understands,
+            });
         }
         if !self.healed && reluctant > 0 && self.prng.one_in(reluctant) {
             return match self.prng.range(0, 3) {
