@@ -8,7 +8,7 @@
 //!
 //! - who knows of no leader counts no time while its disk owes it an answer: nothing that it could say in an election would leave;
 //! - a candidate whose question has left waits for those that said before that they would vote for it, as long as a disk may be slow, and
-//!   asks again meanwhile. Who has refused it is not waited for, so that a split vote ends as soon as ever;
+//!   asks all again meanwhile that have not answered. Who has refused it is not waited for, so that a split vote ends as soon as ever;
 //! - while it waits, it does not care for the next candidacy of who has voted for it.
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use crate::limits::DISK_STUCK;
 use crate::time::Instant;
 
 /// A candidate has asked for votes after so many syncs: one that is under way, and its own.
-const SYNCS: u32 = 2;
+pub(super) const SYNCS: u32 = 2;
 
 /// What became of the questions of a candidate.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Candidacy {
     backers: BTreeSet<u64>,
     /// Who has voted for it.
     voters: BTreeSet<u64>,
+    /// Who will not.
+    refused: BTreeSet<u64>,
     /// When its disk had all that it was given: the question leaves then.
     pub(super) asked: Instant,
     /// This member stands after so many ticks at the earliest, since it has said that it would vote for another one.
@@ -42,6 +44,13 @@ pub(super) struct Candidacy {
 }
 
 impl Candidacy {
+    /// Its answers are about this term from now on. Who would vote for it in an earlier one has not said so for this.
+    fn begin(&mut self, term: u64, backers: BTreeSet<u64>) {
+        (self.term, self.backers) = (term, backers);
+        self.voters.clear();
+        self.refused.clear();
+    }
+
     /// The next candidacy may be this member's own.
     pub(super) fn stand_again(&mut self) {
         (self.gives_way, self.gave_way) = (0, false);
@@ -57,32 +66,53 @@ impl Consensus {
 
     /// Notes what an answer says of this member's candidacy; answers whether a message is not worth a look, since its sender's last vote may decide.
     pub(super) fn note_candidacies(&mut self, message: &eraftpb::Message) -> bool {
+        self.note_transfer();
         let (from, term) = (message.from, message.term);
         let raft = &self.node.raft;
-        let own = match message.msg_type {
-            // Some come when others were enough.
-            MessageType::MsgRequestPreVoteResponse if raft.state == StateRole::PreCandidate => raft.term + 1,
-            MessageType::MsgRequestPreVoteResponse | MessageType::MsgRequestVoteResponse => raft.term,
+        let stands_next = raft.state == StateRole::PreCandidate;
+        let votes = message.msg_type == MessageType::MsgRequestVoteResponse;
+        match message.msg_type {
+            MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse => {}
             MessageType::MsgRequestPreVote => {
                 return self.candidacy.voters.contains(&from) && self.awaits_votes();
             }
             _ => return false,
-        };
-        let votes = message.msg_type == MessageType::MsgRequestVoteResponse;
+        }
+        if !raft.prs().conf().voters().contains(from) {
+            return false;
+        }
+        let candidacy = &mut self.candidacy;
         if message.reject {
-            self.candidacy.backers.remove(&from);
-        } else if term == own && raft.prs().get(from).is_some() {
-            if self.candidacy.term != term {
-                self.candidacy.term = term;
-                self.candidacy.backers.clear();
-                self.candidacy.voters.clear();
+            // Who refuses a question ahead of a candidacy names its own term.
+            if votes && term == raft.term && term == candidacy.term {
+                candidacy.refused.insert(from);
             }
-            self.candidacy.backers.insert(from);
+            if candidacy.refused.contains(&from) || (!votes && stands_next) {
+                candidacy.backers.remove(&from);
+            }
+            return false;
+        }
+        // Some say so when others were enough, and votes of the last term may come when it is asked for the next one.
+        let about_own = term == raft.term || (!votes && stands_next && term == raft.term + 1);
+        if about_own && term > candidacy.term {
+            candidacy.begin(term, BTreeSet::new());
+        }
+        if about_own && term == candidacy.term {
+            candidacy.backers.insert(from);
             if votes {
-                self.candidacy.voters.insert(from);
+                candidacy.voters.insert(from);
             }
         }
         false
+    }
+
+    /// A leader that lets this member lead spares it the question ahead: whoever does not refuse is for it.
+    fn note_transfer(&mut self) {
+        let raft = &self.node.raft;
+        if raft.state == StateRole::Candidate && raft.term > self.candidacy.term {
+            let others = raft.prs().conf().voters().ids().iter().filter(|id| *id != raft.id).collect();
+            self.candidacy.begin(raft.term, others);
+        }
     }
 
     /// Who has said that it would vote for another member leaves that one the time of its candidacy, by what its own disk takes. Only once, until it has
@@ -94,8 +124,7 @@ impl Consensus {
             kind && answer.to == to && !answer.reject
         };
         if !self.candidacy.gave_way && raft.msgs.last().is_some_and(agrees) {
-            let time = (self.longest_sync * SYNCS).min(self.pace.longest_timeout());
-            self.candidacy.gives_way = raft.election_elapsed + ticks(time);
+            self.candidacy.gives_way = raft.election_elapsed + ticks(self.longest_sync * SYNCS);
             self.candidacy.gave_way = true;
             self.set_election_timeout();
         }
@@ -115,12 +144,13 @@ impl Consensus {
         let raft = &self.node.raft;
         raft.state == StateRole::Candidate
             && raft.term == *term
-            && self.now.since(*asked) < DISK_STUCK
+            && self.now.since(*asked) < DISK_STUCK.max(self.pace.longest_timeout() * SYNCS)
             && raft.prs().has_quorum(&backers.iter().copied().chain([raft.id]).collect())
     }
 
     /// Whether this candidate begins no new candidacy at its next tick, although its time would be over, but asks again for the votes that it waits for.
     pub(super) fn wait_for_votes(&mut self) -> bool {
+        self.note_transfer();
         let raft = &self.node.raft;
         if raft.election_elapsed + 1 < self.election_ticks || !self.awaits_votes() {
             return false;
@@ -137,10 +167,11 @@ impl Consensus {
             commit_term,
             ..eraftpb::Message::default()
         };
-        let Candidacy { backers, voters, .. } = &self.candidacy;
-        let silent = backers.difference(voters);
+        let Candidacy { voters, refused, .. } = &self.candidacy;
+        let is_silent = |id: &u64| *id != raft.id && !voters.contains(id) && !refused.contains(id);
+        let ids = raft.prs().conf().voters().ids();
         let questions: Vec<eraftpb::Message> =
-            silent.map(|to| eraftpb::Message { to: *to, ..question.clone() }).collect();
+            ids.iter().filter(is_silent).map(|to| eraftpb::Message { to, ..question.clone() }).collect();
         let raft = &mut self.node.raft;
         raft.msgs.extend(questions);
         raft.election_elapsed = 0;

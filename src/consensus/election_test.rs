@@ -63,6 +63,47 @@ fn members_with_slow_disks_find_a_leader() {
     }
 }
 
+/// All that are left are needed, so that each candidacy waits for the slowest, also after a vote that was split, and one that waited in vain.
+#[test]
+fn where_all_votes_are_needed_none_of_an_earlier_term_makes_one_forget_those_of_the_next() {
+    for (voters, lost) in [(4, 1), (5, 2), (7, 3)] {
+        for seed in 0..20 {
+            let mut prng = Prng::new(seed);
+            let syncs: Vec<u64> = (0..=voters).map(|_| prng.range(1000, 3000)).collect();
+            let sync = |id: u64| Duration::from_millis(syncs[usize::try_from(id).unwrap()]);
+            let (mut cluster, leader) = bereft(voters, seed, sync);
+            let more = (1..=voters).filter(|id| *id != leader).take(lost - 1);
+            cluster.cut_off.extend(more);
+            let most = Duration::from_secs(25);
+            let time = time_to_lead(&mut cluster, most);
+            assert!(time < most, "{voters} voters, {syncs:?}, seed {seed}");
+        }
+    }
+}
+
+/// A leader that lets another member lead has it stand without a question ahead.
+#[test]
+fn who_is_to_lead_on_slow_disks_stands_once() {
+    for voters in [3, 4, 5] {
+        let ids: Vec<u64> = (1..=voters).collect();
+        let mut cluster = Cluster::new(&ids, &[]);
+        let leader = cluster.elect();
+        cluster.pass(HEARTBEAT * 3);
+        for id in ids {
+            cluster.node(id).sync = SLOW;
+        }
+        let heir = leader % voters + 1;
+        let term = cluster.raft(leader).status().term.0;
+        let now = cluster.now;
+        cluster.raft(leader).transfer_leader(now, MemberId(heir));
+        cluster.settle();
+        cluster.cut_off = vec![leader];
+        let most = Duration::from_secs(15);
+        assert!(time_to_lead(&mut cluster, most) < most, "{voters} voters");
+        assert_eq!((cluster.leader(), cluster.raft(heir).status().term.0), (Some(heir), term + 1));
+    }
+}
+
 /// The member that stands in an election, which its disk may keep from saying so.
 fn candidate(cluster: &mut Cluster) -> u64 {
     for _ in 0..1000 {

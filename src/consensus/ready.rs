@@ -6,6 +6,7 @@
 use raft::StateRole;
 
 use super::Consensus;
+use super::candidacy::SYNCS;
 use super::convert::{Message, entry_from_raft, hard_state_from_raft};
 use super::log_store::entry_bytes;
 use super::snapshot;
@@ -54,7 +55,9 @@ impl Consensus {
         self.count_ticks(now);
         let mut released = Vec::new();
         if let Some(front) = self.outstanding.front() {
-            self.longest_sync = now.since(front.at).max(faded(self.longest_sync, now.since(self.disk_heard)));
+            // A pause of the process may be in it. Who gives way waits no longer than anybody for a leader.
+            let sync = now.since(front.at).min(self.pace.longest_timeout() / SYNCS);
+            self.longest_sync = sync.max(faded(self.longest_sync, now.since(self.disk_heard)));
         }
         self.disk_heard = now;
         while self.outstanding.front().is_some_and(|front| front.number <= id.0) {

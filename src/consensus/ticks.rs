@@ -132,13 +132,14 @@ impl Consensus {
         self.now = now;
         let passed = now.since(self.last_tick).as_nanos() / TICK.as_nanos();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
-        // Who waited for longer than that has missed nothing.
-        let most = self.pace.catch_up_ticks().max(self.ticks_left() as u64);
-        if self.ticks_matter() && passed > most {
+        // Who was to be woken only after that has missed nothing, even if it was a little late.
+        let most = self.pace.catch_up_ticks().max((self.ticks_left() + self.pace.election_ticks()) as u64);
+        let paused = passed > most;
+        if self.ticks_matter() && paused {
             // In a pause of the process its disk may have answered without being heard. What it had waited for before counts as it did.
             self.disk_heard = self.disk_heard + now.since(self.last_tick.max(self.disk_heard));
         }
-        if !self.ticks_matter() || passed > most {
+        if !self.ticks_matter() || paused {
             self.last_tick = now;
         } else {
             self.last_tick = self.last_tick + TICK * u32::try_from(passed).unwrap_or(u32::MAX);
@@ -151,7 +152,7 @@ impl Consensus {
             // Whoever follows it has its time.
             (self.began, self.heard) = (now, None);
         }
-        for _ in 0..passed.min(most) {
+        for _ in 0..if paused { self.pace.catch_up_ticks() } else { passed } {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
             let unready = guard::votes_alone(&self.node.raft) && !self.all_persisted();
             let still = !self.ticks_matter() || self.is_silenced_by_disk();
