@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use covey::consensus::Pace;
 use covey::formation::DiskOptions;
-use covey::limits::{LOG_CACHE_BYTES, OVERLAY_BYTES, QUOTA_BYTES, TRANSFER_PIECE_BYTES};
+use covey::limits::{DISK_STUCK, LOG_CACHE_BYTES, OVERLAY_BYTES, QUOTA_BYTES, TRANSFER_PIECE_BYTES};
 use covey::node::VotePolicy;
 use covey::prng::Prng;
 use covey::store::StoreOptions;
@@ -32,6 +32,8 @@ pub(crate) struct Timing {
     stall_one_in: u64,
     /// One sync in so many takes seconds, as one of a flash card that tidies up does.
     sync_stall_one_in: u64,
+    /// How many seconds that are, about.
+    sync_stall: Duration,
     /// What the log holds at a start takes about so long to apply.
     replay: Duration,
 }
@@ -51,7 +53,12 @@ impl Timing {
     /// From a write to the end of its sync.
     pub(crate) fn sync(&self, prng: &mut Prng) -> Duration {
         let stalls = self.sync_stall_one_in > 0 && prng.one_in(self.sync_stall_one_in);
-        draw(prng, if stalls { STALL } else { self.sync })
+        draw(prng, if stalls { self.sync_stall } else { self.sync })
+    }
+
+    /// How long a disk is stuck at most, where one is at all: that ends by itself, also after the last fault.
+    pub(crate) fn longest_stall(&self) -> Duration {
+        if self.sync_stall > STALL { self.sync_stall * 2 } else { Duration::ZERO }
     }
 
     /// A fold.
@@ -236,6 +243,7 @@ impl Plan {
             stall_one_in: sometimes(slow, 3, 30..200),
             replay: Duration::from_millis(sometimes(slow, 2, 500..6000)),
             sync_stall_one_in: sometimes(slow, 4, 20..300),
+            sync_stall: STALL,
         };
         let load = Load {
             clients: prng.range(1, 9),
@@ -314,9 +322,19 @@ impl Plan {
         let plan = Self::draw_cluster(seed);
         let load =
             Load { clients: 4, operations: 150, leases: 60, think: Duration::from_millis(1200), ..plan.load };
-        let gap = plan.trouble.gap.map(|gap| gap + Duration::from_secs(5));
+        // In some worlds a disk is stuck now and then, which shows where little else goes wrong.
+        let mut prng = Prng::new(seed ^ 0x57c4);
+        let stuck = prng.one_in(2) && plan.trouble.gap.is_some();
+        let timing = if stuck {
+            let sync_stall_one_in = prng.range(100, 500);
+            Timing { sync_stall_one_in, sync_stall: DISK_STUCK, ..plan.timing }
+        } else {
+            plan.timing
+        };
+        let gap =
+            plan.trouble.gap.map(|gap| gap + if stuck { DISK_STUCK * 2 } else { Duration::from_secs(5) });
         let trouble = Trouble { gap, lull_one_in: 8, ..plan.trouble };
-        Self { load, trouble, ..plan }
+        Self { timing, load, trouble, ..plan }
     }
 
     /// Three members at first. Others are added, promoted and removed while clients ask and things go wrong. In most worlds a disk is lost.

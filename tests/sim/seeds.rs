@@ -164,8 +164,9 @@ fn clusters_keep_their_word() {
 #[test]
 fn no_lease_ends_early_whoever_leads() {
     let report = run_seeds("leases", Plan::draw_leases, 0..LEASE_SEEDS);
-    let Report { renewed, expired, checkpoints, .. } = report;
+    let Report { renewed, expired, checkpoints, stuck, handed_over, .. } = report;
     assert!(renewed > 4 * LEASE_SEEDS && expired > 3 * LEASE_SEEDS && checkpoints > 0, "{report:?}");
+    assert!(stuck > 0 && handed_over > 0, "{report:?}");
 }
 
 #[test]

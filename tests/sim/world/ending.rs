@@ -34,7 +34,7 @@ impl World {
         self.calm = true;
         self.mend();
         if self.is_patient() {
-            self.settled_at = self.queue.now() + PATIENT_ELECTIONS_MAX;
+            self.settled_at = self.queue.now() + PATIENT_ELECTIONS_MAX + self.plan.timing.longest_stall();
         }
         self.note("calm", &[]);
         for number in 0..self.hosts.len() {
@@ -61,12 +61,13 @@ impl World {
     }
 
     fn is_patient(&self) -> bool {
-        let Plan { net, clocks, .. } = &self.plan;
-        net.cuts.is_some() || net.late_one_in > 0 || clocks.is_some()
+        let Plan { net, clocks, timing, .. } = &self.plan;
+        net.cuts.is_some() || net.late_one_in > 0 || clocks.is_some() || !timing.longest_stall().is_zero()
     }
 
     fn recovery_max(&self) -> Duration {
-        if self.is_patient() { PATIENT_RECOVERY_MAX } else { RECOVERY_MAX }
+        let most = if self.is_patient() { PATIENT_RECOVERY_MAX } else { RECOVERY_MAX };
+        most + self.plan.timing.longest_stall()
     }
 
     pub(super) fn cut_power_everywhere(&mut self) {
