@@ -145,7 +145,10 @@ fn conflicting(cluster: &pb::Cluster, conflict: &pb::Conflict) -> Verdict {
     if let Some(next) = upgrade(cluster, conflict) {
         return sick(
             line,
-            &[&next, "the two become one by themselves then, where nothing else is in the way"],
+            &[
+                &next,
+                "the two become one by themselves then; where one of them is sealed by that time, \"covey status\" says what to type",
+            ],
         );
     }
     // The other one sees no conflict where nobody has written to this one: it waits for this one to give itself up.
@@ -169,14 +172,19 @@ fn upgrade(cluster: &pb::Cluster, conflict: &pb::Conflict) -> Option<String> {
         let came = cluster.members.iter().filter(|member| !member.fingerprint.is_empty());
         let older: Vec<String> =
             came.filter(|member| member.understands < *upgrade_here).map(shown_name).collect();
+        if older.is_empty() {
+            return Some(
+                "all boxes of this cluster are upgraded: it is tried again within half a minute".into(),
+            );
+        }
         return Some(format!(
-            "upgrade covey on the boxes of this cluster that are older: {}",
+            "upgrade covey on the boxes of this cluster that are older, or remove those that are gone for good: {}",
             older.join(", ")
         ));
     }
     (*upgrade_there > 0).then(|| {
         let at = addresses.join(", ");
-        format!("upgrade covey on the boxes of the other cluster, which is at {at}: \"covey status\" there says which")
+        format!("upgrade covey on the boxes of the other cluster, which is at {at}, where they are older")
     })
 }
 

@@ -214,17 +214,19 @@ fn in_a_conflict_either_operator_is_told_what_to_type() {
 /// To yield would leave boxes behind, and does not happen; what helps is a newer build, where the older one is.
 #[test]
 fn in_a_conflict_of_builds_an_operator_is_told_which_boxes_are_to_be_upgraded() {
-    let steps = |upgrade_here, upgrade_there| {
+    let steps = |least, upgrade_here, upgrade_there| {
         let addresses = vec!["10.0.0.7:2380".into()];
         let conflict = pb::Conflict { upgrade_here, upgrade_there, addresses, ..pb::Conflict::default() };
         let change = |cluster: &mut pb::Cluster| {
             cluster.members[0].understands = 2;
+            cluster.members.iter_mut().for_each(|member| member.understands = member.understands.max(least));
             cluster.conflicts.push(conflict);
         };
         verdict(change).next.join("\n")
     };
-    let (here, there) = (steps(2, 0), steps(0, 2));
-    assert!(here.contains("on the boxes of this cluster that are older: box2, box3"), "{here}");
+    let (here, there) = (steps(1, 2, 0), steps(1, 0, 2));
+    assert!(here.contains("older, or remove those that are gone for good: box2, box3"), "{here}");
+    assert!(steps(2, 2, 0).contains("all boxes of this cluster are upgraded"), "{}", steps(2, 2, 0));
     assert!(there.contains("on the boxes of the other cluster, which is at 10.0.0.7:2380"), "{there}");
     assert!(!here.contains("covey yield") && !there.contains("covey yield"));
 }

@@ -48,7 +48,9 @@ pub enum YieldRefusal {
         why: String,
     },
     /// Members could not go on in the other cluster.
-    #[error("{outdated}: then type \"covey yield {cluster}\" here again")]
+    #[error(
+        "{outdated}: upgrade them, or remove those that are gone for good; then type \"covey yield {cluster}\" here again"
+    )]
     Outdated {
         /// The other one.
         cluster: ClusterId,

@@ -33,6 +33,26 @@ impl Rig {
     }
 }
 
+/// What a cluster may be given up for: a place whose node has never come has no state that could be of no use.
+#[test]
+fn who_has_never_come_does_not_say_what_a_cluster_understands() {
+    let mut rig = Rig::new();
+    let publish = |rig: &mut Rig, member, newest| {
+        let (understands, incarnation) = (CommandVersion(newest), 1);
+        let attributes = MemberAttributes { member, incarnation, understands, ..MemberAttributes::default() };
+        assert_eq!(rig.apply(Command::Publish(attributes)).outcome, Ok(Outcome::Publish));
+    };
+    rig.member(MemberCommand::Bind { id: FOUNDER, key: PublicKey([1; 32]) }).unwrap();
+    let understood = |rig: &Rig| rig.view().facts().understood().0;
+    assert_eq!(understood(&rig), 1, "it has not said so yet");
+    publish(&mut rig, FOUNDER, 9);
+    let id = rig.member(add("b", false)).unwrap();
+    rig.member(MemberCommand::Bind { id, key: PublicKey([2; 32]) }).unwrap();
+    assert_eq!(understood(&rig), 9);
+    publish(&mut rig, id, 5);
+    assert_eq!(understood(&rig), 5);
+}
+
 /// Whoever could not read an entry would have to stop.
 #[test]
 fn commands_are_raised_to_what_everybody_with_a_key_understands_and_never_lowered() {

@@ -55,8 +55,11 @@ impl Facts {
     }
 
     /// The newest commands that every member's build can go on with. Who is in a cluster understands what it uses, also where that one has not said so yet.
+    /// Who was let in and has never come has nothing to lose.
     pub fn understood(&self) -> CommandVersion {
-        self.understood_by_all().unwrap_or_default().max(self.commands)
+        let came = self.members.iter().filter(|member| member.key.is_some() && member.run().is_some());
+        let newest = came.map(|member| member.attributes.understands).min();
+        newest.filter(|_| self.all_have_left()).unwrap_or_default().max(self.commands)
     }
 
     /// The keys of all that take part, with their members: those that are members, and those that were removed but still vote or listen, for

@@ -154,8 +154,13 @@ impl World {
         let alone = |host: usize| self.hosts[host].disk.cluster.is_none();
         let nodes = (0..self.hosts.len()).filter(|host| alone(*host));
         let mut understood = nodes.map(|host| self.plan.understands[host]);
+        // The one that would have to give itself up is the one that has to understand the other.
+        let rank = |cluster: &Cluster| (!cluster.tip().charter.committed, cluster.id());
+        let yields_to = |one: &Cluster, other: &Cluster| {
+            rank(other) < rank(one) && self.understood(one) < other.tip().commands
+        };
         understood.any(|understands| understands < newest)
-            || live.iter().any(|cluster| self.understood(cluster) < newest)
+            || live.iter().any(|one| live.iter().any(|other| yields_to(one, other)))
     }
 
     /// Who is where.
