@@ -215,8 +215,7 @@ impl Desk {
     ) -> Answer {
         let outdated = || {
             let used = self.handle.view().facts().commands;
-            let outdated = Outdated { ours: true, understood: understands, used };
-            (understands < used).then(|| Answer::Refused(outdated.to_string()))
+            Outdated::of(true, understands, used).map(|outdated| Answer::Refused(outdated.to_string()))
         };
         if let Some(answer) = outdated() {
             return answer;

@@ -83,11 +83,12 @@ impl Consensus {
         }
         let candidacy = &mut self.candidacy;
         if message.reject {
-            // Who refuses a question ahead of a candidacy names its own term.
-            if votes && term == raft.term && term == candidacy.term {
+            let refuses_vote = votes && term == raft.term && term == candidacy.term;
+            if refuses_vote {
                 candidacy.refused.insert(from);
             }
-            if candidacy.refused.contains(&from) || (!votes && stands_next) {
+            // Who refuses a question ahead of a candidacy names its own term.
+            if refuses_vote || (!votes && stands_next) {
                 candidacy.backers.remove(&from);
             }
             return false;

@@ -152,7 +152,8 @@ impl Consensus {
             // Whoever follows it has its time.
             (self.began, self.heard) = (now, None);
         }
-        for _ in 0..if paused { self.pace.catch_up_ticks() } else { passed } {
+        let counted = if paused { self.pace.catch_up_ticks() } else { passed };
+        for _ in 0..counted {
             // Who votes alone leads within the tick, and raft wants its whole log on disk then.
             let unready = guard::votes_alone(&self.node.raft) && !self.all_persisted();
             let still = !self.ticks_matter() || self.is_silenced_by_disk();

@@ -61,6 +61,13 @@ pub struct Outdated {
     pub used: CommandVersion,
 }
 
+impl Outdated {
+    /// What is in the way of boxes all of which understand so much, where so much is used; `None`: nothing.
+    pub fn of(ours: bool, understood: CommandVersion, used: CommandVersion) -> Option<Self> {
+        (understood < used).then_some(Self { ours, understood, used })
+    }
+}
+
 impl fmt::Display for Outdated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ours, understood: CommandVersion(understood), used: CommandVersion(used) } = self;
@@ -75,8 +82,7 @@ impl fmt::Display for Outdated {
 
 /// Why members of one cluster cannot be in another one. `ours`: they are those of the cluster that asks.
 pub fn outdated(members_of: &Standing, other: &Standing, ours: bool) -> Option<Outdated> {
-    let (understood, used) = (members_of.understands, other.uses);
-    (understood < used).then_some(Outdated { ours, understood, used })
+    Outdated::of(ours, members_of.understands, other.uses)
 }
 
 /// What a cluster that stands like this does about `other`. `trusts`: what the other one has shown is enough to join it.

@@ -49,17 +49,19 @@ pub struct Facts {
 impl Facts {
     /// The newest commands that everybody understands who takes part; `None` while somebody who was removed still does, or nobody has come.
     pub fn understood_by_all(&self) -> Option<CommandVersion> {
-        let bound = self.members.iter().filter(|member| member.key.is_some());
-        let newest = bound.map(|member| member.attributes.understands).min();
-        newest.filter(|_| self.all_have_left())
+        self.understood_by(|_| true)
     }
 
     /// The newest commands that every member's build can go on with. Who is in a cluster understands what it uses, also where that one has not said so yet.
     /// Who was let in and has never come has nothing to lose.
     pub fn understood(&self) -> CommandVersion {
-        let came = self.members.iter().filter(|member| member.key.is_some() && member.run().is_some());
-        let newest = came.map(|member| member.attributes.understands).min();
-        newest.filter(|_| self.all_have_left()).unwrap_or_default().max(self.commands)
+        self.understood_by(|member| member.run().is_some()).unwrap_or_default().max(self.commands)
+    }
+
+    fn understood_by(&self, counts: impl Fn(&Member) -> bool) -> Option<CommandVersion> {
+        let bound = self.members.iter().filter(|member| member.key.is_some() && counts(member));
+        let newest = bound.map(|member| member.attributes.understands).min();
+        newest.filter(|_| self.all_have_left())
     }
 
     /// The keys of all that take part, with their members: those that are members, and those that were removed but still vote or listen, for

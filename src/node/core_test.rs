@@ -137,6 +137,14 @@ impl Trio {
         }
     }
 
+    /// One that has a leader, which all have heard.
+    fn led() -> (Self, usize) {
+        let mut trio = Self::new();
+        let leader = trio.elect();
+        trio.pass(HEARTBEAT * 2);
+        (trio, leader)
+    }
+
     fn elect(&mut self) -> usize {
         for _ in 0..100 {
             self.pass(HEARTBEAT);
@@ -200,9 +208,7 @@ fn proposals_wait_for_an_election_but_not_for_ever() {
 
 #[test]
 fn a_lost_read_round_is_asked_again_with_those_that_joined_meanwhile() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let follower = (leader + 1) % 3;
     trio.cut_off = Some(follower);
     trio.cores[follower].handle_read(trio.now, ReadId(1));
@@ -220,9 +226,7 @@ fn a_lost_read_round_is_asked_again_with_those_that_joined_meanwhile() {
 
 #[test]
 fn a_read_is_not_served_by_a_round_that_began_before_it() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     trio.cores[leader].handle_read(trio.now, ReadId(1));
     // The round's heartbeats are on their way when the second read comes.
     let mut held = Vec::new();
@@ -252,9 +256,7 @@ fn a_read_is_not_served_by_a_round_that_began_before_it() {
 /// What followers ask for while a round is on its way is answered by the next one, and that one serves them all.
 #[test]
 fn requests_of_followers_join_the_next_round_of_the_leader() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let followers = [(leader + 1) % 3, (leader + 2) % 3];
     let outputs = |core: &mut Core| std::iter::from_fn(|| core.poll_output()).collect::<Vec<_>>();
 
@@ -296,9 +298,7 @@ fn requests_of_followers_join_the_next_round_of_the_leader() {
 /// Members that ask again and again, as one whose answers are lost does, cost a leader without a quorum no more than this.
 #[test]
 fn a_leader_that_confirms_nothing_keeps_few_requests() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let follower = (leader + 1) % 3;
     trio.cores[leader].handle_read(trio.now, ReadId(1));
     while trio.cores[leader].poll_output().is_some() {}
@@ -315,9 +315,7 @@ fn a_leader_that_confirms_nothing_keeps_few_requests() {
 
 #[test]
 fn an_isolated_leader_confirms_no_read_and_forgets_its_own_proposals() {
-    let mut trio = Trio::new();
-    let old = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, old) = Trio::led();
     trio.cut_off = Some(old);
     trio.cores[old].handle_read(trio.now, ReadId(1));
     for seq in 0..100 {
@@ -339,9 +337,7 @@ fn an_isolated_leader_confirms_no_read_and_forgets_its_own_proposals() {
 /// Without this a member that finds no leader would keep its reads, and in the end refuse new ones.
 #[test]
 fn a_read_that_finds_no_leader_is_given_up_in_time() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let alone = (leader + 1) % 3;
     trio.cut_off = Some(alone);
     trio.pass(ELECTION_TIMEOUT * 3);
@@ -369,9 +365,7 @@ fn a_read_that_finds_no_leader_is_given_up_in_time() {
 /// A read is asked again of the next leader; one that gets no answer there either is told that leadership moved.
 #[test]
 fn a_read_that_outlives_its_leader_in_vain_is_told_so() {
-    let mut trio = Trio::new();
-    let old = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, old) = Trio::led();
     trio.cut_off = Some(old);
     trio.cores[old].handle_read(trio.now, ReadId(1));
     assert!(trio.elect() != old);
@@ -383,9 +377,7 @@ fn a_read_that_outlives_its_leader_in_vain_is_told_so() {
 
 #[test]
 fn a_removed_member_refuses_everything() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let changes = vec![(MemberId(leader as u64 + 1), crate::consensus::MemberChange::Remove)];
     trio.cores[leader].propose_conf_change(trio.now, &ConfChange { changes, context: Bytes::new() }).unwrap();
     trio.settle();
@@ -463,9 +455,7 @@ const ASKED_LATELY_AND_MORE: Duration = Duration::from_millis(1100);
 /// What comes while the leader's disk syncs leaves together, also what followers have passed on, and waits for no later sync.
 #[test]
 fn proposals_gather_while_the_disk_of_the_leader_is_busy() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let follower = (leader + 1) % 3;
     let last = |trio: &Trio| trio.cores[follower].status().last.0 - 2;
     let before = last(&trio);
@@ -492,9 +482,7 @@ fn proposals_gather_while_the_disk_of_the_leader_is_busy() {
 /// The others may have disks that are well.
 #[test]
 fn a_disk_that_is_stuck_is_not_waited_for() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let follower = (leader + 1) % 3;
     trio.stuck = Some(leader);
     trio.propose(leader, 1, "a");
@@ -510,9 +498,7 @@ fn a_disk_that_is_stuck_is_not_waited_for() {
 /// Nothing wakes a core for proposals that have gathered and wait for something else by now.
 #[test]
 fn gathered_proposals_wait_for_the_end_of_a_hand_over_without_a_wake_up() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let (heir, other) = ((leader + 1) % 3, (leader + 2) % 3);
     trio.stuck = Some(leader);
     trio.propose(leader, 1, "a");
@@ -572,9 +558,7 @@ fn what_waits_for_the_disk_is_bounded() {
 /// In the log it would stop every member that applies it, at every start.
 #[test]
 fn a_leader_takes_no_proposal_from_others_that_nobody_could_apply() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let follower = (leader + 1) % 3;
     let mut forward = |envelopes: &[&Bytes]| {
         for envelope in envelopes {
@@ -603,9 +587,7 @@ fn a_leader_takes_no_proposal_from_others_that_nobody_could_apply() {
 /// While a transfer is on its way nothing is written: one that fails must not be followed by another one at once, nor always by the same.
 #[test]
 fn a_leader_that_is_to_go_lets_each_of_the_others_try_and_writes_in_between() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let others: Vec<MemberId> = (1..=3).map(MemberId).filter(|id| id.0 != leader as u64 + 1).collect();
     let target =
         |member: &MemberId| Target { member: *member, bound: true, votes: true, came: true, overdue: false };

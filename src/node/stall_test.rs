@@ -10,12 +10,16 @@ fn told_of_disk(trio: &Trio, at: usize) -> Vec<(Duration, Option<MemberId>)> {
     told.collect()
 }
 
+/// A pause of this member's process: it hears nothing, and then what came meanwhile.
+fn pause(trio: &mut Trio, at: usize, time: Duration) {
+    trio.now = trio.now + time;
+    trio.cores[at].handle_timeout(trio.now);
+}
+
 /// A leader whose disk answers nothing has the others go on without it, once, and stays out of their way until it has an answer.
 #[test]
 fn a_leader_hands_over_when_its_disk_is_stuck() {
-    let mut trio = Trio::new();
-    let old = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, old) = Trio::led();
     let term = trio.cores[old].status().term;
     trio.stuck = Some(old);
     trio.propose(old, 1, "a");
@@ -60,9 +64,7 @@ fn a_leader_hands_over_when_its_disk_is_stuck() {
 /// A disk may be as slow as it likes, as long as it gets on.
 #[test]
 fn a_slow_disk_costs_no_leader() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let term = trio.cores[leader].status().term;
     trio.stuck = Some(leader);
     trio.propose(leader, 0, "a");
@@ -83,9 +85,7 @@ fn a_slow_disk_costs_no_leader() {
 /// Nobody is asked to lead who could not without this leader, and then one is.
 #[test]
 fn a_leader_with_a_stuck_disk_leads_on_where_the_others_cannot() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     let term = trio.cores[leader].status().term;
     let silent = (leader + 1) % 3;
     trio.cut_off = Some(silent);
@@ -104,13 +104,10 @@ fn a_leader_with_a_stuck_disk_leads_on_where_the_others_cannot() {
 /// After a pause of the whole process the disk's answer is there, and only not heard yet.
 #[test]
 fn a_pause_makes_no_disk_stuck() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     trio.stuck = Some(leader);
     trio.propose(leader, 1, "a");
-    trio.now = trio.now + DISK_STUCK * 2;
-    trio.cores[leader].handle_timeout(trio.now);
+    pause(&mut trio, leader, DISK_STUCK * 2);
     trio.settle();
     assert!(told_of_disk(&trio, leader).is_empty() && !trio.unsynced.is_empty());
 }
@@ -118,25 +115,21 @@ fn a_pause_makes_no_disk_stuck() {
 /// However often the process pauses, what its disk has not answered between the pauses adds up, and is told of once.
 #[test]
 fn pauses_do_not_let_a_stuck_disk_off() {
-    let mut trio = Trio::new();
-    let leader = trio.elect();
-    trio.pass(HEARTBEAT * 2);
+    let (mut trio, leader) = Trio::led();
     trio.cut_off = Some((leader + 1) % 3);
     trio.stuck = Some(leader);
     trio.propose(leader, 1, "a");
-    let pause = Pace::default().election_min * 3;
+    let gap = Pace::default().election_min * 3;
     for _ in 0..4 {
         trio.pass((DISK_STUCK / 4).saturating_sub(HEARTBEAT * 3));
         assert!(told_of_disk(&trio, leader).is_empty());
-        trio.now = trio.now + pause;
-        trio.cores[leader].handle_timeout(trio.now);
+        pause(&mut trio, leader, gap);
         trio.settle();
     }
     trio.pass(HEARTBEAT * 16);
     let told = told_of_disk(&trio, leader);
     assert!(matches!(told[..], [(waited, None)] if waited < DISK_STUCK + HEARTBEAT), "{told:?}");
-    trio.now = trio.now + pause;
-    trio.cores[leader].handle_timeout(trio.now);
+    pause(&mut trio, leader, gap);
     trio.pass(HEARTBEAT);
     assert_eq!(told_of_disk(&trio, leader).len(), 1);
 }

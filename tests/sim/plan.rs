@@ -32,7 +32,7 @@ pub(crate) struct Timing {
     stall_one_in: u64,
     /// One sync in so many takes seconds, as one of a flash card that tidies up does.
     sync_stall_one_in: u64,
-    /// How many seconds that are, about.
+    /// How long that one takes, about.
     sync_stall: Duration,
     /// What the log holds at a start takes about so long to apply.
     replay: Duration,
@@ -331,8 +331,10 @@ impl Plan {
         } else {
             plan.timing
         };
-        let gap =
-            plan.trouble.gap.map(|gap| gap + if stuck { DISK_STUCK * 2 } else { Duration::from_secs(5) });
+        let gap = plan
+            .trouble
+            .gap
+            .map(|gap| gap + if stuck { timing.longest_stall() } else { Duration::from_secs(5) });
         let trouble = Trouble { gap, lull_one_in: 8, ..plan.trouble };
         Self { timing, load, trouble, ..plan }
     }

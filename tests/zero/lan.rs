@@ -131,16 +131,7 @@ impl Lan {
             let netns = format!("{lan}-{n}");
             ip(&["netns", "add", &netns]);
             let data_dir = made.root.path().join(format!("box{n}"));
-            made.boxes.push(Box {
-                n,
-                netns,
-                data_dir,
-                clock: None,
-                board: None,
-                plays: None,
-                ports: None,
-                child: None,
-            });
+            made.boxes.push(Box::off(n, netns, data_dir, None));
             ip(&["-n", &made.boxes[n].netns, "link", "set", "lo", "up"]);
             made.plug_in(n, "eth0", *side);
             made.boxes[n].address("add", "eth0", &address(n));
@@ -153,17 +144,7 @@ impl Lan {
     pub fn lodge(&mut self, n: usize) {
         let (netns, n) = (self.boxes[n].netns.clone(), self.boxes.len());
         let data_dir = self.root.path().join(format!("box{n}"));
-        let ports = Some(LODGERS_PORTS);
-        self.boxes.push(Box {
-            n,
-            netns,
-            data_dir,
-            clock: None,
-            board: None,
-            plays: None,
-            ports,
-            child: None,
-        });
+        self.boxes.push(Box::off(n, netns, data_dir, Some(LODGERS_PORTS)));
     }
 
     /// One more wire from a box to a switch; without an address, and down at the box's end.
@@ -240,6 +221,11 @@ pub struct Box {
 }
 
 impl Box {
+    /// One that is not switched on, of this build and with a clock that is right.
+    fn off(n: usize, netns: String, data_dir: PathBuf, ports: Option<[u16; 2]>) -> Self {
+        Self { n, netns, data_dir, clock: None, board: None, plays: None, ports, child: None }
+    }
+
     fn log_path(&self) -> PathBuf {
         self.data_dir.with_extension("log")
     }

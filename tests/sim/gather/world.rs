@@ -554,12 +554,11 @@ impl World {
             let (cluster, generation) = (root.id(), Generation(1));
             let name = format!("n{to}");
             let (uses, understands) = (CommandVersion::FIRST, CommandVersion::FIRST);
-            let committed = false;
             return Answer::Member(Standing {
                 name,
                 cluster,
                 generation,
-                committed,
+                committed: false,
                 open: true,
                 uses,
                 understands,
